@@ -1,0 +1,127 @@
+"""Where files live. Every path the workbook reads or writes is named here."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = PROJECT / "notebooks"
+PARAMS = PROJECT / "params"
+
+
+def home() -> Path:
+    """Folder that holds ``runs/``, ``reports/`` and ``figures/``.
+
+    The project folder, unless the environment variable ``METASEG_HOME`` names
+    another (large scratch storage on a cluster, a temporary folder in tests).
+    """
+    return Path(os.environ.get("METASEG_HOME", PROJECT)).resolve()
+
+
+@dataclass(frozen=True)
+class StudyLayout:
+    """Paths of one study."""
+
+    study: str
+
+    @property
+    def root(self) -> Path:
+        return home() / "runs" / self.study
+
+    @property
+    def synthetic_cohort(self) -> Path:
+        return self.root / "synthetic_cohort"
+
+    @property
+    def dataset(self) -> Path:
+        return self.root / "dataset.json"
+
+    @property
+    def cases_table(self) -> Path:
+        return self.root / "cases.csv"
+
+    @property
+    def lesions_table(self) -> Path:
+        return self.root / "lesions.csv"
+
+    @property
+    def problems_table(self) -> Path:
+        return self.root / "problems.csv"
+
+    @property
+    def case_store(self) -> Path:
+        return self.root / "cases"
+
+    @property
+    def preprocessing_table(self) -> Path:
+        return self.root / "preprocessing.csv"
+
+    @property
+    def testing(self) -> Path:
+        """Masks of unlabelled cases: ``<case>.nii.gz``, made by ``python -m metaseg_nb predict``."""
+        return self.root / "testing"
+
+    @property
+    def cross_validation(self) -> Path:
+        return self.root / "cross_validation"
+
+    @property
+    def review(self) -> Path:
+        return self.root / "review"
+
+    @property
+    def report(self) -> Path:
+        return home() / "reports" / self.study
+
+    @property
+    def figures(self) -> Path:
+        return home() / "figures" / self.study
+
+    def run(self, model: str, fold: int) -> "RunLayout":
+        return RunLayout(self.root / model / f"fold{fold}")
+
+    def notebook(self, notebook: str, model: str | None = None, fold: int | None = None) -> Path:
+        """Where the executed copy of a notebook is kept."""
+        if model is None:
+            return self.root / "notebooks" / f"{notebook}.ipynb"
+        return self.run(model, fold).root / f"{notebook}.ipynb"
+
+
+@dataclass(frozen=True)
+class RunLayout:
+    """Paths of one run: one network on one fold."""
+
+    root: Path
+
+    @property
+    def last_checkpoint(self) -> Path:
+        return self.root / "last.pt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.root / "best.pt"
+
+    @property
+    def history(self) -> Path:
+        return self.root / "history.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.root / "tensorboard"
+
+    @property
+    def predictions(self) -> Path:
+        return self.root / "predictions"
+
+    @property
+    def metrics_table(self) -> Path:
+        return self.root / "metrics.csv"
+
+    @property
+    def lesions_table(self) -> Path:
+        return self.root / "lesions.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Written last: where it is, the run is finished."""
+        return self.root / "metrics.json"

@@ -1,0 +1,48 @@
+"""The same work on many cases, several at a time, with a progress bar."""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ProcessPoolExecutor
+from typing import Any
+
+from tqdm.auto import tqdm
+
+# Libraries read these once, when a worker starts: one thread each, or the workers fight for the cores.
+ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
+    )
+}
+
+
+def map_cases(function: Callable, items: Iterable[Any], workers: int, description: str) -> list[Any]:
+    """Call ``function`` on each item and return the results in the items' order.
+
+    Parameters
+    ----------
+    function : callable
+        Importable by name: it runs in other processes when ``workers`` > 1.
+    items : iterable
+    workers : int
+        Processes, each with one thread.
+    description : str
+        Title of the progress bar.
+    """
+    items = list(items)
+    if workers == 1 or len(items) < 2:
+        return [function(item) for item in tqdm(items, desc=description)]
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(ONE_THREAD)
+    try:
+        # spawn: a forked copy of a process that has used torch or ITK threads can hang
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+            return list(tqdm(pool.map(function, items), total=len(items), desc=description))
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})

@@ -1,0 +1,224 @@
+"""Parameters of the notebooks: their types and limits, and how parameter files are merged.
+
+Each notebook's ``parameters`` cell holds the defaults; the classes here say what
+may stand there. `resolve` merges the parameter files of a model, a fold and a study
+over the defaults, later files winning, and refuses whatever no notebook understands.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import papermill
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from metaseg_nb.layout import NOTEBOOKS, PARAMS
+
+ModelName = Literal["unet", "attention_unet", "segresnet", "unetr"]
+# As they are written in figures and reports; the threshold is the floor that networks are compared with.
+MODEL_NAMES = {
+    "unet": "U-Net",
+    "attention_unet": "Attention U-Net",
+    "segresnet": "SegResNet",
+    "unetr": "UNETR",
+    "intensity_threshold": "Intensity threshold",
+}
+StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message names file, key, found and expected."""
+
+
+class Settings(BaseModel):
+    """Parameters of one notebook, checked."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @classmethod
+    def read(cls, namespace: Mapping[str, Any]) -> Self:
+        """Take this notebook's parameters out of ``globals()`` and check them."""
+        return cls.check({name: namespace[name] for name in cls.model_fields if name in namespace})
+
+    @classmethod
+    def check(cls, values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Self:
+        """Validate values; ``origin`` says which file each key came from."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ParameterError("\n".join(_explain(item, origin or {}) for item in error.errors())) from None
+
+
+class Explore(Settings):
+    """01: cohort, checks and folds."""
+
+    study: StudyName
+    cohort: str
+    synthetic_patients: Annotated[int, Field(ge=4)]
+    lesion_values: Annotated[list[Count], Field(min_length=1)]
+    n_folds: Annotated[int, Field(ge=2)]
+    seed: Annotated[int, Field(ge=0)]
+    workers: Count
+
+
+class Preprocess(Settings):
+    """02: bias correction, grid and intensity."""
+
+    study: StudyName
+    spacing_mm: Positive
+    n4_levels: Annotated[int, Field(ge=0)]
+    n4_iterations: Count
+    n4_shrink: Count
+    intensity_percentiles: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=2, max_length=2)]
+    workers: Count
+
+    @field_validator("intensity_percentiles")
+    @classmethod
+    def _ordered(cls, percentiles: list[float]) -> list[float]:
+        if percentiles[0] >= percentiles[1]:
+            raise ValueError("two percentiles that grow")
+        return percentiles
+
+
+class Train(Settings):
+    """03: one network on one fold."""
+
+    study: StudyName
+    model: ModelName
+    fold: Annotated[int, Field(ge=0)]
+    width: Annotated[float, Field(gt=0, le=1)]
+    patch_size: Annotated[int, Field(ge=32, multiple_of=16)]
+    batch_size: Count
+    patches_per_case: Count
+    lesion_share: Share
+    epochs: Count
+    learning_rate: Positive
+    weight_decay: Annotated[float, Field(ge=0)]
+    flip_probability: Share
+    rotate_probability: Share
+    intensity_scale: Annotated[float, Field(ge=0, lt=1)]
+    intensity_shift: Annotated[float, Field(ge=0, lt=1)]
+    validate_every: Count
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    threshold: Annotated[float, Field(gt=0, lt=1)]
+    precision: Literal["no", "bf16", "fp16"]
+    seed: Annotated[int, Field(ge=0)]
+    loader_workers: Annotated[int, Field(ge=0)]
+
+
+class CrossValidate(Settings):
+    """04: pooled results of every network."""
+
+    study: StudyName
+    models: Annotated[list[ModelName], Field(min_length=1)]
+    n_bootstrap: Annotated[int, Field(ge=100)]
+    seed: Annotated[int, Field(ge=0)]
+
+
+class Review(Settings):
+    """05: cases to look at."""
+
+    study: StudyName
+    models: Annotated[list[ModelName], Field(min_length=1)]
+    cases_shown: Count
+
+
+NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
+    "01_explore_data": Explore,
+    "02_preprocess_n4": Preprocess,
+    "03_train": Train,
+    "04_cross_validation": CrossValidate,
+    "05_qualitative_review": Review,
+}
+KEYS = sorted({name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields})
+
+
+def settings_hash(settings: Mapping[str, Any] | Settings) -> str:
+    """Twelve hexadecimal digits that change when any setting does."""
+    values = settings.model_dump() if isinstance(settings, Settings) else dict(settings)
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def study_file(study: str) -> Path:
+    """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
+    path = Path(study) if study.endswith((".yaml", ".yml")) else PARAMS / "studies" / f"{study}.yaml"
+    return _existing(path, "study")
+
+
+def read_parameters(path: Path) -> dict[str, Any]:
+    """Read one flat parameter file, refusing keys that no notebook declares."""
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path}: not YAML ({error})") from error
+    if not isinstance(values, dict):
+        raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
+    problems = [_unknown_key(path, key) for key in values if key not in KEYS]
+    if problems:
+        raise ParameterError("\n".join(problems))
+    return values
+
+
+def resolve(notebook: str, study: str, model: str | None = None, fold: int | None = None) -> dict[str, Any]:
+    """Parameters of one notebook: its defaults, then model, fold and study files, the later winning.
+
+    Raises
+    ------
+    ParameterError
+        Unknown notebook, missing file, unknown key, wrong type or impossible value.
+    """
+    if notebook not in NOTEBOOK_SETTINGS:
+        raise ParameterError(f"no notebook {notebook!r}; expected one of {', '.join(NOTEBOOK_SETTINGS)}")
+    settings = NOTEBOOK_SETTINGS[notebook]
+    files = [study_file(study)]
+    if "model" in settings.model_fields:
+        if model is None or fold is None:
+            raise ParameterError(f"{notebook} trains one network on one fold: give --model and --fold")
+        files = [
+            _existing(PARAMS / "models" / f"{model}.yaml", "model"),
+            _existing(PARAMS / "folds" / f"fold{fold}.yaml", "fold"),
+            *files,
+        ]
+    values, origin = _defaults(notebook), {}
+    for path in files:
+        for key, value in read_parameters(path).items():
+            if key in settings.model_fields:
+                values[key], origin[key] = value, str(path)
+    return settings.check(values, origin).model_dump()
+
+
+def _defaults(notebook: str) -> dict[str, Any]:
+    declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+    return {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
+
+
+def _existing(path: Path, kind: str) -> Path:
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ParameterError(f"no {kind} file {path}; {path.parent} has: {there}")
+    return path
+
+
+def _unknown_key(path: Path, key: str) -> str:
+    close = difflib.get_close_matches(str(key), KEYS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KEYS)}"
+    return f"{path}: key {key!r} is declared by no notebook; {hint}"
+
+
+def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "parameters"
+    where = origin.get(key.split(".")[0], "the notebook's parameters cell")
+    text = f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}"
+    if isinstance(item["input"], str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", item["input"]):
+        number = np.format_float_scientific(float(item["input"]), trim="0", exp_digits=2)
+        text += f" (YAML reads {item['input']} as text: write {number})"
+    return text
