@@ -1,0 +1,148 @@
+"""Folds that cannot leak: grouped by patient, the selection set taken from the training part."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem
+
+SELECTION_SHARE = 0.1
+SELECTION_MINIMUM = 2
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three sets of a fold; no patient is in two of them."""
+
+    training: list[Case]
+    selection: list[Case]
+    test: list[Case]
+
+
+def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> Cohort:
+    """Deal the patients into folds, alike in primary cancer and lesion count.
+
+    Patients are sorted by primary and by their number of lesions, ties in an
+    order drawn from the cohort's seed, and dealt out in turn: each fold gets
+    every ``n_folds``-th patient. Folds that the cohort already has are kept.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    n_lesions : mapping of case name to int
+    n_folds : int
+
+    Raises
+    ------
+    CohortError
+        Fewer patients than folds need, or only some cases come with a fold.
+    """
+    given = [case.fold is not None for case in cohort.cases]
+    if all(given):
+        return _checked(cohort, n_folds)
+    if any(given):
+        raise CohortError(
+            Problem(case.name, "datalist", "no fold", "a fold for all cases or none", 'complete "fold"')
+            for case in cohort.cases
+            if case.fold is None
+        )
+    patients = defaultdict(list)
+    for case in cohort.cases:
+        patients[case.patient].append(case)
+    ties = np.random.default_rng(cohort.seed).permutation(len(patients))
+    rank = dict(zip(sorted(patients), ties, strict=True))
+
+    def order(patient: str) -> tuple:
+        cases = patients[patient]
+        return min(case.primary for case in cases), sum(n_lesions[case.name] for case in cases), rank[patient]
+
+    fold_of = {patient: i % n_folds for i, patient in enumerate(sorted(patients, key=order))}
+    dealt = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
+    return _checked(replace(cohort, cases=dealt), n_folds)
+
+
+def split(cohort: Cohort, fold: int) -> Split:
+    """Training, selection and test set of a fold.
+
+    The fold's patients are the test set. A tenth of the other patients, never
+    fewer than two, drawn by (seed, fold), are the selection set.
+
+    Raises
+    ------
+    CohortError
+        No such fold, or nobody is left to train on.
+    """
+    there = sorted({case.fold for case in cohort.cases})
+    if fold not in there:
+        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {there}", "set `fold` or `n_folds`")
+    others = sorted({case.patient for case in cohort.cases if case.fold != fold})
+    n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
+    if len(others) <= n_selection:
+        raise CohortError.one(
+            "-",
+            "dataset.json",
+            f"{len(others)} patients outside fold {fold}",
+            f"more than the {n_selection} of the selection set",
+            "add patients or raise `n_folds`",
+        )
+    drawn = np.random.default_rng([cohort.seed, fold]).choice(others, n_selection, replace=False)
+    selection = set(drawn.tolist())
+    parts = {"test": [], "selection": [], "training": []}
+    for case in cohort.cases:
+        part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
+        parts[part].append(case)
+    return Split(**parts)
+
+
+def fold_table(cohort: Cohort, facts: pd.DataFrame) -> pd.DataFrame:
+    """Balance of the folds: patients, cases, lesions and patients of each primary cancer, a row per fold.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With folds.
+    facts : DataFrame
+        ``case``, ``patient``, ``primary``, ``n_lesions``, ``lesion_volume_mm3`` of each labelled case.
+    """
+    folds = facts.assign(fold=facts["case"].map({case.name: case.fold for case in cohort.cases}))
+    table = folds.groupby("fold").agg(
+        patients=("patient", "nunique"),
+        cases=("case", "count"),
+        lesions=("n_lesions", "sum"),
+        lesion_volume_cm3=("lesion_volume_mm3", lambda volumes: round(volumes.sum() / 1000, 1)),
+    )
+    primaries = folds.drop_duplicates("patient").pivot_table(
+        index="fold", columns="primary", values="patient", aggfunc="count", fill_value=0
+    )
+    return table.join(primaries).astype({"lesions": int})
+
+
+def require_no_leak(cohort: Cohort) -> None:
+    """Raise `CohortError`, naming every patient that is in two folds."""
+    folds = defaultdict(set)
+    for case in cohort.cases:
+        folds[case.patient].add(case.fold)
+    leaks = [(patient, sorted(of)) for patient, of in folds.items() if len(of) > 1]
+    if leaks:
+        raise CohortError(
+            Problem(f"of patient {patient}", "datalist", f"folds {of}", "each patient in one fold", 'correct "fold"')
+            for patient, of in leaks
+        )
+
+
+def _checked(cohort: Cohort, n_folds: int) -> Cohort:
+    require_no_leak(cohort)
+    there = sorted({case.fold for case in cohort.cases})
+    if there != list(range(n_folds)):
+        raise CohortError.one(
+            "-",
+            "datalist",
+            f"folds {there}, of {len({case.patient for case in cohort.cases})} patients",
+            f"folds 0 to {n_folds - 1} with at least one patient each",
+            "set `n_folds` in the study file to what the cohort has",
+        )
+    return cohort
