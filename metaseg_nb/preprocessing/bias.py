@@ -1,0 +1,70 @@
+"""N4 bias field correction (Tustison et al., IEEE TMI 29(6), 2010), by SimpleITK."""
+
+import numpy as np
+import SimpleITK as sitk
+
+from metaseg_nb.cohort.volumes import Volume
+
+OTSU_BINS = 200
+
+
+def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm=(0.0, 0.0, 0.0)) -> sitk.Image:
+    """Make a SimpleITK image of an (X, Y, Z) array; its axes stay the array's, rotation is left out."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing([float(edge) for edge in spacing_mm])
+    image.SetOrigin([float(x) for x in origin_mm])
+    return image
+
+
+def from_sitk(image: sitk.Image) -> np.ndarray:
+    """Give the (X, Y, Z) array of a SimpleITK image."""
+    return np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
+
+
+def head_mask(array: np.ndarray) -> np.ndarray:
+    """Mask of bool, shape (X, Y, Z), of the voxels brighter than Otsu's threshold (IEEE SMC 9(1), 1979)."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    return from_sitk(sitk.OtsuThreshold(image, 0, 1, OTSU_BINS)).astype(bool)
+
+
+def shrink_factors(spacing_mm: tuple[float, float, float], shrink: int) -> list[int]:
+    """Shrink factor of each axis: ``shrink`` along the finest, less where voxels are longer already.
+
+    Thick slices shrunk like the plane they lie in would leave nothing to fit to.
+    """
+    longest_mm = shrink * min(spacing_mm)
+    return [max(1, min(shrink, round(longest_mm / edge))) for edge in spacing_mm]
+
+
+def correct_bias(volume: Volume, levels: int, iterations: int, shrink: int) -> np.ndarray:
+    """Divide an image by its smooth intensity inhomogeneity.
+
+    The field is fitted to the image shrunk by block subsampling, inside
+    `head_mask`, and evaluated at full resolution.
+
+    Parameters
+    ----------
+    volume : Volume
+        Image, RAS.
+    levels : int
+        Resolution levels of the B-spline field; 0 leaves the image as it is.
+    iterations : int
+        At most, on each level.
+    shrink : int
+        See `shrink_factors`.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+    """
+    if levels == 0:
+        return volume.array
+    # N4 works on logarithms: values at or below zero carry no field
+    image = to_sitk(np.maximum(volume.array, 0), volume.spacing_mm)
+    mask = to_sitk(head_mask(volume.array).astype(np.uint8), volume.spacing_mm)
+    factors = shrink_factors(volume.spacing_mm, shrink)
+    n4 = sitk.N4BiasFieldCorrectionImageFilter()
+    n4.SetMaximumNumberOfIterations([iterations] * levels)
+    n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(mask, factors))
+    field = from_sitk(n4.GetLogBiasFieldAsImage(image))
+    return (volume.array / np.exp(field)).astype(np.float32)
