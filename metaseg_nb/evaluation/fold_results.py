@@ -1,0 +1,104 @@
+"""Scores of one run on its test set, and the tables they are kept in."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.lesions import diameter_class
+from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.evaluation.lesion_metrics import COLUMNS
+from metaseg_nb.evaluation.scoring import score
+from metaseg_nb.files import write_json
+from metaseg_nb.layout import RunLayout
+from metaseg_nb.provenance import provenance
+from metaseg_nb.settings import Train, settings_hash
+
+
+def score_cases(
+    cases: Sequence[Case], predictions: Path, lesion_values: Sequence[int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score the predicted masks of a test set on each case's own grid.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    predictions : path
+        Folder of ``<case>.nii.gz``.
+    lesion_values : sequence of int
+        Label values that are lesion.
+
+    Returns
+    -------
+    metrics : DataFrame
+        One row per case: ``case``, ``patient``, ``primary``, ``fold`` and the keys of `score`.
+    lesions : DataFrame
+        One row per reference lesion, with its case and ``diameter_class``.
+    """
+    rows, lesions = [], []
+    for case in cases:
+        truth = read_lesions(case, lesion_values)
+        row, found = score_against(case, truth, read_volume(predictions / f"{case.name}.nii.gz", case.name))
+        rows.append(row)
+        lesions.append(found)
+    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
+
+
+def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict, pd.DataFrame]:
+    """Score one case; see `score_cases`."""
+    scores = score(truth, prediction, case=case.name)
+    identity = {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
+    lesions = pd.DataFrame(scores.pop("lesions"), columns=COLUMNS)
+    for place, (column, value) in enumerate(identity.items()):
+        lesions.insert(place, column, value)
+    lesions["diameter_class"] = diameter_class(lesions["diameter_mm"]).astype(str)
+    return identity | scores, lesions
+
+
+def finish_run(
+    run: RunLayout,
+    settings: Train,
+    cohort: Cohort,
+    parts: Split,
+    history: pd.DataFrame,
+    best: Mapping[str, Any],
+    parameters: int,
+    metrics: pd.DataFrame,
+) -> None:
+    """Write ``metrics.json``, the mark of a finished run: its result, and with what it was made.
+
+    Parameters
+    ----------
+    run, settings, cohort, parts
+        What was trained on what.
+    history : DataFrame
+        From `fit`.
+    best : mapping
+        The checkpoint that was used.
+    parameters : int
+        Trained values of the network.
+    metrics : DataFrame
+        From `score_cases`.
+    """
+    content = {
+        "model": settings.model,
+        "fold": settings.fold,
+        "dice_mean": float(metrics["dice"].mean()),
+        "n_test": len(metrics),
+        "parameters": parameters,
+        "train_seconds": float(history["seconds"].iloc[-1]),
+        "best_epoch": best["epoch"],
+        "last_epoch": int(history["epoch"].iloc[-1]),
+        "selection_dice": best["dice"],
+        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
+        "cohort_hash": settings_hash({case.name: [case.patient, case.fold] for case in cohort.cases}),
+        "recipe": best["identity"]["recipe"],
+        "settings": settings.model_dump(),
+        "settings_hash": settings_hash(settings),
+        "provenance": provenance(),
+    }
+    write_json(run.metrics, content)

@@ -1,0 +1,93 @@
+"""All folds of each network, pooled: every case scored once, or an error that names what is missing."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from metaseg_nb.cohort.datalist import Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.layout import StudyLayout
+
+
+@dataclass(frozen=True)
+class PooledResults:
+    """Every test case of every network.
+
+    ``metrics`` has one row per (``model``, ``case``), ``lesions`` one per
+    (``model``, reference lesion), ``runs`` one per (``model``, ``fold``).
+    """
+
+    metrics: pd.DataFrame
+    lesions: pd.DataFrame
+    runs: pd.DataFrame
+
+
+def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledResults:
+    """Read the results of all folds of all networks.
+
+    Raises
+    ------
+    CohortError
+        A run is missing, a case is not scored exactly once, a fold was trained
+        with other settings than the rest or on another cohort.
+    """
+    problems = [problem for model in models for problem in _missing(layout, cohort, model)]
+    if problems:
+        raise CohortError(problems)
+    runs = pd.DataFrame([_facts(layout, model, fold) for model in models for fold in range(cohort.n_folds)])
+    metrics = _tables(layout, cohort, models, "metrics_table")
+    problems = [problem for model in models for problem in _inconsistent(metrics, runs, cohort, model)]
+    if problems:
+        raise CohortError(problems)
+    return PooledResults(metrics, _tables(layout, cohort, models, "lesions_table"), runs.drop(columns="settings"))
+
+
+def _missing(layout: StudyLayout, cohort: Cohort, model: str) -> list[Problem]:
+    files = {fold: layout.run(model, fold).metrics for fold in range(cohort.n_folds)}
+    return [
+        Problem(f"{model}, fold {fold}", file.name, "no such file", "a finished run", f"run 03 for fold {fold}")
+        for fold, file in files.items()
+        if not file.is_file()
+    ]
+
+
+def _facts(layout: StudyLayout, model: str, fold: int) -> dict[str, Any]:
+    facts = json.loads(layout.run(model, fold).metrics.read_text())
+    settings = {key: value for key, value in facts["settings"].items() if key != "fold"}
+    names = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
+    return {"model": model, "fold": fold, **{name: facts[name] for name in names}, "settings": settings}
+
+
+def _tables(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: str) -> pd.DataFrame:
+    parts = []
+    for model in models:
+        for fold in range(cohort.n_folds):
+            part = pd.read_csv(getattr(layout.run(model, fold), table))
+            part.insert(0, "model", model)
+            parts.append(part)
+    filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
+    return pd.concat(filled or parts, ignore_index=True)
+
+
+def _inconsistent(metrics: pd.DataFrame, runs: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem]:
+    times = metrics[metrics["model"] == model]["case"].value_counts()
+    expected = {case.name for case in cohort.cases}
+    problems = [
+        Problem(name, "metrics.csv", f"scored {times.get(name, 0)} times by {model}", "once", "run its folds again")
+        for name in sorted(expected | set(times.index))
+        if times.get(name, 0) != (name in expected)
+    ]
+    of_model = runs[runs["model"] == model]
+    for column, what in (("settings", "settings"), ("cohort_hash", "cohort")):
+        first = of_model[column].iloc[0]
+        problems += [
+            Problem(
+                f"{model}, fold {fold}", "metrics.json", f"another {what} than fold 0", "one for all folds", "rerun"
+            )
+            for fold, value in zip(of_model["fold"], of_model[column], strict=True)
+            if value != first
+        ]
+    return problems

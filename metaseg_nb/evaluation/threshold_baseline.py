@@ -1,0 +1,63 @@
+"""The floor: what an intensity threshold gives, chosen and scored as fairly as a network."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.folds import split
+from metaseg_nb.evaluation.fold_results import score_against
+from metaseg_nb.inference.native_grid import native_mask
+from metaseg_nb.preprocessing.case_store import StoredCase, open_case
+
+MODEL = "intensity_threshold"
+BINS = 100
+
+
+def dice_by_threshold(case: StoredCase) -> np.ndarray:
+    """Dice of ``image >= i / BINS`` on the study grid, for i = 1 .. BINS - 1.
+
+    Returns
+    -------
+    ndarray of float, shape (BINS - 1,)
+        For a case without lesion: 0, as any threshold marks something.
+    """
+    edges = np.linspace(0, 1, BINS + 1)
+    image, label = case.image, case.label > 0
+    above = np.histogram(image, edges)[0][::-1].cumsum()[::-1][1:]
+    hit = np.histogram(image[label], edges)[0][::-1].cumsum()[::-1][1:]
+    return 2 * hit / np.maximum(1, above + label.sum())
+
+
+def threshold_of(cases: Sequence[StoredCase]) -> float:
+    """The intensity in (0, 1) whose mean Dice over these cases is highest."""
+    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
+    return float((np.argmax(mean) + 1) / BINS)
+
+
+def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score a threshold in cross-validation: chosen on each fold's other patients, applied to its test set.
+
+    Returns
+    -------
+    metrics, lesions : DataFrame
+        As of `score_cases`, with ``model`` and ``threshold``.
+    """
+    rows, lesions = [], []
+    for fold in tqdm(range(cohort.n_folds), desc="intensity threshold, folds"):
+        parts = split(cohort, fold)
+        chosen = threshold_of([open_case(case_store, case.name) for case in [*parts.training, *parts.selection]])
+        for case in parts.test:
+            row, found = _score(case, open_case(case_store, case.name), cohort.lesion_values, chosen)
+            rows.append({"model": MODEL, "threshold": chosen, **row})
+            lesions.append(found.assign(model=MODEL))
+    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
+
+
+def _score(case: Case, stored: StoredCase, lesion_values: Sequence[int], threshold: float) -> tuple[dict, pd.DataFrame]:
+    truth = read_lesions(case, lesion_values)
+    return score_against(case, truth, native_mask(stored.image, stored.grid, truth, threshold))

@@ -1,0 +1,118 @@
+"""What tests share."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.preprocessing.case_store import store_case
+from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.settings import Train
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real data published by others, which lies beside the repository or is not there."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs ../shared/data, which is not here")
+    return folder
+
+
+@pytest.fixture
+def write_nifti(tmp_path):
+    """Write an array given in RAS order as a NIfTI file whose own axes are others; returns its path."""
+
+    def write(name, array, spacing_mm=(1.0, 1.0, 1.0), axes="RAS", origin_mm=(-12.0, 7.0, 30.0), turn=None):
+        affine = np.diag([*spacing_mm, 1.0])
+        if turn is not None:
+            affine[:3, :3] = turn @ affine[:3, :3]
+        affine[:3, 3] = origin_mm
+        image = nib.Nifti1Image(array, affine)
+        native = nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(axes)
+        )
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nib.save(image.as_reoriented(native), path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def write_case(write_nifti):
+    """Write a small case: noise in a bright ball as the image, and two lesions as its label."""
+
+    def write(name, seed=0, primary="lung", shape=(24, 24, 20), labelled=True, **grid):
+        places = np.indices(shape).reshape(3, -1).T
+        middle = np.array(shape) / 2 - 0.5
+        ball = (np.linalg.norm((places - middle) / (middle + 0.5), axis=1) < 0.9).reshape(shape)
+        noise = np.random.default_rng(seed).uniform(0, 10, shape)
+        image = write_nifti(f"{name}/image.nii.gz", (100 * ball + noise).astype(np.float32), **grid)
+        label = None
+        if labelled:
+            mask = np.zeros(shape, np.uint8)
+            mask[6:9, 6:10, 6:11] = 1
+            mask[15, 15, 12] = 1
+            label = write_nifti(f"{name}/label.nii.gz", mask, **grid)
+        return Case(name, image, label, patient=f"patient_{name}", primary=primary)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def tiny_training():
+    """Settings of a training of seconds: narrow, small patches, nothing random done to them; keywords change them."""
+    settings = {
+        "study": "tiny",
+        "model": "unet",
+        "fold": 0,
+        "width": 0.125,
+        "patch_size": 32,
+        "batch_size": 2,
+        "patches_per_case": 1,
+        "lesion_share": 0.5,
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "weight_decay": 0.0,
+        "flip_probability": 0.0,
+        "rotate_probability": 0.0,
+        "intensity_scale": 0.0,
+        "intensity_shift": 0.0,
+        "validate_every": 1,
+        "overlap": 0.0,
+        "threshold": 0.5,
+        "precision": "no",
+        "seed": 0,
+        "loader_workers": 0,
+    }
+    return lambda **changes: Train.check(settings | changes)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Put an image and its lesions into a case store, as they are, at 1 mm; returns the stored case."""
+
+    def put(name, image, label, recipe=None):
+        grid = Grid((1.0, 1.0, 1.0), image.shape)
+        return store_case(tmp_path / "cases", name, image, label, grid, grid, recipe or {"spacing_mm": 1.0})
+
+    return put
+
+
+@pytest.fixture
+def store_blobs(store):
+    """Put a dim noisy head with bright cubes, which are its lesions, into the case store."""
+
+    def put(name, corners=((9, 12, 8), (25, 20, 20)), shape=(40, 44, 36), edge=6, seed=0):
+        label = np.zeros(shape, bool)
+        for corner in corners:
+            label[tuple(slice(start, start + edge) for start in corner)] = True
+        image = np.random.default_rng(seed).uniform(0.2, 0.4, shape)
+        image[label] += 0.5
+        return store(name, image, label)
+
+    return put

@@ -1,0 +1,54 @@
+"""Bootstrap intervals: against scipy, coverage, and refusals."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from metaseg_nb.evaluation.intervals import bootstrap_interval
+
+
+def test_close_to_scipy():
+    values = np.random.default_rng(0).beta(5, 2, size=54)
+    ours = bootstrap_interval(values, n_resamples=20000)
+    scipy = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
+    assert ours == pytest.approx((scipy.low, scipy.high), abs=2e-3)
+
+
+def test_holds_the_true_mean_about_as_often_as_it_says():
+    samples = np.random.default_rng(3).normal(0.7, 0.2, size=(400, 50))
+    intervals = [bootstrap_interval(sample, n_resamples=500) for sample in samples]
+    held = np.mean([low <= 0.7 <= high for low, high in intervals])
+    assert 0.90 <= held <= 0.98
+
+
+def test_two_values_by_hand():
+    # Means of two draws from {0, 1}: 0, 0.5, 0.5, 1 with equal chance.
+    assert bootstrap_interval([0, 1]) == (0, 1)
+    assert bootstrap_interval([0, 1], level=0.4) == (0.5, 0.5)
+
+
+def test_same_seed_same_interval_and_shift_and_level():
+    values = np.random.default_rng(1).random(30)
+    low, high = bootstrap_interval(values)
+    assert (low, high) == bootstrap_interval(list(values), seed=0) != bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values + 3) == pytest.approx((low + 3, high + 3))
+    narrow_low, narrow_high = bootstrap_interval(values, level=0.5)
+    assert low < narrow_low < values.mean() < narrow_high < high
+
+
+@pytest.mark.parametrize("values", [[], [0.7]])
+def test_fewer_than_two_values_give_no_interval(values):
+    assert np.isnan(bootstrap_interval(values)).all()
+
+
+def test_equal_values_have_no_width():
+    assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
+
+
+def test_impossible_inputs_are_named():
+    with pytest.raises(ValueError, match="found 1 NaN or infinite"):
+        bootstrap_interval([0.5, float("nan")])
+    with pytest.raises(ValueError, match=r"found shape \(2, 2\)"):
+        bootstrap_interval([[0.5, 1], [0, 1]])
+    with pytest.raises(ValueError, match="found 95"):
+        bootstrap_interval([0.5, 1], level=95)

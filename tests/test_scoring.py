@@ -1,0 +1,110 @@
+"""Scoring files and volumes: grids, label values, JSON."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.scoring import score, score_files
+from metaseg_nb.evaluation.voxel_metrics import voxel_metrics
+
+SPACING_MM = (0.8, 1.1, 2.5)
+
+
+def masks():
+    truth, prediction = np.zeros((2, 20, 18, 12), np.uint8)
+    truth[2:6, 2:6, 2:5] = truth[12:15, 10:13, 7:9] = 1
+    prediction[3:7, 2:6, 2:5] = 1
+    return truth, prediction
+
+
+def write(path, array, axes="RAS", shift_mm=0.0):
+    """Write an array that is in RAS order as a file with the given axes."""
+    affine = np.diag([*SPACING_MM, 1.0])
+    affine[:3, 3] = (-10 + shift_mm, 5, 7)
+    image = nib.Nifti1Image(array, affine)
+    native = nib.orientations.ornt_transform(
+        nib.orientations.io_orientation(affine), nib.orientations.axcodes2ornt(axes)
+    )
+    nib.save(image.as_reoriented(native), path)
+    return path
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "SAL"])
+def test_files_score_as_their_arrays(tmp_path, axes):
+    truth, prediction = masks()
+    found = score_files(write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", prediction, axes))
+    lesions = found.pop("lesions")
+    summary, table = lesion_metrics(truth, prediction, SPACING_MM)
+    assert found == pytest.approx({**voxel_metrics(truth, prediction, SPACING_MM), **summary}, rel=1e-6)
+    assert [lesion["detected"] for lesion in lesions] == [True, False]
+    assert lesions[1] == pytest.approx(table.iloc[1].to_dict(), rel=1e-6)
+
+
+def test_result_is_plain_json(tmp_path):
+    truth, prediction = masks()
+    found = score_files(write(tmp_path / "t.nii", truth), write(tmp_path / "p.nii", prediction))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    assert {"dice", "hd95_mm", "nsd_1mm", "lesion_dice", "n_false", "lesions"} <= set(found)
+
+
+def test_empty_masks_are_plain_json_too(tmp_path):
+    path = write(tmp_path / "t.nii.gz", np.zeros((5, 5, 5), np.uint8))
+    found = score_files(path, path)
+    assert json.loads(json.dumps(found, allow_nan=False))["lesions"] == []
+    assert (found["dice"], found["hd95_mm"], found["lesion_dice"]) == (1, 0, 1)
+
+
+def test_different_grids_are_both_described(tmp_path):
+    truth, prediction = masks()
+    truth_path = write(tmp_path / "t.nii.gz", truth)
+    with pytest.raises(CohortError) as shifted:
+        score_files(truth_path, write(tmp_path / "p7.nii.gz", prediction, shift_mm=1.5))
+    for words in ("case p7", "origin (-10.0, 5.0, 7.0)", "origin (-8.5, 5.0, 7.0)", "native grid", str(truth_path)):
+        assert words in str(shifted.value)
+    with pytest.raises(CohortError, match=r"shape \(20, 18, 11\).*shape \(20, 18, 12\)"):
+        score_files(truth_path, write(tmp_path / "p.nii.gz", prediction[:, :, :11]))
+
+
+def test_other_values_are_an_error_unless_named(tmp_path):
+    truth, prediction = masks()
+    truth_path = write(tmp_path / "t.nii.gz", truth)
+    labelled = prediction.copy()
+    labelled[10, 10, 10], labelled[prediction == 1] = 2, 3
+    path = write(tmp_path / "p.nii.gz", labelled)
+    with pytest.raises(CohortError, match=r"p.nii.gz: found the values 0, 2, 3; expected a mask of 0 and 1.*lesion_v"):
+        score_files(truth_path, path)
+    named = score_files(truth_path, path, lesion_values=[1, 3])
+    assert named == score_files(truth_path, write(tmp_path / "q.nii.gz", prediction))
+
+
+def test_mask_of_0_and_255_is_an_error(tmp_path):
+    truth, _ = masks()
+    path = write(tmp_path / "t.nii.gz", truth * 255)
+    with pytest.raises(CohortError, match="found the values 0, 255"):
+        score_files(path, path)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(CohortError, match="no such file"):
+        score_files(tmp_path / "t.nii.gz", tmp_path / "p.nii.gz")
+
+
+def test_volumes_in_memory(tmp_path):
+    truth, prediction = masks()
+    volumes = [
+        read_volume(write(tmp_path / name, mask), name) for name, mask in (("t.nii", truth), ("p.nii", prediction))
+    ]
+    assert score(*volumes) == score_files(tmp_path / "t.nii", tmp_path / "p.nii")
+
+
+def test_published_volume_of_a_real_lesion(shared_data):
+    """Volume of pyradiomics' brain1, as published with it."""
+    path = shared_data / "real_t1c" / "labels" / "thick_brain1.nii.gz"
+    found = score_files(path, path)
+    assert found["volume_truth_mm3"] == pytest.approx(16412.66, abs=0.01)
+    assert (found["dice"], found["hd95_mm"], found["lesion_dice"], found["n_false"]) == (1, 0, 1, 0)
