@@ -1,0 +1,121 @@
+"""Figures of cases on their own grids: the cohort at a glance, networks side by side, misses, unlabelled cases."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from metaseg_nb.cohort.datalist import Case, Cohort, case_named
+from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.review.montage import grid_of_panels
+from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice, fullest_slice
+from metaseg_nb.settings import MODEL_NAMES
+
+BOTH = ("reference", "prediction")
+
+
+def draw_montage(cases: Sequence[Case], lesion_values: Sequence[int]) -> Figure:
+    """Every case's axial slice with most lesion, with its outline."""
+    figure, panels = grid_of_panels(len(cases))
+    for panel, case in zip(panels, cases, strict=True):
+        masks = {} if case.label is None else {"reference": read_lesions(case, lesion_values).array}
+        image = read_volume(case.image, case.name)
+        index = fullest_slice(masks["reference"]) if masks else image.array.shape[2] // 2
+        draw_slice(panel, image, masks, axis=2, index=index)
+        count = label_lesions(masks["reference"])[1] if masks else "no label"
+        panel.set_title(f"{case.name}\n{case.primary}, lesions: {count}", fontsize=8, fontweight="normal")
+    add_legend(figure, ["reference"])
+    return figure
+
+
+def draw_test_case(
+    cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, lesion_values: Sequence[int]
+) -> Figure:
+    """Worst and best case of a test set, axial slice with most lesion."""
+    order = metrics.sort_values("dice")["case"]
+    names = list(dict.fromkeys([order.iloc[0], order.iloc[-1]]))
+    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 4.6), layout="constrained", squeeze=False)
+    dice = metrics.set_index("case")["dice"]
+    for panel, name in zip(panels.ravel(), names, strict=True):
+        case = case_named(cases, name)
+        masks = _both_masks(case, predictions / f"{name}.nii.gz", lesion_values)
+        draw_slice(panel, read_volume(case.image, name), masks, axis=2, index=_slice_to_show(masks))
+        panel.set_title(f"{name}: Dice {dice[name]:.2f}")
+    add_legend(figure, BOTH)
+    return figure
+
+
+def pick_cases(metrics: pd.DataFrame, n: int) -> dict[str, str]:
+    """The n worst, n typical (nearest the median) and n best cases by Dice, each with why; none twice."""
+    order = metrics.sort_values("dice", ignore_index=True)
+    middle = (order["dice"] - order["dice"].median()).abs().sort_values(kind="stable").index
+    groups = (("worst", order.index[:n]), ("best", order.index[::-1][:n]), ("typical", middle[:n]))
+    why: dict[str, str] = {}
+    for reason, places in groups:
+        for place in places:
+            why.setdefault(order.loc[place, "case"], reason)
+    rank = {"worst": 0, "typical": 1, "best": 2}
+    dice = order.set_index("case")["dice"]
+    return dict(sorted(why.items(), key=lambda item: (rank[item[1]], dice[item[0]])))
+
+
+def draw_case_by_network(
+    layout: StudyLayout, cohort: Cohort, metrics: pd.DataFrame, models: Sequence[str], picked: Mapping[str, str]
+) -> Figure:
+    """A row per picked case, a column per network, with each one's Dice."""
+    size = (2.75 * len(models), 3.1 * len(picked))
+    figure, panels = plt.subplots(len(picked), len(models), figsize=size, layout="constrained", squeeze=False)
+    dice = metrics.set_index(["model", "case"])["dice"]
+    for row, (name, why) in zip(panels, picked.items(), strict=True):
+        case = case_named(cohort.cases, name)
+        image = read_volume(case.image, name)
+        for panel, model in zip(row, models, strict=True):
+            masks = _both_masks(case, _prediction(layout, case, model), cohort.lesion_values)
+            if panel is row[0]:
+                index = _slice_to_show(masks)
+                panel.set_ylabel(f"{name}\n{why}", fontsize=9)
+            draw_slice(panel, image, masks, axis=2, index=index)
+            panel.set_title(f"{MODEL_NAMES[model]}: {dice[model, name]:.2f}", fontsize=9, fontweight="normal")
+    add_legend(figure, BOTH)
+    return figure
+
+
+def draw_missed(layout: StudyLayout, cohort: Cohort, lesion: pd.Series, model: str) -> Figure:
+    """Three planes through a missed lesion, a row of a study's lesion table."""
+    case = case_named(cohort.cases, lesion["case"])
+    masks = _both_masks(case, _prediction(layout, case, model), cohort.lesion_values)
+    centre = [round(lesion[axis]) for axis in "xyz"]
+    size = f"{lesion['diameter_mm']:.0f} mm, {lesion['volume_mm3']:.0f} mm³"
+    return draw_planes(read_volume(case.image, case.name), masks, centre, f"{case.name}: missed lesion of {size}")
+
+
+def draw_unlabelled(case: Case, mask: Path) -> Figure:
+    """Three planes through the largest predicted lesion of a case without reference."""
+    prediction = read_volume(mask, case.name)
+    n, volume_mm3 = label_lesions(prediction.array > 0)[1], _volume_mm3(prediction)
+    title = f"{case.name}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
+    masks = {"prediction": prediction.array > 0}
+    return draw_planes(read_volume(case.image, case.name), masks, centre_of_largest(masks["prediction"]), title)
+
+
+def _prediction(layout: StudyLayout, case: Case, model: str) -> Path:
+    return layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
+
+
+def _both_masks(case: Case, prediction: Path, lesion_values: Sequence[int]) -> dict[str, np.ndarray]:
+    truth = read_lesions(case, lesion_values).array
+    return {"reference": truth, "prediction": read_volume(prediction, case.name).array > 0}
+
+
+def _slice_to_show(masks: Mapping[str, np.ndarray]) -> int:
+    return fullest_slice(masks["reference"] if masks["reference"].any() else masks["prediction"])
+
+
+def _volume_mm3(mask: Volume) -> float:
+    return float((mask.array > 0).sum() * np.prod(mask.spacing_mm))

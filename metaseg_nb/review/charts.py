@@ -1,0 +1,94 @@
+"""Charts of tables: cohort, training, cross-validation."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.review.style import MODEL_COLOURS
+from metaseg_nb.settings import MODEL_NAMES
+
+# Best validation Dice that the Zürich study (273 patients, 2022) published; not comparable, see notebook 04.
+PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}
+
+
+def cohort_chart(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
+    """Lesions per patient and largest diameters, by primary cancer."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
+    per_patient = cases.groupby(["patient", "primary"], as_index=False)["n_lesions"].sum()
+    order = sorted(per_patient["primary"].unique())
+    palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
+    bins = np.arange(-0.5, per_patient["n_lesions"].max() + 1.5)
+    common = {"hue": "primary", "hue_order": order, "palette": palette, "multiple": "stack"}
+    sns.histplot(per_patient, x="n_lesions", bins=bins, ax=left, **common)
+    for panel in (left, right):
+        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    left.set(xlabel="lesions per patient", ylabel="patients", title=f"n = {len(per_patient)} patients")
+    sns.histplot(lesions, x="diameter_mm", binwidth=5, binrange=(0, 5 * np.ceil(lesions["diameter_mm"].max() / 5)),
+                 ax=right, legend=False, **common)  # fmt: skip
+    right.set(xlabel="largest diameter (mm)", ylabel="lesions", title=f"n = {len(lesions)} lesions")
+    return figure
+
+
+def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
+    """Training loss and selection-set Dice over epochs; the chosen epoch marked."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
+    left.set(xlabel="epoch", ylabel="training loss (Dice + cross-entropy)", title=title)
+    right.plot(history["epoch"], history["dice"], color="#0072B2", marker=".")
+    right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {best_epoch}")
+    right.set(xlabel="epoch", ylabel="mean Dice, selection set", ylim=(0, 1), title="chosen on the selection set")
+    for panel in (left, right):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(frameon=False)
+    return figure
+
+
+def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
+    """Dice of every patient, network by network, best mean first, with the 95 % interval of the mean."""
+    order = board["model"].tolist()
+    figure, axes = plt.subplots(figsize=(11, 0.75 * len(order) + 1.6), layout="constrained")
+    patients = metrics.groupby(["model", "patient"], as_index=False)["dice"].mean()
+    style = {"x": "dice", "y": "model", "hue": "model", "order": order, "palette": MODEL_COLOURS, "legend": False}
+    sns.stripplot(patients, size=4, alpha=0.55, jitter=0.22, ax=axes, **style)
+    for row, (mean, low, high) in enumerate(board[["dice_mean", "dice_low", "dice_high"]].to_numpy()):
+        axes.plot([low, high], [row, row], color="black", linewidth=2.5, zorder=4)
+        axes.plot(mean, row, "D", color="black", markersize=6, zorder=5)
+        axes.annotate(f"{mean:.2f}", (mean, row), (0, 8), textcoords="offset points", ha="center", weight="bold")
+    for model, dice in PUBLISHED_DICE.items():
+        if model in order:
+            row = order.index(model)
+            axes.plot(dice, row + 0.33, "v", color="black", markerfacecolor="white", markersize=7)
+    axes.plot([], [], "v", color="black", markerfacecolor="white", label="published (Zürich, 2022), other data")
+    axes.plot([], [], "D-", color="black", label="mean, 95 % interval")
+    axes.plot([], [], "o", color="#777777", alpha=0.6, label=f"one patient (n = {patients['patient'].nunique()})")
+    labels = [MODEL_NAMES[model] for model in order]
+    axes.set(xlim=(-0.02, 1.02), xlabel="Dice, native grid, each patient by a model that never saw them", ylabel="")
+    axes.set_yticks(range(len(order)), labels)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    sns.despine(figure)
+    return figure
+
+
+def sensitivity_chart(table: pd.DataFrame, models: Sequence[str]) -> Figure:
+    """Share of lesions detected by diameter, with 95 % intervals over patients and the number of lesions."""
+    figure, axes = plt.subplots(figsize=(11, 3.6), layout="constrained")
+    width = 0.8 / len(models)
+    for place, model in enumerate(models):
+        rows = table[table["model"] == model].set_index("diameter_class").loc[list(DIAMETER_NAMES)]
+        x = np.arange(len(rows)) + (place - (len(models) - 1) / 2) * width
+        axes.bar(x, rows["sensitivity"], 0.9 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
+        axes.vlines(x, rows["low"], rows["high"], color="black", linewidth=1)
+    first = table[table["model"] == models[0]].set_index("diameter_class").loc[list(DIAMETER_NAMES)]
+    names = [f"{name}\nn = {row.n_lesions} in {row.n_patients} patients" for name, row in first.iterrows()]
+    axes.set_xticks(range(len(names)), names)
+    axes.set(ylim=(0, 1.02), ylabel="share of lesions detected", xlabel="largest diameter of the reference lesion")
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    sns.despine(figure)
+    return figure

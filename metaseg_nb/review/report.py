@@ -1,0 +1,111 @@
+"""The HTML report: one page per executed notebook and an index, in one folder that needs no network."""
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+from jinja2 import Environment, PackageLoader, select_autoescape
+from nbconvert import HTMLExporter
+
+from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.files import finished
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import MODEL_NAMES, NOTEBOOK_SETTINGS, resolve
+
+# Outputs that only live in a running JupyterLab, or are meant for its log.
+NOT_SHARED = ("application/vnd.jupyter.widget-view+json",)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of the report."""
+
+    title: str
+    file: str
+
+
+def write_report(study: str) -> Path:
+    """Turn a study's executed notebooks into ``reports/<study>/index.html`` and its pages.
+
+    Raises
+    ------
+    FileNotFoundError
+        A notebook of the study has not been run.
+    """
+    settings = resolve("04_cross_validation", study)
+    models, layout = settings["models"], StudyLayout(settings["study"])
+    cohort = read_datalist(layout.dataset)
+    single = [name for name in NOTEBOOK_SETTINGS if name != "03_train"]
+    chapters = [_page(layout.notebook(name), layout.report / f"{name}.html") for name in single]
+    runs = {MODEL_NAMES[model]: [_run_page(layout, model, fold) for fold in range(cohort.n_folds)] for model in models}
+    board = pd.read_csv(layout.cross_validation / "leaderboard.csv")
+    context = {
+        "cohort": cohort,
+        "n_patients": len({case.patient for case in cohort.cases}),
+        "board": board.to_dict("records"),
+        "names": MODEL_NAMES,
+        "chapters": chapters,
+        "runs": runs,
+        "figures": [_embedded(layout.figures / f"{name}.png") for name in ("04_dice", "04_sensitivity")],
+        "provenance": json.loads((layout.cross_validation / "provenance.json").read_text()),
+    }
+    templates = Environment(loader=PackageLoader("metaseg_nb.review", "."), autoescape=select_autoescape())
+    index = layout.report / "index.html"
+    with finished(index) as unfinished:
+        unfinished.write_text(templates.get_template("index.html.j2").render(context), encoding="utf-8")
+    return index
+
+
+def _run_page(layout: StudyLayout, model: str, fold: int) -> Page:
+    name = f"03_train_{model}_fold{fold}"
+    return _page(layout.notebook("03_train", model, fold), layout.report / f"{name}.html", f"fold {fold}")
+
+
+def _page(notebook: Path, html: Path, title: str | None = None) -> Page:
+    if not notebook.is_file():
+        raise FileNotFoundError(f"no executed notebook {notebook.name} in {notebook.parent.name}: run it first")
+    content = _shareable(nbformat.read(notebook, as_version=4))
+    exporter = HTMLExporter(template_name="lab", embed_images=True, exclude_input=True)
+    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
+    # the defaults ask content delivery networks for these
+    exporter.require_js_url = exporter.mathjax_url = exporter.jquery_url = exporter.mermaid_js_url = ""
+    body, _ = exporter.from_notebook_node(content, resources={"metadata": {"name": title or _title(content)}})
+    with finished(html) as unfinished:
+        unfinished.write_text(body, encoding="utf-8")
+    return Page(title or _title(content), html.name)
+
+
+def _shareable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Put the result below the title; drop widgets and progress bars, which on a page are blank or noise."""
+    notebook.metadata.pop("widgets", None)
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {_result(notebook)}"))
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
+    return notebook
+
+
+def _is_noise(output: nbformat.NotebookNode) -> bool:
+    is_log = output.output_type == "stream" and output.name == "stderr"
+    return is_log or any(kind in output.get("data", {}) for kind in NOT_SHARED)
+
+
+def _result(notebook: nbformat.NotebookNode) -> str:
+    """The notebook's last sentence in words, which each of them ends with."""
+    said = [
+        output.data["text/markdown"]
+        for output in notebook.cells[-1].outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    return said[-1] if said and said[-1] else "This notebook did not run to its end."
+
+
+def _title(notebook: nbformat.NotebookNode) -> str:
+    return notebook.cells[0].source.splitlines()[0].lstrip("# ")
+
+
+def _embedded(png: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()

@@ -1,0 +1,30 @@
+"""One look for all figures: colours that colour-blind readers tell apart, sizes that print."""
+
+import matplotlib.pyplot as plt
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from metaseg_nb.files import finished
+from metaseg_nb.layout import StudyLayout
+
+# Okabe & Ito 2008.
+REFERENCE, PREDICTION = "#56B4E9", "#E69F00"
+MODEL_COLOURS = {
+    "unet": "#0072B2",
+    "attention_unet": "#009E73",
+    "segresnet": "#CC79A7",
+    "unetr": "#D55E00",
+    "intensity_threshold": "#999999",
+}
+
+
+def use_style() -> None:
+    """Set the workbook's figure style for all that is drawn after."""
+    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "axes.titleweight": "bold", "axes.titlesize": 11})
+
+
+def save_figure(figure: Figure, layout: StudyLayout, name: str) -> None:
+    """Save a figure as PNG under ``figures/<study>/``."""
+    with finished(layout.figures / f"{name}.png") as unfinished:
+        figure.savefig(unfinished, format="png", bbox_inches="tight")
