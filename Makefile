@@ -1,0 +1,43 @@
+# make demo    the whole study on synthetic patients, with its report
+# make test    the test suite
+# make lab     JupyterLab on the notebooks
+# make lint    code and notebook style, import layers, no outputs committed
+# make bench   speed, as ratios against a named other way
+# make clean   removes what running made (runs/, reports/), not the environment
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+READY := .venv/.ready
+STUDY ?= demo
+
+.PHONY: demo test lab lint bench clean study
+
+demo: $(READY)
+	@$(MAKE) --no-print-directory study STUDY=demo
+
+study: $(READY)
+	@$(BIN)/python -m metaseg_nb study --study $(STUDY)
+
+test: $(READY)
+	$(BIN)/python -m pytest
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=. notebooks
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/test_notebooks.py
+
+bench: $(READY)
+	$(BIN)/python benchmarks/metrics.py
+
+clean:
+	rm -rf runs reports .snakemake
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@

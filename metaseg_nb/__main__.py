@@ -1,0 +1,105 @@
+"""Command line: ``python -m metaseg_nb study | run | predict | score | report | summary``."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; problems of the user's input end in one message and exit code 2."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m metaseg_nb", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+
+    study = commands.add_parser("study", help="run what is missing of a whole study")
+    study.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    study.set_defaults(command=_study)
+
+    run = commands.add_parser("run", help="execute one notebook of a study")
+    run.add_argument("notebook", help="such as 03_train")
+    run.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    run.add_argument("--model", help="name in params/models")
+    run.add_argument("--fold", type=int)
+    run.set_defaults(command=_run)
+
+    predict = commands.add_parser("predict", help="outline the lesions of an image")
+    predict.add_argument("checkpoint", type=Path, help="best.pt of a run")
+    predict.add_argument("image", type=Path, help="contrast-enhanced T1, NIfTI")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
+    predict.set_defaults(command=_predict)
+
+    score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
+    score.add_argument("truth", type=Path)
+    score.add_argument("prediction", type=Path)
+    score.set_defaults(command=_score)
+
+    report = commands.add_parser("report", help="make the HTML report of a study")
+    report.add_argument("--study", required=True)
+    report.set_defaults(command=_report)
+
+    summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
+    summary.add_argument("--study", required=True)
+    summary.set_defaults(command=_summary)
+    return parser
+
+
+# The imports are inside: each command loads only what it needs, and the first message comes at once.
+
+
+def _study(options: argparse.Namespace) -> int:
+    from metaseg_nb.study import run_study
+
+    return run_study(options.study) or _summary(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from papermill.exceptions import PapermillExecutionError
+
+    from metaseg_nb.runner import failure_message, run_notebook
+
+    try:
+        print(run_notebook(options.notebook, options.study, options.model, options.fold))
+    except PapermillExecutionError as error:
+        print(f"{options.notebook}: {failure_message(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from metaseg_nb.inference.predict import predict_image
+    from metaseg_nb.provenance import device
+
+    volume_mm3 = predict_image(options.checkpoint, options.image, options.output, device())
+    print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion")
+
+
+def _score(options: argparse.Namespace) -> None:
+    from metaseg_nb.evaluation.scoring import score_files
+
+    print(json.dumps(score_files(options.truth, options.prediction), indent=1))
+
+
+def _report(options: argparse.Namespace) -> None:
+    from metaseg_nb.review.report import write_report
+
+    print(write_report(options.study))
+
+
+def _summary(options: argparse.Namespace) -> int:
+    from metaseg_nb.evaluation.leaderboard import summary
+
+    print(summary(options.study))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

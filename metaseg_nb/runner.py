@@ -1,0 +1,94 @@
+"""Run a notebook headless, strictly: parameters first, then the kernel; the executed copy is always kept."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
+from metaseg_nb.settings import resolve
+
+# Seconds between two lines of a progress bar in the executed notebook.
+SPARSE = "30"
+
+
+def run_notebook(notebook: str, study: str, model: str | None = None, fold: int | None = None) -> Path:
+    """Execute one notebook of a study with its resolved parameters.
+
+    Parameters
+    ----------
+    notebook : str
+        Such as "03_train".
+    study : str
+        Name in ``params/studies``, or path to a YAML file.
+    model, fold
+        For notebooks that train.
+
+    Returns
+    -------
+    path
+        The executed notebook.
+
+    Raises
+    ------
+    ParameterError
+        Before any kernel starts.
+    PapermillExecutionError
+        A cell failed; the partial notebook is kept.
+    """
+    parameters = resolve(notebook, study, model, fold)
+    executed = StudyLayout(parameters["study"]).notebook(notebook, model, fold)
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    with _environment(), _alone(executed.with_name(f".{notebook}.lock")):
+        papermill.execute_notebook(
+            NOTEBOOKS / f"{notebook}.ipynb",
+            executed,
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=PROJECT,
+        )
+    return executed
+
+
+def failure_message(error: PapermillExecutionError) -> str:
+    """Say in a few lines what failed: the cell and the error, without the kernel's traceback."""
+    return f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """This environment's own kernel whatever kernels the user has, and sparse progress bars."""
+    wanted = {
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "TQDM_MININTERVAL": SPARSE,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+    }
+    before = dict(os.environ)
+    os.environ.pop("JUPYTER_PATH", None)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold a lock while a notebook runs: a job that outlived its killed driver finishes before its successor starts.
+
+    The operating system drops the lock with the process, however that ends.
+    """
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting: another process is at work in {lock.parent.name}", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield

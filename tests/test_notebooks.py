@@ -1,0 +1,51 @@
+"""The notebooks as they are committed: no outputs, one parameters cell, one opening, cells that fit a screen."""
+
+import nbformat
+import pytest
+
+from metaseg_nb.layout import NOTEBOOKS
+from metaseg_nb.settings import NOTEBOOK_SETTINGS
+
+FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
+LONGEST_CELL = 25
+
+
+@pytest.fixture(params=FILES, ids=lambda path: path.stem)
+def notebook(request):
+    return nbformat.read(request.param, as_version=4)
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def test_every_notebook_has_its_settings():
+    assert [path.stem for path in FILES] == list(NOTEBOOK_SETTINGS)
+
+
+def test_no_outputs_are_committed(notebook):
+    assert all(not cell.outputs and cell.execution_count is None for cell in code_cells(notebook))
+    assert "widgets" not in notebook.metadata
+
+
+def test_the_first_code_cell_and_no_other_holds_the_parameters(notebook):
+    tagged = ["parameters" in cell.metadata.get("tags", []) for cell in code_cells(notebook)]
+    assert tagged == [True] + [False] * (len(tagged) - 1)
+
+
+def test_the_opening_says_what_is_read_written_and_needed(notebook):
+    opening = notebook.cells[0].source
+    assert opening.startswith("# 0")
+    assert all(f"- **{word}**" in opening for word in ("Reads", "Writes", "Needs", "Steps"))
+
+
+def test_cells_fit_a_screen_and_define_no_class(notebook):
+    for cell in code_cells(notebook):
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert len(lines) <= LONGEST_CELL, lines[0]
+        assert not any(line.startswith(("class ", "def ")) for line in lines)
+
+
+def test_words_stand_before_steps(notebook):
+    kinds = [cell.cell_type for cell in notebook.cells]
+    assert kinds.count("markdown") >= kinds.count("code") / 2

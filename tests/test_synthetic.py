@@ -1,0 +1,208 @@
+"""The synthetic cohort: what is planned, what is rendered, what lies on disk."""
+
+import json
+import socket
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.cohort.lesions import label_lesions, lesion_table
+from metaseg_nb.cohort.synthetic.anatomy import Deformation, load_template, sample
+from metaseg_nb.cohort.synthetic.fields import grid_axes_mm
+from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.cohort.synthetic.painting import look_around, push_tissue
+from metaseg_nb.cohort.synthetic.plan import KINDS, MAX_LESIONS, PRIMARIES, plan_patient
+from metaseg_nb.cohort.synthetic.rendering import patient_rng, render_patient, true_bias_field
+from metaseg_nb.cohort.volumes import read_volume
+
+SEED = 0
+N_PATIENTS = 3
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Folder of a small cohort, made by two processes."""
+    folder = tmp_path_factory.mktemp("cohort")
+    make_cohort(folder, n_patients=N_PATIENTS, seed=SEED, workers=2)
+    return folder
+
+
+@pytest.fixture(scope="module", params=[0, 3, 17])
+def rendered(request):
+    """Plan and rendering of a patient with lesions of all sizes, only small ones, and 3 mm slices."""
+    plan = plan_patient(SEED, request.param)
+    return plan, render_patient(plan)
+
+
+@pytest.fixture(scope="module")
+def plans():
+    return [plan_patient(SEED, index) for index in range(500)]
+
+
+def planned_diameters_mm(plan):
+    return np.array([lesion.diameter_mm for lesion in plan.lesions])
+
+
+def test_planned_number_of_lesions_follows_the_study(plans):
+    counts = np.array([len(plan.lesions) for plan in plans])
+    assert abs(counts.mean() - 3) < 0.5
+    assert 1.5 < counts.std() < 2.6
+    assert counts.max() <= MAX_LESIONS
+
+
+def test_planned_diameters_follow_the_study(plans):
+    diameters = np.concatenate([planned_diameters_mm(plan) for plan in plans])
+    assert abs(diameters.mean() - 22) < 3
+    assert abs(diameters.std() - 16) < 4
+    assert (diameters < 5).mean() > 0.03
+
+
+def test_primaries_and_kinds_all_occur(plans):
+    assert {plan.primary for plan in plans} == {primary.name for primary in PRIMARIES}
+    assert {lesion.kind for plan in plans for lesion in plan.lesions} == set(KINDS)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_twenty_patients_hold_one_without_lesions_and_several_with_only_small_ones(seed):
+    twenty = [plan_patient(seed, index) for index in range(20)]
+    assert sum(not plan.lesions for plan in twenty) == 1
+    assert sum(bool(plan.lesions) and planned_diameters_mm(plan).max() < 10 for plan in twenty) >= 4
+    assert all(plan.lesions for plan in twenty[:4])
+    assert len({plan.axes for plan in twenty}) >= 4
+    assert sum(max(plan.spacing_mm) == 3 for plan in twenty) == 2
+
+
+def test_other_seeds_and_indices_give_other_patients():
+    assert plan_patient(0, 4) != plan_patient(1, 4)
+    assert plan_patient(0, 4).lesions != plan_patient(0, 24).lesions
+
+
+def test_label_holds_exactly_the_planned_lesions(rendered):
+    plan, patient = rendered
+    labels, n = label_lesions(patient.label.array)
+    assert n == len(plan.lesions)
+    table = lesion_table(labels, n, plan.spacing_mm)
+    assert (table["volume_mm3"] > 2).all()
+    for lesion in patient.lesions:
+        voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(patient.label.affine), lesion.centre_mm)).astype(int)
+        row = table.iloc[labels[tuple(voxel)] - 1]
+        tolerance = 0.08 if lesion.plan.diameter_mm > 10 else 0.5
+        assert row["volume_mm3"] == pytest.approx(lesion.shape.volume_mm3, rel=tolerance)
+        # Corners of voxels are measured, so a lesion gains up to a voxel's diagonal.
+        assert 0 < row["diameter_mm"] - lesion.plan.diameter_mm < np.linalg.norm(plan.spacing_mm) + 0.5
+
+
+def test_lesions_lie_in_brain_tissue(rendered):
+    plan, patient = rendered
+    template = load_template()
+    deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
+    axes_mm = grid_axes_mm(patient.label.array.shape, patient.label.affine)
+    positions_mm = deformation.on_axes(axes_mm)
+    surroundings = [look_around(lesion, axes_mm, template, positions_mm) for lesion in patient.lesions]
+    for around in surroundings:
+        push_tissue(positions_mm, around, deformation)
+    inside = patient.label.array > 0
+    assert (sample(template, template.tissue, positions_mm[:, inside]) > 0.5).mean() > 0.97
+    assert (sample(template, template.depth_mm, positions_mm[:, inside]) > 0).all()
+
+
+def test_image_cannot_be_segmented_by_a_threshold(rendered):
+    plan, patient = rendered
+    grid = patient.image
+    corrected = grid.array / true_bias_field(plan.seed, plan.index, grid.array.shape, grid.affine)
+    lesion = patient.label.array > 0
+    for threshold in np.percentile(corrected, [97, 98, 99, 99.3, 99.6, 99.9]):
+        bright = corrected > threshold
+        assert 2 * (bright & lesion).sum() / (bright.sum() + lesion.sum()) < 0.75
+
+
+def test_bias_field_is_the_same_on_every_grid():
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    affine[:3, 3] = -60
+    finer = affine @ np.diag([0.5, 0.5, 0.5, 1.0])
+    coarse, fine = true_bias_field(0, 5, (20, 24, 22), affine), true_bias_field(0, 5, (40, 48, 44), finer)
+    np.testing.assert_allclose(fine[::2, ::2, ::2], coarse, rtol=1e-5)
+    assert coarse.min() > 0.3
+    assert not np.allclose(coarse, true_bias_field(0, 6, (20, 24, 22), affine))
+
+
+def test_bias_field_refuses_an_oblique_grid():
+    affine = np.eye(4)
+    affine[0, 1] = 0.1
+    with pytest.raises(ValueError, match="parallel to the world axes"):
+        true_bias_field(0, 0, (4, 4, 4), affine)
+
+
+def test_template_needs_no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked for")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert load_template.__wrapped__().t1.max() > 0
+
+
+def test_datalist_names_every_case(cohort):
+    datalist = json.loads((cohort / "dataset.json").read_text())
+    assert datalist["name"] == "synthetic"
+    assert "not patients" in datalist["description"]
+    assert datalist["labels"] == {"0": "background", "1": "metastasis"}
+    assert [entry["patient"] for entry in datalist["training"]] == ["synthetic_001", "synthetic_002", "synthetic_003"]
+    for index, entry in enumerate(datalist["training"]):
+        assert entry["primary"] == plan_patient(SEED, index).primary
+        assert (cohort / entry["image"]).is_file()
+        assert (cohort / entry["label"]).is_file()
+    assert not list(cohort.rglob(".*"))
+
+
+def test_files_have_one_valid_grid_and_the_planned_axes(cohort):
+    for index in range(N_PATIENTS):
+        plan = plan_patient(SEED, index)
+        image = nib.load(cohort / "images" / f"{plan.case}.nii.gz")
+        label = nib.load(cohort / "labels" / f"{plan.case}.nii.gz")
+        assert image.shape == label.shape
+        np.testing.assert_array_equal(image.affine, label.affine)
+        assert image.get_data_dtype() == np.int16
+        assert label.get_data_dtype() == np.uint8
+        assert image.header["sform_code"] > 0
+        assert image.header["qform_code"] > 0
+        np.testing.assert_allclose(image.get_qform(), image.get_sform(), atol=1e-3)
+        assert "".join(nib.aff2axcodes(image.affine)) == plan.axes
+        assert np.asanyarray(image.dataobj).std() > 0
+        assert set(np.unique(label.dataobj)) == {0, 1}
+
+
+def test_patient_does_not_depend_on_the_cohort(cohort):
+    index = N_PATIENTS - 1
+    patient = render_patient(plan_patient(SEED, index))
+    image = read_volume(cohort / "images" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.int16)
+    label = read_volume(cohort / "labels" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.uint8)
+    np.testing.assert_array_equal(image.array, patient.image.array)
+    np.testing.assert_array_equal(label.array, patient.label.array)
+
+
+def test_interrupted_cohort_is_completed_and_the_rest_kept(cohort):
+    images = sorted((cohort / "images").iterdir())
+    before = [path.stat().st_mtime_ns for path in images]
+    images[1].unlink()
+    make_cohort(cohort, n_patients=N_PATIENTS, seed=SEED, workers=1)
+    after = [path.stat().st_mtime_ns for path in images]
+    assert [a == b for a, b in zip(after, before, strict=True)] == [True, False, True]
+
+
+def test_another_seed_does_not_reuse_the_files(cohort):
+    with pytest.raises(ValueError, match=r"(?s)'seed': 0.*expected.*'seed': 1.*What to do"):
+        make_cohort(cohort, n_patients=N_PATIENTS, seed=1)
+
+
+def test_a_folder_of_unknown_origin_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match="without a recipe"):
+        make_cohort(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"n_patients": 0}, {"seed": -1}, {"workers": 0}])
+def test_numbers_out_of_range_are_refused(tmp_path, wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        make_cohort(tmp_path, **wrong)
