@@ -180,9 +180,11 @@ def resolve(notebook: str, study: str, model: str | None = None, fold: int | Non
         raise ParameterError(f"no notebook {notebook!r}; expected one of {', '.join(NOTEBOOK_SETTINGS)}")
     settings = NOTEBOOK_SETTINGS[notebook]
     files = [study_file(study)]
-    if "model" in settings.model_fields:
-        if model is None or fold is None:
-            raise ParameterError(f"{notebook} trains one network on one fold: give --model and --fold")
+    trains = "model" in settings.model_fields
+    if trains != (model is not None) or trains != (fold is not None):
+        what = "trains one network on one fold: give --model and --fold" if trains else "takes no --model and no --fold"
+        raise ParameterError(f"{notebook} {what}")
+    if trains:
         files = [
             _existing(PARAMS / "models" / f"{model}.yaml", "model"),
             _existing(PARAMS / "folds" / f"fold{fold}.yaml", "fold"),
@@ -193,7 +195,22 @@ def resolve(notebook: str, study: str, model: str | None = None, fold: int | Non
         for key, value in read_parameters(path).items():
             if key in settings.model_fields:
                 values[key], origin[key] = value, str(path)
+    _require_identity(values, origin, study_file(study), {"model": model, "fold": fold} if trains else {})
     return settings.check(values, origin).model_dump()
+
+
+def _require_identity(
+    values: Mapping[str, Any], origin: Mapping[str, str], study: Path, asked: Mapping[str, Any]
+) -> None:
+    """Results go where these keys say: each must come from its own file and say what was asked for."""
+    if origin.get("study") != str(study):
+        raise ParameterError(f"{study}: key 'study' is missing; it names the folder under runs/ that results go to")
+    for key, value in asked.items():
+        if values[key] != value:
+            where = origin.get(key, "the notebook")
+            raise ParameterError(
+                f"{where}: key {key!r}: found {values[key]!r}; expected: {value!r}, which was asked for"
+            )
 
 
 def _defaults(notebook: str) -> dict[str, Any]:

@@ -96,9 +96,9 @@ def tiny_training():
 def store(tmp_path):
     """Put an image and its lesions into a case store, as they are, at 1 mm; returns the stored case."""
 
-    def put(name, image, label, recipe=None):
-        grid = Grid((1.0, 1.0, 1.0), image.shape)
-        return store_case(tmp_path / "cases", name, image, label, grid, grid, recipe or {"spacing_mm": 1.0})
+    def put(name, image, label, sources=((1000, 0), (10, 0))):
+        grid, files = Grid((1.0, 1.0, 1.0), image.shape), [list(file) for file in sources]
+        return store_case(tmp_path / "cases", name, image, label, grid, grid, {"spacing_mm": 1.0}, files)
 
     return put
 

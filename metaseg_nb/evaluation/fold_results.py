@@ -59,6 +59,11 @@ def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict, 
     return identity | scores, lesions
 
 
+def cohort_hash(cohort: Cohort) -> str:
+    """Twelve hexadecimal digits that change when a case, its patient or its fold does."""
+    return settings_hash({case.name: [case.patient, case.fold] for case in cohort.cases})
+
+
 def finish_run(
     run: RunLayout,
     settings: Train,
@@ -95,7 +100,7 @@ def finish_run(
         "last_epoch": int(history["epoch"].iloc[-1]),
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
-        "cohort_hash": settings_hash({case.name: [case.patient, case.fold] for case in cohort.cases}),
+        "cohort_hash": cohort_hash(cohort),
         "recipe": best["identity"]["recipe"],
         "settings": settings.model_dump(),
         "settings_hash": settings_hash(settings),

@@ -9,6 +9,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.datalist import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.evaluation.fold_results import cohort_hash
 from metaseg_nb.layout import StudyLayout
 
 
@@ -31,8 +32,8 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
     Raises
     ------
     CohortError
-        A run is missing, a case is not scored exactly once, a fold was trained
-        with other settings than the rest or on another cohort.
+        A run is missing, a case is not scored exactly once, a fold was trained or
+        its cases preprocessed with other settings than the rest, or on another cohort than this.
     """
     problems = [problem for model in models for problem in _missing(layout, cohort, model)]
     if problems:
@@ -56,7 +57,7 @@ def _missing(layout: StudyLayout, cohort: Cohort, model: str) -> list[Problem]:
 
 def _facts(layout: StudyLayout, model: str, fold: int) -> dict[str, Any]:
     facts = json.loads(layout.run(model, fold).metrics.read_text())
-    settings = {key: value for key, value in facts["settings"].items() if key != "fold"}
+    settings = {key: value for key, value in (facts["settings"] | facts["recipe"]).items() if key != "fold"}
     names = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
     return {"model": model, "fold": fold, **{name: facts[name] for name in names}, "settings": settings}
 
@@ -81,13 +82,14 @@ def _inconsistent(metrics: pd.DataFrame, runs: pd.DataFrame, cohort: Cohort, mod
         if times.get(name, 0) != (name in expected)
     ]
     of_model = runs[runs["model"] == model]
-    for column, what in (("settings", "settings"), ("cohort_hash", "cohort")):
-        first = of_model[column].iloc[0]
-        problems += [
-            Problem(
-                f"{model}, fold {fold}", "metrics.json", f"another {what} than fold 0", "one for all folds", "rerun"
-            )
-            for fold, value in zip(of_model["fold"], of_model[column], strict=True)
-            if value != first
-        ]
+    checks = (
+        ("settings", of_model["settings"].iloc[0], "other settings than fold 0", "the same for all folds"),
+        ("cohort_hash", cohort_hash(cohort), "other cases, patients or folds than now", "those of dataset.json"),
+    )
+    problems += [
+        Problem(f"{model}, fold {fold}", "metrics.json", found, expected, f"run 03 for fold {fold} again")
+        for column, right, found, expected in checks
+        for fold, value in zip(of_model["fold"], of_model[column], strict=True)
+        if value != right
+    ]
     return problems

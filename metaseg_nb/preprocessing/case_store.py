@@ -24,7 +24,8 @@ class StoredCase:
     """A preprocessed case; its arrays are opened, not loaded.
 
     ``native`` is the grid of the file in RAS order, ``grid`` the study grid,
-    ``recipe`` the settings the case was made with.
+    ``recipe`` the settings and ``sources`` the files (size and time of each)
+    the case was made with.
     """
 
     name: str
@@ -32,6 +33,7 @@ class StoredCase:
     native: Grid
     grid: Grid
     recipe: dict[str, Any]
+    sources: list[list[int]]
 
     @property
     def image(self) -> np.ndarray:
@@ -61,6 +63,7 @@ def store_case(
     native: Grid,
     grid: Grid,
     recipe: Mapping[str, Any],
+    sources: list[list[int]],
 ) -> StoredCase:
     """Write a case; replaces what was there, and counts only when complete."""
     folder = folder / name
@@ -71,14 +74,17 @@ def store_case(
         _save(folder / "label.npy", label.astype(np.uint8))
         _save(folder / "lesion_voxels.npy", np.argwhere(label).astype(np.int32))
     facts = {"name": name, "native": asdict(native), "grid": asdict(grid), "recipe": dict(recipe)}
+    facts["sources"] = sources
     write_json(_file(folder), facts)
     return open_case(folder.parent, name)
 
 
-def is_stored(folder: Path, name: str, recipe: Mapping[str, Any]) -> bool:
-    """Tell whether a case is complete and made with these settings."""
-    file = _file(folder / name)
-    return file.is_file() and json.loads(file.read_text())["recipe"] == recipe
+def is_stored(folder: Path, name: str, recipe: Mapping[str, Any], sources: list[list[int]]) -> bool:
+    """Tell whether a case is complete and made with these settings from these files."""
+    if not _file(folder / name).is_file():
+        return False
+    stored = open_case(folder, name)
+    return stored.recipe == recipe and stored.sources == sources
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
@@ -94,7 +100,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
         raise CohortError.one(name, file, "no such file", "a preprocessed case", "run notebook 02 for this study first")
     facts = json.loads(file.read_text())
     native, grid = (Grid(**{k: tuple(v) for k, v in facts[key].items()}) for key in ("native", "grid"))
-    return StoredCase(name, file.parent, native, grid, facts["recipe"])
+    return StoredCase(name, file.parent, native, grid, facts["recipe"], facts["sources"])
 
 
 def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:

@@ -74,7 +74,8 @@ def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_v
         grid, ``lesion_volume_mm3`` before and ``stored_volume_mm3`` after.
     """
     made_with, start = {**settings, "lesion_values": list(lesion_values)}, time.perf_counter()
-    if is_stored(folder, case.name, made_with):
+    sources = _stamps(case)
+    if is_stored(folder, case.name, made_with, sources):
         return {"case": case.name, "seconds": 0.0}
     volume = read_volume(case.image, case.name)
     try:
@@ -87,7 +88,7 @@ def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_v
         label = resample_mask(mask, prepared.native, prepared.grid)
         row["lesion_volume_mm3"] = float(mask.sum() * np.prod(prepared.native.spacing_mm))
         row["stored_volume_mm3"] = float(label.sum() * np.prod(prepared.grid.spacing_mm))
-    store_case(folder, case.name, prepared.array, label, prepared.native, prepared.grid, made_with)
+    store_case(folder, case.name, prepared.array, label, prepared.native, prepared.grid, made_with, sources)
     return {"case": case.name, "seconds": time.perf_counter() - start, **row}
 
 
@@ -107,6 +108,12 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> list[d
         raise CohortError(problems)
     work = partial(prepare_case, folder=folder, settings=recipe(settings), lesion_values=cohort.lesion_values)
     return map_cases(work, cases, settings.workers, "preprocessing cases")
+
+
+def _stamps(case: Case) -> list[list[int]]:
+    """Size and time of a case's files, so that a corrected mask is noticed."""
+    files = [case.image] if case.label is None else [case.image, case.label]
+    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def _header_problems(case: Case) -> list:

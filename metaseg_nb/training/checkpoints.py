@@ -28,7 +28,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"{path}: not a whole checkpoint ({error}); delete it and train again") from error
+        kind = type(error).__name__  # not its text, which advises to load the file unsafely
+        raise ValueError(f"{path}: not a whole checkpoint ({kind}); delete it and train again") from error
 
 
 def network_of(checkpoint: dict[str, Any], device: torch.device) -> torch.nn.Module:

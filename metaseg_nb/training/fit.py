@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pandas as pd
@@ -74,7 +75,11 @@ def fit(
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)
     loss_function = DiceCELoss(sigmoid=True, batch=True)
-    identity = {"settings": settings.model_dump(), "recipe": recipe, "cases": _names(batches)}
+    identity = {
+        "settings": settings.model_dump(),
+        "recipe": recipe,
+        "cases": {case.name: case.sources for case in batches.cases},
+    }
     state = _resume(run, identity, accelerator.unwrap_model(network), optimiser) or dict(FRESH, history=[], losses=[])
     started = time.perf_counter() - state["seconds"]
     writer = SummaryWriter(run.tensorboard)
@@ -105,10 +110,6 @@ def fit(
             progress.set_postfix(loss=f"{row['loss']:.3f}", dice=f"{row['dice']:.3f}")
     writer.close()
     return pd.DataFrame(state["history"])
-
-
-def _names(batches: PatchBatches) -> dict[str, list[str]]:
-    return {"training": [case.name for case in batches.cases]}
 
 
 def _validates(step: int, batches: PatchBatches, settings: Train) -> bool:
@@ -177,9 +178,12 @@ def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 def _set_aside(run: RunLayout, code: str, differing: list[str]) -> None:
     """Move what an earlier run with other parameters left, so that nothing is mixed and nothing is lost."""
-    aside = run.root / f"superseded_{code}"
-    aside.mkdir(exist_ok=True)
-    for path in (run.last_checkpoint, run.best_checkpoint, run.history, run.tensorboard):
+    folders = (run.root / f"superseded_{code}_{n}" for n in count(1))
+    aside = next(folder for folder in folders if not folder.exists())
+    aside.mkdir()
+    # what says that the run is finished goes first, what says that there is an earlier run goes last
+    results = (run.metrics, run.metrics_table, run.lesions_table, run.predictions)
+    for path in (*results, run.history, run.tensorboard, run.best_checkpoint, run.last_checkpoint):
         if path.exists():
             path.replace(aside / path.name)
     print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {aside.name}; this one starts afresh.")

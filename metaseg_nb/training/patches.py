@@ -4,6 +4,7 @@ What step n of a run sees depends on (seed, fold, n) alone, so a run that is
 taken up again at step n goes on exactly as if it had never stopped.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -45,9 +46,10 @@ class PatchBatches(Dataset):
         settings = self.settings
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step])
         pairs = []
-        for case in self._cases_of(step):
-            for i in range(settings.patches_per_case):
-                wants_lesion = i < round(settings.lesion_share * settings.patches_per_case)
+        for i, case in enumerate(self._cases_of(step), step * settings.batch_size):
+            for n in range(i * settings.patches_per_case, (i + 1) * settings.patches_per_case):
+                # dealt over all patches of the run, so that the share holds for one patch per case too
+                wants_lesion = math.ceil((n + 1) * settings.lesion_share) > math.ceil(n * settings.lesion_share)
                 pairs.append(augment(*draw_patch(case, settings.patch_size, wants_lesion, rng), settings, rng))
         images, labels = (np.stack(arrays)[:, None] for arrays in zip(*pairs, strict=True))
         return torch.from_numpy(images), torch.from_numpy(labels).float()
@@ -62,8 +64,9 @@ class PatchBatches(Dataset):
 
     def loader(self, first_step: int) -> DataLoader:
         """Batches from a step on, in order."""
-        steps = range(first_step, len(self))
-        return DataLoader(self, batch_size=None, sampler=steps, num_workers=self.settings.loader_workers)
+        steps, workers = range(first_step, len(self)), self.settings.loader_workers
+        # a generator of its own: a loader that starts draws a number, which dropout's must not miss
+        return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, generator=torch.Generator())
 
 
 def draw_patch(

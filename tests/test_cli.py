@@ -1,0 +1,143 @@
+"""The command line: what it prints, and that a mistake ends in one message, exit code 2 and no work."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import papermill
+import pytest
+
+from metaseg_nb.__main__ import main
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Empty folder that runs and reports would be written to."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("METASEG_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Write a study file."""
+
+    def write(text):
+        path = tmp_path / "mine.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def no_kernel(monkeypatch):
+    """Fail when a notebook is started."""
+
+    def started(*_, **__):
+        pytest.fail("a kernel was started")
+
+    monkeypatch.setattr(papermill, "execute_notebook", started)
+
+
+def test_score_prints_every_metric_as_json(write_nifti, capsys):
+    truth, prediction = np.zeros((2, 24, 24, 20), np.uint8)
+    truth[5:9, 5:9, 5:9] = truth[15:18, 15:18, 12:15] = 1
+    prediction[5:9, 5:9, 5:7] = 1
+    files = write_nifti("t.nii.gz", truth, (1.0, 1.0, 2.0)), write_nifti("p.nii.gz", prediction, (1.0, 1.0, 2.0), "LPS")
+    assert main(["score", *map(str, files)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    # 91 reference voxels of 2 mm³, 32 predicted, all of them inside
+    assert found["dice"] == pytest.approx(2 * 32 / (91 + 32))
+    assert (found["precision"], found["recall"]) == (1, pytest.approx(32 / 91))
+    assert (found["n_truth"], found["n_missed"], found["n_false"]) == (2, 1, 0)
+    assert sorted(lesion["volume_mm3"] for lesion in found["lesions"]) == pytest.approx([54, 128])
+
+
+def test_score_refuses_two_grids_and_shows_both(write_nifti, capsys):
+    mask = np.zeros((24, 24, 20), np.uint8)
+    files = write_nifti("t.nii.gz", mask, (1.0, 1.0, 2.0)), write_nifti("p.nii.gz", mask, (1.0, 1.0, 2.5))
+    assert main(["score", *map(str, files)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    for words in (*map(str, files), "1x1x2 mm", "1x1x2.5 mm"):
+        assert words in printed.err
+
+
+def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
+    truth = write_nifti("t.nii.gz", np.zeros((24, 24, 20), np.uint8))
+    assert main(["score", str(truth), str(tmp_path / "gone.nii.gz")]) == 2
+    assert "gone.nii.gz: found no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "named"),
+    [
+        (["01_explore_data", "--study", "nowhere"], "", "demo, usz"),
+        (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
+        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
+        (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),
+        (["01_explore", "--study", "FILE"], "study: mine", "01_explore_data"),
+        (["03_train", "--study", "FILE"], "study: mine", "give --model and --fold"),
+        (["03_train", "--study", "FILE", "--fold", "0"], "study: mine", "give --model and --fold"),
+        (["03_train", "--study", "FILE", "--model", "vnet", "--fold", "0"], "study: mine", "segresnet, unet, unetr"),
+        (["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"], "study: mine", "fold0, fold1"),
+    ],
+)
+def test_a_wrong_run_ends_before_anything_starts(study, no_kernel, home, capsys, arguments, text, named):
+    file = study(text)
+    arguments = [file if argument == "FILE" else argument for argument in arguments]
+    assert main(["run", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("error: ")
+    assert named in printed.err
+    assert list(home.iterdir()) == []
+
+
+def test_a_right_run_hands_the_notebook_its_parameters_and_prints_where_it_is(study, home, monkeypatch, capsys):
+    """Only the kernel is left out: what would be executed, with what, and where to."""
+    started = []
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *paths, **more: started.append((paths, more)))
+    file = study("study: mine\nepochs: 3\nworkers: 5")
+    assert main(["run", "03_train", "--study", file, "--model", "segresnet", "--fold", "2"]) == 0
+    (((source, executed), more),) = started
+    assert source.name == "03_train.ipynb"
+    assert executed == home / "runs/mine/segresnet/fold2/03_train.ipynb"
+    assert capsys.readouterr().out.strip() == str(executed)
+    parameters = more["parameters"]
+    assert [parameters[key] for key in ("study", "model", "fold", "epochs")] == ["mine", "segresnet", 2, 3]
+    assert "workers" not in parameters
+
+
+def test_predict_says_that_there_is_no_checkpoint(write_nifti, tmp_path, capsys):
+    image = write_nifti("image.nii.gz", np.zeros((24, 24, 20), np.float32))
+    output = tmp_path / "mask.nii.gz"
+    assert main(["predict", str(tmp_path / "best.pt"), str(image), "-o", str(output)]) == 2
+    assert f"no checkpoint {tmp_path / 'best.pt'}" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_predict_says_that_a_file_is_no_checkpoint(write_nifti, tmp_path, capsys):
+    image = write_nifti("image.nii.gz", np.zeros((24, 24, 20), np.float32))
+    (tmp_path / "best.pt").write_bytes(b"half of a file")
+    assert main(["predict", str(tmp_path / "best.pt"), str(image), "-o", str(tmp_path / "mask.nii.gz")]) == 2
+    assert "best.pt: not a whole checkpoint" in capsys.readouterr().err
+
+
+def test_a_file_is_never_scored_against_a_volume_of_time_points(write_nifti, tmp_path, capsys):
+    mask = write_nifti("t.nii.gz", np.zeros((24, 24, 20), np.uint8))
+    series = tmp_path / "series.nii.gz"
+    nib.save(nib.Nifti1Image(np.zeros((24, 24, 20, 3), np.uint8), np.eye(4)), series)
+    assert main(["score", str(mask), str(series)]) == 2
+    assert "4D, shape (24, 24, 20, 3)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["score", "one.nii.gz"], ["trian"]])
+def test_incomplete_commands_show_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: python -m metaseg_nb" in capsys.readouterr().err

@@ -1,0 +1,211 @@
+"""Folds: no patient in two sets, nobody left out, alike, and the same whoever asks."""
+
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.folds import assign_folds, fold_table, split
+from metaseg_nb.cohort.problems import CohortError
+
+PRIMARIES = ("breast", "lung", "melanoma", "renal")
+
+
+def make_cohort(seed):
+    """Random cohort with one to three cases a patient, its lesion counts, and a number of folds."""
+    rng = np.random.default_rng(seed)
+    cases, n_lesions = [], {}
+    for patient in range(rng.integers(12, 60)):
+        primary = PRIMARIES[rng.choice(4, p=[0.2, 0.5, 0.2, 0.1])]
+        for scan in range(rng.integers(1, 4)):
+            name = f"p{patient}_{scan}"
+            cases.append(Case(name, Path(f"{name}.nii.gz"), None, patient=f"p{patient}", primary=primary))
+            n_lesions[name] = int(rng.poisson(3))
+    order = rng.permutation(len(cases))
+    return Cohort("random", "", [cases[i] for i in order], seed=seed), n_lesions, int(rng.integers(2, 7))
+
+
+def patients(cases):
+    return {case.patient for case in cases}
+
+
+def fold_of_patient(cohort):
+    return {case.patient: case.fold for case in cohort.cases}
+
+
+cohorts = pytest.mark.parametrize("seed", range(25))
+
+
+@cohorts
+def test_each_patient_is_in_one_fold_and_folds_are_of_one_size(seed):
+    cohort, n_lesions, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, n_lesions, n_folds)
+    folds = defaultdict(set)
+    for case in dealt.cases:
+        folds[case.patient].add(case.fold)
+    assert {len(of) for of in folds.values()} == {1}
+    sizes = Counter(fold_of_patient(dealt).values())
+    assert sorted(sizes) == list(range(n_folds))
+    assert max(sizes.values()) - min(sizes.values()) <= 1
+    assert [replace(case, fold=None) for case in dealt.cases] == cohort.cases
+
+
+@cohorts
+def test_each_primary_is_spread_evenly(seed):
+    cohort, n_lesions, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, n_lesions, n_folds)
+    primary_of = {case.patient: case.primary for case in dealt.cases}
+    for primary in PRIMARIES:
+        in_fold = Counter(fold for patient, fold in fold_of_patient(dealt).items() if primary_of[patient] == primary)
+        counts = [in_fold[fold] for fold in range(n_folds)]
+        assert max(counts) - min(counts) <= 1
+
+
+def test_lesions_are_spread_more_evenly_than_by_chance():
+    def spread(cohort, n_lesions, n_folds):
+        sums = [sum(n_lesions[case.name] for case in cohort.cases if case.fold == fold) for fold in range(n_folds)]
+        return np.std(sums)
+
+    dealt, by_chance = [], []
+    for seed in range(25):
+        cohort, n_lesions, n_folds = make_cohort(seed)
+        found = assign_folds(cohort, n_lesions, n_folds)
+        dealt.append(spread(found, n_lesions, n_folds))
+        names = sorted(patients(cohort.cases))
+        fold_of = dict(zip(names, np.random.default_rng(seed).permutation(len(names)) % n_folds, strict=True))
+        drawn = replace(cohort, cases=[replace(case, fold=fold_of[case.patient]) for case in cohort.cases])
+        by_chance.append(spread(drawn, n_lesions, n_folds))
+    assert np.mean(dealt) < 0.75 * np.mean(by_chance)
+
+
+@cohorts
+def test_folds_and_sets_do_not_depend_on_the_order_of_the_list(seed):
+    cohort, n_lesions, n_folds = make_cohort(seed)
+    turned = replace(cohort, cases=cohort.cases[::-1])
+    first, second = (assign_folds(c, n_lesions, n_folds) for c in (cohort, turned))
+    assert fold_of_patient(first) == fold_of_patient(second)
+    for fold in range(n_folds):
+        assert patients(split(first, fold).selection) == patients(split(second, fold).selection)
+
+
+def test_a_patient_with_two_primaries_does_not_make_folds_depend_on_the_order():
+    cohort, n_lesions, n_folds = make_cohort(3)
+    twice = next(patient for patient, n in Counter(c.patient for c in cohort.cases).items() if n > 1)
+    changed = next(case for case in cohort.cases if case.patient == twice)
+    cases = [replace(c, primary="thyroid") if c is changed else c for c in cohort.cases]
+    first, second = (assign_folds(replace(cohort, cases=c), n_lesions, n_folds) for c in (cases, cases[::-1]))
+    assert fold_of_patient(first) == fold_of_patient(second)
+
+
+def test_another_seed_deals_otherwise_and_the_same_seed_alike():
+    cohort, n_lesions, n_folds = make_cohort(1)
+    dealt = [fold_of_patient(assign_folds(replace(cohort, seed=s), n_lesions, n_folds)) for s in (1, 1, 2)]
+    assert dealt[0] == dealt[1] != dealt[2]
+
+
+@cohorts
+def test_the_three_sets_are_disjoint_by_patient_and_complete(seed):
+    cohort, n_lesions, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, n_lesions, n_folds)
+    tested = []
+    for fold in range(n_folds):
+        parts = split(dealt, fold)
+        sets = [patients(part) for part in (parts.training, parts.selection, parts.test)]
+        assert sum(len(s) for s in sets) == len(set.union(*sets)) == len(patients(cohort.cases))
+        assert len(parts.training) + len(parts.selection) + len(parts.test) == len(cohort.cases)
+        assert {case.fold for case in parts.test} == {fold}
+        assert fold not in {case.fold for case in parts.training + parts.selection}
+        assert len(sets[1]) == max(2, round(0.1 * (len(sets[0]) + len(sets[1]))))
+        assert sets[0]
+        assert parts == split(dealt, fold)
+        tested += parts.test
+    assert sorted(case.name for case in tested) == sorted(case.name for case in cohort.cases)
+
+
+def test_selection_sets_differ_between_folds_and_seeds():
+    cohort, n_lesions, _ = make_cohort(0)
+    dealt = assign_folds(cohort, n_lesions, 5)
+    chosen = {frozenset(patients(split(dealt, fold).selection)) for fold in range(5)}
+    assert len(chosen) > 1
+    other_seed = frozenset(patients(split(replace(dealt, seed=dealt.seed + 1), 0).selection))
+    assert other_seed != patients(split(dealt, 0).selection)
+
+
+def small(folds, patient_names=None):
+    names = patient_names or [f"p{i}" for i in range(len(folds))]
+    cases = [
+        Case(f"c{i}", Path(f"c{i}.nii.gz"), None, patient=name, primary="lung", fold=fold)
+        for i, (fold, name) in enumerate(zip(folds, names, strict=True))
+    ]
+    return Cohort("small", "", cases)
+
+
+def test_folds_that_are_given_are_kept():
+    cohort = small([1, 1, 0, 2, 0, 2, 1])
+    assert assign_folds(cohort, {}, 3) == cohort
+
+
+@pytest.mark.parametrize(
+    ("cohort", "n_folds", "named"),
+    [
+        (small([0, None, 1, None]), 2, ["case c1,", "case c3,", "no fold"]),
+        (small([0, 1, 1, 0, 0, 1], ["a", "b", "a", "c", "d", "d"]), 2, ["patient a,", "patient d,", "[0, 1]"]),
+        (small([0, 1, 2]), 5, ["folds [0, 1, 2]", "folds 0 to 4", "n_folds"]),
+        (small([0, 1, 2]), 2, ["folds [0, 1, 2]", "folds 0 to 1"]),
+        (small([1, 2, 3]), 3, ["folds [1, 2, 3]", "folds 0 to 2"]),
+        (small([None] * 4), 5, ["4 patients", "folds 0 to 4"]),
+        (small([None] * 6, ["a", "a", "a", "b", "b", "b"]), 3, ["2 patients", "folds 0 to 2"]),
+    ],
+    ids=["some given", "leak", "fewer than asked", "more than asked", "from 1", "too few", "many cases, few patients"],
+)
+def test_folds_that_cannot_be_used_are_refused_by_name(cohort, n_folds, named):
+    with pytest.raises(CohortError) as error:
+        assign_folds(cohort, {case.name: 1 for case in cohort.cases}, n_folds)
+    for words in named:
+        assert words in str(error.value)
+
+
+def test_a_fold_that_is_not_there_is_named():
+    with pytest.raises(CohortError, match=r"no fold 5; expected one of \[0, 1\]"):
+        split(small([0, 0, 0, 1, 1, 1]), 5)
+
+
+def test_somebody_must_be_left_to_train_on():
+    cohort = small([0, 0, 0, 1, 1])
+    assert len(split(cohort, 1).training) == 1
+    with pytest.raises(CohortError, match="2 patients outside fold 0; expected more than the 2 of the selection set"):
+        split(cohort, 0)
+
+
+def test_the_balance_of_folds_counts_patients_once_and_cases_and_lesions_all():
+    cohort = small([0, 0, 1], ["a", "a", "b"])
+    facts = pd.DataFrame(
+        {
+            "case": ["c0", "c1", "c2"],
+            "patient": ["a", "a", "b"],
+            "primary": ["lung", "lung", "breast"],
+            "n_lesions": [2, 3, 4],
+            "lesion_volume_mm3": [1000.0, 2500.0, 200.0],
+        }
+    )
+    table = fold_table(cohort, facts)
+    assert table.loc[0].to_dict() == {
+        "patients": 1,
+        "cases": 2,
+        "lesions": 5,
+        "lesion_volume_cm3": 3.5,
+        "breast": 0,
+        "lung": 1,
+    }
+    assert table.loc[1, ["patients", "cases", "lesions", "lesion_volume_cm3", "breast", "lung"]].tolist() == [
+        1,
+        1,
+        4,
+        0.2,
+        1,
+        0,
+    ]

@@ -1,0 +1,262 @@
+"""Parameters: which file wins, what is refused and how it is said, and the project's own files."""
+
+import re
+import tomllib
+
+import papermill
+import pytest
+import yaml
+
+from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT
+from metaseg_nb.settings import (
+    NOTEBOOK_SETTINGS,
+    ParameterError,
+    Preprocess,
+    Train,
+    read_parameters,
+    resolve,
+    settings_hash,
+)
+
+MODELS = sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
+STUDIES = sorted(path.stem for path in (PARAMS / "studies").glob("*.yaml"))
+FOLDS = range(len(list((PARAMS / "folds").glob("*.yaml"))))
+OTHERS = sorted(set(NOTEBOOK_SETTINGS) - {"03_train"})
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """Write parameter files of a folder that stands in for the project's; returns their paths."""
+    monkeypatch.setattr("metaseg_nb.settings.PARAMS", tmp_path)
+
+    def write(model="model: unet", fold="fold: 0", study="study: tiny"):
+        files = {"models/unet.yaml": model, "folds/fold0.yaml": fold, "studies/tiny.yaml": study}
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return [tmp_path / name for name in files]
+
+    return write
+
+
+def refusal(notebook, study, *more):
+    with pytest.raises(ParameterError) as error:
+        resolve(notebook, str(study), *more)
+    return str(error.value)
+
+
+def test_later_files_win(params):
+    params(
+        model="model: unet\nepochs: 10\nlearning_rate: 0.5\nweight_decay: 0.25",
+        fold="fold: 0\nepochs: 20\nweight_decay: 0.125",
+        study="study: tiny\nepochs: 30",
+    )
+    found = resolve("03_train", "tiny", "unet", 0)
+    assert (found["epochs"], found["weight_decay"], found["learning_rate"]) == (30, 0.125, 0.5)
+    assert (found["model"], found["fold"], found["study"]) == ("unet", 0, "tiny")
+    assert found["patch_size"] == 128  # said by no file: the notebook's own
+
+
+def test_a_study_may_be_a_file_anywhere(params, tmp_path):
+    params()
+    elsewhere = tmp_path / "mine.yaml"
+    elsewhere.write_text("study: mine\nn_folds: 3")
+    assert resolve("01_explore_data", str(elsewhere))["study"] == "mine"
+    assert resolve("03_train", str(elsewhere), "unet", 0)["study"] == "mine"
+
+
+def test_a_notebook_gets_its_own_keys_only(params):
+    params(study="study: tiny\nn_folds: 3\nspacing_mm: 2.0")
+    for notebook in OTHERS:
+        assert set(resolve(notebook, "tiny")) == set(NOTEBOOK_SETTINGS[notebook].model_fields)
+
+
+def test_an_unknown_key_is_named_with_its_file_and_what_was_meant(params):
+    *_, study = params(study="study: tiny\nlearning_rat: 0.1\nepoch: 3\nxyzzy: 1")
+    message = refusal("03_train", "tiny", "unet", 0)
+    assert message.count(str(study)) == 3
+    assert "key 'learning_rat' is declared by no notebook; did you mean 'learning_rate'?" in message
+    assert "key 'epoch' is declared by no notebook; did you mean 'epochs'?" in message
+    assert "key 'xyzzy' is declared by no notebook; expected one of " in message
+
+
+def test_an_unknown_key_is_refused_by_notebooks_that_would_not_use_it(params):
+    *_, study = params(study="study: tiny\nlearning_rat: 0.1")
+    assert str(study) in refusal("01_explore_data", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("written", "advised"),
+    [("3e-4", "3.0e-04"), ("125e-6", "1.25e-04"), ("1.0e5", "1.0e+05"), ("2E-5", "2.0e-05")],
+)
+def test_numbers_that_yaml_takes_for_text_come_with_the_way_to_write_them(params, written, advised):
+    model, *_ = params(model=f"model: unet\nlearning_rate: {written}")
+    message = refusal("03_train", "tiny", "unet", 0)
+    assert f"{model}: key 'learning_rate': found '{written}'" in message
+    assert message.endswith(f"write {advised})")
+    params(model=f"model: unet\nlearning_rate: {advised}")
+    assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == float(written)
+
+
+IMPOSSIBLE = [
+    ("01_explore_data", "n_folds: 1"),
+    ("01_explore_data", "lesion_values: []"),
+    ("01_explore_data", "lesion_values: [1, 0]"),
+    ("01_explore_data", "synthetic_patients: 3"),
+    ("01_explore_data", "seed: -1"),
+    ("01_explore_data", "workers: 0"),
+    ("01_explore_data", "study: up/../and away"),
+    ("02_preprocess_n4", "intensity_percentiles: [99.0, 1.0]"),
+    ("02_preprocess_n4", "intensity_percentiles: [50.0, 50.0]"),
+    ("02_preprocess_n4", "intensity_percentiles: [0.0, 50.0, 100.0]"),
+    ("02_preprocess_n4", "intensity_percentiles: [0.0, 101.0]"),
+    ("02_preprocess_n4", "spacing_mm: 0.0"),
+    ("03_train", "patch_size: 40"),
+    ("03_train", "patch_size: 16"),
+    ("03_train", "epochs: 3.5"),
+    ("03_train", "epochs: yes"),
+    ("03_train", "lesion_share: 1.5"),
+    ("03_train", "overlap: 1.0"),
+    ("03_train", "threshold: 1.0"),
+    ("03_train", "learning_rate: 0.0"),
+    ("03_train", "precision: no"),  # YAML's no is false
+    ("03_train", "model: resnet"),
+    ("04_cross_validation", "models: [unet, resnet]"),
+    ("05_qualitative_review", "models: []"),
+]
+
+
+@pytest.mark.parametrize(("notebook", "line"), IMPOSSIBLE)
+def test_an_impossible_value_is_refused_with_file_key_and_what_was_found(params, notebook, line):
+    *_, study = params(study=f"study: tiny\n{line}" if not line.startswith("study") else line)
+    message = refusal(notebook, "tiny", *(["unet", 0] if notebook == "03_train" else []))
+    key, value = next(iter(yaml.safe_load(line).items()))
+    assert re.match(rf"{re.escape(str(study))}: key '{key}(\.\d)?': found ", message)
+    assert "expected: " in message
+    assert repr(value) in message or any(f"found {item!r};" in message for item in value)
+
+
+def test_every_wrong_value_is_reported_at_once(params):
+    model, _, study = params(model="model: unet\nepochs: 0", study="study: tiny\npatch_size: 40")
+    message = refusal("03_train", "tiny", "unet", 0)
+    assert f"{model}: key 'epochs'" in message
+    assert f"{study}: key 'patch_size'" in message
+
+
+@pytest.mark.parametrize("text", ["study: [tiny", "study: tiny\n\tepochs: 3", "- epochs", "demo"])
+def test_a_file_that_is_not_key_value_lines_is_named(params, text):
+    *_, study = params(study=text)
+    assert refusal("01_explore_data", "tiny").startswith(f"{study}: ")
+
+
+def test_a_missing_file_lists_what_is_there(params, tmp_path):
+    model, fold, study = params()
+    for message, wanted, there in (
+        (refusal("03_train", "tiny", "unett", 0), f"no model file {model.with_stem('unett')}", "unet"),
+        (refusal("03_train", "tiny", "unet", 9), f"no fold file {fold.with_stem('fold9')}", "fold0"),
+        (refusal("03_train", "timy", "unet", 0), f"no study file {study.with_stem('timy')}", "tiny"),
+        (refusal("03_train", tmp_path / "studies/mine.yaml", "unet", 0), "no study file", "tiny"),
+        (refusal("01_explore_data", tmp_path / "mine.yaml"), "no study file", "none"),
+    ):
+        assert wanted in message
+        assert message.endswith(f" has: {there}")
+
+
+def test_training_without_model_or_fold_says_what_to_give(params):
+    params()
+    for model, fold in ((None, None), ("unet", None), (None, 0)):
+        assert "give --model and --fold" in refusal("03_train", "tiny", model, fold)
+
+
+def test_an_unknown_notebook_lists_the_notebooks(params):
+    params()
+    assert "03_train" in refusal("03_trian", "tiny")
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_every_study_of_the_project_resolves_for_every_notebook(study):
+    for notebook in OTHERS:
+        assert resolve(notebook, study)["study"] == study
+    for model in MODELS:
+        for fold in FOLDS:
+            found = resolve("03_train", study, model, fold)
+            assert (found["study"], found["model"], found["fold"]) == (study, model, fold)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_there_is_a_model_file_and_a_fold_file_for_all_that_a_study_compares(study):
+    assert set(resolve("04_cross_validation", study)["models"]) <= set(MODELS)
+    assert resolve("01_explore_data", study)["n_folds"] <= len(FOLDS)
+
+
+def test_every_parameter_file_is_read_strictly():
+    files = sorted(PARAMS.rglob("*.yaml"))
+    assert len(files) == len(MODELS) + len(FOLDS) + len(STUDIES)
+    for file in files:
+        assert read_parameters(file)
+
+
+def test_every_notebook_has_its_settings():
+    assert {path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")} == set(NOTEBOOK_SETTINGS)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOK_SETTINGS)
+def test_a_parameters_cell_declares_exactly_the_settings_with_valid_defaults(notebook):
+    declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
+    settings = NOTEBOOK_SETTINGS[notebook]
+    assert list(declared) == list(settings.model_fields)
+    defaults = {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
+    assert settings.check(defaults).model_dump() == defaults
+
+
+def test_the_notebook_reads_its_own_names_and_refuses_a_wrong_one():
+    namespace = {"__name__": "__main__", "pd": object(), **resolve("02_preprocess_n4", "demo")}
+    assert Preprocess.read(namespace).spacing_mm == namespace["spacing_mm"]
+    with pytest.raises(ParameterError, match=r"the notebook's parameters cell: key 'spacing_mm': found -1\.0"):
+        Preprocess.read({**namespace, "spacing_mm": -1.0})
+
+
+def test_the_hash_changes_with_every_setting():
+    values = resolve("03_train", "demo", "unet", 0)
+    hashes = {settings_hash(values)}
+    for key, value in values.items():
+        hashes.add(settings_hash({**values, key: f"{value}x" if isinstance(value, str) else value + 1}))
+    assert len(hashes) == len(values) + 1
+
+
+def test_the_hash_does_not_depend_on_the_order_of_the_settings():
+    values = resolve("03_train", "demo", "unet", 0)
+    assert settings_hash(dict(reversed(values.items()))) == settings_hash(values) == settings_hash(Train(**values))
+
+
+def test_environment_yml_installs_what_the_package_depends_on():
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    *names, package = yaml.safe_load((PROJECT / "environment.yml").read_text())["dependencies"][-1]["pip"]
+    assert package == "--editable ."
+    assert [name.split("==")[0] for name in names] == [pin.split("==")[0] for pin in project["dependencies"]]
+    torch = next(pin for pin in project["dependencies"] if pin.startswith("torch=="))
+    assert torch in names
+
+
+@pytest.mark.parametrize(
+    ("files", "key"),
+    [
+        ({"study": "study: tiny\nmodel: segresnet"}, "model"),
+        ({"study": "study: tiny\nfold: 1"}, "fold"),
+        ({"model": "model: segresnet"}, "model"),
+        ({"fold": "fold: 1"}, "fold"),
+    ],
+)
+def test_a_file_cannot_send_results_to_another_run_than_was_asked_for(params, files, key):
+    params(**files)
+    assert f"key '{key}': found" in refusal("03_train", "tiny", "unet", 0)
+
+
+def test_a_study_file_must_name_its_study(params):
+    *_, study = params(study="n_folds: 3")
+    assert f"{study}: key 'study' is missing" in refusal("01_explore_data", "tiny")
+
+
+def test_a_model_is_refused_where_nothing_trains(params):
+    params()
+    assert "takes no --model and no --fold" in refusal("01_explore_data", "tiny", "unet", 0)
