@@ -1,7 +1,9 @@
 """The same work on many cases, several at a time, with a progress bar."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
@@ -41,8 +43,19 @@ def map_cases(function: Callable, items: Iterable[Any], workers: int, descriptio
     try:
         # spawn: a forked copy of a process that has used torch or ITK threads can hang
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(workers, len(items)), mp_context=context) as pool:
+        processes = min(workers, len(items))
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
             return list(tqdm(pool.map(function, items), total=len(items), desc=description))
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent is gone: one that is killed leaves no process that goes on writing."""
+
+    def watch() -> None:
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

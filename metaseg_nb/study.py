@@ -82,6 +82,8 @@ def _follow(process: subprocess.Popen, record: IO[str]) -> list[str]:
             elif match := DONE.match(line):
                 bar.total, bar.n = int(match[2]), int(match[1])
                 bar.refresh()
+                if bar.disable:  # no terminal: lines in a log instead of a bar
+                    print(line.rstrip(), flush=True)
             elif match := FAILED.match(line):
                 failed.append(match[1])
             elif "failed with" in line or line.startswith(("error:", "- case")):

@@ -1,5 +1,11 @@
 """What tests share."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -7,9 +13,17 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.layout import PROJECT
 from metaseg_nb.preprocessing.case_store import store_case
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import Train
+
+STUDIES = Path(__file__).parent / "studies"
+
+
+def pytest_collection_modifyitems(items):
+    """Fast tests first."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
 
 
 @pytest.fixture(scope="session")
@@ -116,3 +130,49 @@ def store_blobs(store):
         return store(name, image, label)
 
     return put
+
+
+@pytest.fixture(scope="session")
+def metaseg():
+    """Call ``python -m metaseg_nb`` with everything it makes below ``home``."""
+
+    def call(home, *arguments):
+        return subprocess.run(
+            [sys.executable, "-m", "metaseg_nb", *map(str, arguments)],
+            env={**os.environ, "METASEG_HOME": str(home)},
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+
+    return call
+
+
+@dataclass(frozen=True)
+class RestartedStudy:
+    """A study whose processes were killed, after its second start: what was kept, and what that start printed."""
+
+    home: Path
+    kept: dict[Path, int]
+    result: subprocess.CompletedProcess
+
+
+@pytest.fixture(scope="session")
+def tiny_study(tmp_path_factory, metaseg):
+    """The tiny study, killed while networks trained and started again."""
+    home = tmp_path_factory.mktemp("tiny")
+    command = [sys.executable, "-m", "metaseg_nb", "study", "--study", str(STUDIES / "tiny.yaml")]
+    env, silent = {**os.environ, "METASEG_HOME": str(home)}, subprocess.DEVNULL
+    first = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=silent, stderr=silent, start_new_session=True)
+    log, started = home / "runs/tiny/snakemake.log", time.monotonic()
+    while not (log.is_file() and "(Rule: train)" in log.read_text()):
+        assert first.poll() is None, log.read_text()[-2000:]
+        assert time.monotonic() - started < 600, "no network was trained in ten minutes"
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    files = [*home.glob("runs/tiny/*/fold*/metrics.json"), *home.glob("runs/tiny/cases/*/case.json")]
+    kept = {path: path.stat().st_mtime_ns for path in files}
+    result = metaseg(home, "study", "--study", STUDIES / "tiny.yaml")
+    assert result.returncode == 0, result.stderr[-2000:] + log.read_text()[-2000:]
+    return RestartedStudy(home, kept, result)

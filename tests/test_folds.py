@@ -51,7 +51,8 @@ def test_each_patient_is_in_one_fold_and_folds_are_of_one_size(seed):
     sizes = Counter(fold_of_patient(dealt).values())
     assert sorted(sizes) == list(range(n_folds))
     assert max(sizes.values()) - min(sizes.values()) <= 1
-    assert [replace(case, fold=None) for case in dealt.cases] == cohort.cases
+    assert [replace(case, fold=None, n_lesions=None) for case in dealt.cases] == cohort.cases
+    assert {case.name: case.n_lesions for case in dealt.cases} == n_lesions
 
 
 @cohorts
@@ -146,7 +147,8 @@ def small(folds, patient_names=None):
 
 def test_folds_that_are_given_are_kept():
     cohort = small([1, 1, 0, 2, 0, 2, 1])
-    assert assign_folds(cohort, {}, 3) == cohort
+    kept = assign_folds(cohort, {case.name: 2 for case in cohort.cases}, 3)
+    assert [case.fold for case in kept.cases] == [1, 1, 0, 2, 0, 2, 1]
 
 
 @pytest.mark.parametrize(
@@ -209,3 +211,24 @@ def test_the_balance_of_folds_counts_patients_once_and_cases_and_lesions_all():
         1,
         0,
     ]
+
+
+@cohorts
+def test_selection_patients_have_lesions_and_are_spread_from_few_to_many(seed):
+    cohort, n_lesions, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, n_lesions, n_folds)
+    for fold in range(n_folds):
+        burden = Counter()
+        for case in dealt.cases:
+            if case.fold != fold:
+                burden[case.patient] += case.n_lesions
+        with_lesions = sorted(n for n in burden.values() if n)
+        drawn = sorted(burden[patient] for patient in patients(split(dealt, fold).selection))
+        for n, group in zip(drawn, np.array_split(with_lesions, len(drawn)), strict=True):
+            assert 0 < group[0] <= n <= group[-1]
+
+
+def test_patients_without_lesion_are_selected_when_there_are_no_others():
+    cohort, n_lesions, _ = make_cohort(2)
+    dealt = assign_folds(cohort, dict.fromkeys(n_lesions, 0), 3)
+    assert len(patients(split(dealt, 0).selection)) >= 2

@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import nbformat
@@ -26,62 +25,26 @@ STUDY = Path(__file__).parent / "studies" / "tiny.yaml"
 MODELS, FOLDS, PATIENTS = ["unet", "segresnet"], 2, 6
 
 
-def run_study(home: Path, study: Path = STUDY) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "metaseg_nb", "study", "--study", str(study)],
-        env={**os.environ, "METASEG_HOME": str(home)},
-        cwd=PROJECT,
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A study whose processes were all killed while networks trained."""
-    home = tmp_path_factory.mktemp("home")
-    command = [sys.executable, "-m", "metaseg_nb", "study", "--study", str(STUDY)]
-    env = {**os.environ, "METASEG_HOME": str(home)}
-    first = subprocess.Popen(
-        command, env=env, cwd=PROJECT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    started = time.monotonic()
-    log = home / "runs/tiny/snakemake.log"
-    while not (log.is_file() and "(Rule: train)" in log.read_text()):
-        assert first.poll() is None, log.read_text()[-2000:]
-        assert time.monotonic() - started < 600, "no run finished in ten minutes"
-        time.sleep(0.2)
-    os.killpg(first.pid, 9)
-    first.wait()
-    return home
+def home(tiny_study):
+    return tiny_study.home
 
 
-@pytest.fixture(scope="module")
-def finished(home):
-    """The study after its second start, with what it printed and what was there before."""
-    kept = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
-    kept |= {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/cases/*/case.json")}
-    result = run_study(home)
-    assert result.returncode == 0, result.stderr[-2000:] + (home / "runs/tiny/snakemake.log").read_text()[-2000:]
-    return home, result, kept
-
-
-def test_a_killed_study_goes_on_where_it_was(finished):
-    home, _, kept = finished
+def test_a_killed_study_goes_on_where_it_was(tiny_study):
+    home, kept = tiny_study.home, tiny_study.kept
     assert len(kept) >= 1 + PATIENTS
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     assert len(list(home.glob("runs/tiny/*/fold*/metrics.json"))) == len(MODELS) * FOLDS
 
 
-def test_it_ends_with_the_leaderboard_and_the_place_of_the_report(finished):
-    home, result, _ = finished
+def test_it_ends_with_the_leaderboard_and_the_place_of_the_report(tiny_study):
+    home, result = tiny_study.home, tiny_study.result
     assert "report: reports/tiny/index.html" in result.stdout
     assert (home / "reports/tiny/index.html").is_file()
     assert all(model in result.stdout for model in [*MODELS, "intensity_threshold"])
 
 
-def test_every_patient_is_scored_once_by_a_model_that_never_saw_them(finished):
-    home, _, _ = finished
+def test_every_patient_is_scored_once_by_a_model_that_never_saw_them(home):
     datalist = json.loads((home / "runs/tiny/dataset.json").read_text())
     fold_of = {entry["case"]: entry["fold"] for entry in datalist["training"]}
     assert len(fold_of) == PATIENTS
@@ -98,8 +61,7 @@ def test_every_patient_is_scored_once_by_a_model_that_never_saw_them(finished):
         assert sorted(scored) == sorted(fold_of)
 
 
-def test_the_tables_hold_what_the_masks_on_disk_give(finished):
-    home, _, _ = finished
+def test_the_tables_hold_what_the_masks_on_disk_give(home):
     run = home / "runs/tiny/segresnet/fold0"
     for row in pd.read_csv(run / "metrics.csv").itertuples():
         truth = home / "runs/tiny/synthetic_cohort/labels" / f"{row.case}.nii.gz"
@@ -109,8 +71,7 @@ def test_the_tables_hold_what_the_masks_on_disk_give(finished):
         assert row.n_missed == scores["n_missed"]
 
 
-def test_predictions_lie_on_the_grid_of_their_image(finished):
-    home, _, _ = finished
+def test_predictions_lie_on_the_grid_of_their_image(home):
     for mask in home.glob("runs/tiny/*/fold*/predictions/*.nii.gz"):
         image = nib.load(home / "runs/tiny/synthetic_cohort/images" / mask.name)
         predicted = nib.load(mask)
@@ -119,8 +80,7 @@ def test_predictions_lie_on_the_grid_of_their_image(finished):
         assert set(np.unique(predicted.dataobj)) <= {0, 1}
 
 
-def test_the_leaderboard_pools_the_folds(finished):
-    home, _, _ = finished
+def test_the_leaderboard_pools_the_folds(home):
     tables = home / "runs/tiny/cross_validation"
     board = pd.read_csv(tables / "leaderboard.csv").set_index("model")
     assert sorted(board.index) == sorted([*MODELS, "intensity_threshold"])
@@ -133,8 +93,7 @@ def test_the_leaderboard_pools_the_folds(finished):
         assert board.loc[model, "failures"] == (dice == 0).sum()
 
 
-def test_training_learned_something_and_kept_its_history(finished):
-    home, _, _ = finished
+def test_training_learned_something_and_kept_its_history(home):
     settings = yaml.safe_load(STUDY.read_text())
     for run in home.glob("runs/tiny/*/fold*"):
         history = pd.read_csv(run / "history.csv")
@@ -143,8 +102,7 @@ def test_training_learned_something_and_kept_its_history(finished):
         assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
-def test_the_report_has_all_pages_and_asks_nothing_of_the_network(finished):
-    home, _, _ = finished
+def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
     report = home / "reports/tiny"
     index = (report / "index.html").read_text()
     assert all(MODEL_NAMES[model] in index for model in MODELS)
@@ -158,8 +116,7 @@ def test_the_report_has_all_pages_and_asks_nothing_of_the_network(finished):
         assert str(home) not in text, f"{page.name} names a path of this machine"
 
 
-def test_executed_notebooks_are_kept_without_errors(finished):
-    home, _, _ = finished
+def test_executed_notebooks_are_kept_without_errors(home):
     executed = [*home.glob("runs/tiny/notebooks/*.ipynb"), *home.glob("runs/tiny/*/fold*/03_train.ipynb")]
     assert len(executed) == 4 + len(MODELS) * FOLDS
     for path in executed:
@@ -168,45 +125,41 @@ def test_executed_notebooks_are_kept_without_errors(finished):
         assert cells[-1].outputs
 
 
-def test_a_finished_study_has_nothing_to_do(finished):
-    home, _, _ = finished
+def test_a_finished_study_has_nothing_to_do(home, metaseg):
     before = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/**/*.csv")}
-    result = run_study(home)
+    result = metaseg(home, "study", "--study", STUDY)
     assert result.returncode == 0
     assert "Nothing to be done" in (home / "runs/tiny/snakemake.log").read_text()
     assert {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/**/*.csv")} == before
 
 
-def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(finished, tmp_path):
-    home, _, _ = finished
+def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, tmp_path):
     changed = tmp_path / "tiny.yaml"
     changed.write_text(STUDY.read_text() + "n_bootstrap: 500\n")
     trained = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
     board = home / "runs/tiny/cross_validation/leaderboard.csv"
     before = board.stat().st_mtime_ns
-    result = run_study(home, changed)
+    result = metaseg(home, "study", "--study", changed)
     assert result.returncode == 0, result.stderr
     assert board.stat().st_mtime_ns > before
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in trained.items())
 
 
-def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(finished, tmp_path):
-    home, _, _ = finished
+def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, metaseg, tmp_path):
     broken = tmp_path / "home"
     shutil.copytree(home / "runs/tiny/synthetic_cohort", broken / "cohort")
     (broken / "cohort/images/synthetic_002.nii.gz").write_bytes(b"not a volume")
     study = tmp_path / "broken.yaml"
     text = STUDY.read_text().replace("study: tiny", "study: broken")
     study.write_text(text.replace("cohort: synthetic", f"cohort: {broken / 'cohort/dataset.json'}"))
-    result = run_study(broken, study)
+    result = metaseg(broken, "study", "--study", study)
     assert result.returncode != 0
     assert "synthetic_002" in result.stderr
     assert not (broken / "runs/broken/dataset.json").exists()
     assert (broken / "runs/broken/notebooks/01_explore_data.ipynb").is_file()
 
 
-def test_papermill_by_hand_runs_one_network_on_one_fold(finished, tmp_path):
-    home, _, _ = finished
+def test_papermill_by_hand_runs_one_network_on_one_fold(home, tmp_path):
     by_hand = tmp_path / "home"
     shutil.copytree(home / "runs/tiny", by_hand / "runs/tiny", ignore=shutil.ignore_patterns("unet", "segresnet"))
     files = [PROJECT / "params/models/unet.yaml", PROJECT / "params/folds/fold1.yaml", STUDY]

@@ -18,7 +18,7 @@ from metaseg_nb.files import write_json
 
 @dataclass(frozen=True)
 class Case:
-    """One volume, with its mask where there is one."""
+    """One volume, with its mask where there is one; ``n_lesions`` is known once the mask was looked at."""
 
     name: str
     image: Path
@@ -26,6 +26,7 @@ class Case:
     patient: str
     primary: str
     fold: int | None = None
+    n_lesions: int | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,7 @@ def _case(entry: Mapping[str, Any], name: str, path: Path, labelled: bool) -> Ca
         patient=str(entry.get("patient", name)),
         primary=str(entry.get("primary", "unknown")),
         fold=entry.get("fold"),
+        n_lesions=entry.get("n_lesions"),
     )
 
 
@@ -157,7 +159,8 @@ def _entry(case: Case, folder: Path) -> dict[str, Any]:
     if case.label is not None:
         entry["label"] = os.path.relpath(case.label, folder)
     entry |= {"patient": case.patient, "primary": case.primary}
-    return entry if case.fold is None else {**entry, "fold": case.fold}
+    known = {"fold": case.fold, "n_lesions": case.n_lesions}
+    return entry | {key: value for key, value in known.items() if value is not None}
 
 
 def case_named(cases: Iterable[Case], name: str) -> Case:

@@ -1,7 +1,7 @@
 """Folds that cannot leak: grouped by patient, the selection set taken from the training part."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,7 @@ def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> 
     CohortError
         Fewer patients than folds need, or only some cases come with a fold.
     """
+    cohort = replace(cohort, cases=[replace(case, n_lesions=int(n_lesions[case.name])) for case in cohort.cases])
     given = [case.fold is not None for case in cohort.cases]
     if all(given):
         return _checked(cohort, n_folds)
@@ -50,15 +51,13 @@ def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> 
             for case in cohort.cases
             if case.fold is None
         )
-    patients = defaultdict(list)
-    for case in cohort.cases:
-        patients[case.patient].append(case)
+    patients = _by_patient(cohort.cases)
     ties = np.random.default_rng(cohort.seed).permutation(len(patients))
     rank = dict(zip(sorted(patients), ties, strict=True))
 
     def order(patient: str) -> tuple:
         cases = patients[patient]
-        return min(case.primary for case in cases), sum(n_lesions[case.name] for case in cases), rank[patient]
+        return min(case.primary for case in cases), _lesions_of(cases), rank[patient]
 
     fold_of = {patient: i % n_folds for i, patient in enumerate(sorted(patients, key=order))}
     dealt = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
@@ -69,7 +68,10 @@ def split(cohort: Cohort, fold: int) -> Split:
     """Training, selection and test set of a fold.
 
     The fold's patients are the test set. A tenth of the other patients, never
-    fewer than two, drawn by (seed, fold), are the selection set.
+    fewer than two, are the selection set: drawn by (seed, fold), spread from
+    few to many lesions. Patients without lesion are not drawn as long as there
+    are others: predicting nothing scores 1 on them, and a set this small would
+    then choose the network that finds nothing.
 
     Raises
     ------
@@ -79,7 +81,7 @@ def split(cohort: Cohort, fold: int) -> Split:
     there = sorted({case.fold for case in cohort.cases})
     if fold not in there:
         raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {there}", "set `fold` or `n_folds`")
-    others = sorted({case.patient for case in cohort.cases if case.fold != fold})
+    others = _by_patient(case for case in cohort.cases if case.fold != fold)
     n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
     if len(others) <= n_selection:
         raise CohortError.one(
@@ -89,13 +91,30 @@ def split(cohort: Cohort, fold: int) -> Split:
             f"more than the {n_selection} of the selection set",
             "add patients or raise `n_folds`",
         )
-    drawn = np.random.default_rng([cohort.seed, fold]).choice(others, n_selection, replace=False)
-    selection = set(drawn.tolist())
+    selection = _draw_selection(others, n_selection, np.random.default_rng([cohort.seed, fold]))
     parts = {"test": [], "selection": [], "training": []}
     for case in cohort.cases:
         part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
         parts[part].append(case)
     return Split(**parts)
+
+
+def _draw_selection(patients: Mapping[str, list[Case]], n: int, rng: np.random.Generator) -> set[str]:
+    order = sorted(patients, key=lambda patient: (_lesions_of(patients[patient]), patient))
+    with_lesions = [patient for patient in order if _lesions_of(patients[patient])]
+    pool = with_lesions if len(with_lesions) > n else order
+    return {str(rng.choice(group)) for group in np.array_split(pool, n)}
+
+
+def _by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    patients = defaultdict(list)
+    for case in cases:
+        patients[case.patient].append(case)
+    return dict(patients)
+
+
+def _lesions_of(cases: Iterable[Case]) -> int:
+    return sum(case.n_lesions or 0 for case in cases)
 
 
 def fold_table(cohort: Cohort, facts: pd.DataFrame) -> pd.DataFrame:

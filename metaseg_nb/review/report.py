@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pandas as pd
-from jinja2 import Environment, PackageLoader, select_autoescape
+from jinja2 import Environment, PackageLoader
 from nbconvert import HTMLExporter
 
 from metaseg_nb.cohort.datalist import read_datalist
@@ -52,7 +52,7 @@ def write_report(study: str) -> Path:
         "figures": [_embedded(layout.figures / f"{name}.png") for name in ("04_dice", "04_sensitivity")],
         "provenance": json.loads((layout.cross_validation / "provenance.json").read_text()),
     }
-    templates = Environment(loader=PackageLoader("metaseg_nb.review", "."), autoescape=select_autoescape())
+    templates = Environment(loader=PackageLoader("metaseg_nb.review", "."), autoescape=True)
     index = layout.report / "index.html"
     with finished(index) as unfinished:
         unfinished.write_text(templates.get_template("index.html.j2").render(context), encoding="utf-8")

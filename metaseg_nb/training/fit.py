@@ -140,7 +140,7 @@ def _keep(
     """Write history and checkpoints; the last one comes last, for it is what a stopped run goes on from."""
     state["history"].append(row)
     state["losses"], state["seconds"] = [], row["seconds"]
-    is_best = row["dice"] > state["best"]
+    is_best = row["dice"] >= state["best"]  # of equals the later one, which has seen more
     state["best"] = max(row["dice"], state["best"])
     weights = {"identity": identity, "network": network.state_dict()}
     if is_best:
