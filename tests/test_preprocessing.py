@@ -342,7 +342,7 @@ def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, arrays,
 
 @pytest.fixture
 def settings():
-    values = {**resolve("02_preprocess_n4", "demo"), "n4_levels": 0, "workers": 1}
+    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "n4_levels": 0, "workers": 1}
     return Preprocess.check(values)
 
 

@@ -12,13 +12,15 @@ from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import MODEL_NAMES, resolve
 
 # Averaged over patients beside Dice.
-MEANS = ("hd95_mm", "nsd_1mm", "nsd_2mm", "precision", "recall", "lesion_dice", "lesion_sensitivity")
+MEANS = ("hd95_mm", "nsd_1mm", "nsd_2mm", "precision", "recall", "lesion_dice")
 
 
 def leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Rank the networks by mean Dice over patients.
 
     A patient's cases are averaged first. A failure is a patient whose Dice is 0.
+    ``lesion_sensitivity`` is the share of all lesions: a ratio of sums, as patients
+    without lesions have none of their own.
 
     Parameters
     ----------
@@ -80,6 +82,8 @@ def worst_class(sensitivity: pd.DataFrame, board: pd.DataFrame) -> str:
     if rows.empty:
         return "There is no reference lesion in this cohort."
     worst = rows.loc[rows["sensitivity"].idxmin()]
+    if worst["sensitivity"] == 1:
+        return f"{MODEL_NAMES[leader]} detects all {rows['n_lesions'].sum()} lesions."
     return (
         f"**{MODEL_NAMES[leader]} misses most among lesions of {worst['diameter_class']}: it detects "
         f"{100 * worst['sensitivity']:.0f} % of them** "
@@ -108,7 +112,7 @@ def _pairs(table: pd.DataFrame, first: str, second: str, between: str) -> list[s
 
 
 def _row(model: str, cases: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
-    numbers = ["dice", *MEANS, "n_false"]
+    numbers = ["dice", *MEANS, "n_truth", "n_detected", "n_false"]
     patients = cases.groupby("patient")[numbers].mean()
     low, high = bootstrap_interval(patients["dice"], n_bootstrap, seed)
     return {
@@ -121,6 +125,9 @@ def _row(model: str, cases: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
         "dice_low": low,
         "dice_high": high,
         **{name: patients[name].mean() for name in MEANS},
+        "lesion_sensitivity": patients["n_detected"].sum() / patients["n_truth"].sum()
+        if patients["n_truth"].any()
+        else float("nan"),
         "false_per_patient": patients["n_false"].mean(),
     }
 

@@ -34,7 +34,7 @@ class PatchBatches(Dataset):
     """
 
     def __init__(self, cases: Sequence[StoredCase], settings: Train):
-        self.cases = list(cases)
+        self.cases = sorted(cases, key=lambda case: case.name)
         self.settings = settings
         self.steps_per_epoch = -(-len(self.cases) // settings.batch_size)
 

@@ -1,0 +1,432 @@
+"""Cross-validation: folds are pooled whole or not at all, means are means over patients, the floor is chosen fairly."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume, write_volume
+from metaseg_nb.evaluation.fold_results import finish_run, score_cases
+from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
+from metaseg_nb.evaluation.leaderboard import (
+    MEANS,
+    answer,
+    leaderboard,
+    sensitivity_by_diameter,
+    summary,
+    worst_class,
+)
+from metaseg_nb.evaluation.pooling import pool
+from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
+from metaseg_nb.files import write_table
+from metaseg_nb.layout import StudyLayout
+
+MODELS = ["unet", "segresnet"]
+SHAPE = (24, 22, 20)
+BEST = {"epoch": 3, "dice": 0.8, "identity": {"recipe": {"spacing_mm": 1.0}}}
+HISTORY = pd.DataFrame({"epoch": [1, 2], "seconds": [5.0, 9.5]})
+
+
+def cube(edge=4):
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[6 : 6 + edge, 6:10, 6:10] = 1
+    return mask
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    return StudyLayout("tiny")
+
+
+@pytest.fixture
+def cohort(write_nifti):
+    """Six patients in two folds, the first of them with two cases; each case has one lesion of 4x4x4 voxels."""
+    cases = []
+    for i in range(7):
+        patient = max(0, i - 1)  # cases 0 and 1 are of patient 0
+        image = write_nifti(f"case{i}/image.nii.gz", np.where(cube(), 300, 100).astype(np.float32))
+        label = write_nifti(f"case{i}/label.nii.gz", cube())
+        cases.append(Case(f"case{i}", image, label, f"patient{patient}", "lung", fold=patient % 2))
+    return Cohort("tiny", "made by hand", cases)
+
+
+@pytest.fixture
+def finish(layout, cohort, tiny_training):
+    """Finish a run as notebook 03 does, with predictions that leave out half of each lesion or, if missed, all."""
+
+    def write(model, fold, missed=(), of=cohort, best=BEST, **changes):
+        settings, parts = tiny_training(model=model, fold=fold, **changes), split(of, fold)
+        run = layout.run(model, fold)
+        for case in parts.test:
+            predicted = cube(edge=0 if case.name in missed else 2)
+            write_volume(run.predictions / f"{case.name}.nii.gz", replace(read_volume(case.image, ""), array=predicted))
+        metrics, lesions = score_cases(parts.test, run.predictions, of.lesion_values)
+        write_table(run.metrics_table, metrics)
+        write_table(run.lesions_table, lesions)
+        finish_run(run, settings, of, parts, HISTORY, best, 1234, metrics)
+
+    return write
+
+
+@pytest.fixture
+def finished(finish):
+    for model in MODELS:
+        for fold in (0, 1):
+            finish(model, fold, missed=["case3"] if model == "segresnet" else [])
+
+
+def rewrite(path, change):
+    table = pd.read_csv(path)
+    change(table).to_csv(path, index=False)
+
+
+def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
+    results = pool(layout, cohort, MODELS)
+    metrics = results.metrics.set_index(["model", "case"])
+    assert len(metrics) == len(MODELS) * 7
+    assert metrics.loc["unet", "dice"].to_numpy() == pytest.approx(2 * 32 / (32 + 64))
+    assert metrics.loc[("segresnet", "case3"), "dice"] == 0
+    assert metrics.loc[("segresnet", "case3"), "hd95_mm"] == 374
+    lesions = results.lesions.set_index(["model", "case"])
+    assert lesions["detected"].dtype == bool
+    assert not lesions.loc[("segresnet", "case3"), "detected"]
+    assert lesions["detected"].sum() == 13
+    # corner to corner of 4 x 4 x 4 mm
+    assert lesions["diameter_mm"].to_numpy() == pytest.approx(4 * 3**0.5)
+    assert set(lesions["diameter_class"]) == {"5-10 mm"}
+    runs = results.runs
+    assert runs[["model", "fold"]].to_numpy().tolist() == [[m, f] for m in MODELS for f in (0, 1)]
+    assert set(runs["train_seconds"]) == {9.5}
+    assert (set(runs["parameters"]), set(runs["best_epoch"]), set(runs["last_epoch"])) == ({1234}, {3}, {2})
+
+
+def test_a_finished_run_says_who_was_trained_on_and_who_tested(layout, cohort, finished):
+    result = json.loads(layout.run("unet", 1).metrics.read_text())
+    parts = result["cases"]
+    assert set(parts["test"]) == {case.name for case in cohort.cases if case.fold == 1}
+    assert sorted([*parts["training"], *parts["selection"], *parts["test"]]) == sorted(
+        case.name for case in cohort.cases
+    )
+    assert result["dice_mean"] == pytest.approx(2 / 3)
+    assert result["n_test"] == 3
+    assert result["settings"]["fold"] == 1
+    assert {"commit", "torch", "device"} <= set(result["provenance"])
+
+
+def test_every_missing_fold_is_named(layout, cohort, finished):
+    layout.run("unet", 1).metrics.unlink()
+    layout.run("segresnet", 0).metrics.unlink()
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    assert [problem.case for problem in error.value.problems] == ["unet, fold 1", "segresnet, fold 0"]
+    assert "run 03 for fold 1" in str(error.value)
+
+
+def test_cases_scored_twice_or_never_or_unknown_are_named_all_at_once(layout, cohort, finished):
+    rewrite(layout.run("unet", 0).metrics_table, lambda t: pd.concat([t, t[t["case"] == "case0"]]))
+    rewrite(layout.run("unet", 1).metrics_table, lambda t: t[t["case"] != "case2"])
+    rewrite(layout.run("segresnet", 1).metrics_table, lambda t: t.replace({"case": {"case4": "stranger"}}))
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    assert [(problem.case, problem.found) for problem in error.value.problems] == [
+        ("case0", "scored 2 times by unet"),
+        ("case2", "scored 0 times by unet"),
+        ("case4", "scored 0 times by segresnet"),
+        ("stranger", "scored 1 times by segresnet"),
+    ]
+
+
+def test_a_case_scored_in_two_folds_is_named(layout, cohort, finished):
+    other = pd.read_csv(layout.run("unet", 0).metrics_table).query("case == 'case1'")
+    rewrite(layout.run("unet", 1).metrics_table, lambda t: pd.concat([t, other]))
+    with pytest.raises(CohortError, match=r"case case1.*scored 2 times by unet"):
+        pool(layout, cohort, MODELS)
+
+
+def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
+    finish("unet", 1, learning_rate=0.5)
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    assert [(problem.case, problem.found) for problem in error.value.problems] == [
+        ("unet, fold 1", "other settings than fold 0")
+    ]
+
+
+def test_folds_of_other_preprocessing_are_named(layout, cohort, finish, finished):
+    finish("unet", 1, best={**BEST, "identity": {"recipe": {"spacing_mm": 2.0}}})
+    with pytest.raises(CohortError, match=r"unet, fold 1"):
+        pool(layout, cohort, MODELS)
+
+
+def test_a_fold_of_another_cohort_is_named(layout, cohort, finish, finished):
+    cases = [replace(case, patient="patient9") if case.name == "case5" else case for case in cohort.cases]
+    finish("unet", 1, of=replace(cohort, cases=cases))
+    with pytest.raises(CohortError, match=r"unet, fold 1.*other cases, patients or folds"):
+        pool(layout, cohort, MODELS)
+
+
+def test_runs_that_are_all_of_another_cohort_are_named(layout, cohort, finish, finished):
+    # as when folds were dealt again after training: still every case once, but not by these folds
+    swapped = replace(cohort, cases=[replace(case, fold=1 - case.fold) for case in cohort.cases])
+    with pytest.raises(CohortError) as error:
+        pool(layout, swapped, MODELS)
+    assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
+
+
+def test_a_fold_without_any_lesion_does_not_spoil_the_others(layout, cohort, finish, write_nifti):
+    empty = {"label": write_nifti("empty.nii.gz", np.zeros(SHAPE, np.uint8))}
+    cases = [replace(case, **empty) if case.fold == 0 else case for case in cohort.cases]
+    healthy = replace(cohort, cases=cases)
+    for fold in (0, 1):
+        finish("unet", fold, of=healthy, missed=["case0"])
+    results = pool(layout, healthy, ["unet"])
+    assert len(results.lesions) == 3
+    assert results.lesions["detected"].dtype == bool
+    dice = results.metrics.set_index("case")["dice"]
+    assert dice["case0"] == 1  # nothing there, nothing found
+    assert dice["case1"] == 0
+    table = sensitivity_by_diameter(results.lesions, ["unet"], 200, 0).set_index("diameter_class")
+    assert table.loc["5-10 mm", ["n_lesions", "sensitivity"]].tolist() == [3, 1]
+
+
+def test_a_cohort_without_any_lesion_gives_a_table_without_rows(layout, cohort, finish, write_nifti):
+    label = write_nifti("empty.nii.gz", np.zeros(SHAPE, np.uint8))
+    healthy = replace(cohort, cases=[replace(case, label=label) for case in cohort.cases])
+    for fold in (0, 1):
+        finish("unet", fold, of=healthy)
+    results = pool(layout, healthy, ["unet"])
+    assert len(results.lesions) == 0
+    table = sensitivity_by_diameter(results.lesions, ["unet"], 200, 0)
+    assert table["n_lesions"].sum() == 0
+    board = leaderboard(results.metrics, 200, 0)
+    assert worst_class(table, board) == "There is no reference lesion in this cohort."
+    assert board.loc[0, "failures"] == 6
+
+
+def by_hand():
+    """Two networks on three patients, the first of whom has two cases."""
+    rows = [
+        # model, case, patient, dice, hd95, false lesions
+        ("unet", "a1", "a", 0.2, 10.0, 1),
+        ("unet", "a2", "a", 0.6, 20.0, 2),
+        ("unet", "b", "b", 0.0, 374.0, 0),
+        ("unet", "c", "c", 0.8, 3.0, 3),
+        ("segresnet", "a1", "a", 0.0, 374.0, 0),
+        ("segresnet", "a2", "a", 1.0, 0.0, 0),
+        ("segresnet", "b", "b", 0.7, 4.0, 0),
+        ("segresnet", "c", "c", 0.9, 2.0, 6),
+    ]
+    table = pd.DataFrame(rows, columns=["model", "case", "patient", "dice", "hd95_mm", "n_false"])
+    table["n_truth"] = [4, 2, 5, 0] * 2
+    table["n_detected"] = [2, 1, 0, 0, 4, 2, 5, 0]
+    return table.assign(**{name: table["dice"] / 2 for name in MEANS if name != "hd95_mm"})
+
+
+def test_leaderboard_by_hand():
+    board = leaderboard(by_hand(), 500, 0)
+    assert board["model"].tolist() == ["segresnet", "unet"]
+    unet, segresnet = board.iloc[1], board.iloc[0]
+    # patients of unet: 0.4, 0.0, 0.8
+    assert unet[["patients", "failures"]].tolist() == [3, 1]
+    assert unet[["dice_mean", "dice_sd", "dice_median"]].tolist() == pytest.approx([0.4, 0.4, 0.4])
+    assert unet["hd95_mm"] == pytest.approx((15 + 374 + 3) / 3)
+    assert unet["false_per_patient"] == pytest.approx((1.5 + 0 + 3) / 3)
+    assert unet["recall"] == pytest.approx(0.2)
+    # patient a has (4 + 2) / 2 lesions, of which (2 + 1) / 2 were detected; c has none and counts for nothing here
+    assert unet["lesion_sensitivity"] == pytest.approx(1.5 / (3 + 5))
+    assert segresnet["lesion_sensitivity"] == 1
+    # patients of segresnet: 0.5, 0.7, 0.9; the patient with one case of Dice 0 is no failure
+    assert segresnet["failures"] == 0
+    assert segresnet[["dice_mean", "dice_sd", "dice_median"]].tolist() == pytest.approx([0.7, 0.2, 0.7])
+    assert (unet["dice_low"], unet["dice_high"]) == bootstrap_interval([0.4, 0.0, 0.8], 500, 0)
+    assert unet["dice_low"] < unet["dice_mean"] < unet["dice_high"]
+
+
+def test_no_patient_counts_more_for_having_more_cases():
+    metrics = by_hand()
+    again = pd.concat([metrics, metrics[metrics["patient"] == "c"].assign(case="c_again")])
+    pd.testing.assert_frame_equal(leaderboard(metrics, 200, 0), leaderboard(again, 200, 0))
+
+
+def test_failures_stay_in_every_mean():
+    metrics = by_hand()
+    without = leaderboard(metrics[metrics["patient"] != "b"], 200, 0).set_index("model").loc["unet"]
+    assert without["dice_mean"] == pytest.approx(0.6)
+    assert without["patients"] == 2
+
+
+def test_the_share_of_lesions_detected_is_unknown_where_there_are_none():
+    board = leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
+    assert board["lesion_sensitivity"].isna().all()
+
+
+def lesions_by_hand():
+    rows = [
+        ("unet", "a", "<5 mm", False),
+        ("unet", "a", "<5 mm", False),
+        ("unet", "b", "<5 mm", True),
+        ("unet", "c", "<5 mm", True),
+        ("unet", "c", "5-10 mm", True),
+        ("unet", "a", ">20 mm", True),
+        ("unet", "b", ">20 mm", True),
+        ("segresnet", "a", "<5 mm", True),
+    ]
+    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected"])
+
+
+def test_sensitivity_by_diameter_by_hand():
+    table = sensitivity_by_diameter(lesions_by_hand(), ["unet", "segresnet"], 5000, 0)
+    assert table["model"].tolist() == ["unet"] * 4 + ["segresnet"] * 4
+    assert table["diameter_class"].tolist() == list(DIAMETER_NAMES) * 2
+    unet = table[table["model"] == "unet"].set_index("diameter_class")
+    assert unet["n_lesions"].tolist() == [4, 1, 0, 2]
+    assert unet["n_patients"].tolist() == [3, 1, 0, 2]
+    assert unet["sensitivity"].tolist() == pytest.approx([0.5, 1, np.nan, 1], nan_ok=True)
+    # two of patient a's, one of b's and c's each: a alone gives 0, b and c alone give 1
+    assert unet.loc["<5 mm", ["low", "high"]].tolist() == [0, 1]
+    assert unet.loc[">20 mm", ["low", "high"]].tolist() == [1, 1]
+    assert unet.loc["5-10 mm", ["low", "high"]].isna().all(), "one patient says nothing of how patients differ"
+
+
+def test_bootstrap_ratio_by_hand():
+    # draws of two patients: (0 of 1) twice, one of each (3 of 4, twice as likely), (3 of 3) twice
+    assert bootstrap_ratio([0, 3], [1, 3]) == (0, 1)
+    assert bootstrap_ratio([0, 3], [1, 3], level=0.4) == (0.75, 0.75)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bootstrap_ratio_holds_the_ratio_and_is_the_same_each_time(seed):
+    rng = np.random.default_rng(seed)
+    wholes = rng.integers(1, 12, 30)
+    parts = rng.binomial(wholes, 0.7)
+    low, high = bootstrap_ratio(parts, wholes, seed=seed)
+    assert 0 <= low < parts.sum() / wholes.sum() < high <= 1
+    assert (low, high) == bootstrap_ratio(list(parts), list(wholes), seed=seed)
+    assert (low, high) != bootstrap_ratio(parts, wholes, seed=seed + 1)
+    narrow = bootstrap_ratio(parts, wholes, seed=seed, level=0.5)
+    assert low < narrow[0] < narrow[1] < high
+
+
+def test_bootstrap_ratio_with_one_lesion_each_is_the_interval_of_the_mean():
+    detected = np.random.default_rng(0).integers(0, 2, 25)
+    assert bootstrap_ratio(detected, np.ones(25)) == pytest.approx(bootstrap_interval(detected))
+
+
+@pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1], [2])])
+def test_bootstrap_ratio_of_fewer_than_two_patients_is_nothing(parts, wholes):
+    assert np.isnan(bootstrap_ratio(parts, wholes)).all()
+
+
+def test_dice_by_threshold_is_the_dice_of_each_threshold(store):
+    rng = np.random.default_rng(0)
+    label = rng.random(SHAPE) < 0.1
+    image = np.clip(rng.normal(0.4 + 0.3 * label, 0.3), 0, 1).astype(np.float32)  # many voxels at 0 and at 1
+    assert (image == 1).any() and (image == 0).any()
+    dice = dice_by_threshold(store("case", image, label))
+    assert dice.shape == (99,)
+    for i in range(1, 100):
+        above = image >= i / 100
+        assert dice[i - 1] == pytest.approx(2 * (above & label).sum() / (above.sum() + label.sum()))
+
+
+def test_without_lesion_no_threshold_is_right(store):
+    image = np.random.default_rng(0).random(SHAPE).astype(np.float32)
+    assert not dice_by_threshold(store("healthy", image, np.zeros(SHAPE))).any()
+
+
+def test_the_threshold_is_the_best_on_average(store):
+    label = cube() > 0
+    easy = store("easy", np.where(label, 0.8, 0.3), label)
+    brighter = store("brighter", np.where(label, 0.9, 0.6), label)
+    assert 0.3 < threshold_of([easy]) <= 0.8
+    assert 0.6 < threshold_of([easy, brighter]) <= 0.8, "the only thresholds right for both"
+
+
+@pytest.fixture
+def stored(cohort, store):
+    """The cohort's cases in a store, lesions everywhere at 0.8 in a head of 0.3; returns a function to change one."""
+
+    def put(name, lesion=0.8, head=0.3):
+        return store(name, np.where(cube(), lesion, head), cube())
+
+    for case in cohort.cases:
+        put(case.name)
+    return put
+
+
+def thresholds(cohort, folder):
+    metrics, lesions = score_threshold(cohort, folder)
+    return metrics, lesions, metrics.groupby("fold")["threshold"].unique().apply(lambda values: values.item())
+
+
+def test_the_floor_is_scored_like_a_network(cohort, stored, tmp_path):
+    metrics, lesions, _ = thresholds(cohort, tmp_path / "cases")
+    assert sorted(metrics["case"]) == [f"case{i}" for i in range(7)]
+    assert set(metrics["model"]) == set(lesions["model"]) == {"intensity_threshold"}
+    assert (metrics["dice"] == 1).all()  # study grid and native grid are one here
+    assert lesions["detected"].all()
+    assert len(lesions) == 7
+
+
+def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, stored, tmp_path):
+    _, _, before = thresholds(cohort, tmp_path / "cases")
+    for case in cohort.cases:
+        if case.fold == 0:
+            stored(case.name, lesion=0.1, head=0.05)
+    metrics, _, after = thresholds(cohort, tmp_path / "cases")
+    assert after[0] == before[0]
+    assert after[1] != before[1], "fold 1 does learn from them"
+    dice = metrics.groupby("fold")["dice"].mean()
+    assert dice[0] == 0, "a threshold chosen on others cannot fit them"
+
+
+def test_the_answer_holds_the_leaderboards_numbers(cohort):
+    board = leaderboard(by_hand(), 500, 0)
+    floor = board.iloc[[1]].assign(model="intensity_threshold", dice_mean=0.9)
+    text = answer(pd.concat([floor, board]), cohort)
+    low, high = bootstrap_interval([0.5, 0.7, 0.9], 500, 0)
+    assert text.startswith("**SegResNet has the highest mean Dice: 0.70**"), "a threshold is no network"
+    assert f"95 % interval {low:.2f} to {high:.2f}, n = 3 patients of the cohort *tiny*, 0 of them with Dice 0" in text
+    assert "Next is U-Net with 0.40; the two intervals overlap." in text
+    assert text.endswith("An intensity threshold reaches 0.90.")
+
+
+def test_the_answer_says_when_intervals_do_not_overlap(cohort):
+    board = leaderboard(by_hand(), 500, 0)
+    board.loc[1, "dice_high"] = board.loc[0, "dice_low"] - 0.01
+    assert "the two intervals do not overlap" in answer(board, cohort)
+
+
+def test_one_network_alone_is_compared_with_nothing(cohort):
+    board = leaderboard(by_hand().query("model == 'unet'"), 500, 0)
+    text = answer(board, cohort)
+    assert "U-Net has the highest mean Dice: 0.40" in text
+    assert "1 of them with Dice 0" in text
+    assert "Next is" not in text and "threshold" not in text
+
+
+def test_the_worst_class_is_that_of_the_leading_network():
+    board = pd.DataFrame({"model": ["intensity_threshold", "unet", "segresnet"]})
+    table = sensitivity_by_diameter(lesions_by_hand(), board["model"].tolist(), 200, 0)
+    assert worst_class(table, board) == (
+        "**U-Net misses most among lesions of <5 mm: it detects 50 % of them** (n = 4 lesions in 3 patients)."
+    )
+
+
+def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="study demo has no leaderboard yet"):
+        summary("demo")
+    board = leaderboard(by_hand(), 500, 0)
+    write_table(StudyLayout("demo").cross_validation / "leaderboard.csv", board)
+    lines = summary("demo").splitlines()
+    assert lines[1].split()[:6] == ["segresnet", "3", "0", "0.700", "±", "0.200"]
+    assert lines[2].split()[:6] == ["unet", "3", "1", "0.400", "±", "0.400"]
+    assert lines[-1] == "report: reports/demo/index.html"

@@ -1,0 +1,430 @@
+"""Training: it learns, it keeps the best weights, and a run that was stopped goes on as if it never had been."""
+
+import copy
+import math
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from metaseg_nb.inference.selection import selection_dice
+from metaseg_nb.layout import RunLayout
+from metaseg_nb.training import checkpoints
+from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
+from metaseg_nb.training.fit import fit, learning_rate
+from metaseg_nb.training.patches import PatchBatches
+
+RECIPE = {"spacing_mm": 1.0, "n4_levels": 4}
+ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
+
+
+class Stopped(Exception):
+    """What kills a run in these tests."""
+
+
+class Stopping(PatchBatches):
+    """Batches that end in an exception at a step."""
+
+    def __init__(self, cases, settings, stop_at):
+        super().__init__(cases, settings)
+        self.stop_at = stop_at
+
+    def __getitem__(self, step):
+        if step == self.stop_at:
+            raise Stopped(step)
+        return super().__getitem__(step)
+
+
+def judge(network):
+    """A stand-in for the Dice on the selection set that any change of the weights changes."""
+    ramp = torch.linspace(0, 1, 32**3).reshape(1, 1, 32, 32, 32)
+    with torch.inference_mode():
+        return float(torch.sigmoid(network(ramp)).mean())
+
+
+def never(network):
+    raise AssertionError("a finished run was validated again")
+
+
+@pytest.fixture
+def cases(store_blobs):
+    return [store_blobs(f"case{i}", seed=i) for i in range(4)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    return RunLayout(tmp_path / "unet" / "fold0")
+
+
+@pytest.fixture
+def train(cases, run, tiny_training):
+    """Train a tiny network; keywords change its settings."""
+
+    def start(into=run, validate=judge, recipe=RECIPE, stop_at=None, of=cases, **changes):
+        torch.seed()  # whatever the process did before must not matter
+        return fit(settings := tiny_training(**changes), Stopping(of, settings, stop_at), into, validate, recipe)
+
+    return start
+
+
+def equal(first, second):
+    """Tell whether nested values and tensors are the same, bit by bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(equal(first[key], second[key]) for key in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(equal, first, second))
+    return first == second
+
+
+def timeless(checkpoint):
+    """Leave the clock out, which differs between any two runs."""
+    checkpoint = copy.deepcopy(checkpoint)
+    if "state" in checkpoint:
+        checkpoint["state"]["seconds"] = 0.0
+        for row in checkpoint["state"]["history"]:
+            row["seconds"] = 0.0
+    return checkpoint
+
+
+def assert_same_runs(first, second):
+    for one, other in (
+        (first.last_checkpoint, second.last_checkpoint),
+        (first.best_checkpoint, second.best_checkpoint),
+    ):
+        one, other = timeless(load_checkpoint(one)), timeless(load_checkpoint(other))
+        assert one.keys() == other.keys()
+        for part in one:
+            assert equal(one[part], other[part]), f"{part} differs"
+    tables = [pd.read_csv(run.history).drop(columns="seconds") for run in (first, second)]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def stopped_in_validation(train, run, **settings):
+    calls = []
+
+    def validate(network):
+        calls.append(0)
+        if len(calls) == 3:
+            raise Stopped
+        return judge(network)
+
+    with pytest.raises(Stopped):
+        train(validate=validate, **settings)
+    return 4
+
+
+def stopped_between_checkpoints(train, run, **settings):
+    with pytest.raises(Stopped):
+        train(stop_at=5, **settings)
+    return 4
+
+
+def stopped_before_the_first_checkpoint(train, run, **settings):
+    with pytest.raises(Stopped):
+        train(stop_at=1, **settings)
+    return 0
+
+
+def stopped_while_it_saved(train, run, **settings):
+    """After best.pt of the second validation, in the middle of last.pt."""
+    save, times = torch.save, []
+
+    def break_off(state, path):
+        if "last.pt" in str(path):
+            times.append(0)
+        if len(times) == 2:
+            Path(path).write_bytes(b"half")
+            raise Stopped
+        save(state, path)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(torch, "save", break_off)
+        train(**settings)
+    return 2
+
+
+STOPS = [
+    stopped_in_validation,
+    stopped_between_checkpoints,
+    stopped_before_the_first_checkpoint,
+    stopped_while_it_saved,
+]
+
+
+@pytest.mark.parametrize("stop", STOPS)
+@pytest.mark.parametrize("model", ["unet", "segresnet"])  # batch norm keeps running means, dropout draws numbers
+def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, model, stop):
+    settings = {"model": model, "epochs": 4, **ALL_RANDOM}
+    whole = RunLayout(tmp_path / "whole")
+    uninterrupted = train(whole, **settings)
+    kept = stop(train, run, **settings)
+    assert (load_checkpoint(run.last_checkpoint)["state"]["step"] if kept else 0) == kept
+    resumed = train(**settings)
+    assert_same_runs(whole, run)
+    columns = uninterrupted.columns.drop("seconds")
+    pd.testing.assert_frame_equal(resumed[columns], uninterrupted[columns], check_exact=True)
+    assert resumed["step"].tolist() == [2, 4, 6, 8]
+    assert resumed["epoch"].tolist() == [1, 2, 3, 4]
+    assert resumed["seconds"].is_monotonic_increasing
+
+
+def test_stopping_twice_is_no_different(train, run, tmp_path):
+    settings = {"model": "segresnet", "epochs": 4, **ALL_RANDOM}
+    whole = RunLayout(tmp_path / "whole")
+    train(whole, **settings)
+    for stop_at in (3, 7):
+        with pytest.raises(Stopped):
+            train(stop_at=stop_at, **settings)
+    train(**settings)
+    assert_same_runs(whole, run)
+
+
+def test_seconds_of_training_go_on_where_they_were(train, run):
+    with pytest.raises(Stopped):
+        train(stop_at=3)
+    checkpoint = load_checkpoint(run.last_checkpoint)
+    checkpoint["state"]["seconds"] = 5000.0
+    save_checkpoint(run.last_checkpoint, checkpoint)
+    assert 5000 < train()["seconds"].iloc[-1] < 5600
+
+
+def test_a_finished_run_trains_nothing_more(train, run):
+    first = train()
+    files = {path: path.read_bytes() for path in (run.last_checkpoint, run.best_checkpoint, run.history)}
+    again = train(validate=never, stop_at=0)
+    pd.testing.assert_frame_equal(again, first)
+    assert all(path.read_bytes() == content for path, content in files.items())
+
+
+def test_dropout_and_seed_matter(train, tmp_path):
+    # or the tests above would compare what cannot differ
+    runs = [RunLayout(tmp_path / name) for name in ("a", "b")]
+    for run, seed in zip(runs, (0, 1), strict=True):
+        train(run, seed=seed)
+    with pytest.raises(AssertionError, match="network differs"):
+        one, other = (load_checkpoint(run.last_checkpoint) for run in runs)
+        assert equal(one["network"], other["network"]), "network differs"
+
+
+CHANGES = [
+    ({"learning_rate": 0.02}, "learning_rate: 0.01 then, 0.02 now"),
+    ({"epochs": 3}, "epochs: 2 then, 3 now"),
+    ({"recipe": {**RECIPE, "n4_levels": 0}}, "n4_levels: 4 then, 0 now"),
+    ({"recipe": {"spacing_mm": 1.0}}, "n4_levels: 4 then, None now"),
+]
+
+
+@pytest.mark.parametrize(("change", "said"), CHANGES)
+def test_a_run_with_other_settings_is_set_aside_and_training_starts_afresh(train, run, tmp_path, capsys, change, said):
+    train()
+    before = load_checkpoint(run.last_checkpoint)
+    capsys.readouterr()
+    history = train(**change)
+    assert said in capsys.readouterr().out
+    afresh = RunLayout(tmp_path / "afresh")
+    train(afresh, **change)
+    assert_same_runs(run, afresh)
+    assert history["step"].iloc[0] == 2
+    (aside,) = run.root.glob("superseded_*")
+    assert equal(load_checkpoint(aside / "last.pt"), before)
+    assert load_checkpoint(aside / "best.pt")["identity"] == before["identity"]
+    assert len(pd.read_csv(aside / "history.csv")) == 2
+    assert {path.name for path in (aside / "tensorboard").iterdir()}
+
+
+def test_other_training_cases_start_afresh_too(train, run, cases, capsys):
+    train()
+    train(of=cases[:3])
+    assert "case3: [[1000, 0], [10, 0]] then, None now" in capsys.readouterr().out
+    assert set(load_checkpoint(run.last_checkpoint)["identity"]["cases"]) == {"case0", "case1", "case2"}
+
+
+def test_a_corrected_mask_starts_afresh_too(train, run, cases, capsys):
+    train()
+    train(of=[replace(cases[0], sources=[[1000, 0], [12, 99]]), *cases[1:]])
+    assert "case0: [[1000, 0], [10, 0]] then, [[1000, 0], [12, 99]] now" in capsys.readouterr().out
+
+
+def test_going_to_and_fro_between_settings_loses_no_run(train, run):
+    for rate in (0.01, 0.02, 0.01, 0.02):
+        train(epochs=1, learning_rate=rate)
+    rates = [load_checkpoint(path)["identity"]["settings"]["learning_rate"] for path in run.root.rglob("last.pt")]
+    assert sorted(rates) == [0.01, 0.01, 0.02, 0.02]
+
+
+def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
+    # metrics.json is what says that a run is finished
+    train(epochs=1)
+    run.predictions.mkdir()
+    results = (run.metrics, run.metrics_table, run.lesions_table, run.predictions / "case9.nii.gz")
+    for path in results:
+        path.write_text("old")
+    with pytest.raises(Stopped):
+        train(epochs=1, learning_rate=0.02, stop_at=0)
+    assert not any(path.exists() for path in results)
+    (aside,) = run.root.glob("superseded_*")
+    assert all((aside / path.relative_to(run.root)).read_text() == "old" for path in results)
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda _: b"no"])
+def test_a_damaged_checkpoint_is_named(train, run, damage):
+    train(epochs=1)
+    content = run.last_checkpoint.read_bytes()
+    run.last_checkpoint.write_bytes(damage(content))
+    with pytest.raises(ValueError, match=r"last\.pt: not a whole checkpoint.*delete it and train again"):
+        train(epochs=1)
+
+
+def test_a_missing_checkpoint_says_what_to_run(run):
+    with pytest.raises(FileNotFoundError, match=r"best\.pt; train this network first \(notebook 03\)"):
+        load_checkpoint(run.best_checkpoint)
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path):
+    torch.save(Malicious(tmp_path / "harm"), tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"best\.pt"):
+        load_checkpoint(tmp_path / "best.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_save_that_breaks_off_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"network": {"w": torch.ones(3)}, "step": 1})
+
+    def full_disk(state, file):
+        Path(file).write_bytes(b"PK half of it")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(checkpoints.torch, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        save_checkpoint(path, {"network": {"w": torch.zeros(3)}, "step": 2})
+    assert equal(load_checkpoint(path), {"network": {"w": torch.ones(3)}, "step": 1})
+    assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
+
+
+def test_whoever_reads_a_checkpoint_while_it_is_replaced_gets_the_old_one_whole(tmp_path):
+    path = tmp_path / "last.pt"
+    save_checkpoint(path, {"step": 1})
+    before = path.read_bytes()
+    with path.open("rb") as reader:
+        save_checkpoint(path, {"step": 2})
+        assert reader.read() == before
+    assert load_checkpoint(path) == {"step": 2}
+
+
+def test_a_rows_loss_is_the_mean_over_the_steps_since_the_row_before(train, tmp_path):
+    each, every_second = (
+        train(RunLayout(tmp_path / str(every)), epochs=4, validate_every=every)["loss"] for every in (1, 2)
+    )
+    assert every_second.tolist() == pytest.approx([each[:2].mean(), each[2:].mean()])
+    assert every_second[1] != pytest.approx(each.mean())
+
+
+def test_loss_falls_and_dice_rises_on_an_easy_task(train, run, cases, tiny_training):
+    settings = tiny_training(epochs=20, learning_rate=0.03, lesion_share=1.0, validate_every=5)
+    validate = partial(selection_dice, cases=cases[:1], settings=settings, device=torch.device("cpu"))
+    history = train(validate=validate, **settings.model_dump())
+    assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
+    assert history["dice"].iloc[0] < 0.5 < 0.7 < load_checkpoint(run.best_checkpoint)["dice"]
+
+
+def test_the_kept_weights_are_those_of_the_best_selection_dice(train, run):
+    dice, seen = iter([0.2, 0.7, 0.7, 0.5]), []
+
+    def validate(network):
+        seen.append(copy.deepcopy(network.state_dict()))
+        return next(dice)
+
+    history = train(validate=validate, epochs=4)
+    best, last = load_checkpoint(run.best_checkpoint), load_checkpoint(run.last_checkpoint)
+    assert equal(dict(best["network"]), dict(seen[2]))  # the later of two equals
+    assert (best["epoch"], best["dice"]) == (3, 0.7)
+    assert equal(dict(last["network"]), dict(seen[3]))
+    assert history["dice"].tolist() == [0.2, 0.7, 0.7, 0.5]
+    rebuilt = network_of(best, torch.device("cpu"))
+    assert equal(dict(rebuilt.state_dict()), dict(seen[2]))
+    assert not rebuilt.training
+
+
+def test_a_network_that_finds_nothing_at_all_is_kept_too(train, run):
+    train(validate=lambda network: 0.0, epochs=2)
+    assert load_checkpoint(run.best_checkpoint)["epoch"] == 2
+
+
+def test_checkpoints_carry_what_a_prediction_needs(train, run, tiny_training):
+    train(epochs=1)
+    for path in (run.best_checkpoint, run.last_checkpoint):
+        identity = load_checkpoint(path)["identity"]
+        assert identity["settings"] == tiny_training(epochs=1).model_dump()
+        assert identity["recipe"] == RECIPE
+
+
+def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(cases, run, tiny_training):
+    networks, modes = [], []
+
+    class Watching(PatchBatches):
+        def __getitem__(self, step):
+            modes.extend(network.training for network in networks)
+            return super().__getitem__(step)
+
+    def validate(network):
+        assert not network.training
+        networks[:] = [network]
+        return 0.5
+
+    fit(settings := tiny_training(epochs=3), Watching(cases, settings), run, validate, RECIPE)
+    assert modes == [True] * 4  # of six steps, the four after the first look
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [2, 4, 6, 8, 10]), (2, [4, 8, 10]), (5, [10]), (99, [10])])
+def test_a_look_every_so_many_epochs_and_always_at_the_end(train, every, steps):
+    history = train(epochs=5, validate_every=every, validate=lambda network: 0.5)
+    assert history["step"].tolist() == steps
+    expected = [learning_rate(step - 1, 10, 0.01) for step in steps]
+    assert history["learning_rate"].tolist() == expected
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, run, store):
+    broken = store("broken", np.full((40, 40, 40), np.inf), np.ones((40, 40, 40)))
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
+        train(of=[broken, broken])
+    assert not run.last_checkpoint.exists()
+
+
+def test_learning_rate_by_hand():
+    rate = [learning_rate(step, 40, 0.1) for step in range(41)]  # warm-up: 5 % of 40 are 2 steps
+    assert rate[:3] == pytest.approx([0.05, 0.1, 0.1])
+    assert rate[21] == pytest.approx(0.05)  # half-way between 2 and 40
+    assert rate[2 + 38 // 4] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 9 / 38)))
+    assert rate[40] == pytest.approx(0, abs=1e-12)
+    assert rate[1:] == sorted(rate[1:], reverse=True)
+    assert min(rate[:40]) > 0, "the last step would teach nothing"
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 9, 100, 7000])
+def test_learning_rate_reaches_its_peak_and_no_more(n_steps):
+    rates = [learning_rate(step, n_steps, 3e-4) for step in range(n_steps)]
+    assert max(rates) == pytest.approx(3e-4)
+    assert min(rates) > 0
+
+
+def test_random_states_come_back():
+    state = checkpoints.random_states()
+    first = torch.rand(5)
+    torch.manual_seed(77)
+    checkpoints.restore_random_states(state)
+    assert torch.equal(torch.rand(5), first)

@@ -1,0 +1,518 @@
+"""Review: pictures stand as a radiologist reads them, outlines lie on their masks, the report needs no network."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from matplotlib.colors import to_hex
+from matplotlib.contour import ContourSet
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from metaseg_nb.cohort.datalist import Case, Cohort, write_datalist
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, sensitivity_by_diameter
+from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
+from metaseg_nb.files import write_json, write_table
+from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.review.case_figures import draw_case_by_network, draw_missed, draw_montage, draw_test_case, pick_cases
+from metaseg_nb.review.charts import dice_chart, sensitivity_chart
+from metaseg_nb.review.report import write_report
+from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, fullest_slice, picture
+from metaseg_nb.review.style import PREDICTION, REFERENCE, save_figure
+from metaseg_nb.review.viewer import in_browser, view_case
+
+AXIAL, CORONAL, SAGITTAL = 2, 1, 0
+
+
+@pytest.fixture(autouse=True)
+def no_windows():
+    plt.switch_backend("Agg")
+    yield
+    plt.close("all")
+
+
+def ras(array, spacing_mm=(1.0, 1.0, 1.0)):
+    return Volume(np.asarray(array), np.diag([*spacing_mm, 1.0]), np.array([[0, 1], [1, 1], [2, 1]]))
+
+
+def seen_at(pixels):
+    """Row from the top and column from the left of the one bright pixel, as shares of the picture."""
+    rows, columns = np.nonzero(pixels)
+    height, width = pixels.shape
+    assert len(rows) == 1
+    return 1 - (rows[0] + 0.5) / height, (columns[0] + 0.5) / width  # drawn with origin="lower"
+
+
+@pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
+def test_right_front_and_top_of_the_patient_are_at_the_upper_left(axis):
+    # axial: right on the left, front up; coronal: right on the left, top up; sagittal: front on the left, top up
+    array = np.zeros((10, 12, 14))
+    array[9, 11, 13] = 1
+    index = array.shape[axis] - 1
+    top, left = seen_at(picture(array, axis, index))
+    assert top < 0.1
+    assert left < 0.1
+    assert not picture(array, axis, index - 1).any()
+
+
+@pytest.mark.parametrize(
+    ("axis", "voxel", "top", "left"),
+    [
+        (AXIAL, (0, 11, 7), True, False),  # the patient's left front: upper right
+        (AXIAL, (9, 0, 7), False, True),  # right back: lower left
+        (CORONAL, (0, 6, 13), True, False),  # left top: upper right
+        (CORONAL, (9, 6, 0), False, True),  # right bottom: lower left
+        (SAGITTAL, (5, 0, 13), True, False),  # back top: upper right
+        (SAGITTAL, (5, 11, 0), False, True),  # front bottom: lower left
+    ],
+)
+def test_no_picture_is_mirrored(axis, voxel, top, left):
+    array = np.zeros((10, 12, 14))
+    array[voxel] = 1
+    from_top, from_left = seen_at(picture(array, axis, voxel[axis]))
+    assert (from_top < 0.5) == top
+    assert (from_left < 0.5) == left
+
+
+@pytest.mark.parametrize(("axis", "left", "right", "top"), [(2, "R", "L", "A"), (1, "R", "L", "S"), (0, "A", "P", "S")])
+def test_letters_name_the_sides_of_the_picture(axis, left, right, top):
+    axes = plt.figure().add_subplot()
+    draw_slice(axes, ras(np.random.default_rng(0).random((10, 12, 14)), (9.0, 9.0, 9.0)), {}, axis, 5)
+    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
+    places = {text.get_text(): np.divide(text.get_position(), (width, height)) for text in axes.texts}
+    assert places[left][0] < 0.1
+    assert places[right][0] > 0.9
+    assert places[top][1] > 0.9
+
+
+def outlines(axes):
+    """Extent in mm (x from, x to, y from, y to) and colour of each outline in a picture."""
+    found = []
+    for contour in [child for child in axes.get_children() if isinstance(child, ContourSet)]:
+        points = np.concatenate([path.vertices for path in contour.get_paths()])
+        (low_x, low_y), (high_x, high_y) = points.min(axis=0), points.max(axis=0)
+        found.append(((low_x, high_x, low_y, high_y), to_hex(contour.get_edgecolor()[0])))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("axis", "expected"),
+    [
+        # voxels 2..4 of 10, 3..6 of 12, 5..9 of 14, edges 0.8, 1.1 and 3.0 mm; across, right or front comes first
+        (AXIAL, ((10 - 5) * 0.8, (10 - 2) * 0.8, 3 * 1.1, 7 * 1.1)),
+        (CORONAL, ((10 - 5) * 0.8, (10 - 2) * 0.8, 5 * 3.0, 10 * 3.0)),
+        (SAGITTAL, ((12 - 7) * 1.1, (12 - 3) * 1.1, 5 * 3.0, 10 * 3.0)),
+    ],
+)
+def test_an_outline_lies_on_its_mask_in_millimetres(axis, expected):
+    mask = np.zeros((10, 12, 14), bool)
+    mask[2:5, 3:7, 5:10] = True
+    axes = plt.figure().add_subplot()
+    image = ras(np.random.default_rng(0).random(mask.shape), (0.8, 1.1, 3.0))
+    draw_slice(axes, image, {"reference": mask}, axis, 4 if axis == SAGITTAL else 6)
+    ((extent, colour),) = outlines(axes)
+    assert extent == pytest.approx(expected, abs=1e-6)
+    assert colour == to_hex(REFERENCE)
+    size = [n * edge for i, (n, edge) in enumerate(zip(mask.shape, (0.8, 1.1, 3.0), strict=True)) if i != axis]
+    assert axes.images[0].get_extent() == pytest.approx([0, size[0], 0, size[1]])
+    assert axes.get_aspect() == 1, "a millimetre is as long across as up"
+
+
+def test_a_lesion_at_the_border_is_outlined_whole_and_colours_tell_masks_apart():
+    truth, prediction = np.zeros((2, 10, 10, 10), bool)
+    truth[0:3, 0:3, 5], prediction[7:, 7:, 5] = True, True
+    axes = plt.figure().add_subplot()
+    draw_slice(axes, ras(np.ones((10, 10, 10))), {"reference": truth, "prediction": prediction}, AXIAL, 5)
+    assert [colour for _, colour in outlines(axes)] == [to_hex(REFERENCE), to_hex(PREDICTION)]
+    assert [extent for extent, _ in outlines(axes)] == [
+        pytest.approx((7, 10, 0, 3), abs=1e-6),
+        pytest.approx((0, 3, 7, 10), abs=1e-6),
+    ]
+
+
+def test_a_slice_without_lesion_has_no_outline():
+    mask = np.zeros((10, 10, 10), bool)
+    mask[4, 4, 4] = True
+    axes = plt.figure().add_subplot()
+    draw_slice(axes, ras(np.zeros((10, 10, 10))), {"reference": mask}, AXIAL, 5)
+    assert outlines(axes) == []
+
+
+def test_three_planes_through_one_voxel():
+    mask = np.zeros((10, 12, 14), bool)
+    mask[3, 4, 5] = True
+    figure = draw_planes(ras(np.random.default_rng(0).random(mask.shape)), {"prediction": mask}, (3, 4, 5), "a case")
+    assert [axes.get_title() for axes in figure.axes] == ["axial", "coronal", "sagittal"]
+    assert all(len(outlines(axes)) == 1 for axes in figure.axes)
+    assert figure.get_suptitle() == "a case"
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["prediction"]
+
+
+def test_the_fullest_slice():
+    mask = np.zeros((10, 10, 9), bool)
+    assert fullest_slice(mask) == 4, "the middle, where there is nothing to show"
+    mask[:2, :2, 7] = True
+    mask[5, 5, :] = True
+    assert fullest_slice(mask) == 7
+
+
+def test_the_centre_of_the_largest_lesion_lies_in_it():
+    mask = np.zeros((20, 20, 20), bool)
+    assert centre_of_largest(mask) == (10, 10, 10)
+    mask[2:5, 2:5, 2:5] = True
+    mask[15, 15, 15:17] = True
+    assert centre_of_largest(mask) == (3, 3, 3)
+    ring = np.zeros((20, 20, 20), bool)
+    ring[5:14, 5:14, 8] = True
+    ring[7:12, 7:12, 8] = False
+    assert ring[centre_of_largest(ring)]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_picked_cases_are_worst_typical_and_best_and_none_twice(seed):
+    rng = np.random.default_rng(seed)
+    n_cases, n = int(rng.integers(1, 15)), int(rng.integers(1, 5))
+    dice = rng.choice([0.0, 0.3, 0.5, 0.8, 0.9, 1.0], n_cases)
+    metrics = pd.DataFrame({"case": [f"case{i}" for i in range(n_cases)], "dice": dice})
+    picked = pick_cases(metrics, n)
+    assert len(picked) <= min(3 * n, n_cases)
+    value = metrics.set_index("case")["dice"]
+    first, *_ = picked
+    assert (picked[first], value[first]) == ("worst", dice.min())
+    groups = {why: [value[name] for name in picked if picked[name] == why] for why in ("worst", "typical", "best")}
+    assert sorted(groups["worst"]) == sorted(dice)[: min(n, n_cases)]
+    if n_cases >= 2 * n:
+        assert sorted(groups["best"]) == sorted(dice)[-n:]
+    assert all(low <= high for low in groups["worst"] for high in groups["typical"] + groups["best"])
+    assert list(picked.values()) == sorted(picked.values(), key=["worst", "typical", "best"].index)
+
+
+def test_picked_cases_by_hand():
+    metrics = pd.DataFrame({"case": list("abcde"), "dice": [0.9, 0.1, 0.5, 0.45, 0.7]})
+    assert pick_cases(metrics, 1) == {"b": "worst", "c": "typical", "a": "best"}
+    assert pick_cases(metrics, 9) == {"b": "worst", "d": "worst", "c": "worst", "e": "worst", "a": "worst"}
+
+
+@pytest.fixture
+def cases(write_case):
+    """Three patients in three folds, on grids whose axes differ."""
+    axes = ("RAS", "LPS", "PIL")
+    return [
+        Case(**{**vars(write_case(f"case{i}", seed=i, axes=axes[i], spacing_mm=(1, 1, 1.5))), "fold": i})
+        for i in range(3)
+    ]
+
+
+@pytest.fixture
+def predicted(cases, tmp_path, monkeypatch):
+    """Predictions of two networks that equal the labels; returns layout, cohort, metrics."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    layout, rows = StudyLayout("tiny"), []
+    for model in ("unet", "unetr"):
+        for i, case in enumerate(cases):
+            mask = layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
+            mask.parent.mkdir(parents=True)
+            mask.write_bytes(case.label.read_bytes())
+            rows.append({"model": model, "case": case.name, "patient": case.patient, "dice": 0.25 * (i + 1)})
+    return layout, Cohort("tiny", "", cases), pd.DataFrame(rows)
+
+
+def test_the_montage_says_what_is_in_each_case(cases):
+    unlabelled = Case("new", cases[0].image, None, patient="new", primary="renal")
+    figure = draw_montage([*cases, unlabelled], (1,))
+    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
+    assert titles == [*(f"case{i}\nlung, lesions: 2" for i in range(3)), "new\nrenal, lesions: no label"]
+    assert [len(outlines(axes)) for axes in figure.axes[:4]] == [1, 1, 1, 0]
+
+
+def test_worst_and_best_of_a_test_set_are_shown_once_each(cases, predicted):
+    layout, _, metrics = predicted
+    unet = metrics[metrics["model"] == "unet"]
+    folder = layout.run("unet", 0).predictions
+    for case in cases:
+        (folder / f"{case.name}.nii.gz").write_bytes(case.label.read_bytes())
+    figure = draw_test_case(cases, unet, folder, (1,))
+    assert [axes.get_title() for axes in figure.axes] == ["case0: Dice 0.25", "case2: Dice 0.75"]
+    assert len(draw_test_case(cases[:1], unet[:1], folder, (1,)).axes) == 1
+
+
+def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(predicted):
+    layout, cohort, metrics = predicted
+    picked = {"case2": "worst", "case0": "best"}
+    figure = draw_case_by_network(layout, cohort, metrics, ["unet", "unetr"], picked)
+    assert [axes.get_title() for axes in figure.axes] == ["U-Net: 0.75", "UNETR: 0.75", "U-Net: 0.25", "UNETR: 0.25"]
+    assert [axes.get_ylabel() for axes in figure.axes] == ["case2\nworst", "", "case0\nbest", ""]
+    for axes in figure.axes:
+        (reference, _), (prediction, _) = outlines(axes)
+        assert reference == pytest.approx(prediction)
+
+
+def test_a_missed_lesion_is_cut_through_its_middle(predicted):
+    layout, cohort, _ = predicted
+    lesion = pd.Series({"case": "case1", "x": 15.0, "y": 15.0, "z": 12.0, "diameter_mm": 2.1, "volume_mm3": 1.5})
+    figure = draw_missed(layout, cohort, lesion, "unet")
+    # the single voxel 15, 15, 12 of 24 x 24 x 20, with edges 1, 1 and 1.5 mm
+    axial, coronal, sagittal = (outlines(axes)[0][0] for axes in figure.axes)
+    assert axial == pytest.approx((8, 9, 15, 16))
+    assert coronal == pytest.approx((8, 9, 18, 19.5))
+    assert sagittal == pytest.approx((8, 9, 18, 19.5))
+    assert figure.get_suptitle() == "case1: missed lesion of 2 mm, 2 mm³"
+
+
+def board_and_metrics():
+    rng, rows = np.random.default_rng(0), []
+    for model, mean in (("unet", 0.7), ("unetr", 0.5), (FLOOR, 0.2)):
+        for i in range(6):
+            dice = float(np.clip(mean + rng.normal(0, 0.1), 0, 1))
+            rows.append({"model": model, "patient": f"p{i}", "case": f"c{i}", "dice": dice, "n_false": 1})
+    metrics = pd.DataFrame(rows).assign(**dict.fromkeys(MEANS, 0.5))
+    return leaderboard(metrics, 200, 0), metrics
+
+
+def test_the_dice_chart_ranks_networks_and_shows_each_patient():
+    board, metrics = board_and_metrics()
+    figure = dice_chart(metrics, board)
+    axes = figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["U-Net", "UNETR", "Intensity threshold"]
+    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 18
+    assert [text.get_text() for text in axes.texts] == [f"{mean:.2f}" for mean in board["dice_mean"]]
+    assert axes.yaxis_inverted(), "the best on top"
+
+
+def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_bar():
+    lesions = pd.DataFrame(
+        {
+            "model": ["unet"] * 3 + ["unetr"] * 3,
+            "patient": ["a", "b", "b"] * 2,
+            "diameter_class": ["<5 mm", "<5 mm", "10-20 mm"] * 2,
+            "detected": [True, False, True, False, False, True],
+        }
+    )
+    table = sensitivity_by_diameter(lesions, ["unet", "unetr"], 200, 0)
+    axes = sensitivity_chart(table, ["unet", "unetr"]).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == [
+        "<5 mm\nn = 2 in 2 patients",
+        "5-10 mm\nn = 0 in 0 patients",
+        "10-20 mm\nn = 1 in 1 patients",
+        ">20 mm\nn = 0 in 0 patients",
+    ]
+    heights = np.nan_to_num([bar.get_height() for bar in axes.patches])
+    assert heights.tolist() == [0.5, 0, 1, 0, 0, 0, 1, 0]
+
+
+def test_a_figure_is_saved_whole(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout = StudyLayout("tiny")
+    figure, axes = plt.subplots()
+    axes.plot([0, 1])
+    save_figure(figure, layout, "04_dice")
+    assert [path.name for path in layout.figures.iterdir()] == ["04_dice.png"]
+    assert (layout.figures / "04_dice.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_there_is_no_browser_here_unless_one_says_so(monkeypatch, cases):
+    monkeypatch.delenv("METASEG_VIEWER", raising=False)
+    assert in_browser() is False
+    assert view_case(cases[0].image, {"blue": cases[0].label}) is None
+    for value, expected in (("on", True), ("off", False), ("perhaps", False)):
+        monkeypatch.setenv("METASEG_VIEWER", value)
+        assert in_browser() is expected
+
+
+def test_with_a_browser_the_viewer_holds_image_and_masks(monkeypatch, cases):
+    monkeypatch.setenv("METASEG_VIEWER", "on")
+    viewer = view_case(cases[0].image, {"blue": cases[0].label, "red": cases[1].label})
+    assert [Path(volume.path).name for volume in viewer.volumes] == ["image.nii.gz", "label.nii.gz", "label.nii.gz"]
+    assert [volume.colormap for volume in viewer.volumes] == ["gray", "blue", "red"]
+
+
+# --- the report ---
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SECRET = "/home/someone/secret/place"
+
+
+def executed(title, result):
+    """An executed notebook, with all that must not be in a report."""
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(f"# {title}\nWhat this is: $x^2$, see [MONAI](https://monai.io)."),
+            new_code_cell(f"secret = '{SECRET}'", execution_count=1, metadata={"tags": ["parameters"]}),
+            new_code_cell(
+                "train()",
+                execution_count=2,
+                outputs=[
+                    new_output("stream", name="stderr", text=f"UserWarning: {SECRET}/site-packages/x.py"),
+                    new_output("stream", name="stdout", text="stdout is kept"),
+                    new_output("display_data", {WIDGET: {"model_id": "abc"}, "text/plain": "HBox(children=widget)"}),
+                    new_output("display_data", {"image/png": PNG, "text/plain": "<Figure size>"}),
+                    new_output("execute_result", {"text/html": "<table><tr><td>table cell</td></tr></table>"}),
+                ],
+            ),
+        ]
+    )
+    outputs = [new_output("execute_result", {"text/markdown": result})] if result else []
+    notebook.cells.append(new_code_cell("Markdown(...)", execution_count=3, outputs=outputs))
+    notebook.metadata["papermill"] = {"input_path": f"{SECRET}/in.ipynb", "output_path": f"{SECRET}/out.ipynb"}
+    notebook.metadata["widgets"] = {
+        "application/vnd.jupyter.widget-state+json": {"state": {"abc": {}}, "version_major": 2, "version_minor": 0}
+    }
+    return notebook
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The report of a study of one network in two folds; one of its notebooks did not run to its end."""
+    folder = tmp_path_factory.mktemp("report")
+    study = folder / "paper.yaml"
+    study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASEG_HOME", str(folder / "home"))
+        layout = StudyLayout("paper")
+        case = Case("c0", folder / "c0.nii.gz", folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+        cohort = Cohort("Zürich & <friends>", "made by hand", [case, Case(**{**vars(case), "name": "c1", "fold": 1})])
+        write_datalist(layout.dataset, cohort)
+        board, _ = board_and_metrics()
+        write_table(layout.cross_validation / "leaderboard.csv", board[board["model"] != "unetr"])
+        write_json(layout.cross_validation / "provenance.json", {"commit": "abc1234", "device": "CPU"})
+        for name in ("04_dice", "04_sensitivity"):
+            figure, _ = plt.subplots(figsize=(1, 1))
+            save_figure(figure, layout, name)
+        pages = {layout.notebook("03_train", "unet", fold): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
+        names = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
+        pages |= {layout.notebook(name): f"**Result of {name}**" for name in names}
+        pages[layout.notebook("02_preprocess_n4")] = None
+        for path, result in pages.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(executed(f"Title of {path.stem}", result), path)
+        index = write_report(str(study))
+    return {path.name: path.read_text(encoding="utf-8") for path in index.parent.iterdir()}
+
+
+def test_the_report_has_an_index_and_a_page_per_notebook(report):
+    assert sorted(report) == [
+        "01_explore_data.html",
+        "02_preprocess_n4.html",
+        "03_train_unet_fold0.html",
+        "03_train_unet_fold1.html",
+        "04_cross_validation.html",
+        "05_qualitative_review.html",
+        "index.html",
+    ]
+
+
+LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+
+
+class Addresses(HTMLParser):
+    """Everything a browser would load by itself, and where links lead."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.links, self.code = [], [], []
+        self.inside = None
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.inside = tag if tag in ("script", "style") else None
+        if tag in LOADS and attributes.get(LOADS[tag]):
+            self.loaded.append(attributes[LOADS[tag]])
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+
+    def handle_data(self, data):
+        if self.inside:
+            self.code.append((self.inside, data))
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+def addresses(page):
+    parser = Addresses()
+    parser.feed(page)
+    return parser
+
+
+def test_no_page_asks_anything_of_a_network(report):
+    for name, page in report.items():
+        found = addresses(page)
+        outside = [address for address in found.loaded if re.match(r"(https?:)?//", address)]
+        assert not outside, (name, outside)
+        for kind, text in found.code:
+            pattern = (
+                r"""(@import|url\()\s*["']?\s*(https?:)?//"""
+                if kind == "style"
+                else r"""(from|import)\s*\(?\s*["'](https?:)?//|\.src\s*=\s*["'](https?:)?//"""
+            )
+            assert not re.search(pattern, text), (name, re.search(pattern, text))
+
+
+def test_the_check_above_would_notice():
+    page = '<script src="https://cdn/x.js"></script><style>@import url("//fonts/y")</style><img src="data:image/png">'
+    found = addresses(page)
+    assert found.loaded == ["https://cdn/x.js", "data:image/png"]
+    assert found.code == [("style", '@import url("//fonts/y")')]
+
+
+def test_no_page_says_whose_machine_it_was_made_on(report):
+    for name, page in report.items():
+        for place in (SECRET, str(PROJECT), str(Path.home()) + "/", "/tmp/"):
+            assert place not in page, (name, place)
+
+
+def test_widgets_logs_and_code_are_left_out_and_the_rest_is_kept(report):
+    for name, page in report.items():
+        if name == "index.html":
+            continue
+        for gone in (
+            "UserWarning",
+            "HBox(children",
+            "widget-view+json",
+            "widget-state+json",
+            "train()",
+            "Markdown(...)",
+        ):
+            assert gone not in page, (name, gone)
+        for kept in ("stdout is kept", "table cell", PNG, "Title of"):
+            assert kept in page, (name, kept)
+
+
+def test_the_result_stands_below_the_title(report):
+    page = report["05_qualitative_review.html"]
+    box = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)
+    assert "<strong>Result of 05_qualitative_review</strong>" in box[1]
+    assert page.index("Title of 05_qualitative_review</") < box.start() < page.index("stdout is kept")
+    assert (
+        "fold 1: Dice 0.7" in re.search(r"<blockquote>(.*?)</blockquote>", report["03_train_unet_fold1.html"], re.S)[1]
+    )
+    assert "did not run to its end" in report["02_preprocess_n4.html"]
+
+
+def test_the_index_holds_leaderboard_figures_and_links_that_lead_somewhere(report):
+    page = report["index.html"]
+    board, _ = board_and_metrics()
+    best = board.iloc[0]
+    assert f"<b>U-Net</b> leads with a mean Dice of <b>{best['dice_mean']:.2f}</b>" in page
+    assert "Zürich &amp; &lt;friends&gt;" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "commit abc1234" in page
+    links = addresses(page).links
+    assert set(links) == set(report) - {"index.html"}
+    assert all(f"Title of {name}" in page for name in ("01_explore_data", "04_cross_validation"))
+
+
+def test_a_notebook_that_was_not_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    case = Case("c0", tmp_path / "c0.nii.gz", tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+    write_datalist(StudyLayout("demo").dataset, Cohort("demo", "", [case]))
+    with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
+        write_report("demo")
+    assert not (tmp_path / "reports" / "demo" / "index.html").exists()
