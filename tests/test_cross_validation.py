@@ -388,25 +388,28 @@ def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, store
 
 
 def test_the_answer_holds_the_leaderboards_numbers(cohort):
-    board = leaderboard(by_hand(), 500, 0)
-    floor = board.iloc[[1]].assign(model="intensity_threshold", dice_mean=0.9)
-    text = answer(pd.concat([floor, board]), cohort)
+    floor = by_hand().query("model == 'unet'").assign(model="intensity_threshold", dice=0.75)
+    metrics = pd.concat([floor, by_hand()])
+    text = answer(leaderboard(metrics, 500, 0), metrics, cohort, 500, 0)
     low, high = bootstrap_interval([0.5, 0.7, 0.9], 500, 0)
     assert text.startswith("**SegResNet has the highest mean Dice: 0.70**"), "a threshold is no network"
     assert f"95 % interval {low:.2f} to {high:.2f}, n = 3 patients of the cohort *tiny*, 0 of them with Dice 0" in text
     assert "Next is U-Net with 0.40; the two intervals overlap." in text
-    assert text.endswith("An intensity threshold reaches 0.90.")
+    # patient by patient 0.5, 0.7 and 0.9 against 0.75
+    low, high = bootstrap_interval([-0.25, -0.05, 0.15], 500, 0)
+    assert "An intensity threshold reaches 0.75; the gain over it, patient by patient, is -0.05" in text
+    assert text.endswith(f"(95 % interval {low:+.2f} to {high:+.2f}).")
 
 
 def test_the_answer_says_when_intervals_do_not_overlap(cohort):
     board = leaderboard(by_hand(), 500, 0)
     board.loc[1, "dice_high"] = board.loc[0, "dice_low"] - 0.01
-    assert "the two intervals do not overlap" in answer(board, cohort)
+    assert "the two intervals do not overlap" in answer(board, by_hand(), cohort, 500, 0)
 
 
 def test_one_network_alone_is_compared_with_nothing(cohort):
     board = leaderboard(by_hand().query("model == 'unet'"), 500, 0)
-    text = answer(board, cohort)
+    text = answer(board, by_hand(), cohort, 500, 0)
     assert "U-Net has the highest mean Dice: 0.40" in text
     assert "1 of them with Dice 0" in text
     assert "Next is" not in text and "threshold" not in text

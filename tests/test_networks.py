@@ -10,7 +10,7 @@ from monai.networks.nets import UNETR, AttentionUnet, SegResNet, UNet
 from metaseg_nb.layout import PARAMS
 from metaseg_nb.review.style import MODEL_COLOURS
 from metaseg_nb.settings import MODEL_NAMES, ModelName
-from metaseg_nb.training.networks import NETWORKS, build_network, count_parameters
+from metaseg_nb.training.networks import NETWORKS, build_network, count_parameters, start_at_prior
 
 CHANNELS = {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)}
 ONE_TO_ONE = {"in_channels": 1, "out_channels": 1}
@@ -107,3 +107,13 @@ def test_the_files_of_the_study_train_it_at_full_size_and_unetr_four_times_as_lo
     assert {values["width"] for values in files.values()} == {1.0}
     assert files["unetr"]["epochs"] == 1400
     assert {values["epochs"] for name, values in files.items() if name != "unetr"} == {350}
+
+
+@pytest.mark.parametrize("model", NETWORKS)
+def test_an_untrained_network_calls_about_one_voxel_in_a_hundred_lesion(model):
+    torch.manual_seed(0)
+    network = build_network(model, 0.25, 32).eval()
+    start_at_prior(network)
+    with torch.inference_mode():
+        probability = torch.sigmoid(network(torch.rand(1, 1, 32, 32, 32))).mean()
+    assert 0.003 < probability < 0.04

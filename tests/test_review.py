@@ -271,7 +271,7 @@ def board_and_metrics():
         for i in range(6):
             dice = float(np.clip(mean + rng.normal(0, 0.1), 0, 1))
             rows.append({"model": model, "patient": f"p{i}", "case": f"c{i}", "dice": dice, "n_false": 1})
-    metrics = pd.DataFrame(rows).assign(**dict.fromkeys(MEANS, 0.5))
+    metrics = pd.DataFrame(rows).assign(**dict.fromkeys(MEANS, 0.5), n_truth=2, n_detected=1)
     return leaderboard(metrics, 200, 0), metrics
 
 

@@ -58,8 +58,8 @@ def sensitivity_by_diameter(lesions: pd.DataFrame, models: Sequence[str], n_boot
     return pd.DataFrame(rows)
 
 
-def answer(board: pd.DataFrame, cohort: Cohort) -> str:
-    """The leaderboard's answer in words (Markdown)."""
+def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstrap: int, seed: int) -> str:
+    """The leaderboard's answer in words (Markdown); the gain over the floor is paired by patient."""
     networks = board[board["model"] != FLOOR]
     best, others = networks.iloc[0], networks.iloc[1:]
     text = (
@@ -71,7 +71,13 @@ def answer(board: pd.DataFrame, cohort: Cohort) -> str:
         overlap = "overlap" if other["dice_high"] > best["dice_low"] else "do not overlap"
         text += f" Next is {MODEL_NAMES[other['model']]} with {other['dice_mean']:.2f}; the two intervals {overlap}."
     for _, floor in board[board["model"] == FLOOR].iterrows():
-        text += f" An intensity threshold reaches {floor['dice_mean']:.2f}."
+        dice = metrics.pivot_table(index="patient", columns="model", values="dice")
+        gain = dice[best["model"]] - dice[FLOOR]
+        low, high = bootstrap_interval(gain, n_bootstrap, seed)
+        text += (
+            f" An intensity threshold reaches {floor['dice_mean']:.2f}; the gain over it, patient by patient, is "
+            f"{gain.mean():+.2f} (95 % interval {low:+.2f} to {high:+.2f})."
+        )
     return text
 
 

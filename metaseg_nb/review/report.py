@@ -18,6 +18,13 @@ from metaseg_nb.settings import MODEL_NAMES, NOTEBOOK_SETTINGS, resolve
 # Outputs that only live in a running JupyterLab, or are meant for its log.
 NOT_SHARED = ("application/vnd.jupyter.widget-view+json",)
 
+# A column that can be read, wide tables that scroll instead of being cut off, the result in a box.
+PAGE_STYLE = """<style>
+body { max-width: 68rem; margin: 0 auto; }
+.jp-OutputArea-output { overflow-x: auto; }
+.jp-RenderedMarkdown blockquote { border-left: 4px solid #E69F00; background: #8881; padding: .5rem .9rem; }
+</style>"""
+
 
 @dataclass(frozen=True)
 class Page:
@@ -74,7 +81,7 @@ def _page(notebook: Path, html: Path, title: str | None = None) -> Page:
     exporter.require_js_url = exporter.mathjax_url = exporter.jquery_url = exporter.mermaid_js_url = ""
     body, _ = exporter.from_notebook_node(content, resources={"metadata": {"name": title or _title(content)}})
     with finished(html) as unfinished:
-        unfinished.write_text(body, encoding="utf-8")
+        unfinished.write_text(body.replace("</head>", f"{PAGE_STYLE}</head>", 1), encoding="utf-8")
     return Page(title or _title(content), html.name)
 
 

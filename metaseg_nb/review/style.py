@@ -20,7 +20,8 @@ MODEL_COLOURS = {
 
 def use_style() -> None:
     """Set the workbook's figure style for all that is drawn after."""
-    sns.set_theme(context="notebook", style="ticks", font_scale=0.9)
+    # the font that matplotlib brings along: figures look alike on every machine
+    sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "axes.titleweight": "bold", "axes.titlesize": 11})
 
 

@@ -17,7 +17,7 @@ from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import load_checkpoint, random_states, restore_random_states, save_checkpoint
-from metaseg_nb.training.networks import build_network
+from metaseg_nb.training.networks import build_network, start_at_prior
 from metaseg_nb.training.patches import PatchBatches
 
 WARM_UP_SHARE = 0.05
@@ -72,6 +72,7 @@ def fit(
     torch.manual_seed(settings.seed)
     accelerator = Accelerator(mixed_precision=settings.precision)
     network = build_network(settings.model, settings.width, settings.patch_size)
+    start_at_prior(network)
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)
     loss_function = DiceCELoss(sigmoid=True, batch=True)

@@ -12,6 +12,8 @@ from monai.networks.nets import UNETR, AttentionUnet, SegResNet, UNet
 
 # Channels in and out: one T1 volume, one lesion logit.
 IN_CHANNELS, OUT_CHANNELS = 1, 1
+# Share of voxels that an untrained network calls lesion.
+LESION_PRIOR = 0.01
 
 
 def _channels(width: float) -> tuple[int, ...]:
@@ -99,6 +101,16 @@ def build_network(model: str, width: float, patch_size: int) -> torch.nn.Module:
         From (B, 1, X, Y, Z) to logits of the same shape.
     """
     return NETWORKS[model](width, patch_size)
+
+
+def start_at_prior(network: torch.nn.Module) -> None:
+    """Set the last bias of a new network so that an untrained network calls one voxel in a hundred lesion.
+
+    Otherwise the first epochs go into learning that most of the head is none
+    (Lin et al., ICCV 2017, section 4.1).
+    """
+    biases = [p for name, p in network.named_parameters() if name.endswith("bias") and p.shape == (OUT_CHANNELS,)]
+    torch.nn.init.constant_(biases[-1], math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
 
 
 def count_parameters(network: torch.nn.Module) -> int:
