@@ -42,7 +42,7 @@ def view_case(image: Path, masks: dict[str, Path], height: int = 480):
         return None
     from ipyniivue import NiiVue  # loads its JavaScript
 
-    viewer = NiiVue(height=height)
+    viewer = NiiVue(height=height, is_radiological_convention=True)  # as all pictures of the workbook
     layers = [{"path": str(mask), "colormap": colour, "opacity": 0.4} for colour, mask in masks.items()]
     viewer.load_volumes([{"path": str(image), "colormap": "gray"}, *layers])
     return viewer
