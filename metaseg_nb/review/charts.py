@@ -16,6 +16,9 @@ from metaseg_nb.settings import MODEL_NAMES
 # Best validation Dice that the Zürich study (273 patients, 2022) published; not comparable, see notebook 04.
 PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}
 
+# Of the dots around their row, so that equal values are seen.
+JITTER = 0.22
+
 
 def cohort_chart(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
     """Lesions per patient and largest diameters, by primary cancer."""
@@ -55,8 +58,11 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
     order = board["model"].tolist()
     figure, axes = plt.subplots(figsize=(11, 0.75 * len(order) + 1.6), layout="constrained")
     patients = metrics.groupby(["model", "patient"], as_index=False)["dice"].mean()
-    style = {"x": "dice", "y": "model", "hue": "model", "order": order, "palette": MODEL_COLOURS, "legend": False}
-    sns.stripplot(patients, size=4, alpha=0.55, jitter=0.22, ax=axes, **style)
+    jitter = np.random.default_rng(0)  # the same picture each time
+    for row, model in enumerate(order):
+        dice = patients.loc[patients["model"] == model, "dice"]
+        heights = row + jitter.uniform(-JITTER, JITTER, len(dice))
+        axes.scatter(dice, heights, s=16, alpha=0.55, color=MODEL_COLOURS[model], linewidths=0)
     for row, (mean, low, high) in enumerate(board[["dice_mean", "dice_low", "dice_high"]].to_numpy()):
         axes.plot([low, high], [row, row], color="black", linewidth=2.5, zorder=4)
         axes.plot(mean, row, "D", color="black", markersize=6, zorder=5)
@@ -69,6 +75,7 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
     axes.plot([], [], "D-", color="black", label="mean, 95 % interval")
     axes.plot([], [], "o", color="#777777", alpha=0.6, label=f"one patient (n = {patients['patient'].nunique()})")
     labels = [MODEL_NAMES[model] for model in order]
+    axes.invert_yaxis()
     axes.set(xlim=(-0.02, 1.02), xlabel="Dice, native grid, each patient by a model that never saw them", ylabel="")
     axes.set_yticks(range(len(order)), labels)
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
