@@ -335,7 +335,7 @@ def test_a_rows_loss_is_the_mean_over_the_steps_since_the_row_before(train, tmp_
 
 
 def test_loss_falls_and_dice_rises_on_an_easy_task(train, run, cases, tiny_training):
-    settings = tiny_training(epochs=20, learning_rate=0.03, lesion_share=1.0, validate_every=5)
+    settings = tiny_training(epochs=20, learning_rate=0.03, lesion_share=1.0, validate_every=2)
     validate = partial(selection_dice, cases=cases[:1], settings=settings, device=torch.device("cpu"))
     history = train(validate=validate, **settings.model_dump())
     assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
