@@ -452,3 +452,12 @@ def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path):
     again = prepare_case(case, tmp_path / "cases", recipe(settings), [1])
     assert kept["stored_volume_mm3"] > 0 == again["stored_volume_mm3"]
     assert not open_case(tmp_path / "cases", "corrected").label.any()
+
+
+def test_a_second_run_reports_the_same_volumes_as_the_first(write_case, settings, tmp_path):
+    labelled, unlabelled = write_case("labelled"), write_case("unlabelled", seed=1, labelled=False)
+    for case in (labelled, unlabelled):
+        first, again = (prepare_case(case, tmp_path / "cases", recipe(settings), [1]) for _ in range(2))
+        assert first["seconds"] > 0 == again["seconds"]
+        assert first | {"seconds": 0} == again
+    assert first["lesion_volume_mm3"] is None

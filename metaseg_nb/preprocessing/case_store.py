@@ -25,7 +25,8 @@ class StoredCase:
 
     ``native`` is the grid of the file in RAS order, ``grid`` the study grid,
     ``recipe`` the settings and ``sources`` the files (size and time of each)
-    the case was made with.
+    the case was made with; ``lesion_volume_mm3`` is the volume on the native
+    grid, None without a label.
     """
 
     name: str
@@ -34,6 +35,7 @@ class StoredCase:
     grid: Grid
     recipe: dict[str, Any]
     sources: list[list[int]]
+    lesion_volume_mm3: float | None
 
     @property
     def image(self) -> np.ndarray:
@@ -64,6 +66,7 @@ def store_case(
     grid: Grid,
     recipe: Mapping[str, Any],
     sources: list[list[int]],
+    lesion_volume_mm3: float | None = None,
 ) -> StoredCase:
     """Write a case; replaces what was there, and counts only when complete."""
     folder = folder / name
@@ -74,7 +77,7 @@ def store_case(
         _save(folder / "label.npy", label.astype(np.uint8))
         _save(folder / "lesion_voxels.npy", np.argwhere(label).astype(np.int32))
     facts = {"name": name, "native": asdict(native), "grid": asdict(grid), "recipe": dict(recipe)}
-    facts["sources"] = sources
+    facts |= {"sources": sources, "lesion_volume_mm3": lesion_volume_mm3}
     write_json(_file(folder), facts)
     return open_case(folder.parent, name)
 
@@ -100,7 +103,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
         raise CohortError.one(name, file, "no such file", "a preprocessed case", "run notebook 02 for this study first")
     facts = json.loads(file.read_text())
     native, grid = (Grid(**{k: tuple(v) for k, v in facts[key].items()}) for key in ("native", "grid"))
-    return StoredCase(name, file.parent, native, grid, facts["recipe"], facts["sources"])
+    return StoredCase(name, file.parent, native, grid, facts["recipe"], facts["sources"], facts["lesion_volume_mm3"])
 
 
 def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, open_nifti, read_volume
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing.bias import correct_bias, head_mask
-from metaseg_nb.preprocessing.case_store import is_stored, store_case
+from metaseg_nb.preprocessing.case_store import StoredCase, is_stored, open_case, store_case
 from metaseg_nb.preprocessing.grid import Grid, resample, resample_mask, study_grid
 from metaseg_nb.preprocessing.intensity import to_unit_range
 from metaseg_nb.settings import Preprocess
@@ -70,26 +70,35 @@ def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_v
     Returns
     -------
     dict
-        ``case``, ``seconds`` (0 when it was there), ``shape`` on the study
-        grid, ``lesion_volume_mm3`` before and ``stored_volume_mm3`` after.
+        ``case``, ``seconds`` (0 when it was there), ``lesion_volume_mm3`` on
+        the native and ``stored_volume_mm3`` on the study grid (None without a label).
     """
     made_with, start = {**settings, "lesion_values": list(lesion_values)}, time.perf_counter()
     sources = _stamps(case)
     if is_stored(folder, case.name, made_with, sources):
-        return {"case": case.name, "seconds": 0.0}
+        return _row(open_case(folder, case.name), 0.0)
     volume = read_volume(case.image, case.name)
     try:
         prepared = prepare_image(volume, settings)
     except ValueError as error:
         raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
-    label, row = None, {}
+    label, volume_mm3 = None, None
     if case.label is not None:
         mask = read_lesions(case, lesion_values).array
         label = resample_mask(mask, prepared.native, prepared.grid)
-        row["lesion_volume_mm3"] = float(mask.sum() * np.prod(prepared.native.spacing_mm))
-        row["stored_volume_mm3"] = float(label.sum() * np.prod(prepared.grid.spacing_mm))
-    store_case(folder, case.name, prepared.array, label, prepared.native, prepared.grid, made_with, sources)
-    return {"case": case.name, "seconds": time.perf_counter() - start, **row}
+        volume_mm3 = float(mask.sum() * np.prod(prepared.native.spacing_mm))
+    stored = store_case(
+        folder, case.name, prepared.array, label, prepared.native, prepared.grid, made_with, sources, volume_mm3
+    )
+    return _row(stored, time.perf_counter() - start)
+
+
+def _row(stored: StoredCase, seconds: float) -> dict[str, Any]:
+    row = {"case": stored.name, "seconds": seconds, "lesion_volume_mm3": stored.lesion_volume_mm3}
+    row["stored_volume_mm3"] = None
+    if stored.has_label:
+        row["stored_volume_mm3"] = float(len(stored.lesion_voxels) * np.prod(stored.grid.spacing_mm))
+    return row
 
 
 def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> list[dict[str, Any]]:
