@@ -1,6 +1,5 @@
 """Run a notebook headless, strictly: parameters first, then the kernel; the executed copy is always kept."""
 
-import fcntl
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
+from metaseg_nb.files import alone
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.settings import resolve
 
@@ -43,8 +43,8 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     """
     parameters = resolve(notebook, study, model, fold)
     executed = StudyLayout(parameters["study"]).notebook(notebook, model, fold)
-    executed.parent.mkdir(parents=True, exist_ok=True)
-    with _environment(), _alone(executed.with_name(f".{notebook}.lock")):
+    # a job that outlived its killed driver finishes before its successor starts
+    with _environment(), alone(executed.with_name(f".{notebook}.lock")):
         papermill.execute_notebook(
             NOTEBOOKS / f"{notebook}.ipynb",
             executed,
@@ -77,18 +77,3 @@ def _environment() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock while a notebook runs: a job that outlived its killed driver finishes before its successor starts.
-
-    The operating system drops the lock with the process, however that ends.
-    """
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting: another process is at work in {lock.parent.name}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield

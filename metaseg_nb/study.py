@@ -1,18 +1,15 @@
 """Run a whole study through Snakemake, with one progress bar, and go on where an earlier run stopped."""
 
-import fcntl
-import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
+from metaseg_nb.files import alone
 from metaseg_nb.layout import PROJECT, StudyLayout, home
 from metaseg_nb.settings import resolve
 
@@ -39,9 +36,8 @@ def run_study(study: str) -> int:
         Exit code of Snakemake: 0 when the study is complete.
     """
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
-    layout.root.mkdir(parents=True, exist_ok=True)
     log = layout.root / "snakemake.log"
-    with _alone(layout.root / ".study.lock") as lock, log.open("w") as record:
+    with alone(layout.root / ".study.lock") as lock, log.open("w") as record:
         process = subprocess.Popen(
             _command(study),
             cwd=home(),
@@ -89,18 +85,3 @@ def _follow(process: subprocess.Popen, record: IO[str]) -> list[str]:
             elif "failed with" in line or line.startswith(("error:", "- case")):
                 tqdm.write(line.rstrip(), file=sys.stderr)
     return failed
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[IO[str]]:
-    with path.open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            print(f"this study is at work already (process {lock.read().strip()}); waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield lock

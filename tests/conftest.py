@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.layout import PROJECT
 from metaseg_nb.preprocessing.case_store import store_case
 from metaseg_nb.preprocessing.grid import Grid
@@ -72,7 +72,7 @@ def write_case(write_nifti):
             mask[6:9, 6:10, 6:11] = 1
             mask[15, 15, 12] = 1
             label = write_nifti(f"{name}/label.nii.gz", mask, **grid)
-        return Case(name, image, label, patient=f"patient_{name}", primary=primary)
+        return Case(name, (image,), label, patient=f"patient_{name}", primary=primary)
 
     return write
 

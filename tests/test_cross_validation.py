@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.problems import CohortError
@@ -53,7 +53,7 @@ def cohort(write_nifti):
         patient = max(0, i - 1)  # cases 0 and 1 are of patient 0
         image = write_nifti(f"case{i}/image.nii.gz", np.where(cube(), 300, 100).astype(np.float32))
         label = write_nifti(f"case{i}/label.nii.gz", cube())
-        cases.append(Case(f"case{i}", image, label, f"patient{patient}", "lung", fold=patient % 2))
+        cases.append(Case(f"case{i}", (image,), label, f"patient{patient}", "lung", fold=patient % 2))
     return Cohort("tiny", "made by hand", cases)
 
 
@@ -67,7 +67,7 @@ def finish(layout, cohort, tiny_training):
         for case in parts.test:
             predicted = cube(edge=0 if case.name in missed else 2)
             write_volume(run.predictions / f"{case.name}.nii.gz", replace(read_volume(case.image, ""), array=predicted))
-        metrics, lesions = score_cases(parts.test, run.predictions, of.lesion_values)
+        metrics, lesions = score_cases(parts.test, run.predictions, of.rule)
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, lesions)
         finish_run(run, settings, of, parts, HISTORY, best, 1234, metrics)

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from metaseg_nb.cohort.datalist import Case, Cohort, case_named, read_datalist, write_datalist
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
+from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.problems import CohortError
 
 
@@ -38,10 +39,10 @@ def test_folds_patients_and_primaries_are_read(datalist, tmp_path):
         }
     )
     cohort = read_datalist(path)
-    a = Case("a", tmp_path / "i/a.nii.gz", tmp_path / "l/a.nii.gz", patient="P1", primary="lung", fold=1)
-    b = Case("b", tmp_path / "i/b.nii.gz", tmp_path / "l/b.nii.gz", patient="7", primary="breast", fold=0)
+    a = Case("a", (tmp_path / "i/a.nii.gz",), tmp_path / "l/a.nii.gz", patient="P1", primary="lung", fold=1)
+    b = Case("b", (tmp_path / "i/b.nii.gz",), tmp_path / "l/b.nii.gz", patient="7", primary="breast", fold=0)
     assert cohort.cases == [a, b]
-    assert (cohort.n_folds, cohort.lesion_values, cohort.seed) == (2, (1, 2), 5)
+    assert (cohort.n_folds, cohort.rule.values, cohort.seed) == (2, (1, 2), 5)
 
 
 def test_without_patients_and_folds_each_case_is_a_patient_of_its_own(datalist):
@@ -50,7 +51,7 @@ def test_without_patients_and_folds_each_case_is_a_patient_of_its_own(datalist):
         ("a", "unknown", None),
         ("b", "unknown", None),
     ]
-    assert cohort.lesion_values == (1,)
+    assert cohort.rule.values == (1,)
 
 
 def test_a_decathlon_testing_list_of_bare_paths_is_read(datalist, tmp_path):
@@ -86,9 +87,9 @@ def test_a_name_with_dots_keeps_them(datalist):
         ({"training": entries("a"), "testing": ["images/a.nii.gz"]}, "case images_a, "),
         ({"training": [*entries("a"), {"image": "images/b.nii.gz"}]}, "case b, "),
         ({"training": [*entries("a"), {"label": "labels/b.nii.gz"}]}, "case training[1], "),
-        ({"training": [{"image": ["t1c.nii.gz", "t2.nii.gz"], "label": "l.nii.gz"}]}, "case training[0], "),
+        ({"training": [{"image": ["t1c.nii.gz", 2], "label": "l.nii.gz"}]}, "case training[0], "),
     ],
-    ids=["text", "list", "no training", "empty", "twice", "in both", "no label", "no image", "two images"],
+    ids=["text", "list", "no training", "empty", "twice", "in both", "no label", "no image", "no path"],
 )
 def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, named):
     path = datalist(content)
@@ -108,7 +109,7 @@ def test_a_missing_datalist_says_where_it_was_looked_for(tmp_path):
 def study_cohort(write_case, tmp_path):
     cases = [replace(write_case(name), fold=fold) for fold, name in enumerate("ab")]
     unlabelled = [write_case("c", labelled=False)]
-    return Cohort("tiny", "two and one", cases, unlabelled, lesion_values=(1, 3), seed=4)
+    return Cohort("tiny", "two and one", cases, unlabelled, rule=LesionRule((1, 3), (2,)), seed=4)
 
 
 def test_what_is_written_is_read_back_the_same(study_cohort, tmp_path):

@@ -4,7 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.cohort.examination import examine, examine_all, read_lesions
+from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.examination import examine, examine_all
+from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_table
 
 
@@ -84,7 +86,7 @@ def faulty(write_case):
 
 
 def test_a_good_case_has_no_problem(write_case):
-    assert examine(write_case("good"), [1]).problems == []
+    assert examine(write_case("good"), LesionRule((1,))).problems == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -92,7 +94,7 @@ def test_a_fault_is_reported_with_case_and_file(write_case, name):
     fault, found, file = FAULTS[name]
     case = write_case(name)
     fault(case)
-    problems = examine(case, [1]).problems
+    problems = examine(case, LesionRule((1,))).problems
     assert len(problems) == 1
     assert (problems[0].case, problems[0].file) == (name, str(getattr(case, file)))
     assert found in problems[0].found
@@ -100,7 +102,7 @@ def test_a_fault_is_reported_with_case_and_file(write_case, name):
 
 
 def test_no_fault_hides_another(faulty):
-    examinations = examine_all(list(faulty.values()), [1], workers=1)
+    examinations = examine_all(list(faulty.values()), LesionRule((1,)), workers=1)
     found = {name: [p.found for p in e.problems] for name, e in zip(faulty, examinations, strict=True)}
     assert found.pop("good") == []
     assert found.pop("again") == ["the same voxels as case good"]
@@ -113,7 +115,7 @@ def test_faults_of_one_case_do_not_hide_each_other(write_case):
     constant(case)
     white_mask(case)
     shifted_mask(case)
-    found = [problem.found for problem in examine(case, [1]).problems]
+    found = [problem.found for problem in examine(case, LesionRule((1,))).problems]
     assert len(found) == 3
     for words in ("the value 42 everywhere", "label values 255", "origin (-11.0"):
         assert any(words in text for text in found)
@@ -123,7 +125,7 @@ def test_the_label_of_an_unreadable_image_is_looked_at_too(write_case):
     case = write_case("both")
     not_a_number(case)
     smaller_mask(case)
-    examination = examine(case, [1])
+    examination = examine(case, LesionRule((1,)))
     assert ["NaN" in p.found or "shape (23, " in p.found for p in examination.problems] == [True, True]
     assert len(examination.lesions) == 2
     assert examination.facts == {}
@@ -133,12 +135,12 @@ def test_one_missing_file_is_one_problem(write_case):
     case = write_case("gone")
     missing(case)
     missing_label(case)
-    problems = examine(case, [1]).problems
+    problems = examine(case, LesionRule((1,))).problems
     assert sorted(problem.file for problem in problems) == [str(case.image), str(case.label)]
 
 
 def test_errors_come_before_warnings_in_the_table(faulty):
-    examinations = examine_all(list(faulty.values()), [1], workers=1)
+    examinations = examine_all(list(faulty.values()), LesionRule((1,)), workers=1)
     table = problem_table(problem for e in examinations for problem in e.problems)
     assert table["severity"].tolist() == ["error"] * 10 + ["warning"]
     assert list(table.loc[table["severity"] == "error", "case"]) == sorted(set(FAULTS) - {"empty"} | {"again"})
@@ -146,26 +148,26 @@ def test_errors_come_before_warnings_in_the_table(faulty):
 
 def test_declared_lesion_values_make_a_mask(write_case):
     case = write_case("white")
-    before = read_lesions(case, [1]).array
+    before = read_lesions(case, LesionRule((1,))).array
     white_mask(case)
-    assert examine(case, [255]).problems == []
-    mask = read_lesions(case, [255])
+    assert examine(case, LesionRule((255,))).problems == []
+    mask = read_lesions(case, LesionRule((255,)))
     assert mask.array.dtype == bool
     np.testing.assert_array_equal(mask.array, before)
-    with pytest.raises(CohortError, match=r"label values 255; expected only 0 and the declared lesion values 1, 2\."):
-        read_lesions(case, [1, 2])
+    with pytest.raises(CohortError, match=r"label values 255; expected only 0, 1, 2, as"):
+        read_lesions(case, LesionRule((1, 2)))
 
 
 def test_images_that_differ_in_one_voxel_are_two_images(write_case):
     cases = [write_case("a", seed=0), write_case("b", seed=1)]
     rewrite(cases[1].image, lambda _: nib.load(cases[0].image).get_fdata())
     rewrite(cases[1].image, lambda array: array + (np.arange(array.size) == 77).reshape(array.shape))
-    assert [e.problems for e in examine_all(cases, [1], workers=1)] == [[], []]
+    assert [e.problems for e in examine_all(cases, LesionRule((1,)), workers=1)] == [[], []]
 
 
 def test_facts_of_a_case_are_those_of_its_file(write_case):
     case = write_case("thick", axes="LPS", spacing_mm=(1.0, 1.5, 2.0), primary="lung")
-    examination = examine(case, [1])
+    examination = examine(case, LesionRule((1,)))
     facts = dict(examination.facts)
     assert (facts["case"], facts["patient"], facts["primary"]) == ("thick", "patient_thick", "lung")
     assert (facts["shape"], facts["spacing_mm"], facts["axes"]) == ("24x24x20", "1x1.5x2", "LPS")
@@ -191,11 +193,11 @@ def test_voxels_that_touch_by_a_corner_are_one_lesion(write_case):
         return mask
 
     rewrite(case.label, two_by_corner, np.uint8)
-    assert examine(case, [1]).facts["n_lesions"] == 1
+    assert examine(case, LesionRule((1,))).facts["n_lesions"] == 1
 
 
 def test_an_unlabelled_case_has_facts_and_no_lesions(write_case):
-    examination = examine(write_case("new", labelled=False), [1])
+    examination = examine(write_case("new", labelled=False), LesionRule((1,)))
     assert examination.problems == []
     assert len(examination.lesions) == 0
     assert "n_lesions" not in examination.facts
@@ -204,5 +206,5 @@ def test_an_unlabelled_case_has_facts_and_no_lesions(write_case):
 def test_an_empty_label_counts_as_no_lesion(write_case):
     case = write_case("none")
     empty_mask(case)
-    facts = examine(case, [1]).facts
+    facts = examine(case, LesionRule((1,))).facts
     assert (facts["n_lesions"], facts["lesion_volume_mm3"], facts["largest_diameter_mm"]) == (0, 0, 0)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import assign_folds, fold_table, split
 from metaseg_nb.cohort.problems import CohortError
 
@@ -23,7 +23,7 @@ def make_cohort(seed):
         primary = PRIMARIES[rng.choice(4, p=[0.2, 0.5, 0.2, 0.1])]
         for scan in range(rng.integers(1, 4)):
             name = f"p{patient}_{scan}"
-            cases.append(Case(name, Path(f"{name}.nii.gz"), None, patient=f"p{patient}", primary=primary))
+            cases.append(Case(name, (Path(f"{name}.nii.gz"),), None, patient=f"p{patient}", primary=primary))
             n_lesions[name] = int(rng.poisson(3))
     order = rng.permutation(len(cases))
     return Cohort("random", "", [cases[i] for i in order], seed=seed), n_lesions, int(rng.integers(2, 7))
@@ -139,7 +139,7 @@ def test_selection_sets_differ_between_folds_and_seeds():
 def small(folds, patient_names=None):
     names = patient_names or [f"p{i}" for i in range(len(folds))]
     cases = [
-        Case(f"c{i}", Path(f"c{i}.nii.gz"), None, patient=name, primary="lung", fold=fold)
+        Case(f"c{i}", (Path(f"c{i}.nii.gz"),), None, patient=name, primary="lung", fold=fold)
         for i, (fold, name) in enumerate(zip(folds, names, strict=True))
     ]
     return Cohort("small", "", cases)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.inference.native_grid import native_mask, to_native
 from metaseg_nb.inference.predict import predict_case, predict_image
@@ -187,8 +187,8 @@ def test_a_lower_threshold_marks_more(checkpoint, tmp_path, tiny_training, image
 @each_grid
 def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, tiny_training, tmp_path, grid):
     image_path, truth_path = image_file(grid)
-    case = Case("case", image_path, truth_path, patient="p", primary="lung")
-    prepare_case(case, tmp_path / "cases", RECIPE, [1])
+    case = Case("case", (image_path,), truth_path, patient="p", primary="lung")
+    prepare_case(case, tmp_path / "cases", RECIPE, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
     mask = tmp_path / "predictions" / "case.nii.gz"
     predict_case(Steep(), case, stored, tiny_training(overlap=0.25), CPU, mask)

@@ -7,11 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.cohort.datalist import Cohort
+from metaseg_nb.cohort.cases import Cohort, LesionRule
+from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.preprocessing.bias import correct_bias, head_mask, shrink_factors
+from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import is_stored, open_case, open_cases, store_case
 from metaseg_nb.preprocessing.grid import CROP_MARGIN_MM, Grid, resample, resample_mask, study_grid
 from metaseg_nb.preprocessing.intensity import to_unit_range
@@ -401,7 +402,7 @@ def test_other_settings_do_all_cases_again(cohort, settings, tmp_path):
     assert all(row["seconds"] > 0 for row in rows)
     assert {stored.grid.spacing_mm for stored in open_cases(tmp_path / "cases", cohort.cases)} == {(3.0, 3.0, 3.0)}
     relabelled = prepare_cohort(
-        replace(cohort, lesion_values=(1, 2)), tmp_path / "cases", settings.model_copy(update={"spacing_mm": 3.0})
+        replace(cohort, rule=LesionRule((1, 2))), tmp_path / "cases", settings.model_copy(update={"spacing_mm": 3.0})
     )
     assert all(row["seconds"] > 0 for row in relabelled)
 
@@ -422,7 +423,7 @@ def test_an_image_without_contrast_is_named(write_case, settings, tmp_path):
     case = write_case("grey")
     nib.save(nib.Nifti1Image(np.full((24, 24, 20), 7, np.float32), nib.load(case.image).affine), case.image)
     with pytest.raises(CohortError, match="no contrast") as error:
-        prepare_case(case, tmp_path / "cases", recipe(settings), [1])
+        prepare_case(case, tmp_path / "cases", recipe(settings), LesionRule())
     assert [(p.case, p.file) for p in error.value.problems] == [("grey", str(case.image))]
     assert not is_stored(tmp_path / "cases", "grey", recipe(settings), FILES)
 
@@ -433,23 +434,23 @@ def test_worker_processes_do_the_same_and_say_the_same(cohort, settings, write_c
     grey = write_case("grey")
     nib.save(nib.Nifti1Image(np.full((24, 24, 20), 7, np.float32), nib.load(grey.image).affine), grey.image)
     with pytest.raises(CohortError) as alone:
-        prepare_case(grey, tmp_path / "alone", recipe(settings), [1])
+        prepare_case(grey, tmp_path / "alone", recipe(settings), LesionRule())
     with pytest.raises(CohortError) as together:
         prepare_cohort(replace(cohort, cases=[cohort.cases[0], grey], unlabelled=[]), tmp_path / "cases", two)
     assert str(together.value) == str(alone.value)
     assert together.value.problems == alone.value.problems
-    prepare_case(cohort.cases[0], tmp_path / "alone", recipe(settings), [1])
+    prepare_case(cohort.cases[0], tmp_path / "alone", recipe(settings), LesionRule())
     by_worker, here = (open_case(tmp_path / folder, "a") for folder in ("cases", "alone"))
     np.testing.assert_array_equal(by_worker.image, here.image)
 
 
 def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path):
     case = write_case("corrected")
-    kept = prepare_case(case, tmp_path / "cases", recipe(settings), [1])
-    assert prepare_case(case, tmp_path / "cases", recipe(settings), [1])["seconds"] == 0
+    kept = prepare_case(case, tmp_path / "cases", recipe(settings), LesionRule())
+    assert prepare_case(case, tmp_path / "cases", recipe(settings), LesionRule())["seconds"] == 0
     label = nib.load(case.label)
     nib.save(nib.Nifti1Image(np.zeros(label.shape, np.uint8), label.affine), case.label)
-    again = prepare_case(case, tmp_path / "cases", recipe(settings), [1])
+    again = prepare_case(case, tmp_path / "cases", recipe(settings), LesionRule())
     assert kept["stored_volume_mm3"] > 0 == again["stored_volume_mm3"]
     assert not open_case(tmp_path / "cases", "corrected").label.any()
 
@@ -457,7 +458,7 @@ def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path):
 def test_a_second_run_reports_the_same_volumes_as_the_first(write_case, settings, tmp_path):
     labelled, unlabelled = write_case("labelled"), write_case("unlabelled", seed=1, labelled=False)
     for case in (labelled, unlabelled):
-        first, again = (prepare_case(case, tmp_path / "cases", recipe(settings), [1]) for _ in range(2))
+        first, again = (prepare_case(case, tmp_path / "cases", recipe(settings), LesionRule()) for _ in range(2))
         assert first["seconds"] > 0 == again["seconds"]
         assert first | {"seconds": 0} == again
     assert first["lesion_volume_mm3"] is None

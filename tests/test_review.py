@@ -14,7 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from metaseg_nb.cohort.datalist import Case, Cohort, write_datalist
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, sensitivity_by_diameter
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
@@ -224,8 +225,8 @@ def predicted(cases, tmp_path, monkeypatch):
 
 
 def test_the_montage_says_what_is_in_each_case(cases):
-    unlabelled = Case("new", cases[0].image, None, patient="new", primary="renal")
-    figure = draw_montage([*cases, unlabelled], (1,))
+    unlabelled = Case("new", cases[0].images, None, patient="new", primary="renal")
+    figure = draw_montage([*cases, unlabelled], LesionRule())
     titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
     assert titles == [*(f"case{i}\nlung, lesions: 2" for i in range(3)), "new\nrenal, lesions: no label"]
     assert [len(outlines(axes)) for axes in figure.axes[:4]] == [1, 1, 1, 0]
@@ -237,9 +238,9 @@ def test_worst_and_best_of_a_test_set_are_shown_once_each(cases, predicted):
     folder = layout.run("unet", 0).predictions
     for case in cases:
         (folder / f"{case.name}.nii.gz").write_bytes(case.label.read_bytes())
-    figure = draw_test_case(cases, unet, folder, (1,))
+    figure = draw_test_case(cases, unet, folder, LesionRule())
     assert [axes.get_title() for axes in figure.axes] == ["case0: Dice 0.25", "case2: Dice 0.75"]
-    assert len(draw_test_case(cases[:1], unet[:1], folder, (1,)).axes) == 1
+    assert len(draw_test_case(cases[:1], unet[:1], folder, LesionRule()).axes) == 1
 
 
 def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(predicted):
@@ -376,7 +377,7 @@ def report(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("METASEG_HOME", str(folder / "home"))
         layout = StudyLayout("paper")
-        case = Case("c0", folder / "c0.nii.gz", folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+        case = Case("c0", (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
         cohort = Cohort("Zürich & <friends>", "made by hand", [case, Case(**{**vars(case), "name": "c1", "fold": 1})])
         write_datalist(layout.dataset, cohort)
         board, _ = board_and_metrics()
@@ -511,7 +512,7 @@ def test_the_index_holds_leaderboard_figures_and_links_that_lead_somewhere(repor
 
 def test_a_notebook_that_was_not_run_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    case = Case("c0", tmp_path / "c0.nii.gz", tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+    case = Case("c0", (tmp_path / "c0.nii.gz",), tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
     write_datalist(StudyLayout("demo").dataset, Cohort("demo", "", [case]))
     with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
         write_report("demo")

@@ -7,48 +7,13 @@ paths relative to the file.
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import write_json
-
-
-@dataclass(frozen=True)
-class Case:
-    """One volume, with its mask where there is one; ``n_lesions`` is known once the mask was looked at."""
-
-    name: str
-    image: Path
-    label: Path | None
-    patient: str
-    primary: str
-    fold: int | None = None
-    n_lesions: int | None = None
-
-
-@dataclass(frozen=True)
-class Cohort:
-    """Patients and their cases.
-
-    ``cases`` have a label and take part in cross-validation, ``unlabelled``
-    ones can only be predicted. ``lesion_values`` are the label values that
-    count as lesion; any other but 0 is an error.
-    """
-
-    name: str
-    description: str
-    cases: list[Case]
-    unlabelled: list[Case] = field(default_factory=list)
-    lesion_values: tuple[int, ...] = (1,)
-    seed: int = 0
-
-    @property
-    def n_folds(self) -> int:
-        """Number of folds of the labelled cases."""
-        return len({case.fold for case in self.cases})
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -73,7 +38,7 @@ def read_datalist(path: Path) -> Cohort:
         description=content.get("description", ""),
         cases=cases,
         unlabelled=unlabelled,
-        lesion_values=tuple(content.get("lesion_values", (1,))),
+        rule=_rule(content),
         seed=content.get("seed", 0),
     )
 
@@ -85,7 +50,9 @@ def write_datalist(path: Path, cohort: Cohort) -> None:
         "name": cohort.name,
         "description": cohort.description,
         "labels": {"0": "background", "1": "lesion"},
-        "lesion_values": list(cohort.lesion_values),
+        "lesion_values": list(cohort.rule.values),
+        "other_values": list(cohort.rule.other_values),
+        "label_threshold": cohort.rule.threshold,
         "seed": cohort.seed,
         "tensorImageSize": "3D",
         "numTraining": len(cohort.cases),
@@ -108,24 +75,36 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def _rule(content: Mapping[str, Any]) -> LesionRule:
+    values, others = (tuple(content.get(key, usual)) for key, usual in (("lesion_values", (1,)), ("other_values", ())))
+    return LesionRule(values, others, content.get("label_threshold", 0.0))
+
+
 def _list_of(content: Mapping[str, Any], key: str, path: Path) -> list[Mapping[str, Any]]:
     entries = content.get(key, [])
     # Decathlon's testing list holds bare paths
     entries = [{"image": entry} if isinstance(entry, str) else entry for entry in entries]
     wrong = [
-        Problem(f"{key}[{i}]", str(path), f"image {entry.get('image')!r}", "one path", 'give "image" as one path')
+        Problem(
+            f"{key}[{i}]", str(path), f"image {entry.get('image')!r}", "a path or a list of paths", 'correct "image"'
+        )
         for i, entry in enumerate(entries)
-        if not isinstance(entry.get("image"), str)
+        if not _images(entry) or not all(isinstance(image, str) for image in _images(entry))
     ]
     if wrong:
         raise CohortError(wrong)
     return entries
 
 
+def _images(entry: Mapping[str, Any]) -> list[str]:
+    image = entry.get("image")
+    return image if isinstance(image, list) else [image] if image else []
+
+
 def _names(entries: list[Mapping[str, Any]], path: Path) -> list[str]:
     """Name each case by its file, or by as many parent folders as make the names differ."""
     given = [entry.get("case") for entry in entries]
-    parts = [Path(entry["image"].removesuffix(".gz").removesuffix(".nii")).parts for entry in entries]
+    parts = [Path(_images(entry)[0].removesuffix(".gz").removesuffix(".nii")).parts for entry in entries]
     for depth in range(1, max(len(p) for p in parts) + 1):
         names = [name or "_".join(p[-depth:]) for name, p in zip(given, parts, strict=True)]
         if len(set(names)) == len(names):
@@ -145,24 +124,22 @@ def _case(entry: Mapping[str, Any], name: str, path: Path, labelled: bool) -> Ca
         )
     return Case(
         name=name,
-        image=(path.parent / entry["image"]).resolve(),
+        images=tuple((path.parent / image).resolve() for image in _images(entry)),
         label=(path.parent / label).resolve() if label else None,
         patient=str(entry.get("patient", name)),
         primary=str(entry.get("primary", "unknown")),
         fold=entry.get("fold"),
         n_lesions=entry.get("n_lesions"),
+        scanner=str(entry.get("scanner", "unknown")),
+        date=str(entry.get("date", "unknown")),
     )
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:
-    entry = {"case": case.name, "image": os.path.relpath(case.image, folder)}
+    images = [os.path.relpath(image, folder) for image in case.images]
+    entry = {"case": case.name, "image": images if len(images) > 1 else images[0]}
     if case.label is not None:
         entry["label"] = os.path.relpath(case.label, folder)
     entry |= {"patient": case.patient, "primary": case.primary}
-    known = {"fold": case.fold, "n_lesions": case.n_lesions}
-    return entry | {key: value for key, value in known.items() if value is not None}
-
-
-def case_named(cases: Iterable[Case], name: str) -> Case:
-    """Find a case by name."""
-    return next(case for case in cases if case.name == name)
+    known = {"fold": case.fold, "n_lesions": case.n_lesions, "scanner": case.scanner, "date": case.date}
+    return entry | {key: value for key, value in known.items() if value not in (None, "unknown")}

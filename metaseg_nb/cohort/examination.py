@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.labels import read_lesions, require_one_grid
 from metaseg_nb.cohort.lesions import label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, describe_grid, open_nifti, read_volume, same_grid
+from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.parallel import map_cases
 
 
@@ -25,51 +26,7 @@ class Examination:
     problems: list[Problem] = field(default_factory=list)
 
 
-def read_lesions(case: Case, lesion_values: Sequence[int]) -> Volume:
-    """Read a case's label as a mask of bool.
-
-    Parameters
-    ----------
-    case : Case
-        With a label.
-    lesion_values : sequence of int
-        Values that are lesion; 0 is background.
-
-    Raises
-    ------
-    CohortError
-        The file cannot be read, or holds a value that is neither.
-    """
-    label = read_volume(case.label, case.name)
-    values = np.unique(label.array)
-    unknown = np.setdiff1d(values, [0, *lesion_values])
-    if len(unknown):
-        found = ", ".join(f"{value:g}" for value in unknown[:5])
-        declared = ", ".join(str(value) for value in lesion_values)
-        raise CohortError.one(
-            case.name,
-            case.label,
-            f"label values {found}",
-            f"only 0 and the declared lesion values {declared}",
-            "correct the mask, or name all lesion values in `lesion_values` of the study file",
-        )
-    return Volume(label.array > 0, label.affine, label.native_orientation)
-
-
-def require_one_grid(case: Case) -> None:
-    """Raise `CohortError` unless image and label of a case share shape and affine; reads headers only."""
-    image, label = open_nifti(case.image, case.name), open_nifti(case.label, case.name)
-    if not same_grid(image, label):
-        raise CohortError.one(
-            case.name,
-            case.label,
-            describe_grid(label),
-            f"the image's grid, {describe_grid(image)}",
-            "resample the label onto the image, or export both again",
-        )
-
-
-def examine(case: Case, lesion_values: Sequence[int]) -> Examination:
+def examine(case: Case, rule: LesionRule) -> Examination:
     """Read a case once and say all that is known about it; never raises for a bad case."""
     problems, lesions, burden = [], pd.DataFrame(), {}
     try:
@@ -79,22 +36,22 @@ def examine(case: Case, lesion_values: Sequence[int]) -> Examination:
         image, problems = None, [*error.problems]
     if case.label is not None:
         try:
-            lesions, burden = _lesions(case, lesion_values)
+            lesions, burden = _lesions(case, rule)
         except CohortError as error:
             problems += error.problems
-        try:
-            require_one_grid(case)
-        except CohortError as error:
-            problems += [problem for problem in error.problems if problem not in problems]
         if burden and burden["n_lesions"] == 0:
             problems.append(_empty(case))
+    try:
+        require_one_grid(case)
+    except CohortError as error:
+        problems += [problem for problem in error.problems if problem not in problems]
     facts = {} if image is None else _facts(case, image) | burden
     return Examination(facts, lesions, problems)
 
 
-def examine_all(cases: Sequence[Case], lesion_values: Sequence[int], workers: int) -> list[Examination]:
+def examine_all(cases: Sequence[Case], rule: LesionRule, workers: int) -> list[Examination]:
     """Examine many cases in parallel and find what only shows between them: one image under two names."""
-    look = partial(examine, lesion_values=tuple(lesion_values))
+    look = partial(examine, rule=rule)
     examinations = map_cases(look, cases, workers, "reading cases")
     first: dict[str, str] = {}
     for case, examination in zip(cases, examinations, strict=True):
@@ -126,8 +83,8 @@ def _empty(case: Case) -> Problem:
     return Problem(case.name, str(case.label), "an empty label", expected, "make sure none was missed", "warning")
 
 
-def _lesions(case: Case, lesion_values: Sequence[int]) -> tuple[pd.DataFrame, dict[str, Any]]:
-    mask = read_lesions(case, lesion_values)
+def _lesions(case: Case, rule: LesionRule) -> tuple[pd.DataFrame, dict[str, Any]]:
+    mask = read_lesions(case, rule)
     table = lesion_table(*label_lesions(mask.array), mask.spacing_mm)
     for column, value in (("primary", case.primary), ("patient", case.patient), ("case", case.name)):
         table.insert(0, column, value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.datalist import Case, Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 
 SELECTION_SHARE = 0.1

@@ -82,7 +82,7 @@ def open_nifti(path: str | Path, case: str) -> nib.Nifti1Image:
         image = nib.load(path)
     except UNREADABLE as error:
         raise _unreadable(case, path, error) from error
-    if len(image.shape) != 3:
+    if len(image.shape) != 3 and image.shape[3:] != (1,):  # one time point is a volume
         raise CohortError.one(
             case, path, f"{len(image.shape)}D, shape {image.shape}", "one 3D volume", "split it or pick one volume"
         )
@@ -113,7 +113,7 @@ def read_volume(path: str | Path, case: str, dtype: type = np.float32) -> Volume
     native = orientations.io_orientation(image.affine)
     try:
         canonical = nib.as_closest_canonical(image)
-        array = np.asanyarray(canonical.dataobj, dtype=dtype)
+        array = np.asanyarray(canonical.dataobj, dtype=dtype).reshape(canonical.shape[:3])
     except UNREADABLE as error:
         raise _unreadable(case, path, error) from error
     if not np.isfinite(array).all():
@@ -136,13 +136,20 @@ def write_volume(path: str | Path, volume: Volume) -> None:
 
 
 def same_grid(first: nib.Nifti1Image | Volume, second: nib.Nifti1Image | Volume, tolerance_mm: float = 1e-2) -> bool:
-    """Tell whether two volumes share shape and affine (every corner within ``tolerance_mm``)."""
-    shape_a, shape_b = _shape(first), _shape(second)
-    if shape_a != shape_b:
+    """Tell whether two volumes, brought to RAS order, share shape and affine (every corner within ``tolerance_mm``)."""
+    (shape, affine), (other_shape, other_affine) = ras_grid(first), ras_grid(second)
+    if shape != other_shape:
         return False
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape_a])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(first.affine, corners) - nib.affines.apply_affine(second.affine, corners)
+    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
+    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other_affine, corners)
     return bool(np.abs(apart).max() <= tolerance_mm)
+
+
+def ras_grid(volume: nib.Nifti1Image | Volume) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine that a volume has once its axes are in RAS order; its voxels are not read."""
+    shape, orientation = _shape(volume), orientations.io_orientation(volume.affine)
+    ordered = tuple(int(shape[axis]) for axis in np.argsort(orientation[:, 0]))
+    return ordered, volume.affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
 def describe_grid(volume: nib.Nifti1Image | Volume) -> str:
@@ -154,7 +161,7 @@ def describe_grid(volume: nib.Nifti1Image | Volume) -> str:
 
 
 def _shape(volume: nib.Nifti1Image | Volume) -> Sequence[int]:
-    return volume.array.shape if isinstance(volume, Volume) else volume.shape
+    return volume.array.shape if isinstance(volume, Volume) else volume.shape[:3]
 
 
 def _unreadable(case: str, path: str | Path, error: Exception) -> CohortError:

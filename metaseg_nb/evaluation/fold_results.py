@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.cohort.datalist import Case, Cohort
-from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS
@@ -19,9 +19,7 @@ from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Train, settings_hash
 
 
-def score_cases(
-    cases: Sequence[Case], predictions: Path, lesion_values: Sequence[int]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score the predicted masks of a test set on each case's own grid.
 
     Parameters
@@ -29,7 +27,7 @@ def score_cases(
     cases : sequence of Case
     predictions : path
         Folder of ``<case>.nii.gz``.
-    lesion_values : sequence of int
+    rule : LesionRule
         Label values that are lesion.
 
     Returns
@@ -41,7 +39,7 @@ def score_cases(
     """
     rows, lesions = [], []
     for case in cases:
-        truth = read_lesions(case, lesion_values)
+        truth = read_lesions(case, rule)
         row, found = score_against(case, truth, read_volume(predictions / f"{case.name}.nii.gz", case.name))
         rows.append(row)
         lesions.append(found)

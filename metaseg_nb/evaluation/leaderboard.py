@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from metaseg_nb.cohort.datalist import Cohort
+from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR

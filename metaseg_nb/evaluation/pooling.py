@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.cohort.datalist import Cohort
+from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.evaluation.fold_results import cohort_hash
 from metaseg_nb.layout import StudyLayout

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from metaseg_nb.cohort.datalist import Case, Cohort
-from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_case
@@ -52,12 +52,12 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
         parts = split(cohort, fold)
         chosen = threshold_of([open_case(case_store, case.name) for case in [*parts.training, *parts.selection]])
         for case in parts.test:
-            row, found = _score(case, open_case(case_store, case.name), cohort.lesion_values, chosen)
+            row, found = _score(case, open_case(case_store, case.name), cohort.rule, chosen)
             rows.append({"model": MODEL, "threshold": chosen, **row})
             lesions.append(found.assign(model=MODEL))
     return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
 
 
-def _score(case: Case, stored: StoredCase, lesion_values: Sequence[int], threshold: float) -> tuple[dict, pd.DataFrame]:
-    truth = read_lesions(case, lesion_values)
+def _score(case: Case, stored: StoredCase, rule: LesionRule, threshold: float) -> tuple[dict, pd.DataFrame]:
+    truth = read_lesions(case, rule)
     return score_against(case, truth, native_mask(stored.image, stored.grid, truth, threshold))

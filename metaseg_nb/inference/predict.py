@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.inference.sliding_window import predict_probability

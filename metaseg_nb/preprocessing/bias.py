@@ -3,9 +3,8 @@
 import numpy as np
 import SimpleITK as sitk
 
+from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume
-
-OTSU_BINS = 200
 
 
 def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm=(0.0, 0.0, 0.0)) -> sitk.Image:
@@ -19,12 +18,6 @@ def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm
 def from_sitk(image: sitk.Image) -> np.ndarray:
     """Give the (X, Y, Z) array of a SimpleITK image."""
     return np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
-
-
-def head_mask(array: np.ndarray) -> np.ndarray:
-    """Mask of bool, shape (X, Y, Z), of the voxels brighter than Otsu's threshold (IEEE SMC 9(1), 1979)."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    return from_sitk(sitk.OtsuThreshold(image, 0, 1, OTSU_BINS)).astype(bool)
 
 
 def shrink_factors(spacing_mm: tuple[float, float, float], shrink: int) -> list[int]:

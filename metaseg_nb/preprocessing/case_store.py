@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from metaseg_nb.cohort.datalist import Case
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import finished, write_json
 from metaseg_nb.preprocessing.grid import Grid

@@ -1,20 +1,21 @@
 """From a case's files to the case store: bias correction, intensity, grid."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metaseg_nb.cohort.datalist import Case, Cohort
-from metaseg_nb.cohort.examination import read_lesions, require_one_grid
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.labels import read_lesions, require_one_grid
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, open_nifti, read_volume
+from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.preprocessing.bias import correct_bias, head_mask
+from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.case_store import StoredCase, is_stored, open_case, store_case
 from metaseg_nb.preprocessing.grid import Grid, resample, resample_mask, study_grid
 from metaseg_nb.preprocessing.intensity import to_unit_range
@@ -64,7 +65,7 @@ def prepare_image(volume: Volume, settings: Mapping[str, Any]) -> PreparedImage:
     return PreparedImage(array, grid, native, volume, corrected)
 
 
-def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_values: Sequence[int]) -> dict[str, Any]:
+def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], rule: LesionRule) -> dict[str, Any]:
     """Bring one case into the case store, unless it is there already; says what was done.
 
     Returns
@@ -73,7 +74,10 @@ def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_v
         ``case``, ``seconds`` (0 when it was there), ``lesion_volume_mm3`` on
         the native and ``stored_volume_mm3`` on the study grid (None without a label).
     """
-    made_with, start = {**settings, "lesion_values": list(lesion_values)}, time.perf_counter()
+    made_with, start = (
+        {**settings, "lesions": {key: np.asarray(value).tolist() for key, value in asdict(rule).items()}},
+        time.perf_counter(),
+    )
     sources = _stamps(case)
     if is_stored(folder, case.name, made_with, sources):
         return _row(open_case(folder, case.name), 0.0)
@@ -84,7 +88,7 @@ def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], lesion_v
         raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
     label, volume_mm3 = None, None
     if case.label is not None:
-        mask = read_lesions(case, lesion_values).array
+        mask = read_lesions(case, rule).array
         label = resample_mask(mask, prepared.native, prepared.grid)
         volume_mm3 = float(mask.sum() * np.prod(prepared.native.spacing_mm))
     stored = store_case(
@@ -115,21 +119,18 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> list[d
     problems = [problem for case in cases for problem in _header_problems(case)]
     if problems:
         raise CohortError(problems)
-    work = partial(prepare_case, folder=folder, settings=recipe(settings), lesion_values=cohort.lesion_values)
+    work = partial(prepare_case, folder=folder, settings=recipe(settings), rule=cohort.rule)
     return map_cases(work, cases, settings.workers, "preprocessing cases")
 
 
 def _stamps(case: Case) -> list[list[int]]:
     """Size and time of a case's files, so that a corrected mask is noticed."""
-    files = [case.image] if case.label is None else [case.image, case.label]
-    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.files]
 
 
 def _header_problems(case: Case) -> list:
     try:
-        open_nifti(case.image, case.name)
-        if case.label is not None:
-            require_one_grid(case)
+        require_one_grid(case)
     except CohortError as error:
         return error.problems
     return []

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metaseg_nb.cohort.datalist import Case, Cohort, case_named
-from metaseg_nb.cohort.examination import read_lesions
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
+from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
@@ -20,11 +20,11 @@ from metaseg_nb.settings import MODEL_NAMES
 BOTH = ("reference", "prediction")
 
 
-def draw_montage(cases: Sequence[Case], lesion_values: Sequence[int]) -> Figure:
+def draw_montage(cases: Sequence[Case], rule: LesionRule) -> Figure:
     """Every case's axial slice with most lesion, with its outline."""
     figure, panels = grid_of_panels(len(cases))
     for panel, case in zip(panels, cases, strict=True):
-        masks = {} if case.label is None else {"reference": read_lesions(case, lesion_values).array}
+        masks = {} if case.label is None else {"reference": read_lesions(case, rule).array}
         image = read_volume(case.image, case.name)
         index = fullest_slice(masks["reference"]) if masks else image.array.shape[2] // 2
         draw_slice(panel, image, masks, axis=2, index=index)
@@ -34,9 +34,7 @@ def draw_montage(cases: Sequence[Case], lesion_values: Sequence[int]) -> Figure:
     return figure
 
 
-def draw_test_case(
-    cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, lesion_values: Sequence[int]
-) -> Figure:
+def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, rule: LesionRule) -> Figure:
     """Worst and best case of a test set, axial slice with most lesion."""
     order = metrics.sort_values("dice")["case"]
     names = list(dict.fromkeys([order.iloc[0], order.iloc[-1]]))
@@ -44,7 +42,7 @@ def draw_test_case(
     dice = metrics.set_index("case")["dice"]
     for panel, name in zip(panels.ravel(), names, strict=True):
         case = case_named(cases, name)
-        masks = _both_masks(case, predictions / f"{name}.nii.gz", lesion_values)
+        masks = _both_masks(case, predictions / f"{name}.nii.gz", rule)
         draw_slice(panel, read_volume(case.image, name), masks, axis=2, index=_slice_to_show(masks))
         panel.set_title(f"{name}: Dice {dice[name]:.2f}")
     add_legend(figure, BOTH)
@@ -76,7 +74,7 @@ def draw_case_by_network(
         case = case_named(cohort.cases, name)
         image = read_volume(case.image, name)
         for panel, model in zip(row, models, strict=True):
-            masks = _both_masks(case, _prediction(layout, case, model), cohort.lesion_values)
+            masks = _both_masks(case, _prediction(layout, case, model), cohort.rule)
             if panel is row[0]:
                 index = _slice_to_show(masks)
                 panel.set_ylabel(f"{name}\n{why}", fontsize=9)
@@ -89,7 +87,7 @@ def draw_case_by_network(
 def draw_missed(layout: StudyLayout, cohort: Cohort, lesion: pd.Series, model: str) -> Figure:
     """Three planes through a missed lesion, a row of a study's lesion table."""
     case = case_named(cohort.cases, lesion["case"])
-    masks = _both_masks(case, _prediction(layout, case, model), cohort.lesion_values)
+    masks = _both_masks(case, _prediction(layout, case, model), cohort.rule)
     centre = [round(lesion[axis]) for axis in "xyz"]
     size = f"{lesion['diameter_mm']:.0f} mm, {lesion['volume_mm3']:.0f} mm³"
     return draw_planes(read_volume(case.image, case.name), masks, centre, f"{case.name}: missed lesion of {size}")
@@ -108,8 +106,8 @@ def _prediction(layout: StudyLayout, case: Case, model: str) -> Path:
     return layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
 
 
-def _both_masks(case: Case, prediction: Path, lesion_values: Sequence[int]) -> dict[str, np.ndarray]:
-    truth = read_lesions(case, lesion_values).array
+def _both_masks(case: Case, prediction: Path, rule: LesionRule) -> dict[str, np.ndarray]:
+    truth = read_lesions(case, rule).array
     return {"reference": truth, "prediction": read_volume(prediction, case.name).array > 0}
 
 

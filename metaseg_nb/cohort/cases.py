@@ -1,0 +1,80 @@
+"""Patients and their cases."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume, with its mask where there is one.
+
+    ``images`` are the sequences, on one grid; the first, contrast-enhanced T1,
+    is the one that is looked at. ``n_lesions`` is known once the mask was.
+    """
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None
+    patient: str
+    primary: str
+    fold: int | None = None
+    n_lesions: int | None = None
+    scanner: str = "unknown"
+    date: str = "unknown"
+
+    @property
+    def image(self) -> Path:
+        """The first sequence."""
+        return self.images[0]
+
+    @property
+    def files(self) -> list[Path]:
+        """All files of the case, images first."""
+        return [*self.images, *([] if self.label is None else [self.label])]
+
+
+@dataclass(frozen=True)
+class LesionRule:
+    """Which voxels of a label file are lesion.
+
+    Parameters
+    ----------
+    values : tuple of int
+        Label values that are lesion.
+    other_values : tuple of int
+        Values that are something else, such as oedema, and count as background.
+    threshold : float
+        Above 0 masks are grey (0 to 1, 0 to 255): what is brighter is lesion,
+        and the values above mean nothing.
+    """
+
+    values: tuple[int, ...] = (1,)
+    other_values: tuple[int, ...] = ()
+    threshold: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Patients and their cases.
+
+    ``cases`` have a label and take part in cross-validation, ``unlabelled``
+    ones can only be predicted.
+    """
+
+    name: str
+    description: str
+    cases: list[Case]
+    unlabelled: list[Case] = field(default_factory=list)
+    rule: LesionRule = LesionRule()
+    seed: int = 0
+
+    @property
+    def n_folds(self) -> int:
+        """Number of folds of the labelled cases."""
+        return len({case.fold for case in self.cases})
+
+
+def case_named(cases: Iterable[Case], name: str) -> Case:
+    """Find a case by name."""
+    return next(case for case in cases if case.name == name)
