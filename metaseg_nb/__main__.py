@@ -1,4 +1,4 @@
-"""Command line: ``python -m metaseg_nb study | run | predict | score | report | summary``."""
+"""Command line: ``python -m metaseg_nb study | run | audit | predict | score | report | summary``."""
 
 import argparse
 import json
@@ -31,9 +31,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--fold", type=int)
     run.set_defaults(command=_run)
 
+    audit = commands.add_parser("audit", help="look for leakage between datalists; exit code 1 when there is any")
+    audit.add_argument("datalists", type=Path, nargs="+", help="all lists that belong together, JSON")
+    audit.add_argument("--json", action="store_true", help="print JSON instead of text")
+    audit.set_defaults(command=_audit)
+
     predict = commands.add_parser("predict", help="outline the lesions of an image")
     predict.add_argument("checkpoint", type=Path, help="best.pt of a run")
-    predict.add_argument("image", type=Path, help="contrast-enhanced T1, NIfTI")
+    predict.add_argument("images", type=Path, nargs="+", help="NIfTI, contrast-enhanced T1; all sequences, in order")
     predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
     predict.set_defaults(command=_predict)
 
@@ -44,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
 
     report = commands.add_parser("report", help="make the HTML report of a study")
     report.add_argument("--study", required=True)
+    report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
     report.set_defaults(command=_report)
 
     summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
@@ -74,11 +80,20 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from metaseg_nb.cohort.leakage.audit import audit
+    from metaseg_nb.cohort.leakage.split_lists import read_lists
+
+    found = audit(read_lists(options.datalists))
+    print(found.as_json() if options.json else found.as_text())
+    return int(found.leaks)
+
+
 def _predict(options: argparse.Namespace) -> None:
     from metaseg_nb.inference.predict import predict_image
     from metaseg_nb.provenance import device
 
-    volume_mm3 = predict_image(options.checkpoint, options.image, options.output, device())
+    volume_mm3 = predict_image(options.checkpoint, options.images, options.output, device())
     print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion")
 
 
@@ -89,9 +104,9 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from metaseg_nb.review.report import write_report
+    from metaseg_nb.review.report import write_page, write_report
 
-    print(write_report(options.study))
+    print(write_page(options.study, options.notebook) if options.notebook else write_report(options.study))
 
 
 def _summary(options: argparse.Namespace) -> int:

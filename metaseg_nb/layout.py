@@ -49,12 +49,21 @@ class StudyLayout:
         return self.root / "problems.csv"
 
     @property
+    def examinations(self) -> Path:
+        """What one look at each case gave: ``<case>.npz``."""
+        return self.root / "examinations"
+
+    @property
     def case_store(self) -> Path:
         return self.root / "cases"
 
     @property
     def preprocessing_table(self) -> Path:
         return self.root / "preprocessing.csv"
+
+    @property
+    def preprocessing_problems_table(self) -> Path:
+        return self.root / "preprocessing_problems.csv"
 
     @property
     def testing(self) -> Path:

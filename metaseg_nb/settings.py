@@ -63,22 +63,35 @@ class Explore(Settings):
 
     study: StudyName
     cohort: str
+    image_root: str
+    image_files: list[str]
+    label_file: str
+    patients_table: str
+    exclude: list[str]
     synthetic_patients: Annotated[int, Field(ge=4)]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
+    other_values: list[Count]
+    label_threshold: Annotated[float, Field(ge=0)]
     n_folds: Annotated[int, Field(ge=2)]
+    annotation_shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)]
     workers: Count
 
 
 class Preprocess(Settings):
-    """02: bias correction, grid and intensity."""
+    """02: bias correction, intensity, grid and label cleaning."""
 
     study: StudyName
     spacing_mm: Positive
+    interpolation: Literal["linear", "cubic"]
     n4_levels: Annotated[int, Field(ge=0)]
     n4_iterations: Count
     n4_shrink: Count
+    intensity_scaling: Literal["percentiles", "min_max", "z_score"]
     intensity_percentiles: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=2, max_length=2)]
+    fill_holes: bool
+    min_lesion_mm3: Annotated[float, Field(ge=0)]
+    outside_head: Literal["flag", "drop"]
     workers: Count
 
     @field_validator("intensity_percentiles")

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import nibabel as nib
@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.layout import PROJECT
-from metaseg_nb.preprocessing.case_store import store_case
+from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
+from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import Train
 
@@ -108,11 +110,28 @@ def tiny_training():
 
 @pytest.fixture
 def store(tmp_path):
-    """Put an image and its lesions into a case store, as they are, at 1 mm; returns the stored case."""
+    """Put an image (X, Y, Z), or several (C, X, Y, Z), and its lesions into a case store, as they are, at 1 mm.
 
-    def put(name, image, label, sources=((1000, 0), (10, 0))):
-        grid, files = Grid((1.0, 1.0, 1.0), image.shape), [list(file) for file in sources]
-        return store_case(tmp_path / "cases", name, image, label, grid, grid, {"spacing_mm": 1.0}, files)
+    Returns the stored case.
+    """
+
+    def put(name, image, label, sources=((1000, 0), (10, 0)), **recipe):
+        images = image if image.ndim == 4 else image[None]
+        grid = Grid((1.0, 1.0, 1.0), images.shape[1:])
+        head = images[0] > 0 if (images[0] > 0).any() else np.ones(grid.shape, bool)
+        volume = Volume(np.ones(grid.shape, np.float32), np.eye(4), nib.orientations.axcodes2ornt("RAS"))
+        facts = {
+            "native": asdict(grid),
+            "grid": asdict(grid),
+            "native_affine": volume.affine.tolist(),
+            "native_orientation": volume.native_orientation.tolist(),
+            "recipe": {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe,
+            "sources": [list(file) for file in sources[:-1]],
+        }
+        correction = record_correction(volume, volume.array, volume.array, head)
+        store_image(tmp_path / "cases", name, images, head, correction, facts)
+        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [list(sources[-1])]})
+        return open_case(tmp_path / "cases", name)
 
     return put
 
@@ -173,7 +192,7 @@ def tiny_study(tmp_path_factory, metaseg):
     first.wait()
     # a run whose last lines Snakemake did not see is scored again, but never trained again
     trained = [metrics.with_name("last.pt") for metrics in home.glob("runs/tiny/*/fold*/metrics.json")]
-    files = [*trained, *home.glob("runs/tiny/cases/*/case.json")]
+    files = [*trained, *home.glob("runs/tiny/cases/*/*.json")]
     kept = {path: path.stat().st_mtime_ns for path in files}
     result = metaseg(home, "study", "--study", STUDIES / "tiny.yaml")
     assert result.returncode == 0, result.stderr[-2000:] + log.read_text()[-2000:]

@@ -1,6 +1,8 @@
 """The command line: what it prints, and that a mistake ends in one message, exit code 2 and no work."""
 
 import json
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -135,7 +137,55 @@ def test_a_file_is_never_scored_against_a_volume_of_time_points(write_nifti, tmp
     assert "4D, shape (24, 24, 20, 3)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("arguments", [[], ["run"], ["score", "one.nii.gz"], ["trian"]])
+@pytest.fixture
+def folds(tmp_path):
+    """Write a datalist of four cases with the given folds, and a list that only validates the first."""
+    images = [f"images/{name}.nii.gz" for name in "abcd"]
+
+    def write(*of):
+        entries = [{"image": image, "fold": fold} for image, fold in zip(images, of, strict=True)]
+        dataset, validation = tmp_path / "dataset.json", tmp_path / "validation.json"
+        dataset.write_text(json.dumps({"training": entries}))
+        validation.write_text(json.dumps({"validation": entries[:1]}))
+        return str(dataset), str(validation)
+
+    return write
+
+
+def test_audit_of_clean_folds_ends_with_0(folds, capsys):
+    assert main(["audit", folds(0, 1, 0, 1)[0]]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("No leakage found: 4 evaluation entries")
+    assert printed.err == ""
+
+
+def test_audit_of_leaking_lists_ends_with_1_and_the_answer_comes_first(folds, capsys):
+    lists = folds(None, None, None, None)
+    assert main(["audit", *lists]) == 1
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == "LEAKAGE: 1 of 1 evaluation entries are training cases of dataset.json"
+    assert main(["audit", *lists, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert (found["answer"], found["leaks"]) == (first, True)
+    assert found["findings"][0]["cases"] == ["images/a"]
+
+
+def test_audit_of_a_list_that_cannot_be_read_ends_with_2(folds, tmp_path, capsys):
+    assert main(["audit", folds(0, 1, 0, 1)[0], str(tmp_path / "gone.json")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert f"file {tmp_path / 'gone.json'}: found no such file" in printed.err
+
+
+def test_audit_loads_no_imaging_library(folds):
+    """It is to answer at once."""
+    code = "import sys; from metaseg_nb.__main__ import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    ran = subprocess.run([sys.executable, "-c", code, "audit", *folds(0, 1, 0, 1)], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert not {"torch", "monai", "SimpleITK", "nibabel", "matplotlib"} & set(ran.stderr.split())
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["audit"], ["score", "one.nii.gz"], ["trian"]])
 def test_incomplete_commands_show_the_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

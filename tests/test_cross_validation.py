@@ -329,11 +329,20 @@ def test_dice_by_threshold_is_the_dice_of_each_threshold(store):
     label = rng.random(SHAPE) < 0.1
     image = np.clip(rng.normal(0.4 + 0.3 * label, 0.3), 0, 1).astype(np.float32)  # many voxels at 0 and at 1
     assert (image == 1).any() and (image == 0).any()
-    dice = dice_by_threshold(store("case", image, label))
+    case = store("case", image, label)
+    image, dice = np.array(case.image[0], np.float32), dice_by_threshold(case)
     assert dice.shape == (99,)
     for i in range(1, 100):
         above = image >= i / 100
         assert dice[i - 1] == pytest.approx(2 * (above & label).sum() / (above.sum() + label.sum()))
+
+
+def test_the_threshold_of_z_scores_lies_on_their_scale_and_is_that_of_the_first_sequence(store):
+    label = cube() > 0
+    first, second = np.where(label, 5.0, 2.0), np.where(label, 0.5, 0.9)
+    case = store("scored", np.stack([first, second]), label, intensity_scaling="z_score")
+    assert 2 < threshold_of([case]) <= 5
+    assert dice_by_threshold(case).max() == 1
 
 
 def test_without_lesion_no_threshold_is_right(store):

@@ -66,9 +66,16 @@ def test_files_that_are_all_called_image_are_named_by_their_folders(datalist):
     places = ["lung/p1", "lung/p2", "breast/p1"]
     training = [{"image": f"{place}/image.nii.gz", "label": f"{place}/mask.nii.gz"} for place in places]
     cohort = read_datalist(datalist({"training": training[:2], "testing": []}))
-    assert [case.name for case in cohort.cases] == ["p1_image", "p2_image"]
+    assert [case.name for case in cohort.cases] == ["p1", "p2"]
     cohort = read_datalist(datalist({"training": training}))
-    assert [case.name for case in cohort.cases] == ["lung_p1_image", "lung_p2_image", "breast_p1_image"]
+    assert [case.name for case in cohort.cases] == ["lung_p1", "lung_p2", "breast_p1"]
+    cohort = read_datalist(datalist({"training": training[:2], "testing": ["lung/p3/t1c.nii.gz"]}))
+    assert [case.name for case in cohort.cases] == ["p1_image", "p2_image"]
+
+
+def test_a_list_saved_with_a_byte_order_mark_is_read(datalist):
+    cohort = read_datalist(datalist("\ufeff" + json.dumps({"training": entries("a")})))
+    assert [case.name for case in cohort.cases] == ["a"]
 
 
 def test_a_name_with_dots_keeps_them(datalist):
@@ -81,15 +88,20 @@ def test_a_name_with_dots_keeps_them(datalist):
     [
         ("{not json", "not JSON"),
         ("[]", "a list"),
-        ({"testing": ["x.nii.gz"]}, "no training entries"),
-        ({"training": []}, "no training entries"),
-        ({"training": entries("a", "b", "a")}, "case images_a, "),
-        ({"training": entries("a"), "testing": ["images/a.nii.gz"]}, "case images_a, "),
+        ({"testing": ["x.nii.gz"]}, "no labelled cases"),
+        ({"training": []}, "no entries, but 'training'"),
+        ({"train": entries("a")}, "entries under train"),
+        ({"training": entries("a"), "lesion_values": "1"}, "lesion_values '1'"),
+        ({"training": entries("a", "b", "a")}, "case a, "),
+        ({"training": entries("a"), "testing": ["images/a.nii.gz"]}, "case a, "),
         ({"training": [*entries("a"), {"image": "images/b.nii.gz"}]}, "case b, "),
         ({"training": [*entries("a"), {"label": "labels/b.nii.gz"}]}, "case training[1], "),
         ({"training": [{"image": ["t1c.nii.gz", 2], "label": "l.nii.gz"}]}, "case training[0], "),
     ],
-    ids=["text", "list", "no training", "empty", "twice", "in both", "no label", "no image", "no path"],
+    ids=[
+        *("text", "list", "none labelled", "empty", "another name", "values"),
+        *("twice", "in both", "no label", "no image", "no path"),
+    ],
 )
 def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, named):
     path = datalist(content)

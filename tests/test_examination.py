@@ -1,19 +1,51 @@
 """One look at each case: right facts, and every fault reported with its case, whatever else is wrong."""
 
+import gzip
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.examination import examine, examine_all
+from metaseg_nb.cohort.examination import examine
+from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
 from metaseg_nb.cohort.labels import read_lesions
-from metaseg_nb.cohort.problems import CohortError, problem_table
+from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table
+
+RULE = LesionRule((1,))
 
 
 def rewrite(path, change, dtype=np.float32):
     """Change a file's array in place and keep its grid."""
     image = nib.load(path)
     nib.save(nib.Nifti1Image(np.ascontiguousarray(change(image.get_fdata())).astype(dtype), image.affine), path)
+
+
+def reheader(path, change):
+    """Change a file's affine, sform and qform alike, and keep its array."""
+    image = nib.load(path)
+    affine = change(image.affine.copy())
+    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), affine), path)
+
+
+@pytest.fixture
+def good_case(write_case):
+    """A case without fault: two lesions, of 60 and of 2 voxels."""
+
+    def write(name, seed=0, **grid):
+        case = write_case(name, seed=seed, **grid)
+        if case.label is not None:
+            lesions = read_lesions(case, RULE).array
+            lesions[15, 15, 13] = True
+            label = nib.load(case.label)
+            native = nib.as_closest_canonical(label)
+            back = nib.orientations.ornt_transform(nib.io_orientation(native.affine), nib.io_orientation(label.affine))
+            array = nib.orientations.apply_orientation(lesions.astype(np.uint8), back)
+            nib.save(nib.Nifti1Image(np.ascontiguousarray(array), label.affine), case.label)
+        return case
+
+    return write
 
 
 def missing(case):
@@ -28,6 +60,14 @@ def truncated(case):
     case.image.write_bytes(case.image.read_bytes()[:-3000])
 
 
+def not_gzip(case):
+    case.image.write_bytes(gzip.decompress(case.image.read_bytes()))
+
+
+def zero_bytes(case):
+    case.label.write_bytes(b"")
+
+
 def four_dimensional(case):
     rewrite(case.image, lambda array: np.stack([array, array], axis=-1))
 
@@ -36,119 +76,270 @@ def not_a_number(case):
     rewrite(case.image, lambda array: np.where(array == array.max(), np.nan, array))
 
 
+def infinite(case):
+    rewrite(case.image, lambda array: np.where(array == array.max(), np.inf, array))
+
+
 def constant(case):
     rewrite(case.image, lambda array: np.full(array.shape, 42))
 
 
-def white_mask(case):
-    rewrite(case.label, lambda array: 255 * array, np.uint8)
+def of_zeros(case):
+    rewrite(case.image, np.zeros_like)
+
+
+def negative(case):
+    rewrite(case.image, lambda array: array - 3)
 
 
 def empty_mask(case):
     rewrite(case.label, np.zeros_like, np.uint8)
 
 
-def shifted_mask(case):
-    image = nib.load(case.label)
-    affine = image.affine.copy()
-    affine[0, 3] += 1.0
-    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.uint8), affine), case.label)
+def white_mask(case):
+    rewrite(case.label, lambda array: 255 * array, np.uint8)
+
+
+def brats_mask(case):
+    rewrite(case.label, lambda array: array * np.where(np.indices(array.shape)[2] < 8, 2, 4), np.uint8)
+
+
+def grey_mask(case):
+    rewrite(case.label, lambda array: 0.7 * array)
+
+
+def mask_outside(case):
+    def move(array):
+        moved = np.zeros_like(array)
+        moved[1:4, 1:3, 1:3] = 1
+        return moved
+
+    rewrite(case.label, move, np.uint8)
+
+
+def one_lesion_outside(case):
+    def add(array):
+        array[1:4, 1:3, 1:3] = 1
+        return array
+
+    rewrite(case.label, add, np.uint8)
 
 
 def smaller_mask(case):
     rewrite(case.label, lambda array: array[:-1], np.uint8)
 
 
-# fault: what makes it, words of what is found, the file that is named
+def shifted_mask(case):
+    def shift(affine):
+        affine[0, 3] += 1.0
+        return affine
+
+    reheader(case.label, shift)
+
+
+def mask_without_header(case):
+    def far_away(affine):
+        affine[:3, 3] += 200.0
+        return affine
+
+    reheader(case.label, far_away)
+
+
+def two_forms(case):
+    image = nib.load(case.image)
+    other = image.affine.copy()
+    other[2, 3] += 4.0
+    image.set_sform(image.affine, code=1)
+    image.set_qform(other, code=1)
+    nib.save(nib.Nifti1Image(image.get_fdata().astype(np.float32), image.affine, image.header), case.image)
+
+
+def sheared(case):
+    def shear(affine):
+        affine[0, 1] += 0.2 * affine[1, 1]
+        return affine
+
+    for path in (case.image, case.label):
+        image = nib.load(path)
+        changed = nib.Nifti1Image(image.get_fdata().astype(np.float32), None)
+        changed.set_sform(shear(image.affine.copy()), code=1)
+        nib.save(changed, path)
+
+
+def flipped_label(case):
+    label = nib.load(case.label)
+    flip = nib.orientations.axcodes2ornt("LPS")
+    nib.save(label.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(label.affine), flip)), case.label)
+
+
+def thick(case):
+    for path in (case.image, case.label):
+        reheader(path, lambda affine: affine @ np.diag([1, 1, 7, 1]))
+
+
+def in_metres(case):
+    for path in (case.image, case.label):
+        reheader(path, lambda affine: affine @ np.diag([0.001, 0.001, 0.001, 1]))
+
+
+def specks(case):
+    def add(array):
+        array[12, 6, 6] = array[6, 14, 10] = 1
+        return array
+
+    rewrite(case.label, add, np.uint8)
+
+
+def cut(case):
+    def add(array):
+        array[10:14, 10:14, -3:] = 1
+        return array
+
+    rewrite(case.label, add, np.uint8)
+
+
+# fault: what makes it, words of each thing that is found with its file and severity
 FAULTS = {
-    "missing": (missing, "no such file", "image"),
-    "missing_label": (missing_label, "no such file", "label"),
-    "truncated": (truncated, "unreadable", "image"),
-    "4d": (four_dimensional, "4D", "image"),
-    "nan": (not_a_number, "NaN", "image"),
-    "constant": (constant, "the value 42 everywhere", "image"),
-    "values": (white_mask, "label values 255", "label"),
-    "shifted": (shifted_mask, "origin (-11.0, 7.0, 30.0)", "label"),
-    "smaller": (smaller_mask, "shape (23, 24, 20)", "label"),
-    "empty": (empty_mask, "an empty label", "label"),
+    "missing": (missing, [("no such file", "image", "error")]),
+    "missing_label": (missing_label, [("no such file", "label", "error")]),
+    "truncated": (truncated, [("unreadable", "image", "error")]),
+    "not_gzip": (not_gzip, [("no gzip file", "image", "error")]),
+    "zero_bytes": (zero_bytes, [("0 bytes", "label", "error")]),
+    "4d": (four_dimensional, [("4D", "image", "error")]),
+    "nan": (not_a_number, [("1 NaN or infinite", "image", "error")]),
+    "infinite": (infinite, [("1 NaN or infinite", "image", "error")]),
+    "constant": (constant, [("the value 42 everywhere", "image", "error")]),
+    "zeros": (of_zeros, [("the value 0 everywhere", "image", "error")]),
+    "negative": (negative, [("negative values", "image", "warning")]),
+    "empty": (empty_mask, [("an empty label", "label", "warning")]),
+    "values": (white_mask, [("label values 255", "label", "error")]),
+    "brats": (brats_mask, [("label values 2, 4", "label", "error")]),
+    "grey": (grey_mask, [("label values 0.7", "label", "error")]),
+    "outside": (mask_outside, [("1 of 1 lesions outside the brain", "label", "error")]),
+    "one_outside": (one_lesion_outside, [("1 of 3 lesions outside the brain", "label", "warning")]),
+    "smaller": (smaller_mask, [("shape (23, 24, 20)", "label", "error")]),
+    "shifted": (shifted_mask, [("up to 1.0 mm off the image", "label", "error")]),
+    "no_header": (
+        mask_without_header,
+        [("up to 346.4 mm off", "label", "error"), ("100 % if they are ignored", "label", "error")],
+    ),
+    "two_forms": (two_forms, [("sform and qform up to 4.0 mm apart", "image", "warning")]),
+    "sheared": (sheared, [("axes 11.3° off a right angle", "image", "error")]),
+    "flipped": (flipped_label, [("axes LPS, the image has RAS", "label", "note")]),
+    "thick": (thick, [("extreme spacing of 1x1x7 mm", "image", "warning")]),
+    "metres": (in_metres, [("extreme spacing of 0.001x0.001x0.001 mm", "image", "error")]),
+    "specks": (specks, [("2 of 4 lesions of a single voxel", "label", "warning")]),
+    "cut": (cut, [("1 of 3 lesions cut by the edge", "label", "warning")]),
 }
 
 
-@pytest.fixture
-def faulty(write_case):
-    """A good case, one with each fault, and the good one's image again under another name."""
-    cases = {"good": write_case("good", seed=0)}
-    for seed, (name, (fault, *_)) in enumerate(FAULTS.items(), start=1):
-        cases[name] = write_case(name, seed=seed)
-        fault(cases[name])
-    cases["again"] = write_case("again", seed=0, axes="LPS")
-    return cases
+def expected(case, name):
+    return sorted((words, str(getattr(case, file)), severity) for words, file, severity in FAULTS[name][1])
 
 
-def test_a_good_case_has_no_problem(write_case):
-    assert examine(write_case("good"), LesionRule((1,))).problems == []
+def reported(problems, name):
+    """What was found, as words of the fault where they are in it."""
+    words = [text for text, *_ in FAULTS[name][1]]
+    return sorted((next((w for w in words if w in p.found), p.found), p.file, p.severity) for p in problems)
+
+
+def test_a_good_case_has_no_problem(good_case):
+    assert examine(good_case("good"), RULE).problems == []
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_reported_with_case_and_file(write_case, name):
-    fault, found, file = FAULTS[name]
-    case = write_case(name)
-    fault(case)
-    problems = examine(case, LesionRule((1,))).problems
-    assert len(problems) == 1
-    assert (problems[0].case, problems[0].file) == (name, str(getattr(case, file)))
-    assert found in problems[0].found
-    assert problems[0].severity == ("warning" if name == "empty" else "error")
+def test_a_fault_is_reported_with_case_and_file_and_nothing_else_is(good_case, name):
+    case = good_case(name)
+    FAULTS[name][0](case)
+    problems = examine(case, RULE).problems
+    assert {problem.case for problem in problems} == {name}
+    assert reported(problems, name) == expected(case, name)
+    assert all(problem.expected and problem.fix for problem in problems)
 
 
-def test_no_fault_hides_another(faulty):
-    examinations = examine_all(list(faulty.values()), LesionRule((1,)), workers=1)
-    found = {name: [p.found for p in e.problems] for name, e in zip(faulty, examinations, strict=True)}
-    assert found.pop("good") == []
-    assert found.pop("again") == ["the same voxels as case good"]
-    for name, (_, words, _) in FAULTS.items():
-        assert [words in text for text in found[name]] == [True]
+def test_no_fault_hides_another(good_case, tmp_path):
+    cases = {"good": good_case("good", seed=0)}
+    for seed, name in enumerate(FAULTS, start=1):
+        cases[name] = good_case(name, seed=seed, primary="lung" if seed % 2 else "breast")
+        FAULTS[name][0](cases[name])
+    cases["again"] = good_case("again", seed=0, axes="LPS")
+    cases["other_primary"] = replace(good_case("other_primary", seed=99, primary="renal"), patient="patient_specks")
+    rewrite(cases["other_primary"].label, lambda array: np.roll(array, 1, axis=0), np.uint8)
+    # all masks of this small cohort are one mask: only the first fault that leaves it alone may keep it
+    examinations = examine_all(list(cases.values()), RULE, tmp_path / "kept", workers=1)
+    problems = {
+        name: [p for p in e.problems if "the same mask" not in p.found]
+        for name, e in zip(cases, examinations, strict=True)
+    }
+    assert problems.pop("good") == []
+    assert [p.found for p in problems.pop("again")] == ["the same voxels as case good"]
+    assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks under breast and renal"]
+    for name, found in problems.items():
+        assert reported(found, name) == expected(cases[name], name)
 
 
-def test_faults_of_one_case_do_not_hide_each_other(write_case):
-    case = write_case("both")
-    constant(case)
-    white_mask(case)
-    shifted_mask(case)
-    found = [problem.found for problem in examine(case, LesionRule((1,))).problems]
-    assert len(found) == 3
-    for words in ("the value 42 everywhere", "label values 255", "origin (-11.0"):
-        assert any(words in text for text in found)
-
-
-def test_the_label_of_an_unreadable_image_is_looked_at_too(write_case):
-    case = write_case("both")
+def test_faults_of_one_case_do_not_hide_each_other(good_case):
+    case = good_case("both")
+    negative(case)
     not_a_number(case)
-    smaller_mask(case)
-    examination = examine(case, LesionRule((1,)))
-    assert ["NaN" in p.found or "shape (23, " in p.found for p in examination.problems] == [True, True]
+    two_forms(case)
+    brats_mask(case)
+    cut(case)
+    specks(case)
+    shifted_mask(case)
+    found = [problem.found for problem in examine(case, RULE).problems]
+    for words in ("negative", "1 NaN", "sform", "values 2, 4", "2 of 3 lesions of a single", "cut by", "1.0 mm off"):
+        assert any(words in text for text in found), words
+    assert len(found) == 7
+
+
+def test_the_label_of_an_unreadable_image_is_looked_at_too(good_case):
+    case = good_case("both")
+    truncated(case)
+    white_mask(case)
+    examination = examine(case, LesionRule((255,)))
+    assert ["unreadable" in p.found for p in examination.problems] == [True]
     assert len(examination.lesions) == 2
-    assert examination.facts == {}
+    assert examination.facts["n_lesions"] == 2
+    assert examination.thumbnail is None
 
 
-def test_one_missing_file_is_one_problem(write_case):
-    case = write_case("gone")
-    missing(case)
-    missing_label(case)
-    problems = examine(case, LesionRule((1,))).problems
-    assert sorted(problem.file for problem in problems) == [str(case.image), str(case.label)]
+def test_further_sequences_are_checked_like_the_first(good_case):
+    first, second, third = (good_case(name, seed=i) for i, name in enumerate(("t1c", "t2", "flair")))
+    case = replace(first, images=(first.image, second.image, third.image))
+    assert examine(case, RULE).problems == []
+    assert examine(case, RULE).facts["sequences"] == 3
+    not_a_number(second)
+    smaller_mask(replace(third, label=third.image))
+    found = {(p.found[:5], p.file) for p in examine(case, RULE).problems}
+    assert found == {("1 NaN", str(second.image)), ("shape", str(third.image))}
 
 
-def test_errors_come_before_warnings_in_the_table(faulty):
-    examinations = examine_all(list(faulty.values()), LesionRule((1,)), workers=1)
-    table = problem_table(problem for e in examinations for problem in e.problems)
-    assert table["severity"].tolist() == ["error"] * 10 + ["warning"]
-    assert list(table.loc[table["severity"] == "error", "case"]) == sorted(set(FAULTS) - {"empty"} | {"again"})
+def test_a_mask_under_two_images_is_noticed(good_case, tmp_path):
+    cases = [good_case("a", seed=0), good_case("b", seed=1)]
+    examinations = examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert [[p.found for p in e.problems] for e in examinations] == [
+        [],
+        ["the same mask as case a, under another image"],
+    ]
 
 
-def test_declared_lesion_values_make_a_mask(write_case):
-    case = write_case("white")
-    before = read_lesions(case, LesionRule((1,))).array
+def test_problems_are_summed_up_by_kind(good_case, tmp_path):
+    cases = [good_case(name, seed=i) for i, name in enumerate("abcd")]
+    for case in cases[:3]:
+        missing(case)
+    negative(cases[3])
+    examinations = examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    problems = [p for e in examinations for p in e.problems if "mask" not in p.found]
+    summary = problem_summary(problems)
+    assert summary[["severity", "cases"]].to_numpy().tolist() == [["error", 3], ["warning", 1]]
+    assert summary.loc[0, "which"] == "a, b, c"
+    assert problem_table(problems)["severity"].tolist() == ["error"] * 3 + ["warning"]
+
+
+def test_values_decide_what_is_lesion(good_case):
+    case = good_case("mixed")
+    before = read_lesions(case, RULE).array
     white_mask(case)
     assert examine(case, LesionRule((255,))).problems == []
     mask = read_lesions(case, LesionRule((255,)))
@@ -156,23 +347,41 @@ def test_declared_lesion_values_make_a_mask(write_case):
     np.testing.assert_array_equal(mask.array, before)
     with pytest.raises(CohortError, match=r"label values 255; expected only 0, 1, 2, as"):
         read_lesions(case, LesionRule((1, 2)))
+    np.testing.assert_array_equal(read_lesions(case, LesionRule(threshold=127.5)).array, before)
 
 
-def test_images_that_differ_in_one_voxel_are_two_images(write_case):
-    cases = [write_case("a", seed=0), write_case("b", seed=1)]
+def test_other_values_are_declared_and_not_lesion(good_case):
+    case = good_case("brats")
+    brats_mask(case)
+    both, one = (read_lesions(case, rule).array for rule in (LesionRule((2, 4)), LesionRule((4,), (2,))))
+    assert (both.sum(), one.sum()) == (62, 3 * 4 * 3 + 2)
+    assert examine(case, LesionRule((4,), (2,))).problems == []
+
+
+def test_values_a_rounding_error_away_are_the_declared_ones(good_case):
+    case = good_case("fuzzy")
+    before = read_lesions(case, RULE).array
+    rewrite(case.label, lambda array: array * 0.9999)
+    assert examine(case, RULE).problems == []
+    np.testing.assert_array_equal(read_lesions(case, RULE).array, before)
+
+
+def test_images_that_differ_in_one_voxel_are_two_images(good_case, tmp_path):
+    cases = [good_case("a", seed=0), replace(good_case("b", seed=1), label=None)]
     rewrite(cases[1].image, lambda _: nib.load(cases[0].image).get_fdata())
     rewrite(cases[1].image, lambda array: array + (np.arange(array.size) == 77).reshape(array.shape))
-    assert [e.problems for e in examine_all(cases, LesionRule((1,)), workers=1)] == [[], []]
+    assert [e.problems for e in examine_all(cases, RULE, tmp_path / "kept", workers=1)] == [[], []]
 
 
 def test_facts_of_a_case_are_those_of_its_file(write_case):
     case = write_case("thick", axes="LPS", spacing_mm=(1.0, 1.5, 2.0), primary="lung")
-    examination = examine(case, LesionRule((1,)))
-    facts = dict(examination.facts)
-    assert (facts["case"], facts["patient"], facts["primary"]) == ("thick", "patient_thick", "lung")
+    examination = examine(case, RULE)
+    facts = examination.facts
     assert (facts["shape"], facts["spacing_mm"], facts["axes"]) == ("24x24x20", "1x1.5x2", "LPS")
+    assert (facts["finest_mm"], facts["coarsest_mm"]) == (1.0, 2.0)
     values = nib.load(case.image).get_fdata()
     assert (facts["intensity_min"], facts["intensity_max"]) == (values.min(), values.max())
+    assert 100 < facts["intensity_p1"] < facts["intensity_median"] < facts["intensity_p99"] < 110
     # a box of 3 x 4 x 5 voxels, so of 3 x 6 x 10 mm, and one voxel
     assert facts["n_lesions"] == 2
     assert facts["lesion_volume_mm3"] == pytest.approx(3 * 6 * 10 + 3)
@@ -181,7 +390,22 @@ def test_facts_of_a_case_are_those_of_its_file(write_case):
     assert lesions["voxels"].tolist() == [1, 60]
     assert lesions["diameter_mm"].tolist() == pytest.approx([np.sqrt(1 + 1.5**2 + 2**2), np.sqrt(145)])
     assert lesions[["x", "y", "z"]].to_numpy().tolist() == [[15, 15, 12], [7, 7.5, 8]]
-    assert set(lesions["case"]) == {"thick"}
+
+
+def test_the_tables_have_a_row_per_case_and_per_lesion_with_whose_they_are(good_case, tmp_path):
+    cases = [good_case("a", seed=0, primary="lung"), good_case("b", seed=1, primary="renal")]
+    missing(cases[1])
+    examinations = examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    table = cases_table(cases, examinations)
+    assert table[["case", "patient", "primary", "labelled"]].to_numpy().tolist() == [
+        ["a", "patient_a", "lung", True],
+        ["b", "patient_b", "renal", True],
+    ]
+    assert table["n_lesions"].tolist() == [2, 2]
+    assert table["image_content"].isna().tolist() == [False, True]
+    lesions = lesions_table(cases, examinations)
+    assert lesions[["case", "primary"]].to_numpy().tolist() == [["a", "lung"]] * 2 + [["b", "renal"]] * 2
+    assert lesions["depth_mm"].isna().tolist() == [False, False, True, True]
 
 
 def test_voxels_that_touch_by_a_corner_are_one_lesion(write_case):
@@ -189,15 +413,15 @@ def test_voxels_that_touch_by_a_corner_are_one_lesion(write_case):
 
     def two_by_corner(array):
         mask = np.zeros_like(array)
-        mask[3, 3, 3] = mask[4, 4, 4] = 1
+        mask[8, 8, 8] = mask[9, 9, 9] = 1
         return mask
 
     rewrite(case.label, two_by_corner, np.uint8)
-    assert examine(case, LesionRule((1,))).facts["n_lesions"] == 1
+    assert examine(case, RULE).facts["n_lesions"] == 1
 
 
 def test_an_unlabelled_case_has_facts_and_no_lesions(write_case):
-    examination = examine(write_case("new", labelled=False), LesionRule((1,)))
+    examination = examine(write_case("new", labelled=False), RULE)
     assert examination.problems == []
     assert len(examination.lesions) == 0
     assert "n_lesions" not in examination.facts
@@ -206,5 +430,5 @@ def test_an_unlabelled_case_has_facts_and_no_lesions(write_case):
 def test_an_empty_label_counts_as_no_lesion(write_case):
     case = write_case("none")
     empty_mask(case)
-    facts = examine(case, LesionRule((1,))).facts
+    facts = examine(case, RULE).facts
     assert (facts["n_lesions"], facts["lesion_volume_mm3"], facts["largest_diameter_mm"]) == (0, 0, 0)

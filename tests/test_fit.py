@@ -18,7 +18,7 @@ from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_ch
 from metaseg_nb.training.fit import fit, learning_rate
 from metaseg_nb.training.patches import PatchBatches
 
-RECIPE = {"spacing_mm": 1.0, "n4_levels": 4}
+RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
 
 
@@ -247,7 +247,7 @@ def test_other_training_cases_start_afresh_too(train, run, cases, capsys):
 
 def test_a_corrected_mask_starts_afresh_too(train, run, cases, capsys):
     train()
-    train(of=[replace(cases[0], sources=[[1000, 0], [12, 99]]), *cases[1:]])
+    train(of=[replace(cases[0], label_facts={**cases[0].label_facts, "sources": [[12, 99]]}), *cases[1:]])
     assert "case0: [[1000, 0], [10, 0]] then, [[1000, 0], [12, 99]] now" in capsys.readouterr().out
 
 

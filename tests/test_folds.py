@@ -2,12 +2,14 @@
 
 from collections import Counter, defaultdict
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from metaseg_nb.cohort.budgets import budget_table, nested_subset
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import assign_folds, fold_table, split
 from metaseg_nb.cohort.problems import CohortError
@@ -26,7 +28,13 @@ def make_cohort(seed):
             cases.append(Case(name, (Path(f"{name}.nii.gz"),), None, patient=f"p{patient}", primary=primary))
             n_lesions[name] = int(rng.poisson(3))
     order = rng.permutation(len(cases))
-    return Cohort("random", "", [cases[i] for i in order], seed=seed), n_lesions, int(rng.integers(2, 7))
+    return Cohort("random", "", [cases[i] for i in order], seed=seed), burden_of(n_lesions), int(rng.integers(2, 7))
+
+
+def burden_of(n_lesions):
+    """Lesions of 9 mm³ each."""
+    counts = pd.Series(n_lesions)
+    return pd.DataFrame({"n_lesions": counts, "lesion_volume_mm3": 9.0 * counts})
 
 
 def patients(cases):
@@ -42,8 +50,8 @@ cohorts = pytest.mark.parametrize("seed", range(25))
 
 @cohorts
 def test_each_patient_is_in_one_fold_and_folds_are_of_one_size(seed):
-    cohort, n_lesions, n_folds = make_cohort(seed)
-    dealt = assign_folds(cohort, n_lesions, n_folds)
+    cohort, burden, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, burden, n_folds)
     folds = defaultdict(set)
     for case in dealt.cases:
         folds[case.patient].add(case.fold)
@@ -52,13 +60,13 @@ def test_each_patient_is_in_one_fold_and_folds_are_of_one_size(seed):
     assert sorted(sizes) == list(range(n_folds))
     assert max(sizes.values()) - min(sizes.values()) <= 1
     assert [replace(case, fold=None, n_lesions=None) for case in dealt.cases] == cohort.cases
-    assert {case.name: case.n_lesions for case in dealt.cases} == n_lesions
+    assert {case.name: case.n_lesions for case in dealt.cases} == burden["n_lesions"].to_dict()
 
 
 @cohorts
 def test_each_primary_is_spread_evenly(seed):
-    cohort, n_lesions, n_folds = make_cohort(seed)
-    dealt = assign_folds(cohort, n_lesions, n_folds)
+    cohort, burden, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, burden, n_folds)
     primary_of = {case.patient: case.primary for case in dealt.cases}
     for primary in PRIMARIES:
         in_fold = Counter(fold for patient, fold in fold_of_patient(dealt).items() if primary_of[patient] == primary)
@@ -67,51 +75,55 @@ def test_each_primary_is_spread_evenly(seed):
 
 
 def test_lesions_are_spread_more_evenly_than_by_chance():
-    def spread(cohort, n_lesions, n_folds):
-        sums = [sum(n_lesions[case.name] for case in cohort.cases if case.fold == fold) for fold in range(n_folds)]
+    def spread(cohort, burden, n_folds):
+        sums = [
+            sum(burden.loc[case.name, "n_lesions"] for case in cohort.cases if case.fold == fold)
+            for fold in range(n_folds)
+        ]
         return np.std(sums)
 
     dealt, by_chance = [], []
     for seed in range(25):
-        cohort, n_lesions, n_folds = make_cohort(seed)
-        found = assign_folds(cohort, n_lesions, n_folds)
-        dealt.append(spread(found, n_lesions, n_folds))
+        cohort, burden, n_folds = make_cohort(seed)
+        found = assign_folds(cohort, burden, n_folds)
+        dealt.append(spread(found, burden, n_folds))
         names = sorted(patients(cohort.cases))
         fold_of = dict(zip(names, np.random.default_rng(seed).permutation(len(names)) % n_folds, strict=True))
         drawn = replace(cohort, cases=[replace(case, fold=fold_of[case.patient]) for case in cohort.cases])
-        by_chance.append(spread(drawn, n_lesions, n_folds))
-    assert np.mean(dealt) < 0.75 * np.mean(by_chance)
+        by_chance.append(spread(drawn, burden, n_folds))
+
+    assert np.mean(dealt) < 0.5 * np.mean(by_chance)
 
 
 @cohorts
 def test_folds_and_sets_do_not_depend_on_the_order_of_the_list(seed):
-    cohort, n_lesions, n_folds = make_cohort(seed)
+    cohort, burden, n_folds = make_cohort(seed)
     turned = replace(cohort, cases=cohort.cases[::-1])
-    first, second = (assign_folds(c, n_lesions, n_folds) for c in (cohort, turned))
+    first, second = (assign_folds(c, burden, n_folds) for c in (cohort, turned))
     assert fold_of_patient(first) == fold_of_patient(second)
     for fold in range(n_folds):
         assert patients(split(first, fold).selection) == patients(split(second, fold).selection)
 
 
 def test_a_patient_with_two_primaries_does_not_make_folds_depend_on_the_order():
-    cohort, n_lesions, n_folds = make_cohort(3)
+    cohort, burden, n_folds = make_cohort(3)
     twice = next(patient for patient, n in Counter(c.patient for c in cohort.cases).items() if n > 1)
     changed = next(case for case in cohort.cases if case.patient == twice)
     cases = [replace(c, primary="thyroid") if c is changed else c for c in cohort.cases]
-    first, second = (assign_folds(replace(cohort, cases=c), n_lesions, n_folds) for c in (cases, cases[::-1]))
+    first, second = (assign_folds(replace(cohort, cases=c), burden, n_folds) for c in (cases, cases[::-1]))
     assert fold_of_patient(first) == fold_of_patient(second)
 
 
 def test_another_seed_deals_otherwise_and_the_same_seed_alike():
-    cohort, n_lesions, n_folds = make_cohort(1)
-    dealt = [fold_of_patient(assign_folds(replace(cohort, seed=s), n_lesions, n_folds)) for s in (1, 1, 2)]
+    cohort, burden, n_folds = make_cohort(1)
+    dealt = [fold_of_patient(assign_folds(replace(cohort, seed=s), burden, n_folds)) for s in (1, 1, 2)]
     assert dealt[0] == dealt[1] != dealt[2]
 
 
 @cohorts
 def test_the_three_sets_are_disjoint_by_patient_and_complete(seed):
-    cohort, n_lesions, n_folds = make_cohort(seed)
-    dealt = assign_folds(cohort, n_lesions, n_folds)
+    cohort, burden, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, burden, n_folds)
     tested = []
     for fold in range(n_folds):
         parts = split(dealt, fold)
@@ -128,8 +140,8 @@ def test_the_three_sets_are_disjoint_by_patient_and_complete(seed):
 
 
 def test_selection_sets_differ_between_folds_and_seeds():
-    cohort, n_lesions, _ = make_cohort(0)
-    dealt = assign_folds(cohort, n_lesions, 5)
+    cohort, burden, _ = make_cohort(0)
+    dealt = assign_folds(cohort, burden, 5)
     chosen = {frozenset(patients(split(dealt, fold).selection)) for fold in range(5)}
     assert len(chosen) > 1
     other_seed = frozenset(patients(split(replace(dealt, seed=dealt.seed + 1), 0).selection))
@@ -147,7 +159,7 @@ def small(folds, patient_names=None):
 
 def test_folds_that_are_given_are_kept():
     cohort = small([1, 1, 0, 2, 0, 2, 1])
-    kept = assign_folds(cohort, {case.name: 2 for case in cohort.cases}, 3)
+    kept = assign_folds(cohort, burden_of({case.name: 2 for case in cohort.cases}), 3)
     assert [case.fold for case in kept.cases] == [1, 1, 0, 2, 0, 2, 1]
 
 
@@ -166,7 +178,7 @@ def test_folds_that_are_given_are_kept():
 )
 def test_folds_that_cannot_be_used_are_refused_by_name(cohort, n_folds, named):
     with pytest.raises(CohortError) as error:
-        assign_folds(cohort, {case.name: 1 for case in cohort.cases}, n_folds)
+        assign_folds(cohort, burden_of({case.name: 1 for case in cohort.cases}), n_folds)
     for words in named:
         assert words in str(error.value)
 
@@ -215,8 +227,8 @@ def test_the_balance_of_folds_counts_patients_once_and_cases_and_lesions_all():
 
 @cohorts
 def test_selection_patients_have_lesions_and_are_spread_from_few_to_many(seed):
-    cohort, n_lesions, n_folds = make_cohort(seed)
-    dealt = assign_folds(cohort, n_lesions, n_folds)
+    cohort, burden, n_folds = make_cohort(seed)
+    dealt = assign_folds(cohort, burden, n_folds)
     for fold in range(n_folds):
         burden = Counter()
         for case in dealt.cases:
@@ -229,6 +241,40 @@ def test_selection_patients_have_lesions_and_are_spread_from_few_to_many(seed):
 
 
 def test_patients_without_lesion_are_selected_when_there_are_no_others():
-    cohort, n_lesions, _ = make_cohort(2)
-    dealt = assign_folds(cohort, dict.fromkeys(n_lesions, 0), 3)
+    cohort, burden, _ = make_cohort(2)
+    dealt = assign_folds(cohort, 0 * burden, 3)
     assert len(patients(split(dealt, 0).selection)) >= 2
+
+
+@cohorts
+def test_a_smaller_budget_is_inside_a_larger_one_and_spreads_over_primaries_and_burden(seed):
+    cohort, burden, n_folds = make_cohort(seed)
+    training = split(assign_folds(cohort, burden, n_folds), 0).training
+    n = len(patients(training))
+    parts = [patients(nested_subset(training, share, seed)) for share in (0.25, 0.5, 1.0) if round(share * n) >= 2]
+    assert all(small < large for small, large in pairwise(parts))
+    assert parts[-1] == patients(training)
+    half = nested_subset(training, 0.5, seed)
+    assert patients(half) == patients(nested_subset(training[::-1], 0.5, seed)), "whatever the order of the list"
+    assert len(patients(half)) == round(0.5 * n)
+    assert {case for case in training if case.patient in patients(half)} == set(half), "all cases of a patient or none"
+    share_of = {p: [len({c.patient for c in part if c.primary == p}) for part in (training, half)] for p in PRIMARIES}
+    assert all(abs(whole / 2 - part) <= 2.5 for whole, part in share_of.values())
+
+
+def test_budgets_depend_on_the_seed_and_one_patient_is_none():
+    cohort, burden, _ = make_cohort(4)
+    training = split(assign_folds(cohort, burden, 5), 0).training
+    assert len({frozenset(patients(nested_subset(training, 0.25, seed))) for seed in range(8)}) > 1
+    with pytest.raises(CohortError, match="which is 1; expected at least 2 patients"):
+        nested_subset(training, 1 / len(patients(training)), 0)
+
+
+def test_the_table_of_budgets_counts_patients_and_lesions_over_the_folds():
+    cohort, burden, _ = make_cohort(4)
+    dealt = assign_folds(cohort, burden, 5)
+    table = budget_table(dealt, [1.0, 0.01, 0.5], 0).set_index("share")
+    assert list(table.index) == ["1 %", "50 %", "100 %"]
+    assert set(table.loc["1 %"]) == {"too few"}
+    lesions = [sum(case.n_lesions for case in split(dealt, fold).training) for fold in range(5)]
+    assert table.loc["100 %", "lesions"] == f"{min(lesions)} to {max(lesions)}"

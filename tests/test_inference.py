@@ -7,24 +7,23 @@ import torch
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.inference.native_grid import native_mask, to_native
+from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.inference.predict import predict_case, predict_image
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.preprocessing.prepare import prepare_case
+from metaseg_nb.settings import Preprocess, resolve
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import NETWORKS
 
 CPU = torch.device("cpu")
-RECIPE = {
-    "spacing_mm": 1.5,
-    "n4_levels": 0,
-    "n4_iterations": 1,
-    "n4_shrink": 1,
-    "intensity_percentiles": [0.0, 100.0],
-}
+SETTINGS = Preprocess.check(
+    {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 1.5, "n4_levels": 0, "intensity_scaling": "min_max"}
+)
+RECIPE = image_recipe(SETTINGS, 1)
 
 
 class Steep(torch.nn.Module):
@@ -37,7 +36,7 @@ class Steep(torch.nn.Module):
 
     def forward(self, x):
         self.seen.append(tuple(x.shape))
-        return self.slope * (x - self.level)
+        return self.slope * (x[:, :1] - self.level)
 
 
 def sigmoid(x):
@@ -49,7 +48,7 @@ def sigmoid(x):
 def test_the_probability_of_each_voxel_is_that_of_the_network(shape, overlap):
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     network = Steep(slope=3.0, level=0.0)
-    probability = predict_probability(network, image, 32, overlap, CPU)
+    probability = predict_probability(network, image[None], 32, overlap, CPU)
     assert probability.shape == shape
     assert probability.dtype == np.float32
     np.testing.assert_allclose(probability, sigmoid(3.0 * image), atol=1e-5)
@@ -57,7 +56,7 @@ def test_the_probability_of_each_voxel_is_that_of_the_network(shape, overlap):
 
 
 def test_more_overlap_asks_the_network_more_often():
-    image, networks = np.zeros((64, 32, 32), np.float32), [Steep(), Steep()]
+    image, networks = np.zeros((1, 64, 32, 32), np.float32), [Steep(), Steep()]
     for network, overlap in zip(networks, (0.0, 0.5), strict=True):
         predict_probability(network, image, 32, overlap, CPU)
     assert [sum(size[0] for size in network.seen) for network in networks] == [2, 3]
@@ -72,7 +71,7 @@ def test_neighbouring_windows_are_blended_without_a_seam():
 
     image = np.zeros((48, 32, 32), np.float32)
     image[24:] = 1
-    line = predict_probability(Corner(), image, 32, 0.5, CPU)[:, 16, 16]
+    line = predict_probability(Corner(), image[None], 32, 0.5, CPU)[:, 16, 16]
     assert line[0] == pytest.approx(sigmoid(0.25))
     assert line[-1] == pytest.approx(sigmoid(0.75))
     assert (np.diff(line) >= -1e-6).all()
@@ -80,7 +79,7 @@ def test_neighbouring_windows_are_blended_without_a_seam():
 
 
 def test_prediction_leaves_image_and_gradients_alone():
-    image = np.random.default_rng(0).random((33, 33, 33), dtype=np.float32)
+    image = np.random.default_rng(0).random((1, 33, 33, 33), dtype=np.float32)
     before = image.copy()
     network = torch.nn.Conv3d(1, 1, 1)
     predict_probability(network, image, 32, 0.5, CPU)
@@ -136,7 +135,7 @@ def image_file(write_nifti):
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch, tiny_training):
     """A checkpoint whose network is `Steep`."""
-    monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size: Steep())
+    monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: Steep())
     identity = {"settings": tiny_training(overlap=0.25).model_dump(), "recipe": RECIPE}
     save_checkpoint(tmp_path / "best.pt", {"identity": identity, "network": {}})
     return tmp_path / "best.pt"
@@ -150,7 +149,7 @@ def centre(file, values):
 @each_grid
 def test_a_predicted_mask_lies_on_its_image_and_the_lesion_where_it_is(image_file, checkpoint, tmp_path, grid):
     image_path, truth_path = image_file(grid)
-    volume_mm3 = predict_image(checkpoint, image_path, tmp_path / "mask.nii.gz", CPU)
+    volume_mm3 = predict_image(checkpoint, [image_path], tmp_path / "mask.nii.gz", CPU)
     image, mask, truth = nib.load(image_path), nib.load(tmp_path / "mask.nii.gz"), nib.load(truth_path)
     assert mask.shape == image.shape
     assert np.array_equal(mask.affine, image.affine)
@@ -170,7 +169,7 @@ def test_an_image_without_anything_bright_gives_an_empty_mask(write_nifti, check
     image = np.zeros((40, 40, 40), np.float32)
     image[5:35, 5:35, 5:35] = 100
     image[20, 20, 20] = 200  # one voxel sets the scale; on the study grid it is spread too thin to count
-    assert predict_image(checkpoint, write_nifti("image.nii.gz", image), tmp_path / "mask.nii.gz", CPU) == 0
+    assert predict_image(checkpoint, [write_nifti("image.nii.gz", image)], tmp_path / "mask.nii.gz", CPU) == 0
     assert not np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj).any()
 
 
@@ -180,7 +179,7 @@ def test_a_lower_threshold_marks_more(checkpoint, tmp_path, tiny_training, image
     for threshold in (0.1, 0.5, 0.9):
         identity = {"settings": tiny_training(threshold=threshold).model_dump(), "recipe": RECIPE}
         save_checkpoint(checkpoint, {"identity": identity, "network": {}})
-        volumes.append(predict_image(checkpoint, image_path, tmp_path / "mask.nii.gz", CPU))
+        volumes.append(predict_image(checkpoint, [image_path], tmp_path / "mask.nii.gz", CPU))
     assert volumes[0] > volumes[1] > volumes[2] > 0
 
 
@@ -188,10 +187,10 @@ def test_a_lower_threshold_marks_more(checkpoint, tmp_path, tiny_training, image
 def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, tiny_training, tmp_path, grid):
     image_path, truth_path = image_file(grid)
     case = Case("case", (image_path,), truth_path, patient="p", primary="lung")
-    prepare_case(case, tmp_path / "cases", RECIPE, LesionRule())
+    prepare_case(case, tmp_path / "cases", SETTINGS, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
     mask = tmp_path / "predictions" / "case.nii.gz"
-    predict_case(Steep(), case, stored, tiny_training(overlap=0.25), CPU, mask)
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), CPU, mask)
     predicted, truth = read_volume(mask, "case"), read_volume(truth_path, "case")
     assert np.array_equal(nib.load(mask).affine, nib.load(image_path).affine)
     both = ((predicted.array > 0) & (truth.array > 0)).sum()
@@ -199,14 +198,17 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
     assert [path.name for path in mask.parent.iterdir()] == ["case.nii.gz"]
 
 
-def test_beyond_the_study_grid_the_probability_is_zero():
-    study = Grid((2.0, 2.0, 2.0), (5, 5, 5), (10.5, 10.5, 10.5))  # from 9.5 to 19.5 mm
-    native = Grid((1.0, 1.0, 1.0), (30, 30, 30))
-    probability = to_native(np.ones(study.shape, np.float32), study, native)
-    assert probability.shape == native.shape
-    expected = np.zeros(native.shape)
-    expected[10:20, 10:20, 10:20] = 1
-    np.testing.assert_allclose(probability, expected, atol=1e-6)
+def test_an_image_is_predicted_with_the_sequences_of_the_training(checkpoint, tmp_path, tiny_training, image_file):
+    image_path, _ = image_file("LAS")
+    other = image_path.with_name("other.nii.gz")
+    nib.save(nib.Nifti1Image(300 - nib.load(image_path).get_fdata(), nib.load(image_path).affine), other)
+    mask = tmp_path / "mask.nii.gz"
+    alone = predict_image(checkpoint, [image_path], mask, CPU)
+    identity = {"settings": tiny_training(overlap=0.25).model_dump(), "recipe": image_recipe(SETTINGS, 2)}
+    save_checkpoint(checkpoint, {"identity": identity, "network": {}})
+    with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
+        predict_image(checkpoint, [image_path], mask, CPU)
+    assert predict_image(checkpoint, [image_path, other], mask, CPU) == alone  # `Steep` looks at the first
 
 
 def test_a_probability_equal_to_the_threshold_counts(write_nifti):

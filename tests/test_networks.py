@@ -84,6 +84,15 @@ def test_at_any_width_a_volume_gives_one_logit_per_voxel(model, width):
     assert count_parameters(network) < N_PARAMETERS[model]
 
 
+@pytest.mark.parametrize("in_channels", [2, 4])
+@each_network
+def test_several_sequences_give_one_logit_per_voxel(model, in_channels):
+    shape = (2, in_channels, 32, 32, 32)
+    network = without_memory(lambda: build_network(model, 0.25, 32, in_channels))
+    start_at_prior(network)
+    assert without_memory(lambda: network(torch.zeros(shape))).shape == (2, 1, 32, 32, 32)
+
+
 @pytest.mark.parametrize("width", [0.01, 0.05, 0.3, 0.6, 0.75, 0.9])
 @each_network
 def test_no_width_breaks_a_network(model, width):

@@ -105,7 +105,7 @@ def test_a_lesion_patch_holds_lesion_wherever_it_lies(store_blobs):
         for seed in range(30):
             image, label = draw_patch(case, SIZE, True, np.random.default_rng(seed))
             assert label.sum() == 1
-            assert image[label > 0] == pytest.approx(case.image[corner])
+            assert image[0][label > 0] == pytest.approx(case.image[0][corner])
 
 
 def test_each_voxel_of_each_lesion_can_be_the_one_that_is_shown(store):
@@ -129,22 +129,22 @@ def test_without_lesions_patches_come_from_the_head(store):
     for wants_lesion in (True, False) * 20:
         patch, label = draw_patch(case, SIZE, wants_lesion, rng)
         assert not label.any()
-        centres += patch[SIZE // 2, SIZE // 2, SIZE // 2] > 0
+        centres += patch[0, SIZE // 2, SIZE // 2, SIZE // 2] > 0
     assert centres == 40
 
 
 def test_an_image_without_any_head_still_gives_patches(store):
     case = store("black", np.zeros((40, 40, 40)), np.zeros((40, 40, 40)))
     image, label = draw_patch(case, SIZE, False, np.random.default_rng(0))
-    assert image.shape == label.shape == (SIZE,) * 3
+    assert image.shape == (1, *label.shape) == (1, *(SIZE,) * 3)
 
 
 def test_a_volume_smaller_than_the_patch_is_centred_in_zeros(store):
-    image = np.random.default_rng(0).uniform(0.1, 1, (20, 40, 31)).astype(np.float32)
+    image = np.random.default_rng(0).uniform(0.1, 1, (20, 40, 31)).astype(np.float16).astype(np.float32)
     label = image > 0.9
     case = store("small", image, label)
     for wants_lesion in (True, False):
-        patch, patch_label = draw_patch(case, SIZE, wants_lesion, np.random.default_rng(3))
+        (patch,), patch_label = draw_patch(case, SIZE, wants_lesion, np.random.default_rng(3))
         # 32 - 20 = 12 voxels to spare along x, 6 before; along z 1 to spare, before or after
         assert not patch[:6].any()
         assert not patch[26:].any()
@@ -157,11 +157,14 @@ def test_a_volume_smaller_than_the_patch_is_centred_in_zeros(store):
 @pytest.mark.parametrize("start", [(0, 0, 0), (2, 4, 6), (-3, 2, 5), (7, -7, 10)])
 def test_cut_keeps_every_voxel_at_its_place(start):
     array = np.random.default_rng(0).random((10, 12, 14))
-    patch = cut(array, np.array(start), 8)
+    patch = cut(array, np.array(start), 8, np.float64)
     for index in np.ndindex(8, 8, 8):
         source = np.array(index) + start
         inside = (source >= 0).all() and (source < array.shape).all()
         assert patch[index] == (array[tuple(source)] if inside else 0)
+    several = cut(np.stack([array, -array]), np.array(start), 8, np.float32)
+    assert several.dtype == np.float32
+    np.testing.assert_allclose(several, [patch, -patch], rtol=1e-6)
 
 
 def test_patches_are_copies_and_leave_the_case_store_as_it_is(cases):
@@ -173,8 +176,8 @@ def test_patches_are_copies_and_leave_the_case_store_as_it_is(cases):
 
 def marked():
     """An image and a label with one voxel marked in both, at a place that no turn or flip leaves alone."""
-    image, label = np.zeros((SIZE,) * 3, np.float32), np.zeros((SIZE,) * 3, np.uint8)
-    image[3, 10, 20] = label[3, 10, 20] = 1
+    image, label = np.zeros((1, *(SIZE,) * 3), np.float32), np.zeros((SIZE,) * 3, np.uint8)
+    image[0, 3, 10, 20] = label[3, 10, 20] = 1
     return image, label
 
 
@@ -185,7 +188,7 @@ def test_image_and_label_are_moved_alike(tiny_training):
         image, label = augment(*marked(), settings, rng)
         place = tuple(np.argwhere(label)[0].tolist())
         assert label.sum() == 1
-        assert tuple(np.argwhere(image == image.max())[0].tolist()) == place
+        assert tuple(np.argwhere(image[0] == image.max())[0].tolist()) == place
         places.add(place)
     assert (3, 10, 20) not in places
     # three planes, three turns each; a half turn undoes two of the three flips
@@ -202,7 +205,7 @@ def test_every_flip_and_every_quarter_turn_occurs(tiny_training, probabilities, 
 
 
 def test_with_nothing_random_a_patch_stays_as_it_is(tiny_training):
-    image, label = np.random.default_rng(1).random((SIZE,) * 3).astype(np.float32), marked()[1]
+    image, label = np.random.default_rng(1).random((2, *(SIZE,) * 3)).astype(np.float32), marked()[1]
     for seed in range(5):
         same_image, same_label = augment(image, label, tiny_training(), np.random.default_rng(seed))
         assert np.array_equal(same_image, image)
@@ -212,17 +215,38 @@ def test_with_nothing_random_a_patch_stays_as_it_is(tiny_training):
 
 def test_intensity_changes_by_as_much_as_was_allowed_and_labels_not_at_all(tiny_training):
     settings = tiny_training(intensity_scale=0.2, intensity_shift=0.1)
-    image, label = np.zeros((SIZE,) * 3, np.float32), marked()[1]
-    image[1:] = 1
+    image, label = np.zeros((1, *(SIZE,) * 3), np.float32), marked()[1]
+    image[0, 1:] = 1
     shifts, scales, rng = [], [], np.random.default_rng(0)
     for _ in range(200):
         changed, same_label = augment(image, label, settings, rng)
-        shifts.append(changed[0, 0, 0])
-        scales.append(changed[1, 0, 0] - changed[0, 0, 0])
+        shifts.append(changed[0, 0, 0, 0])
+        scales.append(changed[0, 1, 0, 0] - changed[0, 0, 0, 0])
         assert changed.dtype == np.float32
         assert np.array_equal(same_label, label)
     assert -0.1 <= min(shifts) < -0.09 < 0.09 < max(shifts) <= 0.1
     assert 0.8 <= min(scales) < 0.82 < 1.18 < max(scales) <= 1.2
+
+
+def test_sequences_are_moved_alike_and_change_in_intensity_each_by_itself(tiny_training):
+    settings = tiny_training(flip_probability=0.5, rotate_probability=0.5, intensity_scale=0.2, intensity_shift=0.1)
+    first = np.random.default_rng(1).random((SIZE,) * 3).astype(np.float32)
+    image, rng = np.stack([first, first]), np.random.default_rng(0)
+    for _ in range(10):
+        one, other = augment(image, marked()[1], settings, rng)[0]
+        scale, shift = np.polyfit(one.ravel(), other.ravel(), 1)
+        np.testing.assert_allclose(scale * one + shift, other, atol=1e-4)
+        assert abs(scale - 1) > 1e-3
+
+
+def test_a_batch_has_the_sequences_of_its_cases(store, tiny_training):
+    images = np.random.default_rng(0).random((3, 40, 36, 33))
+    cases = [store(f"case{i}", images, images[0] > 0.99) for i in range(2)]
+    batches = PatchBatches(cases, tiny_training())
+    assert batches.channels == 3
+    image, label = batches[0]
+    assert image.shape == (2, 3, SIZE, SIZE, SIZE)
+    assert label.shape == (2, 1, SIZE, SIZE, SIZE)
 
 
 @pytest.mark.parametrize("first", [0, 1, 5, 12])

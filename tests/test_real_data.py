@@ -59,8 +59,8 @@ def test_no_lesion_is_lost_on_the_way_to_the_study_grid(home):
     table = pd.read_csv(home / "runs/real/preprocessing.csv").set_index("case")
     kept = (table["stored_volume_mm3"] / table["lesion_volume_mm3"])[LABELLED]
     # 3 mm voxels are coarse for ms_patient26, whose 19 lesions are small and thin
-    assert (kept > 0.75).all(), kept.to_dict()
-    assert kept.mean() == pytest.approx(1, abs=0.1)
+    assert kept.between(0.95, 1.05).all(), kept.to_dict()
+    assert (table["lost_lesions"][LABELLED] == 0).all()
     for name in [*LABELLED, "met_00110"]:
         stored = open_case(home / "runs/real/cases", name)
         assert 0 <= stored.image.min() < stored.image.max() <= 1

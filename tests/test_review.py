@@ -16,15 +16,16 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, sensitivity_by_diameter
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
-from metaseg_nb.review.case_figures import draw_case_by_network, draw_missed, draw_montage, draw_test_case, pick_cases
+from metaseg_nb.review.case_figures import draw_case_by_network, draw_missed, draw_test_case, pick_cases
 from metaseg_nb.review.charts import dice_chart, sensitivity_chart
 from metaseg_nb.review.report import write_report
-from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, fullest_slice, picture
+from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, picture
 from metaseg_nb.review.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.review.viewer import in_browser, view_case
 
@@ -224,14 +225,6 @@ def predicted(cases, tmp_path, monkeypatch):
     return layout, Cohort("tiny", "", cases), pd.DataFrame(rows)
 
 
-def test_the_montage_says_what_is_in_each_case(cases):
-    unlabelled = Case("new", cases[0].images, None, patient="new", primary="renal")
-    figure = draw_montage([*cases, unlabelled], LesionRule())
-    titles = [axes.get_title() for axes in figure.axes if axes.get_visible()]
-    assert titles == [*(f"case{i}\nlung, lesions: 2" for i in range(3)), "new\nrenal, lesions: no label"]
-    assert [len(outlines(axes)) for axes in figure.axes[:4]] == [1, 1, 1, 0]
-
-
 def test_worst_and_best_of_a_test_set_are_shown_once_each(cases, predicted):
     layout, _, metrics = predicted
     unet = metrics[metrics["model"] == "unet"]
@@ -378,7 +371,8 @@ def report(tmp_path_factory):
         patch.setenv("METASEG_HOME", str(folder / "home"))
         layout = StudyLayout("paper")
         case = Case("c0", (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
-        cohort = Cohort("Zürich & <friends>", "made by hand", [case, Case(**{**vars(case), "name": "c1", "fold": 1})])
+        other = Case(**{**vars(case), "name": "c1", "images": (folder / "c1.nii.gz",), "fold": 1})
+        cohort = Cohort("Zürich & <friends>", "made by hand", [case, other])
         write_datalist(layout.dataset, cohort)
         board, _ = board_and_metrics()
         write_table(layout.cross_validation / "leaderboard.csv", board[board["model"] != "unetr"])

@@ -173,10 +173,10 @@ def four_dimensional(write, array):
 
 FAULTS = {
     "missing": (missing, "no such file"),
-    "empty": (empty, "Empty file"),
+    "empty": (empty, "0 bytes"),
     "truncated": (without_slices, "unreadable"),
     "damaged": (flipped_byte, "unreadable"),
-    "text as .nii.gz": (text("nii.gz"), "unreadable"),
+    "text as .nii.gz": (text("nii.gz"), "no gzip file"),
     "text as .nii": (text("nii"), "unreadable"),
     "unknown data type": (header(70, b"\x09\x27"), "unreadable"),
     "negative size": (header(42, b"\xff\xff"), "unreadable"),

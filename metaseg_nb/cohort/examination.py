@@ -1,110 +1,205 @@
 """One look at each case: what it is (facts), what lies in it (lesions), what is wrong with it (problems)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.labels import read_lesions, require_one_grid
-from metaseg_nb.cohort.lesions import label_lesions, lesion_table
+from metaseg_nb.cohort.checks.header import axes_note, grid_problem, header_problems
+from metaseg_nb.cohort.checks.image import image_problems
+from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
+from metaseg_nb.cohort.labels import lesion_mask
+from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.cohort.thumbnail import Thumbnail, make_thumbnail
+from metaseg_nb.cohort.volumes import Volume, not_finite, open_nifti, read_voxels, same_grid
+
+# Of a head's intensities, named in facts.
+PERCENTILES = (1, 50, 99)
+# What may be known of a case; each is there when the file it comes from could be read.
+FACTS = (
+    "shape",
+    "spacing_mm",
+    "finest_mm",
+    "coarsest_mm",
+    "axes",
+    "sequences",
+    "skull",
+    "head_cm3",
+    "intensity_min",
+    "intensity_p1",
+    "intensity_median",
+    "intensity_p99",
+    "intensity_max",
+    "n_lesions",
+    "lesion_volume_mm3",
+    "largest_diameter_mm",
+    "image_content",
+    "label_content",
+)
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What one look at a case gave; ``facts`` is empty when the case could not be read."""
+    """What one look at a case gave; what could not be read is missing.
+
+    Parameters
+    ----------
+    facts : dict
+        A row of the table of cases.
+    lesions : DataFrame
+        From `lesion_table`, with the positions where there is a head to measure them by.
+    problems : list of Problem
+    thumbnail : Thumbnail or None
+    head_map, lesion_map : ndarray of bool, shape `MAP_SHAPE`, or None
+    """
 
     facts: dict[str, Any] = field(default_factory=dict)
     lesions: pd.DataFrame = field(default_factory=pd.DataFrame)
     problems: list[Problem] = field(default_factory=list)
+    thumbnail: Thumbnail | None = None
+    head_map: np.ndarray | None = None
+    lesion_map: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """A label as it was read, and what it marks."""
+
+    label: Volume
+    mask: np.ndarray
+    lesions: Lesions
 
 
 def examine(case: Case, rule: LesionRule) -> Examination:
-    """Read a case once and say all that is known about it; never raises for a bad case."""
-    problems, lesions, burden = [], pd.DataFrame(), {}
+    """Read each file of a case once and say all that is known about it; never raises for a bad case."""
+    files, problems = _open_files(case)
+    image, found = _read_images(case, files)
+    problems += found
+    head = None if image is None else find_head(image.array, image.spacing_mm)
+    marked, found = _read_label(case, rule, files)
+    problems += found
+    on_image = marked is not None and image is not None and same_grid(image, marked.label)
+    if marked is not None and head is not None and marked.lesions.n:
+        problem = (
+            outside_problem(case, marked.lesions, head)
+            if on_image
+            else header_problem(case, marked.mask, marked.label, image, head)
+        )
+        problems += [] if problem is None else [problem]
+    placed = on_image and head is not None
+    return Examination(
+        facts=_image_facts(case, image, head) | _label_facts(marked),
+        lesions=_lesion_table(marked, head if placed else None),
+        problems=problems,
+        thumbnail=None if image is None else make_thumbnail(image, marked.mask if on_image else None),
+        head_map=None if head is None else map_of_head(head),
+        lesion_map=map_of_lesions(marked.mask, head) if placed else None,
+    )
+
+
+def _open_files(case: Case) -> tuple[dict[Path, nib.Nifti1Image], list[Problem]]:
+    """Open all files that can be opened; what their headers say is checked, alone and against the first image's."""
+    files, problems = {}, []
+    for path in case.files:
+        file, found = _attempt(open_nifti, path, case.name)
+        problems += found
+        if file is not None:
+            files[path] = file
+            problems += header_problems(case, str(path), file)
+    image = files.get(case.image)
+    for path, file in files.items():
+        if image is not None and path != case.image:
+            found = [grid_problem(case, str(path), image, file)]
+            found += [axes_note(case, image, file)] if path == case.label else []
+            problems += [problem for problem in found if problem is not None]
+    return files, problems
+
+
+def _read_images(case: Case, files: dict[Path, nib.Nifti1Image]) -> tuple[Volume | None, list[Problem]]:
+    """Read and check the sequences one by one; only the first is kept."""
+    problems, first = [], None
+    for path in reversed(case.images):
+        first, found = _read(case, path, files)
+        problems += found + ([] if first is None else image_problems(case, str(path), first.array))
+    return first, problems
+
+
+def _read_label(
+    case: Case, rule: LesionRule, files: dict[Path, nib.Nifti1Image]
+) -> tuple[_Marked | None, list[Problem]]:
+    label, problems = (None, []) if case.label is None else _read(case, case.label, files)
+    if label is None:
+        return None, problems
+    if problem := not_finite(label.array, case.label, case.name):
+        return None, [problem]
+    mask = lesion_mask(label.array, rule)
+    marked = _Marked(label, mask, find_lesions(mask, label.spacing_mm))
+    undeclared = value_problems(case, label.array, rule)
+    if undeclared and marked.lesions.n == 0:
+        return marked, undeclared  # not empty, but of values that mean nothing yet
+    return marked, undeclared + lesion_problems(case, marked.lesions)
+
+
+def _read(case: Case, path: Path, files: dict[Path, nib.Nifti1Image]) -> tuple[Volume | None, list[Problem]]:
+    return _attempt(read_voxels, files[path], path, case.name) if path in files else (None, [])
+
+
+def _attempt(function: Callable, *arguments: Any) -> tuple[Any, list[Problem]]:
+    """The result of a function, or the problems it met."""
     try:
-        image = read_volume(case.image, case.name)
-        problems += _image_problems(case, image)
+        return function(*arguments), []
     except CohortError as error:
-        image, problems = None, [*error.problems]
-    if case.label is not None:
-        try:
-            lesions, burden = _lesions(case, rule)
-        except CohortError as error:
-            problems += error.problems
-        if burden and burden["n_lesions"] == 0:
-            problems.append(_empty(case))
-    try:
-        require_one_grid(case)
-    except CohortError as error:
-        problems += [problem for problem in error.problems if problem not in problems]
-    facts = {} if image is None else _facts(case, image) | burden
-    return Examination(facts, lesions, problems)
+        return None, error.problems
 
 
-def examine_all(cases: Sequence[Case], rule: LesionRule, workers: int) -> list[Examination]:
-    """Examine many cases in parallel and find what only shows between them: one image under two names."""
-    look = partial(examine, rule=rule)
-    examinations = map_cases(look, cases, workers, "reading cases")
-    first: dict[str, str] = {}
-    for case, examination in zip(cases, examinations, strict=True):
-        content = examination.facts.get("content")
-        if content in first:
-            examination.problems.append(
-                Problem(
-                    case.name,
-                    str(case.image),
-                    f"the same voxels as case {first[content]}",
-                    "each image once",
-                    "remove one of the two, or training and test will share it",
-                )
-            )
-        elif content:
-            first[content] = case.name
-    return examinations
+def _image_facts(case: Case, image: Volume | None, head: Head | None) -> dict[str, Any]:
+    if image is None:
+        return {}
+    facts = {
+        "shape": "x".join(str(n) for n in image.array.shape),
+        "spacing_mm": "x".join(f"{edge:.3g}" for edge in image.spacing_mm),
+        "finest_mm": min(image.spacing_mm),
+        "coarsest_mm": max(image.spacing_mm),
+        "axes": image.native_axes,
+        "sequences": len(case.images),
+        "intensity_min": float(np.nanmin(image.array)),
+        "intensity_max": float(np.nanmax(image.array)),
+        "image_content": _digest(image.array),
+    }
+    if head is not None:
+        inside = image.array[tuple(slice(None, None, n) for n in head.step)][head.mask]
+        low, middle, high = (float(value) for value in np.nanpercentile(inside, PERCENTILES))
+        facts |= {"intensity_p1": low, "intensity_median": middle, "intensity_p99": high}
+        facts |= {"head_cm3": head.volume_cm3, "skull": "stripped" if head.is_brain else "in the image"}
+    return facts
 
 
-def _image_problems(case: Case, image: Volume) -> list[Problem]:
-    if image.array.min() < image.array.max():
-        return []
-    found = f"the value {image.array.flat[0]:g} everywhere"
-    return [Problem(case.name, str(case.image), found, "an image", "export it again")]
-
-
-def _empty(case: Case) -> Problem:
-    expected = "at least one lesion"
-    return Problem(case.name, str(case.label), "an empty label", expected, "make sure none was missed", "warning")
-
-
-def _lesions(case: Case, rule: LesionRule) -> tuple[pd.DataFrame, dict[str, Any]]:
-    mask = read_lesions(case, rule)
-    table = lesion_table(*label_lesions(mask.array), mask.spacing_mm)
-    for column, value in (("primary", case.primary), ("patient", case.patient), ("case", case.name)):
-        table.insert(0, column, value)
-    burden = {
+def _label_facts(marked: _Marked | None) -> dict[str, Any]:
+    if marked is None:
+        return {}
+    table = marked.lesions.table
+    return {
         "n_lesions": len(table),
         "lesion_volume_mm3": float(table["volume_mm3"].sum()),
         "largest_diameter_mm": float(table["diameter_mm"].max()) if len(table) else 0.0,
+        "label_content": _digest(marked.mask),
     }
-    return table, burden
 
 
-def _facts(case: Case, image: Volume) -> dict[str, Any]:
-    return {
-        "case": case.name,
-        "patient": case.patient,
-        "primary": case.primary,
-        "shape": "x".join(str(n) for n in image.array.shape),
-        "spacing_mm": "x".join(f"{edge:.3g}" for edge in image.spacing_mm),
-        "axes": image.native_axes,
-        "intensity_min": float(image.array.min()),
-        "intensity_max": float(image.array.max()),
-        "content": hashlib.sha256(np.ascontiguousarray(image.array).tobytes()).hexdigest()[:16],
-    }
+def _lesion_table(marked: _Marked | None, head: Head | None) -> pd.DataFrame:
+    if marked is None:
+        return pd.DataFrame()
+    table = marked.lesions.table
+    return table if head is None or table.empty else table.join(lesion_positions(marked.lesions, head))
+
+
+def _digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]

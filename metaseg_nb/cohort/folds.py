@@ -23,17 +23,19 @@ class Split:
     test: list[Case]
 
 
-def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> Cohort:
-    """Deal the patients into folds, alike in primary cancer and lesion count.
+def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
+    """Deal the patients into folds, alike in size, primary cancer and lesion burden together.
 
-    Patients are sorted by primary and by their number of lesions, ties in an
-    order drawn from the cohort's seed, and dealt out in turn: each fold gets
-    every ``n_folds``-th patient. Folds that the cohort already has are kept.
+    Primary by primary, patients go from many lesions to few (then from large volume to
+    small), ``n_folds`` at a time, one into each fold: the heaviest into the fold that has
+    the fewest patients, then the fewest lesions, so far. Ties are drawn from the cohort's
+    seed. Folds that the cohort already has are kept.
 
     Parameters
     ----------
     cohort : Cohort
-    n_lesions : mapping of case name to int
+    burden : DataFrame
+        ``n_lesions`` and ``lesion_volume_mm3`` of each case; the index is its name.
     n_folds : int
 
     Raises
@@ -41,7 +43,8 @@ def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> 
     CohortError
         Fewer patients than folds need, or only some cases come with a fold.
     """
-    cohort = replace(cohort, cases=[replace(case, n_lesions=int(n_lesions[case.name])) for case in cohort.cases])
+    counted = [replace(case, n_lesions=int(burden.loc[case.name, "n_lesions"])) for case in cohort.cases]
+    cohort = replace(cohort, cases=counted)
     given = [case.fold is not None for case in cohort.cases]
     if all(given):
         return _checked(cohort, n_folds)
@@ -51,17 +54,40 @@ def assign_folds(cohort: Cohort, n_lesions: Mapping[str, int], n_folds: int) -> 
             for case in cohort.cases
             if case.fold is None
         )
-    patients = _by_patient(cohort.cases)
-    ties = np.random.default_rng(cohort.seed).permutation(len(patients))
-    rank = dict(zip(sorted(patients), ties, strict=True))
-
-    def order(patient: str) -> tuple:
-        cases = patients[patient]
-        return min(case.primary for case in cases), _lesions_of(cases), rank[patient]
-
-    fold_of = {patient: i % n_folds for i, patient in enumerate(sorted(patients, key=order))}
+    fold_of = _deal(_patient_table(cohort, burden), n_folds)
     dealt = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
     return _checked(replace(cohort, cases=dealt), n_folds)
+
+
+def _patient_table(cohort: Cohort, burden: pd.DataFrame) -> pd.DataFrame:
+    """A row per patient, in the order they are dealt out."""
+    rows = [
+        {
+            "patient": patient,
+            "primary": min(case.primary for case in cases),
+            "n_lesions": _lesions_of(cases),
+            "volume_mm3": burden.loc[[case.name for case in cases], "lesion_volume_mm3"].sum(),
+        }
+        for patient, cases in sorted(_by_patient(cohort.cases).items())
+    ]
+    table = pd.DataFrame(rows)
+    table["tie"] = np.random.default_rng(cohort.seed).permutation(len(table))
+    order = {"primary": True, "n_lesions": False, "volume_mm3": False, "tie": True}
+    return table.sort_values(list(order), ascending=list(order.values()), ignore_index=True)
+
+
+def _deal(patients: pd.DataFrame, n_folds: int) -> dict[str, int]:
+    fold_of: dict[str, int] = {}
+    holds = np.zeros((n_folds, 3))  # patients, lesions, volume of each fold
+    for _, group in patients.groupby("primary", sort=False):
+        for place, patient in enumerate(group.itertuples()):
+            if place % n_folds == 0:
+                free = set(range(n_folds))
+            fold = min(free, key=lambda fold: (*holds[fold], fold))
+            free.remove(fold)
+            fold_of[patient.patient] = fold
+            holds[fold] += 1, patient.n_lesions, patient.volume_mm3
+    return fold_of
 
 
 def split(cohort: Cohort, fold: int) -> Split:
@@ -117,17 +143,17 @@ def _lesions_of(cases: Iterable[Case]) -> int:
     return sum(case.n_lesions or 0 for case in cases)
 
 
-def fold_table(cohort: Cohort, facts: pd.DataFrame) -> pd.DataFrame:
+def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
     """Balance of the folds: patients, cases, lesions and patients of each primary cancer, a row per fold.
 
     Parameters
     ----------
     cohort : Cohort
         With folds.
-    facts : DataFrame
+    cases : DataFrame
         ``case``, ``patient``, ``primary``, ``n_lesions``, ``lesion_volume_mm3`` of each labelled case.
     """
-    folds = facts.assign(fold=facts["case"].map({case.name: case.fold for case in cohort.cases}))
+    folds = cases.assign(fold=cases["case"].map({case.name: case.fold for case in cohort.cases}))
     table = folds.groupby("fold").agg(
         patients=("patient", "nunique"),
         cases=("case", "count"),

@@ -1,5 +1,7 @@
 """Lesions of a mask: 26-connected components, their volume, diameter and place."""
 
+from dataclasses import dataclass
+
 import cc3d
 import numpy as np
 import pandas as pd
@@ -9,6 +11,46 @@ from scipy.spatial.distance import pdist
 # Classes by largest diameter in millimetres, as they are reported everywhere.
 DIAMETER_EDGES_MM = (0.0, 5.0, 10.0, 20.0, np.inf)
 DIAMETER_NAMES = ("<5 mm", "5-10 mm", "10-20 mm", ">20 mm")
+
+# Columns of a table of lesions.
+LESION_FACTS = ("lesion", "voxels", "volume_mm3", "diameter_mm", "x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Lesions:
+    """The lesions of a mask.
+
+    Parameters
+    ----------
+    labels : ndarray of int, shape (X, Y, Z)
+        0 outside, 1..n inside.
+    boxes : dict of int to tuple of 3 slices
+        Bounding box of each lesion, in voxels.
+    table : DataFrame
+        From `lesion_table`.
+    """
+
+    labels: np.ndarray
+    boxes: dict[int, tuple[slice, slice, slice]]
+    table: pd.DataFrame
+
+    @property
+    def n(self) -> int:
+        """Number of lesions."""
+        return len(self.boxes)
+
+    def voxels(self, lesion: int) -> np.ndarray:
+        """Voxel indices of a lesion, int of shape (N, 3), sorted."""
+        box = self.boxes[lesion]
+        return np.argwhere(self.labels[box] == lesion) + [axis.start for axis in box]
+
+
+def find_lesions(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lesions:
+    """Find the 26-connected components of a mask of bool, shape (X, Y, Z), and describe each."""
+    labels, n = label_lesions(mask)
+    found = cc3d.statistics(labels)["bounding_boxes"] if n else []
+    boxes = {lesion: tuple(found[lesion]) for lesion in range(1, n + 1)}
+    return Lesions(labels, boxes, lesion_table(labels, n, spacing_mm))
 
 
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
@@ -80,11 +122,9 @@ def lesion_table(labels: np.ndarray, n: int, spacing_mm: tuple[float, float, flo
         volume = len(voxels) * float(np.prod(spacing_mm))
         diameter = largest_diameter_mm(voxels, spacing_mm)
         rows.append((lesion, len(voxels), volume, diameter, x, y, z))
-    columns = ["lesion", "voxels", "volume_mm3", "diameter_mm", "x", "y", "z"]
     # without rows pandas could not know that these are numbers
-    return pd.DataFrame(rows, columns=columns).astype(
-        dict.fromkeys(columns[2:], float) | {"lesion": int, "voxels": int}
-    )
+    numbers = dict.fromkeys(LESION_FACTS[2:], float) | {"lesion": int, "voxels": int}
+    return pd.DataFrame(rows, columns=LESION_FACTS).astype(numbers)
 
 
 def diameter_class(diameter_mm: pd.Series) -> pd.Series:

@@ -1,18 +1,23 @@
 """What is wrong with an input, said once and alike: case, file, found, expected, what to do."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+
+SEVERITIES = ("error", "warning", "note")
+# Named in a summary, and in the message of an error.
+SHOWN_CASES, SHOWN_PROBLEMS = 3, 50
 
 
 @dataclass(frozen=True)
 class Problem:
     """One thing wrong with one case.
 
-    ``severity`` is "error" (the case cannot be used as it is) or "warning"
-    (it can, but somebody should look).
+    ``severity`` is "error" (the case cannot be used as it is), "warning" (it can,
+    but somebody should look) or "note" (good to know). ``expected`` has the same
+    words for all problems of a kind.
     """
 
     case: str
@@ -33,8 +38,10 @@ class CohortError(ValueError):
 
     def __init__(self, problems: Iterable[Problem]):
         self.problems = list(problems)
-        lines = "\n".join(f"- {problem}" for problem in self.problems)
-        super().__init__(f"{len(self.problems)} problem(s) in the input:\n{lines}")
+        lines = [f"- {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
+        if len(self.problems) > SHOWN_PROBLEMS:
+            lines.append(f"- and {len(self.problems) - SHOWN_PROBLEMS} more")
+        super().__init__("\n".join([f"{len(self.problems)} problem(s) in the input:", *lines]))
 
     def __reduce__(self) -> tuple:
         # worker processes send their errors back pickled
@@ -50,4 +57,43 @@ def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
     """Tabulate problems, errors first; columns as the fields of `Problem`."""
     columns = ["severity", "case", "file", "found", "expected", "fix"]
     table = pd.DataFrame([asdict(problem) for problem in problems], columns=columns)
-    return table.sort_values(["severity", "case"], ignore_index=True)
+    return table.sort_values(["severity", "case"], ignore_index=True, key=_ranked)
+
+
+def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
+    """Sum problems up by kind, errors first, most cases first.
+
+    Returns
+    -------
+    DataFrame
+        ``severity``, ``expected``, ``cases`` (how many), ``which`` (the first few), ``found``
+        (of the first), ``fix``.
+    """
+    table = problem_table(problems)
+    kinds = table.groupby(["severity", "expected"], sort=False).agg(
+        cases=("case", "nunique"), which=("case", _first_few), found=("found", "first"), fix=("fix", "first")
+    )
+    kinds = kinds.reset_index().astype({"cases": int})
+    kinds = kinds.sort_values("cases", ascending=False, kind="stable")
+    return kinds.sort_values("severity", key=_ranked, kind="stable", ignore_index=True)
+
+
+def require_no_errors(problems: Iterable[Problem]) -> None:
+    """Raise `CohortError` with all errors, if there are any.
+
+    Files are named without their folders: the page that shows this may be shared.
+    """
+    errors = [problem for problem in problems if problem.severity == "error"]
+    if errors:
+        raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
+
+
+def _first_few(cases: pd.Series) -> str:
+    names = list(dict.fromkeys(cases))
+    return ", ".join(names[:SHOWN_CASES]) + (
+        f" and {len(names) - SHOWN_CASES} more" if len(names) > SHOWN_CASES else ""
+    )
+
+
+def _ranked(column: pd.Series) -> pd.Series:
+    return column.map(SEVERITIES.index) if column.name == "severity" else column

@@ -17,7 +17,7 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import finished
 
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
@@ -31,6 +31,8 @@ UNREADABLE = (
     ValueError,
     OverflowError,
 )
+
+GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,16 @@ class Volume:
         """Axis codes of the file, such as "LPS"."""
         return "".join(orientations.ornt2axcodes(self.native_orientation))
 
+    @property
+    def native_shape(self) -> tuple[int, ...]:
+        """Shape of the array in the file."""
+        return tuple(self.array.shape[int(axis)] for axis in self.native_orientation[:, 0])
+
+    @property
+    def to_native(self) -> np.ndarray:
+        """From voxel indices of ``array`` to those of the file: shape (4, 4)."""
+        return orientations.inv_ornt_aff(self.native_orientation, self.native_shape)
+
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     """Voxel edges in millimetres of a 4x4 affine."""
@@ -78,6 +90,13 @@ def open_nifti(path: str | Path, case: str) -> nib.Nifti1Image:
     path = Path(path)
     if not path.is_file():
         raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path in the datalist")
+    if path.stat().st_size == 0:
+        raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
+    with path.open("rb") as file:
+        compressed = file.read(2) == GZIP_MAGIC
+    if path.suffix == ".gz" and not compressed:
+        fix = "rename it to .nii if other programs read it; otherwise copy or export it again"
+        raise CohortError.one(case, path, "no gzip file behind the name .gz", "a whole NIfTI file", fix)
     try:
         image = nib.load(path)
     except UNREADABLE as error:
@@ -93,7 +112,7 @@ def open_nifti(path: str | Path, case: str) -> nib.Nifti1Image:
 
 
 def read_volume(path: str | Path, case: str, dtype: type = np.float32) -> Volume:
-    """Read a NIfTI file into RAS order.
+    """Read a NIfTI file into RAS order; every value must be a number.
 
     Parameters
     ----------
@@ -109,16 +128,28 @@ def read_volume(path: str | Path, case: str, dtype: type = np.float32) -> Volume
     CohortError
         The file is missing, unreadable, truncated, not 3D or holds NaN or infinite values.
     """
-    image = open_nifti(path, case)
+    volume = read_voxels(open_nifti(path, case), path, case, dtype)
+    if problem := not_finite(volume.array, path, case):
+        raise CohortError([problem])
+    return volume
+
+
+def not_finite(array: np.ndarray, path: str | Path, case: str) -> Problem | None:
+    """Problem of an array that holds NaN or infinite values, or None."""
+    count = array.size - int(np.isfinite(array).sum())
+    if count == 0:
+        return None
+    return Problem(case, str(path), f"{count} NaN or infinite voxels", "finite values", "export it again")
+
+
+def read_voxels(image: nib.Nifti1Image, path: str | Path, case: str, dtype: type = np.float32) -> Volume:
+    """Read the voxels of a file that `open_nifti` opened into RAS order, whatever their values."""
     native = orientations.io_orientation(image.affine)
     try:
         canonical = nib.as_closest_canonical(image)
         array = np.asanyarray(canonical.dataobj, dtype=dtype).reshape(canonical.shape[:3])
     except UNREADABLE as error:
         raise _unreadable(case, path, error) from error
-    if not np.isfinite(array).all():
-        count = int((~np.isfinite(array)).sum())
-        raise CohortError.one(case, path, f"{count} NaN or infinite voxels", "finite values", "export it again")
     return Volume(array, canonical.affine, native)
 
 

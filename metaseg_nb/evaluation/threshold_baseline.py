@@ -13,30 +13,35 @@ from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_case
+from metaseg_nb.preprocessing.intensity import intensity_range
 
 MODEL = "intensity_threshold"
 BINS = 100
 
 
 def dice_by_threshold(case: StoredCase) -> np.ndarray:
-    """Dice of ``image >= i / BINS`` on the study grid, for i = 1 .. BINS - 1.
+    """Dice of ``image >= threshold`` on the study grid, for the inner `_edges` of its scale; of the first sequence.
 
     Returns
     -------
     ndarray of float, shape (BINS - 1,)
         For a case without lesion: 0, as any threshold marks something.
     """
-    edges = np.linspace(0, 1, BINS + 1)
-    image, label = case.image, case.label > 0
+    edges, label = _edges(case), case.label > 0
+    image = np.clip(case.image[0].astype(np.float32), edges[0], edges[-1])
     above = np.histogram(image, edges)[0][::-1].cumsum()[::-1][1:]
     hit = np.histogram(image[label], edges)[0][::-1].cumsum()[::-1][1:]
     return 2 * hit / np.maximum(1, above + label.sum())
 
 
 def threshold_of(cases: Sequence[StoredCase]) -> float:
-    """The intensity in (0, 1) whose mean Dice over these cases is highest."""
+    """The intensity whose mean Dice over these cases is highest."""
     mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
-    return float((np.argmax(mean) + 1) / BINS)
+    return float(_edges(cases[0])[np.argmax(mean) + 1])
+
+
+def _edges(case: StoredCase) -> np.ndarray:
+    return np.linspace(*intensity_range(case.recipe), BINS + 1)
 
 
 def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -60,4 +65,4 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
 
 def _score(case: Case, stored: StoredCase, rule: LesionRule, threshold: float) -> tuple[dict, pd.DataFrame]:
     truth = read_lesions(case, rule)
-    return score_against(case, truth, native_mask(stored.image, stored.grid, truth, threshold))
+    return score_against(case, truth, native_mask(stored.image[0], stored.grid, truth, threshold))

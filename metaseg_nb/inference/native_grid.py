@@ -3,27 +3,21 @@
 import numpy as np
 
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.preprocessing.grid import Grid, resample
-
-
-def to_native(probability: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:
-    """Bring probabilities to a case's own grid, linearly; 0 where the study grid does not reach.
-
-    Parameters
-    ----------
-    probability : ndarray of float32
-        On ``grid``.
-    grid, native : Grid
-
-    Returns
-    -------
-    ndarray of float32, shape ``native.shape``, RAS
-    """
-    return resample(probability, grid, native)
+from metaseg_nb.preprocessing.grid import Grid, resample_lesions
 
 
 def native_mask(probability: np.ndarray, grid: Grid, source: Volume, threshold: float) -> Volume:
-    """Mask (uint8) on the grid of ``source``, 1 where the probability reaches the threshold."""
+    """Mask (uint8) on the grid of ``source`` of the lesions that reach the threshold, by `resample_lesions`.
+
+    Parameters
+    ----------
+    probability : ndarray, shape ``grid.shape``
+    grid : Grid
+        The study grid.
+    source : Volume
+        Any on the case's own grid, RAS.
+    threshold : float
+    """
     native = Grid(source.spacing_mm, source.array.shape)
-    mask = to_native(probability, grid, native) >= threshold
+    mask = resample_lesions(probability, grid, native, threshold)
     return Volume(mask.astype(np.uint8), source.affine, source.native_orientation)

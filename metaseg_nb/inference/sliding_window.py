@@ -20,8 +20,8 @@ def predict_probability(
     ----------
     network : Module
         In evaluation mode, on ``device``.
-    image : ndarray of float32, shape (X, Y, Z)
-        In [0, 1], on the study grid.
+    image : ndarray, shape (C, X, Y, Z)
+        On the study grid.
     patch_size : int
         Edge of the cubic windows in voxels; smaller volumes are padded.
     overlap : float
@@ -33,7 +33,7 @@ def predict_probability(
     ndarray of float32, shape (X, Y, Z)
         In [0, 1].
     """
-    windows = torch.from_numpy(np.array(image, dtype=np.float32))[None, None]
+    windows = torch.from_numpy(np.array(image, dtype=np.float32))[None]
     logits = sliding_window_inference(
         windows,
         (patch_size,) * 3,

@@ -1,136 +1,172 @@
-"""From a case's files to the case store: bias correction, intensity, grid."""
+"""From a case's files to the case store: bias correction, intensity, grid, label cleaning."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import mode
 from typing import Any
 
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.head import head_mask
-from metaseg_nb.cohort.labels import read_lesions, require_one_grid
-from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.labels import lesion_mask, read_label, require_one_grid
+from metaseg_nb.cohort.lesions import find_lesions, label_lesions
+from metaseg_nb.cohort.position import find_head
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.preprocessing.bias import correct_bias
-from metaseg_nb.preprocessing.case_store import StoredCase, is_stored, open_case, store_case
-from metaseg_nb.preprocessing.grid import Grid, resample, resample_mask, study_grid
-from metaseg_nb.preprocessing.intensity import to_unit_range
+from metaseg_nb.preprocessing.case_store import (
+    StoredCase,
+    drop_label,
+    is_stored,
+    open_case,
+    part_identity,
+    store_image,
+    store_label,
+)
+from metaseg_nb.preprocessing.grid import Grid, resample_lesions
+from metaseg_nb.preprocessing.images import OF_LABELS, image_recipe, prepare_image, read_images
+from metaseg_nb.preprocessing.label_cleaning import clean_label
 from metaseg_nb.settings import Preprocess
 
-# What does not change a case's voxels.
-NOT_VOXELS = {"study", "workers"}
+# What may happen to one case and leaves the others alone; anything else is a mistake of the program.
+CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 
 
 @dataclass(frozen=True)
-class PreparedImage:
-    """An image ready for a network.
+class Preparation:
+    """Rows of the table of prepared cases, and the problems of those that could not be prepared."""
 
-    ``array`` is float32 in [0, 1] on ``grid``; ``native`` is the grid of
-    ``source``, the image as it was read; ``corrected`` is the image there
-    after bias correction.
-    """
-
-    array: np.ndarray
-    grid: Grid
-    native: Grid
-    source: Volume
-    corrected: np.ndarray
+    rows: list[dict[str, Any]]
+    problems: list[Problem]
 
 
-def recipe(settings: Preprocess) -> dict[str, Any]:
-    """The settings that decide a case's voxels; a checkpoint carries them to prepare new images alike."""
-    return settings.model_dump(exclude=NOT_VOXELS)
+def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
+    """The settings that decide a label's voxels."""
+    values = {key: np.asarray(value).tolist() for key, value in asdict(rule).items()}
+    return {**settings.model_dump(include=OF_LABELS), "lesions": values}
 
 
-def prepare_image(volume: Volume, settings: Mapping[str, Any]) -> PreparedImage:
-    """Correct, scale, crop and resample an image.
-
-    Parameters
-    ----------
-    volume : Volume
-        From `read_volume`.
-    settings : mapping
-        From `recipe`.
-    """
-    native = Grid(volume.spacing_mm, volume.array.shape)
-    corrected = correct_bias(volume, settings["n4_levels"], settings["n4_iterations"], settings["n4_shrink"])
-    head = head_mask(corrected)
-    scaled = to_unit_range(corrected, head, tuple(settings["intensity_percentiles"]))
-    grid = study_grid(head, native, settings["spacing_mm"])
-    array = resample(scaled, native, grid).clip(0, 1)  # the smoothing filter may swing a little beyond
-    return PreparedImage(array, grid, native, volume, corrected)
-
-
-def prepare_case(case: Case, folder: Path, settings: Mapping[str, Any], rule: LesionRule) -> dict[str, Any]:
-    """Bring one case into the case store, unless it is there already; says what was done.
+def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
+    """Bring one case into the case store; what is there already, made the same way, is kept.
 
     Returns
     -------
     dict
-        ``case``, ``seconds`` (0 when it was there), ``lesion_volume_mm3`` on
-        the native and ``stored_volume_mm3`` on the study grid (None without a label).
-    """
-    made_with, start = (
-        {**settings, "lesions": {key: np.asarray(value).tolist() for key, value in asdict(rule).items()}},
-        time.perf_counter(),
-    )
-    sources = _stamps(case)
-    if is_stored(folder, case.name, made_with, sources):
-        return _row(open_case(folder, case.name), 0.0)
-    volume = read_volume(case.image, case.name)
-    try:
-        prepared = prepare_image(volume, settings)
-    except ValueError as error:
-        raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
-    label, volume_mm3 = None, None
-    if case.label is not None:
-        mask = read_lesions(case, rule).array
-        label = resample_mask(mask, prepared.native, prepared.grid)
-        volume_mm3 = float(mask.sum() * np.prod(prepared.native.spacing_mm))
-    stored = store_case(
-        folder, case.name, prepared.array, label, prepared.native, prepared.grid, made_with, sources, volume_mm3
-    )
-    return _row(stored, time.perf_counter() - start)
-
-
-def _row(stored: StoredCase, seconds: float) -> dict[str, Any]:
-    row = {"case": stored.name, "seconds": seconds, "lesion_volume_mm3": stored.lesion_volume_mm3}
-    row["stored_volume_mm3"] = None
-    if stored.has_label:
-        row["stored_volume_mm3"] = float(len(stored.lesion_voxels) * np.prod(stored.grid.spacing_mm))
-    return row
-
-
-def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> list[dict[str, Any]]:
-    """Bring all cases of a cohort into the case store, several at a time.
-
-    All headers are checked before the first case is worked on.
+        ``case``, ``seconds`` (spent now), and what is kept with the case: ``made_in_s``, ``disk_mb``,
+        ``field_range`` (the largest of its sequences), and of its label, None without one, the volumes as
+        drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3`` and ``stored_volume_mm3``, the number of
+        ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the study grid) and ``lost_lesions``
+        (cut off with what is far from the head), and the counts of `clean_label`.
 
     Raises
     ------
     CohortError
-        With every case whose files are missing, unreadable or on different grids.
     """
+    start = time.perf_counter()
+    require_one_grid(case)
+    image_way, label_way = image_recipe(settings, len(case.images)), label_recipe(settings, rule)
+    identity = part_identity(image_way, _stamps(case.images))
+    done = False
+    if not is_stored(folder, case.name, "image", identity):
+        _make_image(case, folder, image_way)
+        done = True
+    if case.label is None:
+        drop_label(folder, case.name)
+    elif not is_stored(folder, case.name, "label", part_identity(label_way, _stamps([case.label]), identity)):
+        _make_label(case, folder, label_way, rule)
+        done = True
+    spent = time.perf_counter() - start if done else 0.0
+    return {"case": case.name, "seconds": spent} | _row(open_case(folder, case.name))
+
+
+def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Preparation:
+    """Bring all cases of a cohort into the case store, several at a time; a bad one does not stop the others."""
     cases = [*cohort.cases, *cohort.unlabelled]
-    problems = [problem for case in cases for problem in _header_problems(case)]
-    if problems:
-        raise CohortError(problems)
-    work = partial(prepare_case, folder=folder, settings=recipe(settings), rule=cohort.rule)
-    return map_cases(work, cases, settings.workers, "preprocessing cases")
+    usual = mode(len(case.images) for case in cases)
+    work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
+    outcomes = map_cases(work, cases, settings.workers, "preprocessing cases")
+    rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+    return Preparation(rows, [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome])
 
 
-def _stamps(case: Case) -> list[list[int]]:
-    """Size and time of a case's files, so that a corrected mask is noticed."""
-    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.files]
-
-
-def _header_problems(case: Case) -> list:
+def _attempt(
+    case: Case, folder: Path, settings: Preprocess, rule: LesionRule, sequences: int
+) -> dict[str, Any] | list[Problem]:
+    """The row of a case, or its problems."""
+    if len(case.images) != sequences:
+        found, expected = f"{len(case.images)} sequence(s)", "as many sequences as the other cases"
+        return [Problem(case.name, str(case.image), found, expected, "complete the datalist, or leave the case out")]
     try:
-        require_one_grid(case)
+        return prepare_case(case, folder, settings, rule)
     except CohortError as error:
         return error.problems
-    return []
+    except CASE_FAILURES as error:
+        found = f"{type(error).__name__}: {error}"
+        fix = "look at the image; export it again, or leave the case out"
+        return [Problem(case.name, str(case.image), found, "an image of a head that can be prepared", fix)]
+
+
+def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any]) -> None:
+    start = time.perf_counter()
+    volumes = read_images(case)
+    try:
+        prepared = prepare_image(volumes, recipe)
+    except ValueError as error:
+        raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
+    facts = {
+        "native": asdict(prepared.native),
+        "grid": asdict(prepared.grid),
+        "native_affine": volumes[0].affine.tolist(),
+        "native_orientation": volumes[0].native_orientation.tolist(),
+        "recipe": dict(recipe),
+        "sources": _stamps(case.images),
+        "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
+        "seconds": time.perf_counter() - start,
+    }
+    store_image(folder, case.name, prepared.array, prepared.head, prepared.corrections[0], facts)
+
+
+def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
+    start = time.perf_counter()
+    stored, label, image = open_case(folder, case.name), read_label(case, rule), read_volume(case.image, case.name)
+    cleaned = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
+    resampled = resample_lesions(cleaned.mask, stored.native, stored.grid)
+    found = find_lesions(cleaned.mask, stored.native.spacing_mm)
+    facts = {
+        "recipe": dict(recipe),
+        "sources": _stamps([case.label]),
+        "lesion_volume_mm3": _volume_mm3(lesion_mask(label.array, rule), stored.native),
+        "cleaned_volume_mm3": _volume_mm3(cleaned.mask, stored.native),
+        "stored_volume_mm3": _volume_mm3(resampled, stored.grid),
+        "lesions": found.n,
+        "stored_lesions": label_lesions(resampled)[1],
+        "lost_lesions": sum(_is_lost(found.voxels(lesion), stored) for lesion in found.boxes),
+        "cleaning": cleaned.counts,
+        "seconds": time.perf_counter() - start,
+    }
+    store_label(folder, case.name, resampled, facts)
+
+
+def _is_lost(voxels: np.ndarray, stored: StoredCase) -> bool:
+    """True for a lesion that lies outside the study grid, with the crop around the head."""
+    return len(stored.grid.voxels_at(stored.native.centres_mm(voxels))) == 0
+
+
+def _row(stored: StoredCase) -> dict[str, Any]:
+    image, label = stored.image_facts, stored.label_facts
+    seconds = image["seconds"] + (label["seconds"] if label else 0)
+    row = {"made_in_s": seconds, "disk_mb": stored.disk_mb, "field_range": max(image["field_ranges"])}
+    keys = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3", "lesions", "stored_lesions", "lost_lesions")
+    return row | {key: label[key] if label else None for key in keys} | (label["cleaning"] if label else {})
+
+
+def _volume_mm3(mask: np.ndarray, grid: Grid) -> float:
+    return float(mask.sum() * np.prod(grid.spacing_mm))
+
+
+def _stamps(files: Sequence[Path]) -> list[list[int]]:
+    """Size and time of files, so that a corrected mask is noticed."""
+    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]

@@ -11,27 +11,13 @@ from matplotlib.figure import Figure
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.montage import grid_of_panels
-from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice, fullest_slice
+from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
 from metaseg_nb.settings import MODEL_NAMES
 
 BOTH = ("reference", "prediction")
-
-
-def draw_montage(cases: Sequence[Case], rule: LesionRule) -> Figure:
-    """Every case's axial slice with most lesion, with its outline."""
-    figure, panels = grid_of_panels(len(cases))
-    for panel, case in zip(panels, cases, strict=True):
-        masks = {} if case.label is None else {"reference": read_lesions(case, rule).array}
-        image = read_volume(case.image, case.name)
-        index = fullest_slice(masks["reference"]) if masks else image.array.shape[2] // 2
-        draw_slice(panel, image, masks, axis=2, index=index)
-        count = label_lesions(masks["reference"])[1] if masks else "no label"
-        panel.set_title(f"{case.name}\n{case.primary}, lesions: {count}", fontsize=8, fontweight="normal")
-    add_legend(figure, ["reference"])
-    return figure
 
 
 def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, rule: LesionRule) -> Figure:

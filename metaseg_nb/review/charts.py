@@ -1,4 +1,4 @@
-"""Charts of tables: cohort, training, cross-validation."""
+"""Charts of tables: training, cross-validation."""
 
 from collections.abc import Sequence
 
@@ -18,25 +18,6 @@ PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "u
 
 # Of the dots around their row, so that equal values are seen.
 JITTER = 0.22
-
-
-def cohort_chart(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
-    """Lesions per patient and largest diameters, by primary cancer."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.6), layout="constrained")
-    per_patient = cases.groupby(["patient", "primary"], as_index=False)["n_lesions"].sum()
-    order = sorted(per_patient["primary"].unique())
-    palette = dict(zip(order, sns.color_palette("colorblind", len(order)), strict=True))
-    bins = np.arange(-0.5, per_patient["n_lesions"].max() + 1.5)
-    common = {"hue": "primary", "hue_order": order, "palette": palette, "multiple": "stack"}
-    sns.histplot(per_patient, x="n_lesions", bins=bins, ax=left, **common)
-    for panel in (left, right):
-        panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    left.xaxis.set_major_locator(MaxNLocator(integer=True))
-    left.set(xlabel="lesions per patient", ylabel="patients", title=f"n = {len(per_patient)} patients")
-    sns.histplot(lesions, x="diameter_mm", binwidth=5, binrange=(0, 5 * np.ceil(lesions["diameter_mm"].max() / 5)),
-                 ax=right, legend=False, **common)  # fmt: skip
-    right.set(xlabel="largest diameter (mm)", ylabel="lesions", title=f"n = {len(lesions)} lesions")
-    return figure
 
 
 def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:

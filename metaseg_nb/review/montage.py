@@ -6,12 +6,15 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLUMNS = 6
+WIDTH_INCHES = 11.0
+# More columns, and so smaller panels, for many.
+FEW, MANY = 60, 200
 
 
-def grid_of_panels(n: int, columns: int = COLUMNS, size_inches: float = 1.85) -> tuple[Figure, list[Axes]]:
+def grid_of_panels(n: int) -> tuple[Figure, list[Axes]]:
     """Make a figure with n panels, row by row; what is left of the last row stays blank."""
-    columns = min(columns, n)
+    columns = min(n, 6 if n <= FEW else 8 if n <= MANY else 10)
+    size_inches = min(WIDTH_INCHES / columns, 4.0)
     rows = math.ceil(n / columns)
     figure, panels = plt.subplots(
         rows, columns, figsize=(columns * size_inches, rows * size_inches * 1.25), layout="constrained", squeeze=False

@@ -18,6 +18,9 @@ from metaseg_nb.settings import MODEL_NAMES, NOTEBOOK_SETTINGS, resolve
 # Outputs that only live in a running JupyterLab, or are meant for its log.
 NOT_SHARED = ("application/vnd.jupyter.widget-view+json",)
 
+# What papermill puts into a notebook that failed.
+PAPERMILL_BANNER = "papermill-error-cell-tag"
+
 # A column that can be read, wide tables that scroll instead of being cut off, the result in a box.
 PAGE_STYLE = """<style>
 body { max-width: 68rem; margin: 0 auto; }
@@ -66,6 +69,18 @@ def write_report(study: str) -> Path:
     return index
 
 
+def write_page(study: str, notebook: str) -> Path:
+    """Turn one executed notebook of a study into a page of its report, whether or not the rest has been run.
+
+    Raises
+    ------
+    FileNotFoundError
+        The notebook has not been run.
+    """
+    layout = StudyLayout(resolve(notebook, study)["study"])
+    return layout.report / _page(layout.notebook(notebook), layout.report / f"{notebook}.html").file
+
+
 def _run_page(layout: StudyLayout, model: str, fold: int) -> Page:
     name = f"03_train_{model}_fold{fold}"
     return _page(layout.notebook("03_train", model, fold), layout.report / f"{name}.html", f"fold {fold}")
@@ -88,6 +103,7 @@ def _page(notebook: Path, html: Path, title: str | None = None) -> Page:
 def _shareable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """Put the result below the title; drop widgets and progress bars, which on a page are blank or noise."""
     notebook.metadata.pop("widgets", None)
+    notebook.cells = [cell for cell in notebook.cells if PAPERMILL_BANNER not in cell.metadata.get("tags", [])]
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {_result(notebook)}"))
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -101,13 +117,14 @@ def _is_noise(output: nbformat.NotebookNode) -> bool:
 
 
 def _result(notebook: nbformat.NotebookNode) -> str:
-    """The notebook's last sentence in words, which each of them ends with."""
-    said = [
-        output.data["text/markdown"]
-        for output in notebook.cells[-1].outputs
-        if "text/markdown" in output.get("data", {})
-    ]
-    return said[-1] if said and said[-1] else "This notebook did not run to its end."
+    """The notebook's last sentence in words, which each of them ends with; or what it said where it stopped."""
+    stopped = [cell for cell in notebook.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
+    outputs = (stopped or notebook.cells)[-1].outputs
+    said = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
+    said = [text for text in said if text]
+    if stopped:
+        return f"**This notebook stopped before its end.** {said[-1] if said else ''}"
+    return said[-1] if said else "This notebook did not run to its end."
 
 
 def _title(notebook: nbformat.NotebookNode) -> str:

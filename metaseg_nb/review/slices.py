@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.thumbnail import Thumbnail, shown_window
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.review.style import PREDICTION, REFERENCE
 
 # Name of the plane across each axis, and the letters at the left, right, bottom and top of its picture.
 PLANES = {0: ("sagittal", "APIS"), 1: ("coronal", "RLIS"), 2: ("axial", "RLPA")}
 SCALE_BAR_MM = 20
-# Grey values shown: the rest is clipped, or one bright vessel darkens the brain.
-SHOWN_PERCENTILES = (1, 99.7)
+WRITING = {"color": "white", "fontsize": 8, "ha": "center", "va": "center"}
 COLOURS = {"reference": REFERENCE, "prediction": PREDICTION}
 
 
@@ -47,14 +47,10 @@ def draw_slice(axes: Axes, image: Volume, masks: Mapping[str, np.ndarray], axis:
     across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
     shown = picture(image.array, axis, index)
     extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
-    low, high = _window(image.array)
+    low, high = shown_window(image.array)
     axes.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
     for name, mask in masks.items():
-        outline = np.pad(picture(mask, axis, index).astype(float), 1)
-        if outline.any():
-            x = (np.arange(outline.shape[1]) - 0.5) * across
-            y = (np.arange(outline.shape[0]) - 0.5) * up
-            axes.contour(x, y, outline, [0.5], colors=COLOURS[name], linewidths=1.2)
+        _outline(axes, picture(mask, axis, index), across, up, name)
     _annotate(axes, PLANES[axis][1], extent)
 
 
@@ -78,11 +74,6 @@ def add_legend(figure: Figure, names: Sequence[str]) -> None:
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
 
-def fullest_slice(mask: np.ndarray) -> int:
-    """Axial slice with the most voxels of a mask; the middle one when it is empty."""
-    return int(mask.sum(axis=(0, 1)).argmax()) if mask.any() else mask.shape[2] // 2
-
-
 def centre_of_largest(mask: np.ndarray) -> tuple[int, int, int]:
     """A voxel of the largest component of a mask, nearest to its centre of mass; the volume's middle when empty."""
     labels, n = label_lesions(mask)
@@ -93,18 +84,34 @@ def centre_of_largest(mask: np.ndarray) -> tuple[int, int, int]:
     return tuple(int(i) for i in nearest)
 
 
-def _window(array: np.ndarray) -> tuple[float, float]:
-    inside = array[array > array.min()]
-    low, high = np.percentile(inside if inside.size else array, SHOWN_PERCENTILES)
-    return float(min(low, 0)), float(high)
+def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
+    """Draw a kept axial slice with the outline of its lesions."""
+    across, up = thumbnail.spacing_mm
+    shown = picture(thumbnail.grey[..., None], 2, 0)
+    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, origin="lower", extent=extent, interpolation="bilinear")
+    _outline(axes, picture(thumbnail.lesion[..., None], 2, 0), across, up, "reference")
+    _annotate(axes, PLANES[2][1], extent)
+
+
+def mark_sides(axes: Axes, letters: str, extent: tuple[float, float, float, float]) -> None:
+    """Write the letters of left, right, bottom and top at the sides of a picture."""
+    _, width, _, height = extent
+    places = [(0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)]
+    for letter, (x, y) in zip(letters, places, strict=True):
+        axes.text(x * width, y * height, letter, **WRITING)
+
+
+def _outline(axes: Axes, shown: np.ndarray, across: float, up: float, name: str) -> None:
+    outline = np.pad(shown.astype(float), 1)
+    if outline.any():
+        x, y = (np.arange(outline.shape[1]) - 0.5) * across, (np.arange(outline.shape[0]) - 0.5) * up
+        axes.contour(x, y, outline, [0.5], colors=COLOURS[name], linewidths=1.2)
 
 
 def _annotate(axes: Axes, letters: str, extent: tuple[float, float, float, float]) -> None:
     _, width, _, height = extent
-    style = {"color": "white", "fontsize": 8, "ha": "center", "va": "center"}
-    places = [(0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)]
-    for letter, (x, y) in zip(letters, places, strict=True):
-        axes.text(x * width, y * height, letter, **style)
+    mark_sides(axes, letters, extent)
     axes.plot([0.05 * width, 0.05 * width + SCALE_BAR_MM], [0.06 * height] * 2, color="white", linewidth=2)
-    axes.text(0.05 * width + SCALE_BAR_MM / 2, 0.105 * height, f"{SCALE_BAR_MM} mm", **(style | {"fontsize": 7}))
+    axes.text(0.05 * width + SCALE_BAR_MM / 2, 0.105 * height, f"{SCALE_BAR_MM} mm", **(WRITING | {"fontsize": 7}))
     axes.set(xticks=[], yticks=[], facecolor="black")

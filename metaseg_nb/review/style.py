@@ -1,8 +1,10 @@
-"""One look for all figures: colours that colour-blind readers tell apart, sizes that print."""
+"""One look for all figures and tables: colours that colour-blind readers tell apart, sizes that print."""
 
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import StudyLayout
@@ -23,6 +25,13 @@ def use_style() -> None:
     # the font that matplotlib brings along: figures look alike on every machine
     sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "axes.titleweight": "bold", "axes.titlesize": 11})
+
+
+def show_table(table: pd.DataFrame, precision: int = 1) -> Styler:
+    """A table to be read: words left, numbers right with some digits, no index."""
+    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    left = {name: [{"selector": "th, td", "props": "text-align: left"}] for name in words}
+    return table.style.format(precision=precision, na_rep="–").hide(axis="index").set_table_styles(left)
 
 
 def save_figure(figure: Figure, layout: StudyLayout, name: str) -> None:

@@ -34,8 +34,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def network_of(checkpoint: dict[str, Any], device: torch.device) -> torch.nn.Module:
     """Rebuild the trained network of a checkpoint, ready to predict."""
-    settings = checkpoint["identity"]["settings"]
-    network = build_network(settings["model"], settings["width"], settings["patch_size"])
+    settings, recipe = (checkpoint["identity"][part] for part in ("settings", "recipe"))
+    network = build_network(settings["model"], settings["width"], settings["patch_size"], recipe["sequences"])
     network.load_state_dict(checkpoint["network"])
     return network.to(device).eval()
 

@@ -71,7 +71,7 @@ def fit(
     """
     torch.manual_seed(settings.seed)
     accelerator = Accelerator(mixed_precision=settings.precision)
-    network = build_network(settings.model, settings.width, settings.patch_size)
+    network = build_network(settings.model, settings.width, settings.patch_size, batches.channels)
     start_at_prior(network)
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)

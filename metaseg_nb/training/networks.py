@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from monai.networks.nets import UNETR, AttentionUnet, SegResNet, UNet
 
-# Channels in and out: one T1 volume, one lesion logit.
-IN_CHANNELS, OUT_CHANNELS = 1, 1
+# One lesion logit.
+OUT_CHANNELS = 1
 # Share of voxels that an untrained network calls lesion.
 LESION_PRIOR = 0.01
 
@@ -20,11 +20,11 @@ def _channels(width: float) -> tuple[int, ...]:
     return tuple(max(2, round(width * channels)) for channels in (16, 32, 64, 128, 256))
 
 
-def _unet(width: float, patch_size: int) -> torch.nn.Module:
+def _unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Residual U-Net (Kerfoot et al., STACOM 2018)."""
     return UNet(
         spatial_dims=3,
-        in_channels=IN_CHANNELS,
+        in_channels=in_channels,
         out_channels=OUT_CHANNELS,
         channels=_channels(width),
         strides=(2, 2, 2, 2),
@@ -33,23 +33,23 @@ def _unet(width: float, patch_size: int) -> torch.nn.Module:
     )
 
 
-def _attention_unet(width: float, patch_size: int) -> torch.nn.Module:
+def _attention_unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Attention U-Net (Oktay et al., MIDL 2018)."""
     return AttentionUnet(
         spatial_dims=3,
-        in_channels=IN_CHANNELS,
+        in_channels=in_channels,
         out_channels=OUT_CHANNELS,
         channels=_channels(width),
         strides=(2, 2, 2, 2),
     )
 
 
-def _segresnet(width: float, patch_size: int) -> torch.nn.Module:
+def _segresnet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """SegResNet without the autoencoder branch (Myronenko, BrainLes 2018)."""
     filters = max(1, round(width * 16))
     return SegResNet(
         spatial_dims=3,
-        in_channels=IN_CHANNELS,
+        in_channels=in_channels,
         out_channels=OUT_CHANNELS,
         init_filters=filters,
         blocks_down=(1, 2, 2, 4),
@@ -59,11 +59,11 @@ def _segresnet(width: float, patch_size: int) -> torch.nn.Module:
     )
 
 
-def _unetr(width: float, patch_size: int) -> torch.nn.Module:
+def _unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """UNETR (Hatamizadeh et al., WACV 2022); every head keeps its 64 channels at any width."""
     heads = max(1, round(width * 12))
     return UNETR(
-        in_channels=IN_CHANNELS,
+        in_channels=in_channels,
         out_channels=OUT_CHANNELS,
         img_size=(patch_size,) * 3,
         feature_size=max(1, round(width * 16)),
@@ -75,7 +75,7 @@ def _unetr(width: float, patch_size: int) -> torch.nn.Module:
     )
 
 
-NETWORKS: dict[str, Callable[[float, int], torch.nn.Module]] = {
+NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
     "unet": _unet,
     "attention_unet": _attention_unet,
     "segresnet": _segresnet,
@@ -83,7 +83,7 @@ NETWORKS: dict[str, Callable[[float, int], torch.nn.Module]] = {
 }
 
 
-def build_network(model: str, width: float, patch_size: int) -> torch.nn.Module:
+def build_network(model: str, width: float, patch_size: int, in_channels: int = 1) -> torch.nn.Module:
     """Build a network of the study.
 
     Parameters
@@ -94,13 +94,15 @@ def build_network(model: str, width: float, patch_size: int) -> torch.nn.Module:
         Share of the study's channels; 1 is the study's size.
     patch_size : int
         Edge of the cubic patches in voxels; UNETR's position embedding depends on it.
+    in_channels : int
+        Sequences of a case, C.
 
     Returns
     -------
     Module
-        From (B, 1, X, Y, Z) to logits of the same shape.
+        From (B, C, X, Y, Z) to logits of shape (B, 1, X, Y, Z).
     """
-    return NETWORKS[model](width, patch_size)
+    return NETWORKS[model](width, patch_size, in_channels)
 
 
 def start_at_prior(network: torch.nn.Module) -> None:

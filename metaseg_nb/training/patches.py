@@ -17,8 +17,6 @@ from metaseg_nb.training.augmentation import augment
 
 # Keeps the draws of case order and of patches apart.
 ORDER, PATCHES = 0, 1
-# Tries at a random voxel inside the head before any voxel will do.
-HEAD_TRIES = 50
 
 
 class PatchBatches(Dataset):
@@ -38,11 +36,16 @@ class PatchBatches(Dataset):
         self.settings = settings
         self.steps_per_epoch = -(-len(self.cases) // settings.batch_size)
 
+    @property
+    def channels(self) -> int:
+        """Number of sequences, the same in all cases."""
+        return self.cases[0].channels
+
     def __len__(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of a step: float32, shape (N, 1, P, P, P)."""
+        """Images and labels of a step: float32, shapes (N, C, P, P, P) and (N, 1, P, P, P)."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step])
         pairs = []
@@ -51,8 +54,8 @@ class PatchBatches(Dataset):
                 # dealt over all patches of the run, so that the share holds for one patch per case too
                 wants_lesion = math.ceil((n + 1) * settings.lesion_share) > math.ceil(n * settings.lesion_share)
                 pairs.append(augment(*draw_patch(case, settings.patch_size, wants_lesion, rng), settings, rng))
-        images, labels = (np.stack(arrays)[:, None] for arrays in zip(*pairs, strict=True))
-        return torch.from_numpy(images), torch.from_numpy(labels).float()
+        images, labels = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
+        return torch.from_numpy(images), torch.from_numpy(labels)[:, None].float()
 
     def _cases_of(self, step: int) -> list[StoredCase]:
         epoch, place = divmod(step, self.steps_per_epoch)
@@ -80,35 +83,28 @@ def draw_patch(
 
     Returns
     -------
-    image : ndarray of float32, shape (size, size, size)
-    label : ndarray of uint8, same shape
+    image : ndarray of float32, shape (C, size, size, size)
+    label : ndarray of uint8, shape (size, size, size)
         Beyond the volume both are 0.
     """
     voxels = case.lesion_voxels
     if wants_lesion and len(voxels):
         centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
     else:
-        centre = _head_voxel(case.image, rng)
+        centre = case.head_voxels[rng.integers(len(case.head_voxels))]
     start = _inside(np.asarray(centre) - size // 2, size, case.grid.shape)
-    return cut(case.image, start, size), cut(case.label, start, size)
+    return cut(case.image, start, size, np.float32), cut(case.label, start, size, np.uint8)
 
 
-def cut(array: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
-    """Copy a cube out of an array; what lies beyond it is 0."""
-    patch = np.zeros((size,) * 3, dtype=array.dtype)
-    low, high = np.maximum(start, 0), np.minimum(start + size, array.shape)
+def cut(array: np.ndarray, start: np.ndarray, size: int, dtype: type) -> np.ndarray:
+    """Copy a cube out of the last three axes of an array; what lies beyond it is 0."""
+    shape = array.shape[-3:]
+    patch = np.zeros((*array.shape[:-3], *(size,) * 3), dtype)
+    low, high = np.maximum(start, 0), np.minimum(start + size, shape)
     source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
     target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
-    patch[target] = array[source]
+    patch[..., *target] = array[..., *source]
     return patch
-
-
-def _head_voxel(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    for _ in range(HEAD_TRIES):
-        voxel = rng.integers(image.shape)
-        if image[tuple(voxel)] > 0:
-            return voxel
-    return voxel
 
 
 def _inside(start: np.ndarray, size: int, shape: tuple[int, int, int]) -> np.ndarray:

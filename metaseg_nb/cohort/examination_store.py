@@ -1,0 +1,144 @@
+"""Examinations that are kept, so that exploring a cohort again takes seconds: one file a case."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.checks.between import problems_between
+from metaseg_nb.cohort.examination import FACTS, Examination, examine
+from metaseg_nb.cohort.lesions import LESION_FACTS
+from metaseg_nb.cohort.position import POSITIONS
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.thumbnail import Thumbnail
+from metaseg_nb.files import finished
+from metaseg_nb.parallel import map_cases
+
+# Raise it when an examination says something else of the same files.
+VERSION = 1
+
+# Columns of the tables, whatever could be read.
+CASE_COLUMNS = ("case", "patient", "primary", "scanner", "date", "labelled", *FACTS)
+LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *POSITIONS)
+
+
+def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: int) -> list[Examination]:
+    """Examine many cases, several at a time, and find what only shows between them.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    rule : LesionRule
+    folder : path
+        Examinations are kept here; a case whose files and rule did not change is not read again.
+    workers : int
+        Cases at a time, one thread each; each reads one file after the other.
+
+    Returns
+    -------
+    list of Examination
+        In the order of ``cases``.
+    """
+    known = {case.name: load_examination(folder, case, rule) for case in cases}
+    missing = [case for case in cases if known[case.name] is None]
+    work = partial(_examine_and_keep, rule=rule, folder=folder)
+    known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
+    examinations = [known[case.name] for case in cases]
+    between = problems_between(cases, [examination.facts for examination in examinations])
+    return [
+        replace(examination, problems=examination.problems + [p for p in between if p.case == case.name])
+        for case, examination in zip(cases, examinations, strict=True)
+    ]
+
+
+def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
+    """A row per case: who it is of, whether it has a label, and the facts of its examination."""
+    rows = [
+        {
+            "case": case.name,
+            "patient": case.patient,
+            "primary": case.primary,
+            "scanner": case.scanner,
+            "date": case.date,
+            "labelled": case.label is not None,
+        }
+        | examination.facts
+        for case, examination in zip(cases, examinations, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=CASE_COLUMNS).astype({"n_lesions": "Int64", "sequences": "Int64"})
+
+
+def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
+    """A row per lesion, with its case, patient and primary."""
+    rows = [
+        {"case": case.name, "patient": case.patient, "primary": case.primary, **row}
+        for case, examination in zip(cases, examinations, strict=True)
+        for row in examination.lesions.to_dict("records")
+    ]
+    numbers = dict.fromkeys(("volume_mm3", "diameter_mm", "depth_mm"), float)
+    return pd.DataFrame(rows, columns=LESION_COLUMNS).astype(numbers)
+
+
+def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
+    """The kept examination of a case; None when there is none, or files, rule or `VERSION` are others."""
+    path = _path(folder, case)
+    if not path.is_file():
+        return None
+    with np.load(path) as kept:
+        record = json.loads(str(kept["record"]))
+        if record["key"] != _key(case, rule):
+            return None
+        arrays = {name: kept[name] for name in kept.files if name != "record"}
+    thumbnail = Thumbnail(arrays["grey"], arrays["lesion"], tuple(record["spacing_mm"])) if "grey" in arrays else None
+    return Examination(
+        facts=record["facts"],
+        lesions=pd.read_json(StringIO(record["lesions"]), orient="table"),
+        problems=[Problem(**problem) for problem in record["problems"]],
+        thumbnail=thumbnail,
+        head_map=arrays.get("head_map"),
+        lesion_map=arrays.get("lesion_map"),
+    )
+
+
+def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Examination) -> None:
+    """Write an examination, whole or not at all."""
+    record = {
+        "key": _key(case, rule),
+        "facts": examination.facts,
+        "lesions": examination.lesions.to_json(orient="table", double_precision=15),
+        "problems": [asdict(problem) for problem in examination.problems],
+    }
+    arrays = {name: getattr(examination, name) for name in ("head_map", "lesion_map")}
+    if examination.thumbnail is not None:
+        record["spacing_mm"] = examination.thumbnail.spacing_mm
+        arrays |= {"grey": examination.thumbnail.grey, "lesion": examination.thumbnail.lesion}
+    present = {name: array for name, array in arrays.items() if array is not None}
+    with finished(_path(folder, case)) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, record=np.array(json.dumps(record)), **present)
+
+
+def _examine_and_keep(case: Case, rule: LesionRule, folder: Path) -> Examination:
+    examination = examine(case, rule)
+    keep_examination(folder, case, rule, examination)
+    return examination
+
+
+def _key(case: Case, rule: LesionRule) -> str:
+    """Changes with a file (path, size, time), the rule, or what examinations say."""
+    files = [
+        [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [str(path)]
+        for path in case.files
+    ]
+    content = json.dumps([VERSION, case.name, files, asdict(rule)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _path(folder: Path, case: Case) -> Path:
+    return folder / f"{case.name}.npz"

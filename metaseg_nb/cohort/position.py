@@ -1,0 +1,138 @@
+"""Where lesions lie in the head: third, hemisphere, depth, and a map over patients.
+
+No registration: each head is measured by its own bounding box. Where the skull is in
+the image the box is the head's, otherwise the brain's.
+"""
+
+from dataclasses import dataclass
+
+import cc3d
+import edt
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.lesions import Lesions
+
+# The head is found on voxels of about this edge: fine enough for thirds and depths, and quick.
+COARSE_MM = 2.0
+# Furrows and ventricles that open outwards are narrower than twice this.
+CLOSING_MM = 8.0
+# A brain without skull is smaller than this; the largest adult brains have about 1.9 litres.
+BRAIN_AT_MOST_CM3 = 2200.0
+# Cells of the map along X, Y, Z: about 4 mm of a brain.
+MAP_SHAPE = (36, 44, 36)
+THIRDS = ("inferior", "middle", "superior")
+HEMISPHERES = ("left", "right")
+# Columns of a table of positions.
+POSITIONS = ("third", "hemisphere", "depth_mm")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head (or brain) of an image, its holes filled, on a coarser grid.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X / step, Y / step, Z / step)
+        Never empty.
+    step : ndarray of 3 int
+        Voxels of the image along each edge of a voxel of ``mask``.
+    spacing_mm : tuple of 3 floats
+        Of ``mask``.
+    """
+
+    mask: np.ndarray
+    step: np.ndarray
+    spacing_mm: tuple[float, float, float]
+
+    @property
+    def volume_cm3(self) -> float:
+        """Volume of the filled mask."""
+        return float(self.mask.sum() * np.prod(self.spacing_mm) / 1000)
+
+    @property
+    def is_brain(self) -> bool:
+        """True where the skull seems to be stripped off already."""
+        return self.volume_cm3 <= BRAIN_AT_MOST_CM3
+
+    @property
+    def box(self) -> tuple[np.ndarray, np.ndarray]:
+        """Lowest voxel and the one beyond the highest, along X, Y, Z of the image."""
+        places = [np.flatnonzero(self.mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
+        low, high = (np.array([ends[i] for ends in places]) for i in (0, -1))
+        return low * self.step, (high + 1) * self.step
+
+    def contains(self, voxels: np.ndarray) -> np.ndarray:
+        """Tell for each voxel of the image, int of shape (N, 3), whether it is in the head."""
+        return self.mask[tuple(self._coarse(voxels).T)]
+
+    def depth_mm(self, points: np.ndarray) -> np.ndarray:
+        """Distance in millimetres from points, in voxels of the image, shape (N, 3), to the nearest background."""
+        depth = edt.edt(np.ascontiguousarray(self.mask), anisotropy=self.spacing_mm)
+        return depth[tuple(self._coarse(np.rint(points).astype(int)).T)]
+
+    def _coarse(self, voxels: np.ndarray) -> np.ndarray:
+        return np.minimum(voxels // self.step, np.array(self.mask.shape) - 1)
+
+
+def find_head(array: np.ndarray, spacing_mm: tuple[float, float, float]) -> Head | None:
+    """Find the head in an image, shape (X, Y, Z); None where nothing stands out from the background."""
+    step = np.array([max(1, int(COARSE_MM / edge)) for edge in spacing_mm])
+    mask = head_mask(np.nan_to_num(array[tuple(slice(None, None, n) for n in step)], posinf=0, neginf=0))
+    edges = tuple(float(edge) for edge in step * spacing_mm)
+    hull = _hull(mask, edges)
+    return Head(hull, step, edges) if hull.any() else None
+
+
+def _hull(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Close furrows, fill what the background around it does not reach (ventricles, cysts), keep the largest piece."""
+    margin = [(int(np.ceil(CLOSING_MM / edge)) + 1,) * 2 for edge in spacing_mm]
+    grown = edt.edt(np.pad(~mask, margin, constant_values=True), anisotropy=spacing_mm) <= CLOSING_MM
+    background = cc3d.connected_components((~grown).astype(np.uint8), connectivity=6)
+    closed = edt.edt(background != background[0, 0, 0], anisotropy=spacing_mm) > CLOSING_MM
+    pieces = cc3d.largest_k(closed.astype(np.uint8), k=1, connectivity=6).astype(bool)
+    return pieces[tuple(slice(low, -high) for low, high in margin)]
+
+
+def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
+    """Say of each lesion where its centre lies.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in ``lesions.table``: ``third`` of the head's height (`THIRDS`), ``hemisphere``
+        (`HEMISPHERES`, by the middle of the head's box), ``depth_mm`` below the surface of the head.
+    """
+    centres = lesions.table[["x", "y", "z"]].to_numpy()
+    low, high = head.box
+    relative = ((centres + 0.5) - low) / (high - low)
+    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
+    return pd.DataFrame(
+        {
+            "third": np.array(THIRDS)[third],
+            "hemisphere": np.array(HEMISPHERES)[(relative[:, 0] > 0.5).astype(int)],  # X grows to the right
+            "depth_mm": head.depth_mm(centres),
+        }
+    )
+
+
+def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
+    """Which cells of the head's box hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
+    low, high = head.box
+    cells = mask[np.ix_(*_middles(low, high))]  # where voxels are larger than cells, each cell has its voxel
+    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
+    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
+    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
+    return cells
+
+
+def map_of_head(head: Head) -> np.ndarray:
+    """The head itself in its box: bool, shape `MAP_SHAPE`."""
+    low, high = (ends // head.step for ends in head.box)
+    return head.mask[np.ix_(*_middles(low, high))]
+
+
+def _middles(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+    """Voxel in the middle of each cell, along each axis."""
+    return [low[i] + ((np.arange(n) + 0.5) * (high[i] - low[i]) / n).astype(int) for i, n in enumerate(MAP_SHAPE)]

@@ -1,0 +1,113 @@
+"""BIDS-like folders: ``sub-<patient>/[ses-<time>/]anat``, masks beside the images or below ``derivatives``.
+
+Brain Imaging Data Structure: Gorgolewski et al., Scientific Data 3, 2016.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
+from metaseg_nb.cohort.sources.naming import CONTRAST_T1, is_volume, spelled_out, stem, volumes_in
+
+ENTITIES = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?_")
+MASK = re.compile(r"_(mask|dseg|seg|roi)$")
+# Masks of something else, as brain extraction and tissue segmentation leave them.
+ANATOMY = re.compile(r"(desc|label)-(brain|aseg|aparcaseg|gm|wm|csf|head)", re.IGNORECASE)
+LESION = re.compile(r"lesion|tumou?r|gtv|metasta", re.IGNORECASE)
+SCANNER = ("Manufacturer", "ManufacturersModelName", "MagneticFieldStrength")
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether a folder has a patient with anatomical images."""
+    return any(next(folder.glob(f"sub-*/{place}"), None) for place in ("anat", "ses-*/anat"))
+
+
+def read_bids(folder: Path, image_files: Sequence[str] = (), label_file: str = "") -> tuple[Cohort, list[Problem]]:
+    """Read a case for each patient and session.
+
+    Without ``image_files`` the image is the one of its ``anat`` folder that is no mask; of several, the
+    contrast-enhanced T1 by its name (``ce-gad_T1w``). Without ``label_file`` the mask is named
+    ``*_mask``, ``*_dseg``, ``*_seg`` or ``*_roi``, and is not that of the brain; of several, the one that names a
+    lesion (``label-lesion_mask``). Scanner and date come from the image's JSON sidecar.
+    """
+    derived = _derived(folder / "derivatives")
+    anats = {"_".join(anat.parent.relative_to(folder).parts): anat for anat in _anat_folders(folder)}
+    orphans = [name for name in derived if name not in anats and _labels(derived[name], label_file)]
+    anats |= {name: folder.joinpath(*name.split("_"), "anat") for name in orphans}
+    files, problems = [], []
+    for name, anat in anats.items():
+        case = _case_files(name, anat, derived[name], image_files, label_file)
+        scanner, date, found = _sidecar(name, case.images[0])
+        problems += found
+        files.append(replace(case, patient=name.partition("_")[0], scanner=scanner, date=date))
+    cohort, found = cohort_of(folder, "", files)
+    return cohort, problems + found
+
+
+def _derived(folder: Path) -> dict[str, list[Path]]:
+    """Volumes of the derivatives, by patient and session."""
+    derived = defaultdict(list)
+    for path in sorted(folder.rglob("*.nii*")):
+        entities = ENTITIES.match(path.name)
+        if entities and is_volume(path):
+            derived["_".join(filter(None, entities.groups()))].append(path)
+    return derived
+
+
+def _anat_folders(folder: Path) -> Iterator[Path]:
+    """Each ``anat`` folder; where a patient has none, the one they should have."""
+    for patient in sorted(path for path in folder.glob("sub-*") if path.is_dir()):
+        there = sorted(path for place in ("anat", "ses-*/anat") for path in patient.glob(place) if path.is_dir())
+        yield from there or [patient / "anat"]
+
+
+def _case_files(
+    name: str, anat: Path, derived: Sequence[Path], image_files: Sequence[str], label_file: str
+) -> CaseFiles:
+    volumes = volumes_in(anat)
+    labels = _labels([*volumes, *derived], label_file)
+    free = [path for path in volumes if path not in labels]
+    images = [_matching(free, pattern) for pattern in image_files]
+    if not images:
+        images = [_preferred([path for path in free if not MASK.search(stem(path.name))], CONTRAST_T1)]
+    others = [path for path in free if not any(path in found for found in images)]
+    return CaseFiles(name, anat, tuple(images), labels, others)
+
+
+def _labels(volumes: Sequence[Path], label_file: str) -> Sequence[Path]:
+    if label_file:
+        return _matching(volumes, label_file)
+    masks = [path for path in volumes if MASK.search(stem(path.name)) and not ANATOMY.search(path.name)]
+    return _preferred(masks, LESION)
+
+
+def _matching(volumes: Sequence[Path], pattern: str) -> list[Path]:
+    return [path for path in volumes if any(path.match(spelled) for spelled in spelled_out([pattern]))]
+
+
+def _preferred(paths: Sequence[Path], words: re.Pattern) -> Sequence[Path]:
+    """Those of several whose names have the words, if any has."""
+    named = [path for path in paths if words.search(path.name)]
+    return named if named and len(paths) > 1 else paths
+
+
+def _sidecar(name: str, images: Sequence[Path]) -> tuple[str, str, list[Problem]]:
+    """Scanner and date of the image, "unknown" where nobody says."""
+    path = images[0].with_name(f"{stem(images[0].name)}.json") if images else None
+    if path is None or not path.is_file():
+        return "unknown", "unknown", []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        maker, model, tesla = (content.get(key) for key in SCANNER)
+        date = str(content.get("AcquisitionDateTime") or content.get("AcquisitionDate") or "unknown")
+    except (ValueError, AttributeError) as error:
+        fix = "repair the file; scanner and date are unknown"
+        return "unknown", "unknown", [Problem(name, str(path), f"{error}", "a JSON object", fix, "warning")]
+    scanner = " ".join(str(part) for part in (maker, model, f"{tesla} T" if tesla else None) if part)
+    return scanner or "unknown", date.partition("T")[0], []

@@ -1,0 +1,153 @@
+"""The one way in: a datalist, several lists or a folder, with its patients table and without excluded cases."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
+
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources.folders import read_folder
+from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.patients import add_patients
+
+WANTED = "a datalist (JSON), a glob of datalists, or a folder"
+
+
+def read_cohort(
+    source: str,
+    *,
+    base: Path,
+    image_root: str = "",
+    image_files: Sequence[str] = (),
+    label_file: str = "",
+    patients_table: str = "",
+    exclude: Sequence[str] = (),
+) -> tuple[Cohort, list[Problem]]:
+    """Read a cohort from lists or from a folder.
+
+    Parameters
+    ----------
+    source : str
+        A datalist (JSON); several, as a glob or separated by commas, whose validation lists are
+        the folds (`read_lists`); or a folder of a usual layout (`read_folder`).
+    base : Path
+        Folder that ``source``, ``image_root`` and ``patients_table`` are relative to.
+    image_root : str
+        Folder that the paths in lists are below, where they have moved.
+    image_files : sequence of str
+        Glob patterns of the image in a case's folder, one for each sequence; the
+        first is the contrast-enhanced T1. Empty: the usual names.
+    label_file : str
+        Glob pattern of the mask in a case's folder.
+    patients_table : str
+        CSV that overrides patient, primary, scanner and date (`add_patients`).
+    exclude : sequence of str
+        Names of cases to leave out; what is wrong with them is left out too.
+
+    Returns
+    -------
+    cohort : Cohort
+        The cases that can be examined, each once.
+    problems : list of Problem
+        Everything else that was found.
+
+    Raises
+    ------
+    CohortError
+        With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout.
+    """
+    lists = lists_of(source, base)
+    folder_options = {"image_files": image_files, "label_file": label_file}
+    if lists:
+        root, problems = _root(image_root, base)
+        problems += _unused(source, folder_options)
+        cohort, found = read_lists(lists, root, exclude)
+    else:
+        problems = _unused(source, {"image_root": image_root})
+        cohort, found = read_folder(base / source, image_files, label_file)
+    problems += found
+    # a case may be left out because it could not be read
+    known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems}
+    if patients_table:
+        cohort, found = add_patients(cohort, base / Path(patients_table).expanduser())
+        problems += found
+    cohort = _without(cohort, exclude)
+    problems = [problem for problem in problems if problem.case not in exclude]
+    problems += [_unknown(name, known) for name in exclude if name not in known]
+    if not cohort.cases:
+        raise no_cases(source, problems)
+    return cohort, problems
+
+
+def lists_of(source: str, base: Path) -> list[Path]:
+    """The datalists that a ``source`` means, in the order of their numbers; none if it is a folder.
+
+    Raises
+    ------
+    CohortError
+        Nothing is given, or nothing is there.
+    """
+    if not source.strip():
+        raise CohortError.one("-", "cohort", "nothing", WANTED, "set `cohort` in the study file")
+    as_it_is = base / Path(source).expanduser()
+    if as_it_is.is_dir():
+        return []
+    if as_it_is.is_file():
+        return [as_it_is]
+    paths = [path for pattern in source.split(",") for path in _matching(pattern.strip(), base)]
+    return list(dict.fromkeys(paths))
+
+
+def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
+    """Build the error of a source without labelled cases: what is wrong with it, or that nothing is."""
+    problems = list(problems)
+    if not any(problem.severity == "error" for problem in problems):
+        fix = "add the images that have a mask"
+        problems.append(Problem("-", str(source), "no labelled cases", "cases with an image and a label", fix))
+    return CohortError(problems)
+
+
+def _matching(pattern: str, base: Path) -> list[Path]:
+    paths = [base / found for found in glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True)]
+    paths = [path for path in paths if path.is_file()]
+    if not paths:
+        fix = "correct `cohort` in the study file"
+        raise CohortError.one("-", base / pattern, "no such file or folder", WANTED, fix)
+    return sorted(paths, key=_by_number)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
+    if not image_root:
+        return None, []
+    root = base / Path(image_root).expanduser()
+    missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
+    return root, [] if root.is_dir() else [missing]
+
+
+def _unused(source: str, options: dict[str, str | Sequence[str]]) -> list[Problem]:
+    expected = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
+    return [
+        Problem("-", source, f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
+        for name, value in options.items()
+        if value
+    ]
+
+
+def _without(cohort: Cohort, exclude: Sequence[str]) -> Cohort:
+    cases, unlabelled = (
+        [case for case in part if case.name not in exclude] for part in (cohort.cases, cohort.unlabelled)
+    )
+    return replace(cohort, cases=cases, unlabelled=unlabelled)
+
+
+def _unknown(name: str, known: Iterable[str]) -> Problem:
+    near = get_close_matches(name, sorted(known), n=1)
+    fix = f"did you mean {near[0]}?" if near else "correct or remove the name"
+    return Problem(name, "exclude", "no such case", "names of cases of this cohort", fix)

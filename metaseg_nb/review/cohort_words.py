@@ -1,0 +1,57 @@
+"""What notebook 01 found, in sentences made from its tables."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.problems import SEVERITIES, Problem
+
+# Lesions under these diameters are counted: hard to see, and small.
+TINY_MM, SMALL_MM = 5, 10
+
+
+def describe_cohort(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
+    """Patients, lesions per patient and sizes; ``cases`` are the labelled ones that could be read."""
+    if cases.empty:
+        return "**No mask could be read.**"
+    per_patient = cases.groupby("patient").agg(n=("n_lesions", "sum"), largest=("largest_diameter_mm", "max"))
+    n, diameter = per_patient["n"].astype(float), lesions["diameter_mm"]
+    text = f"**{len(n)} patients, {len(lesions)} lesions**: {n.mean():.1f} ± {n.std():.1f} per patient (mean ± sd, "
+    text += f"at most {n.max():.0f})"
+    if len(lesions):
+        text += f"; largest diameter {diameter.mean():.0f} ± {diameter.std():.0f} mm, median volume "
+        text += (
+            f"{lesions['volume_mm3'].median() / 1000:.2g} cm³, {(diameter < TINY_MM).sum()} lesions under {TINY_MM} mm"
+        )
+    only_small = ((n > 0) & (per_patient["largest"] < SMALL_MM)).sum()
+    return text + f"; patients without lesion: {(n == 0).sum()}, with lesions under {SMALL_MM} mm only: {only_small}."
+
+
+def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakage: str) -> str:
+    """How many errors, warnings and notes in how many cases; ``leakage`` is what an audit of the lists answers."""
+    names = {case.name for case in cases}
+    parts = []
+    for severity in SEVERITIES:
+        of = [problem for problem in problems if problem.severity == severity]
+        if of:
+            plural = "s" if len(of) > 1 else ""
+            n_cases = len({problem.case for problem in of} & names)
+            parts.append(f"{len(of)} {severity}{plural} in {n_cases} of {len(names)} cases")
+    wrong = f"**Wrong: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
+    return f"{wrong} {leakage}".strip()
+
+
+def describe_positions(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
+    """Where most lesions lie, and how many images are measured by the head instead of the brain."""
+    if lesions["third"].isna().all():
+        return "No lesion could be placed."
+    placed = lesions.dropna(subset="third")
+    thirds = placed["third"].value_counts()
+    shares = ", ".join(f"{thirds.get(third, 0)} in the {third} third" for third in THIRDS)
+    left = int((placed["hemisphere"] == "left").sum())
+    heads = int((cases["skull"] == "in the image").sum())
+    text = f"Of {len(placed)} lesions {shares}; {left} left, {len(placed) - left} right; median depth "
+    text += f"{placed['depth_mm'].median():.0f} mm."
+    return text + (f" In {heads} images the skull is there: positions are in the head." if heads else "")

@@ -1,0 +1,180 @@
+"""The case store: what was put in is there, in two parts that count when they are whole and made the same way."""
+
+from dataclasses import asdict
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import Volume, write_volume
+from metaseg_nb.preprocessing import case_store
+from metaseg_nb.preprocessing.case_store import (
+    drop_label,
+    is_stored,
+    open_case,
+    open_cases,
+    part_identity,
+    store_image,
+    store_label,
+)
+from metaseg_nb.preprocessing.correction_record import record_correction
+from metaseg_nb.preprocessing.grid import Grid
+
+GRID, NATIVE = Grid((1.0, 1.0, 1.0), (6, 5, 4), (0.5, 1.0, -2.0)), Grid((0.8, 0.8, 6.5), (32, 30, 8))
+IMAGE_WAY = {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": 2}
+LABEL_WAY = {"fill_holes": False}
+IMAGE_FILES, LABEL_FILES = [[1000, 1], [1001, 2]], [[10, 1]]
+IMAGE_IDENTITY = part_identity(IMAGE_WAY, IMAGE_FILES)
+LABEL_IDENTITY = part_identity(LABEL_WAY, LABEL_FILES, IMAGE_IDENTITY)
+AFFINE, LPS = np.diag([0.8, 0.8, 6.5, 1.0]), nib.orientations.axcodes2ornt("LPS")
+
+
+@pytest.fixture
+def arrays():
+    """Two sequences, a head, and a label of two lesions."""
+    image = np.random.default_rng(0).uniform(size=(2, *GRID.shape)).astype(np.float32)
+    head, label = np.zeros(GRID.shape, bool), np.zeros(GRID.shape, bool)
+    head[1:, :, 1:3] = True
+    label[1:3, 1, 1] = label[5, 4, 3] = True
+    return image, head, label
+
+
+@pytest.fixture
+def correction():
+    """The record of an image that was not corrected."""
+    array = np.random.default_rng(1).uniform(1, 2, NATIVE.shape).astype(np.float32)
+    return record_correction(Volume(array, AFFINE, LPS), array, array, array > 1.5)
+
+
+@pytest.fixture
+def put(tmp_path, arrays, correction):
+    """Store both parts of a case; keywords change their settings."""
+
+    def put(name="c", image_way=IMAGE_WAY, label_way=LABEL_WAY):
+        image, head, label = arrays
+        facts = {"native": asdict(NATIVE), "grid": asdict(GRID), "recipe": image_way, "sources": IMAGE_FILES}
+        facts |= {"native_affine": AFFINE.tolist(), "native_orientation": LPS.tolist()}
+        store_image(tmp_path, name, image, head, correction, facts)
+        store_label(tmp_path, name, label, {"recipe": label_way, "sources": LABEL_FILES})
+        return open_case(tmp_path, name)
+
+    return put
+
+
+def whole(folder, name="c"):
+    return [is_stored(folder, name, part, i) for part, i in (("image", IMAGE_IDENTITY), ("label", LABEL_IDENTITY))]
+
+
+def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, correction):
+    image, head, label = arrays
+    stored = put()
+    assert (stored.name, stored.native, stored.grid, stored.channels) == ("c", NATIVE, GRID, 2)
+    assert stored.recipe == IMAGE_WAY | LABEL_WAY
+    assert stored.sources == IMAGE_FILES + LABEL_FILES
+    for array, expected, dtype in (
+        (stored.image, image.astype(np.float16), np.float16),
+        (stored.head_voxels, np.argwhere(head), np.int32),
+        (stored.label, label, np.uint8),
+        (stored.lesion_voxels, np.argwhere(label), np.int32),
+        (stored.lesion_boxes, [[[1, 3], [1, 2], [1, 2]], [[5, 6], [4, 5], [3, 4]]], np.int32),
+    ):
+        assert isinstance(array, np.memmap)
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, expected)
+    for name, value in asdict(correction).items():
+        np.testing.assert_array_equal(getattr(stored.correction, name), value)
+
+
+def test_a_mask_on_the_native_grid_is_written_as_the_case_s_own_files_are(put, tmp_path):
+    mask = np.zeros(NATIVE.shape, np.uint8)
+    mask[1, 2, 3] = 1
+    write_volume(tmp_path / "mask.nii.gz", put().on_native(mask))
+    file = nib.load(tmp_path / "mask.nii.gz")
+    assert nib.aff2axcodes(file.affine) == ("L", "P", "S")
+    place = nib.affines.apply_affine(file.affine, np.argwhere(np.asarray(file.dataobj))[0])
+    np.testing.assert_allclose(place, (0.8, 1.6, 19.5), atol=1e-5)
+
+
+def test_of_a_large_head_some_voxels_are_kept_the_same_each_time(put, arrays, monkeypatch):
+    monkeypatch.setattr(case_store, "HEAD_VOXELS", 30)
+    first, again = (np.array(put().head_voxels) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert len(np.unique(first, axis=0)) == 30
+    assert arrays[1][tuple(first.T)].all()
+
+
+def test_a_case_counts_when_it_is_whole_and_made_the_same_way(tmp_path, put):
+    assert whole(tmp_path) == [False, False]
+    put()
+    assert whole(tmp_path) == [True, True]
+    assert not is_stored(tmp_path, "c", "image", part_identity({**IMAGE_WAY, "spacing_mm": 2.0}, IMAGE_FILES))
+    assert not is_stored(tmp_path, "c", "image", part_identity(IMAGE_WAY, [[1000, 1], [1001, 3]]))
+    (tmp_path / "c/image.json").unlink()
+    with pytest.raises(CohortError, match="run notebook 02"):
+        open_case(tmp_path, "c")
+
+
+def test_a_label_counts_on_the_image_that_it_was_made_for(tmp_path, put):
+    put(image_way={**IMAGE_WAY, "spacing_mm": 2.0})
+    assert whole(tmp_path) == [False, False]
+
+
+def test_a_new_image_takes_the_old_label_away(tmp_path, put, arrays, correction):
+    facts = dict(put().image_facts)
+    store_image(tmp_path, "c", *arrays[:2], correction, facts)
+    assert whole(tmp_path) == [True, False]
+    assert not open_case(tmp_path, "c").has_label
+
+
+def test_a_label_can_be_dropped(tmp_path, put):
+    put()
+    drop_label(tmp_path, "c")
+    drop_label(tmp_path, "never_there")
+    assert not open_case(tmp_path, "c").has_label
+    assert sorted(path.name for path in (tmp_path / "c").iterdir()) == [
+        "correction.npz", "head_voxels.npy", "image.json", "image.npy",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_a_case_whose_replacement_was_interrupted_does_not_count(tmp_path, put, monkeypatch, writes):
+    """The disk is full before the second, the third ... array of the new case."""
+    put()
+    save, done = np.save, []
+
+    def full_disk(*arguments):
+        if len(done) == writes:
+            raise OSError("no space left on device")
+        done.append(save(*arguments))
+
+    monkeypatch.setattr(np, "save", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        put()
+    monkeypatch.undo()
+    # the image has two arrays, the label three
+    assert whole(tmp_path) == [writes >= 2, False]
+    put()
+    assert whole(tmp_path) == [True, True]
+    assert not list((tmp_path / "c").glob(".*")), "an unfinished file was left"
+
+
+def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, put, write_case):
+    cases = [write_case(name) for name in "abcde"]
+    put("a")
+    put("c", image_way={**IMAGE_WAY, "spacing_mm": 2.0})
+    put("e")
+    drop_label(tmp_path, "e")
+    with pytest.raises(CohortError) as error:
+        open_cases(tmp_path, cases)
+    assert [problem.case for problem in error.value.problems] == ["b", "d", "e", "c"]
+    assert "spacing_mm 2.0, others 1.0" in str(error.value)
+    assert [stored.name for stored in open_cases(tmp_path, cases[:1])] == ["a"]
+
+
+def test_a_case_without_label_goes_with_labelled_ones(tmp_path, put, write_case):
+    put("a")
+    put("new")
+    drop_label(tmp_path, "new")
+    cases = [write_case("a"), write_case("new", labelled=False)]
+    assert [stored.has_label for stored in open_cases(tmp_path, cases)] == [True, False]

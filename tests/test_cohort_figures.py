@@ -1,0 +1,155 @@
+"""Figures and sentences of notebook 01: they show what the tables hold, also when that is nothing."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.review.cohort_figures import (
+    draw_acquisition,
+    draw_burden,
+    draw_lesion_map,
+    draw_montage,
+    draw_positions,
+)
+from metaseg_nb.review.cohort_words import describe_cohort, describe_positions, describe_problems
+
+
+@pytest.fixture
+def looked_at(write_case, tmp_path):
+    """Three cases of two patients, one of them without label, and what one look at them gave."""
+    cases = [
+        write_case("a", seed=0, primary="lung"),
+        replace(write_case("b", seed=1, primary="lung", spacing_mm=(1, 1, 2)), patient="patient_a", scanner="MAGNETOM"),
+        write_case("c", seed=2, primary="renal", labelled=False),
+    ]
+    return cases, examine_all(cases, LesionRule(), tmp_path / "kept", workers=1)
+
+
+@pytest.fixture
+def nothing(write_case, tmp_path):
+    """A cohort none of whose files is there."""
+    case = write_case("gone")
+    case.image.unlink()
+    case.label.unlink()
+    return [case], examine_all([case], LesionRule(), tmp_path / "kept", workers=1)
+
+
+def tables(cases, examinations):
+    facts = cases_table(cases, examinations)
+    return facts, facts[facts["labelled"] & facts["n_lesions"].notna()], lesions_table(cases, examinations)
+
+
+def heights(axes):
+    return sum(patch.get_height() for patch in axes.patches)
+
+
+def test_every_patient_and_every_lesion_is_in_the_bars(looked_at):
+    _, labelled, lesions = tables(*looked_at)
+    per_patient, diameters, volumes = draw_burden(labelled, lesions).axes
+    assert per_patient.get_title() == "n = 1 patients: 4.0 ± nan"
+    assert [heights(axes) for axes in (per_patient, diameters, volumes)] == [1, 4, 4]
+
+
+def test_images_of_one_spacing_are_one_point_with_their_number(looked_at):
+    facts, *_ = tables(*looked_at)
+    spacing, intensity, scanner = draw_acquisition(facts).axes
+    assert sorted(text.get_text() for text in spacing.texts) == ["1", "2"]
+    assert spacing.collections[0].get_offsets().tolist() == [[1, 1], [1, 2]]
+    segments = intensity.collections[0].get_segments()
+    assert sorted(segment[0][1] for segment in segments) == sorted(facts["intensity_p1"])
+    assert [label.get_text() for label in scanner.get_yticklabels()] == ["MAGNETOM", "unknown"]
+    assert [patch.get_width() for patch in scanner.patches] == [1, 2]
+
+
+def test_lesions_are_counted_by_third_and_side(looked_at):
+    *_, lesions = tables(*looked_at)
+    thirds, depths = draw_positions(lesions).axes
+    assert sum(patch.get_width() for patch in thirds.patches) == len(lesions) == heights(depths) == 4
+
+
+def test_the_map_counts_patients_not_lesions(looked_at):
+    figure = draw_lesion_map(*looked_at)
+    assert figure.get_suptitle() == "n = 1 patients"
+    views = [axes for axes in figure.axes if axes.images]
+    assert [view.get_title() for view in views] == ["axial view", "coronal view", "sagittal view"]
+    for view in views:
+        assert view.images[0].get_array().max() == 1, "two cases of one patient count once"
+        assert [text.get_text() for text in view.texts][:1] == [{"s": "A"}.get(view.get_title()[0], "R")]
+
+
+def test_the_map_is_upright(looked_at):
+    cases, examinations = looked_at
+    lesion_map = np.zeros_like(examinations[0].lesion_map)
+    lesion_map[-1, -1, -1] = True  # right, front, top
+    figure = draw_lesion_map(cases[:1], [replace(examinations[0], lesion_map=lesion_map)])
+    axial, coronal, sagittal = (np.argwhere(axes.images[0].get_array()) for axes in figure.axes if axes.images)
+    _, depth, height = lesion_map.shape
+    # rows from the bottom; right is drawn on the left, front on the left in the sagittal view
+    assert axial.tolist() == [[depth - 1, 0]]
+    assert coronal.tolist() == [[height - 1, 0]]
+    assert sagittal.tolist() == [[height - 1, 0]]
+
+
+def test_the_montage_shows_each_case_with_its_lesions(looked_at):
+    figure = draw_montage(*looked_at)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["a\nlung, lesions: 2", "b\nlung, lesions: 2", "c\nrenal, no label"]
+    assert [bool(axes.collections) for axes in figure.axes] == [True, True, False]
+
+
+def test_where_nothing_could_be_read_there_are_figures_that_say_so(nothing):
+    facts, labelled, lesions = tables(*nothing)
+    figures = (
+        draw_burden(labelled, lesions),
+        draw_acquisition(facts),
+        draw_positions(lesions),
+        draw_lesion_map(*nothing),
+    )
+    assert ["nothing to draw" in figure.texts[0].get_text() for figure in figures] == [True] * 4
+    assert draw_montage(*nothing).axes[0].texts[0].get_text() == "not readable"
+    assert describe_cohort(labelled, lesions) == "**No mask could be read.**"
+    assert describe_positions(facts, lesions) == "No lesion could be placed."
+
+
+def test_sentences_count_what_the_tables_hold():
+    cases = pd.DataFrame(
+        {
+            "patient": ["p", "p", "q", "r"],
+            "n_lesions": [2, 1, 0, 1],
+            "largest_diameter_mm": [12.0, 4.0, 0.0, 8.0],
+            "skull": ["stripped", "in the image", "stripped", "stripped"],
+        }
+    )
+    lesions = pd.DataFrame(
+        {
+            "diameter_mm": [12.0, 4.0, 4.0, 8.0],
+            "volume_mm3": [1000.0, 500.0, 100.0, 300.0],
+            "third": ["superior", "middle", "middle", "inferior"],
+            "hemisphere": ["left", "left", "right", "left"],
+            "depth_mm": [5.0, 10.0, 20.0, 12.0],
+        }
+    )
+    assert describe_cohort(cases, lesions) == (
+        "**3 patients, 4 lesions**: 1.3 ± 1.5 per patient (mean ± sd, at most 3); largest diameter 7 ± 4 mm, median "
+        "volume 0.4 cm³, 2 lesions under 5 mm; patients without lesion: 1, with lesions under 10 mm only: 1."
+    )
+    assert describe_positions(cases, lesions) == (
+        "Of 4 lesions 1 in the inferior third, 2 in the middle third, 1 in the superior third; 3 left, 1 right; median "
+        "depth 11 mm. In 1 images the skull is there: positions are in the head."
+    )
+
+
+def test_problems_are_counted_with_the_cases_they_are_in(looked_at):
+    cases, _ = looked_at
+    problems = [
+        Problem(name, "f", "x", "y", "z", severity)
+        for name, severity in (("a", "error"), ("a", "error"), ("c", "note"))
+    ]
+    said = describe_problems(cases, problems, "LEAKAGE: 3 entries.")
+    assert said == "**Wrong: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases.** LEAKAGE: 3 entries."
+    assert describe_problems(cases, [], "") == "Nothing was found to be wrong."

@@ -1,0 +1,104 @@
+"""Kept examinations: the same as new ones, and never those of other files."""
+
+import os
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort import examination_store
+from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.examination import examine
+from metaseg_nb.cohort.examination_store import examine_all, keep_examination, load_examination
+
+RULE = LesionRule((1,))
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Names of the cases that were read since it was last cleared."""
+    names = []
+
+    def watched(case, rule):
+        names.append(case.name)
+        return examine(case, rule)
+
+    monkeypatch.setattr(examination_store, "examine", watched)
+    return names
+
+
+def test_what_is_kept_is_what_was_found(write_case, tmp_path):
+    case = write_case("a", axes="LPS", spacing_mm=(1, 1.5, 2))
+    new = examine(case, RULE)
+    keep_examination(tmp_path, case, RULE, new)
+    kept = load_examination(tmp_path, case, RULE)
+    assert kept.facts == new.facts
+    assert kept.problems == new.problems
+    pd.testing.assert_frame_equal(kept.lesions, new.lesions, check_dtype=False)
+    for name in ("head_map", "lesion_map"):
+        np.testing.assert_array_equal(getattr(kept, name), getattr(new, name))
+    np.testing.assert_array_equal(kept.thumbnail.grey, new.thumbnail.grey)
+    np.testing.assert_array_equal(kept.thumbnail.lesion, new.thumbnail.lesion)
+    assert kept.thumbnail.spacing_mm == new.thumbnail.spacing_mm
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["good", "unreadable"])
+def test_a_second_run_reads_nothing(write_case, tmp_path, read, broken):
+    cases = [write_case(name, seed=i) for i, name in enumerate("ab")]
+    if broken:
+        cases[0].image.write_bytes(b"")
+    first = examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert read == ["a", "b"]
+    second = examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert read == ["a", "b"]
+    assert [e.problems for e in second] == [e.problems for e in first]
+
+
+def test_exactly_what_changed_is_read_again(write_case, tmp_path, read):
+    cases = [write_case(name, seed=i) for i, name in enumerate("abc")]
+    examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    read.clear()
+    image = nib.load(cases[1].label)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), cases[1].label)
+    assert examine_all(cases, RULE, tmp_path / "kept", workers=1)[1].facts["n_lesions"] == 0
+    assert read == ["b"]
+    os.utime(cases[2].image)
+    cases[0].label.unlink()
+    assert "no such file" in examine_all(cases, RULE, tmp_path / "kept", workers=1)[0].problems[0].found
+    assert read == ["b", "a", "c"]
+
+
+def test_another_rule_is_another_look(write_case, tmp_path, read):
+    cases = [write_case("a")]
+    examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    found = examine_all(cases, LesionRule((2,)), tmp_path / "kept", workers=1)
+    assert read == ["a", "a"]
+    assert "label values 1" in found[0].problems[0].found
+
+
+def test_a_run_that_was_killed_goes_on(write_case, tmp_path, read, monkeypatch):
+    cases = [write_case(name, seed=i) for i, name in enumerate("abc")]
+    keep = examination_store.keep_examination
+
+    def killed(folder, case, rule, examination):
+        if case.name == "b":
+            raise KeyboardInterrupt
+        keep(folder, case, rule, examination)
+
+    monkeypatch.setattr(examination_store, "keep_examination", killed)
+    with pytest.raises(KeyboardInterrupt):
+        examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    monkeypatch.setattr(examination_store, "keep_examination", keep)
+    read.clear()
+    examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert read == ["b", "c"]
+    assert not list((tmp_path / "kept").glob(".*")), "nothing half-written is left"
+
+
+def test_worker_processes_find_the_same(write_case, tmp_path):
+    cases = [write_case(name, seed=i) for i, name in enumerate("abc")]
+    alone = examine_all(cases, RULE, tmp_path / "one", workers=1)
+    together = examine_all(cases, RULE, tmp_path / "two", workers=2)
+    assert [e.facts for e in alone] == [e.facts for e in together]
+    assert [e.problems for e in alone] == [e.problems for e in together]

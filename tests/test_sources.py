@@ -1,0 +1,618 @@
+"""Cohorts as people bring them: what each layout gives, and that everything wrong is said at once.
+
+The volumes are empty files: nothing may open them.
+"""
+
+import json
+from collections import Counter
+
+import pytest
+
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.sources import lists_of, read_cohort
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Make empty files; returns the folder that they are below."""
+
+    def make(*paths):
+        for path in paths:
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).touch()
+        return tmp_path
+
+    return make
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write JSON, or text as it is."""
+
+    def put(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+        return path
+
+    return put
+
+
+def entry(name, **more):
+    return {"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz", **more}
+
+
+def entries(names, **more):
+    return [entry(name, **more) for name in names]
+
+
+def said(problems):
+    return [(problem.severity, problem.case, problem.found) for problem in problems]
+
+
+def files_of(case, base):
+    return [str(path.relative_to(base)) for path in case.files]
+
+
+# Lists
+
+
+def test_a_validation_list_holds_labelled_cases_too(write, tmp_path):
+    write("a.json", {"training": entries("ab"), "validation": entries("c"), "testing": ["images/d.nii.gz"]})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert [(case.name, case.fold) for case in cohort.cases] == [("a", None), ("b", None), ("c", None)]
+    assert [case.name for case in cohort.unlabelled] == ["d"]
+    assert files_of(cohort.cases[2], tmp_path) == ["images/c.nii.gz", "labels/c.nii.gz"]
+    assert problems == []
+
+
+def test_folds_of_one_list_are_kept_and_a_fold_that_is_no_number_is_named(write, tmp_path):
+    write("a.json", {"training": [entry("a", fold=1), entry("b", fold=0), entry("c", fold="first")]})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert [(case.name, case.fold) for case in cohort.cases] == [("a", 1), ("b", 0)]
+    assert said(problems) == [("error", "training[2]", "fold 'first'")]
+
+
+def test_lists_that_validate_on_each_case_once_give_its_fold(write, tmp_path):
+    names = ["a", "b", "c", "d"]
+    for k, held in [(10, "c"), (8, "a"), (9, "bd")]:
+        rest = [name for name in names if name not in held]
+        write(f"splits/split_{k}.json", {"training": entries(rest), "validation": entries(held)})
+    cohort, problems = read_cohort("splits/split_*.json", base=tmp_path)
+    assert {case.name: case.fold for case in cohort.cases} == {"a": 0, "b": 1, "c": 2, "d": 1}
+    assert problems == []
+    by_name = "splits/split_8.json, splits/split_9.json,splits/split_10.json"
+    assert read_cohort(by_name, base=tmp_path)[0] == cohort
+
+
+def test_every_breach_of_split_lists_is_named_and_no_fold_is_given(write, tmp_path):
+    write("split_0.json", {"training": entries("de"), "validation": entries("aab")})
+    write("split_1.json", {"training": entries("de"), "validation": entries("bc")})
+    cohort, problems = read_cohort("split_*.json", base=tmp_path)
+    assert sorted(said(problems)) == [
+        ("error", "a", "listed 2 times, in validation"),
+        ("error", "b", "in the validation lists of split_0.json and split_1.json"),
+        ("error", "d", "in no validation list"),
+        ("error", "e", "in no validation list"),
+    ]
+    assert [(case.name, case.fold) for case in cohort.cases] == [(name, None) for name in "deabc"]
+
+
+def test_a_case_twice_in_one_validation_list_alone_forbids_folds(write, tmp_path):
+    write("split_0.json", {"validation": entries("aab")})
+    write("split_1.json", {"validation": entries("c")})
+    cohort, problems = read_cohort("split_*.json", base=tmp_path)
+    assert said(problems) == [("error", "a", "listed 2 times, in validation")]
+    assert {case.fold for case in cohort.cases} == {None}
+
+
+def test_excluded_cases_are_not_held_against_the_folds(write, tmp_path):
+    write("split_0.json", {"training": entries("x"), "validation": entries("ab")})
+    write("split_1.json", {"validation": entries("cb")})
+    cohort, problems = read_cohort("split_*.json", base=tmp_path, exclude=["b", "x"])
+    assert {case.name: case.fold for case in cohort.cases} == {"a": 0, "c": 1}
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("split_a.json", "split_b.json"), ["the number None", "the number None"]),
+        (("one/list_0.json", "two/list_0.json"), ["the number 0", "the number 0"]),
+        (("split_0.json", "split_2.json"), ["numbers 0, 2"]),
+    ],
+    ids=["none", "the same", "a gap"],
+)
+def test_lists_that_are_not_numbered_one_by_one_give_no_folds(write, tmp_path, names, found):
+    for name, case in zip(names, "ab", strict=True):
+        case = {key: f"{tmp_path}/{path}" for key, path in entry(case).items()}
+        write(name, {"validation": [case]})
+    cohort, problems = read_cohort(",".join(names), base=tmp_path)
+    assert [problem.found for problem in problems] == found
+    assert [case.fold for case in cohort.cases] == [None, None]
+
+
+def test_one_unreadable_list_does_not_hide_the_others(write, tmp_path):
+    write("split_0.json", {"training": [{"label": "no image"}], "validation": entries("a")})
+    write("split_1.json", "{half a li")
+    write("split_2.json", {"validation": entries("b")})
+    cohort, problems = read_cohort("split_*.json", base=tmp_path)
+    assert [(case.name, case.fold) for case in cohort.cases] == [("a", None), ("b", None)]
+    assert [problem.file.rpartition("/")[2] for problem in problems] == ["split_0.json", "split_1.json"]
+    assert "not JSON" in problems[1].found
+
+
+def test_the_published_lists_are_read_and_their_breaches_counted(shared_data):
+    """Counted from the files by hand: 166 cases, 67 in several validation lists, 17 repeated within one."""
+    cohort, problems = read_cohort("split_*.json", base=shared_data / "usz_splits")
+    assert len(cohort.cases) == 166
+    breaches = Counter(problem.expected for problem in problems)
+    cases = Counter()
+    for expected in breaches:
+        cases[expected] = len({problem.case for problem in problems if problem.expected == expected})
+    assert cases == {"each case once, in the validation list of one fold": 67, "each case once in a list": 17}
+    cohort, problems = read_cohort("dataset_0.json", base=shared_data / "usz_splits")
+    primaries = Counter(case.primary for case in cohort.cases)
+    assert primaries == {"NSCLC": 160, "Melanoma": 77, "Breast": 27, "melanomapreopMRI": 9}
+    assert cohort.cases[0].name == "Melanoma_nii_case_034"
+    assert problems == []
+
+
+def test_repeated_and_contradictory_entries_are_named_and_kept_once(write, tmp_path):
+    training = [entry("a"), entry("b"), entry("a", patient="P1"), entry("a", patient="P2")]
+    write("a.json", {"training": training, "testing": [{"image": "images/b.nii.gz"}]})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert said(problems) == [
+        ("error", "a", "listed 3 times, in training"),
+        ("error", "a", "patient P1 and P2"),
+        ("error", "b", "listed 2 times, in training and testing"),
+    ]
+    assert [case.name for case in cohort.cases] == ["a", "b"]
+    assert cohort.unlabelled == []
+
+
+def test_another_mask_for_a_case_in_another_list_is_named(write, tmp_path):
+    write("split_0.json", {"training": entries("b"), "validation": entries("a")})
+    write("split_1.json", {"training": [entry("a") | {"label": "new/a.nii.gz"}], "validation": entries("b")})
+    _, problems = read_cohort("split_*.json", base=tmp_path)
+    assert said(problems) == [("error", "a", "label labels/a.nii.gz and new/a.nii.gz")]
+
+
+def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
+    training = [*entries("ab"), {"image": "images/c.nii.gz"}, {"label": "labels/d.nii.gz"}, 7]
+    training += [entry("g", case="lung/g")]
+    training += [{"image": "images/e.nii.gz", "label": ["one.nii.gz", "two.nii.gz"]}]
+    write("a.json", {"training": training, "testing": [entry("f")], "validation": "none", "extra": entries("h")})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert said(problems) == [
+        ("error", "-", "entries under extra"),
+        ("error", "training[3]", "{'label': 'labels/d.nii.gz'}"),
+        ("error", "training[4]", "7"),
+        ("error", "training[5]", "case 'lung/g'"),
+        ("error", "training[6]", "label ['one.nii.gz', 'two.nii.gz']"),
+        ("error", "-", "\"validation\": 'none'"),
+        ("error", "c", "no label in training"),
+        ("note", "f", "a label, which is not read"),
+    ]
+    assert [case.name for case in cohort.cases] == ["a", "b"]
+    assert [(case.name, case.label) for case in cohort.unlabelled] == [("c", None), ("f", None)]
+
+
+def test_one_name_for_two_images_is_an_error_and_both_are_kept(write, tmp_path):
+    write("a.json", {"training": [entry("p1", case="a"), entry("p2", case="a"), entry("p3", case="b")]})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert [(problem.case, problem.severity) for problem in problems] == [("a", "error"), ("a", "error")]
+    assert [case.name for case in cohort.cases] == ["p1", "p2", "b"]
+
+
+def test_primaries_are_told_by_folders_where_these_are_primaries(write, tmp_path):
+    def primaries(*images):
+        training = [{"image": image, "label": "label.nii.gz"} for image in images]
+        write("a.json", {"training": training})
+        return [case.primary for case in read_cohort("a.json", base=tmp_path)[0].cases]
+
+    assert primaries("lung_nii/p1/i.nii.gz", "breast_nii/p2/i.nii.gz") == ["lung", "breast"]
+    assert primaries("lung/p1/i.nii", "lung/p2/i.nii") == ["lung", "lung"]
+    assert primaries("/data/usz/lung/p1/i.nii", "/data/usz/skin/p2/i.nii") == ["lung", "skin"]
+    assert primaries("../data/lung/p1/i.nii", "../data/skin/p2/i.nii") == ["lung", "skin"]
+    # sets, sequences, patients and cases are no primaries
+    assert set(primaries("train/t1/p1.nii", "train/t1/p2.nii", "val/t1/p3.nii")) == {"unknown"}
+    assert set(
+        primaries("t1c/cohort_1/p1.nii", "t1c/cohort_1/p2.nii", "t1c/cohort_2/p3.nii", "t1c/cohort_2/p4.nii")
+    ) == {"unknown"}
+    assert set(primaries("imagesTr/p1.nii", "imagesTr/p2.nii")) == {"unknown"}
+    assert set(primaries("p1/anat/i.nii", "p2/anat/i.nii")) == {"unknown"}
+    assert set(primaries("sub-1/ses-1/i.nii", "sub-1/ses-2/i.nii", "sub-2/ses-1/i.nii")) == {"unknown"}
+    assert set(primaries("p1/i.nii", "p2/i.nii")) == {"unknown"}
+
+
+def test_several_sequences_of_an_entry_stay_in_order(write, tmp_path):
+    write("a.json", {"training": [{"image": ["a/t1c.nii.gz", "a/flair.nii.gz"], "label": "a/seg.nii.gz"}]})
+    (case,) = read_cohort("a.json", base=tmp_path)[0].cases
+    assert files_of(case, tmp_path) == ["a/t1c.nii.gz", "a/flair.nii.gz", "a/seg.nii.gz"]
+
+
+def test_lists_in_two_folders_that_list_two_images_alike_name_both(write, tmp_path):
+    write("one/split_0.json", {"validation": entries("a")})
+    write("two/split_1.json", {"validation": entries("a")})
+    cohort, problems = read_cohort("*/split_*.json", base=tmp_path)
+    assert [case.name for case in cohort.cases] == ["one_images", "two_images"]
+    (tmp_path / "images").mkdir()
+    cohort, problems = read_cohort("*/split_*.json", base=tmp_path, image_root=".")
+    assert said(problems) == [("error", "a", "in the validation lists of split_0.json and split_1.json")]
+
+
+# Where the images are
+
+
+def test_relative_paths_follow_the_image_root(write, tree):
+    base = tree("moved/images/a.nii.gz")
+    write("lists/a.json", {"training": entries("a")})
+    (case,) = read_cohort("lists/a.json", base=base)[0].cases
+    assert files_of(case, base) == ["lists/images/a.nii.gz", "lists/labels/a.nii.gz"]
+    cohort, problems = read_cohort("lists/a.json", base=base, image_root="moved")
+    assert files_of(cohort.cases[0], base) == ["moved/images/a.nii.gz", "moved/labels/a.nii.gz"]
+    assert problems == []
+
+
+def test_absolute_paths_are_searched_below_the_image_root_only_where_they_are_gone(write, tree):
+    base = tree("here/a.nii.gz", "new/here/a.nii.gz", "new/usz/p2/b.nii.gz", "new/b.nii.gz")
+    listed = [f"{base}/here/a.nii.gz", "/scratch/old/usz/p2/b.nii.gz", "/scratch/old/c.nii.gz"]
+    write("a.json", {"training": [{"image": image, "label": image} for image in listed]})
+    cohort, _ = read_cohort("a.json", base=base, image_root="new")
+    assert [str(case.image) for case in cohort.cases] == [
+        f"{base}/here/a.nii.gz",
+        f"{base}/new/usz/p2/b.nii.gz",  # as much of the path as there is, not the first file of that name
+        "/scratch/old/c.nii.gz",
+    ]
+    assert [case.label for case in cohort.cases] == [case.image for case in cohort.cases]
+
+
+def test_an_image_root_that_is_not_there_is_one_problem(write, tmp_path):
+    write("a.json", {"training": entries("abc")})
+    cohort, problems = read_cohort("a.json", base=tmp_path, image_root="nowhere")
+    assert said(problems) == [("error", "-", "no such folder")]
+    assert len(cohort.cases) == 3
+
+
+# Folders
+
+
+def test_nnunet_channels_are_sequences_and_the_contrast_enhanced_t1_comes_first(write, tree):
+    images = [f"imagesTr/{case}_000{i}.nii.gz" for case in ("m_001", "m_002", "m_003") for i in range(3)]
+    labels = ["labelsTr/m_001.nii.gz", "labelsTr/m_002.nii.gz", "labelsTr/m_004.nii.gz"]
+    base = tree(*[f"D/{path}" for path in images + labels], *[f"D/imagesTs/t_000{i}.nii.gz" for i in range(3)])
+    write("D/dataset.json", {"channel_names": {"0": "T1", "1": "FLAIR", "2": "T1Gd"}, "labels": {"lesion": 1}})
+    cohort, problems = read_cohort("D", base=base)
+    assert [case.name for case in cohort.cases] == ["m_001", "m_002"]
+    assert files_of(cohort.cases[0], base / "D") == [
+        "imagesTr/m_001_0002.nii.gz",
+        "imagesTr/m_001_0000.nii.gz",
+        "imagesTr/m_001_0001.nii.gz",
+        "labelsTr/m_001.nii.gz",
+    ]
+    assert [case.name for case in cohort.unlabelled] == ["m_003", "t"]
+    assert said(problems) == [
+        ("warning", "m_003", "an image alone"),
+        ("error", "m_004", "a mask without an image: m_004.nii.gz"),
+    ]
+    assert '"lesion": 1' in cohort.description
+
+
+def test_nnunet_names_what_does_not_fit(write, tree):
+    base = tree(
+        *("imagesTr/a_0000.nii", "imagesTr/a_0001.nii", "labelsTr/a.nii"),
+        *("imagesTr/b_0000.nii", "labelsTr/b.nii"),
+        *("imagesTr/c_0000.nii", "imagesTr/c_0001.nii", "labelsTr/c.nii", "labelsTr/c.nii.gz"),
+    )
+    cohort, problems = read_cohort(".", base=base)
+    assert [case.name for case in cohort.cases] == ["a"]
+    assert said(problems) == [
+        ("warning", "-", "channels [0, 1]; the first is looked at"),
+        ("error", "b", "none for 1 of 2: b_0000.nii and b.nii"),
+        ("error", "c", "c.nii and c.nii.gz"),
+    ]
+    write("dataset.json", {"modality": {"0": "T1c"}, "file_ending": ".nrrd"})
+    cohort, problems = read_cohort(".", base=base, label_file="*_seg")
+    assert [case.name for case in cohort.cases] == ["a", "b"]
+    assert [problem.found for problem in problems] == [
+        "file_ending '.nrrd'",
+        "`label_file` set to '*_seg'",
+        "files of channels [1], which are not read",
+        "c.nii and c.nii.gz",
+    ]
+
+
+def test_decathlon_folders_without_channels_keep_four_digits_in_their_names(tree):
+    base = tree("imagesTr/met_0000.nii.gz", "imagesTr/met_0002.nii.gz", "imagesTs/met_0003.nii.gz")
+    tree("labelsTr/met_0000.nii.gz")
+    cohort, problems = read_cohort(".", base=base)
+    assert [case.name for case in cohort.cases] == ["met_0000"]
+    assert [case.name for case in cohort.unlabelled] == ["met_0002", "met_0003"]
+    assert said(problems) == [("warning", "met_0002", "an image alone")]
+
+
+def brats(case, *kinds, joint="-"):
+    return [f"{case}/{case}{joint}{kind}.nii.gz" for kind in kinds]
+
+
+def test_brats_time_points_are_of_one_patient(tree):
+    cases = ["BraTS-MET-00110-000", "BraTS-MET-00110-001", "BraTS-MET-00111-000"]
+    base = tree(*[path for case in cases for path in brats(case, "t1c", "t1n", "t2f", "seg")])
+    tree(f"{cases[0]}/._{cases[0]}-t1c.nii.gz")  # what macOS leaves behind
+    cohort, problems = read_cohort(".", base=base)
+    assert [(case.name, case.patient, case.primary) for case in cohort.cases] == [
+        (cases[0], "00110", "unknown"),
+        (cases[1], "00110", "unknown"),
+        (cases[2], "00111", "unknown"),
+    ]
+    assert files_of(cohort.cases[0], base) == brats(cases[0], "t1c", "seg")
+    assert problems == []
+
+
+def test_several_patterns_are_several_sequences(tree):
+    base = tree(*brats("BraTS-MET-00110-000", "t1n", "t1c", "t2f", "seg"), *brats("BraTS-MET-00111-000", "t1c", "seg"))
+    cohort, problems = read_cohort(".", base=base, image_files=["*-t1c.nii.gz", "*-t2f"])
+    assert [files_of(case, base) for case in cohort.cases] == [brats("BraTS-MET-00110-000", "t1c", "t2f", "seg")]
+    assert [(problem.severity, problem.case) for problem in problems] == [("error", "BraTS-MET-00111-000")]
+    with pytest.raises(CohortError, match="expected another file for each sequence"):
+        read_cohort(".", base=base, image_files=["*-t1c", "*t1c*"])
+
+
+def test_older_brats_names_are_known(tree):
+    base = tree(*brats("BraTS2021_00002", "t1", "t1ce", "seg", joint="_"))
+    (case,) = read_cohort(".", base=base)[0].cases
+    assert files_of(case, base) == brats("BraTS2021_00002", "t1ce", "seg", joint="_")
+    assert case.patient == "BraTS2021_00002"
+
+
+def test_folders_of_primaries_hold_cases(tree):
+    base = tree(
+        *("NSCLC_nii/p1/image.nii.gz", "NSCLC_nii/p1/label.nii.gz"),
+        *("NSCLC_nii/p2/image.nii", "NSCLC_nii/p2/mask.nii", "NSCLC_nii/p2/.image.nii", "NSCLC_nii/p2/._image.nii.gz"),
+        *("Breast_nii/p1/t1c.nii.gz", "Breast_nii/p1/seg.nii.gz", "notes.txt"),
+    )
+    cohort, problems = read_cohort(".", base=base)
+    assert [(case.name, case.primary, case.patient) for case in cohort.cases] == [
+        ("Breast_nii_p1", "Breast", "Breast_nii_p1"),
+        ("NSCLC_nii_p1", "NSCLC", "NSCLC_nii_p1"),
+        ("NSCLC_nii_p2", "NSCLC", "NSCLC_nii_p2"),
+    ]
+    assert files_of(cohort.cases[2], base) == ["NSCLC_nii/p2/image.nii", "NSCLC_nii/p2/mask.nii"]
+    assert problems == []
+    assert cohort.name == base.name
+
+
+def test_a_folder_and_a_list_of_it_give_the_same_cohort(write, tree):
+    places = ["lung_nii/p1", "lung_nii/p2", "breast_nii/p1"]
+    base = tree(*[f"cohort/{place}/{name}.nii.gz" for place in places for name in ("image", "label")])
+    training = [{"image": f"{place}/image.nii.gz", "label": f"{place}/label.nii.gz"} for place in sorted(places)]
+    write("cohort/dataset.json", {"training": training})
+    assert read_cohort("cohort", base=base) == read_cohort("cohort/dataset.json", base=base)
+
+
+def test_file_names_can_be_told(tree):
+    base = tree("p1/MR/p1_gado.nii", "p1/MR/p1_flair.nii", "p1/RT/p1_GTV.nii", "p1/RT/p1_brain.nii")
+    cohort, problems = read_cohort(
+        ".", base=base, image_files=["MR/*_gado.nii*", "MR/*_flair.nii*"], label_file="*/*_GTV.nii*"
+    )
+    (case,) = cohort.cases
+    assert (case.name, case.primary) == ("p1", "unknown")
+    assert files_of(case, base) == ["p1/MR/p1_gado.nii", "p1/MR/p1_flair.nii", "p1/RT/p1_GTV.nii"]
+    assert problems == []
+
+
+def test_a_wide_image_pattern_does_not_take_the_mask(tree):
+    base = tree("p1/scan.nii.gz", "p1/outline.nii.gz")
+    cohort, problems = read_cohort(".", base=base, image_files=["*.nii.gz"], label_file="outline.nii.gz")
+    assert files_of(cohort.cases[0], base) == ["p1/scan.nii.gz", "p1/outline.nii.gz"]
+    assert problems == []
+
+
+def test_each_case_folder_that_is_not_right_is_named(tree):
+    base = tree(
+        *("good/image.nii.gz", "good/label.nii.gz"),
+        "no_mask/image.nii.gz",
+        "no_image/label.nii.gz",
+        *("two_images/image.nii", "two_images/image.nii.gz", "two_images/label.nii"),
+        *("two_masks/image.nii", "two_masks/label.nii", "two_masks/mask.nii"),
+        "other/flair.nii.gz",
+        "empty/readme.txt",
+    )
+    cohort, problems = read_cohort(".", base=base)
+    assert [case.name for case in cohort.cases] == ["good"]
+    assert [(case.name, case.label) for case in cohort.unlabelled] == [("no_mask", None)]
+    assert said(problems) == [
+        ("error", "empty", "nothing: no NIfTI file"),
+        ("error", "no_image", "a mask without an image: label.nii.gz"),
+        ("warning", "no_mask", "an image alone"),
+        ("error", "other", "other volumes: flair.nii.gz"),
+        ("error", "two_images", "image.nii and image.nii.gz"),
+        ("error", "two_masks", "label.nii and mask.nii"),
+    ]
+    wrong = ["empty", "no_image", "other", "two_images", "two_masks"]
+    assert said(read_cohort(".", base=base, exclude=wrong)[1]) == [("warning", "no_mask", "an image alone")]
+
+
+def test_a_bids_session_is_a_case_of_its_patient(write, tree):
+    lesion = "derivatives/manual/sub-01/ses-2/anat/sub-01_ses-2_space-orig_label-lesion_mask.nii.gz"
+    base = tree(
+        *("sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-1/anat/sub-01_ses-1_dseg.nii.gz"),
+        *("sub-01/ses-2/anat/sub-01_ses-2_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_ce-gad_T1w.nii.gz", lesion),
+        "derivatives/fmriprep/sub-01/ses-2/anat/sub-01_ses-2_desc-brain_mask.nii.gz",
+        "derivatives/fmriprep/sub-01/ses-2/anat/sub-01_ses-2_dseg.nii.gz",
+        *("sub-02/anat/sub-02_T1w.nii", "sub-02/anat/sub-02_mask.nii", "sub-02/func/sub-02_bold.nii"),
+    )
+    sidecar = {"Manufacturer": "Siemens", "ManufacturersModelName": "Skyra", "MagneticFieldStrength": 3}
+    write("sub-01/ses-1/anat/sub-01_ses-1_T1w.json", sidecar | {"AcquisitionDateTime": "2021-03-04T10:11:12.5"})
+    cohort, problems = read_cohort(".", base=base)
+    assert [(case.name, case.patient, case.scanner, case.date) for case in cohort.cases] == [
+        ("sub-01_ses-1", "sub-01", "Siemens Skyra 3 T", "2021-03-04"),
+        ("sub-01_ses-2", "sub-01", "unknown", "unknown"),
+        ("sub-02", "sub-02", "unknown", "unknown"),
+    ]
+    assert files_of(cohort.cases[1], base) == ["sub-01/ses-2/anat/sub-01_ses-2_ce-gad_T1w.nii.gz", lesion]
+    assert files_of(cohort.cases[2], base) == ["sub-02/anat/sub-02_T1w.nii", "sub-02/anat/sub-02_mask.nii"]
+    assert {case.primary for case in cohort.cases} == {"unknown"}
+    assert problems == []
+
+
+def test_bids_names_what_does_not_fit(write, tree):
+    base = tree(
+        *("sub-1/anat/sub-1_T1w.nii.gz", "sub-1/anat/sub-1_mask.nii.gz"),
+        *("sub-2/anat/sub-2_T1w.nii.gz", "sub-2/anat/sub-2_FLAIR.nii.gz", "sub-2/anat/sub-2_mask.nii.gz"),
+        "sub-3/anat/sub-3_T1w.nii.gz",
+        "derivatives/hand/sub-4/anat/sub-4_label-lesion_mask.nii.gz",
+        "derivatives/fmriprep/sub-5/anat/sub-5_desc-brain_mask.nii.gz",
+        "sub-6/func/sub-6_bold.nii.gz",
+    )
+    write("sub-1/anat/sub-1_T1w.json", "[1, 2")
+    cohort, problems = read_cohort(".", base=base)
+    assert [case.name for case in cohort.cases] == ["sub-1"]
+    assert [case.name for case in cohort.unlabelled] == ["sub-3"]
+    assert [(problem.severity, problem.case) for problem in problems] == [
+        ("warning", "sub-1"),
+        ("error", "sub-2"),
+        ("warning", "sub-3"),
+        ("error", "sub-6"),
+        ("error", "sub-4"),
+    ]
+    cohort, _ = read_cohort(".", base=base, image_files=["*_T1w"], label_file="*_mask")
+    assert [case.name for case in cohort.cases] == ["sub-1", "sub-2"]
+
+
+def test_a_folder_of_no_known_layout_says_what_was_looked_for_and_found(tree):
+    base = tree("images/a.nii.gz", "labels/a.nii.gz", "dataset.json")
+    with pytest.raises(CohortError) as error:
+        read_cohort(".", base=base)
+    (problem,) = error.value.problems
+    assert problem.found == "dataset.json, images/, labels/"
+    assert all(word in problem.expected for word in ("imagesTr", "sub-*", "<primary>/<case>/", "t1c"))
+    assert "datalist" in problem.fix
+
+
+# The patients table
+
+
+@pytest.fixture
+def two_lists(write, tmp_path):
+    """A list of two labelled cases and one without label."""
+    write("a.json", {"training": [entry("a", primary="lung"), entry("b")], "testing": ["images/c.nii.gz"]})
+    return tmp_path
+
+
+def test_the_patients_table_overrides_what_the_list_says(write, two_lists):
+    """As Excel saves it: semicolons, a byte-order mark, blanks, a short row; and leading zeros stay."""
+    text = "\ufeffCase;Patient; primary;scanner;date;Notes\na;007;skin;Skyra;2021-03-04;x\nb;007; ;;;\nc;8;lung\n"
+    write("p.csv", text)
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    a, b = cohort.cases
+    assert (a.patient, a.primary, a.scanner, a.date) == ("007", "skin", "Skyra", "2021-03-04")
+    assert (b.patient, b.primary, b.scanner, b.date) == ("007", "unknown", "unknown", "unknown")
+    assert [(case.patient, case.primary) for case in cohort.unlabelled] == [("8", "lung")]
+    assert problems == []
+
+
+def test_a_table_of_patients_counts_for_all_of_their_cases(write, tmp_path):
+    write("a.json", {"training": [entry("a", patient=1), entry("b", patient=1), entry("c", patient=2)]})
+    write("p.csv", "patient,primary\n1,lung\n2,skin\n")
+    cohort, problems = read_cohort("a.json", base=tmp_path, patients_table="p.csv")
+    assert [case.primary for case in cohort.cases] == ["lung", "lung", "skin"]
+    assert problems == []
+
+
+def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
+    write("p.csv", "case,patient,primary\na,P1,lung\na,P2,lung\nbb,P3,skin\nc,P4,lung\nc,P4,lung\nc,,\n")
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [
+        ("error", "a", "patient P1 and P2"),
+        ("warning", "bb", "a row of nobody"),
+        ("warning", "b", "no row of b"),
+    ]
+    assert "did you mean b" in problems[1].fix
+    assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ("b", "unknown")]
+    assert cohort.unlabelled[0].patient == "P4"
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("name,primary\na,lung\n", "columns name, primary"),
+        ("case,cancer\na,lung\n", "columns case, cancer"),
+        ("patient,age\na,50\n", "columns patient, age"),
+        ("case,Case,primary\na,a,lung\n", "columns case, case, primary"),
+        ("", "no table (No columns to parse from file)"),
+        (None, "no such file"),
+    ],
+    ids=["no key", "no fact", "patient alone", "twice", "empty", "missing"],
+)
+def test_a_table_that_cannot_be_used_is_an_error_beside_the_cohort(write, two_lists, text, found):
+    if text is not None:
+        write("p.csv", text)
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [("error", "-", found)]
+    assert cohort == read_cohort("a.json", base=two_lists)[0]
+
+
+# What is left out, and what leaves nothing
+
+
+def test_excluded_cases_and_their_problems_are_left_out(write, two_lists):
+    write("p.csv", "case,primary\na,lung\n")
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv", exclude=["b", "c"])
+    assert [case.name for case in cohort.cases] == ["a"]
+    assert cohort.unlabelled == []
+    assert problems == []
+
+
+def test_an_unknown_excluded_name_is_an_error_with_a_near_one(write, tmp_path):
+    write("a.json", {"training": entries(["case_001", "case_002"])})
+    write("p.csv", "case,primary\ncase_001,lung\ncase_002,lung\ncase_02,lung\n")
+    cohort, problems = read_cohort("a.json", base=tmp_path, exclude=["case_02"], patients_table="p.csv")
+    assert len(cohort.cases) == 2
+    assert [(problem.severity, problem.fix) for problem in problems] == [("error", "did you mean case_002?")]
+
+
+@pytest.mark.parametrize("options", [{"exclude": ["a", "b"]}, {}], ids=["all excluded", "none labelled"])
+def test_no_labelled_case_at_all_is_raised(write, two_lists, options):
+    write("b.json", {"testing": ["images/c.nii.gz"]})
+    with pytest.raises(CohortError, match="no labelled cases"):
+        read_cohort("a.json" if options else "b.json", base=two_lists, **options)
+
+
+def test_an_error_that_leaves_no_cohort_comes_with_all_others(write, tmp_path):
+    write("a.json", {"training": [{"image": "images/a.nii.gz"}, {"label": "labels/b.nii.gz"}]})
+    with pytest.raises(CohortError) as error:
+        read_cohort("a.json", base=tmp_path, patients_table="p.csv")
+    assert [problem.case for problem in error.value.problems] == ["training[1]", "a", "-"]
+
+
+@pytest.mark.parametrize("source", ["nowhere", "no/split_*.json", "a.json, nowhere.json", " "])
+def test_a_source_that_is_not_there_is_raised(write, two_lists, source):
+    with pytest.raises(CohortError, match=r"no such file or folder|found nothing"):
+        read_cohort(source, base=two_lists)
+
+
+def test_the_lists_that_a_source_means_come_in_the_order_of_their_numbers(write, tree):
+    base = tree("cohort/p1/image.nii")
+    lists = [write(f"split_{k}.json", {"validation": entries("a")}) for k in (0, 2, 10)]
+    assert lists_of("split_*.json", base) == lists
+    assert lists_of("split_2.json", base) == lists[1:2]
+    assert lists_of("split_2.json, split_*.json", base) == [lists[1], lists[0], lists[2]]
+    assert lists_of("cohort", base) == []
+
+
+def test_options_that_mean_nothing_for_a_source_are_errors(write, tree):
+    base = tree("cohort/p1/image.nii", "cohort/p1/label.nii")
+    write("a.json", {"training": entries("a")})
+    _, problems = read_cohort("a.json", base=base, image_files=["*_t1c"], label_file="*_seg")
+    assert [problem.found for problem in problems] == ["`image_files` set to ['*_t1c']", "`label_file` set to '*_seg'"]
+    _, problems = read_cohort("cohort", base=base, image_root="cohort")
+    assert said(problems) == [("error", "-", "`image_root` set to 'cohort'")]
+
+
+@pytest.mark.parametrize("pattern", ["", "/data/image.nii.gz"])
+def test_a_pattern_that_is_none_is_refused(tree, pattern):
+    base = tree("p1/image.nii", "p1/label.nii")
+    with pytest.raises(CohortError, match="glob patterns within a case's folder"):
+        read_cohort(".", base=base, image_files=[pattern])
