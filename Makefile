@@ -30,8 +30,10 @@ lint: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
+# make bench PART=metrics runs one of them
+PART ?= metrics exploration bias_field preprocessing
 bench: $(READY)
-	$(BIN)/python benchmarks/metrics.py
+	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
 
 clean:
 	rm -rf runs reports .snakemake

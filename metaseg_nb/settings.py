@@ -86,7 +86,7 @@ class Preprocess(Settings):
     interpolation: Literal["linear", "cubic"]
     n4_levels: Annotated[int, Field(ge=0)]
     n4_iterations: Count
-    n4_shrink: Count
+    n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "min_max", "z_score"]
     intensity_percentiles: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=2, max_length=2)]
     fill_holes: bool

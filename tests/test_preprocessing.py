@@ -30,17 +30,17 @@ def dice(first, second):
 
 
 @pytest.mark.parametrize(
-    ("spacing_mm", "shrink", "factors"),
+    ("spacing_mm", "fit_spacing_mm", "factors"),
     [
         ((1.0, 1.0, 1.0), 4, [4, 4, 4]),
-        ((0.5, 0.5, 2.0), 4, [4, 4, 1]),
-        ((0.8, 0.8, 6.5), 4, [4, 4, 1]),
+        ((0.5, 0.5, 2.0), 2, [4, 4, 1]),
+        ((0.8, 0.8, 6.5), 4, [5, 5, 1]),
         ((1.0, 2.0, 1.0), 4, [4, 2, 4]),
         ((0.9, 0.9, 1.0), 1, [1, 1, 1]),
     ],
 )
-def test_thick_slices_are_shrunk_less(spacing_mm, shrink, factors):
-    assert shrink_factors(spacing_mm, shrink) == factors
+def test_thick_slices_are_shrunk_less(spacing_mm, fit_spacing_mm, factors):
+    assert shrink_factors(spacing_mm, fit_spacing_mm) == factors
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_correction_evens_out_a_known_field(ball):
     volume, inside = ball
     before = variation(volume.array, inside)
     assert before > 0.15
-    corrected = correct_bias(volume, levels=4, iterations=50, shrink=2)
+    corrected = correct_bias(volume, levels=4, iterations=50, fit_spacing_mm=4.0)
     assert variation(corrected, inside) < before / 2
     assert corrected.shape == volume.array.shape
     assert corrected.dtype == np.float32
@@ -71,7 +71,7 @@ def test_correction_evens_out_a_known_field(ball):
 
 def test_no_levels_leave_the_image_as_it_is(ball):
     volume, _ = ball
-    np.testing.assert_array_equal(correct_bias(volume, levels=0, iterations=50, shrink=2), volume.array)
+    np.testing.assert_array_equal(correct_bias(volume, levels=0, iterations=50, fit_spacing_mm=4.0), volume.array)
 
 
 def test_the_head_is_what_is_brighter_than_air(ball):

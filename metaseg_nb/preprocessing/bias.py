@@ -6,6 +6,10 @@ import SimpleITK as sitk
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume
 
+# Width of the kernel that sharpens the histogram. Narrower than N4's 0.15 makes up for the coarser fit: on ten
+# synthetic volumes the error against the true field is below that of the fit to voxels twice the image's.
+SHARPENING_FWHM = 0.125
+
 
 def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm=(0.0, 0.0, 0.0)) -> sitk.Image:
     """Make a SimpleITK image of an (X, Y, Z) array; its axes stay the array's, rotation is left out."""
@@ -20,16 +24,12 @@ def from_sitk(image: sitk.Image) -> np.ndarray:
     return np.ascontiguousarray(sitk.GetArrayFromImage(image).T)
 
 
-def shrink_factors(spacing_mm: tuple[float, float, float], shrink: int) -> list[int]:
-    """Shrink factor of each axis: ``shrink`` along the finest, less where voxels are longer already.
-
-    Thick slices shrunk like the plane they lie in would leave nothing to fit to.
-    """
-    longest_mm = shrink * min(spacing_mm)
-    return [max(1, min(shrink, round(longest_mm / edge))) for edge in spacing_mm]
+def shrink_factors(spacing_mm: tuple[float, float, float], fit_spacing_mm: float) -> list[int]:
+    """Shrink factor of each axis that makes voxels about ``fit_spacing_mm`` long; 1 where they are longer already."""
+    return [max(1, round(fit_spacing_mm / edge)) for edge in spacing_mm]
 
 
-def correct_bias(volume: Volume, levels: int, iterations: int, shrink: int) -> np.ndarray:
+def correct_bias(volume: Volume, levels: int, iterations: int, fit_spacing_mm: float) -> np.ndarray:
     """Divide an image by its smooth intensity inhomogeneity.
 
     The field is fitted to the image shrunk by block subsampling, inside
@@ -43,8 +43,8 @@ def correct_bias(volume: Volume, levels: int, iterations: int, shrink: int) -> n
         Resolution levels of the B-spline field; 0 leaves the image as it is.
     iterations : int
         At most, on each level.
-    shrink : int
-        See `shrink_factors`.
+    fit_spacing_mm : float
+        Edge of the voxels that the field is fitted to; thick slices are not shrunk across.
 
     Returns
     -------
@@ -55,9 +55,10 @@ def correct_bias(volume: Volume, levels: int, iterations: int, shrink: int) -> n
     # N4 works on logarithms: values at or below zero carry no field
     image = to_sitk(np.maximum(volume.array, 0), volume.spacing_mm)
     mask = to_sitk(head_mask(volume.array).astype(np.uint8), volume.spacing_mm)
-    factors = shrink_factors(volume.spacing_mm, shrink)
+    factors = shrink_factors(volume.spacing_mm, fit_spacing_mm)
     n4 = sitk.N4BiasFieldCorrectionImageFilter()
     n4.SetMaximumNumberOfIterations([iterations] * levels)
+    n4.SetBiasFieldFullWidthAtHalfMaximum(SHARPENING_FWHM)
     n4.Execute(sitk.Shrink(image, factors), sitk.Shrink(mask, factors))
     field = from_sitk(n4.GetLogBiasFieldAsImage(image))
     return (volume.array / np.exp(field)).astype(np.float32)

@@ -96,7 +96,7 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
     native = Grid(volumes[0].spacing_mm, volumes[0].array.shape)
     scaled, corrections, first_head = [], [], None
     for volume in volumes:
-        corrected = correct_bias(volume, recipe["n4_levels"], recipe["n4_iterations"], recipe["n4_shrink"])
+        corrected = correct_bias(volume, recipe["n4_levels"], recipe["n4_iterations"], recipe["n4_fit_spacing_mm"])
         head = head_mask(corrected)
         scaled.append(scale_intensity(corrected, head, recipe["intensity_scaling"], recipe["intensity_percentiles"]))
         corrections.append(record_correction(volume, corrected, scaled[-1], head))

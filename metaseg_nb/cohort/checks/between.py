@@ -44,7 +44,7 @@ def _same_image(case: Case, first: Case) -> Problem:
 def _same_mask(case: Case, first: Case) -> Problem:
     fix = "find the mask that belongs to this image"
     found = f"the same mask as case {first.name}, under another image"
-    return Problem(case.name, str(case.label), found, "a mask of its own", fix)
+    return Problem(case.name, str(case.label), found, "a mask of its own", fix, "warning")
 
 
 def _two_primaries(cases: Sequence[Case]) -> list[Problem]:

@@ -1,0 +1,60 @@
+"""Notebook 01 on lists whose images are not there, and on a cohort with faults: it shows all, then stops."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import STUDIES
+
+from metaseg_nb.cohort.lesions import largest_diameter_mm
+from metaseg_nb.cohort.volumes import read_volume
+
+
+@pytest.mark.slow
+def test_lists_without_images_are_told_apart_from_their_leaks(shared_data, tmp_path, metaseg):
+    study = STUDIES / "usz_lists.yaml"
+    result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 1
+    assert "no such file" in result.stderr or "problem(s) in the input" in result.stderr
+    assert not (tmp_path / "runs/usz_lists/dataset.json").exists()
+    problems = pd.read_csv(tmp_path / "runs/usz_lists/problems.csv")
+    missing = problems[problems["found"] == "no such file"]
+    assert missing["case"].nunique() == 273
+    assert len(missing) == 2 * 273
+    page = metaseg(tmp_path, "report", "--study", study, "--notebook", "01_explore_data")
+    assert page.returncode == 0, page.stderr
+    html = (tmp_path / "reports/usz_lists/01_explore_data.html").read_text()
+    assert "222 of 270 evaluation entries are training cases of dataset_1.json" in html
+    assert "This notebook stopped before its end." in html
+    assert html.count("An Exception was encountered") == 0
+
+
+@pytest.mark.slow
+def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_path, metaseg):
+    cases = [write_case(name, seed=i) for i, name in enumerate("abcde")]
+    cases[4].image.write_bytes(b"")
+    entries = [{"case": c.name, "image": str(c.image), "label": str(c.label), "patient": c.patient} for c in cases]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
+    study = tmp_path / "faulty.yaml"
+    study.write_text(f"study: faulty\ncohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n")
+    stopped = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert stopped.returncode == 1
+    assert "case e, file image.nii.gz: found 0 bytes" in stopped.stderr
+    assert str(tmp_path) not in stopped.stderr.partition("failed with")[2], "no private path in what may be shared"
+    facts = pd.read_csv(tmp_path / "runs/faulty/cases.csv").set_index("case")
+    assert facts.loc[list("abcd"), "n_lesions"].tolist() == [2] * 4
+    study.write_text(study.read_text() + "exclude: [e]\n")
+    assert metaseg(tmp_path, "run", "01_explore_data", "--study", study).returncode == 0
+    listed = json.loads((tmp_path / "runs/faulty/dataset.json").read_text())["training"]
+    assert sorted(entry["case"] for entry in listed) == list("abcd")
+    assert sorted(entry["fold"] for entry in listed) == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(("name", "published_mm"), [("thick_brain1", 69.601), ("thick_brain2", 24.445)])
+def test_the_diameter_is_that_of_the_surface_mesh_but_for_a_voxel(shared_data, name, published_mm):
+    path = shared_data / "real_t1c/labels" / f"{name}.nii.gz"
+    label = read_volume(path, name)
+    found = largest_diameter_mm(np.argwhere(label.array), label.spacing_mm)
+    voxel_mm = sum(edge**2 for edge in label.spacing_mm) ** 0.5
+    assert published_mm < found < published_mm + voxel_mm
