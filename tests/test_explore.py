@@ -32,7 +32,7 @@ def test_lists_without_images_are_told_apart_from_their_leaks(shared_data, tmp_p
 
 @pytest.mark.slow
 def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_path, metaseg):
-    cases = [write_case(name, seed=i) for i, name in enumerate("abcde")]
+    cases = [write_case(name, seed=i) for i, name in enumerate("abcdefg")]
     cases[4].image.write_bytes(b"")
     entries = [{"case": c.name, "image": str(c.image), "label": str(c.label), "patient": c.patient} for c in cases]
     (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
@@ -43,12 +43,13 @@ def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_p
     assert "case e, file image.nii.gz: found 0 bytes" in stopped.stderr
     assert str(tmp_path) not in stopped.stderr.partition("failed with")[2], "no private path in what may be shared"
     facts = pd.read_csv(tmp_path / "runs/faulty/cases.csv").set_index("case")
-    assert facts.loc[list("abcd"), "n_lesions"].tolist() == [2] * 4
+    assert facts.loc[list("abcdfg"), "n_lesions"].tolist() == [2] * 6
     study.write_text(study.read_text() + "exclude: [e]\n")
-    assert metaseg(tmp_path, "run", "01_explore_data", "--study", study).returncode == 0
+    again = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert again.returncode == 0, again.stderr
     listed = json.loads((tmp_path / "runs/faulty/dataset.json").read_text())["training"]
-    assert sorted(entry["case"] for entry in listed) == list("abcd")
-    assert sorted(entry["fold"] for entry in listed) == [0, 0, 1, 1]
+    assert sorted(entry["case"] for entry in listed) == list("abcdfg")
+    assert sorted(entry["fold"] for entry in listed) == [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(("name", "published_mm"), [("thick_brain1", 69.601), ("thick_brain2", 24.445)])
