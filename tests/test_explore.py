@@ -52,6 +52,36 @@ def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_p
     assert sorted(entry["fold"] for entry in listed) == [0, 0, 0, 1, 1, 1]
 
 
+@pytest.mark.slow
+def test_a_folder_is_a_cohort(write_case, tmp_path, metaseg):
+    for seed, name in enumerate(("lung/a", "lung/b", "lung/c", "renal/d", "renal/e", "renal/f")):
+        write_case(f"cohort/{name}", seed=seed)
+    study = tmp_path / "folder.yaml"
+    study.write_text(f"study: folder\ncohort: {tmp_path / 'cohort'}\nn_folds: 2\nworkers: 1\n")
+    result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 0, result.stderr
+    listed = json.loads((tmp_path / "runs/folder/dataset.json").read_text())["training"]
+    assert {entry["case"]: entry["primary"] for entry in listed} == {
+        **dict.fromkeys("abc", "lung"),
+        **dict.fromkeys("def", "renal"),
+    }
+
+
+@pytest.mark.slow
+def test_an_entry_that_cannot_be_read_hides_no_other_problem(write_case, tmp_path, metaseg):
+    cases = [write_case(name, seed=i) for i, name in enumerate("ab")]
+    cases[1].image.write_bytes(b"")
+    entries = [{"image": str(case.image), "label": str(case.label)} for case in cases]
+    (tmp_path / "list.json").write_text(json.dumps({"training": [*entries, {"label": "without_image.nii.gz"}]}))
+    study = tmp_path / "entry.yaml"
+    study.write_text(f"study: entry\ncohort: {tmp_path / 'list.json'}\nworkers: 1\n")
+    assert metaseg(tmp_path, "run", "01_explore_data", "--study", study).returncode == 1
+    problems = pd.read_csv(tmp_path / "runs/entry/problems.csv")
+    errors = problems[problems["severity"] == "error"]
+    assert sorted(errors["case"]) == ["b", "training[2]"]
+    assert "without_image.nii.gz" in errors.set_index("case").loc["training[2]", "found"]
+
+
 @pytest.mark.parametrize(("name", "published_mm"), [("thick_brain1", 69.601), ("thick_brain2", 24.445)])
 def test_the_diameter_is_that_of_the_surface_mesh_but_for_a_voxel(shared_data, name, published_mm):
     path = shared_data / "real_t1c/labels" / f"{name}.nii.gz"

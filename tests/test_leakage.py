@@ -6,8 +6,9 @@ import os
 import pytest
 
 from metaseg_nb.cohort.leakage.audit import audit
-from metaseg_nb.cohort.leakage.split_lists import read_lists
+from metaseg_nb.cohort.leakage.split_lists import read_lists, split_lists
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.sources.entries import read_entries
 
 
 @pytest.fixture
@@ -483,3 +484,11 @@ def test_all_that_cannot_be_read_is_said_at_once(tmp_path):
     with pytest.raises(CohortError) as error:
         read_lists([tmp_path / "a.json", tmp_path / "b.json"])
     assert [problem.found for problem in error.value.problems] == ["no such file", "{'image': 3}", "fold '1'"]
+
+
+def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path):
+    assert not audit(split_lists([])).leaks
+    (tmp_path / "dataset.json").write_text('{"training": [{"label": "a.nii.gz"}]}')
+    (datalist,) = split_lists([read_entries(tmp_path / "dataset.json")])
+    assert datalist.entries == ()
+    assert not audit([datalist]).leaks

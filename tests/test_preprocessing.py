@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.cohort.cases import Cohort, LesionRule
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.volumes import Volume, read_volume
@@ -15,7 +15,7 @@ from metaseg_nb.preprocessing import images, prepare
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.correction_record import record_correction
-from metaseg_nb.preprocessing.images import image_recipe, prepare_image
+from metaseg_nb.preprocessing.images import image_recipe, prepare_image, read_images
 from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort
 from metaseg_nb.settings import Preprocess, resolve
 
@@ -299,6 +299,14 @@ def test_an_image_is_prepared_with_as_many_sequences_as_the_recipe_says(two_sequ
     with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
         prepare_image(volumes[:1], image_recipe(settings, 2))
     assert prepare_image(volumes, image_recipe(settings, 2)).array.shape[0] == 2
+
+
+def test_a_head_smaller_than_a_voxel_of_the_study_grid_still_gives_patches_a_place(write_nifti, settings):
+    array = np.random.default_rng(0).uniform(0, 1, (16, 16, 16)).astype(np.float32)
+    array[7:9, 7:9, 7:9] += 100
+    case = Case("small", (write_nifti("small.nii.gz", array),), None, "p", "unknown")
+    recipe = image_recipe(change(settings, n4_levels=0, spacing_mm=8.0), 1)
+    assert prepare_image(read_images(case), recipe).head.any()
 
 
 def test_the_recipe_of_an_image_says_nothing_of_labels(settings):

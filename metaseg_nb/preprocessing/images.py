@@ -105,4 +105,5 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
     # smoothing and splines swing a little beyond the range
     array = [resample(s, native, grid, recipe["interpolation"]).clip(s.min(), s.max()) for s in scaled]
     share = share_covered(first_head if first_head.any() else np.ones_like(first_head), native, grid)
-    return PreparedImage(np.stack(array), share >= HEAD_SHARE, grid, native, corrections)
+    # the fullest voxels of a head that is smaller than a voxel of the study grid: patches need a place
+    return PreparedImage(np.stack(array), share >= min(HEAD_SHARE, share.max()), grid, native, corrections)

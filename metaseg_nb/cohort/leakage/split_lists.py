@@ -5,7 +5,7 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -107,9 +107,14 @@ def read_lists(paths: Iterable[str | Path]) -> list[SplitList]:
     wrong = [problem for datalist in read for problem in datalist.problems]
     if wrong:
         raise CohortError(wrong)
+    return split_lists(read)
+
+
+def split_lists(datalists: Sequence[Datalist]) -> list[SplitList]:
+    """Make datalists that were read comparable; what could not be read of them is left out, see `read_lists`."""
     lists = [
-        SplitList(name, path, tuple(_entry(entry, _gives_labels(datalist)) for entry in datalist.entries))
-        for name, path, datalist in zip(_names(paths), paths, read, strict=True)
+        SplitList(name, datalist.path, tuple(_entry(entry, _gives_labels(datalist)) for entry in datalist.entries))
+        for name, datalist in zip(_names([each.path for each in datalists]), datalists, strict=True)
     ]
     return _placed(_identified(lists))
 
@@ -166,6 +171,8 @@ def _identified(lists: list[SplitList]) -> list[SplitList]:
 def _placed(lists: list[SplitList]) -> list[SplitList]:
     """Tell place and primary by the folders, which takes all lists to see."""
     images = {entry.case: entry.image for datalist in lists for entry in datalist.entries}.values()
+    if not images:
+        return lists
     root = os.path.commonpath([image.parent for image in images])
     in_folder, called = Counter(image.parent for image in images), Counter(_stem(image.name) for image in images)
 
