@@ -1,6 +1,7 @@
 """Lesions of a mask: 26-connected components, their volume, diameter and place."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cc3d
 import numpy as np
@@ -26,18 +27,22 @@ class Lesions:
         0 outside, 1..n inside.
     boxes : dict of int to tuple of 3 slices
         Bounding box of each lesion, in voxels.
-    table : DataFrame
-        From `lesion_table`.
+    spacing_mm : tuple of 3 floats
     """
 
     labels: np.ndarray
     boxes: dict[int, tuple[slice, slice, slice]]
-    table: pd.DataFrame
+    spacing_mm: tuple[float, float, float]
 
     @property
     def n(self) -> int:
         """Number of lesions."""
         return len(self.boxes)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """From `lesion_table`; made when it is asked for, as diameters take the most time."""
+        return lesion_table(self.labels, self.n, self.spacing_mm)
 
     def voxels(self, lesion: int) -> np.ndarray:
         """Voxel indices of a lesion, int of shape (N, 3), sorted."""
@@ -46,11 +51,11 @@ class Lesions:
 
 
 def find_lesions(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lesions:
-    """Find the 26-connected components of a mask of bool, shape (X, Y, Z), and describe each."""
+    """Find the 26-connected components of a mask of bool, shape (X, Y, Z)."""
     labels, n = label_lesions(mask)
     found = cc3d.statistics(labels)["bounding_boxes"] if n else []
     boxes = {lesion: tuple(found[lesion]) for lesion in range(1, n + 1)}
-    return Lesions(labels, boxes, lesion_table(labels, n, spacing_mm))
+    return Lesions(labels, boxes, spacing_mm)
 
 
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:

@@ -11,7 +11,7 @@ import edt
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.head import ends_of, head_mask
 from metaseg_nb.cohort.lesions import Lesions
 
 # The head is found on voxels of about this edge: fine enough for thirds and depths, and quick.
@@ -20,6 +20,8 @@ COARSE_MM = 2.0
 CLOSING_MM = 8.0
 # A brain without skull is smaller than this; the largest adult brains have about 1.9 litres.
 BRAIN_AT_MOST_CM3 = 2200.0
+# A lesion with this share of its voxels in the background does not belong to the head.
+OUTSIDE_SHARE = 0.5
 # Cells of the map along X, Y, Z: about 4 mm of a brain.
 MAP_SHAPE = (36, 44, 36)
 THIRDS = ("inferior", "middle", "superior")
@@ -59,8 +61,7 @@ class Head:
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
         """Lowest voxel and the one beyond the highest, along X, Y, Z of the image."""
-        places = [np.flatnonzero(self.mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-        low, high = (np.array([ends[i] for ends in places]) for i in (0, -1))
+        low, high = ends_of(self.mask)
         return low * self.step, (high + 1) * self.step
 
     def contains(self, voxels: np.ndarray) -> np.ndarray:
@@ -93,6 +94,11 @@ def _hull(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarra
     closed = edt.edt(background != background[0, 0, 0], anisotropy=spacing_mm) > CLOSING_MM
     pieces = cc3d.largest_k(closed.astype(np.uint8), k=1, connectivity=6).astype(bool)
     return pieces[tuple(slice(low, -high) for low, high in margin)]
+
+
+def outside_lesions(lesions: Lesions, head: Head) -> list[int]:
+    """Numbers of the lesions that do not belong to the head: half of their voxels or more lie in the background."""
+    return [lesion for lesion in lesions.boxes if (~head.contains(lesions.voxels(lesion))).mean() >= OUTSIDE_SHARE]
 
 
 def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:

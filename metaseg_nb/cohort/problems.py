@@ -8,7 +8,7 @@ import pandas as pd
 
 SEVERITIES = ("error", "warning", "note")
 # Named in a summary, and in the message of an error.
-SHOWN_CASES, SHOWN_PROBLEMS = 3, 50
+SHOWN_NAMES, SHOWN_PROBLEMS = 3, 50
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
     """
     table = problem_table(problems)
     kinds = table.groupby(["severity", "expected"], sort=False).agg(
-        cases=("case", "nunique"), which=("case", _first_few), found=("found", "first"), fix=("fix", "first")
+        cases=("case", "nunique"), which=("case", shortened), found=("found", "first"), fix=("fix", "first")
     )
     kinds = kinds.reset_index().astype({"cases": int})
     kinds = kinds.sort_values("cases", ascending=False, kind="stable")
@@ -88,11 +88,11 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
 
 
-def _first_few(cases: pd.Series) -> str:
-    names = list(dict.fromkeys(cases))
-    return ", ".join(names[:SHOWN_CASES]) + (
-        f" and {len(names) - SHOWN_CASES} more" if len(names) > SHOWN_CASES else ""
-    )
+def shortened(names: Iterable[str]) -> str:
+    """Different names, the first few."""
+    names = list(dict.fromkeys(names))
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return ", ".join(names[:SHOWN_NAMES]) + more
 
 
 def _ranked(column: pd.Series) -> pd.Series:

@@ -171,9 +171,14 @@ def same_grid(first: nib.Nifti1Image | Volume, second: nib.Nifti1Image | Volume,
     (shape, affine), (other_shape, other_affine) = ras_grid(first), ras_grid(second)
     if shape != other_shape:
         return False
+    return corners_apart_mm(shape, affine, other_affine) <= tolerance_mm
+
+
+def corners_apart_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
+    """Largest distance in millimetres between where two affines put the corners of a volume."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other_affine, corners)
-    return bool(np.abs(apart).max() <= tolerance_mm)
+    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
+    return float(np.linalg.norm(apart, axis=1).max())
 
 
 def ras_grid(volume: nib.Nifti1Image | Volume) -> tuple[tuple[int, ...], np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
 
+from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.preprocessing.bias import from_sitk, to_sitk
 
@@ -68,7 +69,7 @@ def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
         Edge of the new voxels.
     """
     edge = np.array(native.spacing_mm)
-    first, last = _ends(mask if mask.any() else np.ones_like(mask))
+    first, last = ends_of(mask if mask.any() else np.ones_like(mask))
     outer_low, outer_high = -edge / 2, (np.array(native.shape) - 0.5) * edge
     low = np.maximum(outer_low, (first - 0.5) * edge - CROP_MARGIN_MM)
     high = np.minimum(outer_high, (last + 0.5) * edge + CROP_MARGIN_MM)
@@ -167,12 +168,6 @@ def _highest(values: np.ndarray, n: int, distance: np.ndarray) -> tuple[np.ndarr
     """Indices of the n highest values above 0; of equals the nearer ones."""
     order = np.lexsort((distance.ravel(), -values.ravel().round(5)))[:n]
     return np.unravel_index(order[values.ravel()[order] > 0], values.shape)
-
-
-def _ends(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """First and last voxel of a mask along each axis."""
-    places = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return np.array([place[0] for place in places]), np.array([place[-1] for place in places])
 
 
 def _coarser_axes(source: Grid, target: Grid) -> list[int]:

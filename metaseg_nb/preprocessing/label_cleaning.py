@@ -14,10 +14,9 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.checks.label import OUTSIDE_SHARE
 from metaseg_nb.cohort.labels import lesion_mask
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import Head
+from metaseg_nb.cohort.position import Head, outside_lesions
 from metaseg_nb.cohort.volumes import Volume
 
 
@@ -79,7 +78,8 @@ def remove_specks(
 ) -> tuple[np.ndarray, int]:
     """Remove lesions smaller than ``min_lesion_mm3``; the mask that is left, and how many went."""
     lesions = find_lesions(mask, spacing_mm)
-    small = lesions.table.loc[lesions.table["volume_mm3"] < min_lesion_mm3, "lesion"]
+    voxel_mm3 = float(np.prod(spacing_mm))
+    small = [lesion for lesion in lesions.boxes if len(lesions.voxels(lesion)) * voxel_mm3 < min_lesion_mm3]
     return mask & ~np.isin(lesions.labels, small), len(small)
 
 
@@ -90,7 +90,7 @@ def _drop_outside(
     if head is None:
         return mask, 0
     lesions = find_lesions(mask, spacing_mm)
-    outside = [i for i in lesions.boxes if (~head.contains(lesions.voxels(i))).mean() >= OUTSIDE_SHARE]
+    outside = outside_lesions(lesions, head)
     return mask & ~np.isin(lesions.labels, outside), len(outside)
 
 

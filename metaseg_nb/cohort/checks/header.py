@@ -7,7 +7,7 @@ import numpy as np
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.volumes import describe_grid, ras_grid, same_grid, spacing_of
+from metaseg_nb.cohort.volumes import corners_apart_mm, describe_grid, ras_grid, same_grid, spacing_of
 
 # Voxel edges in millimetres: usual in the clinic, and possible at all.
 USUAL_SPACING_MM = (0.3, 5.0)
@@ -56,7 +56,7 @@ def forms_problem(case: Case, path: str, image: nib.Nifti1Image) -> Problem | No
     (sform, s_code), (qform, q_code) = image.get_sform(coded=True), image.get_qform(coded=True)
     if not s_code or not q_code:
         return None
-    apart = _corners_apart_mm(image.shape[:3], sform, qform)
+    apart = corners_apart_mm(image.shape[:3], sform, qform)
     if apart <= SAME_PLACE_MM:
         return None
     fix = "this workbook takes the sform, other programs the qform: compare the overlay, then set both alike"
@@ -80,15 +80,9 @@ def grid_problem(case: Case, path: str, image: nib.Nifti1Image, other: nib.Nifti
     (shape, affine), (other_shape, other_affine) = ras_grid(image), ras_grid(other)
     found = f"{describe_grid(other)} beside an image of {describe_grid(image)}"
     if shape == other_shape:
-        found = f"up to {_corners_apart_mm(shape, affine, other_affine):.1f} mm off the image: {found}"
+        found = f"up to {corners_apart_mm(shape, affine, other_affine):.1f} mm off the image: {found}"
     fix = "resample it onto the image, or export both again"
     return Problem(case.name, path, found, "the grid of the case's first image", fix)
-
-
-def _corners_apart_mm(shape: tuple[int, ...], affine: np.ndarray, other: np.ndarray) -> float:
-    corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
-    return float(np.linalg.norm(apart, axis=1).max())
 
 
 def _within(spacing: tuple[float, ...], limits: tuple[float, float]) -> bool:

@@ -6,12 +6,9 @@ import numpy as np
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.labels import undeclared, undeclared_values
 from metaseg_nb.cohort.lesions import Lesions
-from metaseg_nb.cohort.position import Head
+from metaseg_nb.cohort.position import OUTSIDE_SHARE, Head, outside_lesions
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.volumes import Volume
-
-# A lesion with this share of its voxels in the background does not belong to the head.
-OUTSIDE_SHARE = 0.5
 
 
 def value_problems(case: Case, array: np.ndarray, rule: LesionRule) -> list[Problem]:
@@ -38,7 +35,7 @@ def lesion_problems(case: Case, lesions: Lesions) -> list[Problem]:
 
 def outside_problem(case: Case, lesions: Lesions, head: Head) -> Problem | None:
     """Lesions outside the head of the image, which lies on the label's grid."""
-    outside = [lesion for lesion in lesions.boxes if (~head.contains(lesions.voxels(lesion))).mean() >= OUTSIDE_SHARE]
+    outside = outside_lesions(lesions, head)
     if not outside:
         return None
     found = f"{len(outside)} of {lesions.n} lesions outside the brain"

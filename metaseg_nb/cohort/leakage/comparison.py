@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
+from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"
 
@@ -89,9 +90,3 @@ def counted(things: Sized, noun: str) -> str:
     """A number with its noun, "1 case" or "2 cases"."""
     n = len(things)
     return f"{n} {noun if n == 1 else noun.removesuffix('y') + 'ies' if noun.endswith('y') else noun + 's'}"
-
-
-def shortened(names: Iterable[str], n: int = 3) -> str:
-    """Different names, the first few."""
-    names = list(dict.fromkeys(names))
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

@@ -13,9 +13,9 @@ from metaseg_nb.cohort.leakage.comparison import (
     cases_of,
     comparisons,
     counted,
-    shortened,
 )
 from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
+from metaseg_nb.cohort.problems import shortened
 
 
 def primary_not_trained_on(lists: list[SplitList]) -> Iterator[Finding]:

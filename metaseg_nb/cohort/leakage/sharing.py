@@ -13,10 +13,10 @@ from metaseg_nb.cohort.leakage.comparison import (
     comparisons,
     counted,
     names_of,
-    shortened,
     with_cases,
 )
 from metaseg_nb.cohort.leakage.split_lists import SplitList
+from metaseg_nb.cohort.problems import shortened
 
 
 def trained_on(lists: list[SplitList]) -> Iterator[Finding]:
