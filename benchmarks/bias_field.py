@@ -23,7 +23,8 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.synthetic.files import make_cohort
 from metaseg_nb.cohort.synthetic.rendering import true_bias_field
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.preprocessing.bias import correct_bias, from_sitk, to_sitk
+from metaseg_nb.preprocessing.bias import correct_bias
+from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
 from metaseg_nb.settings import resolve
 
 SEED = 0
@@ -40,7 +41,8 @@ def studys(volume: Volume) -> np.ndarray:
 
 def ours(volume: Volume) -> np.ndarray:
     settings = resolve("02_preprocess_n4", "usz")
-    return correct_bias(volume, settings["n4_levels"], settings["n4_iterations"], settings["n4_fit_spacing_mm"])
+    names = ("bias_correction", "n4_levels", "n4_iterations", "n4_fit_spacing_mm")
+    return correct_bias(volume, *(settings[name] for name in names))
 
 
 def error(volume: Volume, corrected: np.ndarray, truth: np.ndarray) -> float:

@@ -104,7 +104,7 @@ def by_precision(folder: Path) -> None:
 def main() -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     ours = Preprocess.check(resolve("02_preprocess_n4", "demo") | {"spacing_mm": 1.0, "workers": 1})
-    studys = Preprocess.check(resolve("02_preprocess_n4", "usz") | {"workers": 1})
+    studys = Preprocess.check(resolve("02_preprocess_n4", "usz") | {"bias_correction": "n4_itk", "workers": 1})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         cohort = read_datalist(make_cohort(folder / "cohort", 4, seed=3))

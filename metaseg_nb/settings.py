@@ -84,7 +84,8 @@ class Preprocess(Settings):
     study: StudyName
     spacing_mm: Positive
     interpolation: Literal["linear", "cubic"]
-    n4_levels: Annotated[int, Field(ge=0)]
+    bias_correction: Literal["n4", "n4_itk", "none"]
+    n4_levels: Count
     n4_iterations: Count
     n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "min_max", "z_score"]

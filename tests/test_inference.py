@@ -21,7 +21,12 @@ from metaseg_nb.training.networks import NETWORKS
 
 CPU = torch.device("cpu")
 SETTINGS = Preprocess.check(
-    {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 1.5, "n4_levels": 0, "intensity_scaling": "min_max"}
+    {
+        **resolve("02_preprocess_n4", "demo"),
+        "spacing_mm": 1.5,
+        "bias_correction": "none",
+        "intensity_scaling": "min_max",
+    }
 )
 RECIPE = image_recipe(SETTINGS, 1)
 

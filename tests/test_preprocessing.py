@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from typing import get_args
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +13,7 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing import images, prepare
-from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
+from metaseg_nb.preprocessing.bias import LOG_FIELDS, correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.images import image_recipe, prepare_image, read_images
@@ -62,16 +63,22 @@ def test_correction_evens_out_a_known_field(ball):
     volume, inside = ball
     before = variation(volume.array, inside)
     assert before > 0.15
-    corrected = correct_bias(volume, levels=4, iterations=50, fit_spacing_mm=4.0)
+    corrected = correct_bias(volume, "n4", levels=4, iterations=50, fit_spacing_mm=4.0)
     assert variation(corrected, inside) < before / 2
     assert corrected.shape == volume.array.shape
     assert corrected.dtype == np.float32
     assert corrected[inside].mean() == pytest.approx(volume.array[inside].mean(), rel=0.2)
 
 
-def test_no_levels_leave_the_image_as_it_is(ball):
+def test_a_correction_that_is_switched_off_leaves_the_image_as_it_is(ball):
     volume, _ = ball
-    np.testing.assert_array_equal(correct_bias(volume, levels=0, iterations=50, fit_spacing_mm=4.0), volume.array)
+    same = correct_bias(volume, "none", levels=4, iterations=50, fit_spacing_mm=4.0)
+    np.testing.assert_array_equal(same, volume.array)
+
+
+def test_settings_name_every_correction_there_is():
+    names = get_args(Preprocess.model_fields["bias_correction"].annotation)
+    assert {*names} == {*LOG_FIELDS, "none"}
 
 
 def test_the_head_is_what_is_brighter_than_air(ball):
@@ -106,7 +113,7 @@ def test_what_is_kept_of_a_correction_tells_how_strong_it_was(ball, tmp_path):
 
 @pytest.fixture
 def settings():
-    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "n4_levels": 0, "workers": 1}
+    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "bias_correction": "none", "workers": 1}
     return Preprocess.check(values)
 
 
@@ -305,7 +312,7 @@ def test_a_head_smaller_than_a_voxel_of_the_study_grid_still_gives_patches_a_pla
     array = np.random.default_rng(0).uniform(0, 1, (16, 16, 16)).astype(np.float32)
     array[7:9, 7:9, 7:9] += 100
     case = Case("small", (write_nifti("small.nii.gz", array),), None, "p", "unknown")
-    recipe = image_recipe(change(settings, n4_levels=0, spacing_mm=8.0), 1)
+    recipe = image_recipe(change(settings, bias_correction="none", spacing_mm=8.0), 1)
     assert prepare_image(read_images(case), recipe).head.any()
 
 

@@ -18,7 +18,7 @@ from metaseg_nb.settings import Preprocess, resolve
 
 @pytest.fixture
 def settings():
-    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "n4_levels": 0, "workers": 1}
+    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "bias_correction": "none", "workers": 1}
     return Preprocess.check(values)
 
 

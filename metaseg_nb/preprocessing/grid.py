@@ -15,7 +15,7 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.preprocessing.bias import from_sitk, to_sitk
+from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
 
 # Smoothing before voxels are made coarser, in new voxel edges: about the width of one new voxel.
 SIGMA_PER_VOXEL = 0.4

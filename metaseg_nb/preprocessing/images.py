@@ -20,7 +20,7 @@ from metaseg_nb.preprocessing.intensity import scale_intensity
 from metaseg_nb.settings import Preprocess
 
 # Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 1
+VERSION = 2
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
@@ -96,7 +96,9 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
     native = Grid(volumes[0].spacing_mm, volumes[0].array.shape)
     scaled, corrections, first_head = [], [], None
     for volume in volumes:
-        corrected = correct_bias(volume, recipe["n4_levels"], recipe["n4_iterations"], recipe["n4_fit_spacing_mm"])
+        corrected = correct_bias(
+            volume, recipe["bias_correction"], recipe["n4_levels"], recipe["n4_iterations"], recipe["n4_fit_spacing_mm"]
+        )
         head = head_mask(corrected)
         scaled.append(scale_intensity(corrected, head, recipe["intensity_scaling"], recipe["intensity_percentiles"]))
         corrections.append(record_correction(volume, corrected, scaled[-1], head))

@@ -1,0 +1,111 @@
+"""The bias field is ITK's N4, fitted another way."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.preprocessing import n4
+from metaseg_nb.preprocessing.bias import correct_bias
+from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
+
+RAS = np.array([[0, 1], [1, 1], [2, 1]])
+SETTINGS = {"by": "n4", "levels": 4, "iterations": 50, "fit_spacing_mm": 4.0}
+
+
+@pytest.fixture(scope="module")
+def head():
+    """Two tissues in an ellipsoid, with noise, seen through a smooth field; background around 0, partly negative."""
+    rng = np.random.default_rng(5)
+    x, y, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in (50, 60, 44)], indexing="ij")
+    inside = x**2 + y**2 + z**2 < 0.85**2
+    tissue = np.where(np.sin(9 * x) * np.sin(8 * y) * np.cos(7 * z) > 0, 1.0, 0.7)
+    field = np.exp(0.3 * x - 0.25 * y * z + 0.2 * np.cos(3 * z))
+    array = 400 * (inside * tissue * field + rng.normal(0, 0.02, x.shape))
+    return Volume(array.astype(np.float32), np.diag([2.0, 2.0, 2.0, 1.0]), RAS), inside
+
+
+def field_of(volume, **settings):
+    """What an image was divided by, where it is not 0."""
+    return volume.array / correct_bias(volume, **(SETTINGS | settings))
+
+
+def itk_field(volume, levels, factors, kernel=n4.SHARPENING_FWHM):
+    image = to_sitk(np.maximum(volume.array, 0), volume.spacing_mm)
+    mask = to_sitk(head_mask(volume.array).astype(np.uint8), volume.spacing_mm)
+    itk = sitk.N4BiasFieldCorrectionImageFilter()
+    itk.SetMaximumNumberOfIterations([50] * levels)
+    itk.SetBiasFieldFullWidthAtHalfMaximum(kernel)
+    itk.Execute(sitk.Shrink(image, factors), sitk.Shrink(mask, factors))
+    return np.exp(from_sitk(itk.GetLogBiasFieldAsImage(image)))
+
+
+@pytest.mark.parametrize("levels", [1, 4])
+def test_the_field_is_itks(head, levels):
+    volume, inside = head
+    expected = itk_field(volume, levels, [2, 2, 2])[inside]
+    assert expected.std() / expected.mean() > 0.05
+    np.testing.assert_allclose(field_of(volume, levels=levels)[inside], expected, rtol=3e-3)
+
+
+def test_the_field_is_itks_on_thick_slices(head):
+    volume, inside = head
+    thick = Volume(volume.array[:, :, ::3], np.diag([2.0, 2.0, 6.0, 1.0]), RAS)
+    inside = inside[:, :, ::3]
+    np.testing.assert_allclose(field_of(thick)[inside], itk_field(thick, 4, [2, 2, 1])[inside], rtol=3e-3)
+
+
+def test_the_studys_filter_can_be_chosen(head):
+    volume, inside = head
+    expected = itk_field(volume, 4, [2, 2, 2], kernel=0.15)[inside]
+    np.testing.assert_allclose(field_of(volume, by="n4_itk")[inside], expected, rtol=1e-5)
+    # nearly the same by default, where only the kernel differs
+    ratio = field_of(volume)[inside] / expected
+    assert 1e-4 < ratio.std() / ratio.mean() < 0.02
+
+
+def test_the_scanners_scale_does_not_change_the_field(head):
+    volume, inside = head
+    brighter = Volume(7 * volume.array, volume.affine, RAS)
+    np.testing.assert_allclose(field_of(brighter)[inside], field_of(volume)[inside], rtol=1e-3)
+
+
+def test_what_lies_outside_the_head_does_not_change_the_field(head):
+    volume, inside = head
+    emptied = Volume(np.where(head_mask(volume.array), volume.array, -1), volume.affine, RAS)
+    np.testing.assert_allclose(field_of(emptied)[inside], field_of(volume)[inside], rtol=1e-5)
+
+
+@pytest.mark.parametrize(("inside", "outside"), [(5.0, 5.0), (0.0, 0.0), (-2.0, -2.0), (5.0, 0.0), (-2.0, -9.0)])
+def test_an_image_without_contrast_has_no_field(inside, outside):
+    array = np.full((8, 8, 8), outside, np.float32)
+    array[2:6, 2:6, 2:6] = inside
+    np.testing.assert_array_equal(correct_bias(Volume(array, np.eye(4), RAS), **SETTINGS), array)
+
+
+def test_values_below_zero_in_the_head_carry_no_field(head):
+    volume, inside = head
+    array = np.where(inside, volume.array, -3000)
+    array[inside & (np.indices(array.shape).sum(axis=0) % 5 == 0)] = -1
+    corrected = correct_bias(Volume(array.astype(np.float32), volume.affine, RAS), **SETTINGS)
+    assert np.isfinite(corrected).all()
+
+
+def test_a_slice_thinner_than_the_fits_voxels_is_kept(head):
+    volume, _ = head
+    slab = Volume(volume.array[:, :, 20:24], volume.affine, RAS)
+    corrected = correct_bias(slab, **(SETTINGS | {"fit_spacing_mm": 20.0}))
+    assert corrected.shape == slab.array.shape
+    assert np.isfinite(corrected).all()
+
+
+def test_a_finer_lattice_starts_as_the_same_field():
+    lattice = np.random.default_rng(0).normal(size=(5, 5, 5))
+    finer = n4._refine(lattice)
+    assert finer.shape == (7, 7, 7)
+    np.testing.assert_allclose(n4.evaluate(finer, (9, 14, 11)), n4.evaluate(lattice, (9, 14, 11)), atol=1e-5)
+
+
+def test_constant_control_points_are_a_constant_field():
+    np.testing.assert_allclose(n4.evaluate(np.full((7, 7, 7), 0.3), (1, 5, 8)), 0.3, rtol=1e-5)
