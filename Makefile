@@ -1,6 +1,7 @@
 # make demo    the whole study on synthetic patients, with its report
 # make test    the test suite
 # make lab     JupyterLab on the notebooks
+# make itkwidgets-offline    the files of itkwidgets' viewer, once, from npm's registry; it draws without internet then
 # make lint    code and notebook style, import layers, no outputs committed
 # make bench   speed, as ratios against a named other way
 # make clean   removes what running made (runs/, reports/), not the environment
@@ -10,7 +11,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 STUDY ?= demo
 
-.PHONY: demo test lab lint bench clean study
+.PHONY: demo test lab itkwidgets-offline lint bench clean study
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -22,7 +23,10 @@ test: $(READY)
 	$(BIN)/python -m pytest
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=. notebooks
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
+
+itkwidgets-offline: $(READY)
+	$(BIN)/python -m metaseg_nb itkwidgets-offline
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -31,7 +35,7 @@ lint: $(READY)
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 # make bench PART=metrics runs one of them
-PART ?= metrics exploration bias_field preprocessing
+PART ?= metrics exploration bias_field preprocessing patches step inference
 bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
 

@@ -1,4 +1,4 @@
-"""Command line: ``python -m metaseg_nb study | run | audit | predict | score | report | summary``."""
+"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
 
 import argparse
 import json
@@ -37,20 +37,29 @@ def _parser() -> argparse.ArgumentParser:
     audit.set_defaults(command=_audit)
 
     predict = commands.add_parser("predict", help="outline the lesions of an image")
-    predict.add_argument("checkpoint", type=Path, help="best.pt of a run")
+    predict.add_argument(
+        "checkpoint",
+        type=Path,
+        help="best.pt of a run; or, for a new patient, a folder runs/<study>/<model>: the mean of all its folds",
+    )
     predict.add_argument("images", type=Path, nargs="+", help="NIfTI, contrast-enhanced T1; all sequences, in order")
     predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
+    predict.add_argument("--probability", type=Path, help="lesion probabilities to write, on the image's grid")
     predict.set_defaults(command=_predict)
 
     score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
     score.add_argument("truth", type=Path)
     score.add_argument("prediction", type=Path)
+    score.add_argument("--lesion-values", type=int, nargs="+", help="values that are lesion, where masks hold others")
     score.set_defaults(command=_score)
 
     report = commands.add_parser("report", help="make the HTML report of a study")
     report.add_argument("--study", required=True)
     report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
     report.set_defaults(command=_report)
+
+    offline = commands.add_parser("itkwidgets-offline", help="fetch the files of itkwidgets' viewer once, about 120 MB")
+    offline.set_defaults(command=_itkwidgets_offline)
 
     summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
     summary.add_argument("--study", required=True)
@@ -70,13 +79,13 @@ def _study(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from papermill.exceptions import PapermillExecutionError
 
-    from metaseg_nb.runner import failure_message, run_notebook
+    from metaseg_nb.runner import exit_code, failure_message, run_notebook
 
     try:
         print(run_notebook(options.notebook, options.study, options.model, options.fold))
     except PapermillExecutionError as error:
         print(f"{options.notebook}: {failure_message(error)}", file=sys.stderr)
-        return 1
+        return exit_code(error)
     return 0
 
 
@@ -90,23 +99,31 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    from metaseg_nb.inference.ensemble import load_ensemble
     from metaseg_nb.inference.predict import predict_image
     from metaseg_nb.provenance import device
 
-    volume_mm3 = predict_image(options.checkpoint, options.images, options.output, device())
-    print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion")
+    ensemble = load_ensemble(options.checkpoint, device())
+    volume_mm3 = predict_image(ensemble, options.images, device(), options.output, options.probability)
+    print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion by {ensemble}")
 
 
 def _score(options: argparse.Namespace) -> None:
     from metaseg_nb.evaluation.scoring import score_files
 
-    print(json.dumps(score_files(options.truth, options.prediction), indent=1))
+    print(json.dumps(score_files(options.truth, options.prediction, options.lesion_values), indent=1))
 
 
 def _report(options: argparse.Namespace) -> None:
     from metaseg_nb.review.report import write_page, write_report
 
     print(write_page(options.study, options.notebook) if options.notebook else write_report(options.study))
+
+
+def _itkwidgets_offline(options: argparse.Namespace) -> None:
+    from metaseg_nb.review.itk_offline import place_viewer
+
+    print(place_viewer())
 
 
 def _summary(options: argparse.Namespace) -> int:

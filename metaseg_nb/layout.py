@@ -10,7 +10,7 @@ PARAMS = PROJECT / "params"
 
 
 def home() -> Path:
-    """Folder that holds ``runs/``, ``reports/`` and ``figures/``.
+    """Folder that holds ``runs/``, ``reports/``, ``figures/`` and ``keys/``.
 
     The project folder, unless the environment variable ``METASEG_HOME`` names
     another (large scratch storage on a cluster, a temporary folder in tests).
@@ -79,8 +79,28 @@ class StudyLayout:
         return self.root / "review"
 
     @property
+    def gallery(self) -> Path:
+        """Pictures of cases and lesions."""
+        return self.review / "gallery"
+
+    @property
+    def gallery_table(self) -> Path:
+        """What each picture shows; written last: where it is, the gallery is whole."""
+        return self.gallery / "entries.csv"
+
+    @property
+    def verdicts_table(self) -> Path:
+        """What a person thinks of each case."""
+        return self.review / "verdicts.csv"
+
+    @property
     def report(self) -> Path:
         return home() / "reports" / self.study
+
+    @property
+    def key(self) -> Path:
+        """Which code is which case or patient: apart from the study, and from all that is handed on."""
+        return home() / "keys" / f"{self.study}.csv"
 
     @property
     def figures(self) -> Path:
@@ -107,6 +127,11 @@ class RunLayout:
         return self.root / "last.pt"
 
     @property
+    def previous_checkpoint(self) -> Path:
+        """The one before the last, should that be damaged."""
+        return self.root / "previous.pt"
+
+    @property
     def best_checkpoint(self) -> Path:
         return self.root / "best.pt"
 
@@ -127,8 +152,27 @@ class RunLayout:
         return self.root / "metrics.csv"
 
     @property
+    def last_predictions(self) -> Path:
+        """Masks of the last epoch's weights, to see what choosing the best epoch did."""
+        return self.root / "predictions_last"
+
+    @property
+    def last_metrics_table(self) -> Path:
+        return self.root / "metrics_last.csv"
+
+    @property
     def lesions_table(self) -> Path:
         return self.root / "lesions.csv"
+
+    @property
+    def detections_table(self) -> Path:
+        """What is found at each threshold of the probability."""
+        return self.root / "detections.csv"
+
+    @property
+    def calibration_table(self) -> Path:
+        """What share of the voxels of each probability is lesion."""
+        return self.root / "calibration.csv"
 
     @property
     def metrics(self) -> Path:

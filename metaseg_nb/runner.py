@@ -1,12 +1,14 @@
 """Run a notebook headless, strictly: parameters first, then the kernel; the executed copy is always kept."""
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import papermill
+import psutil
 from papermill.exceptions import PapermillExecutionError
 
 from metaseg_nb.files import alone
@@ -15,6 +17,8 @@ from metaseg_nb.settings import resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
+# Exit code of a run that was stopped and saved: started again, it goes on (EX_TEMPFAIL of sysexits.h).
+STOPPED = 75
 
 
 def run_notebook(notebook: str, study: str, model: str | None = None, fold: int | None = None) -> Path:
@@ -44,7 +48,7 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     parameters = resolve(notebook, study, model, fold)
     executed = StudyLayout(parameters["study"]).notebook(notebook, model, fold)
     # a job that outlived its killed driver finishes before its successor starts
-    with _environment(), alone(executed.with_name(f".{notebook}.lock")):
+    with _environment(), alone(executed.with_name(f".{notebook}.lock")), _kernel_hears_sigterm():
         papermill.execute_notebook(
             NOTEBOOKS / f"{notebook}.ipynb",
             executed,
@@ -56,9 +60,29 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     return executed
 
 
+def exit_code(error: PapermillExecutionError) -> int:
+    """`STOPPED` for a training that was stopped and saved, else 1."""
+    return STOPPED if error.ename == "TrainingStopped" else 1
+
+
 def failure_message(error: PapermillExecutionError) -> str:
     """Say in a few lines what failed: the cell and the error, without the kernel's traceback."""
     return f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
+
+
+@contextmanager
+def _kernel_hears_sigterm() -> Iterator[None]:
+    """Pass SIGTERM, a cluster's "time is over", on to the kernel: training saves, and its error ends the notebook."""
+
+    def pass_on(*_) -> None:
+        for child in psutil.Process().children():
+            child.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

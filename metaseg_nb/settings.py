@@ -16,19 +16,33 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import papermill
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from metaseg_nb.layout import NOTEBOOKS, PARAMS
 
-ModelName = Literal["unet", "attention_unet", "segresnet", "unetr"]
-# As they are written in figures and reports; the threshold is the floor that networks are compared with.
-MODEL_NAMES = {
-    "unet": "U-Net",
-    "attention_unet": "Attention U-Net",
-    "segresnet": "SegResNet",
-    "unetr": "UNETR",
-    "intensity_threshold": "Intensity threshold",
-}
+# The floor that networks are compared with.
+THRESHOLD_MODEL = "intensity_threshold"
+
+
+def model_names() -> list[str]:
+    """Models there are: the files in ``params/models``."""
+    return sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
+
+
+def model_title(model: str) -> str:
+    """A model as figures and reports write it: ``title`` in its parameter file."""
+    if model == THRESHOLD_MODEL:
+        return "Intensity threshold"
+    return read_parameters(PARAMS / "models" / f"{model}.yaml")["title"]
+
+
+def _is_a_model(model: str) -> str:
+    if model not in model_names():
+        raise ValueError(f"a file of params/models: one of {', '.join(model_names())}")
+    return model
+
+
+ModelName = Annotated[str, AfterValidator(_is_a_model)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -68,6 +82,7 @@ class Explore(Settings):
     label_file: str
     patients_table: str
     exclude: list[str]
+    anonymise: bool
     synthetic_patients: Annotated[int, Field(ge=4)]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
     other_values: list[Count]
@@ -108,25 +123,42 @@ class Train(Settings):
 
     study: StudyName
     model: ModelName
+    title: str
     fold: Annotated[int, Field(ge=0)]
+    network: str
     width: Annotated[float, Field(gt=0, le=1)]
     patch_size: Annotated[int, Field(ge=32, multiple_of=16)]
     batch_size: Count
     patches_per_case: Count
+    sampling: Literal["voxel", "lesion", "roi"]
     lesion_share: Share
-    epochs: Count
-    learning_rate: Positive
-    weight_decay: Annotated[float, Field(ge=0)]
+    augmentation: Literal["study", "strong"]
     flip_probability: Share
     rotate_probability: Share
     intensity_scale: Annotated[float, Field(ge=0, lt=1)]
     intensity_shift: Annotated[float, Field(ge=0, lt=1)]
+    loss: Literal["dice_ce", "dice_focal", "tversky", "blob"]
+    epochs: Count
+    learning_rate: Positive
+    schedule: Literal["cosine", "polynomial"]
+    weight_decay: Annotated[float, Field(ge=0)]
+    ema_decay: Annotated[float, Field(ge=0, lt=1)]
     validate_every: Count
+    patience: Annotated[int, Field(ge=0)]
     overlap: Annotated[float, Field(ge=0, lt=1)]
-    threshold: Annotated[float, Field(gt=0, lt=1)]
+    mirrored: bool
     precision: Literal["no", "bf16", "fp16"]
+    compiled: bool
+    num_processes: Count
     seed: Annotated[int, Field(ge=0)]
     loader_workers: Annotated[int, Field(ge=0)]
+
+    @field_validator("num_processes")
+    @classmethod
+    def _share_the_batch(cls, processes: int, info: ValidationInfo) -> int:
+        if info.data.get("batch_size", processes) % processes:
+            raise ValueError(f"a number that divides batch_size, {info.data['batch_size']}: each takes as many cases")
+        return processes
 
 
 class CrossValidate(Settings):
@@ -144,6 +176,9 @@ class Review(Settings):
     study: StudyName
     models: Annotated[list[ModelName], Field(min_length=1)]
     cases_shown: Count
+    large_false_mm: Positive
+    view_mm: Positive
+    workers: Count
 
 
 NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
@@ -225,6 +260,9 @@ def _require_identity(
             raise ParameterError(
                 f"{where}: key {key!r}: found {values[key]!r}; expected: {value!r}, which was asked for"
             )
+    for key in ("title", "network") if asked else ():
+        if key not in origin:  # the notebook's own would be another model's
+            raise ParameterError(f"{PARAMS / 'models' / asked['model']}.yaml: key {key!r} is missing")
 
 
 def _defaults(notebook: str) -> dict[str, Any]:

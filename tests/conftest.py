@@ -1,5 +1,6 @@
 """What tests share."""
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -10,11 +11,15 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.layout import PROJECT
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
+from metaseg_nb.evaluation.fold_results import score_cases
+from metaseg_nb.files import write_table
+from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
@@ -85,23 +90,33 @@ def tiny_training():
     settings = {
         "study": "tiny",
         "model": "unet",
+        "title": "U-Net",
         "fold": 0,
+        "network": "unet",
         "width": 0.125,
         "patch_size": 32,
         "batch_size": 2,
         "patches_per_case": 1,
+        "sampling": "voxel",
         "lesion_share": 0.5,
-        "epochs": 2,
-        "learning_rate": 0.01,
-        "weight_decay": 0.0,
+        "augmentation": "study",
         "flip_probability": 0.0,
         "rotate_probability": 0.0,
         "intensity_scale": 0.0,
         "intensity_shift": 0.0,
+        "loss": "dice_ce",
+        "epochs": 2,
+        "learning_rate": 0.01,
+        "schedule": "cosine",
+        "weight_decay": 0.0,
+        "ema_decay": 0.0,
         "validate_every": 1,
+        "patience": 0,
         "overlap": 0.0,
-        "threshold": 0.5,
+        "mirrored": False,
         "precision": "no",
+        "compiled": False,
+        "num_processes": 1,
         "seed": 0,
         "loader_workers": 0,
     }
@@ -197,3 +212,61 @@ def tiny_study(tmp_path_factory, metaseg):
     result = metaseg(home, "study", "--study", STUDIES / "tiny.yaml")
     assert result.returncode == 0, result.stderr[-2000:] + log.read_text()[-2000:]
     return RestartedStudy(home, kept, result)
+
+
+@pytest.fixture
+def reviewed_study(write_case, tmp_path, monkeypatch):
+    """Three cases in three folds; one network predicts the label, the other a cube elsewhere. Its layout."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    layout, cases, tables, models = StudyLayout("tiny"), [], [], ("unet", "unetr")
+    for i, axes in enumerate(("RAS", "LPI", "PIR")):
+        case = write_case(f"c{i}", seed=i, axes=axes, spacing_mm=(1, 1, 1.5))
+        cases.append(Case(**{**vars(case), "fold": i}))
+        label = read_volume(case.label, case.name, np.uint8)
+        elsewhere = np.zeros_like(label.array)
+        elsewhere[14:21, 3:7, 3:7] = 1
+        for model, array in (("unet", label.array), ("unetr", elsewhere)):
+            mask = layout.run(model, i).predictions / f"{case.name}.nii.gz"
+            write_volume(mask, Volume(array, label.affine, label.native_orientation))
+    cohort = Cohort("tiny", "", cases)
+    write_datalist(layout.dataset, cohort)
+    for model in models:
+        scored = [score_cases([case], layout.run(model, case.fold).predictions, cohort.rule) for case in cases]
+        tables.append([pd.concat(part, ignore_index=True).assign(model=model) for part in zip(*scored, strict=True)])
+    for name, parts in zip(("metrics", "lesions"), zip(*tables, strict=True), strict=True):
+        write_table(layout.cross_validation / f"{name}.csv", pd.concat(parts, ignore_index=True))
+    write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": [*models, "intensity_threshold"]}))
+    return layout
+
+
+CHROMIUM = "/usr/bin/chromium"
+# Software rendering, and nothing of its own that asks a network.
+CHROMIUM_OPTIONS = [
+    "--headless",
+    "--no-sandbox",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window; where there is none the test is skipped, or fails if METASEG_NEEDS_BROWSER is set."""
+    missing = "" if Path(CHROMIUM).is_file() else f"no {CHROMIUM}: apt-get install chromium"
+    if importlib.util.find_spec("playwright") is None:
+        missing = "playwright is not installed: pip install -e '.[dev]'"
+    if missing and os.environ.get("METASEG_NEEDS_BROWSER"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+        yield browser
+        browser.close()

@@ -8,8 +8,13 @@ import nibabel as nib
 import numpy as np
 import papermill
 import pytest
+import torch
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.preprocessing.images import image_recipe
+from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.training.checkpoints import save_checkpoint
+from metaseg_nb.training.networks import build_network
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +89,7 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
         (["01_explore", "--study", "FILE"], "study: mine", "01_explore_data"),
         (["03_train", "--study", "FILE"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--fold", "0"], "study: mine", "give --model and --fold"),
-        (["03_train", "--study", "FILE", "--model", "vnet", "--fold", "0"], "study: mine", "segresnet, unet, unetr"),
+        (["03_train", "--study", "FILE", "--model", "vnet", "--fold", "0"], "study: mine", "attention_unet, dynunet"),
         (["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"], "study: mine", "fold0, fold1"),
     ],
 )
@@ -127,6 +132,58 @@ def test_predict_says_that_a_file_is_no_checkpoint(write_nifti, tmp_path, capsys
     (tmp_path / "best.pt").write_bytes(b"half of a file")
     assert main(["predict", str(tmp_path / "best.pt"), str(image), "-o", str(tmp_path / "mask.nii.gz")]) == 2
     assert "best.pt: not a whole checkpoint" in capsys.readouterr().err
+
+
+@pytest.fixture
+def model_folder(tmp_path, tiny_training):
+    """Write a model's folder with two folds of an untrained network, the first with a decision."""
+    torch.manual_seed(0)
+    network = build_network("unet", 0.125, 32, 1).state_dict()
+    recipe = image_recipe(Preprocess.check(resolve("02_preprocess_n4", "demo") | {"bias_correction": "none"}), 1)
+
+    def write(**second):
+        folder = tmp_path / "runs/tiny/unet"
+        for fold, changes in enumerate([{}, second]):
+            identity = {"settings": tiny_training(fold=fold, **changes).model_dump(), "recipe": recipe}
+            content = {"identity": identity, "network": network}
+            if fold == 0:
+                content["decision"] = {"threshold": 0.3, "min_lesion_mm3": 10.0}
+            save_checkpoint(folder / f"fold{fold}/best.pt", content)
+        return folder
+
+    return write
+
+
+def test_predict_takes_the_folds_of_a_model_and_says_what_it_decided_by(model_folder, write_case, tmp_path, capsys):
+    image, folder = write_case("a", axes="LPS").image, model_folder()
+    mask, probability = tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz"
+    assert main(["predict", str(folder), str(image), "-o", str(mask), "--probability", str(probability)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{mask}: ")
+    assert "mm³ predicted as lesion by 2 network(s), probability ≥ 0.40, lesions ≥ 5 mm³; no threshold" in printed
+    assert "fold1/best.pt" in printed
+    for file in (mask, probability):
+        assert np.array_equal(nib.load(file).affine, nib.load(image).affine)
+    assert nib.load(probability).get_data_dtype() == np.float32
+
+    assert main(["predict", str(folder / "fold0/best.pt"), str(image), "-o", str(mask)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("by 1 network(s), probability ≥ 0.30, lesions ≥ 10 mm³\n")
+
+
+def test_predict_refuses_folds_that_were_trained_otherwise(model_folder, write_case, tmp_path, capsys):
+    image, mask = write_case("a").image, tmp_path / "mask.nii.gz"
+    assert main(["predict", str(model_folder(epochs=7)), str(image), "-o", str(mask)]) == 2
+    assert "found epochs 7, fold0 2; expected the same settings in all folds" in capsys.readouterr().err
+    assert not mask.exists()
+
+
+def test_predict_never_replaces_an_image(model_folder, write_case, capsys):
+    image = write_case("a").image
+    before = image.read_bytes()
+    assert main(["predict", str(model_folder()), str(image), "-o", str(image)]) == 2
+    assert "the name of another file given" in capsys.readouterr().err
+    assert image.read_bytes() == before
 
 
 def test_a_file_is_never_scored_against_a_volume_of_time_points(write_nifti, tmp_path, capsys):

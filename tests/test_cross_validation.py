@@ -9,20 +9,13 @@ import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.evaluation.fold_results import finish_run, score_cases
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.leaderboard import (
-    MEANS,
-    answer,
-    leaderboard,
-    sensitivity_by_diameter,
-    summary,
-    worst_class,
-)
+from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, summary, with_costs
 from metaseg_nb.evaluation.pooling import pool
+from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
@@ -105,6 +98,37 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
     assert runs[["model", "fold"]].to_numpy().tolist() == [[m, f] for m in MODELS for f in (0, 1)]
     assert set(runs["train_seconds"]) == {9.5}
     assert (set(runs["parameters"]), set(runs["best_epoch"]), set(runs["last_epoch"])) == ({1234}, {3}, {2})
+
+
+def test_what_only_some_networks_have_is_pooled_for_these(layout, cohort, finished):
+    none = pool(layout, cohort, MODELS)
+    assert none.metrics_last.empty and none.detections.empty and none.calibration.empty
+    for fold in (0, 1):
+        run = layout.run("unet", fold)
+        write_table(run.last_metrics_table, pd.read_csv(run.metrics_table))
+        write_table(run.detections_table, pd.DataFrame({"case": [f"case{fold}"], "threshold": 0.5}))
+    write_table(layout.run("segresnet", 0).last_metrics_table, pd.read_csv(layout.run("segresnet", 0).metrics_table))
+    results = pool(layout, cohort, MODELS)
+    assert set(results.metrics_last["model"]) == {"unet"}, "half of a network's folds says nothing"
+    assert len(results.metrics_last) == 7
+    assert results.detections["case"].tolist() == ["case0", "case1"]
+    assert results.calibration.empty
+
+
+def test_scores_that_are_no_numbers_are_named(layout, cohort, finished):
+    rewrite(layout.run("unet", 1).metrics_table, lambda t: t.assign(hd95_mm=np.nan, dice=[np.inf, 0.5, 0.5]))
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    found = [problem.found for problem in error.value.problems]
+    assert found == ["no finite dice, hd95_mm by unet", "no finite hd95_mm by unet", "no finite hd95_mm by unet"]
+    assert len({problem.expected for problem in error.value.problems}) == 1
+
+
+@pytest.mark.parametrize("folds", [0, 1])
+def test_an_empty_cohort_or_a_single_fold_cannot_be_pooled(layout, cohort, folds):
+    small = replace(cohort, cases=[replace(case, fold=0) for case in cohort.cases][: 7 * folds])
+    with pytest.raises(CohortError, match=rf"{7 * folds} labelled cases in {folds} fold.*two folds or more"):
+        pool(layout, small, MODELS)
 
 
 def test_a_finished_run_says_who_was_trained_on_and_who_tested(layout, cohort, finished):
@@ -192,7 +216,7 @@ def test_a_fold_without_any_lesion_does_not_spoil_the_others(layout, cohort, fin
     dice = results.metrics.set_index("case")["dice"]
     assert dice["case0"] == 1  # nothing there, nothing found
     assert dice["case1"] == 0
-    table = sensitivity_by_diameter(results.lesions, ["unet"], 200, 0).set_index("diameter_class")
+    table = stratified(results.lesions, "diameter_class", ["unet"], 200, 0).set_index("class")
     assert table.loc["5-10 mm", ["n_lesions", "sensitivity"]].tolist() == [3, 1]
 
 
@@ -203,11 +227,9 @@ def test_a_cohort_without_any_lesion_gives_a_table_without_rows(layout, cohort, 
         finish("unet", fold, of=healthy)
     results = pool(layout, healthy, ["unet"])
     assert len(results.lesions) == 0
-    table = sensitivity_by_diameter(results.lesions, ["unet"], 200, 0)
-    assert table["n_lesions"].sum() == 0
     board = leaderboard(results.metrics, 200, 0)
-    assert worst_class(table, board) == "There is no reference lesion in this cohort."
     assert board.loc[0, "failures"] == 6
+    assert np.isnan(board.loc[0, "lesion_sensitivity"])
 
 
 def by_hand():
@@ -249,6 +271,42 @@ def test_leaderboard_by_hand():
     assert unet["dice_low"] < unet["dice_mean"] < unet["dice_high"]
 
 
+def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
+    unet = leaderboard(by_hand(), 500, 0).iloc[1]
+    patients = {"hd95_mm": [15.0, 374.0, 3.0], "false_per_patient": [1.5, 0.0, 3.0], "precision": [0.2, 0.0, 0.4]}
+    for name, values in patients.items():
+        spread = [unet[f"{name}_sd"], unet[f"{name}_median"]]
+        assert spread == pytest.approx([np.std(values, ddof=1), np.median(values)]), name
+        assert (unet[f"{name}_low"], unet[f"{name}_high"]) == bootstrap_interval(values, 500, 0), name
+    bounds = bootstrap_ratio([1.5, 0], [3, 5], 500, 0)
+    assert (unet["lesion_sensitivity_low"], unet["lesion_sensitivity_high"]) == bounds
+
+
+def test_costs_are_those_of_the_runs_and_the_floor_has_none():
+    runs = pd.DataFrame({"model": ["unet", "unet"], "parameters": [7, 7], "train_seconds": [60.0, 180.0]})
+    board = with_costs(leaderboard(by_hand(), 200, 0), runs).set_index("model")
+    assert board.loc["unet", ["parameters", "train_minutes"]].tolist() == [7, 2]
+    assert board.loc["segresnet", ["parameters", "train_minutes"]].isna().all()
+    assert list(board.index) == ["segresnet", "unet"]
+
+
+def test_one_patient_has_a_mean_and_no_interval():
+    board = leaderboard(by_hand().query("patient == 'c'"), 200, 0)
+    assert board["dice_mean"].tolist() == pytest.approx([0.9, 0.8])
+    assert board[["dice_sd", "dice_low", "dice_high", "hd95_mm_low"]].isna().all(axis=None)
+
+
+def test_the_last_epochs_weights_stand_beside_the_chosen_ones():
+    best = by_hand()
+    last = best[best["model"] == "unet"].assign(dice=lambda t: t["dice"] - [0.1, 0.1, 0.0, 0.2])
+    luck = selection_luck(best, last, ["segresnet", "unet"], 500, 0)
+    assert luck["model"].tolist() == ["unet"], "the other network has no last weights"
+    row = luck.iloc[0]
+    assert row[["patients", "best", "last", "difference"]].tolist() == pytest.approx([3, 0.4, 0.3, 0.1])
+    assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval([0.1, 0.0, 0.2], 500, 0))
+    assert selection_luck(best, last.iloc[:0], ["unet"], 500, 0).empty
+
+
 def test_no_patient_counts_more_for_having_more_cases():
     metrics = by_hand()
     again = pd.concat([metrics, metrics[metrics["patient"] == "c"].assign(case="c_again")])
@@ -265,34 +323,6 @@ def test_failures_stay_in_every_mean():
 def test_the_share_of_lesions_detected_is_unknown_where_there_are_none():
     board = leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
     assert board["lesion_sensitivity"].isna().all()
-
-
-def lesions_by_hand():
-    rows = [
-        ("unet", "a", "<5 mm", False),
-        ("unet", "a", "<5 mm", False),
-        ("unet", "b", "<5 mm", True),
-        ("unet", "c", "<5 mm", True),
-        ("unet", "c", "5-10 mm", True),
-        ("unet", "a", ">20 mm", True),
-        ("unet", "b", ">20 mm", True),
-        ("segresnet", "a", "<5 mm", True),
-    ]
-    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected"])
-
-
-def test_sensitivity_by_diameter_by_hand():
-    table = sensitivity_by_diameter(lesions_by_hand(), ["unet", "segresnet"], 5000, 0)
-    assert table["model"].tolist() == ["unet"] * 4 + ["segresnet"] * 4
-    assert table["diameter_class"].tolist() == list(DIAMETER_NAMES) * 2
-    unet = table[table["model"] == "unet"].set_index("diameter_class")
-    assert unet["n_lesions"].tolist() == [4, 1, 0, 2]
-    assert unet["n_patients"].tolist() == [3, 1, 0, 2]
-    assert unet["sensitivity"].tolist() == pytest.approx([0.5, 1, np.nan, 1], nan_ok=True)
-    # two of patient a's, one of b's and c's each: a alone gives 0, b and c alone give 1
-    assert unet.loc["<5 mm", ["low", "high"]].tolist() == [0, 1]
-    assert unet.loc[">20 mm", ["low", "high"]].tolist() == [1, 1]
-    assert unet.loc["5-10 mm", ["low", "high"]].isna().all(), "one patient says nothing of how patients differ"
 
 
 def test_bootstrap_ratio_by_hand():
@@ -394,42 +424,6 @@ def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, store
     assert after[1] != before[1], "fold 1 does learn from them"
     dice = metrics.groupby("fold")["dice"].mean()
     assert dice[0] == 0, "a threshold chosen on others cannot fit them"
-
-
-def test_the_answer_holds_the_leaderboards_numbers(cohort):
-    floor = by_hand().query("model == 'unet'").assign(model="intensity_threshold", dice=0.75)
-    metrics = pd.concat([floor, by_hand()])
-    text = answer(leaderboard(metrics, 500, 0), metrics, cohort, 500, 0)
-    low, high = bootstrap_interval([0.5, 0.7, 0.9], 500, 0)
-    assert text.startswith("**SegResNet has the highest mean Dice: 0.70**"), "a threshold is no network"
-    assert f"95 % interval {low:.2f} to {high:.2f}, n = 3 patients of the cohort *tiny*, 0 of them with Dice 0" in text
-    assert "Next is U-Net with 0.40; the two intervals overlap." in text
-    # patient by patient 0.5, 0.7 and 0.9 against 0.75
-    low, high = bootstrap_interval([-0.25, -0.05, 0.15], 500, 0)
-    assert "An intensity threshold reaches 0.75; the gain over it, patient by patient, is -0.05" in text
-    assert text.endswith(f"(95 % interval {low:+.2f} to {high:+.2f}).")
-
-
-def test_the_answer_says_when_intervals_do_not_overlap(cohort):
-    board = leaderboard(by_hand(), 500, 0)
-    board.loc[1, "dice_high"] = board.loc[0, "dice_low"] - 0.01
-    assert "the two intervals do not overlap" in answer(board, by_hand(), cohort, 500, 0)
-
-
-def test_one_network_alone_is_compared_with_nothing(cohort):
-    board = leaderboard(by_hand().query("model == 'unet'"), 500, 0)
-    text = answer(board, by_hand(), cohort, 500, 0)
-    assert "U-Net has the highest mean Dice: 0.40" in text
-    assert "1 of them with Dice 0" in text
-    assert "Next is" not in text and "threshold" not in text
-
-
-def test_the_worst_class_is_that_of_the_leading_network():
-    board = pd.DataFrame({"model": ["intensity_threshold", "unet", "segresnet"]})
-    table = sensitivity_by_diameter(lesions_by_hand(), board["model"].tolist(), 200, 0)
-    assert worst_class(table, board) == (
-        "**U-Net misses most among lesions of <5 mm: it detects 50 % of them** (n = 4 lesions in 3 patients)."
-    )
 
 
 def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):

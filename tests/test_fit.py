@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +15,14 @@ import torch
 
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.training import checkpoints
+from metaseg_nb.training import checkpoints, training_run
+from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
-from metaseg_nb.training.fit import fit, learning_rate
+from metaseg_nb.training.fit import fit
+from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.schedules import SCHEDULES, learning_rate
+from metaseg_nb.training.stopping import TrainingStopped
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
@@ -158,9 +164,9 @@ STOPS = [
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("model", ["unet", "segresnet"])  # batch norm keeps running means, dropout draws numbers
-def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, model, stop):
-    settings = {"model": model, "epochs": 4, **ALL_RANDOM}
+@pytest.mark.parametrize("network", ["unet", "segresnet"])  # batch norm keeps running means, dropout draws numbers
+def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, network, stop):
+    settings = {"network": network, "ema_decay": 0.9, "epochs": 4, **ALL_RANDOM}
     whole = RunLayout(tmp_path / "whole")
     uninterrupted = train(whole, **settings)
     kept = stop(train, run, **settings)
@@ -175,7 +181,7 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, mod
 
 
 def test_stopping_twice_is_no_different(train, run, tmp_path):
-    settings = {"model": "segresnet", "epochs": 4, **ALL_RANDOM}
+    settings = {"network": "segresnet", "epochs": 4, **ALL_RANDOM}
     whole = RunLayout(tmp_path / "whole")
     train(whole, **settings)
     for stop_at in (3, 7):
@@ -251,11 +257,23 @@ def test_a_corrected_mask_starts_afresh_too(train, run, cases, capsys):
     assert "case0: [[1000, 0], [10, 0]] then, [[1000, 0], [12, 99]] now" in capsys.readouterr().out
 
 
-def test_going_to_and_fro_between_settings_loses_no_run(train, run):
-    for rate in (0.01, 0.02, 0.01, 0.02):
-        train(epochs=1, learning_rate=rate)
+def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_path, capsys):
+    whole = RunLayout(tmp_path / "whole")
+    train(whole, epochs=4)
+    with pytest.raises(Stopped):
+        train(epochs=4, stop_at=5)
+    train(epochs=4, learning_rate=0.02)
+    train(epochs=4)
+    assert "taken up again" in capsys.readouterr().out
+    assert_same_runs(run, whole)
     rates = [load_checkpoint(path)["identity"]["settings"]["learning_rate"] for path in run.root.rglob("last.pt")]
-    assert sorted(rates) == [0.01, 0.01, 0.02, 0.02]
+    assert sorted(rates) == [0.01, 0.02]
+
+
+def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
+    train()
+    train(validate=never, stop_at=0, title="another name", loader_workers=1)
+    assert "differed" not in capsys.readouterr().out
 
 
 def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
@@ -272,13 +290,39 @@ def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
     assert all((aside / path.relative_to(run.root)).read_text() == "old" for path in results)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"", lambda _: b"no"])
-def test_a_damaged_checkpoint_is_named(train, run, damage):
-    train(epochs=1)
-    content = run.last_checkpoint.read_bytes()
-    run.last_checkpoint.write_bytes(damage(content))
-    with pytest.raises(ValueError, match=r"last\.pt: not a whole checkpoint.*delete it and train again"):
-        train(epochs=1)
+DAMAGES = [lambda content: content[: len(content) // 2], lambda content: b"", lambda _: b"no"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, run, tmp_path, capsys, damage):
+    whole = RunLayout(tmp_path / "whole")
+    train(whole, epochs=4)
+    with pytest.raises(Stopped):
+        train(epochs=4, stop_at=7)
+    run.last_checkpoint.write_bytes(damage(run.last_checkpoint.read_bytes()))
+    train(epochs=4)
+    assert "last.pt: not a whole checkpoint" in (said := capsys.readouterr().out)
+    assert "Going on from previous.pt" in said
+    assert_same_runs(run, whole)
+
+
+def test_between_two_renames_the_checkpoint_before_is_still_there(train, run, tmp_path):
+    whole = RunLayout(tmp_path / "whole")
+    train(whole, epochs=3)
+    with pytest.raises(Stopped):
+        train(epochs=3, stop_at=5)
+    run.last_checkpoint.unlink()
+    train(epochs=3)
+    assert_same_runs(run, whole)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_all_checkpoints_are_damaged_they_are_named(train, run, damage):
+    train(epochs=2)
+    for path in (run.last_checkpoint, run.previous_checkpoint):
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"previous\.pt: not a whole checkpoint.*delete it and train again"):
+        train(epochs=2)
 
 
 def test_a_missing_checkpoint_says_what_to_run(run):
@@ -373,28 +417,28 @@ def test_checkpoints_carry_what_a_prediction_needs(train, run, tiny_training):
         assert identity["recipe"] == RECIPE
 
 
-def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(cases, run, tiny_training):
-    networks, modes = [], []
+def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(train, monkeypatch):
+    trained, judged = [], []
 
-    class Watching(PatchBatches):
-        def __getitem__(self, step):
-            modes.extend(network.training for network in networks)
-            return super().__getitem__(step)
+    def watched(*arguments):
+        network = build_network(*arguments)
+        network.register_forward_hook(lambda module, *_: trained.append(module.training))
+        return network
 
-    def validate(network):
-        assert not network.training
-        networks[:] = [network]
-        return 0.5
-
-    fit(settings := tiny_training(epochs=3), Watching(cases, settings), run, validate, RECIPE)
-    assert modes == [True] * 4  # of six steps, the four after the first look
+    monkeypatch.setattr(training_run, "build_network", watched)
+    monkeypatch.setattr(
+        training_run, "averaged", lambda network, decay: averaged(build_network("unet", 0.125, 32, 1), decay)
+    )
+    train(epochs=3, validate=lambda network: judged.append(network.training) or 0.5)
+    assert trained == [True] * 6
+    assert judged == [False] * 3
 
 
 @pytest.mark.parametrize(("every", "steps"), [(1, [2, 4, 6, 8, 10]), (2, [4, 8, 10]), (5, [10]), (99, [10])])
 def test_a_look_every_so_many_epochs_and_always_at_the_end(train, every, steps):
     history = train(epochs=5, validate_every=every, validate=lambda network: 0.5)
     assert history["step"].tolist() == steps
-    expected = [learning_rate(step - 1, 10, 0.01) for step in steps]
+    expected = [learning_rate("cosine", step - 1, 10, 0.01) for step in steps]
     assert history["learning_rate"].tolist() == expected
 
 
@@ -406,25 +450,110 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, 
 
 
 def test_learning_rate_by_hand():
-    rate = [learning_rate(step, 40, 0.1) for step in range(41)]  # warm-up: 5 % of 40 are 2 steps
+    rate = [learning_rate("cosine", step, 40, 0.1) for step in range(41)]  # warm-up: 5 % of 40 are 2 steps
     assert rate[:3] == pytest.approx([0.05, 0.1, 0.1])
     assert rate[21] == pytest.approx(0.05)  # half-way between 2 and 40
     assert rate[2 + 38 // 4] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * 9 / 38)))
     assert rate[40] == pytest.approx(0, abs=1e-12)
-    assert rate[1:] == sorted(rate[1:], reverse=True)
-    assert min(rate[:40]) > 0, "the last step would teach nothing"
+    polynomial = [learning_rate("polynomial", step, 40, 0.1) for step in range(41)]
+    assert polynomial[:3] == rate[:3]
+    assert polynomial[21] == pytest.approx(0.1 * 0.5**0.9)
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("n_steps", [1, 2, 9, 100, 7000])
-def test_learning_rate_reaches_its_peak_and_no_more(n_steps):
-    rates = [learning_rate(step, n_steps, 3e-4) for step in range(n_steps)]
+def test_learning_rate_reaches_its_peak_and_no_more(schedule, n_steps):
+    rates = [learning_rate(schedule, step, n_steps, 3e-4) for step in range(n_steps)]
     assert max(rates) == pytest.approx(3e-4)
-    assert min(rates) > 0
+    assert min(rates) > 0, "the last step would teach nothing"
+    peak = rates.index(max(rates))
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
 
 
-def test_random_states_come_back():
-    state = checkpoints.random_states()
-    first = torch.rand(5)
-    torch.manual_seed(77)
-    checkpoints.restore_random_states(state)
-    assert torch.equal(torch.rand(5), first)
+# Running mean of the weights
+
+
+def test_the_running_mean_by_hand():
+    network = torch.nn.Linear(1, 1, bias=False)
+    values = iter([1.0, 2.0, 4.0, 8.0])
+    network.weight.data.fill_(next(values))
+    mean = averaged(network, 0.25)
+    expected = None
+    for n, value in enumerate([1.0, 2.0, 4.0, 8.0]):
+        network.weight.data.fill_(value)
+        mean.update_parameters(network)
+        share = min(0.25, (1 + n) / (10 + n))  # 0.18 after one, 0.25 from the second on
+        expected = value if n == 0 else share * expected + (1 - share) * value
+        assert mean.module.weight.item() == pytest.approx(expected)
+
+
+def test_what_is_judged_and_kept_is_the_mean(train, run):
+    judged = []
+
+    def validate(network):
+        judged.append(copy.deepcopy(network.state_dict()))
+        return 0.5
+
+    train(validate=validate, ema_decay=0.9, epochs=3)
+    last = load_checkpoint(run.last_checkpoint)
+    assert equal(dict(last["network"]), dict(judged[-1]))
+    assert not equal(last["network"], last["weights"])
+    assert equal(load_checkpoint(run.best_checkpoint)["network"], last["network"])
+
+
+def test_without_decay_the_mean_is_the_weights(train, run):
+    train(ema_decay=0.0)
+    last = load_checkpoint(run.last_checkpoint)
+    assert equal(last["network"], last["weights"])
+
+
+# Early stop
+
+
+def test_training_ends_when_nothing_got_better_for_long_enough(train, run):
+    dice = [0.1, 0.5, 0.5, 0.3, 0.2, 0.9]
+    looks = iter(dice)
+    history = train(validate=lambda network: next(looks), epochs=6, patience=2)
+    assert history["dice"].tolist() == dice[:5]  # the best, of equals the later, was the third
+    again = train(validate=never, epochs=6, patience=2)
+    pd.testing.assert_frame_equal(again, history)
+    assert load_checkpoint(run.best_checkpoint)["epoch"] == 3
+
+
+# Stopped on request
+
+
+class Terminated(PatchBatches):
+    """Batches during whose fetching, at a step, SIGTERM comes."""
+
+    def __getitem__(self, step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return super().__getitem__(step)
+
+
+def test_sigterm_finishes_the_step_and_saves_it(cases, run, tmp_path, train, tiny_training):
+    settings = tiny_training(epochs=4, network="segresnet")
+    handler = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="start the same notebook again"):
+        fit(settings, Terminated(cases, settings), run, judge, RECIPE)
+    assert signal.getsignal(signal.SIGTERM) is handler
+    assert load_checkpoint(run.last_checkpoint)["state"]["step"] == 4
+    train(epochs=4, network="segresnet")
+    train(whole := RunLayout(tmp_path / "whole"), epochs=4, network="segresnet")
+    assert_same_runs(run, whole)
+
+
+def test_sigterm_does_not_wait_for_the_end_of_a_validation(run, tmp_path, train):
+    def interrupted(network):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("validation went on")
+
+    with pytest.raises(TrainingStopped):
+        train(epochs=3, validate=interrupted)
+    state = load_checkpoint(run.last_checkpoint)["state"]
+    assert (state["step"], state["history"]) == (2, [])
+    train(epochs=3)
+    train(whole := RunLayout(tmp_path / "whole"), epochs=3)
+    assert_same_runs(run, whole)

@@ -1,16 +1,22 @@
 """Inference: probabilities of whole volumes, masks on the grid of the image whatever its axes, Dice by hand."""
 
+from dataclasses import asdict
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.inference.native_grid import native_mask
+from metaseg_nb.inference.decision import UNDECIDED, Decision
+from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.native_grid import native_mask, native_probability
 from metaseg_nb.inference.predict import predict_case, predict_image
 from metaseg_nb.inference.selection import selection_dice
-from metaseg_nb.inference.sliding_window import predict_probability
+from metaseg_nb.inference.sliding_window import near_head, predict_probability
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.images import image_recipe
@@ -48,26 +54,72 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
+def everywhere(shape):
+    return np.argwhere(np.ones(shape, bool))
+
+
+@pytest.fixture
+def predict(tiny_training):
+    """Predict an image (X, Y, Z) by windows of 32 voxels; its head is everywhere unless given."""
+
+    def call(network, image, head_voxels=None, **settings):
+        voxels = everywhere(image.shape) if head_voxels is None else head_voxels
+        return predict_probability(network, image[None], voxels, tiny_training(**settings), CPU)
+
+    return call
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("shape", [(32, 32, 32), (50, 40, 33), (20, 40, 9), (5, 5, 5)])
-def test_the_probability_of_each_voxel_is_that_of_the_network(shape, overlap):
+def test_the_probability_of_each_voxel_is_that_of_the_network(predict, shape, overlap, mirrored):
     image = np.random.default_rng(0).random(shape, dtype=np.float32)
     network = Steep(slope=3.0, level=0.0)
-    probability = predict_probability(network, image[None], 32, overlap, CPU)
+    probability = predict(network, image, overlap=overlap, mirrored=mirrored)
     assert probability.shape == shape
     assert probability.dtype == np.float32
     np.testing.assert_allclose(probability, sigmoid(3.0 * image), atol=1e-5)
     assert {size[2:] for size in network.seen} == {(32, 32, 32)}, "a network sees patches of its own size only"
 
 
-def test_more_overlap_asks_the_network_more_often():
-    image, networks = np.zeros((1, 64, 32, 32), np.float32), [Steep(), Steep()]
-    for network, overlap in zip(networks, (0.0, 0.5), strict=True):
-        predict_probability(network, image, 32, overlap, CPU)
-    assert [sum(size[0] for size in network.seen) for network in networks] == [2, 3]
+def test_a_probability_is_never_beyond_0_and_1(predict):
+    image = np.random.default_rng(0).choice([-1.0, 1.0], (50, 40, 33)).astype(np.float32)
+    probability = predict(Steep(slope=1000.0, level=0.0), image, overlap=0.7)
+    assert probability.min() == 0
+    assert probability.max() == 1
 
 
-def test_neighbouring_windows_are_blended_without_a_seam():
+def n_windows(network):
+    return sum(size[0] for size in network.seen)
+
+
+def test_more_overlap_and_mirroring_ask_the_network_more_often(predict):
+    image, counts = np.zeros((64, 32, 32), np.float32), []
+    for settings in ({"overlap": 0.0}, {"overlap": 0.5}, {"overlap": 0.0, "mirrored": True}):
+        network = Steep()
+        predict(network, image, **settings)
+        counts.append(n_windows(network))
+    assert counts == [2, 3, 16]
+
+
+def test_mirrored_is_the_mean_probability_over_the_eight_mirror_images(predict):
+    class Lower(torch.nn.Module):
+        """Finds lesion in the lower half of each axis of what it is shown."""
+
+        def forward(self, x):
+            logits = torch.full_like(x, -100.0)
+            logits[:, :, :16, :16, :16] = 100.0
+            return logits
+
+    image = np.zeros((32, 32, 32), np.float32)
+    alone, mirrored = (predict(Lower(), image, mirrored=m) for m in (False, True))
+    assert alone[:16, :16, :16].min() > 0.99
+    assert alone[16:].max() < 0.01
+    # each octant is the lower one in one of the eight images; a mean of logits would be -75 everywhere
+    np.testing.assert_allclose(mirrored, 1 / 8, atol=1e-6)
+
+
+def test_neighbouring_windows_are_blended_without_a_seam(predict):
     class Corner(torch.nn.Module):
         """Says something else in each window: the mean over it."""
 
@@ -76,18 +128,75 @@ def test_neighbouring_windows_are_blended_without_a_seam():
 
     image = np.zeros((48, 32, 32), np.float32)
     image[24:] = 1
-    line = predict_probability(Corner(), image[None], 32, 0.5, CPU)[:, 16, 16]
+    line = predict(Corner(), image, overlap=0.5)[:, 16, 16]
     assert line[0] == pytest.approx(sigmoid(0.25))
     assert line[-1] == pytest.approx(sigmoid(0.75))
     assert (np.diff(line) >= -1e-6).all()
     assert np.diff(line).max() < 0.25 * (line[-1] - line[0])
 
 
-def test_prediction_leaves_image_and_gradients_alone():
-    image = np.random.default_rng(0).random((1, 33, 33, 33), dtype=np.float32)
+def test_windows_far_from_the_head_are_not_shown_to_the_network(predict):
+    image = np.ones((128, 32, 32), np.float32)  # four windows side by side, and bright: lesion, if one looked
+    network = Steep()
+    probability = predict(network, image, np.array([[76, 16, 16], [80, 16, 16]]))
+    assert n_windows(network) == 1
+    assert (probability[64:96] > 0.99).all()
+    assert not probability[:64].any()
+    assert not probability[96:].any()
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_skipping_windows_changes_no_voxel_of_the_head(predict, mirrored):
+    rng = np.random.default_rng(1)
+    head = np.zeros((70, 60, 50), bool)
+    head[30:64, 5:30, 20:50] = True
+    image = rng.random(head.shape, dtype=np.float32)
+    voxels = np.argwhere(head)
+    networks = [torch.nn.Conv3d(1, 1, 3, padding=1), Steep()]
+    for network in networks:
+        looked, all_windows = (predict(network, image, v, overlap=0.5, mirrored=mirrored) for v in (voxels, None))
+        np.testing.assert_allclose(looked[head], all_windows[head], atol=1e-6)
+        assert (looked <= all_windows + 1e-6).all()
+
+
+def test_no_head_at_all_is_no_lesion(predict):
+    network = Steep()
+    assert not predict(network, np.ones((40, 40, 40), np.float32), np.zeros((0, 3), int)).any()
+    assert network.seen == []
+
+
+def test_a_sample_of_the_heads_voxels_marks_all_of_the_head():
+    """The store keeps 20,000 voxels of a head of millions."""
+    shape = (150, 180, 140)
+    x, y, z = np.indices(shape)
+    places = [(index / n - 0.5) / 0.42 for index, n in zip((x, y, z), shape, strict=True)]
+    head = sum(place**2 for place in places) < 1
+    sample = np.random.default_rng(0).choice(np.argwhere(head), 20_000, replace=False)
+    marked = near_head(sample, shape)
+    assert marked.shape == shape
+    assert marked[head].all()
+    # one cube of 8 and its neighbour: no farther than 16 voxels from the head along each axis
+    assert not marked[ndimage.distance_transform_cdt(~head, "chessboard") > 16].any()
+
+
+def test_what_the_head_encloses_belongs_to_it():
+    shell = np.ones((104, 104, 104), bool)
+    shell[8:-8, 8:-8, 8:-8] = False  # as when Otsu's threshold takes fat only
+    assert near_head(np.argwhere(shell), shell.shape).all()
+
+
+def test_a_window_beside_the_head_is_looked_at():
+    marked = near_head(np.array([[20, 20, 20]]), (64, 64, 61))
+    assert np.array_equal(np.argwhere(marked).min(axis=0), [8, 8, 8])
+    assert np.array_equal(np.argwhere(marked).max(axis=0), [31, 31, 31])
+    assert marked.sum() == 24**3
+
+
+def test_prediction_leaves_image_and_gradients_alone(predict):
+    image = np.random.default_rng(0).random((33, 33, 33), dtype=np.float32)
     before = image.copy()
     network = torch.nn.Conv3d(1, 1, 1)
-    predict_probability(network, image, 32, 0.5, CPU)
+    predict(network, image, overlap=0.5)
     assert np.array_equal(image, before)
     assert network.weight.grad is None
 
@@ -138,12 +247,21 @@ def image_file(write_nifti):
 
 
 @pytest.fixture
-def checkpoint(tmp_path, monkeypatch, tiny_training):
-    """A checkpoint whose network is `Steep`."""
+def save(tmp_path, monkeypatch, tiny_training):
+    """Save a checkpoint of a fold whose network is `Steep`; returns its path."""
     monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: Steep())
-    identity = {"settings": tiny_training(overlap=0.25).model_dump(), "recipe": RECIPE}
-    save_checkpoint(tmp_path / "best.pt", {"identity": identity, "network": {}})
-    return tmp_path / "best.pt"
+
+    def write(fold=0, decision=UNDECIDED, recipe=RECIPE, **settings):
+        identity = {"settings": tiny_training(fold=fold, overlap=0.25, **settings).model_dump(), "recipe": recipe}
+        content = {"identity": identity, "network": {}} | ({"decision": asdict(decision)} if decision else {})
+        save_checkpoint(tmp_path / f"unet/fold{fold}/best.pt", content)
+        return tmp_path / f"unet/fold{fold}/best.pt"
+
+    return write
+
+
+def outline(checkpoint, images, mask, probability=None):
+    return predict_image(load_ensemble(checkpoint, CPU), images, CPU, mask, probability)
 
 
 def centre(file, values):
@@ -152,40 +270,91 @@ def centre(file, values):
 
 
 @each_grid
-def test_a_predicted_mask_lies_on_its_image_and_the_lesion_where_it_is(image_file, checkpoint, tmp_path, grid):
+def test_a_predicted_mask_lies_on_its_image_and_the_lesion_where_it_is(image_file, save, tmp_path, grid):
     image_path, truth_path = image_file(grid)
-    volume_mm3 = predict_image(checkpoint, [image_path], tmp_path / "mask.nii.gz", CPU)
+    volume_mm3 = outline(save(), [image_path], tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz")
     image, mask, truth = nib.load(image_path), nib.load(tmp_path / "mask.nii.gz"), nib.load(truth_path)
-    assert mask.shape == image.shape
-    assert np.array_equal(mask.affine, image.affine)
-    assert nib.aff2axcodes(mask.affine) == nib.aff2axcodes(image.affine)
-    assert mask.get_data_dtype() == np.uint8
+    probability = nib.load(tmp_path / "probability.nii.gz")
+    for result, dtype in ((mask, np.uint8), (probability, np.float32)):
+        assert result.shape == image.shape
+        assert np.array_equal(result.affine, image.affine)
+        assert nib.aff2axcodes(result.affine) == nib.aff2axcodes(image.affine)
+        assert result.get_data_dtype() == dtype
     values, expected = np.asarray(mask.dataobj), truth.get_fdata()
     assert set(np.unique(values)) == {0, 1}
     off_mm = centre(mask, values) - centre(truth, expected)
     off_voxels = np.linalg.solve(image.affine[:3, :3], off_mm)
     assert np.abs(off_voxels).max() < 0.5
-    dice = 2 * ((values > 0) & (expected > 0)).sum() / (values.sum() + expected.sum())
-    assert dice > 0.85
+    assert dice(values > 0, expected > 0) > 0.85
     assert volume_mm3 == pytest.approx(values.sum() * abs(np.linalg.det(image.affine[:3, :3])))
+    likely = np.asarray(probability.dataobj)
+    assert 0 <= likely.min() < 0.01
+    assert 0.9 < likely.max() <= 1
+    assert dice(likely >= 0.5, expected > 0) > 0.8
+    assert dice(likely >= 0.5, values > 0) > 0.85
 
 
-def test_an_image_without_anything_bright_gives_an_empty_mask(write_nifti, checkpoint, tmp_path):
+def dice(first, second):
+    return 2 * (first & second).sum() / (first.sum() + second.sum())
+
+
+def test_an_image_without_anything_bright_gives_an_empty_mask(write_nifti, save, tmp_path):
     image = np.zeros((40, 40, 40), np.float32)
     image[5:35, 5:35, 5:35] = 100
     image[20, 20, 20] = 200  # one voxel sets the scale; on the study grid it is spread too thin to count
-    assert predict_image(checkpoint, [write_nifti("image.nii.gz", image)], tmp_path / "mask.nii.gz", CPU) == 0
+    assert outline(save(), [write_nifti("image.nii.gz", image)], tmp_path / "mask.nii.gz") == 0
     assert not np.asarray(nib.load(tmp_path / "mask.nii.gz").dataobj).any()
 
 
-def test_a_lower_threshold_marks_more(checkpoint, tmp_path, tiny_training, image_file):
+def test_the_head_is_found_whatever_the_scale_of_intensities(write_nifti, save, tmp_path, monkeypatch):
+    """With z-scores air is below 0 and beyond the volume there is 0: no value of an image says where its head is."""
+    image = np.zeros((130, 60, 60), np.float32)
+    image[70:125, 5:55, 5:55] = np.random.default_rng(0).uniform(90, 110, (55, 50, 50))
+    image[90:100, 20:30, 20:30] = 300
+    recipe = {**RECIPE, "intensity_scaling": "z_score", "spacing_mm": 1.0}
+    network = Steep(level=3.0)
+    monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: network)
+    path = write_nifti("image.nii.gz", image)
+    assert outline(save(recipe=recipe), [path], tmp_path / "mask.nii.gz") == pytest.approx(1000, rel=0.1)
+    # the study grid is 75 x 70 x 70: three windows of 32 along each axis, all of them near the head
+    assert n_windows(network) == 27
+
+
+def test_a_lower_threshold_marks_more(save, tmp_path, image_file):
     image_path, _ = image_file("LAS")
-    volumes = []
-    for threshold in (0.1, 0.5, 0.9):
-        identity = {"settings": tiny_training(threshold=threshold).model_dump(), "recipe": RECIPE}
-        save_checkpoint(checkpoint, {"identity": identity, "network": {}})
-        volumes.append(predict_image(checkpoint, [image_path], tmp_path / "mask.nii.gz", CPU))
+    volumes = [
+        outline(save(decision=Decision(threshold, 0.0)), [image_path], tmp_path / "mask.nii.gz")
+        for threshold in (0.1, 0.5, 0.9)
+    ]
     assert volumes[0] > volumes[1] > volumes[2] > 0
+
+
+def test_lesions_smaller_than_decided_are_left_out(save, tmp_path, write_nifti):
+    image = np.zeros((60, 60, 60), np.float32)
+    image[5:55, 5:55, 5:55] = 100
+    image[12:18, 12:18, 12:18] = image[30:42, 30:42, 30:42] = 300  # 216 and 1728 mm³
+    path, mask = write_nifti("image.nii.gz", image), tmp_path / "mask.nii.gz"
+    both = outline(save(), [path], mask)
+    larger = outline(save(decision=Decision(0.5, 500.0)), [path], mask)
+    assert both - larger == pytest.approx(216, rel=0.3)
+    assert larger == pytest.approx(1728, rel=0.2)
+    left = np.argwhere(nib.load(mask).get_fdata())
+    assert (left > 27).all()
+
+
+@pytest.mark.parametrize("name", ["mask.png", "image.nii.gz"])
+def test_a_result_that_cannot_be_written_is_refused_before_any_work(save, tmp_path, write_nifti, name):
+    path = write_nifti("image.nii.gz", np.zeros((8, 8, 8), np.float32))
+    before = path.read_bytes()
+    with pytest.raises(CohortError, match=name):
+        outline(save(), [path], tmp_path / name)
+    assert path.read_bytes() == before
+
+
+def test_mask_and_probability_need_names_of_their_own(save, tmp_path, write_nifti):
+    path = write_nifti("image.nii.gz", np.zeros((8, 8, 8), np.float32))
+    with pytest.raises(CohortError, match="a name of its own for each result"):
+        outline(save(), [path], tmp_path / "mask.nii.gz", tmp_path / "mask.nii.gz")
 
 
 @each_grid
@@ -195,7 +364,7 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
     prepare_case(case, tmp_path / "cases", SETTINGS, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
     mask = tmp_path / "predictions" / "case.nii.gz"
-    predict_case(Steep(), stored, tiny_training(overlap=0.25), CPU, mask)
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), Decision(0.5, 0.0), CPU, mask)
     predicted, truth = read_volume(mask, "case"), read_volume(truth_path, "case")
     assert np.array_equal(nib.load(mask).affine, nib.load(image_path).affine)
     both = ((predicted.array > 0) & (truth.array > 0)).sum()
@@ -203,26 +372,54 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
     assert [path.name for path in mask.parent.iterdir()] == ["case.nii.gz"]
 
 
-def test_an_image_is_predicted_with_the_sequences_of_the_training(checkpoint, tmp_path, tiny_training, image_file):
+def test_a_case_of_the_store_and_its_image_are_predicted_alike(image_file, save, tiny_training, tmp_path):
+    image_path, truth_path = image_file("LPS")
+    prepare_case(Case("case", (image_path,), truth_path, "p", "lung"), tmp_path / "cases", SETTINGS, LesionRule())
+    stored, decision = open_case(tmp_path / "cases", "case"), Decision(0.3, 5.0)
+    stored_mask, image_mask = tmp_path / "stored.nii.gz", tmp_path / "image_mask.nii.gz"
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), decision, CPU, stored_mask)
+    outline(save(decision=decision), [image_path], image_mask)
+    assert dice(*(nib.load(mask).get_fdata() > 0 for mask in (stored_mask, image_mask))) > 0.99
+
+
+def test_an_image_is_predicted_with_the_sequences_of_the_training(save, tmp_path, image_file):
     image_path, _ = image_file("LAS")
     other = image_path.with_name("other.nii.gz")
     nib.save(nib.Nifti1Image(300 - nib.load(image_path).get_fdata(), nib.load(image_path).affine), other)
     mask = tmp_path / "mask.nii.gz"
-    alone = predict_image(checkpoint, [image_path], mask, CPU)
-    identity = {"settings": tiny_training(overlap=0.25).model_dump(), "recipe": image_recipe(SETTINGS, 2)}
-    save_checkpoint(checkpoint, {"identity": identity, "network": {}})
+    alone = outline(save(), [image_path], mask)
+    two = save(recipe=image_recipe(SETTINGS, 2))
     with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
-        predict_image(checkpoint, [image_path], mask, CPU)
-    assert predict_image(checkpoint, [image_path, other], mask, CPU) == alone  # `Steep` looks at the first
+        outline(two, [image_path], mask)
+    assert outline(two, [image_path, other], mask) == alone  # `Steep` looks at the first
 
 
-def test_a_probability_equal_to_the_threshold_counts(write_nifti):
-    source = read_volume(write_nifti("image.nii.gz", np.zeros((4, 4, 4), np.float32)), "case")
+GRID = Grid((1.0, 1.0, 1.0), (4, 4, 4))
+
+
+def test_a_probability_equal_to_the_threshold_counts():
     probability = np.zeros((4, 4, 4), np.float32)
     probability[1, 2, 3], probability[0, 0, 0] = 0.5, 0.49
-    mask = native_mask(probability, Grid((1.0, 1.0, 1.0), (4, 4, 4)), source, 0.5)
-    assert np.argwhere(mask.array).tolist() == [[1, 2, 3]]
-    assert mask.array.dtype == np.uint8
+    mask = native_mask(probability, GRID, GRID, Decision(0.5, 0.0))
+    assert np.argwhere(mask).tolist() == [[1, 2, 3]]
+    assert mask.dtype == np.uint8
+
+
+def test_a_lesion_of_the_smallest_volume_is_kept_and_corners_join_voxels():
+    probability = np.zeros((4, 4, 4), np.float32)
+    probability[0, 0, 0] = probability[1, 1, 1] = 1  # 2 mm³: one lesion, joined at a corner
+    probability[3, 3, 3] = 1  # 1 mm³
+    assert np.argwhere(native_mask(probability, GRID, GRID, Decision(0.5, 2.0))).tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert native_mask(probability, GRID, GRID, Decision(0.5, 2.1)).sum() == 0
+    twice = Grid((1.0, 1.0, 2.0), (4, 4, 4))  # the same voxels of 2 mm³
+    assert native_mask(probability, twice, twice, Decision(0.5, 2.1)).sum() == 2
+
+
+def test_probabilities_are_0_where_the_study_grid_does_not_reach():
+    native = Grid((1.0, 1.0, 1.0), (8, 4, 4))
+    probability = native_probability(np.ones((4, 4, 4), np.float32), GRID, native)
+    np.testing.assert_allclose(probability[:4], 1, atol=1e-6)
+    assert not probability[4:].any()
 
 
 def test_selection_dice_by_hand(store, tiny_training):
@@ -246,9 +443,69 @@ def test_selection_dice_by_hand(store, tiny_training):
     assert isinstance(dice(half_found, missed), float)
 
 
-def test_selection_dice_uses_the_threshold_of_the_settings(store, tiny_training):
+def test_selection_dice_takes_lesion_probabilities_of_a_half_and_more(store, tiny_training):
     image, label = np.zeros((32, 32, 32)), np.zeros((32, 32, 32))
-    image[:10], label[:10] = 0.7, 1  # the network is undecided: probability 0.5
-    case = store("undecided", image, label)
-    assert selection_dice(Steep(level=0.7), [case], tiny_training(threshold=0.4), CPU) == 1
-    assert selection_dice(Steep(level=0.7), [case], tiny_training(threshold=0.6), CPU) == 0
+    image[:10], label[:10] = 0.75, 1
+    case = store("case", image, label)
+    for level, expected in ((0.5, 1), (0.7499, 1), (0.7501, 0), (0.9, 0)):
+        assert selection_dice(Steep(level=level), [case], tiny_training(), CPU) == expected
+
+
+def test_selection_dice_looks_at_the_head_only(store, tiny_training):
+    image = np.zeros((96, 32, 32))
+    image[74:86, 10:20, 10:20] = 0.9
+    network = Steep()
+    case = store("case", image, image > 0)
+    assert selection_dice(network, [case], tiny_training(), CPU) == 1
+    assert n_windows(network) == 1
+
+
+def test_one_checkpoint_is_an_ensemble_of_one(save):
+    ensemble = load_ensemble(save(fold=3, decision=Decision(0.35, 10.0)), CPU)
+    assert (len(ensemble.networks), ensemble.decision, ensemble.undecided) == (1, Decision(0.35, 10.0), [])
+    assert str(ensemble) == "1 network(s), probability ≥ 0.35, lesions ≥ 10 mm³"
+
+
+def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(save, monkeypatch, tmp_path):
+    levels = iter([0.0, 1.0, 2.0])
+    monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: Steep(slope=1.0, level=next(levels)))
+    for fold, decision in ((2, Decision(0.3, 0.0)), (0, Decision(0.5, 20.0)), (10, Decision(0.7, 5.0))):
+        save(fold, decision)
+    (tmp_path / "unet/fold4").mkdir()  # not trained yet
+    ensemble = load_ensemble(tmp_path / "unet", CPU)
+    assert [network.level for network in ensemble.networks] == [0, 1, 2]
+    assert ensemble.decision == Decision(pytest.approx(0.5), 5.0)
+    image = np.random.default_rng(0).random((1, 40, 33, 32), dtype=np.float32)
+    expected = np.mean([sigmoid(image[0] - level) for level in (0, 1, 2)], axis=0)
+    probability = ensemble.probability(image, everywhere(image.shape[1:]), CPU)
+    assert probability.dtype == np.float32
+    np.testing.assert_allclose(probability, expected, atol=1e-5)
+
+
+def test_a_training_that_did_not_finish_is_named(save, tmp_path):
+    save(0, Decision(0.3, 20.0))
+    unfinished = save(1, None)
+    ensemble = load_ensemble(tmp_path / "unet", CPU)
+    assert ensemble.undecided == [unfinished]
+    assert ensemble.decision == Decision(0.4, 10.0)
+    assert "fold1/best.pt, whose training did not finish: 0.5 and 0 mm³ are assumed" in str(ensemble)
+    assert "fold0" not in str(ensemble)
+
+
+def test_folds_trained_or_prepared_otherwise_are_refused_all_at_once(save, tmp_path):
+    save(0)
+    save(1, title="Another title", loader_workers=2)  # decides nothing
+    save(2, epochs=3, patch_size=64)
+    save(3, recipe={**RECIPE, "spacing_mm": 1.0})
+    with pytest.raises(CohortError) as refused:
+        load_ensemble(tmp_path / "unet", CPU)
+    found = {problem.case: problem.found for problem in refused.value.problems}
+    assert found == {
+        "fold2": "epochs 3, fold0 2, patch_size 64, fold0 32",
+        "fold3": "recipe spacing_mm 1.0, fold0 1.5",
+    }
+
+
+def test_a_folder_without_folds_says_what_to_give(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no fold<k>/best.pt in .*; give a model's folder"):
+        load_ensemble(tmp_path, CPU)

@@ -8,7 +8,9 @@ import pytest
 import torch
 from monai.metrics.utils import get_edge_surface_distance
 from scipy import ndimage
+from scipy.spatial.distance import pdist
 
+from metaseg_nb.cohort import lesions
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS, dilate_by_one, lesion_metrics
 from metaseg_nb.evaluation.surfaces import mask_pair, surface_area_hd95_mm
 
@@ -221,6 +223,19 @@ def test_dilation_is_that_of_scipy(seed):
     mask = blobs(seed, 0.03)
     expected = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 2))
     assert (dilate_by_one(mask) == expected).all()
+
+
+@pytest.mark.parametrize("few", [0, 10**6])
+def test_diameters_are_the_largest_distance_between_any_two_corners(few, monkeypatch):
+    """With the convex hull and without it."""
+    monkeypatch.setattr(lesions, "FEW", few)
+    labels, n = lesions.label_lesions(blobs(0, 0.03))
+    assert n > 20
+    for lesion in range(1, n + 1):
+        voxels = np.argwhere(labels == lesion)
+        corners = (voxels[:, None] + np.argwhere(np.ones((2, 2, 2)))).reshape(-1, 3) * SPACING_MM
+        expected = pdist(np.unique(corners, axis=0)).max()
+        assert lesions.largest_diameter_mm(voxels, SPACING_MM) == pytest.approx(expected)
 
 
 def test_wrong_shapes_are_named():

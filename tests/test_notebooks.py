@@ -7,7 +7,7 @@ from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
-LONGEST_CELL = 25
+LONGEST_CELL, LONGEST_LIST = 25, 35  # a step; parameters or imports, which are looked up and not read
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -42,7 +42,8 @@ def test_the_opening_says_what_is_read_written_and_needed(notebook):
 def test_cells_fit_a_screen_and_define_no_class(notebook):
     for cell in code_cells(notebook):
         lines = [line for line in cell.source.splitlines() if line.strip()]
-        assert len(lines) <= LONGEST_CELL, lines[0]
+        is_list = "parameters" in cell.metadata.get("tags", []) or "import" in lines[0]
+        assert len(lines) <= (LONGEST_LIST if is_list else LONGEST_CELL), lines[0]
         assert not any(line.startswith(("class ", "def ")) for line in lines)
 
 

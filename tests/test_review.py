@@ -1,33 +1,23 @@
-"""Review: pictures stand as a radiologist reads them, outlines lie on their masks, the report needs no network."""
-
-import re
-from html.parser import HTMLParser
-from pathlib import Path
+"""Figures of the review: pictures stand as a radiologist reads them, outlines lie on their masks."""
 
 import matplotlib.pyplot as plt
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, sensitivity_by_diameter
+from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
+from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
-from metaseg_nb.files import write_json, write_table
-from metaseg_nb.layout import PROJECT, StudyLayout
-from metaseg_nb.review.case_figures import draw_case_by_network, draw_missed, draw_test_case, pick_cases
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.review.case_figures import draw_case_by_network, draw_test_case, pick_cases
 from metaseg_nb.review.charts import dice_chart, sensitivity_chart
-from metaseg_nb.review.report import write_report
-from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, picture
+from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
 from metaseg_nb.review.style import PREDICTION, REFERENCE, save_figure
-from metaseg_nb.review.viewer import in_browser, view_case
 
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0
 
@@ -124,6 +114,23 @@ def test_an_outline_lies_on_its_mask_in_millimetres(axis, expected):
     size = [n * edge for i, (n, edge) in enumerate(zip(mask.shape, (0.8, 1.1, 3.0), strict=True)) if i != axis]
     assert axes.images[0].get_extent() == pytest.approx([0, size[0], 0, size[1]])
     assert axes.get_aspect() == 1, "a millimetre is as long across as up"
+
+
+@pytest.mark.parametrize("axis", [AXIAL, CORONAL, SAGITTAL])
+def test_a_window_lies_around_its_voxel_in_millimetres_and_letters_stand_at_its_sides(axis):
+    edges, voxel = (0.8, 1.1, 3.0), (2, 7, 9)
+    mask = np.zeros((10, 12, 14), bool)
+    mask[voxel] = True
+    image = ras(np.random.default_rng(0).random(mask.shape), edges)
+    window = window_around(image, voxel, axis, 5.0)
+    axes = plt.figure().add_subplot()
+    draw_slice(axes, image, {"reference": mask}, axis, voxel[axis], window)
+    ((extent, _),) = outlines(axes)
+    assert (np.mean(extent[:2]), np.mean(extent[2:])) == pytest.approx((np.mean(window[:2]), np.mean(window[2:])))
+    assert (*axes.get_xlim(), *axes.get_ylim()) == pytest.approx(window)
+    assert np.ptp(axes.get_xlim()) == pytest.approx(5.0)
+    first = next(text for text in axes.texts if text.get_text() == ("A" if axis == SAGITTAL else "R"))
+    assert window[0] < first.get_position()[0] < window[0] + 1
 
 
 def test_a_lesion_at_the_border_is_outlined_whole_and_colours_tell_masks_apart():
@@ -247,18 +254,6 @@ def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(pr
         assert reference == pytest.approx(prediction)
 
 
-def test_a_missed_lesion_is_cut_through_its_middle(predicted):
-    layout, cohort, _ = predicted
-    lesion = pd.Series({"case": "case1", "x": 15.0, "y": 15.0, "z": 12.0, "diameter_mm": 2.1, "volume_mm3": 1.5})
-    figure = draw_missed(layout, cohort, lesion, "unet")
-    # the single voxel 15, 15, 12 of 24 x 24 x 20, with edges 1, 1 and 1.5 mm
-    axial, coronal, sagittal = (outlines(axes)[0][0] for axes in figure.axes)
-    assert axial == pytest.approx((8, 9, 15, 16))
-    assert coronal == pytest.approx((8, 9, 18, 19.5))
-    assert sagittal == pytest.approx((8, 9, 18, 19.5))
-    assert figure.get_suptitle() == "case1: missed lesion of 2 mm, 2 mm³"
-
-
 def board_and_metrics():
     rng, rows = np.random.default_rng(0), []
     for model, mean in (("unet", 0.7), ("unetr", 0.5), (FLOOR, 0.2)):
@@ -286,9 +281,10 @@ def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_bar():
             "patient": ["a", "b", "b"] * 2,
             "diameter_class": ["<5 mm", "<5 mm", "10-20 mm"] * 2,
             "detected": [True, False, True, False, False, True],
+            "dice": [0.5, 0, 0.5, 0, 0, 0.5],
         }
     )
-    table = sensitivity_by_diameter(lesions, ["unet", "unetr"], 200, 0)
+    table = stratified(lesions, "diameter_class", ["unet", "unetr"], 200, 0)
     axes = sensitivity_chart(table, ["unet", "unetr"]).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
         "<5 mm\nn = 2 in 2 patients",
@@ -308,206 +304,3 @@ def test_a_figure_is_saved_whole(tmp_path, monkeypatch):
     save_figure(figure, layout, "04_dice")
     assert [path.name for path in layout.figures.iterdir()] == ["04_dice.png"]
     assert (layout.figures / "04_dice.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_there_is_no_browser_here_unless_one_says_so(monkeypatch, cases):
-    monkeypatch.delenv("METASEG_VIEWER", raising=False)
-    assert in_browser() is False
-    assert view_case(cases[0].image, {"blue": cases[0].label}) is None
-    for value, expected in (("on", True), ("off", False), ("perhaps", False)):
-        monkeypatch.setenv("METASEG_VIEWER", value)
-        assert in_browser() is expected
-
-
-def test_with_a_browser_the_viewer_holds_image_and_masks(monkeypatch, cases):
-    monkeypatch.setenv("METASEG_VIEWER", "on")
-    viewer = view_case(cases[0].image, {"blue": cases[0].label, "red": cases[1].label})
-    assert [Path(volume.path).name for volume in viewer.volumes] == ["image.nii.gz", "label.nii.gz", "label.nii.gz"]
-    assert [volume.colormap for volume in viewer.volumes] == ["gray", "blue", "red"]
-
-
-# --- the report ---
-
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
-WIDGET = "application/vnd.jupyter.widget-view+json"
-SECRET = "/home/someone/secret/place"
-
-
-def executed(title, result):
-    """An executed notebook, with all that must not be in a report."""
-    notebook = new_notebook(
-        cells=[
-            new_markdown_cell(f"# {title}\nWhat this is: $x^2$, see [MONAI](https://monai.io)."),
-            new_code_cell(f"secret = '{SECRET}'", execution_count=1, metadata={"tags": ["parameters"]}),
-            new_code_cell(
-                "train()",
-                execution_count=2,
-                outputs=[
-                    new_output("stream", name="stderr", text=f"UserWarning: {SECRET}/site-packages/x.py"),
-                    new_output("stream", name="stdout", text="stdout is kept"),
-                    new_output("display_data", {WIDGET: {"model_id": "abc"}, "text/plain": "HBox(children=widget)"}),
-                    new_output("display_data", {"image/png": PNG, "text/plain": "<Figure size>"}),
-                    new_output("execute_result", {"text/html": "<table><tr><td>table cell</td></tr></table>"}),
-                ],
-            ),
-        ]
-    )
-    outputs = [new_output("execute_result", {"text/markdown": result})] if result else []
-    notebook.cells.append(new_code_cell("Markdown(...)", execution_count=3, outputs=outputs))
-    notebook.metadata["papermill"] = {"input_path": f"{SECRET}/in.ipynb", "output_path": f"{SECRET}/out.ipynb"}
-    notebook.metadata["widgets"] = {
-        "application/vnd.jupyter.widget-state+json": {"state": {"abc": {}}, "version_major": 2, "version_minor": 0}
-    }
-    return notebook
-
-
-@pytest.fixture(scope="module")
-def report(tmp_path_factory):
-    """The report of a study of one network in two folds; one of its notebooks did not run to its end."""
-    folder = tmp_path_factory.mktemp("report")
-    study = folder / "paper.yaml"
-    study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METASEG_HOME", str(folder / "home"))
-        layout = StudyLayout("paper")
-        case = Case("c0", (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
-        other = Case(**{**vars(case), "name": "c1", "images": (folder / "c1.nii.gz",), "fold": 1})
-        cohort = Cohort("Zürich & <friends>", "made by hand", [case, other])
-        write_datalist(layout.dataset, cohort)
-        board, _ = board_and_metrics()
-        write_table(layout.cross_validation / "leaderboard.csv", board[board["model"] != "unetr"])
-        write_json(layout.cross_validation / "provenance.json", {"commit": "abc1234", "device": "CPU"})
-        for name in ("04_dice", "04_sensitivity"):
-            figure, _ = plt.subplots(figsize=(1, 1))
-            save_figure(figure, layout, name)
-        pages = {layout.notebook("03_train", "unet", fold): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
-        names = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
-        pages |= {layout.notebook(name): f"**Result of {name}**" for name in names}
-        pages[layout.notebook("02_preprocess_n4")] = None
-        for path, result in pages.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            nbformat.write(executed(f"Title of {path.stem}", result), path)
-        index = write_report(str(study))
-    return {path.name: path.read_text(encoding="utf-8") for path in index.parent.iterdir()}
-
-
-def test_the_report_has_an_index_and_a_page_per_notebook(report):
-    assert sorted(report) == [
-        "01_explore_data.html",
-        "02_preprocess_n4.html",
-        "03_train_unet_fold0.html",
-        "03_train_unet_fold1.html",
-        "04_cross_validation.html",
-        "05_qualitative_review.html",
-        "index.html",
-    ]
-
-
-LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
-
-
-class Addresses(HTMLParser):
-    """Everything a browser would load by itself, and where links lead."""
-
-    def __init__(self):
-        super().__init__()
-        self.loaded, self.links, self.code = [], [], []
-        self.inside = None
-
-    def handle_starttag(self, tag, attributes):
-        attributes = dict(attributes)
-        self.inside = tag if tag in ("script", "style") else None
-        if tag in LOADS and attributes.get(LOADS[tag]):
-            self.loaded.append(attributes[LOADS[tag]])
-        if tag == "a" and attributes.get("href"):
-            self.links.append(attributes["href"])
-
-    def handle_data(self, data):
-        if self.inside:
-            self.code.append((self.inside, data))
-
-    def handle_endtag(self, tag):
-        self.inside = None
-
-
-def addresses(page):
-    parser = Addresses()
-    parser.feed(page)
-    return parser
-
-
-def test_no_page_asks_anything_of_a_network(report):
-    for name, page in report.items():
-        found = addresses(page)
-        outside = [address for address in found.loaded if re.match(r"(https?:)?//", address)]
-        assert not outside, (name, outside)
-        for kind, text in found.code:
-            pattern = (
-                r"""(@import|url\()\s*["']?\s*(https?:)?//"""
-                if kind == "style"
-                else r"""(from|import)\s*\(?\s*["'](https?:)?//|\.src\s*=\s*["'](https?:)?//"""
-            )
-            assert not re.search(pattern, text), (name, re.search(pattern, text))
-
-
-def test_the_check_above_would_notice():
-    page = '<script src="https://cdn/x.js"></script><style>@import url("//fonts/y")</style><img src="data:image/png">'
-    found = addresses(page)
-    assert found.loaded == ["https://cdn/x.js", "data:image/png"]
-    assert found.code == [("style", '@import url("//fonts/y")')]
-
-
-def test_no_page_says_whose_machine_it_was_made_on(report):
-    for name, page in report.items():
-        for place in (SECRET, str(PROJECT), str(Path.home()) + "/", "/tmp/"):
-            assert place not in page, (name, place)
-
-
-def test_widgets_logs_and_code_are_left_out_and_the_rest_is_kept(report):
-    for name, page in report.items():
-        if name == "index.html":
-            continue
-        for gone in (
-            "UserWarning",
-            "HBox(children",
-            "widget-view+json",
-            "widget-state+json",
-            "train()",
-            "Markdown(...)",
-        ):
-            assert gone not in page, (name, gone)
-        for kept in ("stdout is kept", "table cell", PNG, "Title of"):
-            assert kept in page, (name, kept)
-
-
-def test_the_result_stands_below_the_title(report):
-    page = report["05_qualitative_review.html"]
-    box = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)
-    assert "<strong>Result of 05_qualitative_review</strong>" in box[1]
-    assert page.index("Title of 05_qualitative_review</") < box.start() < page.index("stdout is kept")
-    assert (
-        "fold 1: Dice 0.7" in re.search(r"<blockquote>(.*?)</blockquote>", report["03_train_unet_fold1.html"], re.S)[1]
-    )
-    assert "did not run to its end" in report["02_preprocess_n4.html"]
-
-
-def test_the_index_holds_leaderboard_figures_and_links_that_lead_somewhere(report):
-    page = report["index.html"]
-    board, _ = board_and_metrics()
-    best = board.iloc[0]
-    assert f"<b>U-Net</b> leads with a mean Dice of <b>{best['dice_mean']:.2f}</b>" in page
-    assert "Zürich &amp; &lt;friends&gt;" in page
-    assert page.count("data:image/png;base64,") == 2
-    assert "commit abc1234" in page
-    links = addresses(page).links
-    assert set(links) == set(report) - {"index.html"}
-    assert all(f"Title of {name}" in page for name in ("01_explore_data", "04_cross_validation"))
-
-
-def test_a_notebook_that_was_not_run_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    case = Case("c0", (tmp_path / "c0.nii.gz",), tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
-    write_datalist(StudyLayout("demo").dataset, Cohort("demo", "", [case]))
-    with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
-        write_report("demo")
-    assert not (tmp_path / "reports" / "demo" / "index.html").exists()

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from metaseg_nb.__main__ import main
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
@@ -49,7 +50,8 @@ def test_result_is_plain_json(tmp_path):
     truth, prediction = masks()
     found = score_files(write(tmp_path / "t.nii", truth), write(tmp_path / "p.nii", prediction))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert {"dice", "hd95_mm", "nsd_1mm", "lesion_dice", "n_false", "lesions"} <= set(found)
+    expected = {"dice", "hd95_mm", "pooled_hd95_mm", "nsd_1mm", "lesion_dice", "n_false", "lesions"}
+    assert expected <= set(found)
 
 
 def test_empty_masks_are_plain_json_too(tmp_path):
@@ -80,6 +82,22 @@ def test_other_values_are_an_error_unless_named(tmp_path):
         score_files(truth_path, path)
     named = score_files(truth_path, path, lesion_values=[1, 3])
     assert named == score_files(truth_path, write(tmp_path / "q.nii.gz", prediction))
+
+
+def test_the_command_prints_all_metrics_as_json(tmp_path, capsys):
+    truth, prediction = masks()
+    paths = write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", prediction * 3)
+    assert main(["score", *map(str, paths)]) == 2
+    assert "--lesion-values" in capsys.readouterr().err
+    assert main(["score", *map(str, paths), "--lesion-values", "1", "3"]) == 0
+    assert json.loads(capsys.readouterr().out) == score_files(*paths, lesion_values=[1, 3])
+
+
+def test_a_mask_that_holds_nan_is_an_error(tmp_path):
+    truth, prediction = masks()
+    broken = np.where(prediction, np.nan, 0).astype(np.float32)
+    with pytest.raises(CohortError, match="found 48 NaN or infinite voxels"):
+        score_files(write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", broken))
 
 
 def test_mask_of_0_and_255_is_an_error(tmp_path):

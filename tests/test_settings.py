@@ -21,6 +21,7 @@ from metaseg_nb.settings import (
 MODELS = sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (PARAMS / "studies").glob("*.yaml"))
 FOLDS = range(len(list((PARAMS / "folds").glob("*.yaml"))))
+UNET = "model: unet\ntitle: U-Net\nnetwork: unet"
 OTHERS = sorted(set(NOTEBOOK_SETTINGS) - {"03_train"})
 
 
@@ -29,9 +30,10 @@ def params(tmp_path, monkeypatch):
     """Write parameter files of a folder that stands in for the project's; returns their paths."""
     monkeypatch.setattr("metaseg_nb.settings.PARAMS", tmp_path)
 
-    def write(model="model: unet", fold="fold: 0", study="study: tiny"):
+    def write(model=UNET, fold="fold: 0", study="study: tiny"):
         files = {"models/unet.yaml": model, "folds/fold0.yaml": fold, "studies/tiny.yaml": study}
-        for name, text in files.items():
+        others = {f"models/{name}.yaml": f"model: {name}" for name in MODELS if name != "unet"}
+        for name, text in (files | others).items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
         return [tmp_path / name for name in files]
@@ -47,7 +49,7 @@ def refusal(notebook, study, *more):
 
 def test_later_files_win(params):
     params(
-        model="model: unet\nepochs: 10\nlearning_rate: 0.5\nweight_decay: 0.25",
+        model=f"{UNET}\nepochs: 10\nlearning_rate: 0.5\nweight_decay: 0.25",
         fold="fold: 0\nepochs: 20\nweight_decay: 0.125",
         study="study: tiny\nepochs: 30",
     )
@@ -90,11 +92,11 @@ def test_an_unknown_key_is_refused_by_notebooks_that_would_not_use_it(params):
     [("3e-4", "3.0e-04"), ("125e-6", "1.25e-04"), ("1.0e5", "1.0e+05"), ("2E-5", "2.0e-05")],
 )
 def test_numbers_that_yaml_takes_for_text_come_with_the_way_to_write_them(params, written, advised):
-    model, *_ = params(model=f"model: unet\nlearning_rate: {written}")
+    model, *_ = params(model=f"{UNET}\nlearning_rate: {written}")
     message = refusal("03_train", "tiny", "unet", 0)
     assert f"{model}: key 'learning_rate': found '{written}'" in message
     assert message.endswith(f"write {advised})")
-    params(model=f"model: unet\nlearning_rate: {advised}")
+    params(model=f"{UNET}\nlearning_rate: {advised}")
     assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == float(written)
 
 
@@ -121,7 +123,6 @@ IMPOSSIBLE = [
     ("03_train", "epochs: yes"),
     ("03_train", "lesion_share: 1.5"),
     ("03_train", "overlap: 1.0"),
-    ("03_train", "threshold: 1.0"),
     ("03_train", "learning_rate: 0.0"),
     ("03_train", "precision: no"),  # YAML's no is false
     ("03_train", "model: resnet"),
@@ -141,7 +142,7 @@ def test_an_impossible_value_is_refused_with_file_key_and_what_was_found(params,
 
 
 def test_every_wrong_value_is_reported_at_once(params):
-    model, _, study = params(model="model: unet\nepochs: 0", study="study: tiny\npatch_size: 40")
+    model, _, study = params(model=f"{UNET}\nepochs: 0", study="study: tiny\npatch_size: 40")
     message = refusal("03_train", "tiny", "unet", 0)
     assert f"{model}: key 'epochs'" in message
     assert f"{study}: key 'patch_size'" in message
@@ -156,7 +157,7 @@ def test_a_file_that_is_not_key_value_lines_is_named(params, text):
 def test_a_missing_file_lists_what_is_there(params, tmp_path):
     model, fold, study = params()
     for message, wanted, there in (
-        (refusal("03_train", "tiny", "unett", 0), f"no model file {model.with_stem('unett')}", "unet"),
+        (refusal("03_train", "tiny", "unett", 0), f"no model file {model.with_stem('unett')}", ", ".join(MODELS)),
         (refusal("03_train", "tiny", "unet", 9), f"no fold file {fold.with_stem('fold9')}", "fold0"),
         (refusal("03_train", "timy", "unet", 0), f"no study file {study.with_stem('timy')}", "tiny"),
         (refusal("03_train", tmp_path / "studies/mine.yaml", "unet", 0), "no study file", "tiny"),
@@ -264,3 +265,10 @@ def test_a_study_file_must_name_its_study(params):
 def test_a_model_is_refused_where_nothing_trains(params):
     params()
     assert "takes no --model and no --fold" in refusal("01_explore_data", "tiny", "unet", 0)
+
+
+@pytest.mark.parametrize("key", ["title", "network"])
+def test_a_model_without_a_name_or_a_network_is_refused(params, key):
+    # the notebook's own would train another network under this model's name
+    model, *_ = params(model="\n".join(line for line in UNET.splitlines() if not line.startswith(key)))
+    assert refusal("03_train", "tiny", "unet", 0) == f"{model}: key '{key}' is missing"

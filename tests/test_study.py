@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -17,7 +18,8 @@ import yaml
 
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT
-from metaseg_nb.settings import MODEL_NAMES
+from metaseg_nb.settings import model_title
+from metaseg_nb.training.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -102,10 +104,43 @@ def test_training_learned_something_and_kept_its_history(home):
         assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
+def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(home, tmp_path):
+    made = ("notebooks", "unet", "segresnet", "cross_validation", "review")
+    shutil.copytree(home / "runs/tiny", tmp_path / "runs/tiny", ignore=shutil.ignore_patterns(*made))
+    study = tmp_path / "long.yaml"
+    study.write_text(STUDY.read_text().replace("epochs: 4", "epochs: 4000"))
+    command = [
+        sys.executable,
+        "-m",
+        "metaseg_nb",
+        "run",
+        "03_train",
+        "--study",
+        study,
+        "--model",
+        "unet",
+        "--fold",
+        "0",
+    ]
+    env = {**os.environ, "METASEG_HOME": str(tmp_path)}
+    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, cwd=PROJECT)
+    run = tmp_path / "runs/tiny/unet/fold0"
+    while not (run / "history.csv").exists():
+        assert process.poll() is None, process.stderr.read().decode()[-2000:]
+        time.sleep(0.1)
+    process.terminate()
+    said = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 75, said
+    assert "TrainingStopped" in said
+    assert "start the same notebook again" in (run / "03_train.ipynb").read_text()
+    assert not (run / "metrics.json").exists()
+    assert load_checkpoint(run / "last.pt")["state"]["step"] >= len(pd.read_csv(run / "history.csv"))
+
+
 def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
     report = home / "reports/tiny"
     index = (report / "index.html").read_text()
-    assert all(MODEL_NAMES[model] in index for model in MODELS)
+    assert all(model_title(model) in index for model in MODELS)
     assert "ynthetic" in index
     pages = re.findall(r'href="([^"#]+)"', index)
     assert len(pages) == 4 + len(MODELS) * FOLDS

@@ -15,6 +15,8 @@ from monai.metrics import (
 )
 from scipy import ndimage
 
+from metaseg_nb.evaluation import surfaces
+from metaseg_nb.evaluation.surfaces import surface_area_hd95_mm, surface_distances_mm
 from metaseg_nb.evaluation.voxel_metrics import pooled_hd95_mm, voxel_metrics
 
 SPACING_MM = (0.8, 1.1, 2.5)
@@ -117,6 +119,24 @@ def test_identical_masks_agree():
     metrics = voxel_metrics(blobs(1), blobs(1), SPACING_MM)
     assert [metrics[name] for name in RATIOS] == [1] * 5
     assert metrics["hd95_mm"] == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_pooled_percentile_has_its_own_name(seed):
+    truth, prediction = blobs(seed), moved(blobs(seed), seed)
+    metrics = voxel_metrics(truth, prediction, SPACING_MM)
+    assert metrics["pooled_hd95_mm"] == pooled_hd95_mm(truth, prediction, SPACING_MM)
+    assert metrics["pooled_hd95_mm"] < metrics["hd95_mm"]
+
+
+def test_a_transform_of_crowded_surfaces_gives_the_distances_of_the_tree(monkeypatch):
+    truth, prediction = blobs(1), moved(blobs(1), 1)
+    few, area = surface_distances_mm(truth, prediction, SPACING_MM), surface_area_hd95_mm(truth, prediction, SPACING_MM)
+    monkeypatch.setattr(surfaces, "CROWD", 0)
+    many = surface_distances_mm(truth, prediction, SPACING_MM)
+    for ours, transformed in zip(few, many, strict=True):
+        np.testing.assert_allclose(ours, transformed, rtol=1e-6)
+    assert surface_area_hd95_mm(truth, prediction, SPACING_MM) == pytest.approx(area, rel=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,6 +13,9 @@ from scipy.spatial.distance import pdist
 DIAMETER_EDGES_MM = (0.0, 5.0, 10.0, 20.0, np.inf)
 DIAMETER_NAMES = ("<5 mm", "5-10 mm", "10-20 mm", ">20 mm")
 
+# Of points: their distances are measured sooner than their convex hull is found.
+FEW = 500
+
 # Columns of a table of lesions.
 LESION_FACTS = ("lesion", "voxels", "volume_mm3", "diameter_mm", "x", "y", "z")
 
@@ -75,6 +78,11 @@ def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
     return cc3d.connected_components(np.ascontiguousarray(mask, dtype=np.uint8), connectivity=26, return_N=True)
 
 
+def marked_voxels(mask: np.ndarray) -> np.ndarray:
+    """Indices of a mask's voxels, int of shape (N, 3): those of ``numpy.argwhere``, ten times faster where few are."""
+    return np.column_stack(np.unravel_index(np.flatnonzero(mask), mask.shape))
+
+
 def largest_diameter_mm(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
     """Largest distance between two corners of a lesion's voxels (3D Feret diameter).
 
@@ -90,16 +98,31 @@ def largest_diameter_mm(voxels: np.ndarray, spacing_mm: tuple[float, float, floa
         Millimetres. Corners, not centres, are measured: one voxel has the
         length of its diagonal.
     """
-    # Only the two ends of each run of voxels along Z can be farthest apart.
-    change = (np.diff(voxels[:, :2], axis=0) != 0).any(axis=1)
-    voxels = voxels[np.r_[True, change] | np.r_[change, True]]
-    corners = (voxels[:, None, :] + np.array(np.meshgrid([0, 1], [0, 1], [0, 1])).reshape(3, -1).T).reshape(-1, 3)
-    points = np.unique(corners, axis=0) * np.asarray(spacing_mm)
+    points = _outer_corners(voxels) * np.asarray(spacing_mm)
     try:
-        points = points[ConvexHull(points).vertices]
+        if len(points) > FEW:
+            points = points[ConvexHull(points).vertices]
     except QhullError as error:  # the corners of a voxel always span a volume
         raise ValueError(f"a lesion of {len(voxels)} voxels with spacing {spacing_mm} mm spans no volume") from error
     return float(pdist(points).max())
+
+
+def _outer_corners(voxels: np.ndarray) -> np.ndarray:
+    """Lowest and highest corner of a lesion's voxels on each line along Z, for only these can be farthest apart."""
+    new_line = np.ones(len(voxels) + 1, bool)
+    new_line[1:-1] = (voxels[1:, :2] != voxels[:-1, :2]).any(axis=1)
+    offset = voxels.min(axis=0)
+    low, high = voxels[new_line[:-1]] - offset, voxels[new_line[1:]] - offset
+    width, depth = low[:, :2].max(axis=0) + 1
+    nowhere = np.iinfo(voxels.dtype).max
+    lowest, highest = np.full((2, width + 1, depth + 1), nowhere)
+    for x, y in np.ndindex(2, 2):
+        around = low[:, 0] + x, low[:, 1] + y
+        lowest[around] = np.minimum(lowest[around], low[:, 2])
+        highest[around] = np.minimum(highest[around], -1 - high[:, 2])
+    lines = np.argwhere(lowest < nowhere)
+    heights = np.concatenate([lowest[tuple(lines.T)], -highest[tuple(lines.T)]])
+    return np.column_stack([np.tile(lines, (2, 1)), heights]) + offset
 
 
 def lesion_table(labels: np.ndarray, n: int, spacing_mm: tuple[float, float, float]) -> pd.DataFrame:
@@ -117,16 +140,14 @@ def lesion_table(labels: np.ndarray, n: int, spacing_mm: tuple[float, float, flo
         One row per lesion: ``lesion`` (1..n), ``voxels``, ``volume_mm3``,
         ``diameter_mm``, ``x``, ``y``, ``z`` (centroid, voxel indices).
     """
-    rows = []
-    statistics = cc3d.statistics(labels) if n else None
-    for lesion in range(1, n + 1):
-        box = statistics["bounding_boxes"][lesion]
-        offset = np.array([axis.start for axis in box])
-        voxels = np.argwhere(labels[box] == lesion) + offset
-        x, y, z = voxels.mean(axis=0)
-        volume = len(voxels) * float(np.prod(spacing_mm))
-        diameter = largest_diameter_mm(voxels, spacing_mm)
-        rows.append((lesion, len(voxels), volume, diameter, x, y, z))
+    voxels = marked_voxels(labels > 0)
+    lesion_of = labels[tuple(voxels.T)]
+    order = np.argsort(lesion_of, kind="stable")
+    ends = np.cumsum(np.bincount(lesion_of, minlength=n + 1)[1:])
+    voxel_mm3, rows = float(np.prod(spacing_mm)), []
+    for lesion, own in enumerate(np.split(voxels[order], ends[:-1]) if n else [], 1):
+        diameter = largest_diameter_mm(own, spacing_mm)
+        rows.append((lesion, len(own), len(own) * voxel_mm3, diameter, *own.mean(axis=0)))
     # without rows pandas could not know that these are numbers
     numbers = dict.fromkeys(LESION_FACTS[2:], float) | {"lesion": int, "voxels": int}
     return pd.DataFrame(rows, columns=LESION_FACTS).astype(numbers)

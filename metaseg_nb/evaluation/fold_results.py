@@ -49,12 +49,16 @@ def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> t
 def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict, pd.DataFrame]:
     """Score one case; see `score_cases`."""
     scores = score(truth, prediction, case=case.name)
-    identity = {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
     lesions = pd.DataFrame(scores.pop("lesions"), columns=COLUMNS)
-    for place, (column, value) in enumerate(identity.items()):
+    for place, (column, value) in enumerate(identity(case).items()):
         lesions.insert(place, column, value)
     lesions["diameter_class"] = diameter_class(lesions["diameter_mm"]).astype(str)
-    return identity | scores, lesions
+    return identity(case) | scores, lesions
+
+
+def identity(case: Case) -> dict[str, Any]:
+    """The columns by which tables name a case."""
+    return {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
 
 
 def cohort_hash(cohort: Cohort) -> str:

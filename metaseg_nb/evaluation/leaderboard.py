@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.evaluation.comparison import pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
 from metaseg_nb.layout import StudyLayout, home
-from metaseg_nb.settings import MODEL_NAMES, resolve
+from metaseg_nb.settings import resolve
 
 # Averaged over patients beside Dice.
 MEANS = ("hd95_mm", "nsd_1mm", "nsd_2mm", "precision", "recall", "lesion_dice")
@@ -27,74 +26,47 @@ def leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFr
     metrics : DataFrame
         One row per (``model``, ``case``).
     n_bootstrap : int
-        Resamples of patients for the 95 % interval of the mean Dice.
+        Resamples of patients for the 95 % intervals.
     seed : int
 
     Returns
     -------
     DataFrame
-        Best first.
+        Best first. ``model``, ``patients``, ``failures``; ``dice_mean``, ``dice_sd``, ``dice_median``,
+        ``dice_low``, ``dice_high``; and for each of `MEANS` and ``false_per_patient`` its mean under its
+        own name, with ``_sd``, ``_median``, ``_low``, ``_high``; ``lesion_sensitivity`` with ``_low``, ``_high``.
     """
     rows = [_row(model, cases, n_bootstrap, seed) for model, cases in metrics.groupby("model", sort=False)]
-    return pd.DataFrame(rows).sort_values("dice_mean", ascending=False, ignore_index=True)
+    return pd.DataFrame(rows).sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
 
 
-def sensitivity_by_diameter(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Share of reference lesions detected, by largest diameter.
+def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Add what each network costs: ``parameters`` and ``train_minutes``, the mean of its folds; NaN for the floor."""
+    costs = runs.groupby("model").agg(parameters=("parameters", "first"), train_minutes=("train_seconds", "mean"))
+    costs["train_minutes"] /= 60
+    return board.merge(costs, how="left", left_on="model", right_index=True)
 
-    The interval resamples patients, for lesions of one patient are not independent.
+
+def selection_luck(
+    metrics: pd.DataFrame, metrics_last: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Dice of the weights of the chosen epoch beside that of the last epoch's, on the same patients.
 
     Returns
     -------
     DataFrame
-        One row per (``model``, ``diameter_class``): ``n_lesions``,
-        ``n_patients``, ``sensitivity``, ``low``, ``high`` (NaN below two patients).
+        A row per network that has both: ``model``, ``patients``, ``best``, ``last``, ``difference``
+        (best minus last) with ``low``, ``high``. A difference below 0 says that choosing was unlucky.
     """
+    columns = ["model", "patients", "best", "last", "difference", "low", "high"]
     rows = []
-    for model in models:
-        for name in DIAMETER_NAMES:
-            of_class = lesions[(lesions["model"] == model) & (lesions["diameter_class"] == name)]
-            rows.append({"model": model, "diameter_class": name, **_detected(of_class, n_bootstrap, seed)})
-    return pd.DataFrame(rows)
-
-
-def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstrap: int, seed: int) -> str:
-    """The leaderboard's answer in words (Markdown); the gain over the floor is paired by patient."""
-    networks = board[board["model"] != FLOOR]
-    best, others = networks.iloc[0], networks.iloc[1:]
-    text = (
-        f"**{MODEL_NAMES[best['model']]} has the highest mean Dice: {best['dice_mean']:.2f}** (95 % interval "
-        f"{best['dice_low']:.2f} to {best['dice_high']:.2f}, n = {best['patients']} patients of the "
-        f"cohort *{cohort.name}*, {best['failures']} of them with Dice 0)."
-    )
-    for _, other in others.head(1).iterrows():
-        overlap = "overlap" if other["dice_high"] > best["dice_low"] else "do not overlap"
-        text += f" Next is {MODEL_NAMES[other['model']]} with {other['dice_mean']:.2f}; the two intervals {overlap}."
-    for _, floor in board[board["model"] == FLOOR].iterrows():
-        dice = metrics.pivot_table(index="patient", columns="model", values="dice")
-        gain = dice[best["model"]] - dice[FLOOR]
-        low, high = bootstrap_interval(gain, n_bootstrap, seed)
-        text += (
-            f" An intensity threshold reaches {floor['dice_mean']:.2f}; the gain over it, patient by patient, is "
-            f"{gain.mean():+.2f} (95 % interval {low:+.2f} to {high:+.2f})."
-        )
-    return text
-
-
-def worst_class(sensitivity: pd.DataFrame, board: pd.DataFrame) -> str:
-    """Which lesions the leading network misses most, in words (Markdown)."""
-    leader = board.loc[board["model"] != FLOOR, "model"].iloc[0]
-    rows = sensitivity[(sensitivity["model"] == leader) & (sensitivity["n_lesions"] > 0)]
-    if rows.empty:
-        return "There is no reference lesion in this cohort."
-    worst = rows.loc[rows["sensitivity"].idxmin()]
-    if worst["sensitivity"] == 1:
-        return f"{MODEL_NAMES[leader]} detects all {rows['n_lesions'].sum()} lesions."
-    return (
-        f"**{MODEL_NAMES[leader]} misses most among lesions of {worst['diameter_class']}: it detects "
-        f"{100 * worst['sensitivity']:.0f} % of them** "
-        f"(n = {worst['n_lesions']} lesions in {worst['n_patients']} patients)."
-    )
+    for model in [model for model in models if (metrics_last["model"] == model).any()]:
+        both = {"best": metrics, "last": metrics_last}
+        parts = (table[table["model"] == model].assign(model=name) for name, table in both.items())
+        scores = patient_scores(pd.concat(parts), ["best", "last"])
+        pair = pairwise(scores, n_bootstrap, seed).iloc[0]
+        rows.append({"model": model, **scores.mean(), **pair[["patients", "difference", "low", "high"]]})
+    return pd.DataFrame(rows, columns=columns)
 
 
 def summary(study: str) -> str:
@@ -120,32 +92,25 @@ def _pairs(table: pd.DataFrame, first: str, second: str, between: str) -> list[s
 def _row(model: str, cases: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
     numbers = ["dice", *MEANS, "n_truth", "n_detected", "n_false"]
     patients = cases.groupby("patient")[numbers].mean()
-    low, high = bootstrap_interval(patients["dice"], n_bootstrap, seed)
-    return {
-        "model": model,
-        "patients": len(patients),
-        "failures": int((patients["dice"] == 0).sum()),
-        "dice_mean": patients["dice"].mean(),
-        "dice_sd": patients["dice"].std(),
-        "dice_median": patients["dice"].median(),
-        "dice_low": low,
-        "dice_high": high,
-        **{name: patients[name].mean() for name in MEANS},
-        "lesion_sensitivity": patients["n_detected"].sum() / patients["n_truth"].sum()
-        if patients["n_truth"].any()
-        else float("nan"),
-        "false_per_patient": patients["n_false"].mean(),
-    }
+    row = {"model": model, "patients": len(patients), "failures": int((patients["dice"] == 0).sum())}
+    for column, name in {
+        "dice": "dice",
+        **dict(zip(MEANS, MEANS, strict=True)),
+        "n_false": "false_per_patient",
+    }.items():
+        values = patients[column]
+        low, high = bootstrap_interval(values, n_bootstrap, seed)
+        row |= {
+            "dice_mean" if name == "dice" else name: values.mean(),
+            f"{name}_sd": values.std(),
+            f"{name}_median": values.median(),
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    return row | _sensitivity(patients[patients["n_truth"] > 0], n_bootstrap, seed)
 
 
-def _detected(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
-    by_patient = lesions.groupby("patient")["detected"].agg(["sum", "count"])
-    low, high = bootstrap_ratio(by_patient["sum"], by_patient["count"], n_bootstrap, seed)
-    sensitivity = lesions["detected"].mean() if len(lesions) else float("nan")
-    return {
-        "n_lesions": len(lesions),
-        "n_patients": len(by_patient),
-        "sensitivity": sensitivity,
-        "low": low,
-        "high": high,
-    }
+def _sensitivity(patients: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
+    low, high = bootstrap_ratio(patients["n_detected"], patients["n_truth"], n_bootstrap, seed)
+    share = patients["n_detected"].sum() / patients["n_truth"].sum() if len(patients) else np.nan
+    return {"lesion_sensitivity": share, "lesion_sensitivity_low": low, "lesion_sensitivity_high": high}

@@ -65,12 +65,40 @@ def lesion_metrics(
 
     lesions = lesion_table(reference, n_reference, spacing_mm)
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
-    # An affine in float32 makes 2 mm³ of two voxels 2.0000002: equal must stay equal.
-    lesions = lesions[lesions["volume_mm3"] > min_volume_mm3 * (1 + 1e-5)]
+    lesions = lesions[_counts(lesions["volume_mm3"], min_volume_mm3)]
     scores = _lesion_scores(lesions["lesion"], reference, predicted, touching, spacing_mm)
     lesions = lesions.assign(lesion=np.arange(1, len(lesions) + 1), **scores)[COLUMNS].reset_index(drop=True)
     n_false = n_prediction - len(np.unique(touching[:, 1]))
     return _summary(lesions, n_prediction, n_false), lesions
+
+
+def detection_counts(
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = 2.0
+) -> dict[str, int]:
+    """Count as `lesion_metrics` does, and measure no lesion: many times faster.
+
+    Returns
+    -------
+    dict
+        ``n_truth``, ``n_prediction``, ``n_detected``, ``n_false``.
+    """
+    truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
+    grown, n_reference = label_lesions(dilate_by_one(truth))
+    predicted, n_prediction = label_lesions(prediction)
+    touching = _touching(grown, predicted, n_prediction)
+    volumes_mm3 = np.bincount(grown[truth], minlength=n_reference + 1) * float(np.prod(spacing_mm))
+    kept = _counts(volumes_mm3, min_volume_mm3)
+    return {
+        "n_truth": int(kept[1:].sum()),
+        "n_prediction": n_prediction,
+        "n_detected": int(kept[np.unique(touching[:, 0])].sum()),
+        "n_false": n_prediction - len(np.unique(touching[:, 1])),
+    }
+
+
+def _counts(volume_mm3: np.ndarray | pd.Series, min_volume_mm3: float) -> np.ndarray | pd.Series:
+    # An affine in float32 makes 2 mm³ of two voxels 2.0000002: equal must stay equal.
+    return volume_mm3 > min_volume_mm3 * (1 + 1e-5)
 
 
 def dilate_by_one(mask: np.ndarray) -> np.ndarray:
@@ -102,8 +130,9 @@ def _stretch(mask: np.ndarray, axis: int) -> np.ndarray:
 
 def _touching(grown: np.ndarray, predicted: np.ndarray, n_prediction: int) -> np.ndarray:
     """Pairs (reference lesion, predicted component) that touch, shape (N, 2)."""
-    shared = (grown > 0) & (predicted > 0)
-    pairs = np.unique(grown[shared].astype(np.int64) * (n_prediction + 1) + predicted[shared])
+    marked = predicted > 0
+    lesions, parts = grown[marked].astype(np.int64), predicted[marked]
+    pairs = np.unique((lesions * (n_prediction + 1) + parts)[lesions > 0])
     return np.stack(np.divmod(pairs, n_prediction + 1), axis=1)
 
 
@@ -115,7 +144,9 @@ def _lesion_scores(
     for lesion in lesions:
         parts = touching[touching[:, 0] == lesion, 1]
         box = _hull([reference_boxes[lesion - 1], *(predicted_boxes[part - 1] for part in parts)])
-        truth, found = reference[box] == lesion, np.isin(predicted[box], parts)
+        is_part = np.zeros(len(predicted_boxes) + 1, bool)
+        is_part[parts] = True
+        truth, found = reference[box] == lesion, is_part[predicted[box]]
         size = np.count_nonzero(truth) + np.count_nonzero(found)
         scores["detected"].append(len(parts) > 0)
         scores["dice"].append(2 * np.count_nonzero(truth & found) / size)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
@@ -19,11 +20,17 @@ class PooledResults:
 
     ``metrics`` has one row per (``model``, ``case``), ``lesions`` one per
     (``model``, reference lesion), ``runs`` one per (``model``, ``fold``).
+    What earlier versions of notebook 03 did not write has no rows for these networks:
+    ``metrics_last``, as ``metrics`` by the last epoch's weights; ``detections``, one per
+    (``model``, ``case``, threshold); ``calibration``, one per (``model``, ``case``, bin).
     """
 
     metrics: pd.DataFrame
     lesions: pd.DataFrame
     runs: pd.DataFrame
+    metrics_last: pd.DataFrame
+    detections: pd.DataFrame
+    calibration: pd.DataFrame
 
 
 def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledResults:
@@ -32,18 +39,29 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
     Raises
     ------
     CohortError
-        A run is missing, a case is not scored exactly once, a fold was trained or
-        its cases preprocessed with other settings than the rest, or on another cohort than this.
+        A run is missing, a case is not scored exactly once or not with finite numbers, a fold was
+        trained or its cases preprocessed with other settings than the rest, or on another cohort than
+        this; the cohort has no cases, or all of them in one fold.
     """
+    if cohort.n_folds < 2:
+        found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
+        fix = "run 01 on labelled cases with n_folds of 2 or more"
+        raise CohortError.one(cohort.name, layout.dataset.name, found, "cases in two folds or more", fix)
     problems = [problem for model in models for problem in _missing(layout, cohort, model)]
     if problems:
         raise CohortError(problems)
     runs = pd.DataFrame([_facts(layout, model, fold) for model in models for fold in range(cohort.n_folds)])
     metrics = _tables(layout, cohort, models, "metrics_table")
     problems = [problem for model in models for problem in _inconsistent(metrics, runs, cohort, model)]
+    problems += _not_finite(metrics)
     if problems:
         raise CohortError(problems)
-    return PooledResults(metrics, _tables(layout, cohort, models, "lesions_table"), runs.drop(columns="settings"))
+    extras = {
+        table: _tables(layout, cohort, _with_table(layout, cohort, models, table), table)
+        for table in ("last_metrics_table", "detections_table", "calibration_table")
+    }
+    lesions = _tables(layout, cohort, models, "lesions_table")
+    return PooledResults(metrics, lesions, runs.drop(columns="settings"), *extras.values())
 
 
 def _missing(layout: StudyLayout, cohort: Cohort, model: str) -> list[Problem]:
@@ -70,7 +88,30 @@ def _tables(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: s
             part.insert(0, "model", model)
             parts.append(part)
     filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
-    return pd.concat(filled or parts, ignore_index=True)
+    return pd.concat(filled or parts or [pd.DataFrame({"model": []})], ignore_index=True)
+
+
+def _with_table(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: str) -> list[str]:
+    """Networks that have a table in every fold."""
+    return [
+        model
+        for model in models
+        if all(getattr(layout.run(model, fold), table).is_file() for fold in range(cohort.n_folds))
+    ]
+
+
+def _not_finite(metrics: pd.DataFrame) -> list[Problem]:
+    bad = ~np.isfinite(metrics.select_dtypes("number"))
+    return [
+        Problem(
+            metrics.loc[row, "case"],
+            "metrics.csv",
+            f"no finite {', '.join(bad.columns[bad.loc[row]])} by {metrics.loc[row, 'model']}",
+            "a number for every metric: empty masks have their defined scores",
+            f"run 03 for fold {metrics.loc[row, 'fold']} again",
+        )
+        for row in bad.index[bad.any(axis=1)]
+    ]
 
 
 def _inconsistent(metrics: pd.DataFrame, runs: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem]:

@@ -83,5 +83,5 @@ def _mask(volume: Volume, lesion_values: Sequence[int] | None, case: str, file: 
         return as_mask(volume.array, str(file))
     except ValueError as error:
         found = f"the values {describe_values(volume.array)}"
-        fix = "say which values are lesion with lesion_values"
+        fix = "say which values are lesion (lesion_values, --lesion-values)"
         raise CohortError.one(case, file, found, "a mask of 0 and 1", fix) from error

@@ -10,10 +10,14 @@ from functools import cache
 
 import edt
 import numpy as np
-from scipy import ndimage
+from scipy.spatial import cKDTree
+
+from metaseg_nb.cohort.lesions import marked_voxels
 
 # What BraTS gives for a distance that does not exist: the diagonal of its 240x240x155 grid at 1 mm.
 MISSED_HD95_MM = 374.0
+# Points above which a distance transform of the whole box is quicker than a search tree of the points.
+CROWD = 250_000
 
 Box = tuple[slice, slice, slice]
 Spacing = tuple[float, float, float]
@@ -81,12 +85,12 @@ def mask_pair(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
 
 
 def _union_box(truth: np.ndarray, prediction: np.ndarray) -> Box:
-    box = []
-    for axis in range(3):
+    box = ()
+    for axis in range(3):  # each axis within what is left of those before
         others = tuple(other for other in range(3) if other != axis)
-        filled = np.flatnonzero(truth.any(axis=others) | prediction.any(axis=others))
-        box.append(slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, 1))
-    return tuple(box)
+        filled = np.flatnonzero(truth[box].any(axis=others) | prediction[box].any(axis=others))
+        box += (slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, 1),)
+    return box
 
 
 def surface_distances_mm(
@@ -110,17 +114,43 @@ def surface_distances_mm(
 
     References
     ----------
-    Distances: exact Euclidean transform, Meijster et al. 2000, in seung-lab's ``edt``.
+    Distances: exact, from a k-d tree (``scipy.spatial.cKDTree``) or, between crowded
+    surfaces, the Euclidean transform of Meijster et al. 2000 (seung-lab's ``edt``).
     """
-    surfaces = [mask & ~ndimage.binary_erosion(mask) for mask in (truth, prediction)]
-    return _distances_mm(surfaces[0], surfaces[1], spacing_mm), _distances_mm(surfaces[1], surfaces[0], spacing_mm)
+    return _distances_mm(*(_surface(mask) for mask in (truth, prediction)), spacing_mm)
 
 
-def _distances_mm(start: np.ndarray, goal: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    if not goal.any():
-        return np.full(np.count_nonzero(start), np.inf)
-    transform = edt.edt(np.ascontiguousarray(~goal), anisotropy=spacing_mm, black_border=False, parallel=1)
-    return transform[start].astype(np.float64)
+def _surface(mask: np.ndarray) -> np.ndarray:
+    surface = np.pad(mask, 1)
+    inner = surface[2:, 1:-1, 1:-1] & surface[:-2, 1:-1, 1:-1] & surface[1:-1, 2:, 1:-1]
+    inner &= surface[1:-1, :-2, 1:-1] & surface[1:-1, 1:-1, 2:] & surface[1:-1, 1:-1, :-2]
+    return mask & ~inner
+
+
+def _distances_mm(first: np.ndarray, second: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Distance of every marked place of each array to the nearest one of the other, in the order of `argwhere`."""
+    points = [marked_voxels(marked) * np.asarray(spacing_mm) for marked in (first, second)]
+    if not (len(points[0]) and len(points[1])):
+        return tuple(np.full(len(own), np.inf) for own in points)
+    if len(points[0]) + len(points[1]) > CROWD:
+        return _transform_mm(second, spacing_mm)[first], _transform_mm(first, spacing_mm)[second]
+    shared = first & second
+    return tuple(
+        _nearest_mm(own, others, shared[marked]) for own, others, marked in ((*points, first), (*points[::-1], second))
+    )
+
+
+def _nearest_mm(points: np.ndarray, goals: np.ndarray, shared: np.ndarray) -> np.ndarray:
+    """Distance of each point to the nearest goal; ``shared`` tells which points are goals themselves."""
+    distances = np.zeros(len(points))
+    tree = cKDTree(goals, leafsize=20, balanced_tree=False)  # points of a surface lie evenly
+    distances[~shared] = tree.query(points[~shared])[0]
+    return distances
+
+
+def _transform_mm(marked: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    background = np.ascontiguousarray(~marked)
+    return edt.edt(background, anisotropy=spacing_mm, black_border=False, parallel=1).astype(np.float64)
 
 
 def surface_area_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> float:
@@ -148,35 +178,34 @@ def surface_area_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: 
     """
     if not truth.any() or not prediction.any():
         return MISSED_HD95_MM if truth.any() or prediction.any() else 0.0
-    areas_mm2, weights = _area_table(tuple(float(edge) for edge in spacing_mm))
-    codes = [_corner_codes(mask, weights) for mask in (truth, prediction)]
+    areas_mm2, ratios = _area_table(tuple(float(edge) for edge in spacing_mm))
+    codes = [_corner_codes(mask, ratios) for mask in (truth, prediction)]
     surfaces = [(code > 0) & (code < 255) for code in codes]
     directed = []
-    for here, there in ((0, 1), (1, 0)):
-        distances = _distances_mm(surfaces[here], surfaces[there], spacing_mm)
+    for code, surface, distances in zip(codes, surfaces, _distances_mm(*surfaces, spacing_mm), strict=True):
         order = np.argsort(distances, kind="stable")
-        share = np.cumsum(areas_mm2[codes[here][surfaces[here]]][order])
+        share = np.cumsum(areas_mm2[code[surface]][order])
         position = np.searchsorted(share / share[-1], 0.95)
         directed.append(distances[order][position])
     return float(max(directed))
 
 
-def _corner_codes(mask: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _corner_codes(mask: np.ndarray, ratios: tuple[int, int, int]) -> np.ndarray:
     """Encode (0 to 255), for every corner between voxels, which of its 8 voxels are in the mask."""
-    padded = np.pad(mask, 1).astype(np.uint8)
-    shape = tuple(edge - 1 for edge in padded.shape)
-    code = np.zeros(shape, dtype=np.uint8)
-    for corner in np.ndindex(2, 2, 2):
-        window = tuple(slice(start, start + edge) for start, edge in zip(corner, shape, strict=True))
-        code += weights[corner] * padded[window]
+    code = np.pad(mask, 1).astype(np.uint8)
+    for axis, ratio in enumerate(ratios):
+        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(-1), slice(1, None)))
+        code = ratio * code[lower] + code[upper]
     return code
 
 
 @cache
-def _area_table(spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
-    """Area in mm² for each of the 256 codes, and the weight of each of the 8 voxels in a code."""
+def _area_table(spacing_mm: Spacing) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Area in mm² for each of the 256 codes, and how much more the lower of two neighbours weighs, along each axis."""
     # Here, not above: importing MONAI takes seconds, and only this table needs it.
     from monai.metrics.utils import get_code_to_measure_table
 
     areas, weights = get_code_to_measure_table(spacing_mm)
-    return areas.numpy().astype(np.float64), weights.numpy().reshape(2, 2, 2).astype(np.uint8)
+    weights = weights.numpy().reshape(2, 2, 2).astype(int)  # powers of 2, from 128 down to 1
+    ratios = tuple(np.uint8(weights[0, 0, 0] // weights[upper]) for upper in ((1, 0, 0), (0, 1, 0), (0, 0, 1)))
+    return areas.numpy().astype(np.float64), ratios

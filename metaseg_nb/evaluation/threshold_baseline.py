@@ -1,6 +1,7 @@
 """The floor: what an intensity threshold gives, chosen and scored as fairly as a network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
+from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_case
 from metaseg_nb.preprocessing.intensity import intensity_range
+from metaseg_nb.settings import THRESHOLD_MODEL as MODEL
 
-MODEL = "intensity_threshold"
 BINS = 100
 
 
@@ -65,4 +67,5 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
 
 def _score(case: Case, stored: StoredCase, rule: LesionRule, threshold: float) -> tuple[dict, pd.DataFrame]:
     truth = read_lesions(case, rule)
-    return score_against(case, truth, native_mask(stored.image[0], stored.grid, truth, threshold))
+    mask = native_mask(stored.image[0], stored.grid, stored.native, Decision(threshold, 0.0))
+    return score_against(case, truth, replace(truth, array=mask))

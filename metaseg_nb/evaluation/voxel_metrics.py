@@ -21,7 +21,8 @@ def voxel_metrics(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
     -------
     dict
         ``dice``, ``nsd_1mm``, ``nsd_2mm``, ``precision``, ``recall`` (0 to 1),
-        ``hd95_mm``, ``volume_truth_mm3``, ``volume_prediction_mm3``.
+        ``hd95_mm``, ``pooled_hd95_mm`` (see `pooled_hd95_mm`), ``volume_truth_mm3``,
+        ``volume_prediction_mm3``.
         Both masks empty: the ratios are 1 and the distance 0. One empty: the
         ratios are 0, also the one of precision and recall that is 0/0, and
         the distance is 374 mm.
@@ -48,6 +49,7 @@ def voxel_metrics(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
     return {
         "dice": 2 * n_both / (n_truth + n_prediction) if n_truth + n_prediction else both_empty,
         "hd95_mm": _directed_hd95_mm(*distances),
+        "pooled_hd95_mm": _pooled_hd95_mm(*distances),
         "nsd_1mm": _surface_dice(*distances, tolerance_mm=1.0),
         "nsd_2mm": _surface_dice(*distances, tolerance_mm=2.0),
         "precision": n_both / n_prediction if n_prediction else both_empty,
@@ -80,7 +82,10 @@ def pooled_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacin
         As `voxel_metrics`.
     """
     truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
-    from_truth, from_prediction = surface_distances_mm(truth, prediction, spacing_mm)
+    return _pooled_hd95_mm(*surface_distances_mm(truth, prediction, spacing_mm))
+
+
+def _pooled_hd95_mm(from_truth: np.ndarray, from_prediction: np.ndarray) -> float:
     if from_truth.size and from_prediction.size:
         return float(np.percentile(np.concatenate([from_truth, from_prediction]), 95))
     return _missing_hd95_mm(from_truth, from_prediction)

@@ -1,20 +1,38 @@
 """Lesion probabilities of a whole volume, patch by patch."""
 
+from collections.abc import Callable
+from itertools import combinations
+
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
+from scipy import ndimage
+
+from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.settings import Train
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
+# Where to look is decided in cubes of this edge, in voxels: a stored case knows but a sample of its head's voxels.
+CUBE = 8
+# Axes of (B, C, X, Y, Z) that each of a window's mirror images is flipped along.
+MIRRORS = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
+AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def case_probability(network: torch.nn.Module, case: StoredCase, settings: Train, device: torch.device) -> np.ndarray:
+    """Lesion probability of every voxel of a stored case; see `predict_probability`."""
+    return predict_probability(network, case.image, case.head_voxels, settings, device)
 
 
 @torch.inference_mode()
 def predict_probability(
-    network: torch.nn.Module, image: np.ndarray, patch_size: int, overlap: float, device: torch.device
+    network: torch.nn.Module, image: np.ndarray, head_voxels: np.ndarray, settings: Train, device: torch.device
 ) -> np.ndarray:
     """Lesion probability of every voxel of a prepared image.
 
-    Overlapping windows are blended with Gaussian weights.
+    The probabilities of overlapping windows are blended with Gaussian weights. A window far from the head
+    is not shown to the network: its probability is 0.
 
     Parameters
     ----------
@@ -22,10 +40,12 @@ def predict_probability(
         In evaluation mode, on ``device``.
     image : ndarray, shape (C, X, Y, Z)
         On the study grid.
-    patch_size : int
-        Edge of the cubic windows in voxels; smaller volumes are padded.
-    overlap : float
-        Share of a window that neighbours share, in [0, 1).
+    head_voxels : ndarray of int, shape (N, 3)
+        Voxels of the head, or a sample of them; see `near_head`.
+    settings : Train
+        ``patch_size``, the edge of the cubic windows (smaller volumes are padded with 0); ``overlap``, the share
+        of a window that neighbours share; ``mirrored``, to take the mean probability over the eight mirror
+        images of each window; ``precision``, which a GPU computes in as it did in training.
     device : torch.device
 
     Returns
@@ -33,15 +53,53 @@ def predict_probability(
     ndarray of float32, shape (X, Y, Z)
         In [0, 1].
     """
-    windows = torch.from_numpy(np.array(image, dtype=np.float32))[None]
-    logits = sliding_window_inference(
-        windows,
-        (patch_size,) * 3,
-        WINDOWS_AT_ONCE,
-        network,
-        overlap=overlap,
-        mode="gaussian",
-        sw_device=device,
-        device="cpu",
-    )
-    return torch.sigmoid(logits.float())[0, 0].numpy()
+    looked_at = near_head(head_voxels, image.shape[1:])[None]
+    channels = torch.from_numpy(np.concatenate([image, looked_at], dtype=np.float32))[None]
+    precision = AUTOCAST.get(settings.precision)
+    with torch.autocast(device.type, precision, enabled=precision is not None and device.type == "cuda"):
+        probability = sliding_window_inference(
+            channels.to(device),
+            (settings.patch_size,) * 3,
+            WINDOWS_AT_ONCE,
+            _window_probability(network, MIRRORS if settings.mirrored else MIRRORS[:1]),
+            overlap=settings.overlap,
+            mode="gaussian",
+        )
+    return probability[0, 0].cpu().numpy()
+
+
+def near_head(head_voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Mark the head and what is within 8 voxels of it, in cubes; what it encloses too.
+
+    Parameters
+    ----------
+    head_voxels : ndarray of int, shape (N, 3)
+        Dense enough that no cube deep inside the head, with its 26 neighbours, is without any.
+    shape : tuple of 3 ints
+
+    Returns
+    -------
+    ndarray of bool, shape ``shape``
+    """
+    cubes = np.zeros([-(-n // CUBE) for n in shape], bool)
+    cubes[tuple(np.asarray(head_voxels).T // CUBE)] = True
+    cubes = ndimage.binary_fill_holes(ndimage.binary_dilation(cubes, np.ones((3, 3, 3))))
+    x, y, z = shape
+    return cubes.repeat(CUBE, 0).repeat(CUBE, 1).repeat(CUBE, 2)[:x, :y, :z]
+
+
+def _window_probability(
+    network: torch.nn.Module, mirrors: list[tuple[int, ...]]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """From windows whose last channel marks where to look to their probabilities, 0 where nothing is marked."""
+
+    def predict(windows: torch.Tensor) -> torch.Tensor:
+        probability = torch.zeros_like(windows[:, :1])
+        looked_at = windows[:, -1].flatten(1).any(dim=1)
+        if looked_at.any():
+            images = windows[looked_at, :-1]
+            mirrored = (network(images.flip(axes)).float().sigmoid().flip(axes) for axes in mirrors)
+            probability[looked_at] = sum(mirrored) / len(mirrors)
+        return probability
+
+    return predict

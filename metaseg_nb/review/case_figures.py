@@ -1,4 +1,4 @@
-"""Figures of cases on their own grids: the cohort at a glance, networks side by side, misses, unlabelled cases."""
+"""Figures of cases on their own grids: the cohort at a glance, networks side by side, unlabelled cases."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,8 +14,9 @@ from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.review.case_images import prediction_of
 from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
-from metaseg_nb.settings import MODEL_NAMES
+from metaseg_nb.settings import model_title
 
 BOTH = ("reference", "prediction")
 
@@ -60,23 +61,14 @@ def draw_case_by_network(
         case = case_named(cohort.cases, name)
         image = read_volume(case.image, name)
         for panel, model in zip(row, models, strict=True):
-            masks = _both_masks(case, _prediction(layout, case, model), cohort.rule)
+            masks = _both_masks(case, prediction_of(layout, case, model), cohort.rule)
             if panel is row[0]:
                 index = _slice_to_show(masks)
                 panel.set_ylabel(f"{name}\n{why}", fontsize=9)
             draw_slice(panel, image, masks, axis=2, index=index)
-            panel.set_title(f"{MODEL_NAMES[model]}: {dice[model, name]:.2f}", fontsize=9, fontweight="normal")
+            panel.set_title(f"{model_title(model)}: {dice[model, name]:.2f}", fontsize=9, fontweight="normal")
     add_legend(figure, BOTH)
     return figure
-
-
-def draw_missed(layout: StudyLayout, cohort: Cohort, lesion: pd.Series, model: str) -> Figure:
-    """Three planes through a missed lesion, a row of a study's lesion table."""
-    case = case_named(cohort.cases, lesion["case"])
-    masks = _both_masks(case, _prediction(layout, case, model), cohort.rule)
-    centre = [round(lesion[axis]) for axis in "xyz"]
-    size = f"{lesion['diameter_mm']:.0f} mm, {lesion['volume_mm3']:.0f} mm³"
-    return draw_planes(read_volume(case.image, case.name), masks, centre, f"{case.name}: missed lesion of {size}")
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:
@@ -86,10 +78,6 @@ def draw_unlabelled(case: Case, mask: Path) -> Figure:
     title = f"{case.name}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
     masks = {"prediction": prediction.array > 0}
     return draw_planes(read_volume(case.image, case.name), masks, centre_of_largest(masks["prediction"]), title)
-
-
-def _prediction(layout: StudyLayout, case: Case, model: str) -> Path:
-    return layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
 
 
 def _both_masks(case: Case, prediction: Path, rule: LesionRule) -> dict[str, np.ndarray]:

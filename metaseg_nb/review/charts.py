@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.review.style import MODEL_COLOURS
-from metaseg_nb.settings import MODEL_NAMES
+from metaseg_nb.review.style import model_colour
+from metaseg_nb.settings import model_title
 
 # Best validation Dice that the Zürich study (273 patients, 2022) published; not comparable, see notebook 04.
 PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}
@@ -43,7 +43,7 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
     for row, model in enumerate(order):
         dice = patients.loc[patients["model"] == model, "dice"]
         heights = row + jitter.uniform(-JITTER, JITTER, len(dice))
-        axes.scatter(dice, heights, s=16, alpha=0.55, color=MODEL_COLOURS[model], linewidths=0)
+        axes.scatter(dice, heights, s=16, alpha=0.55, color=model_colour(model), linewidths=0)
     for row, (mean, low, high) in enumerate(board[["dice_mean", "dice_low", "dice_high"]].to_numpy()):
         axes.plot([low, high], [row, row], color="black", linewidth=2.5, zorder=4)
         axes.plot(mean, row, "D", color="black", markersize=6, zorder=5)
@@ -55,7 +55,7 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
     axes.plot([], [], "v", color="black", markerfacecolor="white", label="published (Zürich, 2022), other data")
     axes.plot([], [], "D-", color="black", label="mean, 95 % interval")
     axes.plot([], [], "o", color="#777777", alpha=0.6, label=f"one patient (n = {patients['patient'].nunique()})")
-    labels = [MODEL_NAMES[model] for model in order]
+    labels = [model_title(model) for model in order]
     axes.invert_yaxis()
     axes.set(xlim=(-0.02, 1.02), xlabel="Dice, native grid, each patient by a model that never saw them", ylabel="")
     axes.set_yticks(range(len(order)), labels)
@@ -65,15 +65,18 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
 
 
 def sensitivity_chart(table: pd.DataFrame, models: Sequence[str]) -> Figure:
-    """Share of lesions detected by diameter, with 95 % intervals over patients and the number of lesions."""
+    """Share of lesions detected by diameter, with 95 % intervals over patients and the number of lesions.
+
+    ``table`` is that of `stratified` for diameters.
+    """
     figure, axes = plt.subplots(figsize=(11, 3.6), layout="constrained")
     width = 0.8 / len(models)
     for place, model in enumerate(models):
-        rows = table[table["model"] == model].set_index("diameter_class").loc[list(DIAMETER_NAMES)]
+        rows = table[table["model"] == model].set_index("class").loc[list(DIAMETER_NAMES)]
         x = np.arange(len(rows)) + (place - (len(models) - 1) / 2) * width
-        axes.bar(x, rows["sensitivity"], 0.9 * width, color=MODEL_COLOURS[model], label=MODEL_NAMES[model])
+        axes.bar(x, rows["sensitivity"], 0.9 * width, color=model_colour(model), label=model_title(model))
         axes.vlines(x, rows["low"], rows["high"], color="black", linewidth=1)
-    first = table[table["model"] == models[0]].set_index("diameter_class").loc[list(DIAMETER_NAMES)]
+    first = table[table["model"] == models[0]].set_index("class").loc[list(DIAMETER_NAMES)]
     names = [f"{name}\nn = {row.n_lesions} in {row.n_patients} patients" for name, row in first.iterrows()]
     axes.set_xticks(range(len(names)), names)
     axes.set(ylim=(0, 1.02), ylabel="share of lesions detected", xlabel="largest diameter of the reference lesion")

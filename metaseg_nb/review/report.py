@@ -1,32 +1,49 @@
-"""The HTML report: one page per executed notebook and an index, in one folder that needs no network."""
+"""The HTML report: an index, a page per executed notebook and per run, and the gallery, in one folder of its own.
+
+No page asks anything of a network, and none says where or by whom it was made.
+"""
 
 import base64
 import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader
-from nbconvert import HTMLExporter
+from pygments.formatters import HtmlFormatter
 
+from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.cohort.pseudonyms import read_key
 from metaseg_nb.files import finished
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.settings import MODEL_NAMES, NOTEBOOK_SETTINGS, resolve
+from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, view_file
+from metaseg_nb.review.light_pictures import with_light_pictures
+from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, title_of
+from metaseg_nb.review.privacy import private_free
+from metaseg_nb.settings import NOTEBOOK_SETTINGS, THRESHOLD_MODEL, model_title, resolve
 
-# Outputs that only live in a running JupyterLab, or are meant for its log.
-NOT_SHARED = ("application/vnd.jupyter.widget-view+json",)
-
-# What papermill puts into a notebook that failed.
-PAPERMILL_BANNER = "papermill-error-cell-tag"
-
-# A column that can be read, wide tables that scroll instead of being cut off, the result in a box.
-PAGE_STYLE = """<style>
-body { max-width: 68rem; margin: 0 auto; }
-.jp-OutputArea-output { overflow-x: auto; }
-.jp-RenderedMarkdown blockquote { border-left: 4px solid #E69F00; background: #8881; padding: .5rem .9rem; }
-</style>"""
+FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
+# The worst of each network, by page of the gallery: its last words, for the first entry is the worst.
+WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false positive"}
+CODE_STYLE = (
+    f"@media not (prefers-color-scheme: dark) {{ {HtmlFormatter(style='default').get_style_defs('.highlight')} }}"
+    f"@media (prefers-color-scheme: dark) {{ {HtmlFormatter(style='github-dark').get_style_defs('.highlight')} }}"
+)
+TEMPLATES = Environment(loader=PackageLoader("metaseg_nb.review", "templates"), autoescape=True, trim_blocks=True)
+TEMPLATES.globals |= {
+    "title_of": model_title,
+    "anchor": anchor,
+    "page_file": page_file,
+    "view_file": view_file,
+    "threshold_model": THRESHOLD_MODEL,
+}
 
 
 @dataclass(frozen=True)
@@ -37,8 +54,29 @@ class Page:
     file: str
 
 
+@dataclass(frozen=True)
+class Report:
+    """What the pages of a study's report share."""
+
+    layout: StudyLayout
+    cohort_name: str
+    site: Mapping[str, list[Page]]
+
+    @cached_property
+    def clean(self) -> Callable[[str], str]:
+        """Takes private words out of a text."""
+        return private_free(read_key(self.layout.key))
+
+    def write(self, template: str, page: Page, **content: Any) -> None:
+        """Fill a template and write it as a page."""
+        with finished(self.layout.report / page.file) as unfinished:
+            shared = {"cohort_name": self.cohort_name, "site": self.site, "here": page, "code_style": CODE_STYLE}
+            body = TEMPLATES.get_template(template).render(**shared, **content)
+            unfinished.write_text(with_light_pictures(body), encoding="utf-8")
+
+
 def write_report(study: str) -> Path:
-    """Turn a study's executed notebooks into ``reports/<study>/index.html`` and its pages.
+    """Turn a study's executed notebooks and its gallery into ``reports/<study>/index.html`` and its pages.
 
     Raises
     ------
@@ -48,25 +86,29 @@ def write_report(study: str) -> Path:
     settings = resolve("04_cross_validation", study)
     models, layout = settings["models"], StudyLayout(settings["study"])
     cohort = read_datalist(layout.dataset)
-    single = [name for name in NOTEBOOK_SETTINGS if name != "03_train"]
-    chapters = [_page(layout.notebook(name), layout.report / f"{name}.html") for name in single]
-    runs = {MODEL_NAMES[model]: [_run_page(layout, model, fold) for fold in range(cohort.n_folds)] for model in models}
-    board = pd.read_csv(layout.cross_validation / "leaderboard.csv")
-    context = {
-        "cohort": cohort,
-        "n_patients": len({case.patient for case in cohort.cases}),
-        "board": board.to_dict("records"),
-        "names": MODEL_NAMES,
-        "chapters": chapters,
-        "runs": runs,
-        "figures": [_embedded(layout.figures / f"{name}.png") for name in ("04_dice", "04_sensitivity")],
-        "provenance": json.loads((layout.cross_validation / "provenance.json").read_text()),
+    chapters = {name: layout.notebook(name) for name in NOTEBOOK_SETTINGS if name != "03_train"}
+    runs = {
+        model: {fold: layout.notebook("03_train", model, fold) for fold in range(cohort.n_folds)} for model in models
     }
-    templates = Environment(loader=PackageLoader("metaseg_nb.review", "."), autoescape=True)
-    index = layout.report / "index.html"
-    with finished(index) as unfinished:
-        unfinished.write_text(templates.get_template("index.html.j2").render(context), encoding="utf-8")
-    return index
+    for notebook in [*chapters.values(), *(path for folds in runs.values() for path in folds.values())]:
+        read_notebook(notebook)  # all are there, before anything is taken away
+    shutil.rmtree(layout.report, ignore_errors=True)  # what an earlier study of this name left
+    shutil.copytree(layout.gallery, layout.report / "gallery", ignore=shutil.ignore_patterns("*.csv"))
+    board = pd.read_csv(layout.cross_validation / "leaderboard.csv")
+    ranked = [model for model in board["model"] if model in models]
+    site = {
+        "Chapters": [Page(title_of(read_notebook(path)), f"{name}.html") for name, path in chapters.items()],
+        "Gallery": [Page(title, page_file(page)) for page, title in PAGES.items()],
+    }
+    report = Report(layout, cohort.name, site)
+    for page, notebook in zip(site["Chapters"], chapters.values(), strict=True):
+        _write_notebook(report, page, notebook)
+    run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
+    entries = pd.read_csv(layout.gallery_table).fillna({"group": ""})
+    for key, page in zip(PAGES, site["Gallery"], strict=True):
+        _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
+    _write_index(report, cohort, board, entries, {model: run_pages[model] for model in ranked})
+    return layout.report / "index.html"
 
 
 def write_page(study: str, notebook: str) -> Path:
@@ -78,57 +120,84 @@ def write_page(study: str, notebook: str) -> Path:
         The notebook has not been run.
     """
     layout = StudyLayout(resolve(notebook, study)["study"])
-    return layout.report / _page(layout.notebook(notebook), layout.report / f"{notebook}.html").file
+    path = layout.notebook(notebook)
+    page = Page(title_of(read_notebook(path)), f"{notebook}.html")
+    _write_notebook(Report(layout, layout.study, {}), page, path)
+    return layout.report / page.file
 
 
-def _run_page(layout: StudyLayout, model: str, fold: int) -> Page:
-    name = f"03_train_{model}_fold{fold}"
-    return _page(layout.notebook("03_train", model, fold), layout.report / f"{name}.html", f"fold {fold}")
+def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, Any] | None = None) -> None:
+    notebook = read_notebook(path)
+    parameters, when = notebook.metadata.get("papermill", {}).get("parameters", {}), _when(notebook)
+    cells = cells_to_html(notebook, report.clean)
+    shown = {name: report.clean(str(value)) for name, value in parameters.items()}
+    report.write(
+        "notebook.html.j2",
+        page,
+        cells=cells,
+        contents=[*contents_of(cells), ("made", "How this was made")],
+        made={**when, **(made or {})},
+        parameters=shown,
+    )
 
 
-def _page(notebook: Path, html: Path, title: str | None = None) -> Page:
-    if not notebook.is_file():
-        raise FileNotFoundError(f"no executed notebook {notebook.name} in {notebook.parent.name}: run it first")
-    content = _shareable(nbformat.read(notebook, as_version=4))
-    exporter = HTMLExporter(template_name="lab", embed_images=True, exclude_input=True)
-    exporter.exclude_input_prompt = exporter.exclude_output_prompt = True
-    # the defaults ask content delivery networks for these
-    exporter.require_js_url = exporter.mathjax_url = exporter.jquery_url = exporter.mermaid_js_url = ""
-    body, _ = exporter.from_notebook_node(content, resources={"metadata": {"name": title or _title(content)}})
-    with finished(html) as unfinished:
-        unfinished.write_text(body.replace("</head>", f"{PAGE_STYLE}</head>", 1), encoding="utf-8")
-    return Page(title or _title(content), html.name)
+def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
+    result = json.loads(report.layout.run(model, fold).metrics.read_text())
+    page = Page(f"{model_title(model)}, fold {fold}", f"03_train_{model}_fold{fold}.html")
+    made = {
+        "training": f"{result['train_seconds'] / 60:.1f} min, {result['last_epoch']} epochs",
+        "weights kept": f"epoch {result['best_epoch']}, selection-set Dice {result['selection_dice']:.2f}",
+        "parameters of the network": f"{result['parameters']:,}".replace(",", "\u202f"),
+        **result["provenance"],
+    }
+    _write_notebook(report, page, path, made)
+    return page
 
 
-def _shareable(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Put the result below the title; drop widgets and progress bars, which on a page are blank or noise."""
-    notebook.metadata.pop("widgets", None)
-    notebook.cells = [cell for cell in notebook.cells if PAPERMILL_BANNER not in cell.metadata.get("tags", [])]
-    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {_result(notebook)}"))
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
-    return notebook
+def _write_gallery(report: Report, page: Page, key: str, entries: pd.DataFrame, models: Sequence[str]) -> None:
+    names = models if key in WORST else [""]
+    groups = {name: entries[entries["group"] == name].to_dict("records") for name in names}
+    contents = [(name, model_title(name)) for name in names if name]
+    report.write("gallery.html.j2", page, key=key, about=ABOUT[key], groups=groups, contents=contents)
 
 
-def _is_noise(output: nbformat.NotebookNode) -> bool:
-    is_log = output.output_type == "stream" and output.name == "stderr"
-    return is_log or any(kind in output.get("data", {}) for kind in NOT_SHARED)
+def _write_index(
+    report: Report, cohort: Cohort, board: pd.DataFrame, entries: pd.DataFrame, runs: Mapping[str, list[Page]]
+) -> None:
+    layout = report.layout
+    worst = {model: {page: _first(entries, model, page) for page in WORST} for model in runs}
+    report.write(
+        "index.html.j2",
+        Page("Which network outlines brain metastases best?", "index.html"),
+        cohort=cohort,
+        n_patients=len({case.patient for case in cohort.cases}),
+        board=board.to_dict("records"),
+        worst=worst,
+        worst_of=WORST,
+        runs=runs,
+        figures={words: _embedded(layout.figures / f"{name}.png") for words, name in FIGURES.items()},
+        provenance=json.loads((layout.cross_validation / "provenance.json").read_text()),
+        contents=[
+            ("leaderboard", "Leaderboard"),
+            ("worst", "Look at the worst first"),
+            ("figures", "Key figures"),
+            ("runs", "Training runs"),
+        ],
+    )
 
 
-def _result(notebook: nbformat.NotebookNode) -> str:
-    """The notebook's last sentence in words, which each of them ends with; or what it said where it stopped."""
-    stopped = [cell for cell in notebook.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
-    outputs = (stopped or notebook.cells)[-1].outputs
-    said = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    said = [text for text in said if text]
-    if stopped:
-        return f"**This notebook stopped before its end.** {said[-1] if said else ''}"
-    return said[-1] if said else "This notebook did not run to its end."
+def _first(entries: pd.DataFrame, model: str, page: str) -> dict | None:
+    """The first, and so the worst, of a network on a page of the gallery."""
+    found = entries[(entries["group"] == model) & (entries["page"] == page)]
+    return found.iloc[0].to_dict() if len(found) else None
 
 
-def _title(notebook: nbformat.NotebookNode) -> str:
-    return notebook.cells[0].source.splitlines()[0].lstrip("# ")
+def _when(notebook: nbformat.NotebookNode) -> dict[str, str]:
+    done = notebook.metadata.get("papermill", {})
+    if not done.get("start_time"):
+        return {}
+    start = datetime.fromisoformat(done["start_time"])
+    return {"notebook run": f"{start:%Y-%m-%d %H:%M} UTC, {done['duration']:.0f} s"}
 
 
 def _embedded(png: Path) -> str:

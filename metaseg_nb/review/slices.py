@@ -13,6 +13,9 @@ from metaseg_nb.cohort.thumbnail import Thumbnail, shown_window
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.review.style import PREDICTION, REFERENCE
 
+# Left, right, bottom and top of a picture, in millimetres.
+Extent = tuple[float, float, float, float]
+
 # Name of the plane across each axis, and the letters at the left, right, bottom and top of its picture.
 PLANES = {0: ("sagittal", "APIS"), 1: ("coronal", "RLIS"), 2: ("axial", "RLPA")}
 SCALE_BAR_MM = 20
@@ -29,10 +32,18 @@ def picture(array: np.ndarray, axis: int, index: int) -> np.ndarray:
         For ``imshow(..., origin="lower")``. Right is on the left (axial,
         coronal), front on the left (sagittal).
     """
-    return np.take(array, index, axis=axis)[::-1].T
+    return np.moveaxis(array, axis, 0)[index][::-1].T
 
 
-def draw_slice(axes: Axes, image: Volume, masks: Mapping[str, np.ndarray], axis: int, index: int) -> None:
+def draw_slice(
+    axes: Axes,
+    image: Volume,
+    masks: Mapping[str, np.ndarray],
+    axis: int,
+    index: int,
+    window: Extent | None = None,
+    greys: tuple[float, float] | None = None,
+) -> None:
     """Draw a slice with the outlines of masks.
 
     Parameters
@@ -43,24 +54,44 @@ def draw_slice(axes: Axes, image: Volume, masks: Mapping[str, np.ndarray], axis:
         On the image's grid.
     axis, index : int
         The slice, in RAS voxels.
+    window : tuple of 4 floats, optional
+        The part of the slice to show, from `window_around`; all of it by default.
+    greys : tuple of 2 floats, optional
+        Values drawn black and white; found in the image by default, which takes time.
     """
     across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
     shown = picture(image.array, axis, index)
     extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
-    low, high = shown_window(image.array)
+    low, high = greys or shown_window(image.array)
     axes.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
     for name, mask in masks.items():
-        _outline(axes, picture(mask, axis, index), across, up, name)
-    _annotate(axes, PLANES[axis][1], extent)
+        outline_mask(axes, image, mask, axis, index, COLOURS[name])
+    _annotate(axes, PLANES[axis][1], window or extent)
+
+
+def outline_mask(axes: Axes, image: Volume, mask: np.ndarray, axis: int, index: int, colour: str) -> None:
+    """Draw the outline of a mask of bool into a picture that `draw_slice` made of the same slice."""
+    across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
+    _outline(axes, picture(mask, axis, index), across, up, colour)
+
+
+def window_around(image: Volume, voxel: Sequence[float], axis: int, edge_mm: float) -> Extent:
+    """A square part of the slice across ``axis``, around a voxel of the RAS array, for `draw_slice`."""
+    across, up = (i for i in range(3) if i != axis)
+    edge = image.spacing_mm
+    x = (image.array.shape[across] - voxel[across] - 0.5) * edge[across]
+    y = (voxel[up] + 0.5) * edge[up]
+    half = edge_mm / 2
+    return x - half, x + half, y - half, y + half
 
 
 def draw_planes(image: Volume, masks: Mapping[str, np.ndarray], centre: Sequence[int], title: str) -> Figure:
     """Draw the axial, coronal and sagittal slice through a voxel, with a legend of the outlines."""
     sizes = np.multiply(image.array.shape, image.spacing_mm)
-    widths = [sizes[0], sizes[0], sizes[1]]
+    widths, greys = [sizes[0], sizes[0], sizes[1]], shown_window(image.array)
     figure, panels = plt.subplots(1, 3, figsize=(11, 4), layout="constrained", width_ratios=widths)
     for panel, axis in zip(panels, (2, 1, 0), strict=True):
-        draw_slice(panel, image, masks, axis, int(centre[axis]))
+        draw_slice(panel, image, masks, axis, int(centre[axis]), greys=greys)
         panel.set_title(PLANES[axis][0], fontweight="normal")
     figure.suptitle(title)
     add_legend(figure, masks)
@@ -69,7 +100,12 @@ def draw_planes(image: Volume, masks: Mapping[str, np.ndarray], centre: Sequence
 
 def add_legend(figure: Figure, names: Sequence[str]) -> None:
     """Name the outlines' colours below a figure."""
-    lines = [Line2D([], [], color=COLOURS[name], label=name) for name in names]
+    legend_of(figure, {name: COLOURS[name] for name in names})
+
+
+def legend_of(figure: Figure, colours: Mapping[str, str]) -> None:
+    """Name colours below a figure."""
+    lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
     if lines:
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
@@ -90,28 +126,35 @@ def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
     shown = picture(thumbnail.grey[..., None], 2, 0)
     extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
     axes.imshow(shown, cmap="gray", vmin=0, vmax=255, origin="lower", extent=extent, interpolation="bilinear")
-    _outline(axes, picture(thumbnail.lesion[..., None], 2, 0), across, up, "reference")
+    _outline(axes, picture(thumbnail.lesion[..., None], 2, 0), across, up, REFERENCE)
     _annotate(axes, PLANES[2][1], extent)
 
 
-def mark_sides(axes: Axes, letters: str, extent: tuple[float, float, float, float]) -> None:
+def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:
     """Write the letters of left, right, bottom and top at the sides of a picture."""
-    _, width, _, height = extent
     places = [(0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)]
-    for letter, (x, y) in zip(letters, places, strict=True):
-        axes.text(x * width, y * height, letter, **WRITING)
+    for letter, place in zip(letters, places, strict=True):
+        axes.text(*_place(extent, *place), letter, **WRITING)
 
 
-def _outline(axes: Axes, shown: np.ndarray, across: float, up: float, name: str) -> None:
+def _place(extent: Extent, x: float, y: float) -> tuple[float, float]:
+    """The point that lies at shares of a picture's width and height."""
+    left, right, bottom, top = extent
+    return left + x * (right - left), bottom + y * (top - bottom)
+
+
+def _outline(axes: Axes, shown: np.ndarray, across: float, up: float, colour: str) -> None:
     outline = np.pad(shown.astype(float), 1)
     if outline.any():
         x, y = (np.arange(outline.shape[1]) - 0.5) * across, (np.arange(outline.shape[0]) - 0.5) * up
-        axes.contour(x, y, outline, [0.5], colors=COLOURS[name], linewidths=1.2)
+        axes.contour(x, y, outline, [0.5], colors=colour, linewidths=1.2)
 
 
-def _annotate(axes: Axes, letters: str, extent: tuple[float, float, float, float]) -> None:
-    _, width, _, height = extent
+def _annotate(axes: Axes, letters: str, extent: Extent) -> None:
+    left, right, bottom, top = extent
     mark_sides(axes, letters, extent)
-    axes.plot([0.05 * width, 0.05 * width + SCALE_BAR_MM], [0.06 * height] * 2, color="white", linewidth=2)
-    axes.text(0.05 * width + SCALE_BAR_MM / 2, 0.105 * height, f"{SCALE_BAR_MM} mm", **(WRITING | {"fontsize": 7}))
-    axes.set(xticks=[], yticks=[], facecolor="black")
+    bar_mm = SCALE_BAR_MM if right - left > 4 * SCALE_BAR_MM else SCALE_BAR_MM // 2
+    (x, y), (_, above) = _place(extent, 0.05, 0.06), _place(extent, 0.05, 0.105)
+    axes.plot([x, x + bar_mm], [y, y], color="white", linewidth=2)
+    axes.text(x + bar_mm / 2, above, f"{bar_mm} mm", **(WRITING | {"fontsize": 7}))
+    axes.set(xticks=[], yticks=[], facecolor="black", xlim=(left, right), ylim=(bottom, top))

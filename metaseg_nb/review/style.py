@@ -8,6 +8,7 @@ from pandas.io.formats.style import Styler
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 
 # Okabe & Ito 2008.
 REFERENCE, PREDICTION = "#56B4E9", "#E69F00"
@@ -16,8 +17,16 @@ MODEL_COLOURS = {
     "attention_unet": "#009E73",
     "segresnet": "#CC79A7",
     "unetr": "#D55E00",
-    "intensity_threshold": "#999999",
+    THRESHOLD_MODEL: "#999999",
 }
+# Tol 2021, for models beside those of the study.
+MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
+
+
+def model_colour(model: str) -> str:
+    """Colour of a model, the same in every figure."""
+    more = [name for name in model_names() if name not in MODEL_COLOURS]
+    return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
 
 
 def use_style() -> None:

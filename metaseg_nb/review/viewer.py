@@ -1,48 +1,92 @@
-"""An interactive viewer where a browser is there; nothing of it where none is."""
+"""One way to look at a case: in the best viewer that works here."""
 
-import os
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from IPython import get_ipython
+from IPython.display import Image
 
+from metaseg_nb.review.case_images import CaseImages, place_of
+from metaseg_nb.review.layers import layers_of
+from metaseg_nb.review.live import somebody_watches
+from metaseg_nb.review.slices_viewer import SlicesViewer, layers_picture
 
-def in_browser() -> bool:
-    """Tell whether a JupyterLab browser shows this notebook's output.
-
-    Papermill and nbconvert name a user in their messages, JupyterLab does not.
-    The environment variable ``METASEG_VIEWER`` ("on" or "off") overrides the guess.
-    """
-    override = os.environ.get("METASEG_VIEWER")
-    if override in ("on", "off"):
-        return override == "on"
-    shell = get_ipython()
-    if shell is None or not hasattr(shell, "kernel"):
-        return False
-    return shell.kernel.get_parent().get("header", {}).get("username") == ""
+VIEWERS = ("niivue", "itkwidgets", "slices")
+# Which is tried after which.
+NEXT = {"auto": "niivue", "itkwidgets": "niivue", "niivue": "slices"}
 
 
-def view_case(image: Path, masks: dict[str, Path], height: int = 480):
-    """Open an image with its masks as coloured overlays in NiiVue.
+def show_case(images: CaseImages, viewer: str = "auto", at: Sequence[float] | None = None) -> Any:
+    """Look at a case.
+
+    A viewer that cannot work here says why, and the next one is taken; without a browser a picture is
+    drawn. Nothing waits for a browser or a network.
 
     Parameters
     ----------
-    image : path
-        NIfTI.
-    masks : mapping of colour map name to path
-        NiiVue's colour maps, such as "blue" or "red".
-    height : int
-        Pixels.
+    images : CaseImages
+    viewer : str
+        "auto" or one of `VIEWERS`: "niivue" turns in the browser; "itkwidgets" too, with an image
+        and the reference; "slices" are pictures with sliders.
+    at : sequence of 3 floats, optional
+        RAS voxel to go to; the largest lesion of the reference by default.
 
     Returns
     -------
-    NiiVue or None
-        A widget; None without a browser, for a widget there would show nothing.
-    """
-    if not in_browser():
-        return None
-    from ipyniivue import NiiVue  # loads its JavaScript
+    widget or Image
+        As the last line of a cell.
 
-    viewer = NiiVue(height=height, is_radiological_convention=True)  # as all pictures of the workbook
-    layers = [{"path": str(mask), "colormap": colour, "opacity": 0.4} for colour, mask in masks.items()]
-    viewer.load_volumes([{"path": str(image), "colormap": "gray"}, *layers])
-    return viewer
+    Raises
+    ------
+    ValueError
+        There is no such viewer.
+    """
+    at = at if at is not None else place_of(images)
+    name = usable(viewer)
+    if name == "itkwidgets":
+        from metaseg_nb.review.itk_viewer import view_in_itkwidgets  # heavy, and not needed by the others
+
+        return view_in_itkwidgets(images)
+    layers = layers_of(images)
+    visible = [layer for layer in layers if not layer.startswith("agreement")]
+    if not somebody_watches():
+        return Image(layers_picture(images, {layer: layers[layer] for layer in visible}, [round(i) for i in at]))
+    shown = OPEN[name]()
+    shown.show(images, visible, at)
+    return shown.widget
+
+
+def usable(viewer: str) -> str:
+    """The viewer that works here: the one asked for, or the next that does; prints why others do not."""
+    if viewer not in ("auto", *VIEWERS):
+        raise ValueError(f"viewer {viewer!r}: expected auto, {', '.join(VIEWERS)}")
+    name = NEXT[viewer] if viewer == "auto" else viewer
+    while reason := WHY_NOT[name]():
+        print(f"{name} is not used: {reason}. Next is {NEXT[name]}.")
+        name = NEXT[name]
+    return name
+
+
+def _why_no_niivue() -> str:
+    return "" if somebody_watches() else "no browser shows this notebook"
+
+
+def _why_no_itkwidgets() -> str:
+    if not somebody_watches():
+        return "no browser shows this notebook"
+    from metaseg_nb.review.itk_viewer import why_not
+
+    return why_not()
+
+
+def _open_niivue() -> Any:
+    from metaseg_nb.review.niivue_viewer import NiiVueViewer  # loads its JavaScript
+
+    return NiiVueViewer()
+
+
+WHY_NOT: dict[str, Callable[[], str]] = {
+    "niivue": _why_no_niivue,
+    "itkwidgets": _why_no_itkwidgets,
+    "slices": str,
+}
+OPEN: dict[str, Callable[[], Any]] = {"niivue": _open_niivue, "slices": SlicesViewer}

@@ -1,36 +1,92 @@
-"""Random changes to a training patch, drawn from an explicit generator."""
+"""Random changes to a training patch, cheap enough for the processes that cut patches.
+
+Drawn from an explicit generator first, then done to image and label: moving a patch is most of what cutting it costs,
+so each voxel is moved as few times as can be, in the two bytes it has in the case store.
+"""
+
+from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from metaseg_nb.settings import Train
 
+# The last axis of (C, X, Y, Z), whose voxels lie side by side.
+ALONG_ROWS = 3
 
-def augment(
-    image: np.ndarray, label: np.ndarray, settings: Train, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Flip on three axes, turn by quarters in a random plane, scale and shift the intensity.
+
+@dataclass(frozen=True)
+class Change:
+    """What is done to a patch: axes are reversed, then two change places; any flips and quarter turn are that.
 
     Parameters
     ----------
-    image : ndarray of float32, shape (C, P, P, P)
-        Each channel's intensity is changed by itself.
-    label : ndarray of uint8, shape (P, P, P)
-    settings : Train
-    rng : Generator
-
-    Returns
-    -------
-    image, label : ndarray
-        Same shape and type, contiguous.
+    flipped : tuple of ints
+        Axes of an array of shape (C, X, Y, Z).
+    swapped : tuple of 2 ints
+        Axes of such an array, the smaller first; twice the same: none.
+    scale, shift : ndarray of float32, shape (C,)
+        Each channel's intensity times ``scale`` plus ``shift``.
     """
-    flipped = [axis for axis in range(3) if rng.random() < settings.flip_probability]
-    image, label = np.flip(image, [axis + 1 for axis in flipped]), np.flip(label, flipped)
+
+    flipped: tuple[int, ...]
+    swapped: tuple[int, int]
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def draw_change(settings: Train, channels: int, rng: np.random.Generator) -> Change:
+    """Draw flips on three axes, a turn by quarters in a random plane, and each channel's scale and shift."""
+    flips = rng.random(3) < settings.flip_probability
+    swapped = (1, 1)
     if rng.random() < settings.rotate_probability:
-        first, second = rng.choice(3, 2, replace=False).tolist()
-        quarters = int(rng.integers(1, 4))
-        image = np.rot90(image, quarters, (first + 1, second + 1))
-        label = np.rot90(label, quarters, (first, second))
-    each = (len(image), 1, 1, 1)
-    scale = 1 + rng.uniform(-settings.intensity_scale, settings.intensity_scale, each)
-    shift = rng.uniform(-settings.intensity_shift, settings.intensity_shift, each)
-    return image * scale.astype(np.float32) + shift.astype(np.float32), np.ascontiguousarray(label)
+        one, other = rng.choice(3, 2, replace=False)
+        # a quarter turn to the one or the other side, or, once in three times, a half turn
+        flips[one] ^= True
+        if rng.integers(3) == 0:
+            flips[other] ^= True
+        else:
+            swapped = (int(min(one, other)) + 1, int(max(one, other)) + 1)
+    flipped = tuple((np.flatnonzero(flips) + 1).tolist())
+    scale = 1 + rng.uniform(-settings.intensity_scale, settings.intensity_scale, channels)
+    shift = rng.uniform(-settings.intensity_shift, settings.intensity_shift, channels)
+    return Change(flipped, swapped, scale.astype(np.float32), shift.astype(np.float32))
+
+
+def before_change(changed: np.ndarray, change: Change) -> np.ndarray:
+    """View a changed array, shape (C, P, P, P), as it lies before: what is written into the view is moved."""
+    return np.flip(changed.swapaxes(*change.swapped), change.flipped)
+
+
+def rows_flipped(array: np.ndarray, change: Change) -> np.ndarray:
+    """View an array, shape (C, P, P, P), with those axes reversed that leave its rows as they are."""
+    return np.flip(array, [axis for axis in change.flipped if axis != ALONG_ROWS])
+
+
+def finish_change(image: torch.Tensor, change: Change, out: torch.Tensor) -> None:
+    """Do to an image what is left once it was written to `rows_flipped`.
+
+    Parameters
+    ----------
+    image : Tensor of float16, shape (C, P, P, P)
+    change : Change
+    out : Tensor of float32, shape (C, P, P, P)
+        Gets the changed image.
+    """
+    if ALONG_ROWS in change.flipped:
+        # as integers: of these, torch reverses many at once
+        image = image.view(torch.int16).flip(ALONG_ROWS).view(torch.float16)
+    out.copy_(_swap(image, *change.swapped))
+    for channel, scale, shift in zip(out, change.scale, change.shift, strict=True):
+        torch.add(torch.tensor(shift), channel, alpha=float(scale), out=channel)
+
+
+def _swap(image: torch.Tensor, first: int, second: int) -> torch.Tensor:
+    """Let two spatial axes change places.
+
+    Where the last one is among them no row stays a row, and what is moved must stay in the cache: it does plane by
+    plane, so the first axis goes to the last by way of the middle. At 128³ that takes 1 ms; in one go, 24 ms.
+    """
+    if second != ALONG_ROWS:
+        return image.transpose(first, second)
+    return image.transpose(first, 2).contiguous().transpose(2, 3).contiguous().transpose(first, 2)

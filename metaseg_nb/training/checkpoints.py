@@ -6,13 +6,49 @@ from typing import Any
 import torch
 
 from metaseg_nb.files import finished
+from metaseg_nb.layout import RunLayout
 from metaseg_nb.training.networks import build_network
+
+# Settings that change how a run is computed or called, and not what it computes.
+NOT_IDENTITY = {"title", "num_processes", "loader_workers", "compiled"}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Save plain values and tensors; whole or not at all."""
     with finished(path) as unfinished:
         torch.save(state, unfinished)
+
+
+def save_last(run: RunLayout, state: dict[str, Any]) -> None:
+    """Save what a stopped run goes on from; the one before is kept beside it."""
+    with finished(run.last_checkpoint) as unfinished:
+        torch.save(state, unfinished)
+        if run.last_checkpoint.exists():
+            run.last_checkpoint.replace(run.previous_checkpoint)
+
+
+def load_last(run: RunLayout) -> dict[str, Any] | None:
+    """Load what a stopped run goes on from: the last checkpoint, or where that is damaged the one before.
+
+    Returns
+    -------
+    dict or None
+        None when the run has no checkpoint.
+
+    Raises
+    ------
+    ValueError
+        All checkpoints there are, are damaged.
+    """
+    there = [path for path in (run.last_checkpoint, run.previous_checkpoint) if path.exists()]
+    for path in there:
+        try:
+            return load_checkpoint(path)
+        except ValueError as error:
+            if path == there[-1]:
+                raise
+            print(f"{error}. Going on from {there[-1].name} instead.")
+    return None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -35,18 +71,6 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 def network_of(checkpoint: dict[str, Any], device: torch.device) -> torch.nn.Module:
     """Rebuild the trained network of a checkpoint, ready to predict."""
     settings, recipe = (checkpoint["identity"][part] for part in ("settings", "recipe"))
-    network = build_network(settings["model"], settings["width"], settings["patch_size"], recipe["sequences"])
+    network = build_network(settings["network"], settings["width"], settings["patch_size"], recipe["sequences"])
     network.load_state_dict(checkpoint["network"])
     return network.to(device).eval()
-
-
-def random_states() -> dict[str, Any]:
-    """States of torch's global generators (dropout draws from them)."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Set the states that `random_states` gave."""
-    torch.set_rng_state(states["cpu"])
-    if len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])

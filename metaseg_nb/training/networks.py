@@ -1,19 +1,21 @@
-"""The networks by name, sized as in the study, and one ``width`` to shrink them all.
+"""The networks by name, sized as in the study or as published, and one ``width`` to shrink them all.
 
-Adding a network is one function here with its name in `NETWORKS`, the name in
-`metaseg_nb.settings.ModelName`, and one file in ``params/models``.
+Adding a network is one function here with its name in `NETWORKS`, and one file in ``params/models``.
 """
 
 import math
+import re
 from collections.abc import Callable
 
 import torch
-from monai.networks.nets import UNETR, AttentionUnet, SegResNet, UNet
+from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
 
 # One lesion logit.
 OUT_CHANNELS = 1
 # Share of voxels that an untrained network calls lesion.
 LESION_PRIOR = 0.01
+# Biases of the output layers of networks with deep supervision.
+SUPERVISED = re.compile(r"(output_block|deep_supervision_heads\.\d+|up_layers\.\d+\.head)\b.*\.bias$")
 
 
 def _channels(width: float) -> tuple[int, ...]:
@@ -75,44 +77,127 @@ def _unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     )
 
 
+def _swin_unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+    """Swin UNETR (Hatamizadeh et al., BrainLes 2021); its feature size is a multiple of 12."""
+    with torch.device("cpu"):  # MONAI reads drop rates out of a tensor, which cannot be done on the meta device
+        network = SwinUNETR(
+            in_channels=in_channels,
+            out_channels=OUT_CHANNELS,
+            feature_size=12 * max(1, round(width * 4)),
+            depths=(2, 2, 2, 2),
+            num_heads=(3, 6, 12, 24),
+            window_size=7,
+            norm_name="instance",
+        )
+    return network.to(torch.get_default_device())
+
+
+class _DynUNet(DynUNet):
+    """DynUNet whose logits in training are a list, full resolution first."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        logits = super().forward(images)
+        self.heads[:] = [images.new_empty(0)] * len(self.heads)  # MONAI keeps its outputs: no copy could be made of it
+        return list(logits.unbind(1)) if self.training else logits
+
+
+def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+    """U-Net as nnU-Net plans it for isotropic patches (Isensee et al., Nature Methods 2021).
+
+    It halves the patch while at least 4 voxels are left, from 32 channels to 320 at most, and supervises all
+    resolutions but the two lowest.
+    """
+    n_halvings, edge = 0, patch_size
+    while edge >= 8 and edge % 2 == 0:
+        n_halvings, edge = n_halvings + 1, edge // 2
+    return _DynUNet(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=OUT_CHANNELS,
+        kernel_size=[3] * (n_halvings + 1),
+        strides=[1] + [2] * n_halvings,
+        upsample_kernel_size=[2] * n_halvings,
+        filters=[max(2, round(width * min(32 * 2**level, 320))) for level in range(n_halvings + 1)],
+        norm_name=("INSTANCE", {"affine": True}),
+        deep_supervision=True,
+        deep_supr_num=n_halvings - 2,
+    )
+
+
+def _segresnet_ds(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+    """SegResNet as MONAI's Auto3DSeg builds it, with deep supervision (Myronenko et al., KiTS 2023)."""
+    return SegResNetDS(
+        spatial_dims=3,
+        in_channels=in_channels,
+        out_channels=OUT_CHANNELS,
+        init_filters=max(1, round(width * 32)),
+        blocks_down=(1, 2, 2, 4, 4),
+        norm="instance",
+        dsdepth=4,
+    )
+
+
 NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
     "unet": _unet,
     "attention_unet": _attention_unet,
     "segresnet": _segresnet,
     "unetr": _unetr,
+    "swin_unetr": _swin_unetr,
+    "dynunet": _dynunet,
+    "segresnet_ds": _segresnet_ds,
 }
 
 
-def build_network(model: str, width: float, patch_size: int, in_channels: int = 1) -> torch.nn.Module:
-    """Build a network of the study.
+def patch_edges(network: str) -> tuple[int, int]:
+    """Edges of patches that a network takes, in voxels: the smallest, and what all are a multiple of."""
+    # five halvings, and two voxels at least must be left to normalise over
+    return (64, 32) if network == "swin_unetr" else (32, 16)
+
+
+def build_network(network: str, width: float, patch_size: int, in_channels: int = 1) -> torch.nn.Module:
+    """Build a network.
 
     Parameters
     ----------
-    model : str
+    network : str
         A key of `NETWORKS`.
     width : float
-        Share of the study's channels; 1 is the study's size.
+        Share of the full channels; 1 is the size of the study, or as published.
     patch_size : int
-        Edge of the cubic patches in voxels; UNETR's position embedding depends on it.
+        Edge of the cubic patches in voxels; UNETR's position embedding and the depth of DynUNet depend on it.
     in_channels : int
         Sequences of a case, C.
 
     Returns
     -------
     Module
-        From (B, C, X, Y, Z) to logits of shape (B, 1, X, Y, Z).
+        From (B, C, X, Y, Z) to logits of shape (B, 1, X, Y, Z). In training, networks with deep
+        supervision give a list of logits, full resolution first; the others may be coarser.
+
+    Raises
+    ------
+    ValueError
+        No such network, or one that cannot take patches of this size.
     """
-    return NETWORKS[model](width, patch_size, in_channels)
+    if network not in NETWORKS:
+        raise ValueError(f"network: found {network!r}; expected one of {', '.join(NETWORKS)}")
+    smallest, multiple = patch_edges(network)
+    if patch_size < smallest or patch_size % multiple:
+        expected = f"a multiple of {multiple} voxels, {smallest} at least"
+        raise ValueError(f"{network}: found patch_size {patch_size}; expected {expected}")
+    return NETWORKS[network](width, patch_size, in_channels)
 
 
 def start_at_prior(network: torch.nn.Module) -> None:
-    """Set the last bias of a new network so that an untrained network calls one voxel in a hundred lesion.
+    """Set the bias of every output of a new network so that it calls one voxel in a hundred lesion before training.
 
     Otherwise the first epochs go into learning that most of the head is none
     (Lin et al., ICCV 2017, section 4.1).
     """
-    biases = [p for name, p in network.named_parameters() if name.endswith("bias") and p.shape == (OUT_CHANNELS,)]
-    torch.nn.init.constant_(biases[-1], math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
+    biases = {name: p for name, p in network.named_parameters() if name.endswith("bias") and p.shape == (OUT_CHANNELS,)}
+    outputs = [p for name, p in biases.items() if SUPERVISED.match(name)] or list(biases.values())[-1:]
+    for bias in outputs:
+        torch.nn.init.constant_(bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
 
 
 def count_parameters(network: torch.nn.Module) -> int:

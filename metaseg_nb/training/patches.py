@@ -1,7 +1,7 @@
 """Training patches, read from the case store without loading a volume.
 
-What step n of a run sees depends on (seed, fold, n) alone, so a run that is
-taken up again at step n goes on exactly as if it had never stopped.
+What step n of a run sees depends on (seed, fold, n) alone, so a run that is taken up again at step n goes on exactly
+as if it had never stopped; and what it sees of the batch's case i on i besides, so processes can share a batch.
 """
 
 import math
@@ -13,7 +13,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.augmentation import augment
+from metaseg_nb.training.augmentation import Change, before_change, draw_change, finish_change, rows_flipped
+from metaseg_nb.training.buffers import Buffers
+from metaseg_nb.training.sampling import CaseArrays, place_patch
 
 # Keeps the draws of case order and of patches apart.
 ORDER, PATCHES = 0, 1
@@ -29,12 +31,20 @@ class PatchBatches(Dataset):
     cases : sequence of StoredCase
         With labels.
     settings : Train
+    rank, processes : int
+        Of the cases of each batch, this process gets every ``processes``-th, from the ``rank``-th on.
     """
 
-    def __init__(self, cases: Sequence[StoredCase], settings: Train):
+    def __init__(self, cases: Sequence[StoredCase], settings: Train, rank: int = 0, processes: int = 1):
         self.cases = sorted(cases, key=lambda case: case.name)
         self.settings = settings
+        self.rank, self.processes = rank, processes
         self.steps_per_epoch = -(-len(self.cases) // settings.batch_size)
+        n = -(-(settings.batch_size - rank) // processes) * settings.patches_per_case
+        edges = (settings.patch_size,) * 3
+        self._images = Buffers((n, self.channels, *edges), np.float32)
+        self._labels = Buffers((n, 1, *edges), np.uint8)
+        self._half = np.empty((self.channels, *edges), np.float16)  # a patch on its way
 
     @property
     def channels(self) -> int:
@@ -45,25 +55,35 @@ class PatchBatches(Dataset):
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of a step: float32, shapes (N, C, P, P, P) and (N, 1, P, P, P)."""
-        settings = self.settings
-        rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step])
-        pairs = []
-        for i, case in enumerate(self._cases_of(step), step * settings.batch_size):
-            for n in range(i * settings.patches_per_case, (i + 1) * settings.patches_per_case):
-                # dealt over all patches of the run, so that the share holds for one patch per case too
-                wants_lesion = math.ceil((n + 1) * settings.lesion_share) > math.ceil(n * settings.lesion_share)
-                pairs.append(augment(*draw_patch(case, settings.patch_size, wants_lesion, rng), settings, rng))
-        images, labels = (np.stack(arrays) for arrays in zip(*pairs, strict=True))
-        return torch.from_numpy(images), torch.from_numpy(labels)[:, None].float()
+        """Images and labels of a step: float32 (N, C, P, P, P), and uint8 of 0 and 1 (N, 1, P, P, P)."""
+        images, labels, n = self._images.take(), self._labels.take().zero_(), self.settings.patches_per_case
+        share = self._cases_of(step)[self.rank :: self.processes]
+        for (place, case), some_images, some_labels in zip(share, images.split(n), labels.split(n), strict=True):
+            self._fill(step, place, CaseArrays.of(case), some_images, some_labels)
+        return images, labels
 
-    def _cases_of(self, step: int) -> list[StoredCase]:
+    def _fill(self, step: int, place: int, case: CaseArrays, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Write the patches of the case at this place of the batch."""
+        settings = self.settings
+        rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
+        first = (step * settings.batch_size + place) * settings.patches_per_case
+        for patch, (image, label) in enumerate(zip(images, labels, strict=True), first):
+            # dealt over all patches of the run, so that the share holds for one patch per case too
+            dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
+            start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
+            change = draw_change(settings, len(image), rng)
+            cut(case.image, start, rows_flipped(self._half, change))
+            finish_change(torch.from_numpy(self._half), change, image)
+            write_label(case, start, change, label.numpy())
+
+    def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
+        """Cases of the whole batch, with their places in it."""
         epoch, place = divmod(step, self.steps_per_epoch)
         rng = np.random.default_rng([self.settings.seed, self.settings.fold, ORDER, epoch])
         order = rng.permutation(len(self.cases))
         # the last batch of an epoch is filled from its start, so that all batches are alike
         places = np.arange(place * self.settings.batch_size, (place + 1) * self.settings.batch_size)
-        return [self.cases[i] for i in order[places % len(order)]]
+        return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
     def loader(self, first_step: int) -> DataLoader:
         """Batches from a step on, in order."""
@@ -72,42 +92,26 @@ class PatchBatches(Dataset):
         return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, generator=torch.Generator())
 
 
-def draw_patch(
-    case: StoredCase, size: int, wants_lesion: bool, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Cut one cubic patch.
-
-    A lesion patch holds a lesion voxel drawn at random, anywhere in its inner
-    half; a background patch, and every patch of a case without lesions, is
-    centred on a random voxel of the head.
-
-    Returns
-    -------
-    image : ndarray of float32, shape (C, size, size, size)
-    label : ndarray of uint8, shape (size, size, size)
-        Beyond the volume both are 0.
-    """
-    voxels = case.lesion_voxels
-    if wants_lesion and len(voxels):
-        centre = voxels[rng.integers(len(voxels))] + rng.integers(-size // 4, size // 4 + 1, 3)
-    else:
-        centre = case.head_voxels[rng.integers(len(case.head_voxels))]
-    start = _inside(np.asarray(centre) - size // 2, size, case.grid.shape)
-    return cut(case.image, start, size, np.float32), cut(case.label, start, size, np.uint8)
-
-
-def cut(array: np.ndarray, start: np.ndarray, size: int, dtype: type) -> np.ndarray:
+def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
     """Copy a cube out of the last three axes of an array; what lies beyond it is 0."""
-    shape = array.shape[-3:]
-    patch = np.zeros((*array.shape[:-3], *(size,) * 3), dtype)
-    low, high = np.maximum(start, 0), np.minimum(start + size, shape)
-    source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-    target = tuple(slice(a, b) for a, b in zip(low - start, high - start, strict=True))
-    patch[..., *target] = array[..., *source]
-    return patch
+    source, target = _overlap(start, out.shape[-1], np.zeros(3, int), array.shape[-3:])
+    if out[..., *target].size < out.size:
+        out[:] = 0
+    out[..., *target] = array[..., *source]
 
 
-def _inside(start: np.ndarray, size: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Move a patch into the volume; centre it along axes where the volume is the smaller one."""
-    room = np.array(shape) - size
-    return np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
+def write_label(case: CaseArrays, start: np.ndarray, change: Change, label: np.ndarray) -> None:
+    """Write a case's lesions into a patch of zeros, uint8 of shape (1, P, P, P): their boxes, for there is no more."""
+    patch = before_change(label, change)[0]
+    for box in case.lesion_boxes:
+        source, target = _overlap(start, len(patch), *box.T)
+        patch[target] = case.label[source]
+
+
+def _overlap(
+    start: np.ndarray, size: int, first: np.ndarray, beyond: np.ndarray
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    """What a patch shares with a box, as slices of the volume and of the patch; empty where it shares nothing."""
+    low = np.maximum(start, first)
+    high = np.maximum(np.minimum(start + size, beyond), low)
+    return tuple(map(slice, low, high)), tuple(map(slice, low - start, high - start))

@@ -1,0 +1,183 @@
+"""Training patches: this workbook's way against MONAI's pipelines and against bare copying, in speed and in memory.
+
+Cases are synthetic, 1 mm; patches of 128³ voxels, four a visit, flipped, turned by quarters and changed in intensity
+at random. Each way runs in a process of its own, one thread; seconds are the processor's. Preprocessing that ours
+does once, before training, is not counted; the plain pipeline, as the study ran it, does it at each visit.
+
+    python benchmarks/patches.py
+"""
+
+import os
+
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # before NumPy loads
+
+import resource
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from itertools import chain, count, islice
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.data import CacheDataset, Dataset
+from monai.transforms import (
+    Compose,
+    CropForegroundd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    Orientationd,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandRotate90d,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    ScaleIntensityd,
+    Spacingd,
+)
+
+from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.preprocessing.case_store import StoredCase, open_case
+from metaseg_nb.preprocessing.prepare import prepare_cohort
+from metaseg_nb.settings import Preprocess, Train, resolve
+from metaseg_nb.training.patches import PatchBatches
+
+CASES, SIZE, EACH = 4, 128, 4
+BOTH = ("image", "label")
+
+
+def stored_cases(folder: Path, n: int) -> list[StoredCase]:
+    """As many cases: those that are there, again and again under other names."""
+    names = sorted(path.name for path in (folder / "cases").iterdir() if path.is_dir())
+    cases = [open_case(folder / "cases", name) for name in names]
+    return [replace(cases[i % len(cases)], name=f"case{i:03}") for i in range(n)]
+
+
+def files(folder: Path, n: int) -> list[dict[str, str]]:
+    """Image and label files of as many cases, for MONAI."""
+    cases = read_datalist(folder / "cohort" / "dataset.json").cases
+    pairs = [{"image": str(case.image), "label": str(case.label)} for case in cases]
+    return [pairs[i % len(pairs)] for i in range(n)]
+
+
+def ours(folder: Path, n: int, **changes: float) -> Iterator[torch.Tensor]:
+    settings = Train.check(
+        resolve("03_train", "usz", "unet", 0)
+        | {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
+        | changes
+    )
+    for images, _ in PatchBatches(stored_cases(folder, n), settings).loader(0):
+        yield from images
+
+
+def ours_unchanged(folder: Path, n: int) -> Iterator[torch.Tensor]:
+    nothing = ("flip_probability", "rotate_probability", "intensity_scale", "intensity_shift")
+    return ours(folder, n, **dict.fromkeys(nothing, 0.0))
+
+
+def bare_copy(folder: Path, n: int) -> Iterator[np.ndarray]:
+    """Crops at random places of memory maps that stay open, as they are stored."""
+    opened, rng = [(case.image, case.label) for case in stored_cases(folder, n)], np.random.default_rng(0)
+    for image, label in (opened[i % len(opened)] for i in count()):
+        box = tuple(slice(start, start + SIZE) for start in rng.integers(np.array(label.shape) - SIZE + 1))
+        np.array(label[box])
+        yield np.array(image[:, *box])
+
+
+def bare_float32(folder: Path, n: int) -> Iterator[np.ndarray]:
+    """The same, as the float32 that a network takes."""
+    return (crop.astype(np.float32) for crop in bare_copy(folder, n))
+
+
+def monai_transforms() -> Compose:
+    return Compose(
+        [
+            LoadImaged(BOTH),
+            EnsureChannelFirstd(BOTH),
+            Orientationd(BOTH, axcodes="RAS", labels=None),
+            Spacingd(BOTH, pixdim=(1.0, 1.0, 1.0), mode=("bilinear", "nearest")),
+            ScaleIntensityd("image"),
+            CropForegroundd(BOTH, source_key="image"),
+            RandCropByPosNegLabeld(
+                BOTH, "label", (SIZE,) * 3, pos=1, neg=1, num_samples=EACH, image_key="image", allow_smaller=True
+            ),
+            *(RandFlipd(BOTH, prob=0.5, spatial_axis=axis) for axis in range(3)),
+            RandRotate90d(BOTH, prob=0.5, max_k=3),
+            RandScaleIntensityd("image", factors=0.1, prob=1.0),
+            RandShiftIntensityd("image", offsets=0.1, prob=1.0),
+        ]
+    ).set_random_state(0)
+
+
+def monai_plain(folder: Path, n: int) -> Iterator[dict]:
+    data = Dataset(files(folder, n), monai_transforms())
+    return chain.from_iterable(data[i % n] for i in count())
+
+
+def monai_cached(folder: Path, n: int) -> Iterator[dict]:
+    data = CacheDataset(files(folder, n), monai_transforms(), num_workers=None, progress=False)
+    return chain.from_iterable(data[i % n] for i in count())
+
+
+def measured(way, folder: Path, n: int, patches: int) -> tuple[float, float]:
+    """Milliseconds a patch, after a first visit, and MB that the process grew by at most."""
+    warnings.simplefilter("ignore")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    drawn = way(folder, n)
+    for _ in islice(drawn, 2 * EACH):
+        pass
+    start = time.process_time()
+    for _ in islice(drawn, patches):
+        pass
+    milliseconds = 1000 * (time.process_time() - start) / patches
+    return milliseconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+
+
+def in_new_process(*arguments) -> tuple[float, float]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as one:
+        return one.submit(measured, *arguments).result()
+
+
+def by_way(folder: Path) -> None:
+    ways = {
+        "ours": (ours, 400),
+        "ours, nothing changed at random": (ours_unchanged, 400),
+        "bare copy of crops, as stored (float16, uint8)": (bare_copy, 400),
+        "bare copy of crops, then float32": (bare_float32, 400),
+        "MONAI, read at each visit": (monai_plain, 4 * EACH),
+        "MONAI, CacheDataset with all cases": (monai_cached, 10 * EACH),
+    }
+    found = {name: in_new_process(way, folder, CASES, patches)[0] for name, (way, patches) in ways.items()}
+    print("| way | ms a patch | patches a second | this / ours, time |\n|---|---|---|---|")
+    for name, milliseconds in found.items():
+        print(f"| {name} | {milliseconds:.2f} | {1000 / milliseconds:.1f} | {milliseconds / found['ours']:.2f} |")
+    print(flush=True)
+
+
+def by_cohort_size(folder: Path) -> None:
+    runs = [("ours", ours, 20), ("ours", ours, 200), ("MONAI, CacheDataset", monai_cached, 20)]
+    runs.append(("MONAI, CacheDataset", monai_cached, 40))
+    print("| way | cases | memory of the process beyond its start, MB |\n|---|---|---|")
+    for name, way, n in runs:
+        _, megabytes = in_new_process(way, folder, n, n * EACH if way is ours else EACH)
+        print(f"| {name} | {n} | {megabytes:.0f} |", flush=True)
+
+
+def main() -> None:
+    settings = Preprocess.check(resolve("02_preprocess_n4", "demo") | {"spacing_mm": 1.0, "workers": 1})
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        cohort = read_datalist(make_cohort(folder / "cohort", CASES, seed=3, workers=1))
+        prepared = prepare_cohort(cohort, folder / "cases", settings)
+        assert not prepared.problems, prepared.problems
+        by_way(folder)
+        by_cohort_size(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,179 @@
+"""Time a training step against a plain MONAI loop at equal loss, and every network at the study's size on a GPU.
+
+python benchmarks/step.py
+
+The steps here make the calls of the loop in metaseg_nb/training/fit.py without what surrounds them (patches from
+the case store, validation, checkpoints). Patches are noise with a lesion in the middle: they cost what others do.
+"""
+
+import os
+
+if __name__ == "__main__":
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before PyTorch loads
+
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from accelerate import Accelerator
+from monai.losses import DiceCELoss
+from torch.profiler import ProfilerActivity, profile
+
+from metaseg_nb.settings import Train, resolve
+from metaseg_nb.training.averaging import averaged
+from metaseg_nb.training.cost import network_cost
+from metaseg_nb.training.losses import build_loss
+from metaseg_nb.training.networks import NETWORKS, build_network, start_at_prior
+
+STUDY = ("unet", "attention_unet", "segresnet", "unetr")
+CPU, GPU = {"patch_size": 64, "precision": "no"}, {"patch_size": 128, "precision": "bf16", "compiled": True}
+PATCHES = 2
+CPU_STEPS, GPU_WARM_UP, GPU_STEPS = 3, 5, 20
+GRADIENT_NORM = 1.0
+
+Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def settings_of(network: str, changes: dict) -> Train:
+    size = {"batch_size": PATCHES, "patches_per_case": 1, "num_processes": 1}
+    return Train.check(resolve("03_train", "usz", network, 0) | size | changes)
+
+
+def new_network(settings: Train) -> torch.nn.Module:
+    torch.manual_seed(settings.seed)
+    network = build_network(settings.network, settings.width, settings.patch_size, 1)
+    start_at_prior(network)
+    return network.train()
+
+
+def batch(settings: Train) -> tuple[torch.Tensor, torch.Tensor]:
+    edge = settings.patch_size
+    images = torch.rand(PATCHES, 1, edge, edge, edge, generator=torch.Generator().manual_seed(settings.seed))
+    labels = torch.zeros(images.shape, dtype=torch.uint8)
+    labels[:, :, *(slice(edge // 2, edge // 2 + 8),) * 3] = 1
+    return images, labels
+
+
+def ours(network: torch.nn.Module, settings: Train) -> Step:
+    accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
+    if accelerator.device.type == "cuda":
+        network = network.to(memory_format=torch.channels_last_3d)
+    if settings.compiled:
+        network.compile()
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    network, optimiser = accelerator.prepare(network, optimiser)
+    plain = accelerator.unwrap_model(network)
+    mean, loss_function = averaged(plain, settings.ema_decay), build_loss(settings.loss)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        images, labels = images.to(accelerator.device), labels.to(accelerator.device)
+        optimiser.zero_grad(set_to_none=True)
+        with accelerator.autocast():
+            loss = loss_function(network(images), labels)
+        if not torch.isfinite(loss):
+            raise FloatingPointError(f"{settings.network}: loss is {loss.item()}")
+        accelerator.backward(loss)
+        accelerator.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
+        optimiser.step()
+        mean.update_parameters(plain)
+        return loss.detach()
+
+    return step
+
+
+def monais(network: torch.nn.Module, settings: Train) -> Step:
+    """The loop of MONAI's tutorials, with the same optimiser."""
+    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    loss_function = DiceCELoss(sigmoid=True, batch=True)
+
+    def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        optimiser.zero_grad()
+        loss = loss_function(network(images), labels)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    return step
+
+
+def timed(step: Step, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
+    """Seconds of a step, and its loss."""
+    torch.manual_seed(0)  # of dropout
+    start = time.perf_counter()
+    loss = step(images, labels).item()
+    return time.perf_counter() - start, loss
+
+
+def against_monai(name: str) -> str:
+    settings = settings_of(name, CPU)
+    network, (images, labels) = new_network(settings), batch(settings)
+    steps = [monais(copy.deepcopy(network), settings), ours(network, settings)]
+    (_, their_loss), (_, our_loss) = (timed(step, images, labels) for step in steps)
+    torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=0)
+    rounds = [[timed(step, images, labels)[0] for step in steps] for _ in range(CPU_STEPS)]  # in turn
+    theirs, mine = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
+    return f"| {name} | {their_loss:.4f} | {our_loss:.4f} | {theirs:.2f} | {mine:.2f} | {theirs / mine:.2f} |"
+
+
+def on_gpu(name: str) -> str:
+    settings = settings_of(name, GPU)
+    estimate = f"{network_cost(settings, 1).memory_gb:.1f}"
+    if not torch.cuda.is_available():
+        return f"| {name} | – | – | {estimate} | – |"
+    step, (images, labels) = ours(new_network(settings), settings), batch(settings)
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        for _ in range(GPU_WARM_UP):
+            step(images, labels)
+        seconds, busy = timed_on_gpu(step, images, labels)
+    except torch.cuda.OutOfMemoryError:
+        return f"| {name} | out of memory | – | {estimate} | – |"
+    peak = torch.cuda.max_memory_allocated() / 1e9
+    return f"| {name} | {PATCHES * GPU_STEPS / seconds:.1f} | {peak:.1f} | {estimate} | {busy:.0%} |"
+
+
+def timed_on_gpu(step: Step, *patches: torch.Tensor) -> tuple[float, float]:
+    """Seconds of all steps, and the share of them in which kernels ran, taken in a second round."""
+
+    def run() -> float:
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        for _ in range(GPU_STEPS):
+            step(*patches)
+        torch.cuda.synchronize()
+        return time.perf_counter() - start
+
+    seconds = run()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        profiled = run()
+    kernels = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
+    return seconds, kernels / profiled
+
+
+def tables() -> Iterator[str]:
+    edge = CPU["patch_size"]
+    if torch.cuda.is_available():
+        yield "Against MONAI: needs a machine without a GPU, for Accelerate would take it.\n"
+    else:
+        yield f"{PATCHES} patches of {edge}³, single precision, one CPU thread, median of {CPU_STEPS} steps in turn."
+        yield "Ours does more: it clips gradients, keeps the running mean of the weights, stops at a loss that is not"
+        yield "finite, and goes through Accelerate. Losses are those of the first step, from the same weights.\n"
+        yield "| network | MONAI's loss | our loss | MONAI loop, s | ours, s | MONAI / ours |"
+        yield "|---|---|---|---|---|---|"
+        yield from map(against_monai, STUDY)
+    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here: not measured"
+    yield f"\nOn a GPU ({card}): steps of {PATCHES} patches of {GPU['patch_size']}³, bf16, channels last, compiled.\n"
+    yield "| network | patches per second | peak memory, GB | estimated, GB | busy |\n|---|---|---|---|---|"
+    yield from map(on_gpu, NETWORKS)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    for line in tables():
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Codes instead of the names of cases and patients, for studies whose figures and pages leave the department."""
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.files import write_table
+
+COLUMNS = ["kind", "name", "code"]
+YEAR = re.compile(r"\d{4}")
+
+
+def with_codes(
+    cohort: Cohort, problems: Sequence[Problem], excluded: Iterable[str], key: Path
+) -> tuple[Cohort, list[Problem]]:
+    """Replace the names of cases and patients by codes, and keep which is which in a key file.
+
+    A name that has a code keeps it; new ones get the next numbers, in random order. Of dates only the
+    year is left. The files of the cases keep their names and places.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    problems : sequence of Problem
+        About it; their cases are coded too.
+    excluded : iterable of str
+        Names of cases that are left out of the cohort, and get a code nevertheless.
+    key : path
+        CSV with ``kind`` ("case" or "patient"), ``name``, ``code``; belongs to nobody but the
+        cohort's owner.
+    """
+    cases = [*cohort.cases, *cohort.unlabelled]
+    names = {
+        "case": [*(case.name for case in cases), *excluded, *(p.case for p in problems if p.case != "-")],
+        "patient": [case.patient for case in cases],
+    }
+    table = _read(key)
+    for kind, needed in names.items():
+        table = pd.concat([table, _new_codes(kind, needed, table)], ignore_index=True)
+    write_table(key, table)
+    codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
+    coded = [[_coded(case, codes) for case in part] for part in (cohort.cases, cohort.unlabelled)]
+    problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
+    return replace(cohort, cases=coded[0], unlabelled=coded[1]), problems
+
+
+def read_key(key: Path) -> dict[str, str]:
+    """Codes by name, of cases and patients; none where no study has been coded."""
+    table = _read(key)
+    return dict(zip(table["name"], table["code"], strict=True))
+
+
+def _read(key: Path) -> pd.DataFrame:
+    return pd.read_csv(key, dtype=str, keep_default_na=False) if key.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def _new_codes(kind: str, names: Iterable[str], table: pd.DataFrame) -> pd.DataFrame:
+    known = table.loc[table["kind"] == kind, "name"]
+    new = sorted(set(names) - set(known))
+    random.SystemRandom().shuffle(new)  # the order of codes tells nothing of the names
+    codes = [f"{kind}_{number:04d}" for number in range(len(known) + 1, len(known) + len(new) + 1)]
+    return pd.DataFrame({"kind": kind, "name": new, "code": codes}, columns=COLUMNS)
+
+
+def _coded(case: Case, codes: Mapping[str, Mapping[str, str]]) -> Case:
+    year = YEAR.search(case.date)
+    name, patient = codes["case"][case.name], codes["patient"][case.patient]
+    return replace(case, name=name, patient=patient, date=year[0] if year else "unknown")

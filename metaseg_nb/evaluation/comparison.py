@@ -1,0 +1,166 @@
+"""Is a difference between networks real? Paired tests over patients, effect sizes, and how stable the ranking is."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from metaseg_nb.evaluation.intervals import bootstrap_interval
+
+# With fewer even six equal signs could not reach 5 % in a signed-rank test: 2 / 2⁵ = 0.06.
+MIN_PATIENTS = 6
+ALPHA = 0.05
+
+
+def patient_scores(metrics: pd.DataFrame, models: list[str], column: str = "dice") -> pd.DataFrame:
+    """Mean of a metric over each patient's cases.
+
+    Returns
+    -------
+    DataFrame
+        A row per patient, a column per model, in the order of ``models``.
+    """
+    return metrics.pivot_table(index="patient", columns="model", values=column, observed=True)[list(models)]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Friedman's test with Nemenyi's critical difference.
+
+    ``mean_ranks`` has the networks, best first (1 is best, ties share the mean of their ranks). ``statistic``,
+    ``p`` and ``critical_difference`` are NaN with fewer than `MIN_PATIENTS` patients or three networks.
+    """
+
+    patients: int
+    mean_ranks: pd.Series
+    statistic: float
+    p: float
+    critical_difference: float
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per network, with the test's values repeated."""
+        tested = {"patients": self.patients, "friedman": self.statistic, "p": self.p}
+        table = self.mean_ranks.rename_axis("model").rename("mean_rank").reset_index()
+        return table.assign(**tested, critical_difference=self.critical_difference)
+
+    @property
+    def alike(self) -> list[tuple[str, ...]]:
+        """Largest groups of networks whose mean ranks lie within the critical difference, best first."""
+        names, ranks = list(self.mean_ranks.index), self.mean_ranks.to_numpy()
+        ends = [int((ranks - first <= self.critical_difference).sum()) for first in ranks]
+        groups = [tuple(names[i:end]) for i, end in enumerate(ends) if end - i > 1 and end > max(ends[:i], default=0)]
+        return groups
+
+
+def rank_test(scores: pd.DataFrame) -> Ranks:
+    """Test whether networks differ at all, over patients.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `patient_scores`; higher is better.
+
+    References
+    ----------
+    Friedman 1937; Nemenyi 1963; as Demšar 2006 (JMLR 7:1-30) combines them. Identical
+    networks: statistic 0, p = 1.
+    """
+    n, k = scores.shape
+    ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    if n < MIN_PATIENTS or k < 3:
+        return Ranks(n, ranks, np.nan, np.nan, np.nan)
+    alike = scores.eq(scores.iloc[:, 0], axis=0).all(axis=None)
+    statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*scores.to_numpy().T)
+    return Ranks(n, ranks, float(statistic), float(p), critical_difference(k, n))
+
+
+def critical_difference(n_models: int, n_patients: int, alpha: float = ALPHA) -> float:
+    """Nemenyi's: mean ranks that differ by more are different at ``alpha``, all pairs taken together."""
+    quantile = stats.studentized_range.isf(alpha, n_models, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(n_models * (n_models + 1) / (6 * n_patients)))
+
+
+def pairwise(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Compare every pair of networks, patient by patient.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        From `patient_scores`; higher is better.
+    n_bootstrap, seed
+        Of the interval of the mean difference.
+
+    Returns
+    -------
+    DataFrame
+        A row per pair, ``first`` the column that stands before ``second``: ``patients``,
+        ``difference`` (mean of first minus second), ``low``, ``high`` (95 % bootstrap
+        interval), ``rank_biserial`` (-1 to 1; above 0 the first is better), ``p``
+        (Wilcoxon signed-rank, two-sided), ``p_holm``; p-values are NaN with fewer than
+        `MIN_PATIENTS` patients.
+
+    References
+    ----------
+    Wilcoxon 1945, zeros as Pratt 1959; Holm 1979; matched-pairs rank-biserial
+    correlation: Kerby 2014 (Compr. Psychol. 3:11.IT.3.1).
+    """
+    rows = [_pair(scores[a] - scores[b], a, b, n_bootstrap, seed) for a, b in combinations(scores.columns, 2)]
+    columns = ["first", "second", "patients", "difference", "low", "high", "rank_biserial", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=holm(table["p"].to_numpy(float)))
+
+
+def _pair(difference: pd.Series, first: str, second: str, n_bootstrap: int, seed: int) -> tuple:
+    values = difference.to_numpy(float).round(12)  # 0.3 - 0.1 and 0.2 are a tie
+    low, high = bootstrap_interval(values, n_bootstrap, seed)
+    return first, second, len(values), values.mean(), low, high, rank_biserial(values), signed_rank_p(values)
+
+
+def signed_rank_p(differences: np.ndarray) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; 1 when all are 0, NaN when there are too few."""
+    if len(differences) < MIN_PATIENTS:
+        return float("nan")
+    return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
+
+
+def rank_biserial(differences: np.ndarray) -> float:
+    """Share of the ranks that speak for the first minus that for the second; 0 when all differences are 0."""
+    changed = differences[differences != 0]
+    if not len(changed):
+        return 0.0
+    ranks = stats.rankdata(np.abs(changed))
+    return float((ranks[changed > 0].sum() - ranks[changed < 0].sum()) / ranks.sum())
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjust p-values of one family for how many they are; NaN if any of them is."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted
+
+
+def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """How often each network takes each rank when patients are resampled.
+
+    Returns
+    -------
+    DataFrame
+        A row per network, best mean first, a column per rank (1 is best): share of the resamples.
+        Networks with equal means share the better rank.
+
+    References
+    ----------
+    Wiesenfarth et al. 2021 (Sci. Rep. 11:2369), challengeR.
+    """
+    values = scores.to_numpy(float)
+    drawn = np.random.default_rng(seed).integers(len(values), size=(n_bootstrap, len(values)))
+    ranks = stats.rankdata(-values[drawn].mean(axis=1).round(12), method="min", axis=1)
+    places = np.arange(1, scores.shape[1] + 1)
+    shares = (ranks[:, :, None] == places).mean(axis=0)
+    best_first = scores.mean().sort_values(ascending=False, kind="stable").index
+    return pd.DataFrame(shares, index=scores.columns, columns=places).loc[best_first]

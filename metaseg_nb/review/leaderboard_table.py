@@ -1,0 +1,47 @@
+"""The leaderboard as it is read: a column a network, a row a metric."""
+
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+from metaseg_nb.settings import model_title
+
+# Columns of the leaderboard: as they are called, and digits.
+ROWS = {
+    "dice": ("Dice", 3),
+    "hd95_mm": ("HD95, mm", 1),
+    "nsd_1mm": ("surface Dice at 1 mm", 3),
+    "nsd_2mm": ("surface Dice at 2 mm", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+    "lesion_dice": ("lesion-wise Dice", 3),
+    "lesion_sensitivity": ("share of lesions detected", 3),
+    "false_per_patient": ("false lesions per patient", 1),
+}
+
+
+def show_leaderboard(board: pd.DataFrame) -> Styler:
+    """Mean ± sd (median) over patients with the 95 % interval of the mean, failures, costs; best network first."""
+    columns = {model_title(row["model"]): _column(row) for _, row in board.iterrows()}
+    style = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: nowrap"}]
+    return pd.DataFrame(columns).style.set_table_styles(style)
+
+
+def _column(row: pd.Series) -> dict[str, str]:
+    cells = {"patients (with Dice 0)": f"{row['patients']} ({row['failures']})"}
+    cells |= {title: _cell(row, name, digits) for name, (title, digits) in ROWS.items()}
+    cells["training, minutes a fold"] = _number(row["train_minutes"], 1)
+    cells["parameters, millions"] = _number(row["parameters"] / 1e6, 2)
+    return cells
+
+
+def _cell(row: pd.Series, name: str, digits: int) -> str:
+    mean = row["dice_mean" if name == "dice" else name]
+    low, high = (_number(row[f"{name}_{end}"], digits) for end in ("low", "high"))
+    spread = ""
+    if f"{name}_sd" in row:
+        spread = f" ± {_number(row[f'{name}_sd'], digits)} ({_number(row[f'{name}_median'], digits)})"
+    return f"{_number(mean, digits)}{spread}<br>[{low}, {high}]"
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if pd.isna(value) else f"{value:.{digits}f}"

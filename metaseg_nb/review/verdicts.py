@@ -1,0 +1,38 @@
+"""What a person thinks of each case: a verdict and a note, kept in a CSV."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from metaseg_nb.files import alone, write_table
+
+VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
+COLUMNS = ["case", "verdict", "note", "networks", "time"]
+
+
+def read_verdicts(path: Path) -> pd.DataFrame:
+    """Read the verdicts of a study, a row a case; empty where nobody has judged yet."""
+    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str) -> None:
+    """Keep what is thought of a case, in place of what was thought before.
+
+    Parameters
+    ----------
+    path : path
+        CSV, made when it is not there.
+    case : str
+    verdict : str
+        One of `VERDICTS`, or "" for a note alone.
+    note : str
+    networks : str
+        What was looked at.
+    """
+    with alone(path.with_name(f".{path.name}.lock")):
+        others = read_verdicts(path)
+        others = others[others["case"] != case]
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        row = pd.DataFrame([[case, verdict, note, networks, time]], columns=COLUMNS)
+        write_table(path, pd.concat([others, row], ignore_index=True).sort_values("case"))

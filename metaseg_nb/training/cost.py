@@ -1,0 +1,170 @@
+"""What a training step takes, known before the first one: parameters, operations and memory.
+
+The step is run on fake tensors, which have shapes and no values: in a second or two, without the memory.
+"""
+
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from metaseg_nb.settings import Train
+from metaseg_nb.training.losses import as_fine
+from metaseg_nb.training.networks import build_network, count_parameters, patch_edges
+
+# Weights, their running mean and AdamW's two moments, in single precision; and the gradients.
+KEPT_BYTES, GRADIENT_BYTES = 4 * 4, 4
+# Share of a device's memory that a step may take by this count: the rest is for the libraries' own workspaces.
+USABLE = 0.9
+PRECISIONS = {"no": "single precision", "bf16": "bf16", "fp16": "fp16"}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A training step of one process."""
+
+    parameters: int
+    tflop: float  # forward and backward; a multiplication and an addition are two operations
+    memory_gb: float  # the most that is held at a time, in 10⁹ bytes
+    patches: int
+    patch_size: int
+    precision: str
+
+    def __str__(self) -> str:
+        """One line for a reader."""
+        size = f"{self.parameters / 1e6:.2f} million parameters"
+        step = f"({self.patches} patches of {self.patch_size}³, {PRECISIONS[self.precision]})"
+        return f"{size}, {self.tflop:.2f} TFLOP and {self.memory_gb:.1f} GB a training step {step}"
+
+    def memory_of(self, patches: int, patch_size: int) -> float:
+        """Memory in GB of a step with other patches: what depends on them grows with their voxels."""
+        fixed_gb = self.parameters * (KEPT_BYTES + GRADIENT_BYTES) / 1e9
+        voxels = patches * patch_size**3 / (self.patches * self.patch_size**3)
+        return fixed_gb + (self.memory_gb - fixed_gb) * voxels
+
+
+def network_cost(settings: Train, channels: int) -> Cost:
+    """Count what a training step of one process takes.
+
+    Parameters
+    ----------
+    settings : Train
+    channels : int
+        Sequences of a case, C.
+
+    Returns
+    -------
+    Cost
+        Memory as PyTorch allocates it: weights, running mean, AdamW's moments, gradients, activations and whatever
+        else is alive at the same moment; not the workspaces of cuDNN, nor the CUDA context.
+
+    Raises
+    ------
+    ValueError
+        As `build_network`.
+    """
+    with torch.device("meta"):
+        network = build_network(settings.network, settings.width, settings.patch_size, channels).train()
+    patches = settings.batch_size // settings.num_processes * settings.patches_per_case
+    operations, memory = FlopCounterMode(display=False), _LiveMemory()
+    with FakeTensorMode():
+        named = [*network.named_parameters(), *network.named_buffers()]
+        state = {name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad) for name, t in named}
+        with operations, memory:
+            memory.ignore(state.values())
+            images = torch.zeros(patches, channels, *(settings.patch_size,) * 3)
+            labels = torch.zeros(patches, 1, *(settings.patch_size,) * 3)
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision != "no"):
+                outputs = torch.func.functional_call(network, state, images)
+                loss = _like_dice_ce([outputs] if torch.is_tensor(outputs) else outputs, labels)
+            del outputs
+            loss.backward()
+    parameters = count_parameters(network)
+    memory_gb = (memory.peak + parameters * KEPT_BYTES) / 1e9
+    tflop = operations.get_total_flops() / 1e12
+    return Cost(parameters, tflop, memory_gb, patches, settings.patch_size, settings.precision)
+
+
+def what_fits(settings: Train, channels: int, free_gb: float) -> str:
+    """Say what to change when a training step does not fit into a device's memory.
+
+    Parameters
+    ----------
+    settings : Train
+        The ones that did not fit.
+    channels : int
+        Sequences of a case, C.
+    free_gb : float
+        Memory of the device that training may take, in 10⁹ bytes; a tenth of it is left to the libraries.
+    """
+    cost = network_cost(settings, channels)
+    half = network_cost(settings.model_copy(update={"precision": "bf16"}), channels)
+    return advice(settings, cost, half, free_gb)
+
+
+def advice(settings: Train, cost: Cost, half: Cost, free_gb: float) -> str:
+    """Word the changes, each by itself enough: precision, patches a step, their size; ``half`` is the cost in bf16."""
+    usable_gb = USABLE * free_gb
+    changes = []
+    if settings.precision == "no" and half.memory_gb <= usable_gb:
+        changes.append("precision: bf16")
+    fitting = max((n for n in range(cost.patches) if cost.memory_of(n, cost.patch_size) <= usable_gb), default=0)
+    changes += _fewer_patches(settings, fitting)
+    smallest, multiple = patch_edges(settings.network)
+    edges = range(smallest, cost.patch_size, multiple)
+    edge = max((e for e in edges if cost.memory_of(cost.patches, e) <= usable_gb), default=0)
+    changes += [f"patch_size: {edge}"] if edge else []
+    need = f"{settings.title}: {cost}, of {free_gb:.1f} GB. "
+    if not changes:
+        return need + "Neither bf16 nor fewer nor smaller patches are enough: lower width, or take a larger GPU"
+    return need + f"Any of these fits: {'; '.join(changes)}"
+
+
+def _fewer_patches(settings: Train, fitting: int) -> list[str]:
+    """Settings with at most so many patches for each process: fewer of each case, and only then fewer cases."""
+    cases = settings.batch_size // settings.num_processes
+    if fitting >= cases:
+        return [f"patches_per_case: {fitting // cases}"]
+    return [f"batch_size: {fitting * settings.num_processes} and patches_per_case: 1"] if fitting else []
+
+
+def _like_dice_ce(outputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """Keep what Dice and cross-entropy keep: MONAI's read values, which fake tensors do not have."""
+    fine = [as_fine(output, labels) for output in outputs]
+    return sum((torch.sigmoid(y) * labels).mean() + binary_cross_entropy_with_logits(y, labels) for y in fine)
+
+
+class _LiveMemory(TorchDispatchMode):
+    """Bytes of all storages that are alive, at their most (``peak``)."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if torch.is_tensor(tensor):
+                self._count(tensor.untyped_storage())
+        return result
+
+    def ignore(self, tensors: Any) -> None:
+        self.known |= {tensor.untyped_storage()._cdata for tensor in tensors}
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata not in self.known:
+            self.known.add(storage._cdata)
+            self.now += storage.nbytes()
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
+
+    def _release(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size

@@ -1,0 +1,113 @@
+"""Start training: here, or by several processes of this machine, a GPU each."""
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch.multiprocessing import ProcessContext, start_processes
+
+from metaseg_nb.layout import RunLayout
+from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.settings import Train
+from metaseg_nb.training.cost import what_fits
+from metaseg_nb.training.fit import fit
+from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.stopping import StopRequest
+
+
+def train(
+    settings: Train,
+    cases: Sequence[StoredCase],
+    run: RunLayout,
+    validate: Callable[[torch.nn.Module], float],
+    watch: Callable[[pd.DataFrame], None] = lambda history: None,
+) -> pd.DataFrame:
+    """Train one network on one fold, or go on where a stopped run was.
+
+    Parameters
+    ----------
+    settings : Train
+        ``num_processes`` share every batch; the result is that of one, but for rounding and dropout.
+    cases : sequence of StoredCase
+        The training set.
+    run : RunLayout
+    validate : callable
+        See `fit`. The first of several processes calls it; then it must be possible to pickle it.
+    watch : callable
+        Called with the history after each validation; with several processes once, at the end.
+
+    Returns
+    -------
+    DataFrame
+        See `fit`, as for what can go wrong beside
+
+    Raises
+    ------
+    MemoryError
+        The GPU's memory is not enough; the message says which of batch, patch and precision to lower, and to what.
+    """
+    if settings.num_processes == 1:
+        return _fit(settings, PatchBatches(cases, settings), run, validate, watch)
+    with StopRequest() as stop:
+        arguments = (settings, cases, run, validate, _free_port())
+        workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
+        _wait(workers, stop)
+    history = pd.read_csv(run.history)
+    watch(history)
+    return history
+
+
+def _work(
+    rank: int,
+    settings: Train,
+    cases: Sequence[StoredCase],
+    run: RunLayout,
+    validate: Callable[[torch.nn.Module], float],
+    port: int,
+) -> None:
+    """One of the processes; Accelerate reads its place among them from the environment."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": settings.num_processes, "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.num_processes))
+    batches = PatchBatches(cases, settings, rank, settings.num_processes)
+    _fit(settings, batches, run, validate)
+    torch.distributed.destroy_process_group()
+
+
+def _fit(
+    settings: Train,
+    batches: PatchBatches,
+    run: RunLayout,
+    validate: Callable[[torch.nn.Module], float],
+    watch: Callable[[pd.DataFrame], None] = lambda history: None,
+) -> pd.DataFrame:
+    """Call `fit`; out of a GPU's memory, say what would fit."""
+    try:
+        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch)
+    except torch.OutOfMemoryError as error:
+        free_gb = torch.cuda.get_device_properties().total_memory / 1e9
+        raise MemoryError(what_fits(settings, batches.channels, free_gb)) from error
+
+
+def _wait(workers: ProcessContext, stop: StopRequest) -> None:
+    """Wait for all of them, and pass a request to stop on to each, once."""
+    asked = False
+    try:
+        while not workers.join(timeout=1):
+            if stop.requested and not asked:
+                asked = True
+                for pid in workers.pids():
+                    os.kill(pid, signal.SIGTERM)
+    except Exception:
+        stop.check()  # then that is why they ended
+        raise
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

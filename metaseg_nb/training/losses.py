@@ -1,0 +1,142 @@
+"""Losses by name, for one output of a network or for several.
+
+Adding a loss is one entry in `LOSSES` and its name in `metaseg_nb.settings.Train`.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import cc3d
+import numpy as np
+import torch
+from monai.losses import DiceCELoss, DiceFocalLoss, TverskyLoss
+from torch.nn.functional import interpolate
+
+# From logits to one number; both float32, logits of shape (N, 1, X, Y, Z).
+Loss = Callable[[torch.Tensor], torch.Tensor]
+
+# Keeps a lesion's Dice finite; as MONAI's.
+SMOOTH = 1e-5
+
+
+class Lesions(NamedTuple):
+    """The lesions, 26-connected components, of a batch of labels."""
+
+    voxels: torch.Tensor  # places in the flat batch, lesion by lesion
+    sizes: list[int]  # voxels of each lesion
+    patches: torch.Tensor  # the patch that each lies in
+
+
+def find_lesions(labels: torch.Tensor) -> Lesions:
+    """Find every lesion of labels of 0 and 1, shape (N, 1, X, Y, Z), on the CPU."""
+    masks = (labels[:, 0] > 0).cpu().numpy()
+    voxels, sizes, patches = [], [], []
+    for patch, mask in enumerate(masks):
+        inside = np.flatnonzero(mask)
+        lesion = cc3d.connected_components(mask, connectivity=26).ravel()[inside]
+        voxels.append(patch * mask.size + inside[np.argsort(lesion, kind="stable")])
+        of_patch = np.bincount(lesion)[1:].tolist()
+        sizes += of_patch
+        patches += [patch] * len(of_patch)
+    at = {"dtype": torch.long, "device": labels.device}
+    return Lesions(torch.tensor(np.concatenate(voxels), **at), sizes, torch.tensor(patches, **at))
+
+
+def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) -> torch.Tensor:
+    """Mean over all lesions of a batch of 1 - soft Dice, each with the other lesions of its patch masked out.
+
+    A small lesion counts as much as a large one; voxels outside all lesions count for each lesion of their patch.
+
+    Parameters
+    ----------
+    logits, labels : Tensor of float32, shape (N, 1, X, Y, Z)
+    lesions : Lesions
+        Of these labels.
+
+    Returns
+    -------
+    Tensor
+        One number; 0 where there is no lesion.
+
+    References
+    ----------
+    Kofler et al., "blob loss: instance imbalance aware loss functions for semantic segmentation", IPMI 2023.
+    They take the mean over patches of the mean over each patch's lesions; here every lesion of the batch is alike.
+    """
+    probability = torch.sigmoid(logits)
+    if not lesions.sizes:
+        return 0 * probability.mean()
+    outside = (probability * (1 - labels)).sum((1, 2, 3, 4))[lesions.patches]
+    inside = torch.stack([part.sum() for part in probability.flatten()[lesions.voxels].split(lesions.sizes)])
+    volume = torch.tensor(lesions.sizes, dtype=inside.dtype, device=inside.device)
+    return (1 - (2 * inside + SMOOTH) / (outside + inside + volume + SMOOTH)).mean()
+
+
+def _dice_ce(labels: torch.Tensor) -> Loss:
+    """Soft Dice over the whole batch (an empty patch has none of its own), plus cross-entropy."""
+    return partial(DiceCELoss(sigmoid=True, batch=True), target=labels)
+
+
+def _dice_focal(labels: torch.Tensor) -> Loss:
+    """Soft Dice, plus focal loss, to which voxels that are already right count little (Lin et al., ICCV 2017)."""
+    return partial(DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0), target=labels)
+
+
+def _tversky(labels: torch.Tensor) -> Loss:
+    """Tversky loss: a missed voxel weighs 0.7, a false one 0.3 (Salehi et al., MLMI 2017)."""
+    return partial(TverskyLoss(sigmoid=True, batch=True, alpha=0.3, beta=0.7), target=labels)
+
+
+def _blob(labels: torch.Tensor) -> Loss:
+    """Twice the loss over all voxels and once the one over lesions, the weights of Kofler et al."""
+    overall, lesions = _dice_ce(labels), find_lesions(labels)
+    return lambda logits: 2 * overall(logits) + lesion_dice(logits, labels, lesions)
+
+
+LOSSES: dict[str, Callable[[torch.Tensor], Loss]] = {
+    "dice_ce": _dice_ce,
+    "dice_focal": _dice_focal,
+    "tversky": _tversky,
+    "blob": _blob,
+}
+
+
+def build_loss(name: str) -> Callable[[torch.Tensor | list[torch.Tensor], torch.Tensor], torch.Tensor]:
+    """Build a loss.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LOSSES`.
+
+    Returns
+    -------
+    callable
+        From logits and labels of 0 and 1, both of shape (N, 1, X, Y, Z), to one number, in single precision whatever
+        the logits'. Logits may be a list, full resolution first: each output weighs half as much as the one before,
+        all together 1 (nnU-Net's, Isensee et al., Nature Methods 2021). Coarser logits are interpolated up to the
+        labels; nnU-Net brings the labels down instead, where a lesion of a few voxels is lost.
+
+    Raises
+    ------
+    ValueError
+        No such loss.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss: found {name!r}; expected one of {', '.join(LOSSES)}")
+
+    def loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+        outputs, against = [logits] if torch.is_tensor(logits) else logits, LOSSES[name](labels.float())
+        weights = [0.5**i for i in range(len(outputs))]
+        parts = [w * against(as_fine(output, labels)) for w, output in zip(weights, outputs, strict=True)]
+        return sum(parts) / sum(weights)
+
+    return loss
+
+
+def as_fine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Logits in single precision, interpolated up to the grid of the labels."""
+    if logits.shape == labels.shape:
+        return logits.float()
+    return interpolate(logits.float(), labels.shape[2:], mode="trilinear", align_corners=False)

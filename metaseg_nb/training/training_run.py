@@ -1,0 +1,204 @@
+"""A network in training: what each step changes, and what is kept of it."""
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch.utils.tensorboard import SummaryWriter
+from tqdm.auto import tqdm
+
+from metaseg_nb.files import write_table
+from metaseg_nb.layout import RunLayout
+from metaseg_nb.settings import Train, settings_hash
+from metaseg_nb.training import superseded
+from metaseg_nb.training.averaging import averaged
+from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_last, save_checkpoint, save_last
+from metaseg_nb.training.networks import build_network, start_at_prior
+from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.stopping import StopRequest
+
+# Keeps what a step draws (dropout, strong augmentation) apart from the draws of patches.
+STEP = 2
+# Other processes wait while the first one validates.
+PATIENCE = timedelta(hours=6)
+
+
+class TrainingRun:
+    """A network with its optimiser, its running mean and its place in the run."""
+
+    def __init__(self, settings: Train, batches: PatchBatches, run: RunLayout, recipe: dict[str, Any]):
+        AcceleratorState._reset_state()  # a kernel may train again with another precision
+        on_cpu = not torch.cuda.is_available()
+        # UNETR has parameters that it does not use: DDP finds them in the first step
+        several = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(static_graph=True)]
+        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu, kwargs_handlers=several)
+        self.settings, self.batches, self.run = settings, batches, run
+        self.identity = {
+            "settings": settings.model_dump(),
+            "recipe": recipe,
+            "cases": {case.name: case.sources for case in batches.cases},
+        }
+        network, optimiser = self._new()
+        self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
+        self.plain = self.accelerator.unwrap_model(self.network)
+        self.mean = averaged(self.plain, settings.ema_decay)
+        self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -1.0, "history": [], "losses": []}
+        self._resume()
+        self.started = time.perf_counter() - self.state["seconds"]
+
+    def progress(self) -> tqdm:
+        """Batches from the present step on, with a bar that shows the time left."""
+        first, hidden = self.state["step"], not self.accelerator.is_main_process
+        steps = self.batches.loader(first)
+        return tqdm(steps, initial=first, total=len(self.batches), desc="training steps", disable=hidden)
+
+    def seed_step(self) -> int:
+        """Seed torch for this step and process; training mode on."""
+        self.network.train()
+        key = [self.settings.seed, self.settings.fold, STEP, self.state["step"], self.batches.rank]
+        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
+        torch.manual_seed(seed)
+        return seed
+
+    def require_finite(self, loss: torch.Tensor) -> None:
+        """Raise FloatingPointError for a loss that is no finite number."""
+        if not torch.isfinite(loss):
+            found = f"loss is {loss.item()} at step {self.state['step']}"
+            raise FloatingPointError(f"{found}: lower learning_rate, or precision: bf16")
+
+    def is_due(self) -> bool:
+        """Tell whether the selection set is to be looked at, and was not yet."""
+        step, every = self.state["step"], self.settings.validate_every * self.batches.steps_per_epoch
+        looked = self.latest()["step"] if self.state["history"] else 0
+        return step > looked and (step % every == 0 or step == len(self.batches))
+
+    def is_over(self) -> bool:
+        """Tell whether the best look at the selection set is longer ago than ``patience``."""
+        if not self.settings.patience or not self.state["history"]:
+            return False
+        best = max(row["epoch"] for row in self.state["history"] if row["dice"] == self.state["best"])
+        return self.latest()["epoch"] - best >= self.settings.patience
+
+    def latest(self) -> dict[str, float]:
+        """The latest row of the history."""
+        return self.state["history"][-1]
+
+    def latest_words(self) -> str:
+        """The latest row in a few words; only the first process has one."""
+        return ", ".join(f"{name}={row[name]:.3f}" for row in self.state["history"][-1:] for name in ("loss", "dice"))
+
+    def look(
+        self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
+    ) -> None:
+        """Look at the selection set and keep what is best; last.pt comes last, for training goes on from it."""
+        if self.accelerator.is_main_process:
+            with stop.at_once():
+                dice = validate(self.mean.module.eval())
+            self._note(dice)
+            history = pd.DataFrame(self.state["history"])
+            if dice >= self.state["best"]:  # of equals the later one, which has seen more
+                self.state["best"] = dice
+                best = {"identity": self.identity, "network": self.mean.module.state_dict()}
+                save_checkpoint(self.run.best_checkpoint, best | {"epoch": self.latest()["epoch"], "dice": dice})
+            write_table(self.run.history, history)
+            watch(history)
+        self.state["losses"] = []
+        self.save()
+
+    def save(self) -> None:
+        """Save what a stopped run goes on from."""
+        self.state["seconds"] = time.perf_counter() - self.started
+        if not self.accelerator.is_main_process:
+            return
+        scaler = self.accelerator.scaler
+        parts = {
+            "identity": self.identity,
+            "network": self.mean.module.state_dict(),  # what predicts
+            "weights": self.plain.state_dict(),
+            "n_averaged": int(self.mean.n_averaged),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": scaler.state_dict() if scaler else None,
+            "state": self.state,
+        }
+        save_last(self.run, parts)
+
+    def _note(self, dice: float) -> None:
+        """Add a row to the history, and to TensorBoard's."""
+        row = {
+            "epoch": self.state["step"] // self.batches.steps_per_epoch,
+            "step": self.state["step"],
+            "loss": sum(self.state["losses"]) / len(self.state["losses"]),
+            "dice": dice,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "seconds": time.perf_counter() - self.started,
+        }
+        self.state["history"].append(row)
+        with SummaryWriter(self.run.tensorboard) as writer:
+            for name in ("loss", "dice", "learning_rate"):
+                writer.add_scalar(name, row[name], row["step"])
+
+    def _new(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        settings = self.settings
+        torch.manual_seed(settings.seed)
+        network = build_network(settings.network, settings.width, settings.patch_size, self.batches.channels)
+        start_at_prior(network)
+        if self.accelerator.device.type == "cuda":
+            network = network.to(memory_format=torch.channels_last_3d)
+            if self.accelerator.num_processes > 1:
+                network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        if settings.compiled:
+            network.compile()
+        rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+        return network, torch.optim.AdamW(network.parameters(), **rates)
+
+    def _resume(self) -> None:
+        """Take up a stopped run of the same identity, wherever it lies; set another one aside."""
+        if self.accelerator.is_main_process:
+            self._make_room()
+        self.accelerator.wait_for_everyone()
+        checkpoint = load_last(self.run)
+        if not checkpoint:
+            return
+        self.mean.module.load_state_dict(checkpoint["network"])
+        self.plain.load_state_dict(checkpoint["weights"])
+        self.mean.n_averaged.fill_(checkpoint["n_averaged"])
+        self.optimiser.load_state_dict(checkpoint["optimiser"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
+        self.state = checkpoint["state"]
+
+    def _make_room(self) -> None:
+        checkpoint = load_last(self.run)
+        differing = _differing(checkpoint["identity"], self.identity) if checkpoint else []
+        if checkpoint and not differing:
+            return
+        if differing:
+            aside = superseded.set_aside(self.run, _code(checkpoint["identity"]))
+            print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {aside.name}.")
+        if superseded.bring_back(self.run, _code(self.identity)):
+            print("An earlier run of these settings is taken up again.")
+
+
+def _what_decides(identity: dict[str, Any]) -> dict[str, Any]:
+    return identity | {"settings": {k: v for k, v in identity["settings"].items() if k not in NOT_IDENTITY}}
+
+
+def _code(identity: dict[str, Any]) -> str:
+    return settings_hash(_what_decides(identity))
+
+
+def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    before, now = _what_decides(before), _what_decides(now)
+    return [
+        f"{key}: {before[part].get(key)} then, {now[part].get(key)} now"
+        for part in now
+        for key in sorted(before[part].keys() | now[part].keys())
+        if before[part].get(key) != now[part].get(key)
+    ]

@@ -1,0 +1,94 @@
+"""Calibration and uncertainty: diagrams by hand, error of a perfect and of a boastful network, failures flagged."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.evaluation.calibration import (
+    expected_calibration_error,
+    flagging,
+    know_failures,
+    reliability,
+    uncertainty,
+)
+from metaseg_nb.evaluation.probability_tables import probability_bins
+
+
+def bins(probability, truth, patient="p", model="unet"):
+    shape = (len(probability), 1, 1)
+    table = probability_bins(np.reshape(probability, shape), np.reshape(truth, shape).astype(bool))
+    return table.assign(patient=patient, case=patient, model=model)
+
+
+def test_the_diagram_by_hand():
+    table = pd.concat([bins([0.7, 0.72, 0.01, 0.0], [1, 0, 0, 1]), bins([0.7, 0.22], [1, 0], "q")])
+    diagram = reliability(table)
+    assert diagram["bin"].tolist() == [4, 14], "the lowest bin, and bins without voxels, are left out"
+    assert diagram["n_voxels"].tolist() == [1, 3]
+    assert diagram["probability"].tolist() == pytest.approx([0.22, (0.7 + 0.72 + 0.7) / 3])
+    assert diagram["observed"].tolist() == pytest.approx([0, 2 / 3])
+    gap = abs(2.12 / 3 - 2 / 3)
+    assert expected_calibration_error(diagram) == pytest.approx((0.22 + 3 * gap) / 4)
+
+
+def test_a_network_that_means_what_it_says_has_almost_no_error():
+    rng = np.random.default_rng(0)
+    probability = rng.uniform(0, 1, 200_000)
+    honest = bins(probability, rng.random(200_000) < probability)
+    boastful = bins(probability, rng.random(200_000) < probability**2)
+    assert expected_calibration_error(reliability(honest)) < 0.01
+    assert expected_calibration_error(reliability(boastful)) > 0.1
+
+
+def test_doubtless_voxels_hide_no_error():
+    wrong = bins([0.9] * 10, [0] * 10)
+    diluted = bins([0.9] * 10 + [0.0] * 10_000, [0] * 10_010)
+    assert expected_calibration_error(reliability(diluted)) == expected_calibration_error(reliability(wrong))
+    assert np.isnan(expected_calibration_error(reliability(bins([0.0, 0.01], [0, 0]))))
+
+
+def test_uncertainty_by_hand():
+    table = pd.concat([bins([0.5, 0.5], [1, 0], "half"), bins([0.9, 0.0], [1, 0], "sure"), bins([0.0], [1], "blind")])
+    unsure = uncertainty(table)
+    assert unsure["half"] == pytest.approx(1)
+    assert unsure["sure"] == pytest.approx(-0.9 * np.log2(0.9) - 0.1 * np.log2(0.1))
+    assert unsure["blind"] == 0, "what is ruled out everywhere is not doubted"
+
+
+def patients(confident_when_right):
+    """Ten patients, half of them failures; who is unsure is the network's choice."""
+    tables, dice = [], {}
+    for i in range(10):
+        fails = i % 2 == 0
+        unsure = fails if confident_when_right else not fails
+        tables.append(bins([0.55 + i / 1000 if unsure else 0.95] * 4, [1] * 4, f"p{i}"))
+        dice[f"p{i}"] = 0.1 if fails else 0.9
+    return pd.concat(tables), pd.Series(dice)
+
+
+def test_failures_are_flagged_by_doubt_and_not_by_confidence():
+    found = flagging(*patients(True), 200, 0)
+    assert (found["patients"], found["failures"], found["auroc"]) == (10, 5, 1)
+    assert found["auroc_low"] == found["auroc_high"] == 1
+    assert flagging(*patients(False), 200, 0)["auroc"] == 0
+
+
+def test_without_a_failure_there_is_nothing_to_flag():
+    table, dice = patients(True)
+    found = flagging(table, dice * 0 + 0.9, 200, 0)
+    assert found["failures"] == 0
+    assert np.isnan([found["auroc"], found["auroc_low"], found["auroc_high"]]).all()
+
+
+def test_only_networks_whose_probabilities_were_kept_are_asked():
+    table, dice = patients(True)
+    detections = pd.DataFrame({"model": "unet", "patient": ["p0"], "threshold": 0.5, "n_truth": 2})
+    detections = detections.assign(n_detected=1, n_false=0)
+    scores = pd.DataFrame({"unetr": dice, "unet": dice})
+    flags, unsure = know_failures((detections, table), scores, 100, 0)
+    assert flags["model"].tolist() == ["unet"]
+    assert flags.loc[0, "average_precision"] == 0.5
+    assert len(unsure) == 10
+    assert set(unsure["model"]) == {"unet"}
+    flags, unsure = know_failures((pd.DataFrame({"model": []}), pd.DataFrame({"model": []})), scores, 100, 0)
+    assert len(flags) == len(unsure) == 0

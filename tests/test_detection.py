@@ -1,0 +1,161 @@
+"""Detection over thresholds: FROC, average precision, ROC; against picai_eval and by hand."""
+
+import json
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.labels import read_lesions
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.evaluation.detection import area_under_roc, average_precision, froc
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
+from metaseg_nb.evaluation.probability_tables import (
+    THRESHOLDS,
+    detections_by_threshold,
+    probability_bins,
+    score_probability,
+)
+
+CUBE = (1.0, 1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def picai(shared_data):
+    """Ten detection maps with their labels, and picai_eval's results for them."""
+    folder = shared_data / "metric_vectors" / "picai_eval"
+    maps = {}
+    for case in range(10):
+        files = (folder / "test-maps" / f"case-{case}_{kind}.nii.gz" for kind in ("detection_map", "label"))
+        maps[f"case-{case}"] = tuple(np.asarray(nib.load(file).dataobj) for file in files)
+    return maps, json.loads((folder / "output-expected" / "metrics-full-expected.json").read_text())
+
+
+def candidates(expected, threshold):
+    """Cases of picai_eval's results as a table: its candidates are lesion or not, with a confidence."""
+    rows = []
+    for case, results in expected["lesion_results"].items():
+        found = [is_lesion for is_lesion, confidence, _ in results if confidence >= threshold]
+        n_truth = sum(is_lesion for is_lesion, _, _ in results)
+        rows.append((case, threshold, n_truth, sum(found), len(found) - sum(found)))
+    return pd.DataFrame(rows, columns=["patient", "threshold", "n_truth", "n_detected", "n_false"])
+
+
+def test_curves_are_those_of_picai_eval(picai):
+    maps, expected = picai
+    curve = froc(pd.concat([candidates(expected, threshold) for threshold in (1.0, 2.0)]))
+    assert curve["n_truth"].tolist() == [expected["num_lesions"]] * 2
+    assert curve["threshold"].tolist() == expected["thresholds"][:2]
+    assert curve["sensitivity"].tolist() == pytest.approx(expected["lesion_TPR"][:2])
+    assert curve["false_per_patient"].tolist() == pytest.approx(expected["lesion_FPR"][:2], abs=1e-7)
+    assert average_precision(curve) == pytest.approx(expected["AP"])
+    scores, targets = (np.array([expected[name][case] for case in maps]) for name in ("case_pred", "case_target"))
+    assert scores.tolist() == [confidence.max() for confidence, _ in maps.values()]
+    assert area_under_roc(scores, targets) == pytest.approx(expected["auroc"])
+
+
+# Where BraTS-METS says something else than picai_eval, which wants an overlap (IoU) of 0.1, one to one:
+# in cases 5 and 9 a candidate overlaps a lesion by 3 voxels only; in 7 and 8 one candidate covers two lesions.
+TOUCHED = {"case-5": (0, -1), "case-7": (1, 0), "case-8": (1, 0), "case-9": (1, -1)}
+
+
+def test_maps_are_counted_as_picai_eval_counts_them_but_for_the_rule_of_touching(picai):
+    maps, expected = picai
+    theirs = candidates(expected, 1.0).set_index("patient")
+    for case, (confidence, label) in maps.items():
+        ours = detections_by_threshold(label > 0, confidence, CUBE, (1.0,)).iloc[0]
+        assert ours["n_truth"] == theirs.loc[case, "n_truth"], case
+        more_detected, more_false = TOUCHED.get(case, (0, 0))
+        assert ours["n_detected"] == theirs.loc[case, "n_detected"] + more_detected, case
+        assert ours["n_false"] == theirs.loc[case, "n_false"] + more_false, case
+
+
+def test_counting_alone_counts_as_lesion_metrics_does():
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        truth, prediction = rng.random((2, 14, 13, 12)) < 0.01
+        prediction |= np.roll(truth, 1, axis=0) & (rng.random(truth.shape) < 0.7)
+        for smallest in (0.0, 2.0, 5.0):
+            full, _ = lesion_metrics(truth, prediction, (1.0, 2.0, 1.5), min_volume_mm3=smallest)
+            counts = detection_counts(truth, prediction, (1.0, 2.0, 1.5), min_volume_mm3=smallest)
+            assert counts == {name: full[name] for name in counts}
+
+
+def test_each_threshold_by_hand():
+    truth, confidence = np.zeros((20, 8, 8), bool), np.zeros((20, 8, 8))
+    truth[2:4, 2:4, 2:4] = truth[14:16, 2:4, 2:4] = True
+    confidence[2, 2, 2], confidence[14, 2, 2], confidence[8, 6, 6] = 0.9, 0.3, 0.6
+    table = detections_by_threshold(truth, confidence, CUBE, (0.2, 0.3, 0.5, 0.9, 0.95))
+    assert table["n_truth"].tolist() == [2] * 5
+    assert table["n_detected"].tolist() == [2, 2, 1, 1, 0]  # a voxel that reaches the threshold counts
+    assert table["n_false"].tolist() == [1, 1, 1, 0, 0]
+
+
+def test_froc_pools_lesions_and_counts_patients():
+    rows = [("p", 0.5, 3, 2, 1), ("p", 0.5, 1, 0, 4), ("q", 0.5, 0, 0, 1), ("p", 0.9, 3, 1, 0), ("p", 0.9, 1, 0, 0)]
+    rows += [("q", 0.9, 0, 0, 0)]
+    curve = froc(pd.DataFrame(rows, columns=["patient", "threshold", "n_truth", "n_detected", "n_false"]))
+    assert curve["threshold"].tolist() == [0.9, 0.5]
+    assert curve["sensitivity"].tolist() == [1 / 4, 2 / 4]
+    assert curve["false_per_patient"].tolist() == [0, 6 / 2]
+    assert curve["precision"].tolist() == [1, 2 / 8]
+    assert average_precision(curve) == pytest.approx(1 / 4 + 1 / 4 * 2 / 8)
+
+
+def test_average_precision_counts_no_gain_twice():
+    curve = pd.DataFrame({"sensitivity": [0.5, 0.4, 0.5, 1.0], "precision": [1.0, 0.7, 0.5, 0.25]})
+    assert average_precision(curve) == pytest.approx(0.5 + 0.5 * 0.25)
+
+
+def test_area_under_roc_by_hand():
+    assert area_under_roc(np.array([0.9, 0.8, 0.1]), np.array([True, True, False])) == 1
+    assert area_under_roc(np.array([0.5, 0.5]), np.array([True, False])) == 0.5
+    assert area_under_roc(np.array([3, 1, 2]), np.array([True, False, True])) == 1
+    assert area_under_roc(np.array([1, 2, 3, 4]), np.array([1, 0, 1, 0])) == 0.25
+    assert np.isnan(area_under_roc(np.array([1.0, 2.0]), np.array([True, True])))
+
+
+def test_bins_by_hand():
+    probability = np.array([0.0, 0.04, 0.05, 0.51, 0.99, 1.0]).reshape(1, 2, 3)
+    truth = np.array([0, 1, 0, 1, 1, 1]).reshape(1, 2, 3) > 0
+    table = probability_bins(probability, truth).set_index("bin")
+    assert table.loc[[0, 1, 10, 19], "n_voxels"].tolist() == [2, 1, 1, 2]
+    assert table["n_voxels"].sum() == 6
+    assert table.loc[[0, 1, 10, 19], "n_lesion"].tolist() == [1, 0, 1, 2]
+    assert table.loc[19, "probability_sum"] == pytest.approx(1.99)
+
+
+@pytest.fixture
+def scored(write_case, store):
+    """A case of two lesions on disk, and stored as it is there."""
+
+    def score(probability_of):
+        case = replace(write_case("case"), fold=1)
+        image, truth = read_volume(case.image, ""), read_lesions(case, LesionRule()).array > 0
+        stored = store("case", image.array, truth)
+        return score_probability(case, stored, probability_of(truth), LesionRule())
+
+    return score
+
+
+def test_a_case_gives_both_tables_under_its_name(scored):
+    detections, calibration = scored(lambda truth: np.where(truth, 0.7, 0.0))
+    for table in (detections, calibration):
+        assert set(table["case"]) == {"case"}
+        assert set(table["patient"]) == {"patient_case"}
+        assert set(table["fold"]) == {1}
+    assert detections["threshold"].tolist() == list(THRESHOLDS)
+    found = detections.set_index("threshold")
+    assert found["n_truth"].unique().tolist() == [1]  # the other lesion has but one voxel
+    assert found.loc[[0.05, 0.65, 0.75, 0.99], "n_detected"].tolist() == [1, 1, 0, 0]
+    assert calibration.set_index("bin").loc[[14, 0], "n_lesion"].tolist() == [3 * 4 * 5 + 1, 0]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, 1.5, -0.1])
+def test_probabilities_that_are_none_are_named(scored, wrong):
+    with pytest.raises(CohortError, match=r"case case, file probability: found probabilities from .*expected finite"):
+        scored(lambda truth: np.where(truth, wrong, 0.0))

@@ -1,0 +1,177 @@
+"""The gallery: every miss and large false positive is in it, where it belongs, with what each network did."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.review.case_images import agreement, false_lesions, place_of, read_case_images
+from metaseg_nb.review.gallery import anchor, gallery_entries
+from metaseg_nb.review.gallery_pictures import draw_entry, draw_gallery, find_false_lesions
+
+MODELS = ["unet", "unetr"]
+
+
+def test_agreement_by_hand():
+    reference, prediction = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
+    assert agreement(reference, prediction).tolist() == [1, 2, 3, 0]
+
+
+def test_a_false_lesion_touches_no_dilated_reference_lesion_largest_first():
+    reference, prediction = np.zeros((2, 20, 20, 20), bool)
+    reference[2:5, 2:5, 2:5] = True
+    prediction[5, 4, 4] = True  # beside the reference: within its dilation
+    prediction[8, 8, 8] = True
+    prediction[12:14, 12:14, 12:14] = True
+    found = false_lesions(reference, prediction, (1.0, 1.0, 2.0))
+    assert found["volume_mm3"].tolist() == [16.0, 2.0]
+    assert found.loc[1, ["x", "y", "z"]].tolist() == [8, 8, 8]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_false_lesions_are_those_that_the_metrics_count(seed):
+    rng = np.random.default_rng(seed)
+    reference, prediction = rng.random((2, 18, 18, 18)) > 0.985
+    summary, _ = lesion_metrics(reference, prediction, (1.0, 1.0, 1.0))
+    assert len(false_lesions(reference, prediction, (1.0, 1.0, 1.0))) == summary["n_false"]
+
+
+def tables():
+    """Two networks on three cases: what notebooks 01 and 04 would have left."""
+    dice = {"unet": (0.9, 0.5, 0.1), "unetr": (0.2, 0.4, 0.3)}
+    metrics = pd.DataFrame(
+        [{"model": m, "case": f"c{i}", "primary": "lung", "dice": d} for m in MODELS for i, d in enumerate(dice[m])]
+    )
+    places = [("c0", 1, 4.0, 30.0, 2), ("c0", 2, 15.0, 900.0, 28), ("c1", 1, 22.0, 3000.0, 3)]
+    detected = {"unet": (False, True, True), "unetr": (True, False, False)}
+    classes = {4.0: "<5 mm", 15.0: "10-20 mm", 22.0: ">20 mm"}
+    lesions = pd.DataFrame(
+        [
+            {"model": m, "case": case, "patient": case, "primary": "lung", "lesion": number, "diameter_mm": diameter}
+            | {"volume_mm3": volume, "x": 5.0, "y": 6.0, "z": float(z), "detected": hit, "dice": 0.8 * hit}
+            | {"diameter_class": classes[diameter]}
+            for m in MODELS
+            for (case, number, diameter, volume, z), hit in zip(places, detected[m], strict=True)
+        ]
+    )
+    positions = pd.DataFrame(
+        [
+            {"case": case, "x": 5.0, "y": 6.0, "z": z, "third": "inferior" if z < 10 else "superior", "depth_mm": 5.0}
+            for case, _, _, _, z in places
+        ]
+    )
+    false = pd.DataFrame(
+        [
+            {"model": "unet", "case": "c2", "primary": "lung", "lesion": n, "diameter_mm": d, "volume_mm3": 10 * d}
+            | {"x": 1.0, "y": 2.0, "z": 3.0}
+            for n, d in ((1, 12.0), (2, 9.9), (3, 10.0), (4, 30.0))
+        ]
+    )
+    return metrics, lesions, positions, false
+
+
+@pytest.fixture
+def entries():
+    return gallery_entries(*tables(), MODELS, 10.0)
+
+
+def shown(entries, page, group):
+    return entries.loc[(entries["page"] == page) & (entries["group"] == group), "picture"].tolist()
+
+
+def test_each_page_holds_what_it_says_worst_first(entries):
+    assert shown(entries, "cases", "unet") == ["c2", "c1", "c0"]
+    assert shown(entries, "cases", "unetr") == ["c0", "c2", "c1"]
+    assert entries.loc[entries["page"] == "cases", "why"].tolist() == ["worst", "median", "best"] * 2
+    assert shown(entries, "missed", "unet") == ["c0_lesion1"]
+    assert shown(entries, "missed", "unetr") == ["c1_lesion1", "c0_lesion2"]
+    assert shown(entries, "false", "unet") == ["c2_false_unet_4", "c2_false_unet_1", "c2_false_unet_3"]
+    assert shown(entries, "false", "unetr") == []
+    assert shown(entries, "small", "") == ["c0_lesion1"]
+    assert shown(entries, "lower", "") == ["c1_lesion1", "c0_lesion1"]
+    lower = entries[entries["page"] == "lower"]
+    assert lower["why"].tolist() == ["found by 1 of 2 networks"] * 2
+
+
+def test_no_two_entries_of_a_page_stand_at_one_place(entries):
+    assert not entries.assign(at=[anchor(row) for row in entries.to_dict("records")]).duplicated(["page", "at"]).any()
+
+
+def test_without_a_mistake_there_is_nothing_but_cases():
+    metrics, lesions, positions, false = tables()
+    perfect = gallery_entries(metrics, lesions.assign(detected=True).iloc[1:3], positions, false[:0], ["unet"], 10.0)
+    assert set(perfect["page"]) <= {"cases", "lower"}
+
+
+@pytest.fixture
+def study(write_case, tmp_path, monkeypatch):
+    """Two cases: one network predicts the label, the other a cube elsewhere."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    layout = StudyLayout("tiny")
+    written = [write_case(f"c{i}", seed=i, axes=("RAS", "LPI")[i], spacing_mm=(1, 1, 1.5)) for i in range(2)]
+    cases = [Case(**{**vars(case), "fold": i}) for i, case in enumerate(written)]
+    for case in cases:
+        label = read_volume(case.label, case.name, np.uint8)
+        elsewhere = np.zeros_like(label.array)
+        elsewhere[17:21, 3:7, 3:7] = 1
+        for model, array in (("unet", label.array), ("unetr", elsewhere)):
+            mask = layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
+            write_volume(mask, Volume(array, label.affine, label.native_orientation))
+    return layout, Cohort("tiny", "", cases)
+
+
+def test_false_lesions_of_a_study_name_network_and_case(study):
+    found = find_false_lesions(*study, MODELS, 1)
+    assert found[["model", "case"]].to_numpy().tolist() == [["unetr", "c0"], ["unetr", "c1"]]
+    assert found["volume_mm3"].tolist() == pytest.approx([96.0, 96.0])
+    assert found[["x", "y", "z"]].to_numpy().tolist() == [[18.5, 4.5, 4.5]] * 2
+
+
+def entry_of(lesion, page="missed"):
+    facts = {"page": page, "group": "unetr", "picture": f"c1_lesion{lesion}", "case": "c1", "why": "missed"}
+    return pd.Series(facts | {"lesion": lesion, "x": 7.0, "y": 7.5, "z": 8.0, "volume_mm3": 90.0, "diameter_mm": 9.0})
+
+
+def test_a_picture_says_what_each_network_made_of_the_lesion(study):
+    plt.switch_backend("Agg")
+    images = read_case_images(*study, "c1", MODELS)
+    lesions = pd.DataFrame(
+        {"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.914, 0.0]}
+    )
+    figure = draw_entry(images, entry_of(1), pd.DataFrame(), lesions)
+    titles = [axes.get_title() for axes in figure.axes[:3]]
+    assert titles == ["whole slice", "U-Net\nDice 0.91", "UNETR\nmissed"]
+    assert len(figure.axes) == 9
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["reference", "prediction"]
+    plt.close(figure)
+
+
+def test_the_place_of_a_case_is_its_largest_lesion_or_else_its_prediction(study):
+    images = read_case_images(*study, "c0", MODELS)
+    assert images.reference[place_of(images)]
+    nothing = type(images)(images.name, images.image, images.reference & False, images.predictions)
+    assert nothing.predictions["unet"][place_of(nothing)]
+
+
+def test_the_gallery_is_drawn_anew_each_picture_once(study):
+    layout, cohort = study
+    layout.gallery.mkdir(parents=True)
+    (layout.gallery / "of_an_earlier_run.webp").write_bytes(b"")
+    first = pd.Series({"page": "cases", "group": "unet", "picture": "c1", "case": "c1", "why": "best", "dice": 1.0})
+    again = entry_of(1, "lower")
+    again["group"] = ""
+    entries = pd.DataFrame([first, entry_of(1), again])
+    metrics = pd.DataFrame({"model": MODELS, "case": "c1", "dice": [1.0, 0.0]})
+    lesions = pd.DataFrame({"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.9, 0.0]})
+    draw_gallery(layout, cohort, entries, metrics, lesions, MODELS, 20.0, 1)
+    assert sorted(path.name for path in layout.gallery.iterdir()) == ["c1.webp", "c1_lesion1.webp", "c1_unet.html"]
+    with Image.open(layout.gallery / "c1_lesion1.webp") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    red, blue = pixels[..., 0], pixels[..., 2]
+    assert (blue - red > 60).sum() > 20, "the reference is outlined in blue"
+    assert (red - blue > 60).sum() > 20, "a prediction is outlined in orange"

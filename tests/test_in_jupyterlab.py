@@ -1,0 +1,129 @@
+"""Notebook 05 in JupyterLab, in a real browser: what is drawn is not blank, and what is chosen changes it."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+from PIL import Image
+
+from metaseg_nb.layout import NOTEBOOKS, PROJECT
+from metaseg_nb.review.live import WATCHED
+from metaseg_nb.review.verdicts import read_verdicts
+
+pytestmark = pytest.mark.slow
+TOKEN, SECONDS = "of-a-test", 300
+PARAMETERS = {"study": "tiny", "models": ["unet", "unetr"], "cases_shown": 1, "workers": 1}
+STATE = "window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.promptNode?.textContent ?? '')"
+
+
+@pytest.fixture
+def notebook(reviewed_study, tmp_path):
+    """Notebook 05 with the tiny study's parameters in its cell."""
+    (reviewed_study.root / "lesions.csv").write_text("case,x,y,z,third,depth_mm\nc0,7,7.5,8,inferior,5\n")
+    content = nbformat.read(NOTEBOOKS / "05_qualitative_review.ipynb", as_version=4)
+    cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source += "".join(f"\n{name} = {value!r}" for name, value in PARAMETERS.items())
+    path = tmp_path / "lab" / "review.ipynb"
+    path.parent.mkdir()
+    nbformat.write(content, path)
+    return path
+
+
+@pytest.fixture
+def lab(notebook, tmp_path):
+    """JupyterLab with the settings of `make lab`; its address."""
+    port = 8000 + os.getpid() % 1000
+    options = [f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--no-browser", "--allow-root"]
+    options += [f"--notebook-dir={notebook.parent}", f"--LabApp.app_settings_dir={PROJECT}/workflow/jupyterlab"]
+    options += ["--LabApp.expose_app_in_browser=True"]
+    env = {name: value for name, value in os.environ.items() if name != WATCHED}
+    env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    with (tmp_path / "lab.log").open("w") as log:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=notebook.parent)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(120):
+            try:
+                urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=2).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def pixels(element):
+    return np.asarray(Image.open(io.BytesIO(element.screenshot(timeout=120_000))).convert("RGB")).astype(int)
+
+
+def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, notebook, reviewed_study, chromium):
+    page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(f"{lab}/lab/tree/{notebook.name}?token={TOKEN}&reset")
+    page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady", timeout=120_000)
+    assert page.get_by_role("button", name="Dismiss").count() == 0, "no question about news"
+    page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
+    end = time.monotonic() + SECONDS
+    prompts = []
+    while time.monotonic() < end:
+        content = page.evaluate("window.jupyterapp.shell.currentWidget.content.model.toJSON()")
+        prompts = [cell["execution_count"] for cell in content["cells"] if cell["cell_type"] == "code"]
+        if all(prompts):
+            break
+        time.sleep(1)
+    assert all(prompts), prompts
+    outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
+    assert [output for output in outputs if output["output_type"] == "error"] == []
+    spilled = [o["text"] for o in outputs if o.get("name") == "stderr" and "Warning" in "".join(o["text"])]
+    assert spilled == []
+
+    page.evaluate("() => { const n = window.jupyterapp.shell.currentWidget.content; n.scrollToItem(5) }")
+    canvas = page.locator("canvas").first
+    canvas.wait_for(state="visible", timeout=60_000)
+    time.sleep(10)  # software rendering
+    before = pixels(canvas)
+    assert before.max() > 100, "the canvas is not blank"
+    assert ((before.max(axis=2) - before.min(axis=2)) > 40).sum() > 50, "an overlay has a colour"
+    page.get_by_role("button", name="next →").click()
+    time.sleep(10)
+    assert np.abs(pixels(canvas) - before).mean() > 0.2, "another case is another picture"
+    page.get_by_role("button", name="unusable").click()
+    time.sleep(3)
+    (verdict,) = read_verdicts(reviewed_study.verdicts_table).to_dict("records")
+    assert verdict["verdict"] == "unusable"
+    assert complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("viewer", ["niivue", "itkwidgets", "slices"])
+def test_no_viewer_hangs_papermill(reviewed_study, tmp_path, viewer):
+    lines = [
+        "from metaseg_nb.review.case_images import read_case_images",
+        "from metaseg_nb.review.study_tables import StudyTables",
+        "from metaseg_nb.review.viewer import show_case",
+        "tables = StudyTables.read('tiny')",
+        f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
+    ]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("\n".join(lines)), nbformat.v4.new_code_cell("print('the next cell ran')")],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
+    )
+    nbformat.write(notebook, tmp_path / "in.ipynb")
+    done = papermill.execute_notebook(
+        tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", execution_timeout=60, progress_bar=False
+    )
+    assert done.cells[-1].outputs[0].text == "the next cell ran\n"
+    assert any("image/png" in output.get("data", {}) for output in done.cells[0].outputs)
+    assert json.loads(Path(tmp_path / "out.ipynb").read_text())["metadata"].get("widgets") is None

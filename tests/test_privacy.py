@@ -1,0 +1,147 @@
+"""Nothing that is handed on says where files lie, who made it, or, where it is asked for, who a case is."""
+
+import base64
+import re
+import socket
+from dataclasses import replace
+
+import matplotlib.pyplot as plt
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.pseudonyms import read_key, with_codes
+from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.review.case_images import read_case_images
+from metaseg_nb.review.gallery_pictures import WEBP, draw_networks, slice_view
+from metaseg_nb.review.privacy import private_free
+
+PATIENT = "MUELLER^HANS"
+
+
+@pytest.fixture
+def clean(monkeypatch):
+    monkeypatch.setattr("getpass.getuser", lambda: "hmueller")
+    monkeypatch.setattr(socket, "gethostname", lambda: "rt-node17")
+    return private_free({"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001"})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("read /data/clinic/huber/t1.nii.gz now", "read …/t1.nii.gz now"),
+        ("cd /data/clinic/huber", "cd …"),
+        ("'~/mri/x.nii', \"/mnt/a/b.csv\"", "'…/x.nii', \"…/b.csv\""),
+        ("../../patients/huber/a.nii", "…/a.nii"),
+        ("file:///srv/pacs/a.dcm", "…/a.dcm"),
+        (r"C:\Users\huber\a.nii", "…/a.nii"),
+        (f"{PROJECT}/runs/demo/x.csv", "runs/demo/x.csv"),
+        ("by hmueller@rt-node17", "by …@…"),
+        ("MUELLER_HANS_t1.nii.gz, case MUELLER_HANS", "case_0001_t1.nii.gz, case case_0001"),
+        ("MRN 0012345", "MRN patient_0001"),
+        ("XMUELLER_HANSX", "XMUELLER_HANSX"),  # another name
+        ("12 lesions, Dice 0.12", "12 lesions, Dice 0.12"),  # a number, though a case is called so
+    ],
+)
+def test_private_words_are_taken_out(clean, text, expected):
+    assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://monai.io/docs/a.html",
+        "<td>a</td><td>b/c</td></tr>",
+        "text/html and TP / (TP + FP), 1/2/3, mm²/voxel",
+        "runs/demo/unet/fold0",
+        "[a](04_cross_validation.html)",
+    ],
+)
+def test_other_words_stay(clean, text):
+    assert clean(text) == text
+
+
+@pytest.fixture
+def cohort(write_case):
+    cases = [write_case(f"Huber_Anna_{i}", seed=i) for i in range(8)]
+    cases = [replace(case, patient=f"MRN00{i // 2}", date="2021-03-04", fold=i % 2) for i, case in enumerate(cases)]
+    return Cohort("c", "", cases[:7], cases[7:])
+
+
+def test_codes_replace_names_of_cases_and_patients_and_keep_who_belongs_together(cohort, tmp_path):
+    problems = [Problem("Huber_Anna_3", "a.nii", "x", "y", "z"), Problem("-", "list", "x", "y", "z")]
+    coded, problems_coded = with_codes(cohort, problems, ["Huber_Anna_left_out"], tmp_path / "key.csv")
+    every = [*coded.cases, *coded.unlabelled]
+    assert all(re.fullmatch(r"case_\d{4}", case.name) for case in every)
+    assert all(re.fullmatch(r"patient_\d{4}", case.patient) for case in every)
+    assert len({case.name for case in every}) == 8
+    for old, new in zip([*cohort.cases, *cohort.unlabelled], every, strict=True):
+        assert (new.files, new.fold, new.primary, new.date) == (old.files, old.fold, old.primary, "2021")
+    groups = [[case.patient for case in cases] for cases in ([*cohort.cases, *cohort.unlabelled], every)]
+    assert [groups[0].index(name) for name in groups[0]] == [groups[1].index(name) for name in groups[1]]
+    key = read_key(tmp_path / "key.csv")
+    assert problems_coded[0].case == key["Huber_Anna_3"] == coded.cases[3].name
+    assert problems_coded[1].case == "-"
+    assert key["Huber_Anna_left_out"].startswith("case_")
+
+
+def test_codes_stay_when_cases_are_added_and_tell_nothing_of_the_order_of_names(cohort, tmp_path):
+    key = tmp_path / "key.csv"
+    few = replace(cohort, cases=cohort.cases[4:], unlabelled=[])
+    with_codes(few, [], [], key)
+    before = read_key(key)
+    coded, _ = with_codes(cohort, [], [], key)
+    after = read_key(key)
+    assert {name: after[name] for name in before} == before
+    assert len(set(after.values())) == len(after) == 8 + 4
+    orders = set()
+    for i in range(6):
+        coded, _ = with_codes(cohort, [], [], tmp_path / f"{i}.csv")
+        orders.add(tuple(case.name for case in coded.cases))
+    assert len(orders) > 1
+
+
+@pytest.fixture
+def planted(write_case, tmp_path, monkeypatch):
+    """A case whose files carry a patient's name in header, extension and path, and its prediction."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    case = replace(write_case(f"{PATIENT}/scan", shape=(60, 60, 50)), name="c0", fold=0)
+    image = nib.load(case.image)
+    image.header["descrip"], image.header["db_name"] = PATIENT.encode(), b"MUELLER"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", PATIENT.encode()))
+    nib.save(image, case.image)
+    layout = StudyLayout("planted")
+    prediction = layout.run("unet", 0).predictions / "c0.nii.gz"
+    prediction.parent.mkdir(parents=True)
+    prediction.write_bytes(case.label.read_bytes())
+    return read_case_images(layout, Cohort("c", "", [case]), "c0", ["unet"])
+
+
+def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
+    page = slice_view(planted, "unet", (7, 7, 8), view_mm=20.0)
+    assert "MUELLER" not in page
+    sprite = re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', page)[1]
+    assert "MUELLER" not in base64.b64decode(sprite).decode("latin-1")
+    whole = slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)
+    assert len(sprite) < len(re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', whole)[1]) / 4
+    assert planted.nifti(planted.image.array).to_bytes().find(b"MUELLER") == -1
+
+
+def test_a_picture_of_the_gallery_names_nobody(planted, tmp_path):
+    plt.switch_backend("Agg")
+    figure = draw_networks(planted, (7, 7, 8), {"unet": "U-Net\nmissed"}, 40.0)
+    words = [text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts]]
+    assert not [word for word in words if "c0" in word or "MUELLER" in word]
+    figure.savefig(tmp_path / "picture.webp", **WEBP)
+    assert b"MUELLER" not in (tmp_path / "picture.webp").read_bytes()
+    plt.close(figure)
+
+
+def test_a_key_is_a_table_of_words(cohort, tmp_path):
+    with_codes(replace(cohort, cases=[replace(cohort.cases[0], name="007", patient="NA")]), [], [], tmp_path / "k.csv")
+    table = pd.read_csv(tmp_path / "k.csv", dtype=str, keep_default_na=False)
+    assert {"007", "NA"} <= set(table["name"])
+    assert np.all(table["code"] != "")

@@ -1,0 +1,359 @@
+"""The report: one folder that needs no network, with code behind a click, and with nothing private in it."""
+
+import base64
+import io
+import re
+import socket
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from PIL import Image
+
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.files import write_json, write_table
+from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.review.gallery import COLUMNS, PAGES, view_file
+from metaseg_nb.review.light_pictures import with_light_pictures
+from metaseg_nb.review.report import write_page, write_report
+from metaseg_nb.review.style import save_figure
+
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+WIDGET = "application/vnd.jupyter.widget-view+json"
+SECRET, USER, HOST = "/home/someone/secret/place", "hmueller", "rt-node17"
+CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
+
+
+def executed(title, result):
+    """An executed notebook, with all that must not be in a report."""
+    secrets = f"made in {SECRET}/x.csv by {USER} on {HOST}, read ../patients/huber/a.nii.gz"
+    notebook = new_notebook(
+        cells=[
+            new_markdown_cell(f"# {title}\nWhat this is: $x^2$, see [MONAI](https://monai.io).\n## A part\nText"),
+            new_code_cell(f"cohort = '{SECRET}'", execution_count=1, metadata={"tags": ["parameters"]}),
+            new_code_cell(
+                "train()",
+                execution_count=2,
+                outputs=[
+                    new_output("stream", name="stderr", text=f"UserWarning: {SECRET}/site-packages/x.py"),
+                    new_output("stream", name="stdout", text=f"stdout is kept, {secrets}"),
+                    new_output("display_data", {WIDGET: {"model_id": "abc"}, "text/plain": "HBox(children=widget)"}),
+                    new_output("display_data", {"image/png": PNG, "text/plain": "<Figure size>"}),
+                    new_output(
+                        "execute_result", {"text/html": f"<table><tr><td>table cell {secrets}</td></tr></table>"}
+                    ),
+                ],
+            ),
+        ]
+    )
+    outputs = [new_output("execute_result", {"text/markdown": f"{result} {secrets}"})] if result else []
+    notebook.cells.append(new_code_cell("Markdown(...)", execution_count=3, outputs=outputs))
+    parameters = {"study": "paper", "cohort": SECRET, "learning_rate": 0.003}
+    notebook.metadata["papermill"] = {
+        "input_path": f"{SECRET}/in.ipynb",
+        "parameters": parameters,
+        "start_time": "2026-11-25T07:41:17.5+00:00",
+        "duration": 12.3,
+    }
+    state = {"state": {"abc": {"volume": "voxels of a patient"}}, "version_major": 2, "version_minor": 0}
+    notebook.metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": state}
+    return notebook
+
+
+def gallery(layout):
+    """An entry on each page, two of which share a picture."""
+    common = {"primary": "lung", "x": 1.0, "y": 2.0, "z": 3.0}
+    lesion = common | {"case": "c1", "picture": "c1_lesion1", "lesion": 1, "volume_mm3": 120.0, "diameter_mm": 7.25}
+    rows = [
+        common | {"page": "cases", "group": "unet", "picture": "c0", "case": "c0", "why": "worst", "dice": 0.25},
+        lesion | {"page": "missed", "group": "unet", "why": "missed"},
+        lesion | {"page": "lower", "group": "", "why": "found by 0 of 1 networks"},
+    ]
+    layout.gallery.mkdir(parents=True)
+    for picture in ("c0", "c1_lesion1"):
+        Image.new("RGB", (4, 4)).save(layout.gallery / f"{picture}.webp")
+    (layout.gallery / view_file("c0", "unet")).write_text("<html><body>a view</body></html>")
+    write_table(layout.gallery_table, pd.DataFrame(rows, columns=COLUMNS))
+
+
+def study_of_two_folds(folder):
+    """A study of one network in two folds; one of its notebooks did not run to its end. Returns its file."""
+    study = folder / "paper.yaml"
+    study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
+    layout = StudyLayout("paper")
+    case = Case("c0", (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+    other = Case(**{**vars(case), "name": "c1", "images": (folder / "c1.nii.gz",), "fold": 1})
+    write_datalist(layout.dataset, Cohort("Zürich & <friends>", "made by hand", [case, other]))
+    numbers = {"dice_mean": 0.7, "dice_sd": 0.1, "dice_low": 0.6, "dice_high": 0.8, "dice_median": 0.7, "hd95_mm": 9.0}
+    numbers |= {"precision": 0.5, "recall": 0.5, "lesion_sensitivity": 0.5, "false_per_patient": 1.0}
+    numbers |= {"patients": 2, "failures": 0}
+    board = pd.DataFrame([{"model": "unet", **numbers}, {"model": "intensity_threshold", **numbers, "dice_mean": 0.2}])
+    write_table(layout.cross_validation / "leaderboard.csv", board)
+    write_json(layout.cross_validation / "provenance.json", {"commit": "abc1234", "device": "CPU"})
+    for name in ("04_dice", "04_sensitivity"):
+        save_figure(plt.figure(figsize=(1, 1)), layout, name)
+    for fold in (0, 1):
+        facts = {"train_seconds": 90.0, "last_epoch": 32, "best_epoch": 8 + fold, "selection_dice": 0.5}
+        write_json(
+            layout.run("unet", fold).metrics, facts | {"parameters": 1234567, "provenance": {"commit": "def5678"}}
+        )
+    pages = {layout.notebook("03_train", "unet", fold): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
+    pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
+    pages[layout.notebook("02_preprocess_n4")] = None
+    for path, result in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(executed(f"Title of {path.stem}", result), path)
+    gallery(layout)
+    return study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a report that a user with a name made on a machine with a name."""
+    made_in = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASEG_HOME", str(made_in / "home"))
+        patch.setattr("getpass.getuser", lambda: USER)
+        patch.setattr(socket, "gethostname", lambda: HOST)
+        stale = StudyLayout("paper").report / "of_an_earlier_study.html"
+        stale.parent.mkdir(parents=True)
+        stale.write_text("old")
+        return write_report(str(study_of_two_folds(made_in))).parent
+
+
+@pytest.fixture(scope="module")
+def report(folder):
+    return {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.html")}
+
+
+def test_the_report_has_an_index_and_a_page_per_notebook_run_and_part_of_the_gallery(report):
+    runs, parts = [f"03_train_unet_fold{fold}" for fold in (0, 1)], [f"gallery_{page}" for page in PAGES]
+    assert sorted(report) == sorted(f"{name}.html" for name in (*CHAPTERS, *runs, *parts, "index"))
+
+
+LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}
+
+
+class Addresses(HTMLParser):
+    """Everything a browser would load by itself, where links lead, and where they may lead to."""
+
+    def __init__(self):
+        super().__init__()
+        self.loaded, self.links, self.code, self.places = [], [], [], set()
+        self.inside = None
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.inside = tag if tag in ("script", "style") else None
+        self.places.add(attributes.get("id"))
+        if tag in LOADS and attributes.get(LOADS[tag]):
+            self.loaded.append(attributes[LOADS[tag]])
+        if tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+
+    def handle_data(self, data):
+        if self.inside:
+            self.code.append((self.inside, data))
+
+    def handle_endtag(self, tag):
+        self.inside = None
+
+
+def addresses(page):
+    parser = Addresses()
+    parser.feed(page)
+    return parser
+
+
+def test_no_page_asks_anything_of_a_network(report):
+    for name, page in report.items():
+        found = addresses(page)
+        outside = [address for address in found.loaded if re.match(r"(https?:)?//", address)]
+        assert not outside, (name, outside)
+        for kind, text in found.code:
+            pattern = (
+                r"""(@import|url\()\s*["']?\s*(https?:)?//"""
+                if kind == "style"
+                else r"""(from|import)\s*\(?\s*["'](https?:)?//|\.src\s*=\s*["'](https?:)?//"""
+            )
+            assert not re.search(pattern, text), (name, re.search(pattern, text))
+
+
+def test_the_check_above_would_notice():
+    page = '<script src="https://cdn/x.js"></script><style>@import url("//fonts/y")</style><img src="data:image/png">'
+    found = addresses(page)
+    assert found.loaded == ["https://cdn/x.js", "data:image/png"]
+    assert found.code == [("style", '@import url("//fonts/y")')]
+
+
+def test_every_link_and_picture_is_there(report, folder):
+    found = {name: addresses(page) for name, page in report.items()}
+    for name, page in found.items():
+        for link in [link for link in page.links if not link.startswith("https://monai.io")]:
+            file, _, place = link.partition("#")
+            assert (file or name) in report, (name, link)
+            assert not place or unquote(place) in found[file or name].places, (name, link)
+        for picture in [address for address in page.loaded if not address.startswith("data:")]:
+            assert (folder / picture).is_file(), (name, picture)
+    assert {path.name for path in (folder / "gallery").iterdir()} == {"c0.webp", "c1_lesion1.webp", "c0_unet.html"}
+
+
+def test_no_page_says_whose_machine_it_was_made_on(report):
+    for name, page in report.items():
+        for private in (
+            SECRET,
+            "someone",
+            "secret",
+            "huber",
+            USER,
+            HOST,
+            str(PROJECT),
+            str(Path.home()) + "/",
+            "/tmp/",
+        ):
+            assert private not in page, (name, private)
+
+
+def test_widgets_and_logs_are_left_out_and_the_rest_is_kept(report):
+    for name in [name for name in report if name[0] == "0"]:
+        page = report[name]
+        for gone in ("UserWarning", "HBox(children", "widget-view+json", "widget-state+json", "voxels of a patient"):
+            assert gone not in page, (name, gone)
+        for kept in ("stdout is kept, made in …/x.csv by … on …", "table cell", PNG, "Title of"):
+            assert kept in page, (name, kept)
+
+
+def test_code_is_behind_a_click(report):
+    page = report["01_explore_data.html"]
+    behind = re.findall(r'<details class="code"><summary>code</summary>(.*?)</details>', page, re.DOTALL)
+    assert len(behind) == 3
+    assert "train" in behind[1]
+    assert '<details class="code" open' not in page
+
+
+def test_formulas_are_drawn_by_the_browser_itself(report):
+    page = report["01_explore_data.html"]
+    assert re.search(r"<math[^>]*>.*<msup>.*x.*2.*</msup>", page)
+    assert "$x^2$" not in page
+
+
+def test_a_page_has_a_table_of_contents_and_says_how_it_was_made(report):
+    page = report["03_train_unet_fold1.html"]
+    assert '<a href="#A-part">A part</a>' in page
+    made = page[page.index('id="made"') :]
+    for fact in ("def5678", "1.5 min, 32 epochs", "epoch 9, selection-set Dice 0.50", "2026-11-25 07:41 UTC, 12 s"):
+        assert fact in made, fact
+    assert re.search(r"<code>learning_rate</code></td><td>0.003</td>", made)
+
+
+def test_the_result_stands_below_the_title(report):
+    page = report["05_qualitative_review.html"]
+    box = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)
+    assert "<strong>Result of 05_qualitative_review</strong>" in box[1]
+    assert page.index("Title of 05_qualitative_review<a") < box.start() < page.index("stdout is kept")
+    assert (
+        "fold 1: Dice 0.7" in re.search(r"<blockquote>(.*?)</blockquote>", report["03_train_unet_fold1.html"], re.S)[1]
+    )
+    assert "did not run to its end" in report["02_preprocess_n4.html"]
+
+
+def test_the_index_leads_to_every_page_and_to_the_worst_miss_in_one_click(report):
+    page = report["index.html"]
+    assert "<b>U-Net</b> leads with a mean Dice of <b>0.70</b>" in page
+    assert "Zürich &amp; &lt;friends&gt;" in page
+    assert page.count("data:image/png;base64,") == 2
+    assert "commit abc1234" in page
+    assert {link.partition("#")[0] for link in addresses(page).links} - {""} == set(report)
+    assert '<a href="gallery_missed.html#unet-c1_lesion1">c1</a>, 7 mm' in page
+    assert '<a href="gallery_cases.html#unet-c0">c0</a>, Dice 0.25' in page
+
+
+def test_the_gallery_says_how_large_a_lesion_is(report):
+    assert "<b>c1</b> (lung): missed, 7.2 mm, 120 mm³" in re.sub(r"\s+", " ", report["gallery_missed.html"])
+    assert "found by 0 of 1 networks" in report["gallery_lower.html"]
+    assert "None." in report["gallery_false.html"]
+
+
+def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout = StudyLayout("demo")
+    case = Case("c0", (tmp_path / "c0.nii.gz",), tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
+    write_datalist(layout.dataset, Cohort("demo", "", [case]))
+    write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": ["unet"]}))
+    layout.report.mkdir(parents=True)
+    (layout.report / "index.html").write_text("earlier")
+    with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
+        write_report("demo")
+    assert (layout.report / "index.html").read_text() == "earlier"
+
+
+def test_the_page_of_a_notebook_that_stopped_says_why_and_not_where(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout, notebook = StudyLayout("demo"), executed("Title", None)
+    trace = [f"File {SECRET}/module.py, line 3", "CohortError: mask of c0 is empty"]
+    notebook.cells[-1].outputs = [new_output("error", ename="CohortError", evalue="mask", traceback=trace)]
+    layout.notebook("01_explore_data").parent.mkdir(parents=True)
+    nbformat.write(notebook, layout.notebook("01_explore_data"))
+    page = write_page("demo", "01_explore_data").read_text()
+    assert "This notebook stopped before its end." in page
+    assert "mask of c0 is empty" in page
+    assert SECRET not in page
+
+
+def test_large_pictures_of_a_page_become_lighter_and_look_alike():
+    smooth = np.add.outer(np.arange(300), np.arange(300)) % 256 + np.random.default_rng(0).integers(0, 9, (300, 300))
+    buffer = io.BytesIO()
+    Image.fromarray(smooth.clip(0, 255).astype(np.uint8)).save(buffer, "PNG")
+    large = base64.b64encode(buffer.getvalue()).decode()
+    page = f'<img src="data:image/png;base64,{large}"><img src="data:image/png;base64,{PNG}">'
+    light = with_light_pictures(page)
+    assert len(light) < len(page) / 2
+    assert PNG in light
+    (data,) = re.findall(r"data:image/webp;base64,([^\"]+)", light)
+    seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L")).astype(int)
+    assert np.abs(seen - smooth.clip(0, 255)).mean() < 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser_no_page_asks_outside_or_complains_and_every_picture_is_there(folder, report, chromium, scheme):
+    context = chromium.new_context(color_scheme=scheme)
+    for name in report:
+        page, asked, complaints = context.new_page(), [], []
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        page.on("console", lambda message, said=complaints: said.append((message.type, message.text)))
+        page.on("pageerror", lambda error, said=complaints: said.append(("error", str(error))))
+        page.goto((folder / name).as_uri())
+        page.evaluate("document.querySelectorAll('details').forEach(it => it.open = true); window.scrollTo(0, 1e6)")
+        page.wait_for_timeout(300)
+        assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == [], name
+        assert [said for said in complaints if said[0] in ("error", "warning")] == [], name
+        broken = "[...document.images].filter(it => it.complete && !it.naturalWidth).map(it => it.src)"
+        assert page.evaluate(broken) == [], name
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(21, 24, 28)"
+        assert dark == (scheme == "dark"), name
+        page.close()
+    context.close()
+
+
+@pytest.mark.slow
+def test_in_a_browser_the_worst_miss_is_one_click_away_and_code_opens(folder, chromium):
+    page = chromium.new_page()
+    page.goto((folder / "index.html").as_uri())
+    page.get_by_role("link", name="c1", exact=True).click()
+    assert page.url.endswith("gallery_missed.html#unet-c1_lesion1")
+    assert page.locator("figure:target img").is_visible()
+    page.goto((folder / "01_explore_data.html").as_uri())
+    code = page.locator("details.code .highlight").nth(1)
+    assert not code.is_visible()
+    page.locator("details.code summary").nth(1).click()
+    assert code.is_visible()
+    page.close()

@@ -1,0 +1,283 @@
+"""Looking at cases: the viewer that works is taken and nothing waits; a person's verdicts outlive the session."""
+
+import gzip
+import io
+import json
+import socket
+import tarfile
+import time
+
+import ipywidgets
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from IPython.display import Image
+
+from metaseg_nb.review import itk_offline, itk_viewer
+from metaseg_nb.review.case_images import read_case_images
+from metaseg_nb.review.case_order import ALL_FOLDS, ordered_cases
+from metaseg_nb.review.layers import layers_of
+from metaseg_nb.review.lesion_rows import lesion_rows
+from metaseg_nb.review.live import WATCHED
+from metaseg_nb.review.niivue_viewer import NiiVueViewer
+from metaseg_nb.review.review_app import ReviewApp
+from metaseg_nb.review.slices_viewer import SlicesViewer
+from metaseg_nb.review.study_tables import StudyTables
+from metaseg_nb.review.verdicts import read_verdicts, record_verdict
+from metaseg_nb.review.viewer import show_case, usable
+
+MODELS = ["unet", "unetr"]
+
+
+@pytest.fixture
+def images(reviewed_study):
+    return read_case_images(reviewed_study, StudyTables.read("tiny").cohort, "c1", MODELS)
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    monkeypatch.setenv(WATCHED, "1")
+
+
+@pytest.fixture
+def headless(monkeypatch):
+    monkeypatch.setenv(WATCHED, "0")
+
+
+# --- which viewer ---
+
+
+@pytest.mark.parametrize("viewer", ["auto", "niivue", "itkwidgets", "slices"])
+def test_headless_every_viewer_is_a_figure_at_once(images, headless, viewer, capsys):
+    start = time.monotonic()
+    shown = show_case(images, viewer)
+    assert time.monotonic() - start < 10
+    assert isinstance(shown, Image)
+    said = capsys.readouterr().out
+    assert ("no browser shows this notebook" in said) == (viewer != "slices")
+
+
+def test_with_a_browser_each_viewer_is_its_own(images, watched):
+    assert show_case(images).__class__.__name__ == "NiiVue"
+    assert isinstance(show_case(images, "slices"), ipywidgets.Box)
+
+
+def test_an_unknown_viewer_is_refused_with_those_there_are(images):
+    with pytest.raises(ValueError, match="expected auto, niivue, itkwidgets, slices"):
+        show_case(images, "paraview")
+
+
+def no_name_server(*arguments, **options):
+    time.sleep(4)
+    raise socket.gaierror("nobody answers")
+
+
+def test_without_files_and_network_itkwidgets_says_so_within_two_seconds(watched, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(itk_viewer, "PLACED", tmp_path / "nothing.json")
+    monkeypatch.setattr(itk_viewer.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(socket, "getaddrinfo", no_name_server)
+    start = time.monotonic()
+    assert usable("itkwidgets") == "niivue"
+    assert time.monotonic() - start < 2
+    assert "run `make itkwidgets-offline` once" in capsys.readouterr().out
+
+
+def test_itkwidgets_that_is_not_installed_is_named(watched, monkeypatch, capsys):
+    monkeypatch.setattr(itk_viewer.importlib.util, "find_spec", lambda name: None)
+    assert usable("itkwidgets") == "niivue"
+    assert "it is not installed" in capsys.readouterr().out
+
+
+def test_placing_the_viewer_points_every_script_here(monkeypatch, tmp_path):
+    extension = tmp_path / "static"
+    extension.mkdir()
+    (extension / "lib.js").write_text('load("https://cdn.jsdelivr.net/npm/vue@2.6.10/dist/vue.min.js")')
+    monkeypatch.setattr(itk_offline, "EXTENSION", extension)
+    monkeypatch.setattr(itk_offline, "FILES", extension / "offline")
+    monkeypatch.setattr(itk_offline, "PLACED", extension / "offline" / "placed.json")
+    monkeypatch.setattr(itk_offline, "_fetch", lambda package, version: npm_package(package))
+    itk_offline.place_viewer()
+    assert (extension / "lib.js").read_text() == f'load("{itk_offline.SERVED}/vue@2.6.10/dist/vue.min.js")'
+    page = extension / "offline" / "itk-vtk-viewer" / "dist" / "index.html"
+    assert page.read_text() == f"{itk_offline.SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js"
+    assert not (page.parent / "source.map").exists()
+    assert json.loads((extension / "offline" / "placed.json").read_text())["vue"] == "2.6.10"
+    itk_offline.place_viewer()
+    assert (extension / "lib.js").read_text().count(itk_offline.SERVED) == 1, "a second time changes nothing"
+
+
+def npm_package(name):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for file in ("package/dist/index.html", "package/dist/source.map", "package/README.md"):
+            content = b"https://lib.imjoy.io/imjoy-loader.js"
+            member = tarfile.TarInfo(file)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def test_a_package_that_is_not_what_the_registry_says_is_refused(monkeypatch):
+    facts = json.dumps({"dist": {"tarball": "https://x/a.tgz", "integrity": "sha512-other"}}).encode()
+    answers = iter([facts, b"content"])
+    monkeypatch.setattr(itk_offline.urllib.request, "urlopen", lambda address, timeout: io.BytesIO(next(answers)))
+    with pytest.raises(ValueError, match=r"vue 2\.6\.10: found sha512-.*expected sha512-other"):
+        itk_offline._fetch("vue", "2.6.10")
+
+
+# --- what viewers hold ---
+
+
+def test_niivue_holds_the_image_and_every_layer_on_its_grid_and_jumps(images):
+    viewer = NiiVueViewer()
+    viewer.show(images, ["reference"], (6, 7, 8))
+    assert viewer.layers == ["reference", "U-Net", "UNETR", "agreement: U-Net"]
+    volumes = viewer.widget.volumes
+    assert [volume.name for volume in volumes] == ["image.nii.gz", *(f"{name}.nii.gz" for name in viewer.layers)]
+    assert [volume.opacity > 0 for volume in volumes] == [True, True, False, False, False]
+    reference = nib.Nifti1Image.from_bytes(gzip.decompress(volumes[1].data))
+    assert np.array_equal(np.asarray(reference.dataobj) > 0, images.reference)
+    assert np.allclose(reference.affine, images.image.affine)
+    assert viewer.widget.scene.crosshair_pos == pytest.approx([6.5 / 24, 7.5 / 24, 8.5 / 20])
+    viewer.set_visible("UNETR", True)
+    viewer.set_visible("reference", False)
+    assert [volume.opacity > 0 for volume in volumes] == [True, False, False, True, False]
+
+
+def test_layers_have_each_a_colour_and_agreement_three(images):
+    layers = layers_of(images)
+    assert len({next(iter(layer.colours.values())) for layer in layers.values()}) == len(layers)
+    assert list(layers["agreement: U-Net"].colours) == ["true positive", "missed", "false"]
+    assert set(np.unique(layers["agreement: U-Net"].array)) == {0, 1}, "the prediction is the label"
+
+
+def test_the_slices_viewer_draws_another_picture_for_another_place_layer_or_case(images, reviewed_study):
+    viewer = SlicesViewer()
+    pictures = []
+    viewer.show(images, ["reference"], (6, 7, 8))
+    pictures.append(viewer._picture.value)
+    viewer.jump((15, 15, 12))
+    pictures.append(viewer._picture.value)
+    viewer.set_visible("UNETR", True)
+    viewer.jump((15, 5, 5))
+    pictures.append(viewer._picture.value)
+    viewer.set_visible("UNETR", False)
+    pictures.append(viewer._picture.value)
+    viewer.show(
+        read_case_images(reviewed_study, StudyTables.read("tiny").cohort, "c2", MODELS), ["reference"], (15, 5, 5)
+    )
+    pictures.append(viewer._picture.value)
+    assert len(set(pictures)) == len(pictures)
+
+
+# --- lists ---
+
+
+def test_cases_are_ordered_by_dice_misses_and_false_positives():
+    metrics = pd.DataFrame(
+        {
+            "model": ["unet"] * 3 + ["unetr"],
+            "case": ["a", "b", "c", "a"],
+            "fold": [0, 1, 1, 0],
+            "dice": [0.5, 0.9, 0.1, 0.0],
+            "n_missed": [0, 2, 1, 9],
+            "n_false": [3, 3, 4, 9],
+        }
+    )
+
+    def order(by, fold=ALL_FOLDS):
+        return ordered_cases(metrics, "unet", fold, by)["case"].tolist()
+
+    assert order("Dice, worst first") == ["c", "a", "b"]
+    assert order("missed lesions") == ["b", "c", "a"]
+    assert order("false positives") == ["c", "a", "b"]
+    assert order("name") == ["a", "b", "c"]
+    assert order("Dice, worst first", 1) == ["c", "b"]
+
+
+def test_lesion_rows_say_what_each_network_found_and_made_up(images):
+    rows = lesion_rows(images, StudyTables.read("tiny").lesions)
+    assert rows["what"].tolist() == ["lesion 1", "false, UNETR"], "the other lesion is 1.5 mm³, and ignored"
+    assert rows.loc[0, "found"] == "U-Net 1.00, UNETR missed"
+    assert rows.loc[1, ["x", "y", "z"]].tolist() == [17.0, 4.5, 4.5]
+    assert rows["volume_mm3"].tolist() == pytest.approx([60 * 1.5, 112 * 1.5])
+
+
+# --- verdicts ---
+
+
+def test_a_verdict_replaces_the_one_before_and_words_stay_as_they_are(tmp_path):
+    path = tmp_path / "verdicts.csv"
+    assert read_verdicts(path).empty
+    record_verdict(path, "c1", "acceptable", 'a "note", with commas\nand ü', "unet")
+    record_verdict(path, "NA", "", "007", "unet unetr")
+    record_verdict(path, "c1", "unusable", "changed my mind", "unet")
+    kept = read_verdicts(path).set_index("case")
+    assert kept.loc["c1", ["verdict", "note"]].tolist() == ["unusable", "changed my mind"]
+    assert kept.loc["NA", "note"] == "007"
+    assert len(kept) == 2
+
+
+# --- the app ---
+
+
+@pytest.fixture
+def app(reviewed_study, headless):
+    return ReviewApp("tiny")
+
+
+def test_the_app_opens_the_worst_case_and_steps_through_all(app):
+    app.sorted_by.value = "unetr"
+    names = [name for _, name in app.case.options]
+    assert app.case.value == names[0]
+    first = app.viewer._picture.value
+    app.next.click()
+    assert app.case.value == names[1]
+    assert app.viewer._picture.value != first
+    app.previous.click()
+    app.previous.click()
+    assert app.case.value == names[-1], "around the corner"
+
+
+def test_a_row_of_the_lesions_jumps_the_viewer(app):
+    app.case.value = "c1"
+    app.lesions.value = 1
+    assert [app.viewer._sliders[axis].value for axis in range(3)] == [17, 4, 4]
+
+
+def test_networks_folds_and_layers_can_be_chosen(app):
+    app.fold.value = 2
+    assert [name for _, name in app.case.options] == ["c2"]
+    app.networks.value = ("unetr",)
+    assert app.viewer.layers == ["reference", "UNETR", "agreement: UNETR"]
+    before = app.viewer._picture.value
+    app.overlays.children[0].value = False
+    assert app.viewer._picture.value != before
+
+
+def test_verdict_and_note_are_kept_per_case_and_survive_a_restart(app, reviewed_study):
+    app.case.value = "c1"
+    app.verdict.value = "small corrections"
+    app.note.value = "edge of the ring"
+    app.case.value = "c2"
+    assert (app.verdict.value, app.note.value) == (None, "")
+    app.verdict.value = "unusable"
+    again = ReviewApp("tiny")
+    again.case.value = "c1"
+    assert (again.verdict.value, again.note.value) == ("small corrections", "edge of the ring")
+    assert again.saved.value == "2 of 3 cases judged"
+    assert [words.startswith("✓") for words, name in again.case.options if name != "c0"] == [True, True]
+    assert set(read_verdicts(reviewed_study.verdicts_table)["case"]) == {"c1", "c2"}
+
+
+def test_looking_writes_nothing(app, reviewed_study):
+    app.next.click()
+    app.lesions.value = 0
+    app.sorted_by.value = "unetr"
+    assert not reviewed_study.verdicts_table.exists()
+
+
+def test_a_study_without_a_leaderboard_is_named(reviewed_study):
+    with pytest.raises(FileNotFoundError, match="study other has no leaderboard: run notebook 04 first"):
+        StudyTables.read("other")

@@ -1,0 +1,112 @@
+"""For which lesions: classes by hand, positions of the right lesion, intervals over patients."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.evaluation.intervals import bootstrap_ratio
+from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, stratified
+
+
+def lesions_by_hand():
+    rows = [
+        ("unet", "a", "<5 mm", False, 0.0),
+        ("unet", "a", "<5 mm", False, 0.0),
+        ("unet", "b", "<5 mm", True, 0.4),
+        ("unet", "c", "<5 mm", True, 0.8),
+        ("unet", "c", "5-10 mm", True, 0.7),
+        ("unet", "a", ">20 mm", True, 0.9),
+        ("unet", "b", ">20 mm", True, 0.5),
+        ("segresnet", "a", "<5 mm", True, 0.6),
+    ]
+    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"])
+
+
+def test_classes_by_hand():
+    table = stratified(lesions_by_hand(), "diameter_class", ["unet", "segresnet"], 5000, 0)
+    assert table["model"].tolist() == ["unet"] * 4 + ["segresnet"] * 4
+    assert table["class"].tolist() == list(DIAMETER_NAMES) * 2
+    unet = table[table["model"] == "unet"].set_index("class")
+    assert unet["n_lesions"].tolist() == [4, 1, 0, 2]
+    assert unet["n_patients"].tolist() == [3, 1, 0, 2]
+    assert unet["sensitivity"].tolist() == pytest.approx([0.5, 1, np.nan, 1], nan_ok=True)
+    assert unet["dice"].tolist() == pytest.approx([0.3, 0.7, np.nan, 0.7], nan_ok=True)
+    # two of patient a's, one of b's and c's each: a alone gives 0, b and c alone give 1
+    assert unet.loc["<5 mm", ["low", "high"]].tolist() == [0, 1]
+    low, high = bootstrap_ratio([0, 0.4, 0.8], [2, 1, 1], 5000, 0)
+    assert unet.loc["<5 mm", ["dice_low", "dice_high"]].tolist() == [low, high]
+    assert unet.loc["5-10 mm", ["low", "high"]].isna().all(), "one patient says nothing of how patients differ"
+
+
+def placed():
+    """Two patients; ``a`` has two cases, whose lesions count together."""
+    lesions = pd.DataFrame(
+        {
+            "model": "unet",
+            "case": ["a1", "a1", "a2", "b", "lost"],
+            "patient": ["a", "a", "a", "b", "lost"],
+            "primary": ["lung", "lung", "lung", "skin", "skin"],
+            "x": [10.4, 50.0, 10.0, 20.0, 1.0],
+            "y": [10.0, 50.0, 10.0, 20.0, 1.0],
+            "z": [10.0, 50.0, 10.0, 20.0, 1.0],
+            "detected": [True, False, True, True, False],
+            "dice": [0.8, 0.0, 0.6, 0.4, 0.0],
+            "diameter_class": ["<5 mm", "<5 mm", "5-10 mm", ">20 mm", "<5 mm"],
+        }
+    )
+    positions = pd.DataFrame(
+        {
+            "case": ["a1", "a1", "a2", "b"],
+            "x": [49.0, 10.0, 10.0, 90.0],
+            "y": [50.0, 10.0, 10.0, 20.0],
+            "z": [50.0, 10.0, 10.0, 20.0],
+            "third": ["superior", "inferior", "middle", "middle"],
+            "depth_mm": [25.0, 9.9, 10.0, 20.0],
+        }
+    )
+    return lesions, positions
+
+
+def test_every_lesion_has_the_position_of_the_nearest_of_its_own_case():
+    found = classified(*placed())
+    assert found["third"].tolist()[:4] == ["inferior", "superior", "middle", "middle"]
+    assert found["depth_mm"].tolist()[:4] == [9.9, 25.0, 10.0, 20.0]
+    assert found["depth_class"].tolist()[:4] == ["<10 mm", ">20 mm", "10-20 mm", ">20 mm"]
+    assert found.iloc[4][["third", "depth_mm", "depth_class"]].isna().all(), "a case that 01 could not place"
+
+
+def test_a_patients_lesions_are_counted_over_cases_and_by_network():
+    lesions, positions = placed()
+    both = pd.concat([lesions, lesions.assign(model="unetr")], ignore_index=True)
+    found = classified(both, positions)
+    assert found["count_class"].tolist() == ["2-4", "2-4", "2-4", "1", "1"] * 2
+
+
+@pytest.mark.parametrize(("n", "name"), [(1, "1"), (2, "2-4"), (4, "2-4"), (5, "5-10"), (10, "5-10"), (11, ">10")])
+def test_classes_of_lesion_counts(n, name):
+    lesions, positions = placed()
+    many = pd.concat([lesions.iloc[:1]] * n, ignore_index=True)
+    assert set(classified(many, positions)["count_class"]) == {name}
+    assert name in COUNT_NAMES
+
+
+def test_all_strata_have_all_lesions_that_can_be_placed():
+    found = all_strata(classified(*placed()), ["unet"], 200, 0)
+    assert found.groupby("stratum")["n_lesions"].sum().to_dict() == {
+        "diameter_class": 5,
+        "primary": 5,
+        "count_class": 5,
+        "third": 4,
+        "depth_class": 4,
+    }
+    assert found[found["stratum"] == "primary"]["class"].tolist() == ["lung", "skin"]
+
+
+def test_without_lesions_there_are_classes_of_none():
+    lesions, positions = placed()
+    empty = classified(lesions.iloc[:0], positions)
+    found = all_strata(empty, ["unet"], 200, 0)
+    assert set(found["stratum"]) == set(STRATA) - {"primary"}
+    assert found["n_lesions"].sum() == 0
+    assert found[["sensitivity", "low", "dice"]].isna().all(axis=None)
