@@ -1,7 +1,7 @@
 # make demo    the whole study on synthetic patients, with its report
 # make test    the test suite
 # make lab     JupyterLab on the notebooks
-# make itkwidgets-offline    the files of itkwidgets' viewer, once, from npm's registry; it draws without internet then
+# make itkwidgets-offline    itkwidgets, and once the files of its viewer from npm's registry: then it needs no internet
 # make lint    code and notebook style, import layers, no outputs committed
 # make bench   speed, as ratios against a named other way
 # make clean   removes what running made (runs/, reports/), not the environment
@@ -26,6 +26,7 @@ lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
 
 itkwidgets-offline: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[itkwidgets]'
 	$(BIN)/python -m metaseg_nb itkwidgets-offline
 
 lint: $(READY)

@@ -154,3 +154,8 @@ def test_what_fits_takes_no_more_than_there_is(tiny_training):
     assert network_cost(settings.model_copy(update={"patches_per_case": patches}), 1).memory_gb < free_gb
     edge = int(words.split("patch_size: ")[1])
     assert network_cost(settings.model_copy(update={"patch_size": edge}), 1).memory_gb < free_gb
+
+
+def test_a_small_cost_is_not_written_as_none():
+    small = Cost(1_200_000, 0.0034, 0.046, 2, 32, "no")
+    assert "0.003 TFLOP and 0.05 GB" in str(small)

@@ -24,7 +24,7 @@ def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure
     """Training loss and selection-set Dice over epochs; the chosen epoch marked."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
-    left.set(xlabel="epoch", ylabel="training loss (Dice + cross-entropy)", title=title)
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
     right.plot(history["epoch"], history["dice"], color="#0072B2", marker=".")
     right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {best_epoch}")
     right.set(xlabel="epoch", ylabel="mean Dice, selection set", ylim=(0, 1), title="chosen on the selection set")

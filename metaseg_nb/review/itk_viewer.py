@@ -21,7 +21,7 @@ SECONDS = 1.5
 def why_not() -> str:
     """Say why itkwidgets would not draw here, within two seconds; "" if it would."""
     if importlib.util.find_spec("itkwidgets") is None:
-        return "it is not installed"
+        return "it is not installed: run `make itkwidgets-offline` once"
     if PLACED.is_file():
         return "" if _server() else "its files are served by JupyterLab at the root of its address only"
     if not _answers(NETWORK):

@@ -40,7 +40,7 @@ class Cost:
         """One line for a reader."""
         size = f"{self.parameters / 1e6:.2f} million parameters"
         step = f"({self.patches} patches of {self.patch_size}³, {PRECISIONS[self.precision]})"
-        return f"{size}, {self.tflop:.2f} TFLOP and {self.memory_gb:.1f} GB a training step {step}"
+        return f"{size}, {_short(self.tflop, 2)} TFLOP and {_short(self.memory_gb, 1)} GB a training step {step}"
 
     def memory_of(self, patches: int, patch_size: int) -> float:
         """Memory in GB of a step with other patches: what depends on them grows with their voxels."""
@@ -89,6 +89,11 @@ def network_cost(settings: Train, channels: int) -> Cost:
     memory_gb = (memory.peak + parameters * KEPT_BYTES) / 1e9
     tflop = operations.get_total_flops() / 1e12
     return Cost(parameters, tflop, memory_gb, patches, settings.patch_size, settings.precision)
+
+
+def _short(value: float, decimals: int) -> str:
+    """So many decimals, or one digit that is not 0."""
+    return f"{value:.{decimals}f}" if value >= 10**-decimals else f"{value:.1g}"
 
 
 def what_fits(settings: Train, channels: int, free_gb: float) -> str:
