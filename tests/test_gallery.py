@@ -1,5 +1,7 @@
 """The gallery: every miss and large false positive is in it, where it belongs, with what each network did."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.review.case_images import agreement, false_lesions, place_of, read_case_images
 from metaseg_nb.review.gallery import anchor, gallery_entries
-from metaseg_nb.review.gallery_pictures import draw_entry, draw_gallery, find_false_lesions
+from metaseg_nb.review.gallery_pictures import draw_entry, draw_gallery, find_false_lesions, slice_view
 
 MODELS = ["unet", "unetr"]
 
@@ -175,3 +177,12 @@ def test_the_gallery_is_drawn_anew_each_picture_once(study):
     red, blue = pixels[..., 0], pixels[..., 2]
     assert (blue - red > 60).sum() > 20, "the reference is outlined in blue"
     assert (red - blue > 60).sum() > 20, "a prediction is outlined in orange"
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_slice_view_of_a_case_without_lesion_and_prediction_shows_the_image(study):
+    images = read_case_images(*study, "c0", ["unet"])
+    nothing = images.reference & False
+    empty = replace(images, reference=nothing, predictions={"unet": nothing})
+    page = slice_view(empty, "unet", place_of(empty), 20.0)
+    assert 'id="spriteImg"' in page
