@@ -1,5 +1,8 @@
 # make demo    the whole study on synthetic patients, with its report
+# make study STUDY=mine           another study; PROFILE=slurm: as jobs of a cluster
+# make status STUDY=mine          where every network on every fold stands
 # make test    the test suite
+# make test-cluster    a study on a one-node SLURM that is started here (as root)
 # make lab     JupyterLab on the notebooks
 # make itkwidgets-offline    itkwidgets, and once the files of its viewer from npm's registry: then it needs no internet
 # make lint    code and notebook style, import layers, no outputs committed
@@ -10,17 +13,25 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
 STUDY ?= demo
+PROFILE ?= default
 
-.PHONY: demo test lab itkwidgets-offline lint bench clean study
+.PHONY: demo test test-cluster lab itkwidgets-offline lint bench clean study status
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
 
 study: $(READY)
-	@$(BIN)/python -m metaseg_nb study --study $(STUDY)
+	@$(BIN)/python -m metaseg_nb study --study $(STUDY) --profile $(PROFILE)
+
+status: $(READY)
+	@$(BIN)/python -m metaseg_nb status --study $(STUDY)
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+# needs slurmctld slurmd slurm-client munge, which .ci/run installs
+test-cluster: $(READY)
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks

@@ -7,13 +7,27 @@ from pathlib import Path
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; problems of the user's input end in one message and exit code 2."""
+    """Run one command.
+
+    Problems of the user's input end in one message and exit code 2, those of the machine (no room, no queue) in 1.
+    """
+    from metaseg_nb.batch.slurm import QueueError
+    from metaseg_nb.files import FULL
+
     options = _parser().parse_args(arguments)
     try:
         return options.command(options) or 0
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except QueueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -22,7 +36,13 @@ def _parser() -> argparse.ArgumentParser:
 
     study = commands.add_parser("study", help="run what is missing of a whole study")
     study.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    study.add_argument("--profile", default="default", help="folder of workflow/profiles: default (here) or slurm")
+    study.add_argument("targets", nargs="*", help="only these and what they need, such as unet or unet_fold0")
     study.set_defaults(command=_study)
+
+    status = commands.add_parser("status", help="print where every network on every fold stands")
+    status.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    status.set_defaults(command=_status)
 
     run = commands.add_parser("run", help="execute one notebook of a study")
     run.add_argument("notebook", help="such as 03_train")
@@ -71,15 +91,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _study(options: argparse.Namespace) -> int:
-    from metaseg_nb.study import run_study
+    from metaseg_nb.batch.study import run_study
 
-    return run_study(options.study) or _summary(options)
+    return run_study(options.study, options.profile, options.targets) or (0 if options.targets else _summary(options))
+
+
+def _status(options: argparse.Namespace) -> None:
+    from metaseg_nb.batch.status import study_status
+
+    print(study_status(options.study))
 
 
 def _run(options: argparse.Namespace) -> int:
     from papermill.exceptions import PapermillExecutionError
 
-    from metaseg_nb.runner import exit_code, failure_message, run_notebook
+    from metaseg_nb.batch.runner import exit_code, failure_message, run_notebook
 
     try:
         print(run_notebook(options.notebook, options.study, options.model, options.fold))

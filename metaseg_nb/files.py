@@ -1,8 +1,11 @@
 """Files that are whole or not there: written under a temporary name, then renamed. And locks."""
 
+import errno
 import fcntl
 import json
 import os
+import re
+import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,17 +14,58 @@ from typing import IO, Any
 
 import pandas as pd
 
+# Error numbers of a full disk and of a full quota.
+FULL = {errno.ENOSPC, errno.EDQUOT}
+PROBE = 1 << 20
+# Temporary names: the process, and the name that a file gets in the end.
+UNFINISHED = re.compile(r"\.[1-9]\d*_")
+
 
 @contextmanager
 def finished(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well."""
+    """Yield a temporary path beside ``path``; rename it to ``path`` when the block ends well.
+
+    Raises
+    ------
+    OSError
+        No room is left; names the file. Libraries that write raise all kinds of errors then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{os.getpid()}_{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)
+    except Exception as error:
+        if full := _full_disk_error(unfinished):
+            raise no_room(full, path) from error
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder; only for whoever alone writes there."""
+    for path in folder.glob(".[1-9]*_*"):
+        if UNFINISHED.match(path.name) and path.is_file():
+            path.unlink()
+
+
+def no_room(number: int, path: Path) -> OSError:
+    """Error of a full disk or quota: the file, and what to do."""
+    advice = "free some (see df, quota) and start again, it goes on; METASEG_HOME names another disk"
+    return OSError(number, f"no room is left to write this file ({advice})", str(path))
+
+
+def _full_disk_error(unfinished: Path) -> int:
+    """Error number with which a little more cannot be written to a file, 0 where it can."""
+    try:
+        with unfinished.open("ab") as file:
+            file.write(bytes(PROBE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in FULL else 0
+    return 0
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -34,6 +78,18 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV without its index."""
     with finished(path) as unfinished:
         table.to_csv(unfinished, index=False)
+
+
+def is_held(lock: Path) -> bool:
+    """Tell whether a process holds a lock file, without waiting for it."""
+    if not lock.is_file():
+        return False
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 @contextmanager
@@ -52,7 +108,12 @@ def alone(lock: Path) -> Iterator[IO[str]]:
             holder = file.read().strip() or "unknown"
             print(f"waiting: process {holder} is at work in {lock.parent.name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        name_holder(file, os.getpid())
         yield file
+
+
+def name_holder(lock: IO[str], pid: int) -> None:
+    """Say in a lock file whom others wait for."""
+    lock.truncate(0)
+    lock.write(f"{pid} on {socket.gethostname()}\n")
+    lock.flush()

@@ -4,21 +4,29 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
-import torch
+import psutil
 
 from metaseg_nb.layout import PROJECT
+
+if TYPE_CHECKING:  # its import takes seconds, and whoever notes versions needs no more than those
+    import torch
 
 LIBRARIES = ("torch", "monai", "SimpleITK", "numpy")
 
 
-def device() -> torch.device:
+def device() -> "torch.device":
     """The GPU where there is one, else the CPU."""
+    import torch
+
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
     """Name of the GPU, or "CPU" with the number of threads torch uses."""
+    import torch
+
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
 
 
@@ -33,11 +41,22 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def versions() -> dict[str, str]:
+    """Commit, and versions of Python and of the libraries that results depend on."""
+    libraries = {name.lower(): version(name) for name in LIBRARIES}
+    return {"commit": commit(), "python": platform.python_version(), **libraries}
+
+
+def machine() -> str:
+    """Class of this machine: processor, cores and memory; not its name."""
+    memory_gb = psutil.virtual_memory().total / 1e9
+    return f"{platform.machine()}, {psutil.cpu_count()} cores, {memory_gb:.0f} GB"
+
+
 def provenance() -> dict[str, str]:
-    """Commit, versions, device and time (UTC), as they are kept beside each result."""
-    versions = {name.lower(): version(name) for name in LIBRARIES}
+    """Commit, versions, device, machine and time (UTC), as they are kept beside each result."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"commit": commit(), "python": platform.python_version(), **versions, "device": device_name(), "time": now}
+    return {**versions(), "device": device_name(), "machine": machine(), "time": now}
 
 
 def describe() -> str:

@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -181,6 +181,18 @@ class Review(Settings):
     workers: Count
 
 
+class Job(Settings):
+    """What jobs on a cluster ask for: training (by model and study), and the rest (by study). No notebook needs it."""
+
+    job_hours: Positive = 24.0
+    job_memory_gb: Positive = 32.0
+    job_cpus: Count = 4
+    job_gpus: Annotated[int, Field(ge=0)] = 1
+    cpu_job_hours: Positive = 12.0
+    cpu_job_memory_gb: Positive = 32.0
+    cpu_job_cpus: Count = 2
+
+
 NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "01_explore_data": Explore,
     "02_preprocess_n4": Preprocess,
@@ -188,7 +200,7 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "04_cross_validation": CrossValidate,
     "05_qualitative_review": Review,
 }
-KEYS = sorted({name for settings in NOTEBOOK_SETTINGS.values() for name in settings.model_fields})
+KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 
 
 def settings_hash(settings: Mapping[str, Any] | Settings) -> str:
@@ -239,13 +251,35 @@ def resolve(notebook: str, study: str, model: str | None = None, fold: int | Non
             _existing(PARAMS / "folds" / f"fold{fold}.yaml", "fold"),
             *files,
         ]
-    values, origin = _defaults(notebook), {}
+    said, origin = _merge(files, settings)
+    values = _defaults(notebook) | said
+    _require_identity(values, origin, study_file(study), {"model": model, "fold": fold} if trains else {})
+    return settings.check(values, origin).model_dump()
+
+
+def job_resources(study: str, model: str | None = None) -> Job:
+    """What the jobs of a study ask a cluster for; a study's file wins over a model's, as in `resolve`.
+
+    Raises
+    ------
+    ParameterError
+        As `resolve`.
+    """
+    files = [study_file(study)]
+    if model:
+        files.insert(0, _existing(PARAMS / "models" / f"{model}.yaml", "model"))
+    values, origin = _merge(files, Job)
+    return Job.check(values, origin)
+
+
+def _merge(files: Iterable[Path], settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values of one kind of settings, later files winning, and the file that each came from."""
+    values, origin = {}, {}
     for path in files:
         for key, value in read_parameters(path).items():
             if key in settings.model_fields:
                 values[key], origin[key] = value, str(path)
-    _require_identity(values, origin, study_file(study), {"model": model, "fold": fold} if trains else {})
-    return settings.check(values, origin).model_dump()
+    return values, origin
 
 
 def _require_identity(

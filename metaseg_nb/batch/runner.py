@@ -3,15 +3,17 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import papermill
 import psutil
 from papermill.exceptions import PapermillExecutionError
 
-from metaseg_nb.files import alone
+from metaseg_nb.batch.run_record import RunRecord
+from metaseg_nb.files import FULL, alone, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.settings import resolve
 
@@ -48,7 +50,9 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     parameters = resolve(notebook, study, model, fold)
     executed = StudyLayout(parameters["study"]).notebook(notebook, model, fold)
     # a job that outlived its killed driver finishes before its successor starts
-    with _environment(), alone(executed.with_name(f".{notebook}.lock")), _kernel_hears_sigterm():
+    with _environment(), alone(lock_file(executed)), _kernel_hears_sigterm(), _recorded(executed, parameters):
+        if model is not None:  # this run's own folder; the others share theirs
+            clear_unfinished(executed.parent)
         papermill.execute_notebook(
             NOTEBOOKS / f"{notebook}.ipynb",
             executed,
@@ -60,6 +64,11 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     return executed
 
 
+def lock_file(executed: Path) -> Path:
+    """Lock that is held while a notebook is executed."""
+    return executed.with_name(f".{executed.stem}.lock")
+
+
 def exit_code(error: PapermillExecutionError) -> int:
     """`STOPPED` for a training that was stopped and saved, else 1."""
     return STOPPED if error.ename == "TrainingStopped" else 1
@@ -68,6 +77,26 @@ def exit_code(error: PapermillExecutionError) -> int:
 def failure_message(error: PapermillExecutionError) -> str:
     """Say in a few lines what failed: the cell and the error, without the kernel's traceback."""
     return f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
+
+
+@contextmanager
+def _recorded(executed: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
+    """Keep a record of the run beside the executed notebook, however it ends."""
+    record = RunRecord(executed, parameters)
+    try:
+        yield
+    except PapermillExecutionError as error:
+        record.end("stopped" if exit_code(error) == STOPPED else "failed", failure_message(error))
+        raise
+    except KeyboardInterrupt:
+        record.end("stopped", "interrupted")
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # no room for the notebook, and none for a record
+            raise no_room(error.errno, executed) from error
+        record.end("failed", f"{type(error).__name__}: {error}")
+        raise
+    record.end("done")
 
 
 @contextmanager

@@ -1,0 +1,65 @@
+"""Files that are whole or not there, and locks."""
+
+import errno
+import fcntl
+import subprocess
+import sys
+
+import pytest
+
+from metaseg_nb.files import alone, clear_unfinished, finished, is_held
+
+
+def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
+    with (
+        pytest.raises(OSError, match="no room is left to write this file") as error,
+        finished(tmp_path / "a.pt") as path,
+    ):
+        path.symlink_to("/dev/full")  # takes nothing: every write fails as on a full disk
+        raise RuntimeError("PytorchStreamWriter failed writing file")
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / "a.pt")
+    assert "start again" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_with_room_left_stays_what_it_was(tmp_path):
+    with pytest.raises(RuntimeError, match="something else"), finished(tmp_path / "a.pt") as path:
+        path.write_text("half")
+        raise RuntimeError("something else")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_is_held_as_long_as_a_process_has_it(tmp_path):
+    lock = tmp_path / "lock"
+    assert not is_held(lock)
+    imports = "from pathlib import Path\nfrom metaseg_nb.files import alone\n"
+    hold = f"{imports}with alone(Path({str(lock)!r})): print(); input()"
+    process = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process.stdout.readline()
+    assert is_held(lock)
+    assert lock.read_text().split()[0] == str(process.pid)
+    process.kill()
+    process.wait()
+    assert not is_held(lock)
+
+
+def test_looking_at_a_lock_does_not_take_it(tmp_path):
+    lock = tmp_path / "lock"
+    with alone(lock):
+        pass
+    assert not is_held(lock)
+    with lock.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp_path):
+    die = f"import os, signal, pathlib\nfrom metaseg_nb.files import finished\npath = pathlib.Path({str(tmp_path)!r})\n"
+    die += "with finished(path / 'last.pt') as half:\n  half.write_text('half')\n  os.kill(os.getpid(), signal.SIGKILL)"
+    kept = [tmp_path / name for name in (".03_train.lock", ".hidden_1", "last.pt", "1_a.pt")]
+    for path in kept:
+        path.touch()
+    subprocess.run([sys.executable, "-c", die])
+    assert len(list(tmp_path.iterdir())) == len(kept) + 1
+    clear_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)

@@ -1,0 +1,149 @@
+"""What jobs ask a cluster for, whose jobs are in the queue, and how the end of a study is told."""
+
+import json
+
+import pytest
+
+from metaseg_nb.batch.progress import follow
+from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
+from metaseg_nb.batch.study import run_study
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import ParameterError, job_resources
+
+UUID = "1eb7169c-8961-4886-84b1-00b35e8c86c6"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("METASEG_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Put a shell script on the path."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+    def put(name, text):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    return put
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    """Parameter files of a model and a study that say this."""
+    monkeypatch.setattr("metaseg_nb.settings.PARAMS", tmp_path)
+
+    def write(model, study):
+        for name, text in {"models/unet.yaml": model, "studies/mine.yaml": study}.items():
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+
+    return write
+
+
+def test_a_study_overrides_what_the_jobs_of_a_model_ask_for(params):
+    params("model: unet\njob_hours: 48.0\njob_memory_gb: 64.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
+    job = job_resources("mine", "unet")
+    assert (job.job_hours, job.job_memory_gb, job.cpu_job_hours) == (2.0, 64.0, 3.0)
+    assert job_resources("mine").job_memory_gb != 64.0
+
+
+@pytest.mark.parametrize("line", ["job_hours: 0.0", "job_gpus: -1", "job_cpus: 1.5", "job_memory_gb: 64GB"])
+def test_a_job_that_cannot_be_asked_for_is_refused_with_its_file(params, tmp_path, line):
+    params(f"model: unet\n{line}", "study: mine")
+    with pytest.raises(ParameterError, match="expected: ") as error:
+        job_resources("mine", "unet")
+    assert str(error.value).startswith(f"{tmp_path}/models/unet.yaml: key {line.split(':')[0]!r}: found ")
+
+
+def test_jobs_in_the_queue_are_ours_by_study_and_folder(program, home):
+    ours, longer = f"metaseg-demo_{UUID}", f"metaseg-demo_2_{UUID}"
+    lines = [
+        f"1|RUNNING|rule_train_wildcards_attention_unet_0|{ours}|{home}",
+        f"2|PENDING|rule_explore|{ours}|{home}",
+        f"3|RUNNING|rule_train_wildcards_unet_0|{longer}|{home}",  # another study
+        f"4|RUNNING|rule_train_wildcards_unet_0|{ours}|/elsewhere",  # another copy
+        f"5|RUNNING|(null)|myjob|{home}",
+    ]
+    program("squeue", "cat <<END\n" + "\n".join(lines) + "\nEND")
+    train = QueuedJob("1", "RUNNING", "train", "attention_unet", 0)
+    assert queued_jobs("demo") == [train, QueuedJob("2", "PENDING", "explore", None, None)]
+    assert [job.id for job in queued_jobs("demo_2")] == ["3"]
+
+
+def test_leftovers_are_cancelled_and_waited_for_and_no_other_job(program, home, tmp_path, capsys):
+    queue = tmp_path / "queue"
+    mine = f"RUNNING|rule_train_wildcards_unet_0|{job_prefix('demo')}_{UUID}|{home}"
+    queue.write_text(f"7|{mine}\n8|RUNNING|(null)|other|{home}\n")
+    program("squeue", f"cat {queue}")
+    program("scancel", f'echo "$@" >> {tmp_path}/cancelled; (sleep 1.5; sed -i /^7/d {queue}) > /dev/null 2>&1 &')
+    cancel_leftovers("demo")
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+    assert "7|" not in queue.read_text()
+    assert "left 1 job(s)" in capsys.readouterr().err
+    cancel_leftovers("demo")
+    assert (tmp_path / "cancelled").read_text() == "7\n"
+
+
+def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    with pytest.raises(QueueError, match="squeue is not installed here; start this on a login node"):
+        queued_jobs("demo")
+    program("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(QueueError, match="Unable to contact slurm controller"):
+        queued_jobs("demo")
+
+
+def test_an_unknown_profile_lists_those_there_are():
+    with pytest.raises(ParameterError, match=r"no profile 'slurmm'; .*default, slurm"):
+        run_study("demo", "slurmm")
+
+
+def snakemake_says(*events):
+    """Lines of Snakemake's log, shortened: a step starts, fails, is started again, or finishes."""
+    names = {"1": "unet, fold=0", "2": "unet, fold=1"}
+    folder = {job: StudyLayout("demo").run("unet", int(job) - 1).root for job in names}
+    for event, job in events:
+        if event == "starts":
+            yield from ("rule train:\n", f"    jobid: {job}\n", f"    wildcards: model={names[job]}\n")
+        elif event == "fails":
+            logs = f"{folder[job]}/03_train.ipynb, {folder[job]}/{job}.log"
+            yield from ("Error in rule train:\n", f"    jobid: {job}\n")
+            yield f"    log: {logs} (check log file(s) for error details)\n"
+        elif event == "again":
+            yield f"Trying to restart job {job}.\n"
+        else:
+            yield from (f"Finished jobid: {job} (Rule: train)\n", "1 of 2 steps (50%) done\n")
+
+
+def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
+    events = [("starts", "1"), ("fails", "1"), ("again", "1"), ("starts", "1"), ("finishes", "1")]
+    assert follow(snakemake_says(*events)) == []
+    printed = capsys.readouterr()
+    assert "train unet fold 0 was cut off or failed; it is started again" in printed.err
+    assert "1 of 2 steps (50%) done" in printed.out
+
+
+def test_a_step_that_failed_is_told_with_the_last_words_of_its_logs():
+    run = StudyLayout("demo").run("unet", 1).root
+    run.mkdir(parents=True)
+    oom, cell = "slurmstepd: error: Detected 1 oom-kill event(s)", "cell [6] failed with ValueError: x"
+    (run / "2.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
+    (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
+    events = [("starts", "1"), ("starts", "2"), ("fails", "2"), ("again", "2"), ("starts", "2"), ("fails", "2")]
+    (step,) = follow(snakemake_says(*events, ("finishes", "1")))
+    told = step.explain()
+    assert told.startswith("failed: train unet fold 1, also when started again 1 time(s)\n")
+    assert "it was killed" in told
+    assert told.count("oom-kill") == 1
+    assert "noise" not in told
+    assert "log: runs/demo/unet/fold1/03_train.ipynb" in told
+    (run / "03_train.run.json").write_text(json.dumps({"state": "failed", "error": cell}))
+    assert step.explain().count(cell) == 1

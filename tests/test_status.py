@@ -1,0 +1,110 @@
+"""Where a study stands, read from files alone."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from metaseg_nb.batch.runner import lock_file
+from metaseg_nb.batch.status import study_status
+from metaseg_nb.files import alone
+from metaseg_nb.layout import StudyLayout
+
+EPOCHS = 32  # of the demo
+
+
+@pytest.fixture
+def layout(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")  # no cluster
+    return StudyLayout("demo")
+
+
+@pytest.fixture
+def trained(layout):
+    """Leave what a run has after some epochs; returns its executed notebook."""
+
+    def leave(model, fold, epoch, state, seconds=240.0):
+        run, executed = layout.run(model, fold), layout.notebook("03_train", model, fold)
+        run.root.mkdir(parents=True)
+        rows = {"epoch": [epoch // 2, epoch], "dice": [0.61, 0.42], "seconds": [seconds / 2, seconds]}
+        pd.DataFrame(rows).to_csv(run.history, index=False)
+        executed.write_text("{}")
+        executed.with_suffix(".run.json").write_text(json.dumps({"state": state, "error": None}))
+        return executed
+
+    return leave
+
+
+def row(status, model, fold):
+    runs = status.runs
+    return runs[(runs["network"] == model) & (runs["fold"] == str(fold))].iloc[0]
+
+
+def test_nothing_begun_waits(layout):
+    status = study_status("demo")
+    assert len(status.runs) == 4 * 5
+    assert set(status.runs["state"]) == {"waiting"}
+    assert set(status.runs["epoch"]) == {f"0/{EPOCHS}"}
+    assert set(status.steps.values()) == {"waiting"}
+
+
+def test_a_run_whose_lock_is_held_runs_and_its_time_left_follows_from_its_epochs(layout, trained):
+    executed = trained("unet", 0, 8, "running")
+    with alone(lock_file(executed)):
+        found = row(study_status("demo"), "unet", 0)
+    assert (found["state"], found["epoch"], found["best Dice"]) == ("running", f"8/{EPOCHS}", "0.610")
+    assert found["time left"] == "12 min"  # 240 s for 8 epochs: 30 s each, 24 to go
+    assert found["log"] == "runs/demo/unet/fold0/03_train.ipynb"
+
+
+def test_hours_are_told_as_hours(layout, trained):
+    executed = trained("unet", 0, 8, "running", seconds=8 * 600.0)
+    with alone(lock_file(executed)):
+        assert row(study_status("demo"), "unet", 0)["time left"] == "4 h 00"
+
+
+@pytest.mark.parametrize(("record", "state"), [("running", "stopped"), ("stopped", "stopped"), ("failed", "failed")])
+def test_a_run_that_ended_without_a_result_is_stopped_or_failed(layout, trained, record, state):
+    trained("segresnet", 2, 8, record)
+    found = row(study_status("demo"), "segresnet", 2)
+    assert (found["state"], found["time left"]) == (state, "–")
+
+
+def test_a_run_with_its_last_file_is_done(layout, trained):
+    trained("unetr", 4, EPOCHS, "done")
+    layout.run("unetr", 4).metrics.write_text("{}")
+    layout.dataset.write_text("{}")
+    status = study_status("demo")
+    assert row(status, "unetr", 4)["state"] == "done"
+    assert status.steps == {
+        "01_explore_data": "done",
+        "02_preprocess_n4": "waiting",
+        "04_cross_validation": "waiting",
+        "05_qualitative_review": "waiting",
+    }
+
+
+def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(layout, tmp_path, monkeypatch):
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    squeue.write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    printed = str(study_status("demo"))
+    assert "queue is not shown: squeue failed: no controller" in printed
+    assert printed.count("waiting") >= 20
+
+
+def test_jobs_in_the_queue_are_shown_with_their_number(layout, tmp_path, monkeypatch, trained):
+    trained("unet", 0, 8, "running")
+    name = "metaseg-demo_1eb7169c-8961-4886-84b1-00b35e8c86c6"
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    lines = [f"41|PENDING|rule_train_wildcards_unet_0|{name}|{tmp_path}", f"42|RUNNING|rule_review|{name}|{tmp_path}"]
+    squeue.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(squeue.parent))
+    status = study_status("demo")
+    assert row(status, "unet", 0)["state"] == "waiting (job 41)"
+    assert status.steps["05_qualitative_review"] == "running (job 42)"
