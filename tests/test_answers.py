@@ -9,7 +9,7 @@ import pytest
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.evaluation import answers
 from metaseg_nb.evaluation.agreement import limits_of_agreement, missed_and_false, volumes_cm3
-from metaseg_nb.evaluation.claims import study_claims
+from metaseg_nb.evaluation.claims import ALL, claim_table, claims_by_network, study_claims
 from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
@@ -79,12 +79,20 @@ def lesion_table(rows):
 def test_the_worst_class_is_that_of_the_leading_network():
     rows = [("unet", p, "<5 mm", p == "c", 0.5) for p in "abc"] + [("unet", p, ">20 mm", True, 0.5) for p in "ab"]
     rows += [("unet", "a", "5-10 mm", False, 0.0)]  # one patient says little of a class
-    board = pd.DataFrame({"model": [FLOOR, "unet", "segresnet"]})
+    board = pd.DataFrame({"model": [FLOOR, "unet", "segresnet"], "false_per_patient": [40.0, 1.0, 2.5]})
     table = stratified(lesion_table(rows), "diameter_class", board["model"].tolist(), *RESAMPLING)
     assert answers.worst_class(table, board) == (
         "**U-Net misses most among lesions of <5 mm: it detects 33 % of them** "
         "(95 % interval 0 to 100, n = 3 lesions in 3 patients)."
     )
+    better = [("segresnet", p, "<5 mm", p != "c", 0.5) for p in "abc"] + [(FLOOR, "a", "<5 mm", True, 0.5)]
+    table = stratified(lesion_table(rows + better), "diameter_class", board["model"].tolist(), *RESAMPLING)
+    assert answers.worst_class(table, board).endswith(
+        "SegResNet finds most of these, 67 % (95 % interval 0 to 100), with 2.5 false lesions per patient against 1.0."
+    ), "a threshold is no network"
+    worse = [("segresnet", p, "<5 mm", False, 0.0) for p in "abc"]
+    table = stratified(lesion_table(rows + worse), "diameter_class", board["model"].tolist(), *RESAMPLING)
+    assert answers.worst_class(table, board).endswith("No other network finds more of these.")
     none = stratified(lesion_table([]), "diameter_class", ["unet"], *RESAMPLING)
     assert answers.worst_class(none, board) == "There is no reference lesion in this cohort."
     found = stratified(lesion_table(rows[3:5]), "diameter_class", ["unet"], *RESAMPLING)
@@ -166,6 +174,47 @@ def test_nothing_is_claimed_of_too_few_patients_or_networks_of_one_kind():
     assert first.verdict == "cannot be said" and "nan" not in str(first)
 
 
+def test_each_network_answers_for_itself_beside_all_together():
+    """U-Net misses more than it invents, UNETR the other way round: their mean says nothing of either."""
+    n, counts = 8, {"unet": (4, 1), "segresnet": (4, 1), "unetr": (0, 6)}
+    tables = [
+        metrics_of({model: dice + 0.01 * np.arange(n)}, n_missed=missed, n_false=false)
+        for (model, (missed, false)), dice in zip(counts.items(), (0.7, 0.4, 0.5), strict=True)
+    ]
+    metrics, lesions = pd.concat(tables), lesions_of(n, models=counts)
+    claims = claims_by_network(metrics, lesions, list(counts), *RESAMPLING)
+    assert claims[ALL] == study_claims(metrics, lesions, *RESAMPLING)
+    assert {model: own[2].verdict for model, own in claims.items() if model != ALL} == {
+        "unet": "holds here",
+        "segresnet": "holds here",
+        "unetr": "is contradicted here",
+    }
+    assert [claims[model][3].difference for model in ("unet", "segresnet")] == pytest.approx([0.2, -0.1])
+    assert len(claims["unetr"]) == 3, "no transformer is compared with itself"
+    said = answers.describe_claims(claims).split("\n")
+    assert [line[:3] for line in said] == ["1. ", "2. ", "3. ", "4. "]
+    assert said[0].endswith("So it is with each network alone.")
+    assert said[2].endswith("One by one: holds with U-Net, SegResNet; is contradicted with UNETR.")
+    assert said[3].endswith("One by one: holds with U-Net; is contradicted with SegResNet.")
+    table = claim_table(claims)
+    assert table["model"].value_counts().to_dict() == {ALL: 4, "unet": 4, "segresnet": 4, "unetr": 3}
+    assert table["verdict"].iloc[2] == claims[ALL][2].verdict
+
+
+def test_a_network_alone_is_not_said_twice():
+    claims = claims_by_network(
+        patients(0.7, 0.5).query("model == 'unet'"), lesions_of(8, models=["unet"]), ["unet"], 200, 0
+    )
+    assert "alone" not in answers.describe_claims(claims) and "One by one" not in answers.describe_claims(claims)
+
+
+def test_the_price_of_detection_is_said_of_every_row():
+    metrics = metrics_of({"unet": [0.8, 0.8, 0.8], FLOOR: [0.3, 0.3, 0.3]}, n_false=[0, 1, 2, 40, 50, 60])
+    said = answers.describe_price(leaderboard(metrics, *RESAMPLING))
+    assert said.startswith("Detection has its price, false lesions per patient (n = 3): U-Net 1.0 (95 % interval")
+    assert "Intensity threshold 50.0 (95 % interval" in said
+
+
 # --- volumes, mistakes ---
 
 
@@ -192,9 +241,11 @@ def test_missed_and_false_by_hand():
     metrics = metrics_of({"unet": [0.5, 0.5]}, n_missed=[3, 1], n_false=[0, 1])
     row = missed_and_false(metrics, ["unet"], *RESAMPLING).iloc[0]
     assert row[["patients", "missed", "false", "difference"]].tolist() == [2, 2, 0.5, 1.5]
-    assert (row["low"], row["high"]) == (0, 3)
+    assert row[["difference_low", "difference_high", "missed_low", "missed_high"]].tolist() == [0, 3, 1, 3]
     said = answers.describe_missed(pd.DataFrame([row]))
-    assert said == "Per patient (n = 2): U-Net 2.0 missed, 0.5 false (difference +1.5, 95 % interval +0.0 to +3.0)."
+    assert said == (
+        "Lesions per patient (n = 2):\n\n- U-Net 2.0 missed, 0.5 false (difference +1.5, 95 % interval +0.0 to +3.0)"
+    )
 
 
 def test_what_was_not_kept_is_said_to_be_left_out():
@@ -204,9 +255,12 @@ def test_what_was_not_kept_is_said_to_be_left_out():
 
 def test_flags_are_said_as_their_interval_allows():
     base = {"model": "unet", "patients": 9, "failures": 4, "ece": 0.1, "average_precision": 0.4, "auroc": 0.7}
+    base |= {"ece_low": 0.05, "ece_high": 0.21, "average_precision_low": 0.3, "average_precision_high": 0.55}
     bounds = [(0.6, 0.9), (0.3, 0.9), (0.1, 0.4)]
     rows = [pd.DataFrame([base | {"auroc_low": low, "auroc_high": high}]) for low, high in bounds]
     words = [answers.describe_flags(row) for row in rows]
+    assert "average precision of detection 0.40 (95 % interval 0.30 to 0.55)" in words[0]
+    assert "calibration error 0.10 (95 % interval 0.05 to 0.21)" in words[0]
     assert "failures are flagged by" in words[0]
     assert "failures are not reliably flagged by" in words[1]
     assert "failures are flagged the wrong way by" in words[2]

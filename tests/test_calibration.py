@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.evaluation.calibration import (
+    calibration_error_interval,
     expected_calibration_error,
     flagging,
     know_failures,
@@ -45,6 +46,15 @@ def test_doubtless_voxels_hide_no_error():
     diluted = bins([0.9] * 10 + [0.0] * 10_000, [0] * 10_010)
     assert expected_calibration_error(reliability(diluted)) == expected_calibration_error(reliability(wrong))
     assert np.isnan(expected_calibration_error(reliability(bins([0.0, 0.01], [0, 0]))))
+
+
+def test_the_error_has_the_interval_of_its_resamples():
+    both_ways, boastful = bins([0.9, 0.3], [0, 1], "p"), bins([0.9, 0.9, 0.9], [1, 0, 0], "q")
+    both = pd.concat([both_ways, boastful])
+    # |3.6 - 1| and |0.3 - 1| of 5 voxels; p alone |0.9 - 0| and |0.3 - 1| of 2; q alone |2.7 - 1| of 3
+    assert expected_calibration_error(reliability(both)) == pytest.approx(3.3 / 5)
+    assert calibration_error_interval(both, 500, 0) == pytest.approx((1.7 / 3, 1.6 / 2))
+    assert np.isnan(calibration_error_interval(both_ways, 500, 0)).all()
 
 
 def test_uncertainty_by_hand():
@@ -88,6 +98,7 @@ def test_only_networks_whose_probabilities_were_kept_are_asked():
     flags, unsure = know_failures((detections, table), scores, 100, 0)
     assert flags["model"].tolist() == ["unet"]
     assert flags.loc[0, "average_precision"] == 0.5
+    assert flags.loc[0, "ece_low"] <= flags.loc[0, "ece"] <= flags.loc[0, "ece_high"]
     assert len(unsure) == 10
     assert set(unsure["model"]) == {"unet"}
     flags, unsure = know_failures((pd.DataFrame({"model": []}), pd.DataFrame({"model": []})), scores, 100, 0)

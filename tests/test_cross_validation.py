@@ -349,6 +349,14 @@ def test_bootstrap_ratio_with_one_lesion_each_is_the_interval_of_the_mean():
     assert bootstrap_ratio(detected, np.ones(25)) == pytest.approx(bootstrap_interval(detected))
 
 
+def test_bootstrap_ratio_of_nothing_or_everything_is_no_certainty():
+    """None of nine patients: Clopper and Pearson's upper bound is 1 - 0.025^(1/9), which no resample can say."""
+    bound = 0.025 ** (1 / 9)
+    assert bootstrap_ratio([0] * 9, [2] * 9) == pytest.approx((0, 1 - bound))
+    assert bootstrap_ratio([2, 1, 4] * 3, [2, 1, 4] * 3) == pytest.approx((bound, 1))
+    assert bootstrap_ratio([0] * 9, [2] * 9, level=0.5)[1] == pytest.approx(1 - 0.25 ** (1 / 9))
+
+
 @pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1], [2])])
 def test_bootstrap_ratio_of_fewer_than_two_patients_is_nothing(parts, wholes):
     assert np.isnan(bootstrap_ratio(parts, wholes)).all()

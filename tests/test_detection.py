@@ -12,7 +12,14 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.evaluation.detection import area_under_roc, average_precision, froc
+from metaseg_nb.evaluation.detection import (
+    FALSE_RATES,
+    area_under_roc,
+    average_precision,
+    average_precision_interval,
+    froc,
+    froc_points,
+)
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.probability_tables import (
     THRESHOLDS,
@@ -109,6 +116,47 @@ def test_froc_pools_lesions_and_counts_patients():
 def test_average_precision_counts_no_gain_twice():
     curve = pd.DataFrame({"sensitivity": [0.5, 0.4, 0.5, 1.0], "precision": [1.0, 0.7, 0.5, 0.25]})
     assert average_precision(curve) == pytest.approx(0.5 + 0.5 * 0.25)
+
+
+def two_patients(found=(2, 0)):
+    """At 0.9 nothing false; at 0.5 all that is found, with 1 and 3 false lesions; of 2 and 4 lesions."""
+    rows = [("unet", "p", 0.9, 2, 1, 0), ("unet", "q", 0.9, 4, 0, 0)]
+    rows += [("unet", "p", 0.5, 2, found[0], 1), ("unet", "q", 0.5, 4, found[1], 3)]
+    return pd.DataFrame(rows, columns=["model", "patient", "threshold", "n_truth", "n_detected", "n_false"])
+
+
+def test_froc_is_read_at_the_usual_rates():
+    points = froc_points(two_patients((2, 3)), ["unet", "unetr"], 4000, 0).set_index("false_per_patient")
+    assert list(points.index) == list(FALSE_RATES), "a network without detections is passed over"
+    assert points[["patients", "lesions"]].drop_duplicates().to_numpy().tolist() == [[2, 6]]
+    assert points.loc[[0.125, 1], "sensitivity"].tolist() == pytest.approx([1 / 6] * 2)
+    assert points.loc[[2, 8], "sensitivity"].tolist() == pytest.approx([5 / 6] * 2)
+    # only p: 1/2 at no false lesion; only q: 0 there, and three false lesions a patient that 2 does not buy
+    assert points.loc[0.125, ["low", "high"]].tolist() == [0, 1 / 2]
+    assert points.loc[2, ["low", "high"]].tolist() == [0, 1]
+    assert points.loc[4, ["low", "high"]].tolist() == [3 / 4, 1]
+
+
+def test_what_no_threshold_allows_is_not_reached():
+    points = froc_points(two_patients().query("threshold == 0.5"), ["unet"], 200, 0)
+    assert points.set_index("false_per_patient").loc[[1, 2], "sensitivity"].tolist() == pytest.approx([0, 2 / 6])
+
+
+def test_average_precision_has_the_interval_of_its_resamples():
+    table = two_patients((2, 3))
+    low, high = average_precision_interval(table, 4000, 0)
+    ends = [average_precision(froc(table[table["patient"] == patient])) for patient in "pq"]
+    assert (low, high) == pytest.approx((min(ends), max(ends)))
+    assert low < average_precision(froc(table)) < high
+
+
+def test_resamples_without_lesions_are_passed_over_and_one_patient_has_no_interval():
+    table = two_patients((2, 0)).assign(n_truth=lambda t: t["n_truth"].where(t["patient"] == "p", 0))
+    points = froc_points(table, ["unet"], 500, 0).set_index("false_per_patient")
+    assert points.loc[4, ["low", "high"]].tolist() == [1, 1], "q has no lesion: a resample of q alone says nothing"
+    one = table.query("patient == 'p'")
+    assert froc_points(one, ["unet"], 100, 0)[["low", "high"]].isna().all(axis=None)
+    assert np.isnan(average_precision_interval(one, 100, 0)).all()
 
 
 def test_area_under_roc_by_hand():

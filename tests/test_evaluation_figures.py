@@ -9,7 +9,9 @@ import pytest
 
 from metaseg_nb.evaluation.agreement import limits_of_agreement, missed_and_false
 from metaseg_nb.evaluation.calibration import know_failures
+from metaseg_nb.evaluation.claims import claim_table, claims_by_network
 from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
+from metaseg_nb.evaluation.detection import froc_points
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, with_costs
 from metaseg_nb.evaluation.probability_tables import probability_bins
 from metaseg_nb.evaluation.strata import all_strata
@@ -86,6 +88,24 @@ def test_a_pair_is_drawn_with_its_interval_and_p():
     assert "n = 12 patients" in axes.get_xlabel()
 
 
+def test_every_claim_is_drawn_with_each_network_and_what_cannot_be_said_without():
+    third, small = ["inferior", "superior"] * 12, ["<5 mm", ">20 mm"] * 12
+    own = {"patient": np.repeat([f"p{i}" for i in range(12)], 2), "third": third, "diameter_class": small}
+    lesions = pd.concat([pd.DataFrame(own).assign(model=model, dice=0.5, detected=True) for model in MODELS])
+    lesions.loc[lesions["third"] == "inferior", "third"] = np.nan
+    table = claim_table(claims_by_network(metrics(), lesions, MODELS, *RESAMPLING))
+    panels = drawn(comparison_figures.draw_claims(table)).axes
+    names = [label.get_text() for label in panels[0].get_yticklabels()]
+    assert names == ["all networks", "U-Net", "SegResNet", "UNETR"]
+    assert texts(panels[0]).split("too few")[0].strip() == "" and len(panels[0].texts) == 4
+    diamonds = [line for line in panels[3].lines if line.get_marker() == "D"]
+    assert [line.get_ydata()[0] for line in diamonds] == [0, 1, 2], "a transformer is not compared with itself"
+    dice = scores()
+    assert diamonds[1].get_xdata()[0] == pytest.approx((dice["unet"] - dice["unetr"]).mean())
+    for panel in panels[1:]:
+        assert panel.get_xlim()[0] == -panel.get_xlim()[1], "0 in the middle"
+
+
 def test_chosen_and_last_weights_are_drawn():
     table = metrics()
     luck = selection_luck(table, table.assign(dice=table["dice"] - 0.1), MODELS, *RESAMPLING)
@@ -136,7 +156,7 @@ def test_volumes_and_mistakes_are_drawn(n):
     points = figure.axes[0].collections[0].get_offsets()
     assert sorted(points[:, 1].tolist()) == pytest.approx(sorted(scores(n)["unet"]))
     left, right = drawn(lesion_figures.draw_missed_and_false(missed_and_false(table, MODELS, *RESAMPLING))).axes
-    assert [patch.get_width() for patch in left.patches] == [1] * 3 + [4] * 3
+    assert [line.get_xdata().tolist() for line in left.lines] == [[1] * 3, [4] * 3]
     assert right.lines[0].get_xdata().tolist() == [-3] * 3
 
 
@@ -151,11 +171,15 @@ def test_probabilities_are_drawn():
     dice = scores().set_axis([f"p{i}" for i in range(12)])
     flags, unsure = know_failures((detections, calibration), dice, *RESAMPLING)
     board = leaderboard(metrics(), *RESAMPLING)
-    axes = drawn(lesion_figures.draw_froc(detections, board)).axes[0]
-    assert axes.lines[0].get_xdata().tolist() == [0, 1]
-    assert axes.lines[0].get_ydata() == pytest.approx([2 / 3, 2 / 3])
+    points = froc_points(detections, MODELS, *RESAMPLING)
+    left, right = drawn(lesion_figures.draw_froc(detections, points, board)).axes
+    assert left.lines[0].get_xdata().tolist() == [0, 1]
+    assert left.lines[0].get_ydata() == pytest.approx([2 / 3, 2 / 3])
+    assert right.lines[0].get_ydata() == pytest.approx(points["sensitivity"])
+    assert "36 lesions, 12 patients" in right.get_xlabel()
     left, right = drawn(lesion_figures.draw_calibration(calibration, flags, unsure)).axes
-    assert "ECE" in left.get_legend().get_texts()[1].get_text()
+    ece, low, high = flags.loc[0, ["ece", "ece_low", "ece_high"]]
+    assert left.get_legend().get_texts()[1].get_text() == f"U-Net, ECE {ece:.2f} ({low:.2f} to {high:.2f})"
     assert len(right.collections[0].get_offsets()) == 12
 
 
@@ -164,7 +188,7 @@ def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     board = with_costs(leaderboard(metrics(), *RESAMPLING), runs)
     html = show_leaderboard(board).to_html()
     best = board.iloc[0]
-    assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f} ({best['dice_median']:.3f})<br>" in html
+    assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f}<br>({best['dice_median']:.3f})<br>" in html
     assert f"[{best['dice_low']:.3f}, {best['dice_high']:.3f}]" in html
     assert "12 (0)" in html
     assert "1.23" in html and "1.5" in html and "–" in html, "a network without costs has a dash"

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles, times_drawn
 
 
 def test_close_to_scipy():
@@ -52,3 +52,15 @@ def test_impossible_inputs_are_named():
         bootstrap_interval([[0.5, 1], [0, 1]])
     with pytest.raises(ValueError, match="found 95"):
         bootstrap_interval([0.5, 1], level=95)
+
+
+def test_counting_how_often_patients_are_drawn_is_the_same_bootstrap():
+    values = np.random.default_rng(2).random(13)
+    drawn = times_drawn(13, 500, 4)
+    assert set(drawn.sum(axis=1)) == {13}
+    assert percentiles(drawn @ values / 13) == pytest.approx(bootstrap_interval(values, 500, 4))
+
+
+def test_resamples_without_the_statistic_are_passed_over():
+    assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0]), level=1.0) == (1, 3)
+    assert np.isnan(percentiles(np.array([np.nan, np.nan]))).all()

@@ -268,13 +268,17 @@ def test_the_dice_chart_ranks_networks_and_shows_each_patient():
     board, metrics = board_and_metrics()
     figure = dice_chart(metrics, board)
     axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["U-Net", "UNETR", "Intensity threshold"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "U-Net\n0 with Dice 0",
+        "UNETR\n0 with Dice 0",
+        f"Intensity threshold\n{int((metrics.loc[metrics['model'] == FLOOR, 'dice'] == 0).sum())} with Dice 0",
+    ]
     assert sum(len(dots.get_offsets()) for dots in axes.collections) == 18
     assert [text.get_text() for text in axes.texts] == [f"{mean:.2f}" for mean in board["dice_mean"]]
     assert axes.yaxis_inverted(), "the best on top"
 
 
-def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_bar():
+def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_share():
     lesions = pd.DataFrame(
         {
             "model": ["unet"] * 3 + ["unetr"] * 3,
@@ -287,13 +291,13 @@ def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_bar():
     table = stratified(lesions, "diameter_class", ["unet", "unetr"], 200, 0)
     axes = sensitivity_chart(table, ["unet", "unetr"]).axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "<5 mm\nn = 2 in 2 patients",
-        "5-10 mm\nn = 0 in 0 patients",
-        "10-20 mm\nn = 1 in 1 patients",
-        ">20 mm\nn = 0 in 0 patients",
+        "<5 mm\nlesions: 2, patients: 2",
+        "5-10 mm\nlesions: 0, patients: 0",
+        "10-20 mm\nlesions: 1, patients: 1",
+        ">20 mm\nlesions: 0, patients: 0",
     ]
-    heights = np.nan_to_num([bar.get_height() for bar in axes.patches])
-    assert heights.tolist() == [0.5, 0, 1, 0, 0, 0, 1, 0]
+    shares = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
+    np.testing.assert_array_equal(shares, [[0.5, np.nan, 1, np.nan], [0, np.nan, 1, np.nan]])
 
 
 def test_a_figure_is_saved_whole(tmp_path, monkeypatch):

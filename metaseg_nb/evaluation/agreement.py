@@ -47,23 +47,20 @@ def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: 
     Returns
     -------
     DataFrame
-        A row per model: ``patients``, ``missed``, ``false`` (mean lesions per patient), ``difference`` (missed
-        minus false) with ``low``, ``high`` (95 % bootstrap interval).
+        A row per model: ``patients``; ``missed``, ``false`` (mean lesions per patient) and ``difference`` (missed
+        minus false), each with ``_low``, ``_high`` (95 % bootstrap interval).
     """
     rows = []
     for model in models:
         counts = metrics[metrics["model"] == model].groupby("patient")[["n_missed", "n_false"]].mean()
         difference = counts["n_missed"] - counts["n_false"]
-        low, high = bootstrap_interval(difference, n_bootstrap, seed)
-        means = {"missed": counts["n_missed"].mean(), "false": counts["n_false"].mean()}
-        rows.append(
-            {
-                "model": model,
-                "patients": len(counts),
-                **means,
-                "difference": difference.mean(),
-                "low": low,
-                "high": high,
-            }
-        )
+        row = {"model": model, "patients": len(counts)}
+        for name, values in {
+            "missed": counts["n_missed"],
+            "false": counts["n_false"],
+            "difference": difference,
+        }.items():
+            low, high = bootstrap_interval(values, n_bootstrap, seed)
+            row |= {name: values.mean(), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
     return pd.DataFrame(rows)

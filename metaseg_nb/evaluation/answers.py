@@ -1,10 +1,13 @@
 """What cross-validation found, in sentences (Markdown) made from its tables."""
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.evaluation.calibration import FAILURE_DICE
+from metaseg_nb.evaluation.claims import ALL, Claim
 from metaseg_nb.evaluation.comparison import ALPHA, MIN_PATIENTS, Ranks, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
@@ -42,7 +45,7 @@ def interval(low: float, high: float, form: str = ".2f") -> str:
 
 
 def worst_class(strata: pd.DataFrame, board: pd.DataFrame) -> str:
-    """Lesions of which diameter the leading network misses most; ``strata`` from `stratified`."""
+    """Lesions of which diameter the leading network misses most, and who finds more; ``strata`` from `stratified`."""
     leader = board.loc[board["model"] != FLOOR, "model"].iloc[0]
     rows = strata[(strata["model"] == leader) & (strata["stratum"] == "diameter_class") & (strata["n_lesions"] > 0)]
     if rows.empty:
@@ -55,8 +58,50 @@ def worst_class(strata: pd.DataFrame, board: pd.DataFrame) -> str:
     return (
         f"**{model_title(leader)} misses most among lesions of {worst['class']}: it detects "
         f"{100 * worst['sensitivity']:.0f} % of them** ({bounds}, "
-        f"n = {worst['n_lesions']} lesions in {worst['n_patients']} patients)."
+        f"n = {worst['n_lesions']} lesions in {worst['n_patients']} patients).{_who_finds_more(worst, strata, board)}"
     )
+
+
+def _who_finds_more(worst: pd.Series, strata: pd.DataFrame, board: pd.DataFrame) -> str:
+    """The network that detects most of a class, and at what price."""
+    rivals = strata[(strata["stratum"] == worst["stratum"]) & (strata["class"] == worst["class"])]
+    rivals = rivals[rivals["model"].isin(board.loc[board["model"] != FLOOR, "model"])].dropna(subset="sensitivity")
+    most = rivals.loc[rivals["sensitivity"].idxmax()]
+    if most["sensitivity"] <= worst["sensitivity"]:
+        return " No other network finds more of these." if len(rivals) > 1 else ""
+    false = board.set_index("model")["false_per_patient"]
+    return (
+        f" {model_title(most['model'])} finds most of these, {100 * most['sensitivity']:.0f} % "
+        f"({interval(100 * most['low'], 100 * most['high'], '.0f')}), with {false[most['model']]:.1f} false lesions "
+        f"per patient against {false[worst['model']]:.1f}."
+    )
+
+
+def describe_price(board: pd.DataFrame) -> str:
+    """What detection costs: false lesions per patient, network by network; ``board`` the leaderboard."""
+    lines = [
+        f"{model_title(row.model)} {row.false_per_patient:.1f} "
+        f"({interval(row.false_per_patient_low, row.false_per_patient_high, '.1f')})"
+        for row in board.itertuples()
+    ]
+    return f"Detection has its price, false lesions per patient (n = {board['patients'].iloc[0]}): {'; '.join(lines)}."
+
+
+def describe_claims(claims: Mapping[str, Sequence[Claim]]) -> str:
+    """Each claim answered by all networks together, then by each; ``claims`` from `claims_by_network`."""
+    return "\n".join(f"{number}. {claim}{_by_network(claim, claims)}" for number, claim in enumerate(claims[ALL], 1))
+
+
+def _by_network(claim: Claim, claims: Mapping[str, Sequence[Claim]]) -> str:
+    own = {
+        model: said.verdict for model in claims if model != ALL for said in claims[model] if said.words == claim.words
+    }
+    verdicts = list(dict.fromkeys(own.values()))
+    if len(own) < 2 or verdicts == [claim.verdict]:
+        return " So it is with each network alone." if len(own) > 1 else ""
+    named = {verdict: ", ".join(model_title(model) for model in own if own[model] == verdict) for verdict in verdicts}
+    parts = (f"{verdict.removesuffix(' here')} with {names}" for verdict, names in named.items())
+    return f" One by one: {'; '.join(parts)}."
 
 
 def how_sure(ranks: Ranks, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
@@ -83,21 +128,21 @@ def describe_luck(luck: pd.DataFrame) -> str:
     if luck.empty:
         return "The last epoch's weights were not scored in this study: how much choosing the epoch did is not known."
     parts = [
-        f"{model_title(row.model)} {row.difference:+.2f} ({interval(row.low, row.high, '+.2f')})"
+        f"{model_title(row.model)} {row.difference:+.3f} ({interval(row.low, row.high, '+.3f')})"
         for row in luck.itertuples()
     ]
     patients = f"n = {luck['patients'].iloc[0]} patients"
-    return f"Dice gained by choosing the epoch instead of taking the last: {'; '.join(parts)}; {patients}."
+    return _listed(f"Dice gained by choosing the epoch instead of taking the last ({patients}):", parts)
 
 
 def describe_missed(table: pd.DataFrame) -> str:
     """Which kind of mistake is the more common one, network by network; ``table`` from `missed_and_false`."""
     parts = [
         f"{model_title(row.model)} {row.missed:.1f} missed, {row.false:.1f} false "
-        f"(difference {row.difference:+.1f}, {interval(row.low, row.high, '+.1f')})"
+        f"(difference {row.difference:+.1f}, {interval(row.difference_low, row.difference_high, '+.1f')})"
         for row in table.itertuples()
     ]
-    return f"Per patient (n = {table['patients'].iloc[0]}): {'; '.join(parts)}."
+    return _listed(f"Lesions per patient (n = {table['patients'].iloc[0]}):", parts)
 
 
 def describe_agreement(limits: pd.DataFrame) -> str:
@@ -107,7 +152,7 @@ def describe_agreement(limits: pd.DataFrame) -> str:
         f"limits {row.lower_cm3:+.1f} and {row.upper_cm3:+.1f} cm³ (each ± {row.limit_error_cm3:.1f})"
         for row in limits.itertuples()
     ]
-    return f"Predicted minus reference volume (n = {limits['patients'].iloc[0]} patients): {'; '.join(parts)}."
+    return _listed(f"Predicted minus reference volume (n = {limits['patients'].iloc[0]} patients):", parts)
 
 
 def describe_flags(flags: pd.DataFrame) -> str:
@@ -118,11 +163,17 @@ def describe_flags(flags: pd.DataFrame) -> str:
             "run 03 again to have them."
         )
     parts = [
-        f"{model_title(row.model)} calibration error {row.ece:.2f}, average precision of detection "
-        f"{row.average_precision:.2f}, {_flagged(row)}"
+        f"{model_title(row.model)}: average precision of detection {row.average_precision:.2f} "
+        f"({interval(row.average_precision_low, row.average_precision_high)}), calibration error {row.ece:.2f} "
+        f"({interval(row.ece_low, row.ece_high)}), {_flagged(row)}"
         for row in flags.itertuples()
     ]
-    return f"{'; '.join(parts)} (n = {flags['patients'].iloc[0]} patients)."
+    return _listed(f"Of {flags['patients'].iloc[0]} patients:", parts)
+
+
+def _listed(head: str, parts: Sequence[str]) -> str:
+    """One line a network."""
+    return "\n".join([f"{head}\n", *(f"- {part}" for part in parts)])
 
 
 def _flagged(row: tuple) -> str:

@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.detection import area_under_roc, average_precision, froc
+from metaseg_nb.evaluation.detection import area_under_roc, average_precision, average_precision_interval, froc
+from metaseg_nb.evaluation.intervals import percentiles, times_drawn
 
 # The lowest bin is left out: millions of voxels that nobody doubts would make every network look calibrated.
 FIRST_BIN = 1
@@ -48,6 +49,24 @@ def expected_calibration_error(diagram: pd.DataFrame) -> float:
     return float(np.average(gaps, weights=diagram["n_voxels"]))
 
 
+def calibration_error_interval(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of `expected_calibration_error` of one network; NaN below two patients.
+
+    Resamples add noise to each bin, and a gap has no sign: the interval lies rather too high than too low.
+    """
+    rows = calibration[calibration["bin"] >= FIRST_BIN]
+    n_patients = rows["patient"].nunique()
+    if n_patients < 2:
+        return float("nan"), float("nan")
+    drawn = times_drawn(n_patients, n_bootstrap, seed)
+    voxels, said, lesion = (
+        drawn @ rows.pivot_table(column, "patient", "bin", aggfunc="sum", fill_value=0).to_numpy()
+        for column in ("n_voxels", "probability_sum", "n_lesion")
+    )
+    with np.errstate(invalid="ignore"):
+        return percentiles(np.abs(said - lesion).sum(axis=1) / voxels.sum(axis=1))
+
+
 def uncertainty(calibration: pd.DataFrame) -> pd.Series:
     """How unsure a network was of each patient: mean entropy of the voxels that it did not rule out, in bits.
 
@@ -87,22 +106,24 @@ def flagging(calibration: pd.DataFrame, dice: pd.Series, n_bootstrap: int, seed:
     Returns
     -------
     dict
-        ``patients``, ``failures`` (Dice below `FAILURE_DICE`), ``ece``, ``auroc`` (chance that a failure is less
-        sure than a success; NaN without one of each) with ``auroc_low``, ``auroc_high``.
+        ``patients``, ``failures`` (Dice below `FAILURE_DICE`), ``ece`` with ``ece_low``, ``ece_high``, ``auroc``
+        (chance that a failure is less sure than a success; NaN without one of each) with ``auroc_low``,
+        ``auroc_high``.
     """
     unsure = uncertainty(calibration).reindex(dice.index).to_numpy()
     failed = (dice < FAILURE_DICE).to_numpy()
     drawn = np.random.default_rng(seed).integers(len(dice), size=(n_bootstrap, len(dice)))
-    areas = np.array([area_under_roc(unsure[rows], failed[rows]) for rows in drawn])
-    areas = areas[np.isfinite(areas)]
-    low, high = np.quantile(areas, [0.025, 0.975]) if len(areas) else (np.nan, np.nan)
+    low, high = percentiles(np.array([area_under_roc(unsure[rows], failed[rows]) for rows in drawn]))
+    ece_low, ece_high = calibration_error_interval(calibration, n_bootstrap, seed)
     return {
         "patients": len(dice),
         "failures": int(failed.sum()),
         "ece": expected_calibration_error(reliability(calibration)),
+        "ece_low": ece_low,
+        "ece_high": ece_high,
         "auroc": area_under_roc(unsure, failed),
-        "auroc_low": float(low),
-        "auroc_high": float(high),
+        "auroc_low": low,
+        "auroc_high": high,
     }
 
 
@@ -121,7 +142,7 @@ def know_failures(
     Returns
     -------
     flags : DataFrame
-        A row per network: ``model``, ``average_precision`` and the keys of `flagging`.
+        A row per network: ``model``, ``average_precision`` with ``_low``, ``_high``, and the keys of `flagging`.
     patients : DataFrame
         ``model``, ``patient``, ``uncertainty``, ``dice``.
     """
@@ -129,8 +150,12 @@ def know_failures(
     flags, patients = [], [pd.DataFrame(columns=["model", "patient", "uncertainty", "dice"])]
     for model in scores.columns.intersection(calibration["model"].unique(), sort=False):
         of_model, dice = calibration[calibration["model"] == model], scores[model].dropna()
-        precision = average_precision(froc(detections[detections["model"] == model]))
-        flags.append({"model": model, "average_precision": precision, **flagging(of_model, dice, n_bootstrap, seed)})
+        found = detections[detections["model"] == model]
+        names = ("average_precision", "average_precision_low", "average_precision_high")
+        precision = average_precision(froc(found)), *average_precision_interval(found, n_bootstrap, seed)
+        flags.append(
+            {"model": model, **dict(zip(names, precision, strict=True)), **flagging(of_model, dice, n_bootstrap, seed)}
+        )
         known = {"uncertainty": uncertainty(of_model).reindex(dice.index), "dice": dice}
         patients.append(pd.DataFrame(known).rename_axis("patient").reset_index().assign(model=model))
     return pd.DataFrame(flags), pd.concat(patients[1:] or patients, ignore_index=True)

@@ -1,16 +1,18 @@
 """The four claims of the Zürich study, each put to the data at hand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.evaluation.comparison import MIN_PATIENTS
-from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles
 
 SMALL = ("<5 mm", "5-10 mm")
 TRANSFORMERS = ("unetr", "swin_unetr")
+# Under this name stand the claims put to all networks together.
+ALL = "all networks"
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,38 @@ class Claim:
 
     def __str__(self) -> str:
         if self.verdict == "cannot be said":
-            return f"**{self.words}**: cannot be said from {self.counted}."
+            return f"**{self.words}**: cannot be said from {self.counted}{self._too_few}."
         return (
             f"**{self.words}**: {self.verdict}. {self.measured}: {self.difference:+.2f} "
             f"(95 % interval {self.low:+.2f} to {self.high:+.2f}; {self.counted})."
         )
+
+    @property
+    def _too_few(self) -> str:
+        return f" ({self.patients} on one side, {MIN_PATIENTS} are needed)" if 0 < self.patients < MIN_PATIENTS else ""
+
+
+def claims_by_network(
+    metrics: pd.DataFrame, lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int
+) -> dict[str, list[Claim]]:
+    """`study_claims` of all networks together, under `ALL`, then of each alone, under its name.
+
+    A convolutional network alone is compared with the transformers; a transformer alone has no such claim.
+    """
+    claims = {ALL: study_claims(metrics, lesions, n_bootstrap, seed)}
+    for model in models:
+        own, own_lesions = metrics[metrics["model"] == model], lesions[lesions["model"] == model]
+        claims[model] = study_claims(own, own_lesions, n_bootstrap, seed)[:-1]
+        if model not in TRANSFORMERS:
+            with_transformers = metrics[metrics["model"].isin([model, *TRANSFORMERS])]
+            claims[model].append(_convolution_against_transformer(with_transformers, n_bootstrap, seed))
+    return claims
+
+
+def claim_table(claims: Mapping[str, Sequence[Claim]]) -> pd.DataFrame:
+    """A row per claim and network: ``model`` (`ALL` or one), the fields of `Claim`, ``verdict``."""
+    rows = [{"model": model, **vars(claim), "verdict": claim.verdict} for model in claims for claim in claims[model]]
+    return pd.DataFrame(rows)
 
 
 def study_claims(metrics: pd.DataFrame, lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> list[Claim]:
@@ -112,10 +141,8 @@ def _resampled(
     """A statistic of all patients, and its 95 % bootstrap interval over the resamples in which it exists."""
     if n < 2:
         return (np.nan,) * 3
-    values = statistic(np.random.default_rng(seed).integers(n, size=(n_bootstrap, n)))
-    values = values[np.isfinite(values)]
-    low, high = np.quantile(values, [0.025, 0.975]) if len(values) else (np.nan, np.nan)
-    return float(statistic(np.arange(n))), float(low), float(high)
+    low, high = percentiles(statistic(np.random.default_rng(seed).integers(n, size=(n_bootstrap, n))))
+    return float(statistic(np.arange(n))), low, high
 
 
 def _missed_against_false(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> Claim:

@@ -1,8 +1,9 @@
-"""How sure a mean over patients is: bootstrap confidence intervals."""
+"""How sure a statistic of patients is: bootstrap confidence intervals."""
 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import stats
 
 
 def bootstrap_interval(
@@ -48,8 +49,33 @@ def bootstrap_interval(
     if len(values) < 2:
         return float("nan"), float("nan")
     drawn = np.random.default_rng(seed).integers(len(values), size=(n_resamples, len(values)))
-    low, high = np.quantile(values[drawn].mean(axis=1), [(1 - level) / 2, (1 + level) / 2])
+    return percentiles(values[drawn].mean(axis=1), level)
+
+
+def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of a statistic over the resamples in which it exists; NaN where it does in none.
+
+    Parameters
+    ----------
+    resampled : ndarray, shape (n_resamples,)
+        NaN where the statistic does not exist, such as a sensitivity without lesions.
+    """
+    exist = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(exist, [(1 - level) / 2, (1 + level) / 2]) if len(exist) else (np.nan, np.nan)
     return float(low), float(high)
+
+
+def times_drawn(n_patients: int, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each resample draws each patient: times a table of patients' counts, the counts of the resamples.
+
+    Returns
+    -------
+    ndarray of int, shape (n_resamples, n_patients)
+        Each row sums to ``n_patients``.
+    """
+    drawn = np.random.default_rng(seed).integers(n_patients, size=(n_resamples, n_patients))
+    places = drawn + n_patients * np.arange(n_resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=n_resamples * n_patients).reshape(n_resamples, n_patients)
 
 
 def bootstrap_ratio(
@@ -62,7 +88,9 @@ def bootstrap_ratio(
     """Percentile bootstrap interval of ``sum(parts) / sum(wholes)``, such as lesions detected of all lesions.
 
     Patients are resampled, each with all of its lesions, for lesions of one
-    patient are not independent.
+    patient are not independent. Where no patient has a part, or every one the whole,
+    each resample says the same, which is no certainty: then the interval is the exact one
+    of a proportion of patients, none or all of N.
 
     Parameters
     ----------
@@ -75,11 +103,16 @@ def bootstrap_ratio(
     -------
     low, high : float
         NaN for both with fewer than two patients.
+
+    References
+    ----------
+    Exact interval: Clopper & Pearson 1934 (Biometrika 26:404).
     """
     parts, wholes = np.asarray(parts, dtype=np.float64), np.asarray(wholes, dtype=np.float64)
     if len(parts) < 2:
         return float("nan"), float("nan")
+    if not parts.any() or np.array_equal(parts, wholes):
+        exact = stats.binomtest(len(parts) * bool(parts.any()), len(parts)).proportion_ci(level, method="exact")
+        return float(exact.low), float(exact.high)
     drawn = np.random.default_rng(seed).integers(len(parts), size=(n_resamples, len(parts)))
-    ratios = parts[drawn].sum(axis=1) / wholes[drawn].sum(axis=1)
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    return percentiles(parts[drawn].sum(axis=1) / wholes[drawn].sum(axis=1), level)

@@ -16,22 +16,32 @@ from metaseg_nb.settings import model_title
 # Best validation Dice that the Zürich study (273 patients, 2022) published; not comparable, see notebook 04.
 PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}
 
+# Scores on the selection set, by their column of a history.
+SCORES = {"dice": "mean Dice", "variance_restored": "share of the hidden variance restored"}
+
 # Of the dots around their row, so that equal values are seen.
 JITTER = 0.22
 
 
 def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
-    """Training loss and selection-set Dice over epochs; the chosen epoch marked."""
+    """Training loss and score on the selection set over epochs; the chosen epoch marked."""
+    score = score_column(history)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
     left.set(xlabel="epoch", ylabel="training loss", title=title)
-    right.plot(history["epoch"], history["dice"], color="#0072B2", marker=".")
+    right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
     right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {best_epoch}")
-    right.set(xlabel="epoch", ylabel="mean Dice, selection set", ylim=(0, 1), title="chosen on the selection set")
+    words = f"{SCORES[score]}, selection set"
+    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="chosen on the selection set")
     for panel in (left, right):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)
     return figure
+
+
+def score_column(history: pd.DataFrame) -> str:
+    """Name of the column that holds the score on the selection set."""
+    return next(name for name in SCORES if name in history)
 
 
 def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
@@ -55,7 +65,8 @@ def dice_chart(metrics: pd.DataFrame, board: pd.DataFrame) -> Figure:
     axes.plot([], [], "v", color="black", markerfacecolor="white", label="published (Zürich, 2022), other data")
     axes.plot([], [], "D-", color="black", label="mean, 95 % interval")
     axes.plot([], [], "o", color="#777777", alpha=0.6, label=f"one patient (n = {patients['patient'].nunique()})")
-    labels = [model_title(model) for model in order]
+    failures = dict(zip(board["model"], board["failures"], strict=True))
+    labels = [f"{model_title(model)}\n{failures[model]} with Dice 0" for model in order]
     axes.invert_yaxis()
     axes.set(xlim=(-0.02, 1.02), xlabel="Dice, native grid, each patient by a model that never saw them", ylabel="")
     axes.set_yticks(range(len(order)), labels)
@@ -74,12 +85,14 @@ def sensitivity_chart(table: pd.DataFrame, models: Sequence[str]) -> Figure:
     for place, model in enumerate(models):
         rows = table[table["model"] == model].set_index("class").loc[list(DIAMETER_NAMES)]
         x = np.arange(len(rows)) + (place - (len(models) - 1) / 2) * width
-        axes.bar(x, rows["sensitivity"], 0.9 * width, color=model_colour(model), label=model_title(model))
-        axes.vlines(x, rows["low"], rows["high"], color="black", linewidth=1)
+        axes.vlines(x, rows["low"], rows["high"], color=model_colour(model), linewidth=2.5)
+        axes.plot(x, rows["sensitivity"], "o", color=model_colour(model), markersize=8, label=model_title(model))
     first = table[table["model"] == models[0]].set_index("class").loc[list(DIAMETER_NAMES)]
-    names = [f"{name}\nn = {row.n_lesions} in {row.n_patients} patients" for name, row in first.iterrows()]
+    names = [f"{name}\nlesions: {row.n_lesions}, patients: {row.n_patients}" for name, row in first.iterrows()]
     axes.set_xticks(range(len(names)), names)
-    axes.set(ylim=(0, 1.02), ylabel="share of lesions detected", xlabel="largest diameter of the reference lesion")
+    for edge in np.arange(len(names) - 1) + 0.5:
+        axes.axvline(edge, color="#dddddd", linewidth=0.8, zorder=0)
+    axes.set(ylim=(-0.03, 1.03), ylabel="share of lesions detected", xlabel="largest diameter of the reference lesion")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(figure)
     return figure

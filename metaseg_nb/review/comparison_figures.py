@@ -1,5 +1,7 @@
 """Figures of notebook 04: which network, and how sure is that."""
 
+from textwrap import fill
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaseg_nb.evaluation.answers import p_value
+from metaseg_nb.evaluation.claims import ALL
 from metaseg_nb.evaluation.comparison import Ranks
 from metaseg_nb.review.style import model_colour
 from metaseg_nb.settings import model_title
@@ -30,6 +33,7 @@ def draw_ranking(ranks: Ranks, places: pd.DataFrame) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, height), layout="constrained", width_ratios=(1.15, 1))
     _critical_difference(left, ranks)
     _rank_shares(right, places)
+    right.set_xlabel(f"share of the resamples of patients (n = {ranks.patients})")
     return figure
 
 
@@ -79,7 +83,7 @@ def _rank_shares(axes: Axes, places: pd.DataFrame) -> None:
         start += shares.to_numpy()
     axes.set_yticks(range(len(places)), [model_title(model) for model in places.index])
     axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share of the resamples of patients")
+    axes.set(xlim=(0, 1))
     axes.set_title("Does the ranking stay? (% of resamples)", fontsize=9)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     sns.despine(ax=axes, left=True)
@@ -120,3 +124,39 @@ def draw_selection_luck(luck: pd.DataFrame) -> Figure:
     axes.set_xlabel(f"Dice of the chosen minus the last epoch's weights, mean and 95 % interval (n = {n} patients)")
     sns.despine(figure)
     return figure
+
+
+def draw_claims(table: pd.DataFrame) -> Figure:
+    """One panel a claim: the difference that it speaks of, with all networks together and with each.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `claim_table`.
+    """
+    claims, models = list(dict.fromkeys(table["words"])), list(dict.fromkeys(table["model"]))
+    size = (3.1 * len(claims), 2.6 + 0.34 * len(models))
+    figure, panels = plt.subplots(1, len(claims), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    for axes, words in zip(panels.flat, claims, strict=True):
+        rows = table[table["words"] == words]
+        axes.axvline(0, color="#777777", linewidth=1)
+        for row in rows.itertuples():
+            _claimed(axes, models.index(row.model), row)
+        axes.set_title(fill(words, 28), fontsize=9)
+        together = rows.iloc[0]
+        axes.set_xlabel(f"{fill(together['measured'], 36)}\n({fill(together['counted'], 36)})", fontsize=8)
+        edge = 1.1 * max(axes.get_xlim(), key=abs)
+        axes.set_xlim(-abs(edge), abs(edge))
+    panels[0, 0].set_yticks(range(len(models)), [name if name == ALL else model_title(name) for name in models])
+    panels[0, 0].set_ylim(len(models) - 0.5, -0.5)
+    sns.despine(figure)
+    return figure
+
+
+def _claimed(axes: Axes, place: int, claim: tuple) -> None:
+    if claim.verdict == "cannot be said":
+        axes.text(0, place, " too few", va="center", ha="left", fontsize=8, color="#555555")
+        return
+    colour = "black" if claim.model == ALL else model_colour(claim.model)
+    axes.plot([claim.low, claim.high], [place, place], color=colour, linewidth=2)
+    axes.plot(claim.difference, place, "D", color=colour, markersize=6)

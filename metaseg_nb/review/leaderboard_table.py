@@ -22,7 +22,10 @@ ROWS = {
 def show_leaderboard(board: pd.DataFrame) -> Styler:
     """Mean ± sd (median) over patients with the 95 % interval of the mean, failures, costs; best network first."""
     columns = {model_title(row["model"]): _column(row) for _, row in board.iterrows()}
-    style = [{"selector": "td, th", "props": "text-align: left; vertical-align: top; white-space: nowrap"}]
+    style = [
+        {"selector": "td, th", "props": "text-align: left; vertical-align: top"},
+        {"selector": "td", "props": "white-space: nowrap"},  # names may wrap: five columns fit a page
+    ]
     return pd.DataFrame(columns).style.set_table_styles(style)
 
 
@@ -39,7 +42,7 @@ def _cell(row: pd.Series, name: str, digits: int) -> str:
     low, high = (_number(row[f"{name}_{end}"], digits) for end in ("low", "high"))
     spread = ""
     if f"{name}_sd" in row:
-        spread = f" ± {_number(row[f'{name}_sd'], digits)} ({_number(row[f'{name}_median'], digits)})"
+        spread = f" ± {_number(row[f'{name}_sd'], digits)}<br>({_number(row[f'{name}_median'], digits)})"
     return f"{_number(mean, digits)}{spread}<br>[{low}, {high}]"
 
 
