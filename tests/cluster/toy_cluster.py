@@ -100,7 +100,7 @@ class Workbook:
 
     def table(self, name: str) -> pd.DataFrame:
         """Read a table of the study, but for times, which no two runs share."""
-        return pd.read_csv(self.home / "runs" / self.study / name).filter(regex="^(?!.*seconds)")
+        return pd.read_csv(self.home / "runs" / self.study / name).filter(regex="^(?!.*(seconds|minutes))")
 
     def in_training(self, cluster: "Cluster", *but: tuple[str, int]) -> tuple[str, int] | None:
         """First run, but for those named, whose job is running and that has looked at its selection set, if any."""
