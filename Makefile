@@ -1,4 +1,5 @@
 # make demo    the whole study on synthetic patients, with its report
+# make demo-budget     with how few annotations? a study of annotation budgets on synthetic patients
 # make study STUDY=mine           another study; PROFILE=slurm: as jobs of a cluster
 # make status STUDY=mine          where every network on every fold stands
 # make test    the test suite
@@ -15,10 +16,13 @@ READY := .venv/.ready
 STUDY ?= demo
 PROFILE ?= default
 
-.PHONY: demo test test-cluster lab itkwidgets-offline lint bench clean study status
+.PHONY: demo demo-budget test test-cluster lab itkwidgets-offline lint bench clean study status
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
+
+demo-budget: $(READY)
+	@$(MAKE) --no-print-directory study STUDY=demo_budget
 
 study: $(READY)
 	@$(BIN)/python -m metaseg_nb study --study $(STUDY) --profile $(PROFILE)

@@ -23,9 +23,9 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.synthetic.files import make_cohort
 from metaseg_nb.cohort.synthetic.rendering import true_bias_field
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
-from metaseg_nb.settings import resolve
 
 SEED = 0
 

@@ -18,7 +18,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.settings import Train, job_resources, resolve
+from metaseg_nb.parameters import job_resources, resolve
+from metaseg_nb.settings import Train
 from metaseg_nb.training.cost import network_cost
 
 STUDY, NETWORKS, FOLDS = "usz", ("unet", "attention_unet", "segresnet", "unetr"), 5

@@ -22,9 +22,10 @@ from metaseg_nb.inference.decision import dice_by_decision
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.settings import Preprocess, Train, resolve
+from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.patches import PatchBatches

@@ -42,9 +42,10 @@ from monai.transforms import (
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.settings import Preprocess, Train, resolve
+from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.patches import PatchBatches
 
 CASES, SIZE, EACH = 4, 128, 4

@@ -19,9 +19,10 @@ from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.synthetic.files import make_cohort
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.parallel import map_cases
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.patches import cut
 
 CASES, PATCH = 8, 96

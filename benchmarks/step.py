@@ -21,7 +21,8 @@ from accelerate import Accelerator
 from monai.losses import DiceCELoss
 from torch.profiler import ProfilerActivity, profile
 
-from metaseg_nb.settings import Train, resolve
+from metaseg_nb.parameters import resolve
+from metaseg_nb.settings import Train
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.cost import network_cost
 from metaseg_nb.training.losses import build_loss

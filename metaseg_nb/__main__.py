@@ -49,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     run.add_argument("--model", help="name in params/models")
     run.add_argument("--fold", type=int)
+    run.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
+    run.add_argument("--seed", type=int, help="instead of the parameter files'")
     run.set_defaults(command=_run)
 
     audit = commands.add_parser("audit", help="look for leakage between datalists; exit code 1 when there is any")
@@ -66,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
     predict.add_argument("--probability", type=Path, help="lesion probabilities to write, on the image's grid")
     predict.set_defaults(command=_predict)
+
+    rank = commands.add_parser("rank", help="put a study's unlabelled patients in the order to annotate them in")
+    rank.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    rank.set_defaults(command=_rank)
 
     score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
     score.add_argument("truth", type=Path)
@@ -108,7 +114,8 @@ def _run(options: argparse.Namespace) -> int:
     from metaseg_nb.batch.runner import exit_code, failure_message, run_notebook
 
     try:
-        print(run_notebook(options.notebook, options.study, options.model, options.fold))
+        which = options.model, options.fold, options.arm, options.seed
+        print(run_notebook(options.notebook, options.study, *which))
     except PapermillExecutionError as error:
         print(f"{options.notebook}: {failure_message(error)}", file=sys.stderr)
         return exit_code(error)
@@ -132,6 +139,13 @@ def _predict(options: argparse.Namespace) -> None:
     ensemble = load_ensemble(options.checkpoint, device())
     volume_mm3 = predict_image(ensemble, options.images, device(), options.output, options.probability)
     print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion by {ensemble}")
+
+
+def _rank(options: argparse.Namespace) -> None:
+    from metaseg_nb.annotation.next_patients import next_patients
+    from metaseg_nb.provenance import device
+
+    print(next_patients(options.study, device()).round(2).to_string())
 
 
 def _score(options: argparse.Namespace) -> None:

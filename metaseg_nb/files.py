@@ -14,6 +14,8 @@ from typing import IO, Any
 
 import pandas as pd
 
+# Columns of tables that hold names.
+NAMES = ("case", "patient", "primary", "model", "arm")
 # Error numbers of a full disk and of a full quota.
 FULL = {errno.ENOSPC, errno.EDQUOT}
 PROBE = 1 << 20
@@ -78,6 +80,17 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a CSV without its index."""
     with finished(path) as unfinished:
         table.to_csv(unfinished, index=False)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text and a line's end."""
+    with finished(path) as unfinished:
+        unfinished.write_text(text + "\n", encoding="utf-8")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a CSV as `write_table` wrote it: names stay text, also those that look like a number (007) or none (NA)."""
+    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
 
 
 def is_held(lock: Path) -> bool:

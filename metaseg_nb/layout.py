@@ -9,6 +9,16 @@ NOTEBOOKS = PROJECT / "notebooks"
 PARAMS = PROJECT / "params"
 
 
+def parameter_file(kind: str, name: str) -> Path:
+    """Parameter file of a "model", "fold", "study" or "arm", whether or not it is there."""
+    return PARAMS / {"study": "studies"}.get(kind, f"{kind}s") / f"{name}.yaml"
+
+
+def parameter_names(kind: str) -> list[str]:
+    """Names of the parameter files of a kind that are there."""
+    return sorted(path.stem for path in parameter_file(kind, "").parent.glob("*.yaml"))
+
+
 def home() -> Path:
     """Folder that holds ``runs/``, ``reports/``, ``figures/`` and ``keys/``.
 
@@ -106,14 +116,36 @@ class StudyLayout:
     def figures(self) -> Path:
         return home() / "figures" / self.study
 
-    def run(self, model: str, fold: int) -> "RunLayout":
-        return RunLayout(self.root / model / f"fold{fold}")
+    @property
+    def annotations(self) -> Path:
+        """Labels of partly annotated cases, by kind of annotation."""
+        return self.root / "annotations"
 
-    def notebook(self, notebook: str, model: str | None = None, fold: int | None = None) -> Path:
-        """Where the executed copy of a notebook is kept."""
-        if model is None:
-            return self.root / "notebooks" / f"{notebook}.ipynb"
-        return self.run(model, fold).root / f"{notebook}.ipynb"
+    @property
+    def next_patients_table(self) -> Path:
+        """Patients without a label, in the order in which they should be annotated."""
+        return self.root / "next_patients.csv"
+
+    @property
+    def annotation_budget(self) -> Path:
+        return self.root / "annotation_budget"
+
+    @property
+    def annotation_answers(self) -> Path:
+        """What 06 answers, Markdown."""
+        return self.annotation_budget / "answers.md"
+
+    def run(self, model: str, fold: int, arm: str = "", seed: int = 0) -> "RunLayout":
+        """One network on one fold; in an arm of an annotation budget also one of several seeds."""
+        return RunLayout((self.root / "arms" / arm / f"seed{seed}" if arm else self.root) / model / f"fold{fold}")
+
+    def pretraining(self, model: str, fold: int, seed: int) -> "RunLayout":
+        """One network that learns from images without labels."""
+        return RunLayout(self.root / "pretraining" / f"seed{seed}" / model / f"fold{fold}")
+
+    def notebook(self, notebook: str) -> Path:
+        """Where the executed copy of a notebook of the whole study is kept."""
+        return self.root / "notebooks" / f"{notebook}.ipynb"
 
 
 @dataclass(frozen=True)
@@ -121,6 +153,15 @@ class RunLayout:
     """Paths of one run: one network on one fold."""
 
     root: Path
+
+    def notebook(self, notebook: str) -> Path:
+        """Where the executed copy of a notebook of this run is kept."""
+        return self.root / f"{notebook}.ipynb"
+
+    @property
+    def annotation_table(self) -> Path:
+        """What of each case in training and selection was annotated."""
+        return self.root / "annotation.csv"
 
     @property
     def last_checkpoint(self) -> Path:

@@ -1,39 +1,39 @@
-"""Parameters of the notebooks: their types and limits, and how parameter files are merged.
+"""Parameters of the notebooks: their types and limits.
 
-Each notebook's ``parameters`` cell holds the defaults; the classes here say what
-may stand there. `resolve` merges the parameter files of a model, a fold and a study
-over the defaults, later files winning, and refuses whatever no notebook understands.
+Each notebook's ``parameters`` cell holds the defaults; the classes here say what may stand there.
 """
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import papermill
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from metaseg_nb.layout import NOTEBOOKS, PARAMS
+from metaseg_nb.layout import parameter_names
 
 # The floor that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
+# Uses of unannotated images in which an earlier arm's networks take part.
+TAUGHT = ("self_training", "ranking")
 
 
 def model_names() -> list[str]:
     """Models there are: the files in ``params/models``."""
-    return sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
+    return parameter_names("model")
 
 
-def model_title(model: str) -> str:
-    """A model as figures and reports write it: ``title`` in its parameter file."""
-    if model == THRESHOLD_MODEL:
-        return "Intensity threshold"
-    return read_parameters(PARAMS / "models" / f"{model}.yaml")["title"]
+def arm_names() -> list[str]:
+    """Arms there are: the files in ``params/arms``."""
+    return parameter_names("arm")
+
+
+def _is_an_arm(arm: str) -> str:
+    if arm and arm not in arm_names():
+        raise ValueError(f"a file of params/arms: one of {', '.join(arm_names())}")
+    return arm
 
 
 def _is_a_model(model: str) -> str:
@@ -43,6 +43,7 @@ def _is_a_model(model: str) -> str:
 
 
 ModelName = Annotated[str, AfterValidator(_is_a_model)]
+ArmName = Annotated[str, AfterValidator(_is_an_arm)]
 StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -118,8 +119,8 @@ class Preprocess(Settings):
         return percentiles
 
 
-class Train(Settings):
-    """03: one network on one fold."""
+class Training(Settings):
+    """What every notebook is told that trains one network on one fold."""
 
     study: StudyName
     model: ModelName
@@ -130,23 +131,16 @@ class Train(Settings):
     patch_size: Annotated[int, Field(ge=32, multiple_of=16)]
     batch_size: Count
     patches_per_case: Count
-    sampling: Literal["voxel", "lesion", "roi"]
-    lesion_share: Share
-    augmentation: Literal["study", "strong"]
     flip_probability: Share
     rotate_probability: Share
     intensity_scale: Annotated[float, Field(ge=0, lt=1)]
     intensity_shift: Annotated[float, Field(ge=0, lt=1)]
-    loss: Literal["dice_ce", "dice_focal", "tversky", "blob"]
-    epochs: Count
     learning_rate: Positive
     schedule: Literal["cosine", "polynomial"]
     weight_decay: Annotated[float, Field(ge=0)]
     ema_decay: Annotated[float, Field(ge=0, lt=1)]
     validate_every: Count
     patience: Annotated[int, Field(ge=0)]
-    overlap: Annotated[float, Field(ge=0, lt=1)]
-    mirrored: bool
     precision: Literal["no", "bf16", "fp16"]
     compiled: bool
     num_processes: Count
@@ -159,6 +153,55 @@ class Train(Settings):
         if info.data.get("batch_size", processes) % processes:
             raise ValueError(f"a number that divides batch_size, {info.data['batch_size']}: each takes as many cases")
         return processes
+
+
+class Train(Training):
+    """03: one network learns to outline lesions."""
+
+    sampling: Literal["voxel", "lesion", "roi"]
+    lesion_share: Share
+    augmentation: Literal["study", "strong"]
+    loss: Literal["dice_ce", "dice_focal", "tversky", "blob"]
+    epochs: Count
+    overlap: Annotated[float, Field(ge=0, lt=1)]
+    mirrored: bool
+    arm: ArmName
+    arm_title: str
+    annotated_share: Annotated[float, Field(gt=0, le=1)]
+    annotation: Literal["full", "largest", "slices", "boxes", "points"]
+    n_largest: Count
+    slice_step: Count
+    unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
+    teacher: ArmName
+    confidence: Annotated[float, Field(gt=0.5, le=1)]
+
+    @field_validator("teacher")
+    @classmethod
+    def _only_where_taught(cls, teacher: str, info: ValidationInfo) -> str:
+        if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
+            raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
+        return teacher
+
+
+class Pretrain(Training):
+    """03b: one network learns to restore what is hidden of images, without labels."""
+
+    augmentation: ClassVar[str] = "study"  # the stronger one would have to be restored too
+    pretraining_epochs: Count
+    hidden_share: Annotated[float, Field(gt=0, lt=1)]
+    hidden_edge: Count
+
+    @property
+    def epochs(self) -> int:
+        """As `Train` calls them; its own are said for 03."""
+        return self.pretraining_epochs
+
+    @field_validator("hidden_edge")
+    @classmethod
+    def _divides_the_patch(cls, edge: int, info: ValidationInfo) -> int:
+        if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
+            raise ValueError(f"a number that divides patch_size, {patch}, and is smaller")
+        return edge
 
 
 class CrossValidate(Settings):
@@ -181,6 +224,22 @@ class Review(Settings):
     workers: Count
 
 
+class Budget(Settings):
+    """06: how few annotations, of which kind, in how many minutes of a physician."""
+
+    study: StudyName
+    models: Annotated[list[ModelName], Field(min_length=1)]
+    arms: list[ArmName]
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    minutes_per_case: Positive
+    minutes_per_lesion: Annotated[float, Field(ge=0)]
+    minutes_per_slice: Annotated[float, Field(ge=0)]
+    minutes_per_box: Annotated[float, Field(ge=0)]
+    minutes_per_point: Annotated[float, Field(ge=0)]
+    n_bootstrap: Annotated[int, Field(ge=100)]
+    seed: Annotated[int, Field(ge=0)]
+
+
 class Job(Settings):
     """What jobs on a cluster ask for: training (by model and study), and the rest (by study). No notebook needs it."""
 
@@ -197,8 +256,10 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "01_explore_data": Explore,
     "02_preprocess_n4": Preprocess,
     "03_train": Train,
+    "03b_pretrain": Pretrain,
     "04_cross_validation": CrossValidate,
     "05_qualitative_review": Review,
+    "06_annotation_budget": Budget,
 }
 KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 
@@ -207,114 +268,6 @@ def settings_hash(settings: Mapping[str, Any] | Settings) -> str:
     """Twelve hexadecimal digits that change when any setting does."""
     values = settings.model_dump() if isinstance(settings, Settings) else dict(settings)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def study_file(study: str) -> Path:
-    """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
-    path = Path(study) if study.endswith((".yaml", ".yml")) else PARAMS / "studies" / f"{study}.yaml"
-    return _existing(path, "study")
-
-
-def read_parameters(path: Path) -> dict[str, Any]:
-    """Read one flat parameter file, refusing keys that no notebook declares."""
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path}: not YAML ({error})") from error
-    if not isinstance(values, dict):
-        raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
-    problems = [_unknown_key(path, key) for key in values if key not in KEYS]
-    if problems:
-        raise ParameterError("\n".join(problems))
-    return values
-
-
-def resolve(notebook: str, study: str, model: str | None = None, fold: int | None = None) -> dict[str, Any]:
-    """Parameters of one notebook: its defaults, then model, fold and study files, the later winning.
-
-    Raises
-    ------
-    ParameterError
-        Unknown notebook, missing file, unknown key, wrong type or impossible value.
-    """
-    if notebook not in NOTEBOOK_SETTINGS:
-        raise ParameterError(f"no notebook {notebook!r}; expected one of {', '.join(NOTEBOOK_SETTINGS)}")
-    settings = NOTEBOOK_SETTINGS[notebook]
-    files = [study_file(study)]
-    trains = "model" in settings.model_fields
-    if trains != (model is not None) or trains != (fold is not None):
-        what = "trains one network on one fold: give --model and --fold" if trains else "takes no --model and no --fold"
-        raise ParameterError(f"{notebook} {what}")
-    if trains:
-        files = [
-            _existing(PARAMS / "models" / f"{model}.yaml", "model"),
-            _existing(PARAMS / "folds" / f"fold{fold}.yaml", "fold"),
-            *files,
-        ]
-    said, origin = _merge(files, settings)
-    values = _defaults(notebook) | said
-    _require_identity(values, origin, study_file(study), {"model": model, "fold": fold} if trains else {})
-    return settings.check(values, origin).model_dump()
-
-
-def job_resources(study: str, model: str | None = None) -> Job:
-    """What the jobs of a study ask a cluster for; a study's file wins over a model's, as in `resolve`.
-
-    Raises
-    ------
-    ParameterError
-        As `resolve`.
-    """
-    files = [study_file(study)]
-    if model:
-        files.insert(0, _existing(PARAMS / "models" / f"{model}.yaml", "model"))
-    values, origin = _merge(files, Job)
-    return Job.check(values, origin)
-
-
-def _merge(files: Iterable[Path], settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values of one kind of settings, later files winning, and the file that each came from."""
-    values, origin = {}, {}
-    for path in files:
-        for key, value in read_parameters(path).items():
-            if key in settings.model_fields:
-                values[key], origin[key] = value, str(path)
-    return values, origin
-
-
-def _require_identity(
-    values: Mapping[str, Any], origin: Mapping[str, str], study: Path, asked: Mapping[str, Any]
-) -> None:
-    """Results go where these keys say: each must come from its own file and say what was asked for."""
-    if origin.get("study") != str(study):
-        raise ParameterError(f"{study}: key 'study' is missing; it names the folder under runs/ that results go to")
-    for key, value in asked.items():
-        if values[key] != value:
-            where = origin.get(key, "the notebook")
-            raise ParameterError(
-                f"{where}: key {key!r}: found {values[key]!r}; expected: {value!r}, which was asked for"
-            )
-    for key in ("title", "network") if asked else ():
-        if key not in origin:  # the notebook's own would be another model's
-            raise ParameterError(f"{PARAMS / 'models' / asked['model']}.yaml: key {key!r} is missing")
-
-
-def _defaults(notebook: str) -> dict[str, Any]:
-    declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
-    return {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
-
-
-def _existing(path: Path, kind: str) -> Path:
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ParameterError(f"no {kind} file {path}; {path.parent} has: {there}")
-    return path
-
-
-def _unknown_key(path: Path, key: str) -> str:
-    close = difflib.get_close_matches(str(key), KEYS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KEYS)}"
-    return f"{path}: key {key!r} is declared by no notebook; {hint}"
 
 
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:

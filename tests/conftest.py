@@ -119,6 +119,15 @@ def tiny_training():
         "num_processes": 1,
         "seed": 0,
         "loader_workers": 0,
+        "arm": "",
+        "arm_title": "",
+        "annotated_share": 1.0,
+        "annotation": "full",
+        "n_largest": 1,
+        "slice_step": 5,
+        "unannotated": "unused",
+        "teacher": "",
+        "confidence": 0.9,
     }
     return lambda **changes: Train.check(settings | changes)
 

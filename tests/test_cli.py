@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.images import image_recipe
-from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
 
@@ -82,7 +83,7 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text", "named"),
     [
-        (["01_explore_data", "--study", "nowhere"], "", "demo, usz"),
+        (["01_explore_data", "--study", "nowhere"], "", "demo, demo_budget, usz"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
         (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),

@@ -436,7 +436,7 @@ def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, store
 
 def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="study demo has no leaderboard yet"):
+    with pytest.raises(FileNotFoundError, match=r"study demo has no leaderboard\.csv yet"):
         summary("demo")
     board = leaderboard(by_hand(), 500, 0)
     write_table(StudyLayout("demo").cross_validation / "leaderboard.csv", board)

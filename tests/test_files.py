@@ -5,9 +5,11 @@ import fcntl
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from metaseg_nb.files import alone, clear_unfinished, finished, is_held
+from metaseg_nb.files import alone, clear_unfinished, finished, is_held, read_table, write_table
 
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
@@ -63,3 +65,11 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     assert len(list(tmp_path.iterdir())) == len(kept) + 1
     clear_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_names_stay_text_and_a_missing_number_is_none(tmp_path):
+    table = pd.DataFrame(
+        {"case": ["007", "NA"], "patient": ["1", "nan"], "hd95_mm": [1.5, np.nan], "found": [True, False]}
+    )
+    write_table(tmp_path / "a.csv", table)
+    pd.testing.assert_frame_equal(read_table(tmp_path / "a.csv"), table)

@@ -4,7 +4,6 @@ import copy
 import math
 import os
 import signal
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ import torch
 
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.preprocessing.case_store import open_case, store_label
 from metaseg_nb.training import checkpoints, training_run
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
@@ -247,14 +247,18 @@ def test_a_run_with_other_settings_is_set_aside_and_training_starts_afresh(train
 def test_other_training_cases_start_afresh_too(train, run, cases, capsys):
     train()
     train(of=cases[:3])
-    assert "case3: [[1000, 0], [10, 0]] then, None now" in capsys.readouterr().out
+    assert f"case3: {cases[3].identity} then, None now" in capsys.readouterr().out
     assert set(load_checkpoint(run.last_checkpoint)["identity"]["cases"]) == {"case0", "case1", "case2"}
 
 
 def test_a_corrected_mask_starts_afresh_too(train, run, cases, capsys):
     train()
-    train(of=[replace(cases[0], label_facts={**cases[0].label_facts, "sources": [[12, 99]]}), *cases[1:]])
-    assert "case0: [[1000, 0], [10, 0]] then, [[1000, 0], [12, 99]] now" in capsys.readouterr().out
+    store = cases[0].folder.parent
+    store_label(store, "case0", cases[0].label > 0, {"recipe": {}, "sources": [[12, 99]]})
+    corrected = open_case(store, "case0")
+    train(of=[corrected, *cases[1:]])
+    assert corrected.identity[0] == cases[0].identity[0]
+    assert f"case0: {cases[0].identity} then, {corrected.identity} now" in capsys.readouterr().out
 
 
 def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_path, capsys):

@@ -17,11 +17,12 @@ from metaseg_nb.inference.native_grid import native_mask, native_probability
 from metaseg_nb.inference.predict import predict_case, predict_image
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.inference.sliding_window import near_head, predict_probability
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.preprocessing.prepare import prepare_case
-from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import NETWORKS
 

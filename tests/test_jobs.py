@@ -8,7 +8,8 @@ from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
 from metaseg_nb.batch.study import run_study
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.settings import ParameterError, job_resources
+from metaseg_nb.parameters import job_resources
+from metaseg_nb.settings import ParameterError
 
 UUID = "1eb7169c-8961-4886-84b1-00b35e8c86c6"
 
@@ -38,7 +39,7 @@ def program(tmp_path, monkeypatch):
 @pytest.fixture
 def params(tmp_path, monkeypatch):
     """Parameter files of a model and a study that say this."""
-    monkeypatch.setattr("metaseg_nb.settings.PARAMS", tmp_path)
+    monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
 
     def write(model, study):
         for name, text in {"models/unet.yaml": model, "studies/mine.yaml": study}.items():
@@ -73,8 +74,8 @@ def test_jobs_in_the_queue_are_ours_by_study_and_folder(program, home):
         f"5|RUNNING|(null)|myjob|{home}",
     ]
     program("squeue", "cat <<END\n" + "\n".join(lines) + "\nEND")
-    train = QueuedJob("1", "RUNNING", "train", "attention_unet", 0)
-    assert queued_jobs("demo") == [train, QueuedJob("2", "PENDING", "explore", None, None)]
+    train = QueuedJob("1", "RUNNING", "train", "attention_unet_0")
+    assert queued_jobs("demo") == [train, QueuedJob("2", "PENDING", "explore", "")]
     assert [job.id for job in queued_jobs("demo_2")] == ["3"]
 
 

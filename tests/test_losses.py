@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
+from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.training.losses import LOSSES, build_loss, find_lesions, lesion_dice
 
 SURE = 50.0  # a logit whose probability is 1 in single precision
@@ -159,3 +160,38 @@ def test_a_lesion_of_one_voxel_is_not_lost_in_an_output_eight_times_as_coarse(na
 def test_an_unknown_loss_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'dice'.*dice_ce, dice_focal, tversky, blob"):
         build_loss("dice")
+
+
+@each_loss
+def test_unknown_voxels_count_for_nothing_whatever_is_predicted_there(name):
+    known = cubes((0, (4, 4, 4), 6), patches=2)
+    logits = torch.randn(known.shape, generator=torch.Generator().manual_seed(0))
+    partly = known.clone()
+    partly[1] = UNKNOWN
+    partly[0, :, 20:] = UNKNOWN
+    loss = build_loss(name)
+    other = torch.where(partly == UNKNOWN, -logits, logits)
+    assert loss(logits, partly).item() == pytest.approx(loss(other, partly).item())
+    moved = logits.clone().requires_grad_()
+    loss(moved, partly).backward()
+    assert moved.grad[partly == UNKNOWN].abs().max() == 0
+    assert moved.grad[partly != UNKNOWN].abs().max() > 0
+
+
+@each_loss
+def test_what_is_known_of_a_patch_costs_what_a_patch_of_it_alone_costs(name):
+    whole = cubes((0, (4, 4, 4), 6))
+    logits = torch.randn(whole.shape, generator=torch.Generator().manual_seed(1))
+    partly = whole.clone()
+    partly[..., 16:] = UNKNOWN
+    loss = build_loss(name)
+    assert loss(logits, partly).item() == pytest.approx(loss(logits[..., :16], whole[..., :16]).item(), rel=1e-5)
+
+
+@each_loss
+def test_a_batch_of_which_nothing_is_known_costs_nothing(name):
+    logits = torch.randn(1, 1, 8, 8, 8, requires_grad=True)
+    cost = build_loss(name)(logits, torch.full((1, 1, 8, 8, 8), UNKNOWN, dtype=torch.uint8))
+    cost.backward()
+    assert cost.item() == 0
+    assert logits.grad.abs().max() == 0

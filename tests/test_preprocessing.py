@@ -12,13 +12,14 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import images, prepare
 from metaseg_nb.preprocessing.bias import LOG_FIELDS, correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.images import image_recipe, prepare_image, read_images
 from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort
-from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.settings import Preprocess
 
 RAS = nib.orientations.axcodes2ornt("RAS")
 

@@ -10,10 +10,11 @@ from metaseg_nb.cohort.cases import Cohort, LesionRule
 from metaseg_nb.cohort.checks.overflow import overflow_problem
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import images
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort
-from metaseg_nb.settings import Preprocess, resolve
+from metaseg_nb.settings import Preprocess
 
 
 @pytest.fixture

@@ -105,7 +105,7 @@ def study_of_two_folds(folder):
         write_json(
             layout.run("unet", fold).metrics, facts | {"parameters": 1234567, "provenance": {"commit": "def5678"}}
         )
-    pages = {layout.notebook("03_train", "unet", fold): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
+    pages = {layout.run("unet", fold).notebook("03_train"): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
     pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
     pages[layout.notebook("02_preprocess_n4")] = None
     for path, result in pages.items():

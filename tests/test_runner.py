@@ -10,7 +10,8 @@ from papermill.exceptions import PapermillExecutionError
 from metaseg_nb.__main__ import main
 from metaseg_nb.batch.runner import lock_file, run_notebook
 from metaseg_nb.files import is_held
-from metaseg_nb.settings import resolve, settings_hash
+from metaseg_nb.parameters import resolve
+from metaseg_nb.settings import settings_hash
 
 
 @pytest.fixture

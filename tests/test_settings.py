@@ -8,27 +8,21 @@ import pytest
 import yaml
 
 from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT
-from metaseg_nb.settings import (
-    NOTEBOOK_SETTINGS,
-    ParameterError,
-    Preprocess,
-    Train,
-    read_parameters,
-    resolve,
-    settings_hash,
-)
+from metaseg_nb.parameters import read_parameters, resolve
+from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError, Preprocess, Train, settings_hash
 
 MODELS = sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (PARAMS / "studies").glob("*.yaml"))
+ARMS = sorted(path.stem for path in (PARAMS / "arms").glob("*.yaml"))
 FOLDS = range(len(list((PARAMS / "folds").glob("*.yaml"))))
 UNET = "model: unet\ntitle: U-Net\nnetwork: unet"
-OTHERS = sorted(set(NOTEBOOK_SETTINGS) - {"03_train"})
+OTHERS = sorted(name for name, settings in NOTEBOOK_SETTINGS.items() if "model" not in settings.model_fields)
 
 
 @pytest.fixture
 def params(tmp_path, monkeypatch):
     """Write parameter files of a folder that stands in for the project's; returns their paths."""
-    monkeypatch.setattr("metaseg_nb.settings.PARAMS", tmp_path)
+    monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
 
     def write(model=UNET, fold="fold: 0", study="study: tiny"):
         files = {"models/unet.yaml": model, "folds/fold0.yaml": fold, "studies/tiny.yaml": study}
@@ -184,8 +178,9 @@ def test_every_study_of_the_project_resolves_for_every_notebook(study):
         assert resolve(notebook, study)["study"] == study
     for model in MODELS:
         for fold in FOLDS:
-            found = resolve("03_train", study, model, fold)
-            assert (found["study"], found["model"], found["fold"]) == (study, model, fold)
+            for notebook in sorted(set(NOTEBOOK_SETTINGS) - set(OTHERS)):
+                found = resolve(notebook, study, model, fold)
+                assert (found["study"], found["model"], found["fold"]) == (study, model, fold)
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -194,9 +189,36 @@ def test_there_is_a_model_file_and_a_fold_file_for_all_that_a_study_compares(stu
     assert resolve("01_explore_data", study)["n_folds"] <= len(FOLDS)
 
 
+@pytest.mark.parametrize("arm", ARMS)
+def test_an_arm_is_laid_over_the_study_and_a_seed_over_all(arm):
+    found = resolve("03_train", "usz_budget", "unet", 0, arm, 7)
+    assert (found["arm"], found["seed"]) == (arm, 7)
+    assert found["arm_title"]
+    said = read_parameters(PARAMS / "arms" / f"{arm}.yaml")
+    assert said.items() <= found.items()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_study_names_arms_that_there_are_and_every_teacher_before_its_pupil(study):
+    arms = resolve("06_annotation_budget", study)["arms"]
+    for place, arm in enumerate(arms):
+        assert read_parameters(PARAMS / "arms" / f"{arm}.yaml").get("teacher", arm) in arms[: place + 1]
+
+
+def test_an_arm_or_a_seed_where_there_is_none_is_refused():
+    assert "takes no --arm and no --seed" in refusal("04_cross_validation", "demo", None, None, "boxes", 1)
+    assert "takes no --arm" in refusal("03b_pretrain", "demo", "unet", 0, "boxes")
+    assert "no arm file" in refusal("03_train", "demo", "unet", 0, "boxxes")
+
+
+def test_an_arm_is_not_said_by_a_study(params):
+    params(study="study: tiny\narm: boxes")
+    assert "key 'arm': found 'boxes'; expected: ''" in refusal("03_train", "tiny", "unet", 0)
+
+
 def test_every_parameter_file_is_read_strictly():
     files = sorted(PARAMS.rglob("*.yaml"))
-    assert len(files) == len(MODELS) + len(FOLDS) + len(STUDIES)
+    assert len(files) == len(MODELS) + len(FOLDS) + len(STUDIES) + len(ARMS)
     for file in files:
         assert read_parameters(file)
 
@@ -209,7 +231,7 @@ def test_every_notebook_has_its_settings():
 def test_a_parameters_cell_declares_exactly_the_settings_with_valid_defaults(notebook):
     declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
     settings = NOTEBOOK_SETTINGS[notebook]
-    assert list(declared) == list(settings.model_fields)
+    assert sorted(declared) == sorted(settings.model_fields)
     defaults = {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
     assert settings.check(defaults).model_dump() == defaults
 

@@ -25,7 +25,7 @@ def trained(layout):
     """Leave what a run has after some epochs; returns its executed notebook."""
 
     def leave(model, fold, epoch, state, seconds=240.0):
-        run, executed = layout.run(model, fold), layout.notebook("03_train", model, fold)
+        run, executed = layout.run(model, fold), layout.run(model, fold).notebook("03_train")
         run.root.mkdir(parents=True)
         rows = {"epoch": [epoch // 2, epoch], "dice": [0.61, 0.42], "seconds": [seconds / 2, seconds]}
         pd.DataFrame(rows).to_csv(run.history, index=False)

@@ -18,7 +18,7 @@ import yaml
 
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT
-from metaseg_nb.settings import model_title
+from metaseg_nb.parameters import model_title
 from metaseg_nb.training.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow

@@ -15,7 +15,7 @@ from metaseg_nb.layout import home
 STARTED = re.compile(r"^(?:local)?rule (?P<rule>\w+):")
 FAILED = re.compile(r"^Error in rule (?P<rule>\w+):")
 JOB = re.compile(r"^\s+jobid: (?P<job>\d+)$")
-WILDCARDS = re.compile(r"^\s+wildcards: model=(?P<model>\w+), fold=(?P<fold>\d+)$")
+WILDCARDS = re.compile(r"^\s+wildcards: (?P<wildcards>.+)$")
 LOGS = re.compile(r"^\s+log: (?P<logs>.*) \(check log file\(s\) for error details\)$")
 AGAIN = re.compile(r"^Trying to restart job (?P<job>\d+)\.")
 DONE = re.compile(r"^(?P<done>\d+) of (?P<all>\d+) steps")
@@ -59,7 +59,7 @@ def follow(lines: Iterable[str]) -> list[Step]:
                 step.failed = fails  # and no longer, once it is started again
                 bar.set_description(step.name)
             elif match := WILDCARDS.match(line):
-                step.name = f"{rule} {match['model']} fold {match['fold']}"
+                step.name = f"{rule} {_named(match['wildcards'])}"
                 bar.set_description(step.name)
             elif match := LOGS.match(line):
                 step.logs = [Path(log) for log in match["logs"].split(", ")]
@@ -75,6 +75,12 @@ def follow(lines: Iterable[str]) -> list[Step]:
             elif TELLING.search(line):
                 tqdm.write(line.rstrip(), file=sys.stderr)
     return [step for step in steps.values() if step.failed]
+
+
+def _named(wildcards: str) -> str:
+    """Write "model=unet, fold=0" as "unet fold 0"."""
+    pairs = (wildcard.split("=", 1) for wildcard in wildcards.split(", "))
+    return " ".join(f"{name} {value}" if value.isdigit() else value for name, value in pairs)
 
 
 def _last_words(log: Path) -> list[str]:

@@ -15,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from metaseg_nb.batch.run_record import RunRecord
 from metaseg_nb.files import FULL, alone, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.settings import resolve
+from metaseg_nb.parameters import resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
@@ -23,7 +23,9 @@ SPARSE = "30"
 STOPPED = 75
 
 
-def run_notebook(notebook: str, study: str, model: str | None = None, fold: int | None = None) -> Path:
+def run_notebook(
+    notebook: str, study: str, model: str | None = None, fold: int | None = None, arm: str = "", seed: int | None = None
+) -> Path:
     """Execute one notebook of a study with its resolved parameters.
 
     Parameters
@@ -32,8 +34,10 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
         Such as "03_train".
     study : str
         Name in ``params/studies``, or path to a YAML file.
-    model, fold
-        For notebooks that train.
+    model, fold, seed
+        For notebooks that train; without a seed, that of the parameter files.
+    arm : str
+        For 03: one of ``params/arms``, of a study of annotation budgets.
 
     Returns
     -------
@@ -47,8 +51,8 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
     PapermillExecutionError
         A cell failed; the partial notebook is kept.
     """
-    parameters = resolve(notebook, study, model, fold)
-    executed = StudyLayout(parameters["study"]).notebook(notebook, model, fold)
+    parameters = resolve(notebook, study, model, fold, arm, seed)
+    executed = executed_copy(notebook, parameters)
     # a job that outlived its killed driver finishes before its successor starts
     with _environment(), alone(lock_file(executed)), _kernel_hears_sigterm(), _recorded(executed, parameters):
         if model is not None:  # this run's own folder; the others share theirs
@@ -62,6 +66,17 @@ def run_notebook(notebook: str, study: str, model: str | None = None, fold: int 
             cwd=PROJECT,
         )
     return executed
+
+
+def executed_copy(notebook: str, parameters: Mapping[str, Any]) -> Path:
+    """Where the executed copy of a notebook is kept: with its run where it trains, else with the study."""
+    layout = StudyLayout(parameters["study"])
+    if "model" not in parameters:
+        return layout.notebook(notebook)
+    which = {name: parameters[name] for name in ("model", "fold", "seed")}
+    if "arm" not in parameters:
+        return layout.pretraining(**which).notebook(notebook)
+    return layout.run(**which, arm=parameters["arm"]).notebook(notebook)
 
 
 def lock_file(executed: Path) -> Path:

@@ -12,7 +12,7 @@ from metaseg_nb.layout import home
 
 # Snakemake's plugin names jobs <prefix>_<uuid of the driver> and says in the comment what they do.
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<model>\w+)_(?P<fold>\d+))?")
+COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<wildcards>\w+))?")
 FORMAT = "%i|%T|%k|%j|%Z"
 # Seconds in which cancelled jobs, which may save first, must be gone.
 PATIENCE = 600
@@ -24,13 +24,15 @@ class QueueError(RuntimeError):
 
 @dataclass(frozen=True)
 class QueuedJob:
-    """One job in the queue: its id, its state as SLURM calls it, and what it runs."""
+    """One job in the queue: its id, its state as SLURM calls it, and what it runs: a rule, and of what.
+
+    ``wildcards`` are those of the rule's output, in their order, with _ between: "unet_0"; empty for one without.
+    """
 
     id: str
     state: str
     rule: str
-    model: str | None
-    fold: int | None
+    wildcards: str
 
 
 def job_prefix(study: str) -> str:
@@ -52,8 +54,7 @@ def queued_jobs(study: str) -> list[QueuedJob]:
         job, state, comment, job_name, folder = line.split("|", 4)
         what = COMMENT.fullmatch(comment)
         if what and name.fullmatch(job_name) and folder == str(home()):
-            fold = None if what["fold"] is None else int(what["fold"])
-            jobs.append(QueuedJob(job, state, what["rule"], what["model"], fold))
+            jobs.append(QueuedJob(job, state, what["rule"], what["wildcards"] or ""))
     return jobs
 
 

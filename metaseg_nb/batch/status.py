@@ -2,16 +2,19 @@
 
 import shutil
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
 from metaseg_nb.batch.run_record import read_record
-from metaseg_nb.batch.runner import lock_file
+from metaseg_nb.batch.runner import executed_copy, lock_file
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
-from metaseg_nb.files import is_held
+from metaseg_nb.files import is_held, read_table
 from metaseg_nb.layout import RunLayout, StudyLayout, home
-from metaseg_nb.settings import resolve
+from metaseg_nb.parameters import resolve
+
+Jobs = dict[tuple[str, str], QueuedJob]
 
 NO_LINE = "–"
 COLUMNS = ["network", "fold", "state", "epoch", "best Dice", "time left", "log"]
@@ -59,27 +62,45 @@ def study_status(study: str) -> Status:
         *failed* (by an error of its own); *done*.
     """
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
-    n_folds, models = resolve("01_explore_data", study)["n_folds"], resolve("04_cross_validation", study)["models"]
     jobs, note = _queue(layout.study)
-    of = {(job.rule, job.model, job.fold): job for job in jobs}
-    rows = []
-    for model in models:
-        for fold in range(n_folds):
-            run, executed = layout.run(model, fold), layout.notebook("03_train", model, fold)
-            state = _state(run.metrics, executed, of.get(("train", model, fold)))
-            epochs = resolve("03_train", study, model, fold)["epochs"]
-            rows.append([model, str(fold), state, *_progress(run, epochs, state), _log(executed)])
-    results = {
-        ("explore", "01_explore_data"): layout.dataset,
-        ("preprocess", "02_preprocess_n4"): layout.preprocessing_table,
-        ("cross_validate", "04_cross_validation"): layout.cross_validation / "leaderboard.csv",
-        ("review", "05_qualitative_review"): layout.review / "cases.csv",
-    }
+    of = {(job.rule, job.wildcards): job for job in jobs}
+    rows = [_row(study, layout, *which, of) for which in _runs(study)]
     steps = {
-        notebook: _state(result, layout.notebook(notebook), of.get((rule, None, None)))
-        for (rule, notebook), result in results.items()
+        notebook: _state(result, layout.notebook(notebook), of.get((rule, "")))
+        for rule, notebook, result in _steps(study, layout)
     }
     return Status(pd.DataFrame(rows, columns=COLUMNS), steps, note)
+
+
+def _runs(study: str) -> list[tuple[str, int | None, str, int]]:
+    """Arm, seed, model and fold of every run; no arm and no seed where the study has none."""
+    n_folds, budget = resolve("01_explore_data", study)["n_folds"], resolve("06_annotation_budget", study)
+    arms = list(product(budget["arms"], budget["seeds"])) or [("", None)]
+    return [(*arm, model, fold) for arm, model, fold in product(arms, budget["models"], range(n_folds))]
+
+
+def _row(study: str, layout: StudyLayout, arm: str, seed: int | None, model: str, fold: int, of: Jobs) -> list[str]:
+    parameters = resolve("03_train", study, model, fold, arm, seed)
+    run, executed = layout.run(model, fold, arm, parameters["seed"]), executed_copy("03_train", parameters)
+    job = of.get(("train_arm", f"{arm}_{seed}_{model}_{fold}") if arm else ("train", f"{model}_{fold}"))
+    state = _state(run.metrics, executed, job)
+    name = f"{model}, {arm}, seed {seed}" if arm else model
+    return [name, str(fold), state, *_progress(run, parameters["epochs"], state), _log(executed)]
+
+
+def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
+    """Rule, notebook and last file of each other step of a study."""
+    first = [
+        ("explore", "01_explore_data", layout.dataset),
+        ("preprocess", "02_preprocess_n4", layout.preprocessing_table),
+    ]
+    if resolve("06_annotation_budget", study)["arms"]:
+        return [*first, ("annotation_budget", "06_annotation_budget", layout.annotation_budget / "curves.csv")]
+    return [
+        *first,
+        ("cross_validate", "04_cross_validation", layout.cross_validation / "leaderboard.csv"),
+        ("review", "05_qualitative_review", layout.review / "cases.csv"),
+    ]
 
 
 def _queue(study: str) -> tuple[list[QueuedJob], str]:
@@ -109,7 +130,7 @@ def _progress(run: RunLayout, epochs: int, state: str) -> tuple[str, str, str]:
     """Epoch of all, best Dice on the selection set, time left while it runs."""
     if not run.history.is_file():
         return f"0/{epochs}", NO_LINE, NO_LINE
-    history = pd.read_csv(run.history)
+    history = read_table(run.history)
     last = history.iloc[-1]
     left = NO_LINE
     if state.startswith("running"):

@@ -14,7 +14,8 @@ from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix
 from metaseg_nb.files import alone, name_holder
 from metaseg_nb.layout import PROJECT, StudyLayout, home
-from metaseg_nb.settings import ParameterError, job_resources, resolve
+from metaseg_nb.parameters import job_resources, resolve
+from metaseg_nb.settings import ParameterError
 
 PROFILES = PROJECT / "workflow" / "profiles"
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"

@@ -35,7 +35,7 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     """
     order = _spread_order(cases, seed)
     n = round(share * len(order))
-    if n < LEAST_PATIENTS:
+    if n < min(LEAST_PATIENTS, len(order)):  # all of one patient is no smaller budget
         raise CohortError.one(
             "-",
             "dataset.json",

@@ -10,8 +10,8 @@ from metaseg_nb.evaluation.calibration import FAILURE_DICE
 from metaseg_nb.evaluation.claims import ALL, Claim
 from metaseg_nb.evaluation.comparison import ALPHA, MIN_PATIENTS, Ranks, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
-from metaseg_nb.settings import model_title
 
 
 def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstrap: int, seed: int) -> str:

@@ -7,8 +7,9 @@ import pandas as pd
 
 from metaseg_nb.evaluation.comparison import pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
+from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
-from metaseg_nb.settings import resolve
+from metaseg_nb.parameters import resolve
 
 # Averaged over patients beside Dice.
 MEANS = ("hd95_mm", "nsd_1mm", "nsd_2mm", "precision", "recall", "lesion_dice")
@@ -70,19 +71,23 @@ def selection_luck(
 
 
 def summary(study: str) -> str:
-    """The leaderboard of a finished study and where its report is, as text for a terminal."""
-    layout = StudyLayout(resolve("04_cross_validation", study)["study"])
-    file = layout.cross_validation / "leaderboard.csv"
+    """What a finished study found, its leaderboard or its answers, and where its report is, as text for a terminal."""
+    settings = resolve("06_annotation_budget", study)
+    layout = StudyLayout(settings["study"])
+    file = layout.annotation_answers if settings["arms"] else layout.cross_validation / "leaderboard.csv"
     if not file.is_file():
-        raise FileNotFoundError(f"study {study} has no leaderboard yet: run it first")
-    table = pd.read_csv(file)
+        raise FileNotFoundError(f"study {study} has no {file.name} yet: run it first")
+    found = file.read_text(encoding="utf-8") if settings["arms"] else _as_text(read_table(file))
+    return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"
+
+
+def _as_text(table: pd.DataFrame) -> str:
     shown = table[["model", "patients", "failures"]].copy()
     shown["Dice (mean ± sd)"] = _pairs(table, "dice_mean", "dice_sd", "±")
     shown["95 % interval"] = _pairs(table, "dice_low", "dice_high", "to")
     shown["HD95 mm"] = table["hd95_mm"].map("{:.1f}".format)
     shown["false/patient"] = table["false_per_patient"].map("{:.1f}".format)
-    report = (layout.report / "index.html").relative_to(home())
-    return f"{shown.to_string(index=False)}\n\nreport: {report}"
+    return shown.to_string(index=False)
 
 
 def _pairs(table: pd.DataFrame, first: str, second: str, between: str) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.evaluation.fold_results import cohort_hash
+from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
 
 
@@ -84,7 +85,7 @@ def _tables(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: s
     parts = []
     for model in models:
         for fold in range(cohort.n_folds):
-            part = pd.read_csv(getattr(layout.run(model, fold), table))
+            part = read_table(getattr(layout.run(model, fold), table))
             part.insert(0, "model", model)
             parts.append(part)
     filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table

@@ -14,14 +14,22 @@ label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
        label.json          recipe, source file, what cleaning changed, volumes, time
 =====  ==================  ==========================================================
 
+A training set may know less than the label does: `store_annotation` writes such a case's label part into a folder of
+its own, with `UNKNOWN` voxels, and with two more files:
+
+================  ========================================================
+marked_boxes.npy  int32, shape (B, 3, 2): hold all voxels that are not 0
+head_voxels.npy   int32, shape (N, 3): those of the image's that are known
+================  ========================================================
+
 Half precision keeps 11 bits: on a scale from 0 to 1 it is off by 0.00025 at most, a hundredth of
 the noise of an MR image, and takes half of the disk and of the page cache that float32 does. A patch
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,19 +46,23 @@ from metaseg_nb.settings import settings_hash
 
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
+# Value in an annotation's label of voxels that nobody said anything of.
+UNKNOWN = 2
 
 
 @dataclass(frozen=True)
 class StoredCase:
     """A preprocessed case; its arrays are opened, not loaded.
 
-    ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold.
+    ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the
+    folder of an annotation that stands in for the label.
     """
 
     name: str
     folder: Path
     image_facts: Mapping[str, Any]
     label_facts: Mapping[str, Any] | None
+    annotation: Path | None = None
 
     @property
     def image(self) -> np.ndarray:
@@ -59,8 +71,8 @@ class StoredCase:
 
     @property
     def head_voxels(self) -> np.ndarray:
-        """Memory map of int32, shape (N, 3)."""
-        return self._array("head_voxels")
+        """Memory map of int32, shape (N, 3): of what is annotated, if only a part is."""
+        return self._array("head_voxels", self.annotation)
 
     @property
     def has_label(self) -> bool:
@@ -68,18 +80,23 @@ class StoredCase:
 
     @property
     def label(self) -> np.ndarray:
-        """Memory map of uint8, shape (X, Y, Z)."""
-        return self._array("label")
+        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation `UNKNOWN`."""
+        return self._array("label", self.annotation)
 
     @property
     def lesion_voxels(self) -> np.ndarray:
         """Memory map of int32, shape (N, 3): where the label is 1."""
-        return self._array("lesion_voxels")
+        return self._array("lesion_voxels", self.annotation)
 
     @property
     def lesion_boxes(self) -> np.ndarray:
         """Memory map of int32, shape (L, 3, 2): bounding box of each 26-connected lesion, the upper end beyond it."""
-        return self._array("lesion_boxes")
+        return self._array("lesion_boxes", self.annotation)
+
+    @property
+    def marked_boxes(self) -> np.ndarray:
+        """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
+        return self._array("marked_boxes", self.annotation) if self.annotation else self.lesion_boxes
 
     @property
     def correction(self) -> CorrectionRecord:
@@ -111,6 +128,11 @@ class StoredCase:
         return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.has_label else [])]
 
     @property
+    def identity(self) -> list[str]:
+        """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
+        return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
+
+    @property
     def disk_mb(self) -> float:
         """What the case takes on disk, in 10⁶ bytes."""
         return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
@@ -120,8 +142,8 @@ class StoredCase:
         place = self.image_facts["native_affine"], self.image_facts["native_orientation"]
         return Volume(array, *(np.array(part) for part in place))
 
-    def _array(self, name: str) -> np.ndarray:
-        return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+    def _array(self, name: str, folder: Path | None = None) -> np.ndarray:
+        return np.load((folder or self.folder) / f"{name}.npy", mmap_mode="r")
 
 
 def part_identity(recipe: Mapping[str, Any], sources: list[list[int]], image: str = "") -> str:
@@ -172,12 +194,39 @@ def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, 
     """
     image = json.loads(_facts_file(folder / name, "image").read_text())["identity"]
     drop_label(folder, name)
-    boxes = [[[axis.start, axis.stop] for axis in box] for box in find_lesions(label, (1.0,) * 3).boxes.values()]
-    _save(folder / name / "label.npy", label.astype(np.uint8))
-    _save(folder / name / "lesion_voxels.npy", np.argwhere(label).astype(np.int32))
-    _save(folder / name / "lesion_boxes.npy", np.array(boxes, np.int32).reshape(-1, 3, 2))
+    _save_label(folder / name, label.astype(np.uint8))
     identity = part_identity(facts["recipe"], facts["sources"], image)
     write_json(_facts_file(folder / name, "label"), {**facts, "identity": identity})
+
+
+def store_annotation(
+    folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> StoredCase:
+    """Write what is known of a case for training, and open it in the label's place.
+
+    Parameters
+    ----------
+    folder : path
+        Of such annotations.
+    case : StoredCase
+    how : mapping
+        All that decides the annotation beside the case; goes into its identity.
+    make : callable
+        Called if it is not there yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`; and boxes that
+        hold all voxels that are not 0, int of shape (B, 3, 2), the upper end beyond.
+    """
+    facts = {"recipe": case.recipe, "sources": case.sources, "how": dict(how)}
+    facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
+    opened = replace(case, label_facts=facts, annotation=folder / case.name)
+    if not is_stored(folder, case.name, "label", facts["identity"]):
+        label, boxes = make()
+        head = case.head_voxels
+        known = head[label[tuple(head.T)] != UNKNOWN]
+        _save_label(opened.annotation, label)
+        _save(opened.annotation / "marked_boxes.npy", np.asarray(boxes, np.int32).reshape(-1, 3, 2))
+        _save(opened.annotation / "head_voxels.npy", known if len(known) else head)
+        write_json(_facts_file(opened.annotation, "label"), facts)
+    return opened
 
 
 def drop_label(folder: Path, name: str) -> None:
@@ -246,6 +295,14 @@ def _missing(name: str, file: Path) -> CohortError:
 
 def _facts_file(folder: Path, part: str) -> Path:
     return folder / f"{part}.json"
+
+
+def _save_label(folder: Path, label: np.ndarray) -> None:
+    lesion = label == 1
+    boxes = [[[axis.start, axis.stop] for axis in box] for box in find_lesions(lesion, (1.0,) * 3).boxes.values()]
+    _save(folder / "label.npy", label)
+    _save(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
+    _save(folder / "lesion_boxes.npy", np.array(boxes, np.int32).reshape(-1, 3, 2))
 
 
 def _save(path: Path, array: np.ndarray) -> None:

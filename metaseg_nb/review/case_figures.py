@@ -14,9 +14,9 @@ from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import prediction_of
 from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
-from metaseg_nb.settings import model_title
 
 BOTH = ("reference", "prediction")
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.style import model_colour
-from metaseg_nb.settings import model_title
 
 # Best validation Dice that the Zürich study (273 patients, 2022) published; not comparable, see notebook 04.
 PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from metaseg_nb.evaluation.answers import p_value
 from metaseg_nb.evaluation.claims import ALL
 from metaseg_nb.evaluation.comparison import Ranks
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.style import model_colour
-from metaseg_nb.settings import model_title
 
 # Ranks from the best on; light enough for black figures, and still apart in grey print.
 RANK_COLOURS = plt.get_cmap("cividis")

@@ -15,12 +15,12 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.files import finished
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, place_of, read_case_images
 from metaseg_nb.review.gallery import CENTRE, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.slices import PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.review.style import use_style
-from metaseg_nb.settings import model_title
 
 ROWS = (2, 1, 0)  # axial, coronal, sagittal
 PANEL_INCHES = 2.1

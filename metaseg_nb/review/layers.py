@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import AGREEMENT_COLOURS, CaseImages
 from metaseg_nb.review.style import REFERENCE
-from metaseg_nb.settings import model_title
 
 # Okabe & Ito 2008, of which the reference has the blue and the agreement the green.
 NETWORK_COLOURS = ("#E69F00", "#CC79A7", "#F0E442", "#D55E00", "#0072B2")

@@ -3,7 +3,7 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from metaseg_nb.settings import model_title
+from metaseg_nb.parameters import model_title
 
 # Columns of the leaderboard: as they are called, and digits.
 ROWS = {

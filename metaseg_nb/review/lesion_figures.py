@@ -13,8 +13,8 @@ from metaseg_nb.evaluation.agreement import volumes_cm3
 from metaseg_nb.evaluation.calibration import reliability
 from metaseg_nb.evaluation.detection import froc
 from metaseg_nb.evaluation.strata import STRATA
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.style import model_colour
-from metaseg_nb.settings import model_title
 
 SCORES = {
     "sensitivity": ("share of lesions detected", "low", "high"),

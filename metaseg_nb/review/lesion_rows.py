@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import CaseImages, false_lesions
-from metaseg_nb.settings import model_title
 
 # Specks are many, and nobody looks at them one by one.
 FALSE_FROM_MM = 5.0

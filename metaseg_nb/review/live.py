@@ -8,7 +8,7 @@ import pandas as pd
 from IPython import get_ipython
 from IPython.display import DisplayHandle
 
-from metaseg_nb.review.charts import learning_curve
+from metaseg_nb.review.charts import learning_curve, score_column
 
 # "1" or "0" overrides what the kernel says.
 WATCHED = "METASEG_INTERACTIVE"
@@ -31,7 +31,8 @@ def live_learning_curve(title: str) -> Callable[[pd.DataFrame], None]:
     handle.display(None)
 
     def redraw(history: pd.DataFrame) -> None:
-        best = history.loc[history["dice"] == history["dice"].max(), "epoch"].max()
+        score = history[score_column(history)]
+        best = history.loc[score == score.max(), "epoch"].max()
         figure = learning_curve(history, best, title)
         handle.update(figure)
         plt.close(figure)

@@ -56,7 +56,8 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     notebook.cells = [cell for cell in notebook.cells if PAPERMILL_BANNER not in cell.metadata.get("tags", [])]
-    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {_result(notebook)}"))
+    quoted = _result(notebook).replace("\n", "\n> ")
+    notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {quoted}"))
     for cell in notebook.cells:
         cell.source = clean(cell.source)
         if cell.cell_type == "code":

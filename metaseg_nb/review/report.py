@@ -21,14 +21,18 @@ from pygments.formatters import HtmlFormatter
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.pseudonyms import read_key
-from metaseg_nb.files import finished
+from metaseg_nb.files import finished, read_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, title_of
 from metaseg_nb.review.privacy import private_free
-from metaseg_nb.settings import NOTEBOOK_SETTINGS, THRESHOLD_MODEL, model_title, resolve
+from metaseg_nb.settings import THRESHOLD_MODEL
 
+# Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
+CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
+BUDGET_CHAPTERS = ("06_annotation_budget", "01_explore_data", "02_preprocess_n4")
 FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
 # The worst of each network, by page of the gallery: its last words, for the first entry is the worst.
 WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false positive"}
@@ -83,18 +87,19 @@ def write_report(study: str) -> Path:
     FileNotFoundError
         A notebook of the study has not been run.
     """
+    if resolve("06_annotation_budget", study)["arms"]:
+        return _write_budget_report(study)
     settings = resolve("04_cross_validation", study)
     models, layout = settings["models"], StudyLayout(settings["study"])
     cohort = read_datalist(layout.dataset)
-    chapters = {name: layout.notebook(name) for name in NOTEBOOK_SETTINGS if name != "03_train"}
-    runs = {
-        model: {fold: layout.notebook("03_train", model, fold) for fold in range(cohort.n_folds)} for model in models
-    }
+    chapters = {name: layout.notebook(name) for name in CHAPTERS}
+    folds = range(cohort.n_folds)
+    runs = {model: {fold: layout.run(model, fold).notebook("03_train") for fold in folds} for model in models}
     for notebook in [*chapters.values(), *(path for folds in runs.values() for path in folds.values())]:
         read_notebook(notebook)  # all are there, before anything is taken away
     shutil.rmtree(layout.report, ignore_errors=True)  # what an earlier study of this name left
     shutil.copytree(layout.gallery, layout.report / "gallery", ignore=shutil.ignore_patterns("*.csv"))
-    board = pd.read_csv(layout.cross_validation / "leaderboard.csv")
+    board = read_table(layout.cross_validation / "leaderboard.csv")
     ranked = [model for model in board["model"] if model in models]
     site = {
         "Chapters": [Page(title_of(read_notebook(path)), f"{name}.html") for name, path in chapters.items()],
@@ -104,10 +109,23 @@ def write_report(study: str) -> Path:
     for page, notebook in zip(site["Chapters"], chapters.values(), strict=True):
         _write_notebook(report, page, notebook)
     run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
-    entries = pd.read_csv(layout.gallery_table).fillna({"group": ""})
+    entries = read_table(layout.gallery_table).fillna({"group": ""})
     for key, page in zip(PAGES, site["Gallery"], strict=True):
         _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
     _write_index(report, cohort, board, entries, {model: run_pages[model] for model in ranked})
+    return layout.report / "index.html"
+
+
+def _write_budget_report(study: str) -> Path:
+    """Pages of a study of annotation budgets: 06 comes first, for it holds the answers; its many runs have none."""
+    layout = StudyLayout(resolve("06_annotation_budget", study)["study"])
+    notebooks = [layout.notebook(name) for name in BUDGET_CHAPTERS]
+    files = ["index.html", *(f"{name}.html" for name in BUDGET_CHAPTERS[1:])]
+    pages = [Page(title_of(read_notebook(path)), file) for path, file in zip(notebooks, files, strict=True)]
+    shutil.rmtree(layout.report, ignore_errors=True)
+    report = Report(layout, read_datalist(layout.dataset).name, {"Chapters": pages})
+    for page, notebook in zip(pages, notebooks, strict=True):
+        _write_notebook(report, page, notebook)
     return layout.report / "index.html"
 
 

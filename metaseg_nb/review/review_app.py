@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import ipywidgets
 import pandas as pd
 
+from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import CaseImages, place_of, read_case_images
 from metaseg_nb.review.case_order import ALL_FOLDS, ORDERS, ordered_cases
 from metaseg_nb.review.layers import Layer, layers_of
@@ -13,7 +14,6 @@ from metaseg_nb.review.lesion_rows import lesion_rows
 from metaseg_nb.review.study_tables import StudyTables, finished_studies
 from metaseg_nb.review.verdicts import VERDICTS, read_verdicts, record_verdict
 from metaseg_nb.review.viewer import OPEN, usable
-from metaseg_nb.settings import model_title
 
 STYLE = "<style>.review-list select, .review-head { font: 12px/1.4 monospace; white-space: pre; }</style>"
 # Of the list of lesions.

@@ -6,6 +6,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import THRESHOLD_MODEL
 
@@ -43,7 +44,7 @@ class StudyTables:
         tables = [layout.cross_validation / f"{name}.csv" for name in ("metrics", "lesions", "leaderboard")]
         if not tables[-1].is_file():  # written last
             raise FileNotFoundError(f"study {study} has no leaderboard: run notebook 04 first")
-        metrics, lesions, board = (pd.read_csv(table) for table in tables)
+        metrics, lesions, board = (read_table(table) for table in tables)
         models = [model for model in board["model"] if model != THRESHOLD_MODEL]
         return cls(layout, read_datalist(layout.dataset), metrics, lesions, models)
 

@@ -74,7 +74,7 @@ def _patches(batches: PatchBatches, n: int) -> tuple[np.ndarray, np.ndarray]:
     for step in range(len(batches)):
         more_images, more_labels = batches[step]
         images += list(more_images[:, 0].numpy())
-        labels += list(more_labels[:, 0].numpy() > 0)
+        labels += list(more_labels[:, 0].numpy() == 1)
         if len(images) >= n:
             break
     return np.stack(images[:n]), np.stack(labels[:n])

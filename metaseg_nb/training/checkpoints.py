@@ -10,7 +10,7 @@ from metaseg_nb.layout import RunLayout
 from metaseg_nb.training.networks import build_network
 
 # Settings that change how a run is computed or called, and not what it computes.
-NOT_IDENTITY = {"title", "num_processes", "loader_workers", "compiled"}
+NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -1,14 +1,14 @@
 """The training loop, all of it visible here."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
 
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.settings import Train
-from metaseg_nb.training.losses import build_loss
+from metaseg_nb.settings import Training
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import any_of_all, whole_batch
 from metaseg_nb.training.schedules import learning_rate
@@ -20,12 +20,13 @@ GRADIENT_NORM = 1.0
 
 
 def fit(
-    settings: Train,
+    settings: Training,
     batches: PatchBatches,
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
     recipe: dict[str, Any],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
+    start: Path | None = None,
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
@@ -34,23 +35,26 @@ def fit(
 
     Parameters
     ----------
-    settings : Train
+    settings : Training
     batches : PatchBatches
-        Of the training set; this process's share.
+        Of the training set; this process's share. They know the loss, and the score's name.
     run : RunLayout
         Where checkpoints (``last.pt``, ``previous.pt``, ``best.pt``), ``history.csv`` and TensorBoard logs go.
     validate : callable
-        From the network to its mean Dice on the selection set; the best of these is kept.
+        From the network to its score on the selection set (mean Dice); the best of these is kept.
     recipe : dict
         Preprocessing settings of the cases, which the checkpoints carry to prepare new images alike.
     watch : callable
         Called with the history after each validation.
+    start : path, optional
+        Checkpoint of a network to start from, with all its weights but those of the output layers.
 
     Returns
     -------
     DataFrame
         One row per validation: ``epoch``, ``step``, ``loss`` (mean since the
-        row before), ``dice`` (selection set), ``learning_rate``, ``seconds`` (of training, in all).
+        row before), ``dice`` (selection set; or whatever score the batches name), ``learning_rate``, ``seconds``
+        (of training, in all).
 
     Raises
     ------
@@ -61,9 +65,9 @@ def fit(
     TrainingStopped
         SIGTERM came; the step that ran was finished and saved.
     """
-    training = TrainingRun(settings, batches, run, recipe)
+    training = TrainingRun(settings, batches, run, recipe, start)
     accelerator, state = training.accelerator, training.state
-    loss_function, n_steps = build_loss(settings.loss), len(batches)
+    loss_function, n_steps = batches.loss(), len(batches)
     with StopRequest() as stop, training.progress() as progress:
         try:
             if training.is_due():  # it was stopped while it was looked at

@@ -4,14 +4,17 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import torch
 from torch.multiprocessing import ProcessContext, start_processes
 
+from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.settings import Train
+from metaseg_nb.settings import Training
 from metaseg_nb.training.cost import what_fits
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.patches import PatchBatches
@@ -19,17 +22,20 @@ from metaseg_nb.training.stopping import StopRequest
 
 
 def train(
-    settings: Train,
+    settings: Training,
     cases: Sequence[StoredCase],
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
+    epoch_cases: int | None = None,
+    start: Path | None = None,
+    batches: type[PatchBatches] = PatchBatches,
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
     Parameters
     ----------
-    settings : Train
+    settings : Training
         ``num_processes`` share every batch; the result is that of one, but for rounding and dropout.
     cases : sequence of StoredCase
         The training set.
@@ -38,6 +44,12 @@ def train(
         See `fit`. The first of several processes calls it; then it must be possible to pickle it.
     watch : callable
         Called with the history after each validation; with several processes once, at the end.
+    epoch_cases : int, optional
+        See `PatchBatches`.
+    start : path, optional
+        See `fit`.
+    batches : type
+        What a step shows to the network, and what it learns of it.
 
     Returns
     -------
@@ -49,23 +61,25 @@ def train(
     MemoryError
         The GPU's memory is not enough; the message says which of batch, patch and precision to lower, and to what.
     """
+    make = partial(batches, cases, settings, epoch_cases=epoch_cases)
     if settings.num_processes == 1:
-        return _fit(settings, PatchBatches(cases, settings), run, validate, watch)
+        return _fit(settings, make(), run, validate, watch, start)
     with StopRequest() as stop:
-        arguments = (settings, cases, run, validate, _free_port())
+        arguments = (settings, make, run, validate, start, _free_port())
         workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
         _wait(workers, stop)
-    history = pd.read_csv(run.history)
+    history = read_table(run.history)
     watch(history)
     return history
 
 
 def _work(
     rank: int,
-    settings: Train,
-    cases: Sequence[StoredCase],
+    settings: Training,
+    make: Callable[..., PatchBatches],
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
+    start: Path | None,
     port: int,
 ) -> None:
     """One of the processes; Accelerate reads its place among them from the environment."""
@@ -73,21 +87,22 @@ def _work(
     os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.num_processes))
-    batches = PatchBatches(cases, settings, rank, settings.num_processes)
-    _fit(settings, batches, run, validate)
+    batches = make(rank=rank, processes=settings.num_processes)
+    _fit(settings, batches, run, validate, start=start)
     torch.distributed.destroy_process_group()
 
 
 def _fit(
-    settings: Train,
+    settings: Training,
     batches: PatchBatches,
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
+    start: Path | None = None,
 ) -> pd.DataFrame:
     """Call `fit`; out of a GPU's memory, say what would fit."""
     try:
-        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch)
+        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, start)
     except torch.OutOfMemoryError as error:
         free_gb = torch.cuda.get_device_properties().total_memory / 1e9
         raise MemoryError(what_fits(settings, batches.channels, free_gb)) from error

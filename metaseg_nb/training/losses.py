@@ -13,6 +13,8 @@ import torch
 from monai.losses import DiceCELoss, DiceFocalLoss, TverskyLoss
 from torch.nn.functional import interpolate
 
+from metaseg_nb.preprocessing.case_store import UNKNOWN
+
 # From logits to one number; both float32, logits of shape (N, 1, X, Y, Z).
 Loss = Callable[[torch.Tensor], torch.Tensor]
 
@@ -29,8 +31,8 @@ class Lesions(NamedTuple):
 
 
 def find_lesions(labels: torch.Tensor) -> Lesions:
-    """Find every lesion of labels of 0 and 1, shape (N, 1, X, Y, Z), on the CPU."""
-    masks = (labels[:, 0] > 0).cpu().numpy()
+    """Find every lesion of labels, shape (N, 1, X, Y, Z), on the CPU: voxels that are 1."""
+    masks = (labels[:, 0] == 1).cpu().numpy()
     voxels, sizes, patches = [], [], []
     for patch, mask in enumerate(masks):
         inside = np.flatnonzero(mask)
@@ -51,6 +53,7 @@ def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) ->
     Parameters
     ----------
     logits, labels : Tensor of float32, shape (N, 1, X, Y, Z)
+        Labels may hold `UNKNOWN`: such voxels count for nothing.
     lesions : Lesions
         Of these labels.
 
@@ -67,7 +70,7 @@ def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) ->
     probability = torch.sigmoid(logits)
     if not lesions.sizes:
         return 0 * probability.mean()
-    outside = (probability * (1 - labels)).sum((1, 2, 3, 4))[lesions.patches]
+    outside = (probability * (labels == 0)).sum((1, 2, 3, 4))[lesions.patches]
     inside = torch.stack([part.sum() for part in probability.flatten()[lesions.voxels].split(lesions.sizes)])
     volume = torch.tensor(lesions.sizes, dtype=inside.dtype, device=inside.device)
     return (1 - (2 * inside + SMOOTH) / (outside + inside + volume + SMOOTH)).mean()
@@ -75,17 +78,34 @@ def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) ->
 
 def _dice_ce(labels: torch.Tensor) -> Loss:
     """Soft Dice over the whole batch (an empty patch has none of its own), plus cross-entropy."""
-    return partial(DiceCELoss(sigmoid=True, batch=True), target=labels)
+    return over_known(DiceCELoss(sigmoid=True, batch=True), labels)
 
 
 def _dice_focal(labels: torch.Tensor) -> Loss:
     """Soft Dice, plus focal loss, to which voxels that are already right count little (Lin et al., ICCV 2017)."""
-    return partial(DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0), target=labels)
+    return over_known(DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0), labels)
 
 
 def _tversky(labels: torch.Tensor) -> Loss:
     """Tversky loss: a missed voxel weighs 0.7, a false one 0.3 (Salehi et al., MLMI 2017)."""
-    return partial(TverskyLoss(sigmoid=True, batch=True, alpha=0.3, beta=0.7), target=labels)
+    return over_known(TverskyLoss(sigmoid=True, batch=True, alpha=0.3, beta=0.7), labels)
+
+
+def over_known(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], labels: torch.Tensor) -> Loss:
+    """Restrict a loss over all voxels of a batch alike to those that are known; 0 where none is.
+
+    Parameters
+    ----------
+    loss : callable
+        From logits and labels of 0 and 1, which knows nothing of places: a mean over voxels, a ratio of sums over them.
+    labels : Tensor of float32, shape (N, 1, X, Y, Z)
+        0, 1 or `UNKNOWN`.
+    """
+    known = labels != UNKNOWN
+    if known.all():
+        return partial(loss, target=labels)
+    target = labels[known][None, None]
+    return lambda logits: loss(logits[known][None, None], target) if target.numel() else 0 * logits.sum()
 
 
 def _blob(labels: torch.Tensor) -> Loss:
@@ -113,10 +133,11 @@ def build_loss(name: str) -> Callable[[torch.Tensor | list[torch.Tensor], torch.
     Returns
     -------
     callable
-        From logits and labels of 0 and 1, both of shape (N, 1, X, Y, Z), to one number, in single precision whatever
-        the logits'. Logits may be a list, full resolution first: each output weighs half as much as the one before,
-        all together 1 (nnU-Net's, Isensee et al., Nature Methods 2021). Coarser logits are interpolated up to the
-        labels; nnU-Net brings the labels down instead, where a lesion of a few voxels is lost.
+        From logits and labels, both of shape (N, 1, X, Y, Z), to one number, in single precision whatever the logits'.
+        Labels are 0, 1 or `UNKNOWN`, whose voxels take no part. Logits may be a list, full resolution first: each
+        output weighs half as much as the one before, all together 1 (nnU-Net's, Isensee et al., Nature Methods 2021).
+        Coarser logits are interpolated up to the labels; nnU-Net brings the labels down instead, where a lesion of a
+        few voxels is lost.
 
     Raises
     ------

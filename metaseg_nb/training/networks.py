@@ -5,7 +5,7 @@ Adding a network is one function here with its name in `NETWORKS`, and one file 
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
@@ -16,6 +16,11 @@ OUT_CHANNELS = 1
 LESION_PRIOR = 0.01
 # Biases of the output layers of networks with deep supervision.
 SUPERVISED = re.compile(r"(output_block|deep_supervision_heads\.\d+|up_layers\.\d+\.head)\b.*\.bias$")
+# All that makes outputs of features: of U-Net the upper layer, whose channels are the outputs already. DynUNet's have
+# a second name, inside the layers that they hang on.
+OUTPUT_LAYERS = re.compile(
+    r"(model\.2|conv_final\.2|out|output_block|deep_supervision_heads|up_layers\.\d+\.head|skip_layers\..*super_head)\."
+)
 
 
 def _channels(width: float) -> tuple[int, ...]:
@@ -198,6 +203,22 @@ def start_at_prior(network: torch.nn.Module) -> None:
     outputs = [p for name, p in biases.items() if SUPERVISED.match(name)] or list(biases.values())[-1:]
     for bias in outputs:
         torch.nn.init.constant_(bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
+
+
+def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+    """Give a network the weights of another of its kind, all but those of its output layers.
+
+    Raises
+    ------
+    ValueError
+        They are of another network, or of another size.
+    """
+    own = {name: tensor for name, tensor in network.state_dict().items() if OUTPUT_LAYERS.match(name)}
+    try:
+        network.load_state_dict({**weights, **own})
+    except RuntimeError as error:
+        expected = "weights of the same network, width, patch size and number of sequences"
+        raise ValueError(f"start weights: found others; expected {expected} ({error})") from error
 
 
 def count_parameters(network: torch.nn.Module) -> int:

@@ -5,7 +5,7 @@ as if it had never stopped; and what it sees of the batch's case i on i besides,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -15,6 +15,8 @@ from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
 from metaseg_nb.training.augmentation import Change, before_change, draw_change, finish_change, rows_flipped
 from metaseg_nb.training.buffers import Buffers
+from metaseg_nb.training.losses import build_loss
+from metaseg_nb.training.networks import start_at_prior
 from metaseg_nb.training.sampling import CaseArrays, place_patch
 
 # Keeps the draws of case order and of patches apart.
@@ -24,7 +26,7 @@ ORDER, PATCHES = 0, 1
 class PatchBatches(Dataset):
     """Batch of each step: ``batch_size`` cases with ``patches_per_case`` patches each.
 
-    Each epoch visits every case once, in a new order.
+    Each epoch visits every case once, in a new order; a label's values are 0, 1, and `UNKNOWN` in partly known cases.
 
     Parameters
     ----------
@@ -33,17 +35,36 @@ class PatchBatches(Dataset):
     settings : Train
     rank, processes : int
         Of the cases of each batch, this process gets every ``processes``-th, from the ``rank``-th on.
+    epoch_cases : int, optional
+        An epoch is as long as with so many cases, whatever their number: fewer come more often, and a training with
+        few takes as many steps as one with many.
+
+    Attributes
+    ----------
+    score : str
+        What `fit` calls the score on the selection set.
     """
 
-    def __init__(self, cases: Sequence[StoredCase], settings: Train, rank: int = 0, processes: int = 1):
+    score = "dice"
+    _label = (1, np.uint8)  # channels of a patch's label, and their type
+
+    def __init__(
+        self,
+        cases: Sequence[StoredCase],
+        settings: Train,
+        rank: int = 0,
+        processes: int = 1,
+        epoch_cases: int | None = None,
+    ):
         self.cases = sorted(cases, key=lambda case: case.name)
         self.settings = settings
         self.rank, self.processes = rank, processes
-        self.steps_per_epoch = -(-len(self.cases) // settings.batch_size)
+        self.steps_per_epoch = -(-(epoch_cases or len(self.cases)) // settings.batch_size)
         n = -(-(settings.batch_size - rank) // processes) * settings.patches_per_case
         edges = (settings.patch_size,) * 3
         self._images = Buffers((n, self.channels, *edges), np.float32)
-        self._labels = Buffers((n, 1, *edges), np.uint8)
+        channels, dtype = self._label
+        self._labels = Buffers((n, channels, *edges), dtype)
         self._half = np.empty((self.channels, *edges), np.float16)  # a patch on its way
 
     @property
@@ -51,20 +72,28 @@ class PatchBatches(Dataset):
         """Number of sequences, the same in all cases."""
         return self.cases[0].channels
 
+    def loss(self) -> Callable[[torch.Tensor | list[torch.Tensor], torch.Tensor], torch.Tensor]:
+        """From a network's outputs and a step's labels to one number."""
+        return build_loss(self.settings.loss)
+
+    def begin(self, network: torch.nn.Module) -> None:
+        """Set what a new network says before it learned anything."""
+        start_at_prior(network)
+
     def __len__(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels of a step: float32 (N, C, P, P, P), and uint8 of 0 and 1 (N, 1, P, P, P)."""
+        """Images and labels of a step: float32 (N, C, P, P, P), and uint8 (N, 1, P, P, P)."""
         images, labels, n = self._images.take(), self._labels.take().zero_(), self.settings.patches_per_case
         share = self._cases_of(step)[self.rank :: self.processes]
         for (place, case), some_images, some_labels in zip(share, images.split(n), labels.split(n), strict=True):
-            self._fill(step, place, CaseArrays.of(case), some_images, some_labels)
+            self._fill(step, place, case, some_images, some_labels)
         return images, labels
 
-    def _fill(self, step: int, place: int, case: CaseArrays, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def _fill(self, step: int, place: int, stored: StoredCase, images: torch.Tensor, labels: torch.Tensor) -> None:
         """Write the patches of the case at this place of the batch."""
-        settings = self.settings
+        settings, case = self.settings, CaseArrays.of(stored)
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
         first = (step * settings.batch_size + place) * settings.patches_per_case
         for patch, (image, label) in enumerate(zip(images, labels, strict=True), first):
@@ -72,9 +101,12 @@ class PatchBatches(Dataset):
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
             change = draw_change(settings, len(image), rng)
-            cut(case.image, start, rows_flipped(self._half, change))
-            finish_change(torch.from_numpy(self._half), change, image)
+            self._write_image(case.image, start, change, image)
             write_label(case, start, change, label.numpy())
+
+    def _write_image(self, array: np.ndarray, start: np.ndarray, change: Change, image: torch.Tensor) -> None:
+        cut(array, start, rows_flipped(self._half, change))
+        finish_change(torch.from_numpy(self._half), change, image)
 
     def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
         """Cases of the whole batch, with their places in it."""
@@ -101,9 +133,9 @@ def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
 
 
 def write_label(case: CaseArrays, start: np.ndarray, change: Change, label: np.ndarray) -> None:
-    """Write a case's lesions into a patch of zeros, uint8 of shape (1, P, P, P): their boxes, for there is no more."""
+    """Write a case's label into a patch of zeros, uint8 of shape (1, P, P, P): its marked boxes, as all else is 0."""
     patch = before_change(label, change)[0]
-    for box in case.lesion_boxes:
+    for box in case.marked_boxes:
         source, target = _overlap(start, len(patch), *box.T)
         patch[target] = case.label[source]
 

@@ -23,11 +23,11 @@ class CaseArrays(NamedTuple):
     head_voxels: np.ndarray
     lesion_voxels: np.ndarray
     lesion_boxes: np.ndarray
+    marked_boxes: np.ndarray
 
     @classmethod
     def of(cls, case: StoredCase) -> Self:
         """Open the arrays of a case."""
-        """Open a case."""
         return cls(*(np.asarray(getattr(case, name)) for name in cls._fields))
 
 
@@ -58,6 +58,14 @@ def place_patch(case: CaseArrays, size: int, sampling: str, wants_lesion: bool, 
     if len(case.lesion_boxes) and (wants_lesion or rule.only_lesions):
         return rule.lesion_place(case, size, rng)
     return _with_least_lesion(case, size, rng)
+
+
+def place_in_head(
+    head_voxels: np.ndarray, size: int, shape: tuple[int, int, int], rng: np.random.Generator, n: int = 1
+) -> np.ndarray:
+    """Choose places of n patches, each around a random voxel of the head: int, shape (n, 3); see `place_patch`."""
+    centres = head_voxels[rng.integers(len(head_voxels), size=n)]
+    return _inside(centres - size // 2, size, shape)
 
 
 def _at_a_voxel(case: CaseArrays, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -99,8 +107,7 @@ def _any_box(case: CaseArrays, rng: np.random.Generator) -> np.ndarray:
 
 def _with_least_lesion(case: CaseArrays, size: int, rng: np.random.Generator) -> np.ndarray:
     """Of places around random voxels of the head, the first that is free of lesion, or the one with least."""
-    centres = case.head_voxels[rng.integers(len(case.head_voxels), size=CANDIDATES)]
-    starts = _inside(centres - size // 2, size, case.label.shape)
+    starts = place_in_head(case.head_voxels, size, case.label.shape, rng, CANDIDATES)
     first, beyond = case.lesion_boxes[..., 0], case.lesion_boxes[..., 1]
     shared = np.minimum(starts[:, None] + size, beyond) - np.maximum(starts[:, None], first)
     in_boxes = shared.clip(0).prod(axis=2).sum(axis=1)  # 0 without lesions

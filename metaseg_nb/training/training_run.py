@@ -1,8 +1,10 @@
 """A network in training: what each step changes, and what is kept of it."""
 
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,11 +18,11 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.settings import Train, settings_hash
+from metaseg_nb.settings import Training, settings_hash
 from metaseg_nb.training import superseded
 from metaseg_nb.training.averaging import averaged
-from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_last, save_checkpoint, save_last
-from metaseg_nb.training.networks import build_network, start_at_prior
+from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_checkpoint, load_last, save_checkpoint, save_last
+from metaseg_nb.training.networks import build_network, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.stopping import StopRequest
 
@@ -33,23 +35,33 @@ PATIENCE = timedelta(hours=6)
 class TrainingRun:
     """A network with its optimiser, its running mean and its place in the run."""
 
-    def __init__(self, settings: Train, batches: PatchBatches, run: RunLayout, recipe: dict[str, Any]):
+    def __init__(
+        self,
+        settings: Training,
+        batches: PatchBatches,
+        run: RunLayout,
+        recipe: dict[str, Any],
+        start: Path | None = None,
+    ):
         AcceleratorState._reset_state()  # a kernel may train again with another precision
         on_cpu = not torch.cuda.is_available()
         # UNETR has parameters that it does not use: DDP finds them in the first step
         several = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(static_graph=True)]
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu, kwargs_handlers=several)
         self.settings, self.batches, self.run = settings, batches, run
+        before = load_checkpoint(start) if start else None
         self.identity = {
             "settings": settings.model_dump(),
             "recipe": recipe,
-            "cases": {case.name: case.sources for case in batches.cases},
+            "cases": {case.name: case.identity for case in batches.cases},
+            "epoch": {"steps": batches.steps_per_epoch},
+            "start": {"weights": _code(before["identity"])} if before else {},
         }
-        network, optimiser = self._new()
+        network, optimiser = self._new(before["network"] if before else None)
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = averaged(self.plain, settings.ema_decay)
-        self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -1.0, "history": [], "losses": []}
+        self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -math.inf, "history": [], "losses": []}
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
@@ -83,7 +95,7 @@ class TrainingRun:
         """Tell whether the best look at the selection set is longer ago than ``patience``."""
         if not self.settings.patience or not self.state["history"]:
             return False
-        best = max(row["epoch"] for row in self.state["history"] if row["dice"] == self.state["best"])
+        best = max(row["epoch"] for row in self.state["history"] if row[self.batches.score] == self.state["best"])
         return self.latest()["epoch"] - best >= self.settings.patience
 
     def latest(self) -> dict[str, float]:
@@ -92,7 +104,8 @@ class TrainingRun:
 
     def latest_words(self) -> str:
         """The latest row in a few words; only the first process has one."""
-        return ", ".join(f"{name}={row[name]:.3f}" for row in self.state["history"][-1:] for name in ("loss", "dice"))
+        names = ("loss", self.batches.score)
+        return ", ".join(f"{name}={row[name]:.3f}" for row in self.state["history"][-1:] for name in names)
 
     def look(
         self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
@@ -100,13 +113,14 @@ class TrainingRun:
         """Look at the selection set and keep what is best; last.pt comes last, for training goes on from it."""
         if self.accelerator.is_main_process:
             with stop.at_once():
-                dice = validate(self.mean.module.eval())
-            self._note(dice)
+                score = validate(self.mean.module.eval())
+            self._note(score)
             history = pd.DataFrame(self.state["history"])
-            if dice >= self.state["best"]:  # of equals the later one, which has seen more
-                self.state["best"] = dice
+            if score >= self.state["best"]:  # of equals the later one, which has seen more
+                self.state["best"] = score
                 best = {"identity": self.identity, "network": self.mean.module.state_dict()}
-                save_checkpoint(self.run.best_checkpoint, best | {"epoch": self.latest()["epoch"], "dice": dice})
+                best |= {"epoch": self.latest()["epoch"], self.batches.score: score}
+                save_checkpoint(self.run.best_checkpoint, best)
             write_table(self.run.history, history)
             watch(history)
         self.state["losses"] = []
@@ -129,26 +143,28 @@ class TrainingRun:
         }
         save_last(self.run, parts)
 
-    def _note(self, dice: float) -> None:
+    def _note(self, score: float) -> None:
         """Add a row to the history, and to TensorBoard's."""
         row = {
             "epoch": self.state["step"] // self.batches.steps_per_epoch,
             "step": self.state["step"],
             "loss": sum(self.state["losses"]) / len(self.state["losses"]),
-            "dice": dice,
+            self.batches.score: score,
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "seconds": time.perf_counter() - self.started,
         }
         self.state["history"].append(row)
         with SummaryWriter(self.run.tensorboard) as writer:
-            for name in ("loss", "dice", "learning_rate"):
+            for name in ("loss", self.batches.score, "learning_rate"):
                 writer.add_scalar(name, row[name], row["step"])
 
-    def _new(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+    def _new(self, weights: dict[str, torch.Tensor] | None) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         settings = self.settings
         torch.manual_seed(settings.seed)
         network = build_network(settings.network, settings.width, settings.patch_size, self.batches.channels)
-        start_at_prior(network)
+        self.batches.begin(network)
+        if weights:
+            start_from(network, weights)
         if self.accelerator.device.type == "cuda":
             network = network.to(memory_format=torch.channels_last_3d)
             if self.accelerator.num_processes > 1:
@@ -197,8 +213,8 @@ def _code(identity: dict[str, Any]) -> str:
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     before, now = _what_decides(before), _what_decides(now)
     return [
-        f"{key}: {before[part].get(key)} then, {now[part].get(key)} now"
+        f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
         for part in now
-        for key in sorted(before[part].keys() | now[part].keys())
-        if before[part].get(key) != now[part].get(key)
+        for key in sorted(before.get(part, {}).keys() | now[part].keys())
+        if before.get(part, {}).get(key) != now[part].get(key)
     ]

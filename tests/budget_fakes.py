@@ -1,0 +1,112 @@
+"""A finished budget study that no network was trained for: the tables of its runs, with results that a rule made."""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.cohort.budgets import nested_subset
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.evaluation.fold_results import cohort_hash, identity, score_against
+from metaseg_nb.files import write_json, write_table
+from metaseg_nb.layout import PARAMS, StudyLayout
+from metaseg_nb.parameters import read_parameters
+
+# What a full outline takes in the mean: four lesions of nine slices each.
+LESIONS, SLICES_EACH = 4, 9
+
+
+@dataclass(frozen=True)
+class FakeBudget:
+    """A study and what its results follow: 1 - Dice = ``a`` patients ^ -``b``, plus what an arm gains."""
+
+    layout: StudyLayout
+    cohort: Cohort
+    models: tuple[str, ...] = ("unet",)
+    arms: tuple[str, ...] = ("patients_25", "patients_50", "patients_100")
+    seeds: tuple[int, ...] = (0,)
+    a: float = 0.8
+    b: float = 0.4
+    noise: float = 0.05
+
+    def write(self, gains=None) -> "FakeBudget":
+        """Write all runs; ``gains`` of Dice by (model, arm) or arm."""
+        write_datalist(self.layout.dataset, self.cohort)
+        for run in product(self.models, self.arms, self.seeds, range(self.cohort.n_folds)):
+            self.write_run(*run, (gains or {}).get(run[:2], (gains or {}).get(run[1], 0.0)))
+        return self
+
+    def write_run(self, model, arm, seed, fold, gain=0.0):
+        """Write the tables that notebook 03 leaves of one run."""
+        said, parts = read_parameters(PARAMS / "arms" / f"{arm}.yaml"), split(self.cohort, fold)
+        run, chosen = (
+            self.layout.run(model, fold, arm, seed),
+            nested_subset(parts.training, said.get("annotated_share", 1.0), seed),
+        )
+        names = {case.name for case in chosen}
+        rows = [_annotated(case, "training", _kind(said, case.name in names)) for case in parts.training]
+        rows += [_annotated(case, "selection", "full") for case in parts.selection]
+        write_table(run.annotation_table, pd.DataFrame(rows))
+        error = self.a * len({case.patient for case in chosen}) ** -self.b - gain
+        metrics = pd.DataFrame([self._scored(case, error, model, arm, seed) for case in parts.test])
+        write_table(run.metrics_table, metrics)
+        write_table(run.lesions_table, pd.concat([_row(case)[1] for case in parts.test]))
+        facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
+        facts |= {"settings": {"fold": fold, "arm": arm}, "recipe": {"spacing_mm": 1.0}}
+        write_json(run.metrics, facts | {"cohort_hash": cohort_hash(self.cohort)})
+
+    def _scored(self, case, error, model, arm, seed):
+        """A patient is as hard in every arm; the rest of the noise is of each training."""
+        hard = np.random.default_rng([7, *case.name.encode()]).normal(0, 2 * self.noise)
+        own = np.random.default_rng([seed, *f"{case.name}{model}{arm}".encode()]).normal(0, self.noise)
+        wrong = float(np.clip(error + hard + own, 0.01, 0.99)) if self.noise else error
+        missed = round(wrong * case.n_lesions)
+        counts = {"n_truth": case.n_lesions, "n_detected": case.n_lesions - missed, "n_missed": missed}
+        return _row(case)[0] | {"dice": 1 - wrong, **counts, "n_false": round(4 * wrong)}
+
+
+def fake_cohort(folder: Path, n_patients: int = 24, n_folds: int = 3) -> Cohort:
+    """Patients of one case each, four lesions in each, in folds in turn."""
+    cases = [
+        Case(
+            f"case{i:02}", (folder / f"c{i}.nii.gz",), folder / f"m{i}.nii.gz", f"p{i:02}", "lung", i % n_folds, LESIONS
+        )
+        for i in range(n_patients)
+    ]
+    return Cohort("synthetic results", "made by a rule", cases)
+
+
+def _row(case):
+    """A row of metrics.csv and one of lesions.csv, with the columns that scoring writes."""
+    row, lesions = _scored_cube()
+    return row | identity(case), lesions.assign(**identity(case))
+
+
+@cache
+def _scored_cube():
+    mask = np.zeros((6, 6, 6), np.uint8)
+    mask[1:4, 1:4, 1:4] = 1
+    truth = Volume(mask, np.eye(4), np.array([[0, 1], [1, 1], [2, 1]]))
+    return score_against(Case("cube", (Path(),), None, "p", "lung", 0), truth, truth)
+
+
+def _kind(said, is_chosen):
+    rest = "self_training" if said.get("unannotated") == "self_training" else "none"
+    return said.get("annotation", "full") if is_chosen else rest
+
+
+def _annotated(case, role, kind):
+    """A row of annotation.csv."""
+    n = case.n_lesions
+    outlined = {"full": n, "largest": 1, "slices": n}.get(kind, 0)
+    slices = {"full": n * SLICES_EACH, "largest": SLICES_EACH + 4, "slices": 2 * n}.get(kind, 0)
+    work = {"n_lesions": n, "n_outlined": outlined, "n_slices": slices}
+    work |= {"n_boxes": n * (kind == "boxes"), "n_points": n * (kind == "points")}
+    facts = {"case": case.name, "patient": case.patient, "primary": case.primary, "role": role, "annotation": kind}
+    return facts | work | {"known_share": 1.0}

@@ -1,0 +1,287 @@
+"""Cheaper annotations: what they say of each voxel, by hand; who is annotated; and what is never assumed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from metaseg_nb.annotation.kinds import KINDS, Work, annotate, label_of_boxes, label_of_points
+from metaseg_nb.annotation.ranking import follow_ranking, outlook, rank_patients
+from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.case_store import UNKNOWN
+from metaseg_nb.settings import ParameterError
+from metaseg_nb.training.patches import PatchBatches
+
+MM = (1.0, 1.0, 1.0)
+
+
+@pytest.fixture
+def mask():
+    """Two lesions: a cube of 8 voxels' edge, and one of 3, far from it."""
+    mask = np.zeros((60, 60, 40), bool)
+    mask[5:13, 5:13, 5:13] = True
+    mask[50:53, 50:53, 30:33] = True
+    return mask
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_called_lesion_is_lesion_and_what_is_called_background_is_not(mask, kind, tiny_training):
+    label = annotate(mask, MM, tiny_training(annotation=kind)).label
+    assert mask[label == 1].all()
+    assert not mask[label == 0].any()
+    assert (label == 1).any()
+    assert (label == 0).any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_everything_outside_the_boxes_is_background(mask, kind, tiny_training):
+    found = annotate(mask, MM, tiny_training(annotation=kind))
+    outside = np.ones(mask.shape, bool)
+    for box in found.boxes:
+        outside[tuple(slice(*axis) for axis in box)] = False
+    assert not found.label[outside].any()
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"),
+    [
+        ("full", Work(2, n_outlined=2, n_slices=8 + 3)),
+        ("largest", Work(2, n_outlined=1, n_slices=8)),
+        # every 5th slice from the middle of the larger one, 9: of 5..12 it is on 9, of 30..32 the smaller on none
+        ("slices", Work(2, n_outlined=1, n_slices=1)),
+        ("boxes", Work(2, n_boxes=2)),
+        ("points", Work(2, n_points=2)),
+    ],
+)
+def test_the_work_is_counted(mask, kind, work, tiny_training):
+    assert annotate(mask, MM, tiny_training(annotation=kind)).work == work
+
+
+def test_of_the_largest_lesion_the_surroundings_are_known_and_no_other_lesion(mask, tiny_training):
+    mask[16:18, 5:8, 5:8] = True  # within 10 mm of the largest
+    label = annotate(mask, MM, tiny_training(annotation="largest")).label
+    assert (label[5:13, 5:13, 5:13] == 1).all()
+    assert label[22, 8, 8] == 0  # 10 mm from it
+    assert label[23, 8, 8] == UNKNOWN
+    assert (label[16:18, 5:8, 5:8] == UNKNOWN).all()
+    assert (label[50:53, 50:53, 30:33] == UNKNOWN).all()
+
+
+def test_with_no_more_lesions_than_are_outlined_all_is_known(mask, tiny_training):
+    full = annotate(mask, MM, tiny_training())
+    largest = annotate(mask, MM, tiny_training(annotation="largest", n_largest=2))
+    np.testing.assert_array_equal(largest.label, full.label)
+    assert largest.work == full.work
+
+
+def test_on_a_slice_that_is_looked_at_every_voxel_is_known_and_on_the_others_none(mask, tiny_training):
+    label = annotate(mask, MM, tiny_training(annotation="slices", slice_step=7)).label
+    looked_at = [2, 9, 16, 23, 30, 37]
+    np.testing.assert_array_equal(label[..., looked_at], mask[..., looked_at])
+    assert (np.delete(label, looked_at, axis=2) == UNKNOWN).all()
+
+
+@pytest.mark.parametrize("step", [1, 5, 39, 1000])
+def test_a_slice_hits_a_lesion_however_few_there_are(mask, step, tiny_training):
+    assert annotate(mask, MM, tiny_training(annotation="slices", slice_step=step)).work.n_slices >= 1
+
+
+def test_in_a_box_an_ellipsoid_of_half_its_edges_is_lesion():
+    label = label_of_boxes((40, 40, 40), [[[10, 30], [10, 20], [5, 6]]])
+    voxels = np.argwhere(label == 1)
+    # 20 voxels: half of that is 10 along x; 5 along y; and one slice is one slice
+    np.testing.assert_array_equal(voxels.min(axis=0), [15, 13, 5])
+    np.testing.assert_array_equal(voxels.max(axis=0), [24, 16, 5])
+    assert (label[10:30, 10:20, 5] != 0).all()
+    assert (label != 0).sum() == 200
+
+
+def test_around_a_point_a_ball_is_lesion_a_shell_unknown_and_the_rest_background():
+    label, _ = label_of_points((50, 50, 50), (1.0, 1.0, 2.0), [[20, 20, 20]], [16.0])
+    assert label[20:25, 20, 20].tolist() == [1] * 5  # to a quarter of 16 mm
+    assert label[25, 20, 20] == UNKNOWN
+    assert label[32, 20, 20] == UNKNOWN  # to three quarters
+    assert label[33, 20, 20] == 0
+    assert label[20, 20, 20:28].tolist() == [1, 1, 1, *[UNKNOWN] * 4, 0]  # slices of 2 mm
+
+
+def test_a_point_at_the_edge_of_the_volume_is_no_problem():
+    label, boxes = label_of_points((20, 20, 20), MM, [[0, 19, 10]], [8.0])
+    assert label[0, 19, 10] == 1
+    assert boxes.tolist() == [[[0, 7], [13, 20], [4, 17]]]
+
+
+def test_two_boxes_that_overlap_keep_both_lesions():
+    label = label_of_boxes((30, 30, 30), [[[0, 10], [0, 10], [0, 10]], [[4, 14], [4, 14], [4, 14]]])
+    assert label[4, 4, 4] == label[9, 9, 9] == 1
+
+
+@pytest.mark.parametrize("box", [[[-1, 4], [0, 4], [0, 4]], [[0, 4], [0, 31], [0, 4]], [[0, 4], [4, 4], [0, 4]]])
+def test_boxes_outside_the_volume_or_empty_are_named_all_at_once(box):
+    good = [[0, 4], [0, 4], [0, 4]]
+    with pytest.raises(CohortError, match="inside the volume") as error:
+        label_of_boxes((30, 30, 30), [good, box, box], case="p7")
+    assert len(error.value.problems) == 2
+    assert "case p7" in str(error.value)
+
+
+@pytest.mark.parametrize(("point", "diameter_mm"), [([30, 0, 0], 5.0), ([0, -1, 0], 5.0), ([1, 1, 1], 0.0)])
+def test_points_outside_the_volume_or_without_diameter_are_refused(point, diameter_mm):
+    with pytest.raises(CohortError, match="inside the volume"):
+        label_of_points((30, 30, 30), MM, [point], [diameter_mm])
+
+
+def test_a_teacher_is_named_where_it_teaches_and_nowhere_else(tiny_training):
+    with pytest.raises(ParameterError, match="an arm where `unannotated` is"):
+        tiny_training(unannotated="self_training")
+    with pytest.raises(ParameterError, match="and none elsewhere"):
+        tiny_training(teacher="patients_25")
+
+
+# Who is annotated
+
+
+@pytest.fixture
+def parts(store_blobs, tmp_path, monkeypatch):
+    """A fold of twelve stored cases in training, two in selection, one in the test set."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout = StudyLayout("tiny")
+    layout.root.parent.mkdir()
+    (tmp_path / "cases").mkdir()
+    layout.root.symlink_to(tmp_path)
+    cases = []
+    for i in range(15):
+        corners = [(9, 12, 8), (25, 20, 20)][: 1 + i % 2]
+        store_blobs(f"c{i:02d}", corners, seed=i)
+        cases.append(Case(f"c{i:02d}", (), tmp_path / "label", f"p{i:02d}", ["lung", "breast"][i % 2], 0, len(corners)))
+    return Split(cases[:12], cases[12:14], cases[14:]), layout
+
+
+def annotated(parts, settings):
+    split, layout = parts
+    return training_set(split, settings, layout, layout.run("unet", 0, "a", 0), torch.device("cpu"))
+
+
+def test_without_an_arm_everything_is_there(parts, tiny_training):
+    found = annotated(parts, tiny_training())
+    assert [case.name for case in found.cases] == [case.name for case in parts[0].training]
+    assert all(case.annotation is None for case in found.cases)
+    assert str(found) == "12 of 12 training patients annotated (18 lesions, 108 slices outlined)"
+    assert found.ranking is None
+
+
+def test_budgets_are_nested_and_their_selection_set_is_the_same(parts, tiny_training):
+    found = [annotated(parts, tiny_training(annotated_share=share)) for share in (0.25, 0.5, 1.0)]
+    names = [{case.name for case in one.cases} for one in found]
+    assert [len(own) for own in names] == [3, 6, 12]
+    assert names[0] < names[1] < names[2]
+    selections = [one.table[one.table["role"] == "selection"].to_dict("records") for one in found]
+    assert selections[0] == selections[1] == selections[2]
+    assert {row["n_slices"] for row in selections[0]} == {6, 12}
+
+
+def test_who_is_not_annotated_took_no_work(parts, tiny_training):
+    table = annotated(parts, tiny_training(annotated_share=0.25)).table
+    rest = table[table["annotation"] == "none"]
+    assert len(rest) == 9
+    assert not rest[["n_outlined", "n_slices", "n_boxes", "n_points", "known_share"]].any(axis=None)
+    assert (rest["n_lesions"] > 0).all()
+
+
+def test_a_budget_of_one_patient_is_refused(parts, tiny_training):
+    with pytest.raises(CohortError, match="at least 2 patients to train on"):
+        annotated(parts, tiny_training(annotated_share=0.1))
+
+
+def test_a_primary_without_annotated_patient_is_named(parts, tiny_training):
+    split, layout = parts
+    rare = replace(split.training[11], primary="skin")
+    split = Split([*split.training[:11], rare], split.selection, split.test)
+    words = {str(annotated((split, layout), tiny_training(annotated_share=0.25, seed=seed))) for seed in range(4)}
+    assert any(text.endswith("; no annotated patient with skin") for text in words)
+
+
+def test_an_annotation_is_made_once_and_again_when_its_way_changes(parts, tiny_training):
+    first = annotated(parts, tiny_training(annotation="slices")).cases[0]
+    written = (first.annotation / "label.npy").stat().st_mtime_ns
+    again = annotated(parts, tiny_training(annotation="slices")).cases[0]
+    assert (again.annotation / "label.npy").stat().st_mtime_ns == written
+    other = annotated(parts, tiny_training(annotation="slices", slice_step=3)).cases[0]
+    assert other.identity[0] == first.identity[0]
+    assert other.identity[1] != first.identity[1]
+    assert other.annotation != first.annotation
+
+
+def test_patches_of_a_partly_annotated_case_hold_its_annotation_where_they_lie(parts, tiny_training):
+    settings = tiny_training(annotation="slices", patches_per_case=4, patch_size=32)
+    batches = PatchBatches(annotated(parts, settings).cases, settings)
+    values = [np.unique(batches[step][1].numpy()).tolist() for step in range(3)]
+    assert values == [[0, 1, UNKNOWN]] * 3
+
+
+def test_a_lesion_patch_holds_a_lesion_voxel_that_is_known(parts, tiny_training):
+    for kind in KINDS:
+        settings = tiny_training(annotation=kind, lesion_share=1.0, patches_per_case=2)
+        batches = PatchBatches(annotated(parts, settings).cases, settings)
+        assert all((batches[step][1] == 1).flatten(1).any(1).all() for step in range(4)), kind
+
+
+def test_few_cases_take_as_many_steps_as_all_of_them(parts, tiny_training):
+    settings = tiny_training(annotated_share=0.25)
+    batches = PatchBatches(annotated(parts, settings).cases, settings, epoch_cases=12)
+    assert len(batches) == len(PatchBatches(annotated(parts, tiny_training()).cases, settings)) == 12
+    seen = [case.name for step in range(6) for _, case in batches._cases_of(step)]
+    assert {seen.count(name) for name in seen} == {4}
+
+
+def test_a_training_set_without_lesion_is_refused(parts, tiny_training, store_blobs):
+    for case in parts[0].training:
+        store_blobs(case.name, ())
+    with pytest.raises(CohortError, match="a lesion to learn from"):
+        annotated(parts, tiny_training(annotation="boxes"))
+
+
+# Which patient next
+
+
+def test_uncertainty_is_the_entropy_of_the_most_uncertain_thousand_cubic_millimetres():
+    probability = np.zeros((20, 20, 20), np.float32)
+    probability[:5, :5, :10] = 0.5  # 250 voxels of 2 mm³, one bit each
+    found = outlook(probability, (1.0, 1.0, 2.0))
+    assert found.uncertainty_bits == pytest.approx(0.5, abs=1e-3)
+    assert (found.found_mm3, found.n_found) == (500.0, 1)
+    assert (found.x, found.z) == (0.1, 0.225)
+
+
+def test_nothing_found_lies_in_the_middle():
+    found = outlook(np.full((8, 8, 8), 0.1, np.float32), MM)
+    assert (found.n_found, found.x, found.y, found.z) == (0, 0.5, 0.5, 0.5)
+    assert found.uncertainty_bits == pytest.approx(0.469, abs=1e-3)
+
+
+def test_the_next_patient_is_uncertain_and_unlike_those_before():
+    numbers = {"found_mm3": 0.0, "n_found": 0, "y": 0.5, "z": 0.5}
+    rows = {
+        "known": {"uncertainty_bits": 0.1, "x": 0.0},
+        "like the known": {"uncertainty_bits": 0.9, "x": 0.01},
+        "far": {"uncertainty_bits": 0.8, "x": 1.0},
+        "far too": {"uncertainty_bits": 0.7, "x": 1.01},
+        "sure": {"uncertainty_bits": 0.0, "x": 0.5},
+    }
+    table = rank_patients(pd.DataFrame({name: numbers | row for name, row in rows.items()}).T.astype(float), ["known"])
+    assert table.index.tolist() == ["far", "like the known", "far too", "sure"]
+    assert table["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_a_ranking_is_followed_until_the_work_of_the_random_choice_is_spent():
+    cases = [Case(name, (), None, name, "lung") for name in "abcdef"]
+    slices = dict(zip("abcdef", (5, 5, 10, 4, 3, 20), strict=True))
+    chosen = follow_ranking(cases, cases[:1], list("cdfbe"), slices, random=[cases[5]])
+    # 5 + 10 = 15; with d 19, nearer to 20; f would make 39
+    assert [case.name for case in chosen] == ["a", "c", "d"]

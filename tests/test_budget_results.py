@@ -1,0 +1,139 @@
+"""Results of a budget study are read whole, or everything that is missing or wrong is named."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from budget_fakes import FakeBudget, fake_cohort
+
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.evaluation.annotation_time import Costs
+from metaseg_nb.evaluation.budget_results import read_budget
+from metaseg_nb.layout import StudyLayout
+
+COSTS = Costs(2.0, 1.0, 0.25, 0.5, 0.2)
+OUTLINED = 2 + 4 + 9  # minutes of a case of the fake cohort
+
+
+@pytest.fixture
+def fake(tmp_path, monkeypatch):
+    """24 patients in three folds: 14 to train on, 2 to select with, 8 to test on; results without noise."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    arms = ("patients_25", "patients_100", "boxes_roi", "self_training_25")
+    budget = FakeBudget(StudyLayout("fake"), fake_cohort(tmp_path), ("unet", "unetr"), arms, (0, 4), noise=0.0)
+    return budget.write({("unetr", "boxes_roi"): 0.1})
+
+
+def read(fake, **changes):
+    asked = {"models": fake.models, "arms": fake.arms, "seeds": fake.seeds} | changes
+    return read_budget(fake.layout, fake.cohort, costs=COSTS, **asked)
+
+
+def problems(fake):
+    with pytest.raises(CohortError) as error:
+        read(fake)
+    return error.value.problems
+
+
+def rewrite(path, change):
+    change(pd.read_csv(path)).to_csv(path, index=False)
+
+
+def test_every_patient_has_a_row_of_every_network_arm_and_seed(fake):
+    results = read(fake)
+    assert len(results.patients) == 2 * 4 * 2 * 24
+    assert not results.patients.duplicated(["model", "arm", "seed", "patient"]).any()
+    assert results.models == ["unet", "unetr"]
+    dice = results.patients.groupby(["model", "arm"])["dice"].mean()
+    assert dice["unet", "patients_100"] == pytest.approx(1 - 0.8 * 14**-0.4)
+    assert dice["unetr", "boxes_roi"] == pytest.approx(1 - 0.8 * 14**-0.4 + 0.1)
+    assert dice["unet", "patients_25"] == pytest.approx(1 - 0.8 * 4**-0.4)
+    assert results.values("unet", "patients_25", "n_truth").shape == (2, 24)
+
+
+def test_effort_is_counted_run_by_run(fake):
+    results = read(fake)
+    assert len(results.efforts) == 2 * 4 * 2 * 3
+    arms = results.arms
+    assert arms["patients"].to_dict() == {
+        "patients_25": 4,
+        "patients_100": 14,
+        "boxes_roi": 14,
+        "self_training_25": 4,
+    }
+    assert arms["selection_minutes"].unique().tolist() == [2 * OUTLINED]
+    assert arms.loc["patients_100", "minutes"] == 16 * OUTLINED
+    assert arms.loc["boxes_roi", "minutes"] == 14 * (2 + 4 * 0.5) + 2 * OUTLINED
+    assert arms.loc["self_training_25", "minutes"] == arms.loc["patients_25", "minutes"] == 6 * OUTLINED
+
+
+def test_an_arm_is_known_by_its_file(fake):
+    results = read(fake)
+    assert results.outlined == ["patients_25", "patients_100"]
+    assert results.arms.loc["boxes_roi", ["share", "annotation", "recipe"]].tolist() == [1.0, "boxes", "sampling: roi"]
+    assert results.arms.loc["self_training_25", ["unannotated", "recipe"]].tolist() == ["self_training", ""]
+
+
+def test_a_patients_cases_are_averaged(fake):
+    cases = [replace(case, patient="p00") if case.name == "case03" else case for case in fake.cohort.cases]
+    other = replace(fake, cohort=replace(fake.cohort, cases=cases), noise=0.05).write()
+    results = read(other, models=["unet"], arms=["patients_100"])
+    found = results.patients.set_index(["seed", "patient"])["dice"]
+    metrics = pd.read_csv(other.layout.run("unet", 0, "patients_100", 4).metrics_table).set_index("case")["dice"]
+    assert found[4, "p00"] == pytest.approx(metrics[["case00", "case03"]].mean())
+    assert len(found) == 2 * 23
+
+
+def test_all_missing_runs_are_named_at_once(fake):
+    fake.layout.run("unet", 2, "patients_25", 0).metrics.unlink()
+    fake.layout.run("unetr", 1, "boxes_roi", 4).metrics.unlink()
+    assert {(problem.case, problem.file) for problem in problems(fake)} == {
+        ("patients_25, seed 0: unet, fold 2", "metrics.json"),
+        ("boxes_roi, seed 4: unetr, fold 1", "metrics.json"),
+    }
+
+
+def test_a_case_twice_and_one_never_tested_are_named_with_their_arm(fake):
+    run = fake.layout.run("unet", 1, "patients_25", 4)
+    rewrite(run.metrics_table, lambda table: table.assign(case=table["case"].replace("case01", "case04")))
+    assert {(problem.case, problem.found) for problem in problems(fake)} == {
+        ("patients_25, seed 4: case01", "scored 0 times by unet"),
+        ("patients_25, seed 4: case04", "scored 2 times by unet"),
+    }
+
+
+def test_an_arm_that_was_tested_by_other_folds_is_named(fake):
+    cases = [replace(case, fold=(case.fold + 1) % 3) for case in fake.cohort.cases]
+    dealt_again = replace(fake, cohort=replace(fake.cohort, cases=cases))
+    for fold in range(3):
+        dealt_again.write_run("unet", "boxes_roi", 0, fold)
+    found = problems(fake)
+    assert {problem.case for problem in found} == {f"boxes_roi, seed 0: unet, fold {fold}" for fold in range(3)}
+    assert {problem.found for problem in found} == {"other cases, patients or folds than now"}
+
+
+def test_a_run_without_its_annotation_is_named(fake):
+    fake.layout.run("unetr", 0, "patients_100", 0).annotation_table.unlink()
+    (problem,) = problems(fake)
+    assert (problem.case, problem.file) == ("patients_100, seed 0: unetr, fold 0", "annotation.csv")
+
+
+def test_an_annotated_test_case_and_a_case_annotated_twice_are_named(fake):
+    run = fake.layout.run("unet", 0, "patients_100", 0)
+    rewrite(run.annotation_table, lambda table: pd.concat([table, table[:1], table[:1].assign(case="case00")]))
+    found = {(problem.case.split(", ")[-1], problem.found) for problem in problems(fake)}
+    assert found == {("case00", "the case 1 times"), ("case01", "the case 2 times")}
+
+
+def test_problems_of_all_arms_come_together(fake):
+    fake.layout.run("unet", 0, "patients_100", 0).annotation_table.unlink()
+    fake.layout.run("unet", 2, "patients_25", 0).metrics.unlink()
+    rewrite(fake.layout.run("unetr", 1, "boxes_roi", 4).metrics_table, lambda table: table.assign(dice=float("nan")))
+    found = problems(fake)
+    assert len(found) == 1 + 1 + 8
+    assert len({problem.expected for problem in found}) == 3
+
+
+def test_a_study_that_names_no_arms_is_told_so(fake):
+    with pytest.raises(CohortError, match="no arms"):
+        read(fake, arms=[])

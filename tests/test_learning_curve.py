@@ -1,0 +1,160 @@
+"""Learning curves: numbers by hand, power laws that are found again, intervals that hold the truth as often as said."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.evaluation.budget_resampling import Draws
+from metaseg_nb.evaluation.budget_results import BudgetResults
+from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.learning_curve import curves, fit_power_law, law_table, power_laws
+
+FACTS = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": "", "minutes": 60.0}
+
+
+def results_of(arms, n_truth=4):
+    """Results of one network; ``arms`` maps the annotated patients of an arm to Dice, shape (S, P)."""
+    rows = [
+        {"model": "unet", "arm": f"patients_{n}", "seed": s, "patient": f"p{p}", "dice": dice, "n_truth": n_truth}
+        for n, values in arms.items()
+        for s, of_seed in enumerate(np.atleast_2d(values))
+        for p, dice in enumerate(of_seed)
+    ]
+    table = pd.DataFrame(rows)
+    table["n_detected"] = table["dice"] * n_truth
+    table = table.assign(n_missed=n_truth - table["n_detected"], n_false=table["dice"] * 10)
+    names = [{"arm": f"patients_{n}", "title": f"{n} patients", "patients": n} | FACTS for n in arms]
+    return BudgetResults(table, pd.DataFrame(), pd.DataFrame(names).set_index("arm"))
+
+
+def law(patients, error):
+    """Power laws of one network without any noise, six patients, two seeds."""
+    results = results_of({n: np.full((2, 6), 1 - error(n)) for n in patients})
+    draws = results.draws(200, 0)
+    laws = power_laws(results, draws)
+    return laws["unet", "dice"], law_table(laws, draws).set_index("measure")
+
+
+def test_a_power_law_is_found_again():
+    found, table = law([10, 20, 40, 80], lambda n: 0.9 * n**-0.25)
+    assert (found.a, found.b, found.refusal) == (pytest.approx(0.9), pytest.approx(0.25), "")
+    gain = 0.9 * (80**-0.25 - 160**-0.25)
+    # without noise every resample is the same
+    assert table.loc["dice", ["doubling", "doubling_low", "doubling_high"]].tolist() == pytest.approx([gain] * 3)
+    assert table.loc["sensitivity", "doubling"] == pytest.approx(gain), "the missed share follows the same law here"
+    assert found.errors(160) == pytest.approx(0.9 * 160**-0.25)
+
+
+def test_a_power_law_by_hand():
+    # each time twice the patients, errors of 1/2, 1/4, 1/8: a straight line of slope 1 through error 1 at one patient
+    found = fit_power_law(np.array([2.0, 4.0, 8.0]), np.array([0.5, 0.25, 0.125]), np.array([[0.5, 0.5, 0.5]]))
+    assert (found.a, found.b, found.doubling) == (pytest.approx(1), pytest.approx(1), pytest.approx(1 / 16))
+    assert found.resampled == pytest.approx(np.array([[np.log(0.5), 0]]))
+
+
+@pytest.mark.parametrize(
+    ("patients", "error", "why"),
+    [
+        ([10, 20], lambda n: n**-0.5, "2 budget(s)"),
+        ([10], lambda n: 0.5, "1 budget(s)"),
+        ([10, 20, 40], lambda n: 0.01 * n**0.5, "does not fall"),
+        ([10, 20, 40], lambda n: 0.5, "does not fall"),
+    ],
+)
+def test_what_no_power_law_can_be_said_of_is_refused(patients, error, why):
+    found, table = law(patients, error)
+    assert why in found.refusal
+    assert table.loc["dice", "refusal"] == found.refusal
+
+
+def test_budgets_of_the_same_number_of_patients_are_one():
+    results = results_of({10: [[0.5] * 6], 20: [[0.6] * 6], 21: [[0.7] * 6]})
+    results.arms.loc["patients_21", "patients"] = 20
+    assert "2 budget(s)" in power_laws(results, results.draws(100, 0))["unet", "dice"].refusal
+
+
+def test_no_missed_lesion_counts_as_half_of_one():
+    found = power_laws(results := results_of({n: [[1.0] * 5] for n in (2, 4, 8)}), results_draws(results))
+    assert found["unet", "sensitivity"].errors(4) == pytest.approx(0.5 / 20)
+
+
+def test_a_cohort_without_lesions_has_no_missed_share():
+    results = results_of({n: [[0.5] * 6] for n in (2, 4, 8)}, n_truth=0)
+    draws = results_draws(results)
+    assert power_laws(results, draws)["unet", "sensitivity"].refusal == "there are no lesions"
+    assert curves(results, draws)["sensitivity"].isna().all()
+
+
+def results_draws(results):
+    return results.draws(300, 0)
+
+
+def test_curves_by_hand():
+    results = results_of({10: [[0.2, 0.4, 0.9], [0.4, 0.4, 0.7]]})
+    row = curves(results, results_draws(results)).iloc[0]
+    assert row[["dice", "sensitivity", "false_per_patient"]].tolist() == pytest.approx([0.5, 0.5, 5.0])
+    assert row[["n", "seeds", "patients", "minutes"]].tolist() == [3, 2, 10, 60]
+    assert row["dice_low"] < 0.5 < row["dice_high"]
+    assert row["false_per_patient_low"] == pytest.approx(10 * row["dice_low"])
+
+
+def test_sensitivity_is_a_share_of_all_lesions():
+    results = results_of({10: [[0.0, 1.0]]})
+    results.patients["n_truth"], results.patients["n_detected"] = [9, 1], [0, 1]
+    assert curves(results, results_draws(results))["sensitivity"].item() == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(("dice", "interval"), [(0.0, (0, 0.265)), (1.0, (0.735, 1))])
+def test_none_or_all_of_the_lesions_found_is_no_certainty(dice, interval):
+    results = results_of({10: [[dice] * 12] * 2})
+    row = curves(results, results_draws(results)).iloc[0]
+    # Clopper and Pearson: 0 of 12, 12 of 12
+    assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx(interval, abs=0.001)
+
+
+def test_with_one_seed_the_interval_is_that_of_patients():
+    values = np.random.default_rng(0).uniform(0, 1, 40)
+    draws = Draws.of(40, 1, 20000, 0)
+    found = draws.interval(draws.ratios(values[None], np.ones((1, 40))))
+    assert found == pytest.approx(bootstrap_interval(values, 20000), abs=0.005)
+
+
+def test_seeds_that_differ_widen_the_interval():
+    patients = np.random.default_rng(0).normal(0.5, 0.05, 50)
+    draws, one = Draws.of(50, 3, 2000, 0), np.ones((3, 50))
+    low, high = draws.interval(draws.ratios(np.tile(patients, (3, 1)), one))
+    wide_low, wide_high = draws.interval(draws.ratios(patients + np.array([[-0.1], [0.0], [0.1]]), one))
+    assert wide_high - wide_low > 3 * (high - low)
+
+
+def test_one_patient_has_no_interval():
+    results = results_of({10: [[0.5], [0.7]]})
+    row = curves(results, results_draws(results)).iloc[0]
+    assert row["dice"] == pytest.approx(0.6)
+    assert row[["dice_low", "dice_high"]].isna().all()
+
+
+def simulated(rng, budgets, a, b, n_patients=60, n_seeds=5):
+    """Dice of patients who are as hard in every arm, seeds that are better or worse in an arm, and noise."""
+    hard = rng.normal(0, 0.10, (1, n_patients))
+    return {
+        n: 1 - a * n**-b + hard + rng.normal(0, 0.01, (n_seeds, 1)) + rng.normal(0, 0.08, (n_seeds, n_patients))
+        for n in budgets
+    }
+
+
+def test_with_noise_a_and_b_are_found_and_intervals_hold_the_truth_about_as_often_as_said():
+    budgets, a, b, rng = (10, 20, 40, 80), 0.9, 0.3, np.random.default_rng(1)
+    truth, found, held = a * (80**-b - 160**-b), [], {0.95: [], 0.5: []}
+    for _ in range(150):
+        results = results_of(simulated(rng, budgets, a, b))
+        draws = results.draws(300, 0)
+        power = power_laws(results, draws)["unet", "dice"]
+        gain = power.resampled_errors(80) - power.resampled_errors(160)
+        for level, inside in held.items():
+            low, high = draws.interval(gain, level)
+            inside.append(low < truth < high)
+        found.append((power.a, power.b, power.doubling))
+    assert np.median(found, axis=0) == pytest.approx([a, b, truth], rel=0.05)
+    assert 0.86 <= np.mean(held[0.95]) <= 1
+    assert 0.35 <= np.mean(held[0.5]) <= 0.68

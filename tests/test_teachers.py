@@ -1,0 +1,182 @@
+"""Networks that label or rank for a later arm: of the same fold and seed, only where they are sure, never leaking."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from metaseg_nb.annotation.next_patients import next_patients
+from metaseg_nb.annotation.teachers import load_teachers
+from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.files import write_json, write_table
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.case_store import UNKNOWN, drop_label
+from metaseg_nb.training.checkpoints import save_checkpoint
+from metaseg_nb.training.networks import build_network
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def parts(store_blobs, tmp_path, monkeypatch):
+    """A fold of six stored cases in training, two in selection, one in the test set; its folder is the study's."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    layout = StudyLayout("tiny")
+    layout.root.mkdir(parents=True)
+    (tmp_path / "cases").mkdir()
+    layout.case_store.symlink_to(tmp_path / "cases")
+    cases = []
+    for i in range(9):
+        corners = [(9, 12, 8), (25, 20, 20)][: 1 + i % 2]
+        store_blobs(f"c{i}", corners, seed=i)
+        cases.append(Case(f"c{i}", (), tmp_path / "label", f"p{i}", "lung", 0, len(corners)))
+    return Split(cases[:6], cases[6:8], cases[8:]), layout
+
+
+@pytest.fixture
+def teach(parts, tiny_training):
+    """Leave a finished network of an arm, which gives every voxel this logit."""
+    split, layout = parts
+
+    def leave(logit, model="unet", seen=("c0", "c1"), arm="patients_25", seed=0):
+        settings = tiny_training(model=model, arm=arm, annotated_share=0.25, seed=seed)
+        network = build_network("unet", settings.width, settings.patch_size, 1)
+        for parameter in network.parameters():
+            torch.nn.init.zeros_(parameter)
+        list(network.parameters())[-1].data.fill_(logit)
+        assert network(torch.zeros(1, 1, 32, 32, 32)).unique().tolist() == [pytest.approx(logit)]
+        run = layout.run(model, 0, arm, seed)
+        identity = {
+            "settings": settings.model_dump(),
+            "recipe": {"sequences": 1},
+            "cases": {case: ["a", "b"] for case in seen},
+        }
+        save_checkpoint(run.best_checkpoint, {"identity": identity, "network": network.state_dict()})
+        rows = [
+            {"case": case.name, "role": "training", "annotation": "full" if case.name in seen else "none"}
+            for case in split.training
+        ]
+        write_table(run.annotation_table, pd.DataFrame(rows))
+        write_json(run.metrics, {})
+        return settings
+
+    return leave
+
+
+@pytest.fixture
+def learn(parts, tiny_training):
+    """Make the training set of an arm that is taught by patients_25."""
+    split, layout = parts
+
+    def make(**changes):
+        settings = tiny_training(teacher="patients_25", **changes)
+        return training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
+
+    return make
+
+
+@pytest.mark.parametrize(("logit", "value"), [(4.0, 1), (-4.0, 0), (1.0, UNKNOWN), (-1.0, UNKNOWN)])
+def test_a_label_is_taken_over_where_the_teachers_are_sure_and_else_unknown(teach, learn, logit, value):
+    teach(logit)
+    found = learn(unannotated="self_training", annotated_share=0.34)
+    assert len(found.cases) == 6
+    labelled = [case for case in found.cases if case.annotation]
+    names = {case.name for case in labelled}
+    table = found.table.set_index("case")
+    assert set(table.index[table["annotation"] == "self_training"]) == names
+    assert len(names) == 4
+    head = labelled[0].image[0] > 0
+    assert set(np.unique(labelled[0].label[head])) == {value}
+    assert str(found).endswith("; 4 cases labelled by networks")
+
+
+def test_all_networks_of_the_arm_teach_together(teach, learn):
+    teach(4.0)
+    teach(-4.0, model="segresnet")
+    case = next(case for case in learn(unannotated="self_training", annotated_share=0.34).cases if case.annotation)
+    head = case.image[0] > 0
+    assert set(np.unique(case.label[head])) == {UNKNOWN}, "two that contradict each other are sure of nothing"
+
+
+def test_what_they_say_is_kept_until_they_change(teach, learn):
+    def identity():
+        found = learn(unannotated="self_training", annotated_share=0.34)
+        case = next(case for case in found.cases if case.annotation)
+        return case.identity, (case.annotation / "label.npy").stat().st_mtime_ns
+
+    teach(4.0)
+    first, second = identity(), identity()
+    assert first == second
+    teach(4.0, seen=("c0", "c2"))
+    assert identity()[0] != first[0]
+
+
+def test_teachers_of_another_seed_do_not_count(teach, learn):
+    teach(4.0, seed=1)
+    with pytest.raises(CohortError, match="no finished network of arm patients_25 on fold 0"):
+        learn(unannotated="self_training")
+
+
+@pytest.mark.parametrize("case", ["c6", "c8"])
+def test_a_teacher_that_saw_a_case_of_selection_or_test_set_is_refused(teach, learn, case):
+    teach(4.0, seen=("c0", "c1", case))
+    with pytest.raises(CohortError, match=f"case {case}, .*it was trained with this case"):
+        learn(unannotated="self_training")
+
+
+def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_the_random_one(
+    teach, learn, parts, tiny_training
+):
+    teach(-1.0)
+    found = learn(unannotated="ranking", annotated_share=0.5)
+    assert {"c0", "c1"} < {case.name for case in found.cases}
+    assert found.ranking["rank"].tolist() == [1, 2, 3, 4]
+    assert set(found.ranking.index) == {"p2", "p3", "p4", "p5"}
+    split, layout = parts
+    random = training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
+    spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, random))
+    assert abs(spent - wanted) <= 6, "a case has outlines on 6 slices, or on 12"
+
+
+def test_teachers_know_whom_they_learned_from(teach, parts, tiny_training):
+    teach(0.0)
+    split, layout = parts
+    settings = tiny_training(teacher="patients_25", unannotated="ranking")
+    assert load_teachers(settings, layout, split, CPU).annotated == {"c0", "c1"}
+
+
+def test_unlabelled_patients_are_ranked_and_the_table_is_kept(parts, store_blobs, tmp_path, tiny_training, monkeypatch):
+    split, layout = parts
+    settings = tiny_training()
+    network = build_network("unet", settings.width, settings.patch_size, 1)
+    for model in ("unet", "segresnet"):
+        identity = {"settings": settings.model_dump(), "recipe": {"sequences": 1}, "cases": {}}
+        content = {"identity": identity, "network": network.state_dict()}
+        save_checkpoint(layout.run(model, 0).best_checkpoint, content)
+    cases = [case for part in (split.training, split.selection, split.test) for case in part]
+    for name in ("u0", "u1"):
+        store_blobs(name, ())
+        drop_label(tmp_path / "cases", name)
+    unlabelled = [Case(name, (tmp_path / name,), None, name, "lung") for name in ("u0", "u1")]
+    labelled = [Case(c.name, (tmp_path / c.name,), c.label, c.patient, c.primary, c.fold, c.n_lesions) for c in cases]
+    write_datalist(layout.dataset, Cohort("blobs", "synthetic cubes", labelled, unlabelled))
+    monkeypatch.setattr(
+        "metaseg_nb.annotation.next_patients.resolve", lambda *_: {"study": "tiny", "models": ["unet", "segresnet"]}
+    )
+    table = next_patients("tiny", CPU)
+    assert table["rank"].tolist() == [1, 2]
+    assert set(table.index) == {"u0", "u1"}
+    assert pd.read_csv(layout.next_patients_table)["patient"].tolist() == table.index.tolist()
+
+
+def test_a_study_without_unlabelled_cases_has_nothing_to_rank(parts, tmp_path, monkeypatch):
+    _, layout = parts
+    cases = [Case("c0", (tmp_path / "c0",), tmp_path / "label", "p0", "lung", 0, 1)]
+    write_datalist(layout.dataset, Cohort("blobs", "synthetic cubes", cases))
+    monkeypatch.setattr("metaseg_nb.annotation.next_patients.resolve", lambda *_: {"study": "tiny", "models": ["unet"]})
+    with pytest.raises(CohortError, match="no case without a label"):
+        next_patients("tiny", CPU)
