@@ -1,4 +1,4 @@
-"""Notebook 05 in JupyterLab, in a real browser: what is drawn is not blank, and what is chosen changes it."""
+"""Notebooks in JupyterLab, in a real browser: Run All, and in 05 what is drawn is not blank and can be chosen."""
 
 import io
 import json
@@ -15,41 +15,48 @@ import papermill
 import pytest
 from PIL import Image
 
-from metaseg_nb.layout import NOTEBOOKS, PROJECT
+from metaseg_nb.files import read_table
+from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
+from metaseg_nb.parameters import resolve
 from metaseg_nb.review.live import WATCHED
 from metaseg_nb.review.verdicts import read_verdicts
 
 pytestmark = pytest.mark.slow
+STUDIES = Path(__file__).parent / "studies"
 TOKEN, SECONDS = "of-a-test", 300
 PARAMETERS = {"study": "tiny", "models": ["unet", "unetr"], "cases_shown": 1, "workers": 1}
 STATE = "window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.promptNode?.textContent ?? '')"
 
 
 @pytest.fixture
-def notebook(reviewed_study, tmp_path):
-    """Notebook 05 with the tiny study's parameters in its cell."""
-    (reviewed_study.root / "lesions.csv").write_text("case,x,y,z,third,depth_mm\nc0,7,7.5,8,inferior,5\n")
-    content = nbformat.read(NOTEBOOKS / "05_qualitative_review.ipynb", as_version=4)
+def folder(tmp_path, monkeypatch):
+    """Where JupyterLab finds notebooks; what they make lies beside it."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    return folder
+
+
+def put(folder, notebook, parameters, name):
+    """Copy a notebook of the project, with these parameters in its cell."""
+    content = nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4)
     cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
-    cell.source += "".join(f"\n{name} = {value!r}" for name, value in PARAMETERS.items())
-    path = tmp_path / "lab" / "review.ipynb"
-    path.parent.mkdir()
-    nbformat.write(content, path)
-    return path
+    cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    nbformat.write(content, folder / name)
 
 
 @pytest.fixture
-def lab(notebook, tmp_path):
+def lab(folder, tmp_path):
     """JupyterLab with the settings of `make lab`; its address."""
     port = 8000 + os.getpid() % 1000
     options = [f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--no-browser", "--allow-root"]
-    options += [f"--notebook-dir={notebook.parent}", f"--LabApp.app_settings_dir={PROJECT}/workflow/jupyterlab"]
+    options += [f"--notebook-dir={folder}", f"--LabApp.app_settings_dir={PROJECT}/workflow/jupyterlab"]
     options += ["--LabApp.expose_app_in_browser=True"]
     env = {name: value for name, value in os.environ.items() if name != WATCHED}
     env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     with (tmp_path / "lab.log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=notebook.parent)
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
     address = f"http://127.0.0.1:{port}"
     try:
         for _ in range(120):
@@ -68,10 +75,9 @@ def pixels(element):
     return np.asarray(Image.open(io.BytesIO(element.screenshot(timeout=120_000))).convert("RGB")).astype(int)
 
 
-def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, notebook, reviewed_study, chromium):
-    page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.goto(f"{lab}/lab/tree/{notebook.name}?token={TOKEN}&reset")
+def run_all(page, lab, name):
+    """Open a notebook and run all its cells, which must end well; returns their outputs."""
+    page.goto(f"{lab}/lab/tree/{name}?token={TOKEN}&reset")
     page.wait_for_function("window.jupyterapp?.shell.currentWidget?.sessionContext?.isReady", timeout=120_000)
     assert page.get_by_role("button", name="Dismiss").count() == 0, "no question about news"
     page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells') }")
@@ -80,14 +86,51 @@ def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, notebook, revi
     while time.monotonic() < end:
         content = page.evaluate("window.jupyterapp.shell.currentWidget.content.model.toJSON()")
         prompts = [cell["execution_count"] for cell in content["cells"] if cell["cell_type"] == "code"]
+        outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
+        assert [output for output in outputs if output["output_type"] == "error"] == []
         if all(prompts):
             break
         time.sleep(1)
     assert all(prompts), prompts
-    outputs = [output for cell in content["cells"] for output in cell.get("outputs", [])]
-    assert [output for output in outputs if output["output_type"] == "error"] == []
-    spilled = [o["text"] for o in outputs if o.get("name") == "stderr" and "Warning" in "".join(o["text"])]
-    assert spilled == []
+    assert [o["text"] for o in outputs if o.get("name") == "stderr" and "Warning" in "".join(o["text"])] == []
+    return outputs
+
+
+def pictures(outputs):
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_notebooks_01_to_04_run_in_jupyterlab_one_after_the_other(lab, folder, chromium):
+    study = {"study": str(STUDIES / "tiny.yaml")}
+    page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    for notebook, which in [
+        ("01_explore_data", {}),
+        ("02_preprocess_n4", {}),
+        ("03_train", {"model": "unet", "fold": 0}),
+        ("03_train", {"model": "unet", "fold": 1}),
+        ("04_cross_validation", {}),
+    ]:
+        parameters = resolve(notebook, **study, **which) | ({} if which else {"workers": 1, "models": ["unet"]})
+        name = "_".join([notebook, *map(str, which.values())]) + ".ipynb"
+        put(folder, notebook, parameters, name)
+        outputs = run_all(page, lab, name)
+        assert pictures(outputs) >= 2, f"{name} draws figures"
+        if which:
+            bars = [o for o in outputs if "application/vnd.jupyter.widget-view+json" in o.get("data", {})]
+            assert bars, "training and prediction have progress bars"
+    layout = StudyLayout("tiny")
+    assert len(read_table(layout.cross_validation / "metrics.csv")) == 12, "6 patients, by network and threshold"
+    assert complaints == []
+    page.close()
+
+
+def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, reviewed_study, chromium):
+    (reviewed_study.root / "lesions.csv").write_text("case,x,y,z,third,depth_mm\nc0,7,7.5,8,inferior,5\n")
+    put(folder, "05_qualitative_review", PARAMETERS, "review.ipynb")
+    page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    run_all(page, lab, "review.ipynb")
 
     page.evaluate("() => { const n = window.jupyterapp.shell.currentWidget.content; n.scrollToItem(5) }")
     canvas = page.locator("canvas").first
