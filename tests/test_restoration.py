@@ -278,6 +278,12 @@ def test_two_processes_give_the_loss_and_weights_of_one(cases, tiny_pretraining,
     assert (one - two).norm() < 1e-3 * one.norm()
 
 
+@pytest.mark.slow
+def test_two_processes_start_from_the_weights_they_are_given(cases, donors, tiny_training, run):
+    train(tiny_training(epochs=1, num_processes=2), cases, run, judge, start=donors[0].best_checkpoint)
+    assert load_checkpoint(run.last_checkpoint)["identity"]["start"]["weights"]
+
+
 # Weights to start from
 
 
@@ -481,7 +487,7 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_headless_with_labels_gone_and_03_may_start_from_it(tmp_path, metaseg):
+def test_the_notebook_runs_headless_with_all_labels_gone(tmp_path, metaseg):
     study = tmp_path / "tiny_pretraining.yaml"
     more = "pretraining_epochs: 4\nhidden_edge: 4\n"
     text = (Path(__file__).parent / "studies" / "tiny.yaml").read_text()
