@@ -14,7 +14,8 @@ from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.preprocessing.case_store import UNKNOWN, drop_label
+from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.preprocessing.case_store import drop_label
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
 

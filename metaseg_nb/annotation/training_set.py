@@ -16,7 +16,8 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import RunLayout, StudyLayout
-from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
+from metaseg_nb.preprocessing.annotation_store import UNKNOWN, store_annotation
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.settings import Train, settings_hash
 
 # What the table says of cases that no physician marked.

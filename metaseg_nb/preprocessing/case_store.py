@@ -14,22 +14,14 @@ label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
        label.json          recipe, source file, what cleaning changed, volumes, time
 =====  ==================  ==========================================================
 
-A training set may know less than the label does: `store_annotation` writes such a case's label part into a folder of
-its own, with `UNKNOWN` voxels, and with two more files:
-
-================  ========================================================
-marked_boxes.npy  int32, shape (B, 3, 2): hold all voxels that are not 0
-head_voxels.npy   int32, shape (N, 3): those of the image's that are known
-================  ========================================================
-
 Half precision keeps 11 bits: on a scale from 0 to 1 it is off by 0.00025 at most, a hundredth of
 the noise of an MR image, and takes half of the disk and of the page cache that float32 does. A patch
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +38,6 @@ from metaseg_nb.settings import settings_hash
 
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
-# Value in an annotation's label of voxels that nobody said anything of.
-UNKNOWN = 2
 
 
 @dataclass(frozen=True)
@@ -80,7 +70,7 @@ class StoredCase:
 
     @property
     def label(self) -> np.ndarray:
-        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation `UNKNOWN`."""
+        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation also 2, which is unknown."""
         return self._array("label", self.annotation)
 
     @property
@@ -169,15 +159,15 @@ def store_image(
     """
     folder = folder / name
     drop_label(folder.parent, name)
-    _facts_file(folder, "image").unlink(missing_ok=True)
+    facts_file(folder, "image").unlink(missing_ok=True)
     voxels = np.argwhere(head).astype(np.int32)
     if len(voxels) > HEAD_VOXELS:
         voxels = np.random.default_rng(0).choice(voxels, HEAD_VOXELS, replace=False, shuffle=False)
-    _save(folder / "image.npy", image.astype(np.float16))
-    _save(folder / "head_voxels.npy", voxels)
+    save_array(folder / "image.npy", image.astype(np.float16))
+    save_array(folder / "head_voxels.npy", voxels)
     correction.save(folder / "correction.npz")
     identity = part_identity(facts["recipe"], facts["sources"])
-    write_json(_facts_file(folder, "image"), {**facts, "identity": identity})
+    write_json(facts_file(folder, "image"), {**facts, "identity": identity})
 
 
 def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
@@ -192,53 +182,23 @@ def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, 
     facts : mapping
         ``recipe``, ``sources`` and what else is known about it.
     """
-    image = json.loads(_facts_file(folder / name, "image").read_text())["identity"]
+    image = json.loads(facts_file(folder / name, "image").read_text())["identity"]
     drop_label(folder, name)
-    _save_label(folder / name, label.astype(np.uint8))
+    save_label(folder / name, label.astype(np.uint8))
     identity = part_identity(facts["recipe"], facts["sources"], image)
-    write_json(_facts_file(folder / name, "label"), {**facts, "identity": identity})
-
-
-def store_annotation(
-    folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, np.ndarray]]
-) -> StoredCase:
-    """Write what is known of a case for training, and open it in the label's place.
-
-    Parameters
-    ----------
-    folder : path
-        Of such annotations.
-    case : StoredCase
-    how : mapping
-        All that decides the annotation beside the case; goes into its identity.
-    make : callable
-        Called if it is not there yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`; and boxes that
-        hold all voxels that are not 0, int of shape (B, 3, 2), the upper end beyond.
-    """
-    facts = {"recipe": case.recipe, "sources": case.sources, "how": dict(how)}
-    facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
-    opened = replace(case, label_facts=facts, annotation=folder / case.name)
-    if not is_stored(folder, case.name, "label", facts["identity"]):
-        label, boxes = make()
-        head = case.head_voxels
-        known = head[label[tuple(head.T)] != UNKNOWN]
-        _save_label(opened.annotation, label)
-        _save(opened.annotation / "marked_boxes.npy", np.asarray(boxes, np.int32).reshape(-1, 3, 2))
-        _save(opened.annotation / "head_voxels.npy", known if len(known) else head)
-        write_json(_facts_file(opened.annotation, "label"), facts)
-    return opened
+    write_json(facts_file(folder / name, "label"), {**facts, "identity": identity})
 
 
 def drop_label(folder: Path, name: str) -> None:
     """Remove the label part of a case, where there is one."""
-    _facts_file(folder / name, "label").unlink(missing_ok=True)
+    facts_file(folder / name, "label").unlink(missing_ok=True)
     for array in ("label", "lesion_voxels", "lesion_boxes"):
         (folder / name / f"{array}.npy").unlink(missing_ok=True)
 
 
 def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
     """Tell whether the "image" or "label" part of a case is complete and has this identity."""
-    file = _facts_file(folder / name, part)
+    file = facts_file(folder / name, part)
     return file.is_file() and json.loads(file.read_text())["identity"] == identity
 
 
@@ -250,7 +210,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     CohortError
         The case is not there or not complete.
     """
-    image, label = (_facts_file(folder / name, part) for part in ("image", "label"))
+    image, label = (facts_file(folder / name, part) for part in ("image", "label"))
     if not image.is_file():
         raise _missing(name, image)
     label_facts = json.loads(label.read_text()) if label.is_file() else None
@@ -270,7 +230,7 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
         try:
             stored.append(open_case(folder, case.name))
             if case.label is not None and not stored[-1].has_label:
-                raise _missing(case.name, _facts_file(folder / case.name, "label"))
+                raise _missing(case.name, facts_file(folder / case.name, "label"))
         except CohortError as error:
             problems += error.problems
     problems += [
@@ -293,18 +253,21 @@ def _missing(name: str, file: Path) -> CohortError:
     return CohortError.one(name, file, "no such file", "a preprocessed case", "run notebook 02 for this study first")
 
 
-def _facts_file(folder: Path, part: str) -> Path:
+def facts_file(folder: Path, part: str) -> Path:
+    """JSON file of a case's "image" or "label" part."""
     return folder / f"{part}.json"
 
 
-def _save_label(folder: Path, label: np.ndarray) -> None:
+def save_label(folder: Path, label: np.ndarray) -> None:
+    """Write a label, uint8 of shape (X, Y, Z), with what is known of its lesions, the voxels that are 1."""
     lesion = label == 1
     boxes = [[[axis.start, axis.stop] for axis in box] for box in find_lesions(lesion, (1.0,) * 3).boxes.values()]
-    _save(folder / "label.npy", label)
-    _save(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
-    _save(folder / "lesion_boxes.npy", np.array(boxes, np.int32).reshape(-1, 3, 2))
+    save_array(folder / "label.npy", label)
+    save_array(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
+    save_array(folder / "lesion_boxes.npy", np.array(boxes, np.int32).reshape(-1, 3, 2))
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array, whole or not at all."""
     with finished(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, array)
