@@ -18,6 +18,7 @@ from PIL import Image
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
+from metaseg_nb.review.itk_offline import PLACED
 from metaseg_nb.review.live import WATCHED
 from metaseg_nb.review.verdicts import read_verdicts
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
 TOKEN, SECONDS = "of-a-test", 300
 PARAMETERS = {"study": "tiny", "models": ["unet", "unetr"], "cases_shown": 1, "workers": 1}
-STATE = "window.jupyterapp.shell.currentWidget.content.widgets.map(cell => cell.promptNode?.textContent ?? '')"
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def lab(folder, tmp_path):
     with (tmp_path / "lab.log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
-    address = f"http://127.0.0.1:{port}"
+    address = f"http://localhost:{port}"  # as JupyterLab calls itself: frames of another name are refused
     try:
         for _ in range(120):
             try:
@@ -73,6 +74,18 @@ def lab(folder, tmp_path):
 
 def pixels(element):
     return np.asarray(Image.open(io.BytesIO(element.screenshot(timeout=120_000))).convert("RGB")).astype(int)
+
+
+def showing(viewer):
+    """Source of a cell that shows a case."""
+    lines = [
+        "from metaseg_nb.review.case_images import read_case_images",
+        "from metaseg_nb.review.study_tables import StudyTables",
+        "from metaseg_nb.review.viewer import show_case",
+        "tables = StudyTables.read('tiny')",
+        f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
+    ]
+    return "\n".join(lines)
 
 
 def run_all(page, lab, name):
@@ -94,6 +107,15 @@ def run_all(page, lab, name):
     assert all(prompts), prompts
     assert [o["text"] for o in outputs if o.get("name") == "stderr" and "Warning" in "".join(o["text"])] == []
     return outputs
+
+
+def appears(look):
+    """Wait for what comes some time after the cells are done."""
+    end = time.monotonic() + SECONDS
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(1)
+    return found
 
 
 def pictures(outputs):
@@ -150,19 +172,26 @@ def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, review
     page.close()
 
 
+@pytest.mark.skipif(not PLACED.is_file(), reason="itkwidgets is installed by `make itkwidgets-offline` only")
+def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, reviewed_study, chromium):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(showing("itkwidgets"))], metadata=KERNEL)
+    nbformat.write(notebook, folder / "itk.ipynb")
+    page, asked = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
+    page.on("request", lambda request: asked.append(request.url))
+    run_all(page, lab, "itk.ipynb")
+    viewer = appears(lambda: next((frame for frame in page.frames if "itk-vtk-viewer" in frame.url), None))
+    canvas = viewer.locator("canvas").first
+    canvas.wait_for(state="visible", timeout=120_000)
+    time.sleep(20)  # software rendering
+    assert pixels(canvas).std() > 5, "the canvas is not blank"
+    assert [url for url in asked if url.startswith("http") and not url.startswith(lab)] == []
+    page.close()
+
+
 @pytest.mark.parametrize("viewer", ["niivue", "itkwidgets", "slices"])
 def test_no_viewer_hangs_papermill(reviewed_study, tmp_path, viewer):
-    lines = [
-        "from metaseg_nb.review.case_images import read_case_images",
-        "from metaseg_nb.review.study_tables import StudyTables",
-        "from metaseg_nb.review.viewer import show_case",
-        "tables = StudyTables.read('tiny')",
-        f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
-    ]
-    notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("\n".join(lines)), nbformat.v4.new_code_cell("print('the next cell ran')")],
-        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
-    )
+    cells = [nbformat.v4.new_code_cell(source) for source in (showing(viewer), "print('the next cell ran')")]
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
     nbformat.write(notebook, tmp_path / "in.ipynb")
     done = papermill.execute_notebook(
         tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", execution_timeout=60, progress_bar=False

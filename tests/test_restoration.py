@@ -18,8 +18,8 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_json
-from metaseg_nb.layout import RunLayout
-from metaseg_nb.parameters import resolve
+from metaseg_nb.layout import PARAMS, RunLayout
+from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
 from metaseg_nb.review.charts import learning_curve
 from metaseg_nb.review.restoration_figures import draw_hidden, draw_restored
@@ -459,7 +459,8 @@ def test_impossible_settings_are_refused(tiny_pretraining, change, expected):
 def test_parameters_are_those_of_model_fold_and_study_and_a_seed_and_no_arm():
     found = Pretrain.check(resolve("03b_pretrain", "demo_budget", "unetr", 1, seed=5))
     assert (found.model, found.network, found.fold, found.seed) == ("unetr", "unetr", 1, 5)
-    assert found.epochs == found.pretraining_epochs == 40
+    said = read_parameters(PARAMS / "studies" / "demo_budget.yaml")
+    assert found.epochs == found.pretraining_epochs == said["pretraining_epochs"]
     with pytest.raises(ParameterError, match="takes no --arm"):
         resolve("03b_pretrain", "demo_budget", "unetr", 1, "boxes")
     with pytest.raises(ParameterError, match="give --model and --fold"):
@@ -482,7 +483,7 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
         assert (made[mask] == 0.25).all()
         assert np.array_equal(made[~mask], image[~mask])
     history = pd.DataFrame({"epoch": [1, 2], "loss": [2.0, 1.0], "variance_restored": [0.1, 0.4]})
-    assert learning_curve(history, 2, "").axes[1].get_ylabel().startswith("share of the hidden variance restored")
+    assert learning_curve(history, 2, "").axes[1].get_ylabel().startswith("hidden variance restored")
     plt.close("all")
 
 

@@ -17,7 +17,7 @@ from metaseg_nb.review.style import model_colour
 PUBLISHED_DICE = {"attention_unet": 0.738, "unet": 0.713, "segresnet": 0.685, "unetr": 0.576}
 
 # Scores on the selection set, by their column of a history.
-SCORES = {"dice": "mean Dice", "variance_restored": "share of the hidden variance restored"}
+SCORES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
 
 # Of the dots around their row, so that equal values are seen.
 JITTER = 0.22
