@@ -164,6 +164,11 @@ class RunLayout:
         return self.root / "annotation.csv"
 
     @property
+    def ranking_table(self) -> Path:
+        """Patients in the order in which an arm would have them annotated."""
+        return self.root / "ranking.csv"
+
+    @property
     def last_checkpoint(self) -> Path:
         return self.root / "last.pt"
 

@@ -108,3 +108,23 @@ def test_jobs_in_the_queue_are_shown_with_their_number(layout, tmp_path, monkeyp
     status = study_status("demo")
     assert row(status, "unet", 0)["state"] == "waiting (job 41)"
     assert status.steps["05_qualitative_review"] == "running (job 42)"
+
+
+def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_fold(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    layout = StudyLayout("demo_budget")
+    run = layout.pretraining("unetr", 1, 1)
+    run.root.mkdir(parents=True)
+    pd.DataFrame({"epoch": [25], "variance_restored": [0.3], "seconds": [10.0]}).to_csv(run.history, index=False)
+    run.notebook("03b_pretrain").write_text("{}")
+    run.metrics.write_text("{}")
+    layout.run("unet", 0, "boxes", 1).root.mkdir(parents=True)
+    layout.run("unet", 0, "boxes", 1).metrics.write_text("{}")
+    status = study_status("demo_budget")
+    assert len(status.runs) == 8 + 8 * 8  # pretrainings, and 8 arms; 2 networks, seeds and folds each
+    assert row(status, "unetr, pretraining, seed 1", 1)["state"] == "done"
+    assert row(status, "unetr, pretraining, seed 1", 1)["epoch"] == "25/50"
+    assert row(status, "unet, boxes, seed 1", 0)["state"] == "done"
+    assert row(status, "unet, boxes, seed 0", 0)["state"] == "waiting"
+    assert list(status.steps) == ["01_explore_data", "02_preprocess_n4", "06_annotation_budget"]

@@ -4,6 +4,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -11,13 +12,39 @@ from metaseg_nb.batch.run_record import read_record
 from metaseg_nb.batch.runner import executed_copy, lock_file
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
 from metaseg_nb.files import is_held, read_table
-from metaseg_nb.layout import RunLayout, StudyLayout, home
-from metaseg_nb.parameters import resolve
+from metaseg_nb.layout import RunLayout, StudyLayout, home, parameter_file
+from metaseg_nb.parameters import read_parameters, resolve
 
 Jobs = dict[tuple[str, str], QueuedJob]
 
 NO_LINE = "–"
 COLUMNS = ["network", "fold", "state", "epoch", "best Dice", "time left", "log"]
+
+
+class Planned(NamedTuple):
+    """One run that a study is made of."""
+
+    model: str
+    fold: int
+    arm: str = ""
+    seed: int | None = None
+    notebook: str = "03_train"
+
+    @property
+    def name(self) -> str:
+        """Network, and where there are several of it, which."""
+        if self.seed is None:
+            return self.model
+        return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
+
+    @property
+    def job(self) -> tuple[str, str]:
+        """Rule and wildcards of its job."""
+        if self.seed is None:
+            return "train", f"{self.model}_{self.fold}"
+        if not self.arm:
+            return "pretrain", f"{self.seed}_{self.model}_{self.fold}"
+        return "train_arm", f"{self.arm}_{self.seed}_{self.model}_{self.fold}"
 
 
 @dataclass(frozen=True)
@@ -64,7 +91,7 @@ def study_status(study: str) -> Status:
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
     jobs, note = _queue(layout.study)
     of = {(job.rule, job.wildcards): job for job in jobs}
-    rows = [_row(study, layout, *which, of) for which in _runs(study)]
+    rows = [_row(study, planned, of) for planned in _runs(study)]
     steps = {
         notebook: _state(result, layout.notebook(notebook), of.get((rule, "")))
         for rule, notebook, result in _steps(study, layout)
@@ -72,20 +99,27 @@ def study_status(study: str) -> Status:
     return Status(pd.DataFrame(rows, columns=COLUMNS), steps, note)
 
 
-def _runs(study: str) -> list[tuple[str, int | None, str, int]]:
-    """Arm, seed, model and fold of every run; no arm and no seed where the study has none."""
+def _runs(study: str) -> list[Planned]:
     n_folds, budget = resolve("01_explore_data", study)["n_folds"], resolve("06_annotation_budget", study)
-    arms = list(product(budget["arms"], budget["seeds"])) or [("", None)]
-    return [(*arm, model, fold) for arm, model, fold in product(arms, budget["models"], range(n_folds))]
+    models, folds, arms, seeds = budget["models"], range(n_folds), budget["arms"], budget["seeds"]
+    if not arms:
+        return [Planned(model, fold) for model, fold in product(models, folds)]
+    uses = [read_parameters(parameter_file("arm", arm)).get("unannotated") for arm in arms]
+    before = product(seeds, models, folds) if "pretraining" in uses else []
+    pretrainings = [Planned(model, fold, seed=seed, notebook="03b_pretrain") for seed, model, fold in before]
+    return pretrainings + [
+        Planned(model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)
+    ]
 
 
-def _row(study: str, layout: StudyLayout, arm: str, seed: int | None, model: str, fold: int, of: Jobs) -> list[str]:
-    parameters = resolve("03_train", study, model, fold, arm, seed)
-    run, executed = layout.run(model, fold, arm, parameters["seed"]), executed_copy("03_train", parameters)
-    job = of.get(("train_arm", f"{arm}_{seed}_{model}_{fold}") if arm else ("train", f"{model}_{fold}"))
-    state = _state(run.metrics, executed, job)
-    name = f"{model}, {arm}, seed {seed}" if arm else model
-    return [name, str(fold), state, *_progress(run, parameters["epochs"], state), _log(executed)]
+def _row(study: str, planned: Planned, of: Jobs) -> list[str]:
+    model, fold, arm, seed, notebook = planned
+    parameters = resolve(notebook, study, model, fold, arm, seed)
+    executed = executed_copy(notebook, parameters)
+    run = RunLayout(executed.parent)
+    state = _state(run.metrics, executed, of.get(planned.job))
+    epochs = parameters["epochs" if notebook == "03_train" else "pretraining_epochs"]
+    return [planned.name, str(fold), state, *_progress(run, epochs, state), _log(executed)]
 
 
 def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
@@ -135,7 +169,8 @@ def _progress(run: RunLayout, epochs: int, state: str) -> tuple[str, str, str]:
     left = NO_LINE
     if state.startswith("running"):
         left = _duration(last["seconds"] / last["epoch"] * (epochs - last["epoch"]))
-    return f"{last['epoch']:.0f}/{epochs}", f"{history['dice'].max():.3f}", left
+    dice = f"{history['dice'].max():.3f}" if "dice" in history else NO_LINE  # a pretraining has none
+    return f"{last['epoch']:.0f}/{epochs}", dice, left
 
 
 def _duration(seconds: float) -> str:
