@@ -67,6 +67,16 @@ def test_what_no_power_law_can_be_said_of_is_refused(patients, error, why):
     assert table.loc["dice", "refusal"] == found.refusal
 
 
+def test_a_curve_that_flattens_is_no_power_law_if_that_is_beyond_chance():
+    patients, errors = np.array([2.0, 4.0, 8.0]), np.array([0.92, 0.66, 0.70])
+    rng = np.random.default_rng(0)
+    sure, unsure = (errors + rng.normal(0, sd, (500, 1)) + rng.normal(0, sd / 10, (500, 3)) for sd in (0.03, 0.5))
+    refusal = fit_power_law(patients, errors, sure).refusal
+    # by hand: the line through the logarithms has exp(-0.2852 - 0.1366) = 0.656 at 8 patients
+    assert refusal.startswith("a power law does not fit: 8 patients are off it by -0.04 [-0.0")
+    assert fit_power_law(patients, errors, np.abs(unsure)).refusal == ""
+
+
 def test_budgets_of_the_same_number_of_patients_are_one():
     results = results_of({10: [[0.5] * 6], 20: [[0.6] * 6], 21: [[0.7] * 6]})
     results.arms.loc["patients_21", "patients"] = 20

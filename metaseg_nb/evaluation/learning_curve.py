@@ -1,13 +1,13 @@
 """How results grow with annotations, and what twice as many would bring, as a power law has it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.evaluation.budget_resampling import Draws, ratio
 from metaseg_nb.evaluation.budget_results import BudgetResults
-from metaseg_nb.evaluation.intervals import bootstrap_ratio
+from metaseg_nb.evaluation.intervals import bootstrap_ratio, percentiles
 
 # Means over patients, or shares of all lesions: what is added up, and of what (nothing: of patients).
 MEASURES = {
@@ -19,6 +19,8 @@ MEASURES = {
 FITTED = {"dice": "Dice", "sensitivity": "share of lesions detected"}
 # Two budgets always lie on a power law.
 LEAST_BUDGETS = 3
+# How far a law may be from the largest budget's error, as a share of what it promises.
+TOLERATED = 0.25
 
 
 def curves(results: BudgetResults, draws: Draws) -> pd.DataFrame:
@@ -119,8 +121,9 @@ def fit_power_law(patients: np.ndarray, errors: np.ndarray, resampled: np.ndarra
     Returns
     -------
     PowerLaw
-        Whose ``refusal`` says so if there are fewer than `LEAST_BUDGETS` budgets, if there is no error to speak of
-        or if it does not fall.
+        Whose ``refusal`` says so if there are fewer than `LEAST_BUDGETS` budgets, if there is no error to speak of,
+        if it does not fall, or if the error of the largest budget is not where the law has it: beyond chance (95 %),
+        and by more than `TOLERATED` of what the law promises of twice as many patients. So it is where curves flatten.
 
     References
     ----------
@@ -133,8 +136,16 @@ def fit_power_law(patients: np.ndarray, errors: np.ndarray, resampled: np.ndarra
         why = few if n_budgets < LEAST_BUDGETS else "there are no lesions"
         return PowerLaw(patients, np.nan, np.nan, np.full((len(resampled), 2), np.nan), why)
     log_a, b = _line(patients, errors[None])[0]
-    why = "" if round(b, 9) > 0 else "the error does not fall with more annotated patients"
-    return PowerLaw(patients, float(np.exp(log_a)), float(b), _line(patients, resampled), why)
+    law = PowerLaw(patients, float(np.exp(log_a)), float(b), _line(patients, resampled), "")
+    if round(b, 9) <= 0:
+        return replace(law, refusal="the error does not fall with more annotated patients")
+    last = int(np.argmax(patients))
+    misfit = errors[last] - law.errors(law.most)
+    low, high = percentiles(resampled[:, last] - law.resampled_errors(law.most))
+    if low * high > 0 and abs(misfit) > TOLERATED * law.doubling:
+        off = f"{law.most:.0f} patients are off it by {-misfit:+.2f} [{-high:+.2f}, {-low:+.2f}]"
+        return replace(law, refusal=f"a power law does not fit: {off}")
+    return law
 
 
 def _line(patients: np.ndarray, errors: np.ndarray) -> np.ndarray:
