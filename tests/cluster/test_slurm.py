@@ -180,7 +180,9 @@ def small_disk(tmp_path):
     """A file system of 64 MB; called, it gets another size."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
 
     def resize(size):
         subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
