@@ -57,6 +57,7 @@ def test_private_words_are_taken_out(clean, text, expected):
         "<td>a</td><td>b/c</td></tr>",
         "text/html and TP / (TP + FP), 1/2/3, mm²/voxel",
         "runs/demo/unet/fold0",
+        "<code>runs/&lt;study&gt;/review/verdicts.csv</code>",
         "[a](04_cross_validation.html)",
     ],
 )

@@ -8,10 +8,11 @@ from pathlib import PurePath
 
 from metaseg_nb.layout import PROJECT, home
 
-# A path from the root of a file system or of a drive, or up from here; the path of a web address follows a letter.
+# A path from the root of a file system or of a drive, or up from here; the path of a web address follows a letter,
+# what follows <study> on a page lies below it.
 PART = r"[\w.+@%~=-]+"
 PATH = re.compile(
-    rf"(?<![\w/:<.*~-])(?:file://)?~?(?:/{PART}){{2,}}/?"  # /data/patients/x.nii
+    rf"(?<![\w/:<.*~-])(?<!&gt;)(?:file://)?~?(?:/{PART}){{2,}}/?"  # /data/patients/x.nii
     rf"|(?<!\w)[A-Za-z]:\\[^\s\"'<>|]+"  # C:\patients\x.nii
     rf"|(?:\.\./)+(?:{PART}/)*(?:{PART})?"  # ../patients/x.nii
 )
