@@ -6,6 +6,7 @@ winning, and refuses whatever no notebook understands.
 
 import difflib
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def _require_identity(
             raise ParameterError(f"{parameter_file('model', asked['model'])}: key {key!r} is missing")
 
 
+@cache
 def _defaults(notebook: str) -> dict[str, Any]:
     declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
     return {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}

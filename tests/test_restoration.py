@@ -30,7 +30,7 @@ from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.pretrained import pretrained, require_unseen
+from metaseg_nb.training.pretrained import load_unseen, pretrained
 from metaseg_nb.training.restoration import (
     RestorationBatches,
     patches_looked_at,
@@ -411,10 +411,10 @@ def parts_of(training, selection, test):
 
 def test_weights_that_saw_a_case_of_selection_or_test_set_are_refused_by_name(donors):
     clean = parts_of(["case0", "case1", "case2", "case3"], ["s0"], ["t0"])
-    require_unseen(donors[0].best_checkpoint, clean)
+    load_unseen(donors[0].best_checkpoint, clean)
     assert pretrained(donors[0], clean) == donors[0].best_checkpoint
     leaking = parts_of(["case2", "case3"], ["s0", "case1"], ["case0"])
-    for check in (lambda: require_unseen(donors[0].best_checkpoint, leaking), lambda: pretrained(donors[0], leaking)):
+    for check in (lambda: load_unseen(donors[0].best_checkpoint, leaking), lambda: pretrained(donors[0], leaking)):
         with pytest.raises(CohortError) as error:
             check()
         found = {(problem.case, problem.found) for problem in error.value.problems}

@@ -35,9 +35,7 @@ rule pretrain:
         settings=lambda w: resolve("03b_pretrain", STUDY, w.model, int(w.fold), seed=int(w.seed)),
     threads: training("job_cpus")
     resources:
-        runtime=training("job_hours", 60),
-        mem_mb=training("job_memory_gb", 1000),
-        gpu=training("job_gpus"),
+        **TRAINING_RESOURCES,
     shell:
         RUN + " --model {wildcards.model} --fold {wildcards.fold} --seed {wildcards.seed}"
 
@@ -56,9 +54,7 @@ rule train_arm:
         settings=arm_settings,
     threads: training("job_cpus")
     resources:
-        runtime=training("job_hours", 60),
-        mem_mb=training("job_memory_gb", 1000),
-        gpu=training("job_gpus"),
+        **TRAINING_RESOURCES,
     shell:
         RUN + " --model {wildcards.model} --fold {wildcards.fold} --arm {wildcards.arm} --seed {wildcards.seed}"
 

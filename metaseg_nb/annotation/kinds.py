@@ -75,9 +75,14 @@ def annotate(mask: np.ndarray, spacing_mm: tuple[float, float, float], settings:
     return KINDS[settings.annotation](find_lesions(mask, spacing_mm), settings)
 
 
+def full_work(boxes: np.ndarray) -> Work:
+    """Work of outlining all lesions on all slices, given their boxes, int of shape (L, 3, 2), the upper end beyond."""
+    return Work(len(boxes), len(boxes), int(np.diff(boxes[:, 2]).sum()))
+
+
 def _full(lesions: Lesions, settings: Train) -> Annotation:
-    work = Work(lesions.n, lesions.n, sum(_slices(box) for box in lesions.boxes.values()))
-    return Annotation((lesions.labels > 0).astype(np.uint8), _corners(lesions), work)
+    corners = _corners(lesions)
+    return Annotation((lesions.labels > 0).astype(np.uint8), corners, full_work(corners))
 
 
 def _largest(lesions: Lesions, settings: Train) -> Annotation:

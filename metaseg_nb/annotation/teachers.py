@@ -12,8 +12,8 @@ from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train, settings_hash
-from metaseg_nb.training.checkpoints import load_checkpoint, network_of
-from metaseg_nb.training.pretrained import require_unseen
+from metaseg_nb.training.checkpoints import network_of
+from metaseg_nb.training.pretrained import load_unseen
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,7 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
             "an arm that is trained before the one that it teaches",
             "run notebook 03 with that arm first",
         )
-    for run in runs:
-        require_unseen(run.best_checkpoint, parts)
-    contents = [load_checkpoint(run.best_checkpoint) for run in runs]
+    contents = [load_unseen(run.best_checkpoint, parts) for run in runs]
     return Teachers(
         [network_of(content, device) for content in contents],
         [Train.check(content["identity"]["settings"]) for content in contents],

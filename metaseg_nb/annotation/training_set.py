@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.kinds import RULE, Annotation, Work, annotate
+from metaseg_nb.annotation.kinds import RULE, Work, annotate, full_work
 from metaseg_nb.annotation.ranking import by_patient, follow_ranking, outlook_of, rank_patients
 from metaseg_nb.annotation.teachers import Teachers, load_teachers
 from metaseg_nb.cohort.budgets import nested_subset
@@ -79,39 +79,43 @@ def training_set(
         Fewer than two patients would be annotated, or no lesion; or the teachers cannot be used.
     """
     stored = _open(layout, parts.training)
-    marked = {name: _marked(case, settings) for name, case in stored.items()}
     chosen, ranking, labelled = nested_subset(parts.training, settings.annotated_share, settings.seed), None, {}
     teachers = load_teachers(settings, layout, parts, device) if settings.teacher else None
     if settings.unannotated == "ranking":
         first = [case for case in parts.training if case.name in teachers.annotated]
         ranking = _ranking(parts.training, stored, first, teachers)
-        slices = {name: annotation.work.n_slices for name, annotation in marked.items()}
+        slices = {name: full_work(case.lesion_boxes).n_slices for name, case in stored.items()}
         chosen = follow_ranking(parts.training, first, list(ranking.index), slices, chosen)
-    known = {case.name: _annotated(stored[case.name], marked[case.name], settings, layout) for case in chosen}
+    done = {case.name: _annotated(stored[case.name], settings, layout) for case in chosen}
+    known = {name: case for name, (case, _) in done.items()}
     _require_lesions(known.values(), settings)
     if settings.unannotated == "self_training":
         rest = [case for name, case in stored.items() if name not in known]
         labelled = {case.name: _labelled(case, teachers, settings.confidence, run) for case in rest}
-    table = [_row(case, settings, marked[case.name].work, known, labelled) for case in parts.training]
-    table += _selection_rows(parts.selection, _open(layout, parts.selection), settings)
-    return TrainingSet([*known.values(), *labelled.values()], pd.DataFrame(table), ranking)
+    rows = []
+    for case in parts.training:
+        nothing = labelled.get(case.name), Work(len(stored[case.name].lesion_boxes))
+        kind = settings.annotation if case.name in done else NETWORKS if case.name in labelled else NOBODY
+        rows.append(_row(case, "training", kind, *done.get(case.name, nothing)))
+    selection = _open(layout, parts.selection)
+    for case in parts.selection:  # outlined in full, whatever the arm
+        opened = selection[case.name]
+        rows.append(_row(case, "selection", "full", opened, full_work(opened.lesion_boxes)))
+    return TrainingSet([*known.values(), *labelled.values()], pd.DataFrame(rows), ranking)
 
 
 def _open(layout: StudyLayout, cases: Sequence[Case]) -> dict[str, StoredCase]:
     return {stored.name: stored for stored in open_cases(layout.case_store, cases)}
 
 
-def _marked(case: StoredCase, settings: Train) -> Annotation:
-    return annotate(case.label > 0, case.grid.spacing_mm, settings)
-
-
-def _annotated(case: StoredCase, annotation: Annotation, settings: Train, layout: StudyLayout) -> StoredCase:
+def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[StoredCase, Work]:
+    """A case as it is annotated, and what that takes; arrays are written, not kept."""
     if settings.annotation == "full":
-        return case
+        return case, full_work(case.lesion_boxes)
+    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
-    return store_annotation(
-        layout.annotations / settings_hash(how), case, how, lambda: (annotation.label, annotation.boxes)
-    )
+    folder = layout.annotations / settings_hash(how)
+    return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
 
 
 def _require_lesions(cases: Iterable[StoredCase], settings: Train) -> None:
@@ -148,24 +152,12 @@ def _ranking(
     return rank_patients(by_patient(rows), sorted({case.patient for case in first}))
 
 
-def _row(
-    case: Case, settings: Train, work: Work, known: Mapping[str, StoredCase], labelled: Mapping[str, StoredCase]
-) -> dict[str, Any]:
-    if case.name in known:
-        return _facts(case, "training", settings.annotation, work, known[case.name])
-    annotation = NETWORKS if case.name in labelled else NOBODY
-    return _facts(case, "training", annotation, Work(work.n_lesions), labelled.get(case.name))
-
-
-def _selection_rows(cases: Sequence[Case], stored: Mapping[str, StoredCase], settings: Train) -> list[dict[str, Any]]:
-    """The selection set is outlined in full, whatever the arm."""
-    full = settings.model_copy(update={"annotation": "full"})
-    return [
-        _facts(case, "selection", "full", _marked(stored[case.name], full).work, stored[case.name]) for case in cases
-    ]
-
-
-def _facts(case: Case, role: str, annotation: str, work: Work, known: StoredCase | None) -> dict[str, Any]:
-    share = 0.0 if known is None else float((known.label != UNKNOWN).mean())
+def _row(case: Case, role: str, annotation: str, known: StoredCase | None, work: Work) -> dict[str, Any]:
     who = {"case": case.name, "patient": case.patient, "primary": case.primary, "role": role}
-    return who | {"annotation": annotation, **asdict(work), "known_share": share}
+    return who | {"annotation": annotation, **asdict(work), "known_share": _known_share(known)}
+
+
+def _known_share(case: StoredCase | None) -> float:
+    if case is None:
+        return 0.0
+    return float((case.label != UNKNOWN).mean()) if case.annotation else 1.0

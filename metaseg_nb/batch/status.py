@@ -12,8 +12,8 @@ from metaseg_nb.batch.run_record import read_record
 from metaseg_nb.batch.runner import executed_copy, lock_file
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
 from metaseg_nb.files import is_held, read_table
-from metaseg_nb.layout import RunLayout, StudyLayout, home, parameter_file
-from metaseg_nb.parameters import read_parameters, resolve
+from metaseg_nb.layout import RunLayout, StudyLayout, home
+from metaseg_nb.parameters import resolve
 
 Jobs = dict[tuple[str, str], QueuedJob]
 
@@ -104,7 +104,7 @@ def _runs(study: str) -> list[Planned]:
     models, folds, arms, seeds = budget["models"], range(n_folds), budget["arms"], budget["seeds"]
     if not arms:
         return [Planned(model, fold) for model, fold in product(models, folds)]
-    uses = [read_parameters(parameter_file("arm", arm)).get("unannotated") for arm in arms]
+    uses = {resolve("03_train", study, models[0], 0, arm)["unannotated"] for arm in arms}
     before = product(seeds, models, folds) if "pretraining" in uses else []
     pretrainings = [Planned(model, fold, seed=seed, notebook="03b_pretrain") for seed, model, fold in before]
     return pretrainings + [

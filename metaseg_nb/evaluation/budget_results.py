@@ -14,7 +14,7 @@ from metaseg_nb.evaluation.annotation_time import Costs, run_effort
 from metaseg_nb.evaluation.budget_resampling import Draws
 from metaseg_nb.evaluation.pooling import pool
 from metaseg_nb.files import read_table
-from metaseg_nb.layout import PARAMS, RunLayout, StudyLayout
+from metaseg_nb.layout import RunLayout, StudyLayout, parameter_file
 from metaseg_nb.parameters import read_parameters
 
 SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
@@ -117,7 +117,7 @@ def read_budget(
 
 
 def _arm(arm: str) -> dict[str, str | float]:
-    said = read_parameters(PARAMS / "arms" / f"{arm}.yaml")
+    said = read_parameters(parameter_file("arm", arm))
     return {
         "arm": arm,
         "title": said["arm_title"],

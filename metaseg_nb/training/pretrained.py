@@ -27,19 +27,20 @@ def pretrained(run: RunLayout, parts: Split) -> Path:
     """
     if not run.metrics.is_file():
         raise FileNotFoundError(f"no {run.metrics}; pretrain this network on this fold, with this seed, first (03b)")
-    require_unseen(run.best_checkpoint, parts)
+    load_unseen(run.best_checkpoint, parts)
     return run.best_checkpoint
 
 
-def require_unseen(checkpoint: Path, parts: Split) -> None:
-    """Make sure that a network saw no case of a fold's test and selection set, with or without its label.
+def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
+    """Load a checkpoint whose network saw no case of a fold's test and selection set, with or without its label.
 
     Raises
     ------
     CohortError
         With every such case that it saw.
     """
-    seen = load_checkpoint(checkpoint)["identity"]["cases"]
+    content = load_checkpoint(checkpoint)
+    seen = content["identity"]["cases"]
     problems = [
         Problem(
             case.name,
@@ -54,6 +55,7 @@ def require_unseen(checkpoint: Path, parts: Split) -> None:
     ]
     if problems:
         raise CohortError(problems)
+    return content
 
 
 def finish_pretraining(

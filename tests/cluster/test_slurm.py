@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -196,28 +197,16 @@ def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(prepared, smal
     shutil.copytree(prepared.home / "runs", disk / "runs")
     used = shutil.disk_usage(disk).used
     resize(used + 2_500_000)  # room for the notebook, and not for its last.pt
-    env = {**prepared.env, "METASEG_HOME": str(disk)}
-    command = [
-        sys.executable,
-        "-m",
-        "metaseg_nb",
-        "run",
-        "03_train",
-        "--study",
-        "tiny",
-        "--model",
-        "unet",
-        "--fold",
-        "0",
-    ]
-    result = subprocess.run(command, env=env, cwd=prepared.project, capture_output=True, text=True)
+    full = replace(prepared, home=disk)
+    arguments = ["run", "03_train", "--study", "tiny", "--model", "unet", "--fold", "0"]
+    result = full.call(*arguments)
     assert result.returncode == 1
     run = disk / "runs/tiny/unet/fold0"
     for words in ("no room is left to write this file", "start again", f"'{run}/"):
         assert words in result.stderr
     assert not (run / "metrics.json").exists()
     resize("64m")
-    result = subprocess.run(command, env=env, cwd=prepared.project, capture_output=True, text=True)
+    result = full.call(*arguments)
     assert result.returncode == 0, result.stderr
     assert [path.name for path in run.glob(".*")] == [".03_train.lock"]
     here, there = run / "metrics.csv", undisturbed.run("unet", 0) / "metrics.csv"
