@@ -4,6 +4,7 @@
 # make status STUDY=mine          where every network on every fold stands
 # make test    the test suite
 # make test-cluster    a study on a one-node SLURM that is started here (as root)
+# make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
 # make lab     JupyterLab on the notebooks
 # make itkwidgets-offline    itkwidgets, and once the files of its viewer from npm's registry: then it needs no internet
 # make lint    code and notebook style, import layers, no outputs committed
@@ -16,7 +17,7 @@ READY := .venv/.ready
 STUDY ?= demo
 PROFILE ?= default
 
-.PHONY: demo demo-budget test test-cluster lab itkwidgets-offline lint bench clean study status
+.PHONY: demo demo-budget test test-cluster test-gpu lab itkwidgets-offline lint bench clean study status
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -37,6 +38,9 @@ test: $(READY)
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m gpu tests/gpu
+
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
 
@@ -51,7 +55,7 @@ lint: $(READY)
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 # make bench PART=metrics runs one of them
-PART ?= metrics exploration bias_field preprocessing patches step inference
+PART ?= metrics exploration bias_field preprocessing patches step gpu inference
 bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
 

@@ -1,4 +1,4 @@
-"""Time a training step against a plain MONAI loop at equal loss, and every network at the study's size on a GPU.
+"""Time a training step against a plain MONAI loop at equal loss, on the CPU; `gpu.py` does it on a GPU.
 
 python benchmarks/step.py
 
@@ -18,28 +18,25 @@ from collections.abc import Callable, Iterator
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from monai.losses import DiceCELoss
-from torch.profiler import ProfilerActivity, profile
 
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.averaging import averaged
-from metaseg_nb.training.cost import network_cost
 from metaseg_nb.training.losses import build_loss
-from metaseg_nb.training.networks import NETWORKS, build_network, start_at_prior
+from metaseg_nb.training.networks import build_network, start_at_prior
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
-CPU, GPU = {"patch_size": 64, "precision": "no"}, {"patch_size": 128, "precision": "bf16", "compiled": True}
-PATCHES = 2
-CPU_STEPS, GPU_WARM_UP, GPU_STEPS = 3, 5, 20
+PATCHES, EDGE = 2, 64
+STEPS = 3
 GRADIENT_NORM = 1.0
 
 Step = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def settings_of(network: str, changes: dict) -> Train:
-    size = {"batch_size": PATCHES, "patches_per_case": 1, "num_processes": 1}
-    return Train.check(resolve("03_train", "usz", network, 0) | size | changes)
+    return Train.check(resolve("03_train", "usz", network, 0) | {"patches_per_case": 1, "num_processes": 1} | changes)
 
 
 def new_network(settings: Train) -> torch.nn.Module:
@@ -51,16 +48,18 @@ def new_network(settings: Train) -> torch.nn.Module:
 
 def batch(settings: Train) -> tuple[torch.Tensor, torch.Tensor]:
     edge = settings.patch_size
-    images = torch.rand(PATCHES, 1, edge, edge, edge, generator=torch.Generator().manual_seed(settings.seed))
+    images = torch.rand(
+        settings.batch_size, 1, edge, edge, edge, generator=torch.Generator().manual_seed(settings.seed)
+    )
     labels = torch.zeros(images.shape, dtype=torch.uint8)
     labels[:, :, *(slice(edge // 2, edge // 2 + 8),) * 3] = 1
     return images, labels
 
 
-def ours(network: torch.nn.Module, settings: Train) -> Step:
+def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format = torch.contiguous_format) -> Step:
+    AcceleratorState._reset_state()  # the next way may have another precision
     accelerator = Accelerator(mixed_precision=settings.precision, cpu=not torch.cuda.is_available())
-    if accelerator.device.type == "cuda":
-        network = network.to(memory_format=torch.channels_last_3d)
+    network = network.to(memory_format=layout)
     if settings.compiled:
         network.compile()
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
@@ -108,66 +107,26 @@ def timed(step: Step, images: torch.Tensor, labels: torch.Tensor) -> tuple[float
 
 
 def against_monai(name: str) -> str:
-    settings = settings_of(name, CPU)
+    settings = settings_of(name, {"patch_size": EDGE, "precision": "no", "batch_size": PATCHES})
     network, (images, labels) = new_network(settings), batch(settings)
     steps = [monais(copy.deepcopy(network), settings), ours(network, settings)]
     (_, their_loss), (_, our_loss) = (timed(step, images, labels) for step in steps)
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=0)
-    rounds = [[timed(step, images, labels)[0] for step in steps] for _ in range(CPU_STEPS)]  # in turn
+    rounds = [[timed(step, images, labels)[0] for step in steps] for _ in range(STEPS)]  # in turn
     theirs, mine = (statistics.median(seconds) for seconds in zip(*rounds, strict=True))
     return f"| {name} | {their_loss:.4f} | {our_loss:.4f} | {theirs:.2f} | {mine:.2f} | {theirs / mine:.2f} |"
 
 
-def on_gpu(name: str) -> str:
-    settings = settings_of(name, GPU)
-    estimate = f"{network_cost(settings, 1).memory_gb:.1f}"
-    if not torch.cuda.is_available():
-        return f"| {name} | – | – | {estimate} | – |"
-    step, (images, labels) = ours(new_network(settings), settings), batch(settings)
-    torch.cuda.reset_peak_memory_stats()
-    try:
-        for _ in range(GPU_WARM_UP):
-            step(images, labels)
-        seconds, busy = timed_on_gpu(step, images, labels)
-    except torch.cuda.OutOfMemoryError:
-        return f"| {name} | out of memory | – | {estimate} | – |"
-    peak = torch.cuda.max_memory_allocated() / 1e9
-    return f"| {name} | {PATCHES * GPU_STEPS / seconds:.1f} | {peak:.1f} | {estimate} | {busy:.0%} |"
-
-
-def timed_on_gpu(step: Step, *patches: torch.Tensor) -> tuple[float, float]:
-    """Seconds of all steps, and the share of them in which kernels ran, taken in a second round."""
-
-    def run() -> float:
-        torch.cuda.synchronize()
-        start = time.perf_counter()
-        for _ in range(GPU_STEPS):
-            step(*patches)
-        torch.cuda.synchronize()
-        return time.perf_counter() - start
-
-    seconds = run()
-    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
-        profiled = run()
-    kernels = sum(event.self_device_time_total for event in profiler.key_averages()) / 1e6
-    return seconds, kernels / profiled
-
-
 def tables() -> Iterator[str]:
-    edge = CPU["patch_size"]
     if torch.cuda.is_available():
-        yield "Against MONAI: needs a machine without a GPU, for Accelerate would take it.\n"
-    else:
-        yield f"{PATCHES} patches of {edge}³, single precision, one CPU thread, median of {CPU_STEPS} steps in turn."
-        yield "Ours does more: it clips gradients, keeps the running mean of the weights, stops at a loss that is not"
-        yield "finite, and goes through Accelerate. Losses are those of the first step, from the same weights.\n"
-        yield "| network | MONAI's loss | our loss | MONAI loop, s | ours, s | MONAI / ours |"
-        yield "|---|---|---|---|---|---|"
-        yield from map(against_monai, STUDY)
-    card = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU here: not measured"
-    yield f"\nOn a GPU ({card}): steps of {PATCHES} patches of {GPU['patch_size']}³, bf16, channels last, compiled.\n"
-    yield "| network | patches per second | peak memory, GB | estimated, GB | busy |\n|---|---|---|---|---|"
-    yield from map(on_gpu, NETWORKS)
+        yield "Against MONAI: needs a machine without a GPU, for Accelerate would take it."
+        return
+    yield f"{PATCHES} patches of {EDGE}³, single precision, one CPU thread, median of {STEPS} steps in turn."
+    yield "Ours does more: it clips gradients, keeps the running mean of the weights, stops at a loss that is not"
+    yield "finite, and goes through Accelerate. Losses are those of the first step, from the same weights.\n"
+    yield "| network | MONAI's loss | our loss | MONAI loop, s | ours, s | MONAI / ours |"
+    yield "|---|---|---|---|---|---|"
+    yield from map(against_monai, STUDY)
 
 
 def main() -> None:

@@ -28,6 +28,12 @@ from metaseg_nb.settings import Train
 STUDIES = Path(__file__).parent / "studies"
 
 
+def pytest_configure(config):
+    """Tests mean the CPU, where results are equal bit for bit; those of a GPU are asked for by ``-m gpu``."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items):
     """Fast tests first."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
@@ -26,23 +27,6 @@ from metaseg_nb.training.stopping import TrainingStopped
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
-
-
-class Stopped(Exception):
-    """What kills a run in these tests."""
-
-
-class Stopping(PatchBatches):
-    """Batches that end in an exception at a step."""
-
-    def __init__(self, cases, settings, stop_at):
-        super().__init__(cases, settings)
-        self.stop_at = stop_at
-
-    def __getitem__(self, step):
-        if step == self.stop_at:
-            raise Stopped(step)
-        return super().__getitem__(step)
 
 
 def judge(network):

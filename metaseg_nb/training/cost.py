@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, group_norm, layer_norm
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -80,7 +81,8 @@ def network_cost(settings: Train, channels: int) -> Cost:
             memory.ignore(state.values())
             images = torch.zeros(patches, channels, *(settings.patch_size,) * 3)
             labels = torch.zeros(patches, 1, *(settings.patch_size,) * 3)
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision != "no"):
+            half = settings.precision != "no"
+            with torch.autocast("cpu", torch.bfloat16, enabled=half), _GpuNorms(half and not settings.compiled):
                 outputs = torch.func.functional_call(network, state, images)
                 loss = _like_dice_ce([outputs] if torch.is_tensor(outputs) else outputs, labels)
             del outputs
@@ -143,6 +145,19 @@ def _like_dice_ce(outputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Te
     """Keep what Dice and cross-entropy keep: MONAI's read values, which fake tensors do not have."""
     fine = [as_fine(output, labels) for output in outputs]
     return sum((torch.sigmoid(y) * labels).mean() + binary_cross_entropy_with_logits(y, labels) for y in fine)
+
+
+class _GpuNorms(TorchFunctionMode):
+    """Normalises in single precision where autocast does so on a GPU and not on the CPU; compiled, no copy is kept."""
+
+    def __init__(self, single: bool):
+        super().__init__()
+        self.single = single
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.single and function in (group_norm, layer_norm):
+            args = tuple(arg.float() if torch.is_tensor(arg) else arg for arg in args)
+        return function(*args, **(kwargs or {}))
 
 
 class _LiveMemory(TorchDispatchMode):

@@ -78,18 +78,17 @@ def fit(
                 seed = training.seed_step()
                 for group in training.optimiser.param_groups:
                     group["lr"] = learning_rate(settings.schedule, state["step"], n_steps, settings.learning_rate)
-                images, labels = images.to(accelerator.device), labels.to(accelerator.device)
+                images, labels = (patch.to(accelerator.device, non_blocking=True) for patch in (images, labels))
                 if settings.augmentation == "strong":
                     images, labels = strengthen(images, labels, seed)
                 training.optimiser.zero_grad(set_to_none=True)
                 with accelerator.autocast():
                     loss = loss_function(whole_batch(training.network(images)), whole_batch(labels))
-                training.require_finite(loss)
                 accelerator.backward(loss * accelerator.num_processes)  # which averages their gradients
                 accelerator.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
                 training.optimiser.step()
                 training.mean.update_parameters(training.plain)
-                state["losses"].append(loss.item())
+                state["losses"].append(training.finite(loss))  # last, for here the GPU is waited for
                 state["step"] += 1
                 if training.is_due():
                     training.look(validate, watch, stop)

@@ -1,5 +1,6 @@
 """Start training: here, or by several processes of this machine, a GPU each."""
 
+import gc
 import os
 import signal
 import socket
@@ -103,9 +104,12 @@ def _fit(
     """Call `fit`; out of a GPU's memory, say what would fit."""
     try:
         return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, start)
-    except torch.OutOfMemoryError as error:
-        free_gb = torch.cuda.get_device_properties().total_memory / 1e9
-        raise MemoryError(what_fits(settings, batches.channels, free_gb)) from error
+    except torch.OutOfMemoryError:
+        pass  # its traceback holds what was trained: a smaller training would find that memory taken
+    gc.collect()
+    free, _ = torch.cuda.mem_get_info()  # others may hold the rest
+    usable_gb = (free + torch.cuda.memory_reserved()) / 1e9
+    raise MemoryError(what_fits(settings, batches.channels, usable_gb))
 
 
 def _wait(workers: ProcessContext, stop: StopRequest) -> None:

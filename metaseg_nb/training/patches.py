@@ -121,7 +121,9 @@ class PatchBatches(Dataset):
         """Batches from a step on, in order."""
         steps, workers = range(first_step, len(self)), self.settings.loader_workers
         # a generator of its own: a loader that starts draws a number, which dropout's must not miss
-        return DataLoader(self, batch_size=None, sampler=steps, num_workers=workers, generator=torch.Generator())
+        loader = {"batch_size": None, "num_workers": workers, "generator": torch.Generator()}
+        # a GPU reads pinned memory beside its work
+        return DataLoader(self, sampler=steps, pin_memory=torch.cuda.is_available(), **loader)
 
 
 def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:

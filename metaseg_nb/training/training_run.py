@@ -22,7 +22,7 @@ from metaseg_nb.settings import Training, settings_hash
 from metaseg_nb.training import superseded
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_checkpoint, load_last, save_checkpoint, save_last
-from metaseg_nb.training.networks import build_network, start_from
+from metaseg_nb.training.networks import build_network, memory_layout, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.stopping import StopRequest
 
@@ -79,11 +79,13 @@ class TrainingRun:
         torch.manual_seed(seed)
         return seed
 
-    def require_finite(self, loss: torch.Tensor) -> None:
-        """Raise FloatingPointError for a loss that is no finite number."""
-        if not torch.isfinite(loss):
-            found = f"loss is {loss.item()} at step {self.state['step']}"
+    def finite(self, loss: torch.Tensor) -> float:
+        """The loss; raises FloatingPointError when it is no finite number."""
+        value = loss.item()
+        if not math.isfinite(value):
+            found = f"loss is {value} at step {self.state['step']}"
             raise FloatingPointError(f"{found}: lower learning_rate, or precision: bf16")
+        return value
 
     def is_due(self) -> bool:
         """Tell whether the selection set is to be looked at, and was not yet."""
@@ -165,10 +167,9 @@ class TrainingRun:
         self.batches.begin(network)
         if weights:
             start_from(network, weights)
-        if self.accelerator.device.type == "cuda":
-            network = network.to(memory_format=torch.channels_last_3d)
-            if self.accelerator.num_processes > 1:
-                network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+        network = network.to(memory_format=memory_layout(settings.network, self.accelerator.device))
+        if self.accelerator.device.type == "cuda" and self.accelerator.num_processes > 1:
+            network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if settings.compiled:
             network.compile()
         rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
