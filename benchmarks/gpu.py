@@ -1,8 +1,9 @@
 """Training steps of every network on a GPU: samples per second, memory and share of the time the GPU is busy.
 
 The study's step, 8 patches of 128³, or the most that fit. Ways are timed one after the other on one card: the loop of
-MONAI's tutorials in single precision (cuDNN takes TF32, PyTorch's default), and this workbook's step with more and
-more of what it does on a GPU. Patches are noise and lie on the GPU already.
+MONAI's tutorials in single precision (cuDNN takes TF32, PyTorch's default), and this workbook's step in bf16, with the
+channels of a voxel side by side, and compiled in the layout that `memory_layout` gives the network. Patches are noise,
+and lie on the GPU already.
 
     python benchmarks/gpu.py [--networks unet segresnet ...]
 """
@@ -17,8 +18,9 @@ import torch
 from step import Step, batch, monais, new_network, ours, settings_of
 from torch.profiler import ProfilerActivity, profile
 
-from metaseg_nb.training.cost import network_cost
-from metaseg_nb.training.networks import NETWORKS
+from metaseg_nb.settings import Train
+from metaseg_nb.training.cost import USABLE, Cost, network_cost
+from metaseg_nb.training.networks import NETWORKS, memory_layout
 
 PATCH, PATCHES = 128, (8, 4, 2, 1)
 WARM_UP, STEPS = 3, 8
@@ -30,26 +32,21 @@ class Way:
     """How a step is computed."""
 
     name: str
-    make: Callable
-    layout: torch.memory_format = PLAIN
+    make: Callable[[torch.nn.Module, Train, torch.memory_format], Step]
+    layout: torch.memory_format | None  # None: the network's own
     precision: str = "bf16"
-    choosing: bool = False  # cuDNN tries its algorithms first
     compiled: bool = False
 
 
+def monais_on_gpu(network: torch.nn.Module, settings: Train, layout: torch.memory_format) -> Step:
+    return monais(network.cuda(), settings)
+
+
 WAYS = (
-    Way(
-        "MONAI's loop, single precision",
-        lambda network, settings, layout: monais(network.cuda(), settings),
-        PLAIN,
-        "no",
-    ),
-    Way("ours, single precision", ours, PLAIN, "no"),
-    Way("bf16", ours),
-    Way("bf16, cuDNN chooses", ours, choosing=True),
+    Way("MONAI's loop, single precision", monais_on_gpu, PLAIN, "no"),
+    Way("bf16", ours, PLAIN),
     Way("bf16, channels last", ours, LAST),
-    Way("bf16, channels last, cuDNN chooses", ours, LAST, choosing=True),
-    Way("bf16, channels last, cuDNN chooses, compiled", ours, LAST, choosing=True, compiled=True),
+    Way("bf16, compiled", ours, None, compiled=True),
 )
 
 
@@ -64,10 +61,10 @@ class Measured:
 
 
 def measure(name: str, way: Way, patches: int) -> Measured:
-    torch.backends.cudnn.benchmark = way.choosing
     changes = {"patch_size": PATCH, "precision": way.precision, "compiled": way.compiled, "batch_size": patches}
     settings = settings_of(name, changes)
-    step = way.make(new_network(settings), settings, way.layout)
+    layout = way.layout or memory_layout(name, torch.device("cuda"))
+    step = way.make(new_network(settings), settings, layout)
     images, labels = (tensor.cuda() for tensor in batch(settings))
     torch.cuda.reset_peak_memory_stats()
     first = seconds_of(step, images, labels, WARM_UP)
@@ -88,31 +85,27 @@ def seconds_of(step: Step, images: torch.Tensor, labels: torch.Tensor, n: int) -
     return time.perf_counter() - start
 
 
-def most_patches(name: str) -> int:
-    """The most that a single-precision step holds, so that all ways are timed on the same work."""
-    memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9
-    costs = {
-        n: network_cost(settings_of(name, {"patch_size": PATCH, "precision": "no", "batch_size": n}), 1)
-        for n in PATCHES
-    }
-    return max(n for n, cost in costs.items() if cost.memory_gb < 0.8 * memory_gb)
+def cost(name: str, way: Way) -> Cost:
+    changes = {"patch_size": PATCH, "precision": way.precision, "compiled": way.compiled, "batch_size": PATCHES[0]}
+    return network_cost(settings_of(name, changes), 1)
 
 
 def rows(name: str) -> Iterator[str]:
-    patches, first = most_patches(name), None
-    for way in WAYS:
-        estimate = network_cost(
-            settings_of(name, {"patch_size": PATCH, "precision": way.precision, "batch_size": patches}), 1
-        )
+    memory_gb, costs = torch.cuda.get_device_properties(0).total_memory / 1e9, [cost(name, way) for way in WAYS]
+    # all ways on the same work
+    patches = max(n for n in PATCHES if max(c.memory_of(n, PATCH) for c in costs) < USABLE * memory_gb)
+    first = None
+    for way, counted in zip(WAYS, costs, strict=True):
+        counted_gb = counted.memory_of(patches, PATCH)
         try:
             found = measure(name, way, patches)
         except torch.OutOfMemoryError:
-            yield f"| {name} | {patches} | {way.name} | out of memory | – | – | {estimate.memory_gb:.1f} | – | – |"
+            yield f"| {name} | {patches} | {way.name} | out of memory | – | – | {counted_gb:.1f} | – | – |"
         else:
             first = first or found.samples_a_second
             yield (
                 f"| {name} | {patches} | {way.name} | {found.samples_a_second:.1f} "
-                f"| {found.samples_a_second / first:.2f} | {found.memory_gb:.1f} | {estimate.memory_gb:.1f} "
+                f"| {found.samples_a_second / first:.2f} | {found.memory_gb:.1f} | {counted_gb:.1f} "
                 f"| {found.busy:.0%} | {found.first_steps_s:.1f} |"
             )
         gc.collect()

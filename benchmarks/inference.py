@@ -1,12 +1,13 @@
 """Cost of prediction: the study's overlap of windows against this workbook's, windows without head, mirror images.
 
-A small U-Net is trained for two minutes on synthetic patients at 2 mm, so that Dice means something, and predicts
-patients it never saw, each at the threshold that is best for the others of them. Speed is a ratio of two ways run
-one after the other on one machine, one thread.
+A U-Net is trained for a minute or two on synthetic patients, so that Dice means something, and predicts patients it
+never saw, each at the threshold that is best for the others of them: on a CPU (one thread) half its width at 2 mm, on a
+GPU the study's size at 1 mm. Speed is a ratio of two ways run one after the other on one machine.
 
     python benchmarks/inference.py
 """
 
+import os
 import tempfile
 import time
 from functools import partial
@@ -25,25 +26,38 @@ from metaseg_nb.layout import RunLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort
+from metaseg_nb.provenance import device, device_name
 from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
+from metaseg_nb.training.networks import build_network, memory_layout
 from metaseg_nb.training.patches import PatchBatches
 
-CPU = torch.device("cpu")
-TRAINED, SELECTION, UNSEEN = 16, 2, 6
-SPACING_MM = 2.0
-TRAINING = {
+STUDY = ("unet", "attention_unet", "segresnet", "unetr")
+TRAINED, SELECTION, UNSEEN = 20, 2, 12
+TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99, "overlap": 0.5}
+ON_CPU = {
     "width": 0.5,
     "patch_size": 32,
     "patches_per_case": 2,
-    "flip_probability": 0.5,
-    "epochs": 240,
-    "ema_decay": 0.99,
-    "validate_every": 80,
-    "overlap": 0.5,
+    "epochs": 200,
+    "validate_every": 100,
+    "precision": "no",
 }
+ON_GPU = {
+    "width": 1.0,
+    "patch_size": 128,
+    "patches_per_case": 4,
+    "epochs": 100,
+    "validate_every": 50,
+    "learning_rate": 0.001,
+    "precision": "bf16",
+    "loader_workers": 8,
+}
+DEVICE = device()
+SPACING_MM, SIZE = (1.0, ON_GPU) if DEVICE.type == "cuda" else (2.0, ON_CPU)
 STUDYS_OVERLAP = 0.8
+STUDYS = {"overlap": STUDYS_OVERLAP, "precision": "no"}
 # At 1 mm, voxels.
 WINDOWS = (64, 96, 128)
 
@@ -62,8 +76,10 @@ class Counting(torch.nn.Module):
 
 
 def prepared(folder: Path) -> list[StoredCase]:
-    cohort = read_datalist(make_cohort(folder / "cohort", TRAINED + SELECTION + UNSEEN, seed=3))
-    settings = Preprocess.check(resolve("02_preprocess_n4", "demo") | {"spacing_mm": SPACING_MM})
+    workers = os.cpu_count() or 1
+    cohort = read_datalist(make_cohort(folder / "cohort", TRAINED + SELECTION + UNSEEN, seed=3, workers=workers))
+    changes = {"spacing_mm": SPACING_MM, "workers": workers}
+    settings = Preprocess.check(resolve("02_preprocess_n4", "demo") | changes)
     found = prepare_cohort(cohort, folder / "cases", settings)
     assert not found.problems, found.problems
     return open_cases(folder / "cases", cohort.cases)
@@ -71,10 +87,16 @@ def prepared(folder: Path) -> list[StoredCase]:
 
 def trained(folder: Path, training: list[StoredCase], selection: list[StoredCase], settings: Train) -> torch.nn.Module:
     run = RunLayout(folder / "run")
-    validate = partial(selection_dice, cases=selection, settings=settings, device=CPU)
+    validate = partial(selection_dice, cases=selection, settings=settings, device=DEVICE)
     history = fit(settings, PatchBatches(training, settings), run, validate, training[0].recipe)
-    print(f"Trained for {history['seconds'].iloc[-1]:.0f} s.\n", flush=True)
-    return network_of(load_checkpoint(run.best_checkpoint), CPU)
+    steps, seconds = (history[column].diff().iloc[-1] for column in ("step", "seconds"))
+    patches = steps * settings.batch_size * settings.patches_per_case
+    print(f"{device_name()}: trained for {history['seconds'].iloc[-1]:.0f} s; {patches / seconds:.1f} patches of")
+    print(
+        f"{settings.patch_size}³ a second, cut and changed by the way, with the look at the selection set.\n",
+        flush=True,
+    )
+    return network_of(load_checkpoint(run.best_checkpoint), DEVICE)
 
 
 def everywhere(shape: tuple[int, int, int]) -> np.ndarray:
@@ -83,7 +105,7 @@ def everywhere(shape: tuple[int, int, int]) -> np.ndarray:
 
 def by_way(network: torch.nn.Module, cases: list[StoredCase], settings: Train) -> None:
     ways = {
-        f"overlap {STUDYS_OVERLAP}, all windows: the study's": ({"overlap": STUDYS_OVERLAP}, False),
+        f"overlap {STUDYS_OVERLAP}, all windows, single precision: the study's": (STUDYS, False),
         "overlap 0.5, all windows": ({}, False),
         "overlap 0.5, windows near the head: ours": ({}, True),
         "ours, mirrored": ({"mirrored": True}, True),
@@ -110,11 +132,31 @@ def predicted(
     for case in cases:
         voxels = case.head_voxels if head_only else everywhere(case.grid.shape)
         start = time.perf_counter()
-        probability = predict_probability(counting, case.image, voxels, settings, CPU)
+        probability = predict_probability(counting, case.image, voxels, settings, DEVICE)
         seconds += time.perf_counter() - start
         scores.append(dice_by_decision(probability, case.label > 0, case.grid.spacing_mm)[:, 0])
     fair = [own[(np.sum(scores, axis=0) - own).argmax()] for own in scores]
     return counting.windows / len(cases), seconds / len(cases), float(np.mean(fair))
+
+
+def by_network(case: StoredCase, settings: Train) -> None:
+    """Seconds of a case with the study's networks, untrained: the study's way and ours."""
+    print("| network | study's, s a case | ours, s a case | ratio |\n|---|---|---|---|")
+    for name in STUDY:
+        of_network = settings.model_copy(update={"network": name})
+        network = build_network(name, settings.width, settings.patch_size, 1)
+        network = network.to(DEVICE, memory_format=memory_layout(name, DEVICE)).eval()
+        for _ in range(2):  # the first is the warm-up
+            theirs = seconds_of(network, case, of_network.model_copy(update=STUDYS), everywhere(case.grid.shape))
+            mine = seconds_of(network, case, of_network, case.head_voxels)
+        print(f"| {name} | {theirs:.2f} | {mine:.2f} | {theirs / mine:.1f} |", flush=True)
+    print()
+
+
+def seconds_of(network: torch.nn.Module, case: StoredCase, settings: Train, voxels: np.ndarray) -> float:
+    start = time.perf_counter()
+    predict_probability(network, case.image, voxels, settings, DEVICE)
+    return time.perf_counter() - start
 
 
 def at_full_size(case: StoredCase, settings: Train) -> None:
@@ -128,20 +170,22 @@ def at_full_size(case: StoredCase, settings: Train) -> None:
         counts = []
         for overlap, voxels in ((STUDYS_OVERLAP, everywhere(shape)), (0.5, everywhere(shape)), (0.5, head)):
             network, windows = Counting(), {"patch_size": size, "overlap": overlap}
-            predict_probability(network, image, voxels, settings.model_copy(update=windows), CPU)
+            predict_probability(network, image, voxels, settings.model_copy(update=windows), DEVICE)
             counts.append(network.windows)
         print(f"| {size}³ | {counts[0]} | {counts[1]} | {counts[2]} | {counts[0] / counts[2]:.1f} |", flush=True)
 
 
 def main() -> None:
-    torch.set_num_threads(1)
+    if DEVICE.type == "cpu":
+        torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    settings = Train.check(resolve("03_train", "demo", "unet", 0) | TRAINING)
+    settings = Train.check(resolve("03_train", "demo", "unet", 0) | TRAINING | SIZE)
     with tempfile.TemporaryDirectory() as name:
         cases = prepared(Path(name))
         training, others = cases[:TRAINED], cases[TRAINED:]
         network = trained(Path(name), training, others[:SELECTION], settings)
         by_way(network, others[SELECTION:], settings)
+        by_network(others[-1], settings)
         at_full_size(cases[0], settings)
 
 

@@ -12,6 +12,7 @@ if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before PyTorch loads
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from collections.abc import Callable, Iterator
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from monai.losses import DiceCELoss
+from monai.losses import DeepSupervisionLoss, DiceCELoss
 
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
@@ -72,12 +73,12 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
         optimiser.zero_grad(set_to_none=True)
         with accelerator.autocast():
             loss = loss_function(network(images), labels)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"{settings.network}: loss is {loss.item()}")
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimiser.step()
         mean.update_parameters(plain)
+        if not math.isfinite(loss.item()):
+            raise FloatingPointError(f"{settings.network}: loss is {loss.item()}")
         return loss.detach()
 
     return step
@@ -86,7 +87,7 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
 def monais(network: torch.nn.Module, settings: Train) -> Step:
     """The loop of MONAI's tutorials, with the same optimiser."""
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-    loss_function = DiceCELoss(sigmoid=True, batch=True)
+    loss_function = DeepSupervisionLoss(DiceCELoss(sigmoid=True, batch=True))  # one output: as it is
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         optimiser.zero_grad()
