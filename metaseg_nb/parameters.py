@@ -35,9 +35,9 @@ def study_file(study: str) -> Path:
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Read one flat parameter file, refusing keys that no notebook declares."""
+    """Read one flat parameter file, refusing keys that no notebook declares, or that stand there twice."""
     try:
-        values = yaml.safe_load(path.read_text()) or {}
+        values = yaml.load(path.read_text(), _UniqueKeys) or {}
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
@@ -46,6 +46,17 @@ def read_parameters(path: Path) -> dict[str, Any]:
     if problems:
         raise ParameterError("\n".join(problems))
     return values
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML lets the later of two equal keys win, which its writer may not have meant."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.YAMLError(f"key {', '.join(twice)} stands there more than once")
+        return super().construct_mapping(node, deep)
 
 
 def resolve(

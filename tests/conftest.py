@@ -181,6 +181,15 @@ def store_blobs(store):
     return put
 
 
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Empty folder that runs and reports are written to."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    monkeypatch.setenv("METASEG_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def metaseg():
     """Call ``python -m metaseg_nb`` with everything it makes below ``home``."""

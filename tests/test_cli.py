@@ -17,14 +17,7 @@ from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Empty folder that runs and reports would be written to."""
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("METASEG_HOME", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture
@@ -87,6 +80,7 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
         (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),
+        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 3\nn_folds: 5", "n_folds stands there more"),
         (["01_explore", "--study", "FILE"], "study: mine", "01_explore_data"),
         (["03_train", "--study", "FILE"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--fold", "0"], "study: mine", "give --model and --fold"),

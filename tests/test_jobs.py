@@ -14,12 +14,7 @@ from metaseg_nb.settings import ParameterError
 UUID = "1eb7169c-8961-4886-84b1-00b35e8c86c6"
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    folder = tmp_path / "home"
-    folder.mkdir()
-    monkeypatch.setenv("METASEG_HOME", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture
