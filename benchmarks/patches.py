@@ -11,7 +11,7 @@ import os
 
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # before NumPy loads
 
-import resource
+import re
 import tempfile
 import time
 import warnings
@@ -128,7 +128,7 @@ def monai_cached(folder: Path, n: int) -> Iterator[dict]:
 def measured(way, folder: Path, n: int, patches: int) -> tuple[float, float]:
     """Milliseconds a patch, after a first visit, and MB that the process grew by at most."""
     warnings.simplefilter("ignore")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mb()
     drawn = way(folder, n)
     for _ in islice(drawn, 2 * EACH):
         pass
@@ -136,7 +136,12 @@ def measured(way, folder: Path, n: int, patches: int) -> tuple[float, float]:
     for _ in islice(drawn, patches):
         pass
     milliseconds = 1000 * (time.process_time() - start) / patches
-    return milliseconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return milliseconds, peak_mb() - before
+
+
+def peak_mb() -> float:
+    """Most memory of this process so far; getrusage would count what its parent held when it started this one."""
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
 def in_new_process(*arguments) -> tuple[float, float]:
