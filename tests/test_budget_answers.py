@@ -1,6 +1,7 @@
 """What arms gain, patient by patient; sentences with the tables' numbers, which say so when nothing can be told."""
 
 import re
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -222,6 +223,18 @@ def test_figures_are_drawn_of_whatever_arms_there_are(dice):
     assert [axes.get_title() for axes in minutes.axes[:2]] == ["U-Net", "UNETR"]
     (published,) = [line for line in patients.axes[0].lines if line.get_marker() == "v" and len(line.get_xdata())]
     assert (published.get_xdata()[-1], published.get_ydata()[-1]) == (400, 0.85)
+
+
+def test_a_power_law_stands_in_the_legend_only_where_one_is_drawn():
+    results = budget(ALL)
+    draws = results.draws(100, 0)
+    curve, laws = curves(results, draws), power_laws(results, draws)
+    accepted, refused = ({key: replace(law, refusal=why) for key, law in laws.items()} for why in ("", "does not fit"))
+    for given, expected in ((accepted, True), (refused, False)):
+        figure = budget_figures.draw_patients(curve, results.outlined, given, draws)
+        labels = [text.get_text() for text in figure.legends[0].get_texts()]
+        plt.close(figure)
+        assert any("power law" in label for label in labels) == expected
 
 
 @pytest.fixture

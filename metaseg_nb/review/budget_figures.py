@@ -67,7 +67,8 @@ def draw_patients(
         _scale(axes, measure, (1, 2, 5))
         axes.set(xlabel="annotated training patients", ylabel=LABELS[measure])
     handles = [_key(model_title(model), "o-", color=model_colour(model)) for model in models]
-    handles.append(_key("power law, to twice as many", "o:", color="black", mfc="white"))
+    if not all(law.refusal for law in laws.values()):
+        handles.append(_key("power law, to twice as many", "o:", color="black", mfc="white"))
     published = "published (nnU-Net, UCSF-BMSR), other data"
     handles.append(_key(published, "v-", color="#999999", mfc="white", linewidth=0.8))
     _finish(figure, handles, curves)
