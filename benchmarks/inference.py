@@ -4,10 +4,14 @@ A U-Net is trained for a minute or two on synthetic patients, so that Dice means
 never saw, each at the threshold that is best for the others of them: on a CPU (one thread) half its width at 2 mm, on a
 GPU the study's size at 1 mm. Speed is a ratio of two ways run one after the other on one machine.
 
-    python benchmarks/inference.py
+    python benchmarks/inference.py [runs/demo]
+
+With the folder of a finished study: its networks and their test patients instead, each network at its own threshold.
 """
 
+import json
 import os
+import sys
 import tempfile
 import time
 from functools import partial
@@ -19,8 +23,8 @@ import torch
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.synthetic.files import make_cohort
-from metaseg_nb.inference.decision import dice_by_decision
-from metaseg_nb.inference.selection import selection_dice
+from metaseg_nb.inference.decision import decision_of, dice_by_decision
+from metaseg_nb.inference.selection import dice, selection_dice
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.parameters import resolve
@@ -35,7 +39,7 @@ from metaseg_nb.training.patches import PatchBatches
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
 TRAINED, SELECTION, UNSEEN = 20, 2, 12
-TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99, "overlap": 0.5}
+TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99}
 ON_CPU = {
     "width": 0.5,
     "patch_size": 32,
@@ -56,7 +60,7 @@ ON_GPU = {
 }
 DEVICE = device()
 SPACING_MM, SIZE = (1.0, ON_GPU) if DEVICE.type == "cuda" else (2.0, ON_CPU)
-STUDYS_OVERLAP = 0.8
+STUDYS_OVERLAP, OVERLAP = 0.8, 0.5
 STUDYS = {"overlap": STUDYS_OVERLAP, "precision": "no"}
 # At 1 mm, voxels.
 WINDOWS = (64, 96, 128)
@@ -159,6 +163,38 @@ def seconds_of(network: torch.nn.Module, case: StoredCase, settings: Train, voxe
     return time.perf_counter() - start
 
 
+def of_study(root: Path) -> None:
+    """The networks of a finished study on their test patients: the study's way against ours."""
+    cohort = read_datalist(root / "dataset.json")
+    print("| network | patients | study's: Dice | ours: Dice | ours − study's ± s.e. | times as fast |")
+    print("|---|---|---|---|---|---|")
+    for model in sorted({path.parents[1] for path in root.glob("*/fold*/metrics.json")}):
+        found = []
+        for run in map(RunLayout, sorted(model.glob("fold*"))):
+            tested = json.loads(run.metrics.read_text())["cases"]["test"]
+            cases = [case for case in cohort.cases if case.name in tested]
+            found += [both_ways(run, case) for case in open_cases(root / "cases", cases)]
+        (theirs, their_s), (mine, our_s) = np.array(found).transpose(1, 2, 0)
+        error = (mine - theirs).std(ddof=1) / len(found) ** 0.5
+        difference = f"{(mine - theirs).mean():+.3f} ± {error:.3f}"
+        speed = their_s.sum() / our_s.sum()
+        print(f"| {model.name} | {len(found)} | {theirs.mean():.3f} | {mine.mean():.3f} | {difference} | {speed:.1f} |")
+
+
+def both_ways(run: RunLayout, case: StoredCase) -> list[tuple[float, float]]:
+    """Dice of a case on the study grid, and seconds: the study's way and ours."""
+    checkpoint = load_checkpoint(run.best_checkpoint)
+    network, threshold = network_of(checkpoint, DEVICE), decision_of(checkpoint).threshold
+    settings, truth = Train.check(checkpoint["identity"]["settings"]), case.label > 0
+    found = []
+    for changes, voxels in ((STUDYS, everywhere(case.grid.shape)), ({"overlap": OVERLAP}, case.head_voxels)):
+        start = time.perf_counter()
+        probability = predict_probability(network, case.image, voxels, settings.model_copy(update=changes), DEVICE)
+        seconds, mask = time.perf_counter() - start, probability >= threshold
+        found.append((float(dice(2 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds))
+    return found
+
+
 def at_full_size(case: StoredCase, settings: Train) -> None:
     """How many windows an image of 1 mm takes, and how few of them fewer overlap and the head leave."""
     times = round(SPACING_MM)
@@ -179,7 +215,10 @@ def main() -> None:
     if DEVICE.type == "cpu":
         torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    settings = Train.check(resolve("03_train", "demo", "unet", 0) | TRAINING | SIZE)
+    if len(sys.argv) > 1:
+        of_study(Path(sys.argv[1]))
+        return
+    settings = Train.check(resolve("03_train", "demo", "unet", 0) | TRAINING | SIZE | {"overlap": OVERLAP})
     with tempfile.TemporaryDirectory() as name:
         cases = prepared(Path(name))
         training, others = cases[:TRAINED], cases[TRAINED:]
