@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.layout import PROJECT
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.settings import Preprocess
@@ -65,6 +66,15 @@ def test_score_refuses_two_grids_and_shows_both(write_nifti, capsys):
     assert printed.err.startswith("error: ")
     for words in (*map(str, files), "1x1x2 mm", "1x1x2.5 mm"):
         assert words in printed.err
+
+
+def test_a_reader_who_stops_reading_is_no_error(write_nifti):
+    mask = str(write_nifti("t.nii.gz", np.ones((24, 24, 20), np.uint8)))
+    command = [sys.executable, "-m", "metaseg_nb", "score", mask, mask]
+    with subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as score:
+        score.stdout.close()
+        assert score.stderr.read() == ""
+    assert score.returncode == 1
 
 
 def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
