@@ -1,6 +1,6 @@
 """Cost of prediction: the study's overlap of windows against this workbook's, windows without head, mirror images.
 
-A U-Net is trained for a minute or two on synthetic patients, so that Dice means something, and predicts patients it
+A U-Net is trained for some minutes on synthetic patients, so that Dice means something, and predicts patients it
 never saw, each at the threshold that is best for the others of them: on a CPU (one thread) half its width at 2 mm, on a
 GPU the study's size at 1 mm. Speed is a ratio of two ways run one after the other on one machine.
 
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.synthetic.files import make_cohort
@@ -37,7 +38,6 @@ from metaseg_nb.training.fit import fit
 from metaseg_nb.training.networks import build_network, memory_layout
 from metaseg_nb.training.patches import PatchBatches
 
-STUDY = ("unet", "attention_unet", "segresnet", "unetr")
 TRAINED, SELECTION, UNSEEN = 20, 2, 12
 TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99}
 ON_CPU = {
@@ -110,8 +110,8 @@ def everywhere(shape: tuple[int, int, int]) -> np.ndarray:
 def by_way(network: torch.nn.Module, cases: list[StoredCase], settings: Train) -> None:
     ways = {
         f"overlap {STUDYS_OVERLAP}, all windows, single precision: the study's": (STUDYS, False),
-        "overlap 0.5, all windows": ({}, False),
-        "overlap 0.5, windows near the head: ours": ({}, True),
+        f"overlap {OVERLAP}, all windows": ({}, False),
+        f"overlap {OVERLAP}, windows near the head: ours": ({}, True),
         "ours, mirrored": ({"mirrored": True}, True),
         "overlap 0.25, windows near the head": ({"overlap": 0.25}, True),
     }
@@ -173,7 +173,9 @@ def of_study(root: Path) -> None:
         for run in map(RunLayout, sorted(model.glob("fold*"))):
             tested = json.loads(run.metrics.read_text())["cases"]["test"]
             cases = [case for case in cohort.cases if case.name in tested]
-            found += [both_ways(run, case) for case in open_cases(root / "cases", cases)]
+            checkpoint = load_checkpoint(run.best_checkpoint)
+            network = network_of(checkpoint, DEVICE)
+            found += [both_ways(checkpoint, network, case) for case in open_cases(root / "cases", cases)]
         (theirs, their_s), (mine, our_s) = np.array(found).transpose(1, 2, 0)
         error = (mine - theirs).std(ddof=1) / len(found) ** 0.5
         difference = f"{(mine - theirs).mean():+.3f} ± {error:.3f}"
@@ -181,12 +183,10 @@ def of_study(root: Path) -> None:
         print(f"| {model.name} | {len(found)} | {theirs.mean():.3f} | {mine.mean():.3f} | {difference} | {speed:.1f} |")
 
 
-def both_ways(run: RunLayout, case: StoredCase) -> list[tuple[float, float]]:
+def both_ways(checkpoint: dict, network: torch.nn.Module, case: StoredCase) -> list[tuple[float, float]]:
     """Dice of a case on the study grid, and seconds: the study's way and ours."""
-    checkpoint = load_checkpoint(run.best_checkpoint)
-    network, threshold = network_of(checkpoint, DEVICE), decision_of(checkpoint).threshold
-    settings, truth = Train.check(checkpoint["identity"]["settings"]), case.label > 0
-    found = []
+    settings, threshold = Train.check(checkpoint["identity"]["settings"]), decision_of(checkpoint).threshold
+    truth, found = case.label > 0, []
     for changes, voxels in ((STUDYS, everywhere(case.grid.shape)), ({"overlap": OVERLAP}, case.head_voxels)):
         start = time.perf_counter()
         probability = predict_probability(network, case.image, voxels, settings.model_copy(update=changes), DEVICE)
@@ -200,11 +200,11 @@ def at_full_size(case: StoredCase, settings: Train) -> None:
     times = round(SPACING_MM)
     shape = tuple(n * times for n in case.grid.shape)
     image, head = np.zeros((1, *shape), np.float32), np.array(case.head_voxels) * times
-    print(f"| window, of {shape} at 1 mm | study's windows | overlap 0.5 | and near the head | ratio |")
+    print(f"| window, of {shape} at 1 mm | study's windows | overlap {OVERLAP} | and near the head | ratio |")
     print("|---|---|---|---|---|")
     for size in WINDOWS:
         counts = []
-        for overlap, voxels in ((STUDYS_OVERLAP, everywhere(shape)), (0.5, everywhere(shape)), (0.5, head)):
+        for overlap, voxels in ((STUDYS_OVERLAP, everywhere(shape)), (OVERLAP, everywhere(shape)), (OVERLAP, head)):
             network, windows = Counting(), {"patch_size": size, "overlap": overlap}
             predict_probability(network, image, voxels, settings.model_copy(update=windows), DEVICE)
             counts.append(network.windows)

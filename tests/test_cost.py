@@ -105,7 +105,7 @@ MEASURED = {
     ("attention_unet", "bf16", False): 10.4,
     ("segresnet", "no", False): 19.4,
     ("segresnet", "bf16", False): 21.5,  # autocast keeps group norm in single precision
-    ("segresnet", "bf16", True): 10.3,
+    ("segresnet", "bf16", True): 10.3,  # with channels last
     ("unetr", "no", False): 27.9,
     ("unetr", "bf16", False): 16.4,
 }

@@ -4,6 +4,7 @@ The step is run on fake tensors, which have shapes and no values: in a second or
 """
 
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,7 +83,8 @@ def network_cost(settings: Train, channels: int) -> Cost:
             images = torch.zeros(patches, channels, *(settings.patch_size,) * 3)
             labels = torch.zeros(patches, 1, *(settings.patch_size,) * 3)
             half = settings.precision != "no"
-            with torch.autocast("cpu", torch.bfloat16, enabled=half), _GpuNorms(half and not settings.compiled):
+            norms = _SinglePrecisionNorms() if half and not settings.compiled else nullcontext()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half), norms:
                 outputs = torch.func.functional_call(network, state, images)
                 loss = _like_dice_ce([outputs] if torch.is_tensor(outputs) else outputs, labels)
             del outputs
@@ -147,15 +149,11 @@ def _like_dice_ce(outputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Te
     return sum((torch.sigmoid(y) * labels).mean() + binary_cross_entropy_with_logits(y, labels) for y in fine)
 
 
-class _GpuNorms(TorchFunctionMode):
-    """Normalises in single precision where autocast does so on a GPU and not on the CPU; compiled, no copy is kept."""
-
-    def __init__(self, single: bool):
-        super().__init__()
-        self.single = single
+class _SinglePrecisionNorms(TorchFunctionMode):
+    """Normalises in single precision, as autocast does on a GPU and not on the CPU; compiled, no copy of it is kept."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if self.single and function in (group_norm, layer_norm):
+        if function in (group_norm, layer_norm):
             args = tuple(arg.float() if torch.is_tensor(arg) else arg for arg in args)
         return function(*args, **(kwargs or {}))
 

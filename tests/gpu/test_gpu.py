@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import STUDIES
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
@@ -105,24 +106,7 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
 
 def test_notebooks_take_the_gpu_and_say_which(metaseg, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text("""study: tiny
-models: [unet]
-cohort: synthetic
-synthetic_patients: 6
-n_folds: 2
-lesion_values: [1]
-spacing_mm: 3.0
-n4_levels: 1
-n4_iterations: 5
-n4_fit_spacing_mm: 8.0
-workers: 4
-width: 0.25
-patch_size: 32
-epochs: 4
-validate_every: 2
-precision: bf16
-loader_workers: 2
-""")
+    study.write_text((STUDIES / "tiny.yaml").read_text() + "precision: bf16\nloader_workers: 2\n")
     trainings = [[notebook, "--model", "unet", "--fold", "0"] for notebook in ("03_train", "03b_pretrain")]
     for notebook, *more in [["01_explore_data"], ["02_preprocess_n4"], *trainings]:
         result = metaseg(tmp_path, "run", notebook, "--study", study, *more)
