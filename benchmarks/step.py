@@ -67,6 +67,7 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
     network, optimiser = accelerator.prepare(network, optimiser)
     plain = accelerator.unwrap_model(network)
     mean, loss_function = averaged(plain, settings.ema_decay), build_loss(settings.loss)
+    unread = []
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         images, labels = images.to(accelerator.device), labels.to(accelerator.device)
@@ -77,8 +78,9 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
         accelerator.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimiser.step()
         mean.update_parameters(plain)
-        if not math.isfinite(loss.item()):
-            raise FloatingPointError(f"{settings.network}: loss is {loss.item()}")
+        if unread and not math.isfinite(before := unread.pop().item()):
+            raise FloatingPointError(f"{settings.network}: loss is {before}")
+        unread.append(loss.detach())
         return loss.detach()
 
     return step

@@ -14,7 +14,7 @@ class Stopping(PatchBatches):
         super().__init__(cases, settings)
         self.stop_at = stop_at
 
-    def __getitem__(self, step):
+    def packed(self, step):
         if step == self.stop_at:
             raise Stopped(step)
-        return super().__getitem__(step)
+        return super().packed(step)

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from metaseg_nb.training import strong_augmentation
-from metaseg_nb.training.augmentation import before_change, draw_change, finish_change, rows_flipped
+from metaseg_nb.training.augmentation import (
+    before_change,
+    change_intensity,
+    draw_change,
+    finish_moving,
+    rows_flipped,
+)
 from metaseg_nb.training.strong_augmentation import bias_field, move, strengthen
 
 SIZE = 32
@@ -18,12 +24,13 @@ LOOKS = [name for name in CHANCES if name not in MOVING]
 
 def changed(image, label, change):
     """Image (C, P, P, P) and label (P, P, P) with a change done to them."""
-    half, out = np.empty(image.shape, np.float16), torch.empty(image.shape)
+    half, out = np.empty(image.shape, np.float16), torch.empty(image.shape, dtype=torch.float16)
     rows_flipped(half, change)[:] = image
-    finish_change(torch.from_numpy(half), change, out)
+    finish_moving(torch.from_numpy(half), change, out)
+    brightened = change_intensity(out[None].float(), torch.from_numpy(change.intensity)[None])[0]
     moved = np.empty((1, *label.shape), np.uint8)
     before_change(moved, change)[0] = label
-    return out.numpy(), moved[0]
+    return brightened.numpy(), moved[0]
 
 
 def noise(channels=1, size=SIZE):

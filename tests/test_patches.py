@@ -11,6 +11,7 @@ from metaseg_nb.training.patches import PatchBatches, cut
 from metaseg_nb.training.sampling import RULES, CaseArrays, place_patch
 
 SIZE = 32
+CPU = torch.device("cpu")
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
 
 
@@ -67,10 +68,10 @@ def test_a_batch_depends_on_seed_fold_and_step_alone(cases, tiny_training):
 
 def test_cases_of_a_batch_are_drawn_and_changed_each_by_itself(store_blobs, tiny_training):
     alike = [store_blobs(name) for name in ("one", "other")]
-    for images, _ in PatchBatches(alike, tiny_training(epochs=5, **ALL_RANDOM)).loader(0):
+    for images, _ in PatchBatches(alike, tiny_training(epochs=5, **ALL_RANDOM)).loader(0, CPU):
         assert not torch.equal(*images)
     settings = tiny_training(lesion_share=1.0, batch_size=2, epochs=5)
-    assert any(not torch.equal(*labels) for _, labels in PatchBatches(alike, settings).loader(0))
+    assert any(not torch.equal(*labels) for _, labels in PatchBatches(alike, settings).loader(0, CPU))
 
 
 def test_what_comes_later_does_not_change_what_came_before(cases, tiny_training):
@@ -312,7 +313,7 @@ def test_image_and_label_show_the_same_place_whatever_is_changed(store, tiny_tra
     image = np.random.default_rng(0).integers(0, 2048, (48, 40, 36)).astype(float)
     label = image % 7 == 0
     settings = tiny_training(epochs=40, batch_size=1, flip_probability=0.5, rotate_probability=0.7)
-    for images, labels in PatchBatches([store("numbers", image, label)], settings).loader(0):
+    for images, labels in PatchBatches([store("numbers", image, label)], settings).loader(0, CPU):
         assert torch.equal(labels > 0, images % 7 == 0)
 
 
@@ -329,13 +330,15 @@ def test_a_batch_has_the_sequences_of_its_cases(store, tiny_training):
 @pytest.mark.parametrize("first", [0, 1, 5, 12])
 def test_a_loader_that_starts_late_gives_what_the_whole_one_gives_from_there(cases, tiny_training, first):
     batches = PatchBatches(cases, tiny_training(epochs=6, **ALL_RANDOM))
-    late = list(batches.loader(first))
+    late = list(batches.loader(first, CPU))
     assert len(late) == len(batches) - first == 12 - first
     assert all(same(batch, batches[first + i]) for i, batch in enumerate(late))
 
 
 def test_worker_processes_change_nothing(cases, tiny_training):
-    alone, helped = (list(PatchBatches(cases, tiny_training(loader_workers=n, **ALL_RANDOM)).loader(1)) for n in (0, 2))
+    alone, helped = (
+        list(PatchBatches(cases, tiny_training(loader_workers=n, **ALL_RANDOM)).loader(1, CPU)) for n in (0, 2)
+    )
     assert len(alone) == len(helped) == 3
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
 
@@ -344,7 +347,7 @@ def test_reading_batches_leaves_the_random_state_of_dropout_alone(cases, tiny_tr
     # or a run that is taken up again would go on with other random numbers
     torch.manual_seed(5)
     before = torch.get_rng_state()
-    list(PatchBatches(cases, tiny_training(**ALL_RANDOM)).loader(0))
+    list(PatchBatches(cases, tiny_training(**ALL_RANDOM)).loader(0, CPU))
     assert torch.equal(torch.get_rng_state(), before)
 
 

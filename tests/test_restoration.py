@@ -111,7 +111,9 @@ def test_the_share_is_of_whole_cubes_never_none_and_never_all(cases, tiny_pretra
 
 
 def test_what_is_seen_is_the_target_whatever_is_changed(cases, tiny_pretraining):
-    for images, targets in RestorationBatches(cases, tiny_pretraining(pretraining_epochs=10, **ALL_RANDOM)).loader(0):
+    for images, targets in RestorationBatches(cases, tiny_pretraining(pretraining_epochs=10, **ALL_RANDOM)).loader(
+        0, CPU
+    ):
         visible = targets[:, 1:] == 0
         assert torch.equal(images[visible], targets[:, :1][visible])
         assert targets[:, 0].std((1, 2, 3)).min() > 0.01
@@ -119,7 +121,7 @@ def test_what_is_seen_is_the_target_whatever_is_changed(cases, tiny_pretraining)
 
 def test_each_patch_and_step_hides_other_cubes(cases, tiny_pretraining):
     batches = RestorationBatches(cases, tiny_pretraining(patches_per_case=4, pretraining_epochs=4))
-    hidden = torch.cat([targets[:, 1] for _, targets in batches.loader(0)])
+    hidden = torch.cat([targets[:, 1] for _, targets in batches.loader(0, CPU)])
     assert len(hidden.flatten(1).unique(dim=0)) == len(hidden) == 64
 
 
@@ -131,7 +133,9 @@ def test_patches_lie_all_over_the_head_and_no_label_is_read(store, tiny_pretrain
     case = store("long", image, label)
     settings = tiny_pretraining(batch_size=1, patches_per_case=8, pretraining_epochs=12)
     drop_label(tmp_path / "cases", "long")
-    places = torch.cat([targets[:, 0].amax((1, 2, 3)) for _, targets in RestorationBatches([case], settings).loader(0)])
+    places = torch.cat(
+        [targets[:, 0].amax((1, 2, 3)) for _, targets in RestorationBatches([case], settings).loader(0, CPU)]
+    )
     shares = np.histogram(places, bins=4, range=(1.0, 2.0))[0] / len(places)
     assert len(places) == 96
     assert shares.tolist() == pytest.approx([0.125, 0.25, 0.25, 0.375], abs=0.16)  # the last end of each patch counts
@@ -153,8 +157,8 @@ def test_another_label_is_the_same_pretraining(cases, tiny_pretraining, run):
 def test_a_loader_that_starts_late_or_has_workers_draws_the_same(cases, tiny_pretraining, first):
     settings = {"pretraining_epochs": 3, "patches_per_case": 2, **ALL_RANDOM}
     batches = RestorationBatches(cases, tiny_pretraining(**settings))
-    late = list(batches.loader(first))
-    helped = list(RestorationBatches(cases, tiny_pretraining(**settings, loader_workers=1)).loader(first))
+    late = list(batches.loader(first, CPU))
+    helped = list(RestorationBatches(cases, tiny_pretraining(**settings, loader_workers=1)).loader(first, CPU))
     assert len(late) == len(helped) == 6 - first
     for i, (one, other) in enumerate(zip(late, helped, strict=True)):
         assert all(
@@ -179,10 +183,10 @@ def test_processes_share_exactly_the_batch_of_one(cases, tiny_pretraining):
 class Terminated(RestorationBatches):
     """Batches during whose fetching, at a step, SIGTERM comes."""
 
-    def __getitem__(self, step):
+    def packed(self, step):
         if step == 3:
             os.kill(os.getpid(), 15)
-        return super().__getitem__(step)
+        return super().packed(step)
 
 
 def test_a_stopped_pretraining_ends_as_if_it_had_never_stopped(cases, tiny_pretraining, run, tmp_path):
@@ -385,10 +389,10 @@ def test_a_stopped_run_goes_on_the_same_from_start_weights(cases, donors, tiny_t
     start, recipe = donors[0].best_checkpoint, {"sequences": 1}
 
     class Ended(PatchBatches):
-        def __getitem__(self, step):
+        def packed(self, step):
             if step == 3:
                 os.kill(os.getpid(), 15)
-            return super().__getitem__(step)
+            return super().packed(step)
 
     with pytest.raises(TrainingStopped):
         fit(settings, Ended(cases, settings), run, judge, recipe, start=start)

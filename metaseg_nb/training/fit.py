@@ -78,7 +78,6 @@ def fit(
                 seed = training.seed_step()
                 for group in training.optimiser.param_groups:
                     group["lr"] = learning_rate(settings.schedule, state["step"], n_steps, settings.learning_rate)
-                images, labels = (patch.to(accelerator.device, non_blocking=True) for patch in (images, labels))
                 if settings.augmentation == "strong":
                     images, labels = strengthen(images, labels, seed)
                 training.optimiser.zero_grad(set_to_none=True)
@@ -88,8 +87,7 @@ def fit(
                 accelerator.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
                 training.optimiser.step()
                 training.mean.update_parameters(training.plain)
-                state["losses"].append(training.finite(loss))  # last, for here the GPU is waited for
-                state["step"] += 1
+                training.note(loss)
                 if training.is_due():
                     training.look(validate, watch, stop)
                     progress.set_postfix_str(training.latest_words())

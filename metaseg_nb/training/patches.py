@@ -5,15 +5,22 @@ as if it had never stopped; and what it sees of the batch's case i on i besides,
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.augmentation import Change, before_change, draw_change, finish_change, rows_flipped
+from metaseg_nb.training.augmentation import (
+    Change,
+    before_change,
+    change_intensity,
+    draw_change,
+    finish_moving,
+    rows_flipped,
+)
 from metaseg_nb.training.buffers import Buffers
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import start_at_prior
@@ -22,8 +29,12 @@ from metaseg_nb.training.sampling import CaseArrays, place_patch
 # Keeps the draws of case order and of patches apart.
 ORDER, PATCHES = 0, 1
 
+# Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how their
+# intensity is to be changed, float32 (N, C, 2).
+Packed = Sequence[torch.Tensor]
 
-class PatchBatches(Dataset):
+
+class PatchBatches:
     """Batch of each step: ``batch_size`` cases with ``patches_per_case`` patches each.
 
     Each epoch visits every case once, in a new order; a label's values are 0, 1, and `UNKNOWN` in partly known cases.
@@ -46,7 +57,6 @@ class PatchBatches(Dataset):
     """
 
     score = "dice"
-    _label = (1, np.uint8)  # channels of a patch's label, and their type
 
     def __init__(
         self,
@@ -62,10 +72,10 @@ class PatchBatches(Dataset):
         self.steps_per_epoch = -(-(epoch_cases or len(self.cases)) // settings.batch_size)
         n = -(-(settings.batch_size - rank) // processes) * settings.patches_per_case
         edges = (settings.patch_size,) * 3
-        self._images = Buffers((n, self.channels, *edges), np.float32)
-        channels, dtype = self._label
-        self._labels = Buffers((n, channels, *edges), dtype)
-        self._half = np.empty((self.channels, *edges), np.float16)  # a patch on its way
+        self._images = Buffers((n, self.channels, *edges), np.float16)
+        self._labels = Buffers((n, 1, *(self._label_edge,) * 3), np.uint8)
+        self._shown = Buffers((n, self.channels, *edges), np.float32)
+        self._moving = np.empty((self.channels, *edges), np.float16)  # a patch on its way
 
     @property
     def channels(self) -> int:
@@ -85,28 +95,51 @@ class PatchBatches(Dataset):
 
     def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Images and labels of a step: float32 (N, C, P, P, P), and uint8 (N, 1, P, P, P)."""
-        images, labels, n = self._images.take(), self._labels.take().zero_(), self.settings.patches_per_case
-        share = self._cases_of(step)[self.rank :: self.processes]
-        for (place, case), some_images, some_labels in zip(share, images.split(n), labels.split(n), strict=True):
-            self._fill(step, place, case, some_images, some_labels)
-        return images, labels
+        return self.unpack(self.packed(step))
 
-    def _fill(self, step: int, place: int, stored: StoredCase, images: torch.Tensor, labels: torch.Tensor) -> None:
+    def packed(self, step: int) -> Packed:
+        """Cut a step's patches, and leave to `unpack` what a GPU does better."""
+        images, labels, n = self._images.take(), self._labels.take().zero_(), self.settings.patches_per_case
+        intensity = torch.empty(*images.shape[:2], 2)
+        share = self._cases_of(step)[self.rank :: self.processes]
+        parts = (batch.split(n) for batch in (images, labels, intensity))
+        for (place, case), *patches in zip(share, *parts, strict=True):
+            self._fill(step, place, case, patches)
+        return images, labels, intensity
+
+    def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make images and labels of what `packed` gave, on the device it lies on."""
+        images, labels, intensity = packed
+        return self._show(images, intensity), labels
+
+    def _show(self, images: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
+        # PyTorch keeps a GPU's memory itself
+        shown = self._shown.take().copy_(images) if images.device.type == "cpu" else images.float()
+        return change_intensity(shown, intensity)
+
+    @property
+    def _label_edge(self) -> int:
+        return self.settings.patch_size
+
+    def _fill(self, step: int, place: int, stored: StoredCase, patches: Packed) -> None:
         """Write the patches of the case at this place of the batch."""
         settings, case = self.settings, CaseArrays.of(stored)
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
         first = (step * settings.batch_size + place) * settings.patches_per_case
-        for patch, (image, label) in enumerate(zip(images, labels, strict=True), first):
+        for patch, (image, label, intensity) in enumerate(zip(*patches, strict=True), first):
             # dealt over all patches of the run, so that the share holds for one patch per case too
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
             change = draw_change(settings, len(image), rng)
-            self._write_image(case.image, start, change, image)
+            self._write_image(case.image, start, change, image, intensity)
             write_label(case, start, change, label.numpy())
 
-    def _write_image(self, array: np.ndarray, start: np.ndarray, change: Change, image: torch.Tensor) -> None:
-        cut(array, start, rows_flipped(self._half, change))
-        finish_change(torch.from_numpy(self._half), change, image)
+    def _write_image(
+        self, array: np.ndarray, start: np.ndarray, change: Change, image: torch.Tensor, intensity: torch.Tensor
+    ) -> None:
+        cut(array, start, rows_flipped(self._moving, change))
+        finish_moving(torch.from_numpy(self._moving), change, image)
+        intensity.copy_(torch.from_numpy(change.intensity))
 
     def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
         """Cases of the whole batch, with their places in it."""
@@ -117,13 +150,15 @@ class PatchBatches(Dataset):
         places = np.arange(place * self.settings.batch_size, (place + 1) * self.settings.batch_size)
         return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
-    def loader(self, first_step: int) -> DataLoader:
-        """Batches from a step on, in order."""
-        steps, workers = range(first_step, len(self)), self.settings.loader_workers
+    def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches from a step on, in order, on a device."""
+        steps, workers = range(len(self)), self.settings.loader_workers
         # a generator of its own: a loader that starts draws a number, which dropout's must not miss
         loader = {"batch_size": None, "num_workers": workers, "generator": torch.Generator()}
         # a GPU reads pinned memory beside its work
-        return DataLoader(self, sampler=steps, pin_memory=torch.cuda.is_available(), **loader)
+        pinned = device.type == "cuda"
+        for batch in DataLoader(steps, sampler=steps[first_step:], collate_fn=self.packed, pin_memory=pinned, **loader):
+            yield self.unpack([part.to(device, non_blocking=True) for part in batch])
 
 
 def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import torch
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.augmentation import draw_change
-from metaseg_nb.training.patches import PatchBatches, cut
+from metaseg_nb.training.patches import Packed, PatchBatches, cut
 from metaseg_nb.training.sampling import place_in_head
 
 # Keep the draws of hidden cubes apart from those of order, patches and dropout (0, 1, 2).
@@ -38,7 +38,6 @@ class RestorationBatches(PatchBatches):
     """
 
     score = "variance_restored"
-    _label = (2, np.float32)
 
     def __init__(
         self,
@@ -57,36 +56,57 @@ class RestorationBatches(PatchBatches):
     def begin(self, network: torch.nn.Module) -> None:
         """Leave it as it is: intensities have no prior as rare lesions do."""
 
-    def _fill(self, step: int, place: int, case: StoredCase, images: torch.Tensor, targets: torch.Tensor) -> None:
-        settings, array, head = self.settings, case.image, case.head_voxels
+    def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+        """Make images and targets, with what is to be hidden as labels."""
+        images, hidden, intensity = packed
+        return hide(self._show(images, intensity), hidden)
+
+    @property
+    def _label_edge(self) -> int:
+        return self.settings.patch_size // self.settings.hidden_edge
+
+    def _fill(self, step: int, place: int, stored: StoredCase, patches: Packed) -> None:
+        settings, array, head = self.settings, stored.image, stored.head_voxels
         rng = np.random.default_rng([settings.seed, settings.fold, HIDING, step, place])
-        for image, target in zip(images, targets, strict=True):
+        for image, hidden, intensity in zip(*patches, strict=True):
             (start,) = place_in_head(head, settings.patch_size, array.shape[1:], rng)
-            self._write_image(array, start, draw_change(settings, len(image), rng), image)
-            hide(image, target, settings, rng)
+            self._write_image(array, start, draw_change(settings, len(image), rng), image, intensity)
+            hidden.copy_(draw_hidden(settings, rng))
 
 
-def hide(image: torch.Tensor, target: torch.Tensor, settings: Pretrain, rng: np.random.Generator) -> None:
-    """Hide cubes of a patch.
+def draw_hidden(settings: Pretrain, rng: np.random.Generator) -> torch.Tensor:
+    """Draw which cubes of a patch are hidden, of those with edge ``hidden_edge`` that it is made of.
+
+    Returns
+    -------
+    Tensor of uint8, shape (1, cubes, cubes, cubes)
+        1 where one is hidden; their share is ``hidden_share``, rounded to whole cubes, but never none and never all.
+    """
+    cubes = settings.patch_size // settings.hidden_edge
+    n = min(max(1, round(settings.hidden_share * cubes**3)), cubes**3 - 1)
+    hidden = torch.zeros(cubes**3, dtype=torch.uint8)
+    hidden[torch.from_numpy(rng.choice(cubes**3, n, replace=False))] = 1
+    return hidden.view(1, cubes, cubes, cubes)
+
+
+def hide(images: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hide cubes of patches.
 
     Parameters
     ----------
-    image : Tensor of float32, shape (C, P, P, P)
-        Becomes `BLANK` in cubes of ``hidden_edge`` voxels, drawn from those that the patch is made of; their share is
-        ``hidden_share``, rounded to whole cubes, but never none and never all.
-    target : Tensor of float32, shape (2, P, P, P)
-        Gets the first sequence as it was, and 1 where it is hidden.
-    settings : Pretrain
-    rng : Generator
+    images : Tensor of float32, shape (N, C, P, P, P)
+    hidden : Tensor of uint8, shape (N, 1, cubes, cubes, cubes)
+        As `draw_hidden` draws them.
+
+    Returns
+    -------
+    images, targets : Tensor of float32
+        See `RestorationBatches`.
     """
-    edge, cells = settings.hidden_edge, settings.patch_size // settings.hidden_edge
-    n = min(max(1, round(settings.hidden_share * cells**3)), cells**3 - 1)
-    hidden = torch.zeros(cells**3)
-    hidden[torch.from_numpy(rng.choice(cells**3, n, replace=False))] = 1
-    target[0] = image[0]
-    by_cell = target[1].view(cells, edge, cells, edge, cells, edge)
-    by_cell.copy_(hidden.view(cells, 1, cells, 1, cells, 1).expand_as(by_cell))
-    image.masked_fill_(target[1] > 0, BLANK)
+    edge = images.shape[-1] // hidden.shape[-1]
+    for axis in (2, 3, 4):
+        hidden = hidden.repeat_interleave(edge, axis)
+    return images.masked_fill(hidden > 0, BLANK), torch.cat([images[:, :1], hidden], dim=1)
 
 
 def restoration_loss(outputs: torch.Tensor | list[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
@@ -121,11 +141,8 @@ def patches_looked_at(case: StoredCase, settings: Pretrain) -> tuple[torch.Tenso
         images, place_in_head(case.head_voxels, size, array.shape[1:], rng, PATCHES_LOOKED_AT), strict=True
     ):
         cut(array, start, image)
-    images = torch.from_numpy(images)
-    targets = torch.empty(PATCHES_LOOKED_AT, 2, size, size, size)
-    for image, target in zip(images, targets, strict=True):
-        hide(image, target, settings, rng)
-    return images, targets
+    hidden = torch.stack([draw_hidden(settings, rng) for _ in images])
+    return hide(torch.from_numpy(images), hidden)
 
 
 @torch.inference_mode()

@@ -62,13 +62,14 @@ class TrainingRun:
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = averaged(self.plain, settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -math.inf, "history": [], "losses": []}
+        self.unread: torch.Tensor | None = None
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
     def progress(self) -> tqdm:
         """Batches from the present step on, with a bar that shows the time left."""
         first, hidden = self.state["step"], not self.accelerator.is_main_process
-        steps = self.batches.loader(first)
+        steps = self.batches.loader(first, self.accelerator.device)
         return tqdm(steps, initial=first, total=len(self.batches), desc="training steps", disable=hidden)
 
     def seed_step(self) -> int:
@@ -79,13 +80,21 @@ class TrainingRun:
         torch.manual_seed(seed)
         return seed
 
-    def finite(self, loss: torch.Tensor) -> float:
-        """The loss; raises FloatingPointError when it is no finite number."""
-        value = loss.item()
+    def note(self, loss: torch.Tensor) -> None:
+        """Count a step, and keep its loss to be read in the next one: so the GPU need not be waited for."""
+        self.read_loss()
+        self.unread = loss.detach()
+        self.state["step"] += 1
+
+    def read_loss(self) -> None:
+        """Read the loss noted last; raises FloatingPointError when it is no finite number."""
+        if self.unread is None:
+            return
+        value, self.unread = self.unread.item(), None
         if not math.isfinite(value):
-            found = f"loss is {value} at step {self.state['step']}"
+            found = f"loss is {value} at step {self.state['step'] - 1}"
             raise FloatingPointError(f"{found}: lower learning_rate, or precision: bf16")
-        return value
+        self.state["losses"].append(value)
 
     def is_due(self) -> bool:
         """Tell whether the selection set is to be looked at, and was not yet."""
@@ -113,6 +122,7 @@ class TrainingRun:
         self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
     ) -> None:
         """Look at the selection set and keep what is best; last.pt comes last, for training goes on from it."""
+        self.read_loss()
         if self.accelerator.is_main_process:
             with stop.at_once():
                 score = validate(self.mean.module.eval())
@@ -130,6 +140,7 @@ class TrainingRun:
 
     def save(self) -> None:
         """Save what a stopped run goes on from."""
+        self.read_loss()
         self.state["seconds"] = time.perf_counter() - self.started
         if not self.accelerator.is_main_process:
             return
