@@ -2,8 +2,8 @@
 
 The study's step, 8 patches of 128³, or the most that fit. Ways are timed one after the other on one card: the loop of
 MONAI's tutorials in single precision (cuDNN takes TF32, PyTorch's default), and this workbook's step in bf16, with the
-channels of a voxel side by side, and compiled in the layout that `memory_layout` gives the network. Patches are noise,
-and lie on the GPU already.
+channels of a voxel side by side, and compiled in the network's own `training_layout`. Patches are noise, and lie on the
+GPU already.
 
     python benchmarks/gpu.py [--networks unet segresnet ...]
 """
@@ -20,7 +20,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from metaseg_nb.settings import Train
 from metaseg_nb.training.cost import USABLE, Cost, network_cost
-from metaseg_nb.training.networks import NETWORKS, memory_layout
+from metaseg_nb.training.networks import NETWORKS
+from metaseg_nb.training.precision import training_layout
 
 PATCH, PATCHES = 128, (8, 4, 2, 1)
 WARM_UP, STEPS = 3, 8
@@ -63,7 +64,7 @@ class Measured:
 def measure(name: str, way: Way, patches: int) -> Measured:
     changes = {"patch_size": PATCH, "precision": way.precision, "compiled": way.compiled, "batch_size": patches}
     settings = settings_of(name, changes)
-    layout = way.layout or memory_layout(name, torch.device("cuda"))
+    layout = way.layout or training_layout(name, torch.device("cuda"))
     step = way.make(new_network(settings), settings, layout)
     images, labels = (tensor.cuda() for tensor in batch(settings))
     torch.cuda.reset_peak_memory_stats()

@@ -1,32 +1,36 @@
-"""Cost of prediction: the study's overlap of windows against this workbook's, windows without head, mirror images.
+"""Prediction: MONAI's sliding windows with the study's overlap against this workbook's, on patients never seen.
 
-A U-Net is trained for some minutes on synthetic patients, so that Dice means something, and predicts patients it
-never saw, each at the threshold that is best for the others of them: on a CPU (one thread) half its width at 2 mm, on a
-GPU the study's size at 1 mm. Speed is a ratio of two ways run one after the other on one machine.
+Networks are trained for a minute or some on synthetic patients, so that Dice means something: on a CPU (one thread) a
+U-Net of half the width at 2 mm, on a GPU the study's four at 1 mm with patches of 128³. Each predicts the same new
+patients by every way, each patient at the threshold that is best for the others. What the four take at 1 mm on a CPU is
+timed with untrained ones. Speed is a ratio of two ways run one after the other on one machine.
 
     python benchmarks/inference.py [runs/demo]
 
 With the folder of a finished study: its networks and their test patients instead, each network at its own threshold.
 """
 
+import copy
 import json
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
+from monai.inferers import sliding_window_inference
 from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.synthetic.files import make_cohort
-from metaseg_nb.inference.decision import decision_of, dice_by_decision
+from metaseg_nb.inference.decision import THRESHOLDS, decision_of
 from metaseg_nb.inference.selection import dice, selection_dice
-from metaseg_nb.inference.sliding_window import predict_probability
+from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
@@ -35,54 +39,48 @@ from metaseg_nb.provenance import device, device_name
 from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
-from metaseg_nb.training.networks import build_network, memory_layout
+from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.precision import prediction_layout
 
-TRAINED, SELECTION, UNSEEN = 20, 2, 12
-TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99}
-ON_CPU = {
-    "width": 0.5,
-    "patch_size": 32,
-    "patches_per_case": 2,
-    "epochs": 200,
-    "validate_every": 100,
-    "precision": "no",
-}
-ON_GPU = {
-    "width": 1.0,
-    "patch_size": 128,
-    "patches_per_case": 4,
-    "epochs": 100,
-    "validate_every": 50,
-    "learning_rate": 0.001,
-    "precision": "bf16",
-    "loader_workers": 8,
-}
 DEVICE = device()
-SPACING_MM, SIZE = (1.0, ON_GPU) if DEVICE.type == "cuda" else (2.0, ON_CPU)
+ON_GPU = DEVICE.type == "cuda"
+TRAINED, SELECTION, UNSEEN = 20, 2, 24
 STUDYS_OVERLAP, OVERLAP = 0.8, 0.5
-STUDYS = {"overlap": STUDYS_OVERLAP, "precision": "no"}
-# At 1 mm, voxels.
-WINDOWS = (64, 96, 128)
+CPU_SIZE = {"width": 0.5, "patch_size": 32, "patches_per_case": 2}
+FULL_SIZE = {"width": 1.0, "patch_size": 128, "patches_per_case": 4, "loader_workers": 8}
+SPACING_MM, SIZE = (1.0, FULL_SIZE) if ON_GPU else (2.0, CPU_SIZE)
+TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99, "learning_rate": 0.001, "overlap": OVERLAP, "precision": "bf16"}
+# About a minute each on a large GPU.
+NETWORKS = (
+    {
+        "unet": {"epochs": 100, "validate_every": 50},
+        "attention_unet": {"epochs": 50, "validate_every": 25},
+        "segresnet": {"epochs": 30, "validate_every": 15},
+        "unetr": {"epochs": 30, "validate_every": 15, "learning_rate": 0.0003},
+    }
+    if ON_GPU
+    else {"unet": {"epochs": 200, "validate_every": 100}}
+)
 
 
 class Counting(torch.nn.Module):
-    """A network that counts the windows it is shown; one of its own does nothing with them."""
+    """A network that counts the voxels it is shown."""
 
-    def __init__(self, network: torch.nn.Module | None = None):
+    def __init__(self, network: torch.nn.Module):
         super().__init__()
-        self.network, self.windows = network, 0
+        self.network, self.voxels = network, 0
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Count, and pass the windows on."""
-        self.windows += len(x)
-        return self.network(x) if self.network else x[:, :1]
+        self.voxels += x[:, 0].numel()
+        return self.network(x)
 
 
-def prepared(folder: Path) -> list[StoredCase]:
+def prepared(folder: Path, n: int, spacing_mm: float) -> list[StoredCase]:
     workers = os.cpu_count() or 1
-    cohort = read_datalist(make_cohort(folder / "cohort", TRAINED + SELECTION + UNSEEN, seed=3, workers=workers))
-    changes = {"spacing_mm": SPACING_MM, "workers": workers}
+    cohort = read_datalist(make_cohort(folder / "cohort", n, seed=3, workers=workers))
+    changes = {"spacing_mm": spacing_mm, "workers": workers}
     settings = Preprocess.check(resolve("02_preprocess_n4", "demo") | changes)
     found = prepare_cohort(cohort, folder / "cases", settings)
     assert not found.problems, found.problems
@@ -90,83 +88,89 @@ def prepared(folder: Path) -> list[StoredCase]:
 
 
 def trained(folder: Path, training: list[StoredCase], selection: list[StoredCase], settings: Train) -> torch.nn.Module:
-    run = RunLayout(folder / "run")
+    run = RunLayout(folder / settings.network)
     validate = partial(selection_dice, cases=selection, settings=settings, device=DEVICE)
     history = fit(settings, PatchBatches(training, settings), run, validate, training[0].recipe)
     steps, seconds = (history[column].diff().iloc[-1] for column in ("step", "seconds"))
     patches = steps * settings.batch_size * settings.patches_per_case
-    print(f"{device_name()}: trained for {history['seconds'].iloc[-1]:.0f} s; {patches / seconds:.1f} patches of")
     print(
-        f"{settings.patch_size}³ a second, cut and changed by the way, with the look at the selection set.\n",
-        flush=True,
+        f"{settings.network}, {device_name()}: trained for {history['seconds'].iloc[-1]:.0f} s; {patches / seconds:.1f}"
+        f" patches of {settings.patch_size}³ a second, cut and changed by the way, with the look at the selection set."
     )
     return network_of(load_checkpoint(run.best_checkpoint), DEVICE)
 
 
-def everywhere(shape: tuple[int, int, int]) -> np.ndarray:
-    return np.argwhere(np.ones(shape, bool))
+@torch.inference_mode()
+def monais(network: torch.nn.Module, overlap: float, settings: Train, case: StoredCase) -> np.ndarray:
+    """Lesion probabilities as MONAI's tutorials make them: single precision, all windows, four at once."""
+    image = torch.from_numpy(np.asarray(case.image, np.float32))[None].to(DEVICE)
+    windows = (settings.patch_size,) * 3
+    logits = sliding_window_inference(image, windows, 4, network, overlap=overlap, mode="gaussian")
+    return logits.sigmoid()[0, 0].cpu().numpy()
+
+
+def ours(network: torch.nn.Module, settings: Train, case: StoredCase) -> np.ndarray:
+    return case_probability(network, case, settings, DEVICE)
+
+
+def plain(network: torch.nn.Module) -> torch.nn.Module:
+    return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
 def by_way(network: torch.nn.Module, cases: list[StoredCase], settings: Train) -> None:
+    single, mirrored = (settings.model_copy(update=change) for change in ({"precision": "no"}, {"mirrored": True}))
+    theirs, own = Counting(plain(network)).eval(), Counting(network).eval()
     ways = {
-        f"overlap {STUDYS_OVERLAP}, all windows, single precision: the study's": (STUDYS, False),
-        f"overlap {OVERLAP}, all windows": ({}, False),
-        f"overlap {OVERLAP}, windows near the head: ours": ({}, True),
-        "ours, mirrored": ({"mirrored": True}, True),
-        "overlap 0.25, windows near the head": ({"overlap": 0.25}, True),
+        f"MONAI, overlap {STUDYS_OVERLAP}: the study's": (theirs, partial(monais, theirs, STUDYS_OVERLAP, settings)),
+        f"MONAI, overlap {OVERLAP}": (theirs, partial(monais, theirs, OVERLAP, settings)),
+        "ours, single precision": (theirs, partial(ours, theirs, single)),
+        "ours": (own, partial(ours, own, settings)),
+        "ours, mirrored": (own, partial(ours, own, mirrored)),
     }
-    print(
-        f"| {len(cases)} unseen cases, windows of {settings.patch_size}³ | windows a case | seconds a case | ", end=""
-    )
-    print("times as fast as the study's | Dice | less than the study's |\n|---|---|---|---|---|---|")
+    print(f"| {len(cases)} unseen cases | a voxel is shown | s a case | times as fast | Dice | to the study's ± s.e. |")
+    print("|---|---|---|---|---|---|")
     first = None
-    for name, (changes, head_only) in ways.items():
-        n_windows, seconds, score = predicted(network, cases, settings.model_copy(update=changes), head_only)
-        first = first or (seconds, score)
-        speed, loss = first[0] / seconds, first[1] - score
-        print(f"| {name} | {n_windows:.0f} | {seconds:.2f} | {speed:.1f} | {score:.3f} | {loss:.4f} |", flush=True)
+    for name, (counting, predict) in ways.items():
+        shown, seconds, scores = predicted(counting, predict, cases)
+        first = first or (seconds, scores)
+        print(f"| {name} | {shown:.1f} times | {seconds:.2f} | {first[0] / seconds:.1f} ", end="")
+        print(f"| {scores.mean():.3f} | {difference(scores, first[1])} |", flush=True)
     print()
 
 
 def predicted(
-    network: torch.nn.Module, cases: list[StoredCase], settings: Train, head_only: bool
-) -> tuple[float, float, float]:
-    """Windows and seconds a case, and mean Dice on the study grid, each case at the best threshold of the others."""
-    counting, scores, seconds = Counting(network).eval(), [], 0.0
+    counting: Counting, predict: Callable[[StoredCase], np.ndarray], cases: Sequence[StoredCase]
+) -> tuple[float, float, np.ndarray]:
+    """How often a voxel is shown, seconds a case, and Dice of each case at the best threshold of the others."""
+    predict(cases[0])  # warms up
+    counting.voxels, seconds, scores = 0, 0.0, []
     for case in cases:
-        voxels = case.head_voxels if head_only else everywhere(case.grid.shape)
         start = time.perf_counter()
-        probability = predict_probability(counting, case.image, voxels, settings, DEVICE)
+        probability = predict(case)
         seconds += time.perf_counter() - start
-        scores.append(dice_by_decision(probability, case.label > 0, case.grid.spacing_mm)[:, 0])
+        scores.append(dice_by_threshold(probability, case.label > 0))
     fair = [own[(np.sum(scores, axis=0) - own).argmax()] for own in scores]
-    return counting.windows / len(cases), seconds / len(cases), float(np.mean(fair))
+    return counting.voxels / sum(case.label.size for case in cases), seconds / len(cases), np.array(fair)
 
 
-def by_network(case: StoredCase, settings: Train) -> None:
-    """Seconds of a case with the study's networks, untrained: the study's way and ours."""
-    print("| network | study's, s a case | ours, s a case | ratio |\n|---|---|---|---|")
-    for name in STUDY:
-        of_network = settings.model_copy(update={"network": name})
-        network = build_network(name, settings.width, settings.patch_size, 1)
-        network = network.to(DEVICE, memory_format=memory_layout(name, DEVICE)).eval()
-        for _ in range(2):  # the first is the warm-up
-            theirs = seconds_of(network, case, of_network.model_copy(update=STUDYS), everywhere(case.grid.shape))
-            mine = seconds_of(network, case, of_network, case.head_voxels)
-        print(f"| {name} | {theirs:.2f} | {mine:.2f} | {theirs / mine:.1f} |", flush=True)
-    print()
+def dice_by_threshold(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Dice on the study grid at each of `THRESHOLDS`."""
+    of_all, of_lesion = (
+        np.histogram(values, [*THRESHOLDS, np.inf])[0][::-1].cumsum()[::-1]
+        for values in (probability[probability >= THRESHOLDS[0]], probability[truth])
+    )
+    return dice(2.0 * of_lesion, of_all + truth.sum())
 
 
-def seconds_of(network: torch.nn.Module, case: StoredCase, settings: Train, voxels: np.ndarray) -> float:
-    start = time.perf_counter()
-    predict_probability(network, case.image, voxels, settings, DEVICE)
-    return time.perf_counter() - start
+def difference(scores: np.ndarray, studys: np.ndarray) -> str:
+    more = scores - studys
+    return f"{more.mean():+.4f} ± {more.std(ddof=1) / len(more) ** 0.5:.4f}, median {np.median(more):+.4f}"
 
 
 def of_study(root: Path) -> None:
-    """The networks of a finished study on their test patients: the study's way against ours."""
+    """The networks of a finished study on their test patients: the study's overlap against what they were run with."""
     cohort = read_datalist(root / "dataset.json")
-    print("| network | patients | study's: Dice | ours: Dice | ours − study's ± s.e. | times as fast |")
+    print("| network | patients | overlap 0.8: Dice | ours: Dice | ours to overlap 0.8 ± s.e. | times as fast |")
     print("|---|---|---|---|---|---|")
     for model in sorted({path.parents[1] for path in root.glob("*/fold*/metrics.json")}):
         found = []
@@ -177,55 +181,63 @@ def of_study(root: Path) -> None:
             network = network_of(checkpoint, DEVICE)
             found += [both_ways(checkpoint, network, case) for case in open_cases(root / "cases", cases)]
         (theirs, their_s), (mine, our_s) = np.array(found).transpose(1, 2, 0)
-        error = (mine - theirs).std(ddof=1) / len(found) ** 0.5
-        difference = f"{(mine - theirs).mean():+.3f} ± {error:.3f}"
-        speed = their_s.sum() / our_s.sum()
-        print(f"| {model.name} | {len(found)} | {theirs.mean():.3f} | {mine.mean():.3f} | {difference} | {speed:.1f} |")
+        print(f"| {model.name} | {len(found)} | {theirs.mean():.3f} | {mine.mean():.3f} ", end="")
+        print(f"| {difference(mine, theirs)} | {their_s.sum() / our_s.sum():.1f} |", flush=True)
 
 
 def both_ways(checkpoint: dict, network: torch.nn.Module, case: StoredCase) -> list[tuple[float, float]]:
     """Dice of a case on the study grid, and seconds: the study's way and ours."""
     settings, threshold = Train.check(checkpoint["identity"]["settings"]), decision_of(checkpoint).threshold
     truth, found = case.label > 0, []
-    for changes, voxels in ((STUDYS, everywhere(case.grid.shape)), ({"overlap": OVERLAP}, case.head_voxels)):
+    ways = partial(monais, plain(network), STUDYS_OVERLAP, settings), partial(ours, network, settings)
+    for predict in ways:
         start = time.perf_counter()
-        probability = predict_probability(network, case.image, voxels, settings.model_copy(update=changes), DEVICE)
-        seconds, mask = time.perf_counter() - start, probability >= threshold
-        found.append((float(dice(2 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds))
+        mask = predict(case) >= threshold
+        seconds = time.perf_counter() - start
+        found.append((float(dice(2.0 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds))
     return found
 
 
-def at_full_size(case: StoredCase, settings: Train) -> None:
-    """How many windows an image of 1 mm takes, and how few of them fewer overlap and the head leave."""
-    times = round(SPACING_MM)
-    shape = tuple(n * times for n in case.grid.shape)
-    image, head = np.zeros((1, *shape), np.float32), np.array(case.head_voxels) * times
-    print(f"| window, of {shape} at 1 mm | study's windows | overlap {OVERLAP} | and near the head | ratio |")
+def at_full_size(folder: Path) -> None:
+    """Seconds that the study's networks, untrained, take for a case at 1 mm in windows of 128³."""
+    (case,) = prepared(folder, 1, 1.0)
+    print(f"| image of {case.grid.shape} | study's, s | ours, single precision, s | ours, s | study's / ours |")
     print("|---|---|---|---|---|")
-    for size in WINDOWS:
-        counts = []
-        for overlap, voxels in ((STUDYS_OVERLAP, everywhere(shape)), (OVERLAP, everywhere(shape)), (OVERLAP, head)):
-            network, windows = Counting(), {"patch_size": size, "overlap": overlap}
-            predict_probability(network, image, voxels, settings.model_copy(update=windows), DEVICE)
-            counts.append(network.windows)
-        print(f"| {size}³ | {counts[0]} | {counts[1]} | {counts[2]} | {counts[0] / counts[2]:.1f} |", flush=True)
+    for name in STUDY:
+        settings = Train.check(resolve("03_train", "demo", name, 0) | TRAINING | FULL_SIZE)
+        network = build_network(name, settings.width, settings.patch_size, 1).eval()
+        own = copy.deepcopy(network).to(memory_format=prediction_layout(name, settings.precision, DEVICE))
+        single = settings.model_copy(update={"precision": "no"})
+        ways = (
+            partial(monais, network, STUDYS_OVERLAP, settings),
+            partial(ours, network, single),
+            partial(ours, own, settings),
+        )
+        seconds = []
+        for predict in ways:
+            start = time.perf_counter()
+            predict(case)
+            seconds.append(time.perf_counter() - start)
+        columns = " | ".join(f"{value:.1f}" for value in seconds)
+        print(f"| {name} | {columns} | {seconds[0] / seconds[-1]:.1f} |", flush=True)
 
 
 def main() -> None:
-    if DEVICE.type == "cpu":
+    if not ON_GPU:
         torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     if len(sys.argv) > 1:
         of_study(Path(sys.argv[1]))
         return
-    settings = Train.check(resolve("03_train", "demo", "unet", 0) | TRAINING | SIZE | {"overlap": OVERLAP})
     with tempfile.TemporaryDirectory() as name:
-        cases = prepared(Path(name))
+        cases = prepared(Path(name), TRAINED + SELECTION + UNSEEN, SPACING_MM)
         training, others = cases[:TRAINED], cases[TRAINED:]
-        network = trained(Path(name), training, others[:SELECTION], settings)
-        by_way(network, others[SELECTION:], settings)
-        by_network(others[-1], settings)
-        at_full_size(cases[0], settings)
+        for model, changes in NETWORKS.items():
+            settings = Train.check(resolve("03_train", "demo", model, 0) | TRAINING | SIZE | changes)
+            network = trained(Path(name), training, others[:SELECTION], settings)
+            by_way(network, others[SELECTION:], settings)
+        if not ON_GPU:
+            at_full_size(Path(name) / "full_size")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.preprocessing.prepare import prepare_case
 from metaseg_nb.settings import Preprocess
-from metaseg_nb.training.checkpoints import save_checkpoint
-from metaseg_nb.training.networks import NETWORKS
+from metaseg_nb.training.checkpoints import network_of, save_checkpoint
+from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges
+from metaseg_nb.training.precision import predicts_in
 
 CPU = torch.device("cpu")
 SETTINGS = Preprocess.check(
@@ -88,6 +89,60 @@ def test_a_probability_is_never_beyond_0_and_1(predict):
     probability = predict(Steep(slope=1000.0, level=0.0), image, overlap=0.7)
     assert probability.min() == 0
     assert probability.max() == 1
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_network_takes_the_windows_of_its_patches(network, tiny_training):
+    settings = tiny_training(network=network, width=0.1, patch_size=patch_edges(network)[0])
+    image = np.random.default_rng(0).random((1, 70, 40, 100), dtype=np.float32)
+    built = build_network(network, settings.width, settings.patch_size).eval()
+    probability = predict_probability(built, image, everywhere(image.shape[1:]), settings, CPU)
+    assert probability.shape == image.shape[1:]
+    assert 0 < probability.min() < probability.max() < 1
+
+
+@pytest.fixture
+def amx(monkeypatch):
+    """Say whether the processor multiplies matrices of bf16; those without compute the same, more slowly."""
+    return lambda there: monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": there})
+
+
+@pytest.mark.parametrize(
+    ("precision", "there", "expected"),
+    [("bf16", True, torch.bfloat16), ("bf16", False, None), ("fp16", True, None), ("no", True, None)],
+)
+def test_a_processor_with_matrices_of_bf16_predicts_in_it(amx, predict, precision, there, expected):
+    class Convolution(torch.nn.Conv3d):
+        def forward(self, x):
+            result = super().forward(x)
+            self.computed_in = result.dtype
+            return result
+
+    amx(there)
+    assert predicts_in(precision, CPU) == expected
+    network = Convolution(1, 1, 1)
+    probability = predict(network, np.ones((32, 32, 32), np.float32), precision=precision)
+    assert network.computed_in == (expected or torch.float32)
+    assert probability.dtype == np.float32
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_in_bf16_a_network_says_nearly_the_same(network, amx, tiny_training):
+    amx(True)
+    torch.manual_seed(0)
+    image = np.random.default_rng(0).random((1, 70, 64, 64), dtype=np.float32)
+    weights = build_network(network, 0.25, 64).state_dict()
+
+    def predicted(precision):
+        settings = tiny_training(network=network, width=0.25, patch_size=64, precision=precision)
+        identity = {"settings": settings.model_dump(), "recipe": {"sequences": 1}}
+        rebuilt = network_of({"identity": identity, "network": weights}, CPU)
+        return predict_probability(rebuilt, image, everywhere(image.shape[1:]), settings, CPU)
+
+    in_half, in_whole = predicted("bf16"), predicted("no")
+    assert not np.array_equal(in_half, in_whole)
+    assert np.abs(in_half - in_whole).max() < 0.05
+    assert np.abs(in_half - in_whole).mean() < 0.01
 
 
 def n_windows(network):
@@ -173,7 +228,7 @@ def test_a_sample_of_the_heads_voxels_marks_all_of_the_head():
     places = [(index / n - 0.5) / 0.42 for index, n in zip((x, y, z), shape, strict=True)]
     head = sum(place**2 for place in places) < 1
     sample = np.random.default_rng(0).choice(np.argwhere(head), 20_000, replace=False)
-    marked = near_head(sample, shape)
+    marked = near_head(sample, shape, CPU).numpy()
     assert marked.shape == shape
     assert marked[head].all()
     # one cube of 8 and its neighbour: no farther than 16 voxels from the head along each axis
@@ -183,11 +238,11 @@ def test_a_sample_of_the_heads_voxels_marks_all_of_the_head():
 def test_what_the_head_encloses_belongs_to_it():
     shell = np.ones((104, 104, 104), bool)
     shell[8:-8, 8:-8, 8:-8] = False  # as when Otsu's threshold takes fat only
-    assert near_head(np.argwhere(shell), shell.shape).all()
+    assert near_head(np.argwhere(shell), shell.shape, CPU).all()
 
 
 def test_a_window_beside_the_head_is_looked_at():
-    marked = near_head(np.array([[20, 20, 20]]), (64, 64, 61))
+    marked = near_head(np.array([[20, 20, 20]]), (64, 64, 61), CPU).numpy()
     assert np.array_equal(np.argwhere(marked).min(axis=0), [8, 8, 8])
     assert np.array_equal(np.argwhere(marked).max(axis=0), [31, 31, 31])
     assert marked.sum() == 24**3

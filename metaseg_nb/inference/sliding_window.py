@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
+from metaseg_nb.training.precision import predicts_in
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
@@ -17,7 +18,6 @@ WINDOWS_AT_ONCE = 4
 CUBE = 8
 # Axes of (B, C, X, Y, Z) that each of a window's mirror images is flipped along.
 MIRRORS = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def case_probability(network: torch.nn.Module, case: StoredCase, settings: Train, device: torch.device) -> np.ndarray:
@@ -45,7 +45,7 @@ def predict_probability(
     settings : Train
         ``patch_size``, the edge of the cubic windows (smaller volumes are padded with 0); ``overlap``, the share
         of a window that neighbours share; ``mirrored``, to take the mean probability over the eight mirror
-        images of each window; ``precision``, which a GPU computes in as it did in training.
+        images of each window; ``precision``, see `predicts_in`.
     device : torch.device
 
     Returns
@@ -53,12 +53,13 @@ def predict_probability(
     ndarray of float32, shape (X, Y, Z)
         In [0, 1].
     """
-    looked_at = near_head(head_voxels, image.shape[1:])[None]
-    channels = torch.from_numpy(np.concatenate([image, looked_at], dtype=np.float32))[None]
-    precision = AUTOCAST.get(settings.precision)
-    with torch.autocast(device.type, precision, enabled=precision is not None and device.type == "cuda"):
+    # a GPU takes the image as it is stored, and makes single precision of it
+    sequences = torch.from_numpy(np.array(image)).to(device).float()
+    channels = torch.cat([sequences, near_head(head_voxels, image.shape[1:], device)[None]])[None]
+    half = predicts_in(settings.precision, device)
+    with torch.autocast(device.type, half, enabled=half is not None):
         probability = sliding_window_inference(
-            channels.to(device),
+            channels,
             (settings.patch_size,) * 3,
             WINDOWS_AT_ONCE,
             _window_probability(network, MIRRORS if settings.mirrored else MIRRORS[:1]),
@@ -68,7 +69,7 @@ def predict_probability(
     return probability[0, 0].cpu().numpy()
 
 
-def near_head(head_voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def near_head(head_voxels: np.ndarray, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
     """Mark the head and what is within 8 voxels of it, in cubes; what it encloses too.
 
     Parameters
@@ -76,16 +77,20 @@ def near_head(head_voxels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarra
     head_voxels : ndarray of int, shape (N, 3)
         Dense enough that no cube deep inside the head, with its 26 neighbours, is without any.
     shape : tuple of 3 ints
+    device : torch.device
 
     Returns
     -------
-    ndarray of bool, shape ``shape``
+    Tensor of bool, shape ``shape``
+        On ``device``.
     """
     cubes = np.zeros([-(-n // CUBE) for n in shape], bool)
     cubes[tuple(np.asarray(head_voxels).T // CUBE)] = True
     cubes = ndimage.binary_fill_holes(ndimage.binary_dilation(cubes, np.ones((3, 3, 3))))
-    x, y, z = shape
-    return cubes.repeat(CUBE, 0).repeat(CUBE, 1).repeat(CUBE, 2)[:x, :y, :z]
+    marked = torch.from_numpy(cubes).to(device)
+    for axis in range(3):
+        marked = marked.repeat_interleave(CUBE, axis)
+    return marked[tuple(map(slice, shape))]
 
 
 def _window_probability(

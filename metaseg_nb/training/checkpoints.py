@@ -7,7 +7,8 @@ import torch
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.training.networks import build_network, memory_layout
+from metaseg_nb.training.networks import build_network
+from metaseg_nb.training.precision import prediction_layout
 
 # Settings that change how a run is computed or called, and not what it computes.
 NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
@@ -73,4 +74,5 @@ def network_of(checkpoint: dict[str, Any], device: torch.device) -> torch.nn.Mod
     settings, recipe = (checkpoint["identity"][part] for part in ("settings", "recipe"))
     network = build_network(settings["network"], settings["width"], settings["patch_size"], recipe["sequences"])
     network.load_state_dict(checkpoint["network"])
-    return network.to(device, memory_format=memory_layout(settings["network"], device)).eval()
+    layout = prediction_layout(settings["network"], settings["precision"], device)
+    return network.to(device, memory_format=layout).eval()

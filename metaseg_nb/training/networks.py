@@ -22,10 +22,6 @@ OUTPUT_LAYERS = re.compile(
     r"(model\.2|conv_final\.2|out|output_block|deep_supervision_heads|up_layers\.\d+\.head|skip_layers\..*super_head)\."
 )
 
-# Faster on a GPU when the channels of a voxel lie side by side (benchmarks/README.md). Group and instance norm turn
-# them back at every layer, so that networks with these are slower.
-CHANNELS_LAST = ("unet", "attention_unet")
-
 
 def _channels(width: float) -> tuple[int, ...]:
     return tuple(max(2, round(width * channels)) for channels in (16, 32, 64, 128, 256))
@@ -195,12 +191,6 @@ def build_network(network: str, width: float, patch_size: int, in_channels: int 
         expected = f"a multiple of {multiple} voxels, {smallest} at least"
         raise ValueError(f"{network}: found patch_size {patch_size}; expected {expected}")
     return NETWORKS[network](width, patch_size, in_channels)
-
-
-def memory_layout(network: str, device: torch.device) -> torch.memory_format:
-    """Order of a network's weights in memory that is the faster one on a device."""
-    last = network in CHANNELS_LAST and device.type == "cuda"
-    return torch.channels_last_3d if last else torch.contiguous_format
 
 
 def start_at_prior(network: torch.nn.Module) -> None:

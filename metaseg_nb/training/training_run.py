@@ -22,8 +22,9 @@ from metaseg_nb.settings import Training, settings_hash
 from metaseg_nb.training import superseded
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_checkpoint, load_last, save_checkpoint, save_last
-from metaseg_nb.training.networks import build_network, memory_layout, start_from
+from metaseg_nb.training.networks import build_network, start_from
 from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.precision import training_layout
 from metaseg_nb.training.stopping import StopRequest
 
 # Keeps what a step draws (dropout, strong augmentation) apart from the draws of patches.
@@ -178,7 +179,7 @@ class TrainingRun:
         self.batches.begin(network)
         if weights:
             start_from(network, weights)
-        network = network.to(memory_format=memory_layout(settings.network, self.accelerator.device))
+        network = network.to(memory_format=training_layout(settings.network, self.accelerator.device))
         if self.accelerator.device.type == "cuda" and self.accelerator.num_processes > 1:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if settings.compiled:
