@@ -521,6 +521,24 @@ class Terminated(PatchBatches):
         return super().packed(step)
 
 
+class Spoilt(PatchBatches):
+    """Batches of which one has no number in it, during whose fetching SIGTERM comes."""
+
+    def packed(self, step):
+        images, *others = super().packed(step)
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            images.fill_(math.inf)
+        return images, *others
+
+
+def test_sigterm_does_not_save_a_step_whose_loss_is_no_number(cases, run, tiny_training):
+    settings = tiny_training(epochs=3)
+    with pytest.raises(FloatingPointError, match="at step 2"):
+        fit(settings, Spoilt(cases, settings), run, judge, RECIPE)
+    assert load_checkpoint(run.last_checkpoint)["state"]["step"] == 2
+
+
 def test_sigterm_finishes_the_step_and_saves_it(cases, run, tmp_path, train, tiny_training):
     settings = tiny_training(epochs=4, network="segresnet")
     handler = signal.getsignal(signal.SIGTERM)
