@@ -213,13 +213,16 @@ def at_full_size(folder: Path) -> None:
             partial(ours, network, single),
             partial(ours, own, settings),
         )
-        seconds = []
-        for predict in ways:
-            start = time.perf_counter()
-            predict(case)
-            seconds.append(time.perf_counter() - start)
+        ours(own, settings, case)  # warms up
+        seconds = [seconds_of(partial(predict, case)) for predict in ways]
         columns = " | ".join(f"{value:.1f}" for value in seconds)
         print(f"| {name} | {columns} | {seconds[0] / seconds[-1]:.1f} |", flush=True)
+
+
+def seconds_of(call: Callable[[], np.ndarray]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
 
 
 def main() -> None:
