@@ -129,7 +129,7 @@ def test_notebooks_01_to_04_run_in_jupyterlab_one_after_the_other(lab, folder, c
     for notebook, which in [
         ("01_explore_data", {}),
         ("02_preprocess_n4", {}),
-        ("03_train", {"model": "unet", "fold": 0}),
+        *(("03_train", {"model": model, "fold": 0}) for model in ("unet", "attention_unet", "segresnet", "unetr")),
         ("03_train", {"model": "unet", "fold": 1}),
         ("04_cross_validation", {}),
     ]:

@@ -74,6 +74,18 @@ def test_each_labelled_case_is_tested_once_and_never_trained_on_then(home):
     assert metrics["hd95_mm"].notna().all()
 
 
+@pytest.mark.parametrize("network", ["attention_unet", "segresnet", "unetr"])
+def test_the_studys_other_networks_train_and_are_scored_too(home, metaseg, network):
+    result = metaseg(home, "run", "03_train", "--study", STUDY, "--model", network, "--fold", "0")
+    assert result.returncode == 0, result.stderr[-3000:]
+    run = home / f"runs/real/{network}/fold0"
+    assert pd.read_csv(run / "history.csv")["loss"].notna().tolist() == [True, True]
+    (expected,) = pd.read_csv(home / "runs/real/unet/fold0/metrics.csv")["case"]
+    scored = pd.read_csv(run / "metrics.csv").set_index("case")
+    assert scored.index.tolist() == [expected]
+    assert scored["dice"].between(0, 1).all()
+
+
 def test_predictions_lie_on_the_original_grids(home, shared_data):
     masks = [*home.glob("runs/real/unet/fold*/predictions/*.nii.gz"), *home.glob("runs/real/testing/*.nii.gz")]
     assert len(masks) == len(LABELLED) + 1
