@@ -117,6 +117,12 @@ def plain(network: torch.nn.Module) -> torch.nn.Module:
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
+def timed(call: Callable[[], np.ndarray]) -> tuple[np.ndarray, float]:
+    start = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - start
+
+
 def by_way(network: torch.nn.Module, cases: list[StoredCase], settings: Train) -> None:
     single, mirrored = (settings.model_copy(update=change) for change in ({"precision": "no"}, {"mirrored": True}))
     theirs, own = Counting(plain(network)).eval(), Counting(network).eval()
@@ -143,14 +149,13 @@ def predicted(
 ) -> tuple[float, float, np.ndarray]:
     """How often a voxel is shown, seconds a case, and Dice of each case at the best threshold of the others."""
     predict(cases[0])  # warms up
-    counting.voxels, seconds, scores = 0, 0.0, []
+    counting.voxels, total_s, scores = 0, 0.0, []
     for case in cases:
-        start = time.perf_counter()
-        probability = predict(case)
-        seconds += time.perf_counter() - start
+        probability, seconds = timed(partial(predict, case))
+        total_s += seconds
         scores.append(dice_by_threshold(probability, case.label > 0))
     fair = [own[(np.sum(scores, axis=0) - own).argmax()] for own in scores]
-    return counting.voxels / sum(case.label.size for case in cases), seconds / len(cases), np.array(fair)
+    return counting.voxels / sum(case.label.size for case in cases), total_s / len(cases), np.array(fair)
 
 
 def dice_by_threshold(probability: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -177,25 +182,24 @@ def of_study(root: Path) -> None:
         for run in map(RunLayout, sorted(model.glob("fold*"))):
             tested = json.loads(run.metrics.read_text())["cases"]["test"]
             cases = [case for case in cohort.cases if case.name in tested]
-            checkpoint = load_checkpoint(run.best_checkpoint)
-            network = network_of(checkpoint, DEVICE)
-            found += [both_ways(checkpoint, network, case) for case in open_cases(root / "cases", cases)]
+            found += both_ways(load_checkpoint(run.best_checkpoint), open_cases(root / "cases", cases))
         (theirs, their_s), (mine, our_s) = np.array(found).transpose(1, 2, 0)
         print(f"| {model.name} | {len(found)} | {theirs.mean():.3f} | {mine.mean():.3f} ", end="")
         print(f"| {difference(mine, theirs)} | {their_s.sum() / our_s.sum():.1f} |", flush=True)
 
 
-def both_ways(checkpoint: dict, network: torch.nn.Module, case: StoredCase) -> list[tuple[float, float]]:
-    """Dice of a case on the study grid, and seconds: the study's way and ours."""
+def both_ways(checkpoint: dict, cases: Sequence[StoredCase]) -> list[list[tuple[float, float]]]:
+    """Of each case its Dice on the study grid and its seconds: the study's way, and ours."""
     settings = Train.check(checkpoint["identity"]["settings"]).model_copy(update={"overlap": OVERLAP})
-    truth, threshold, found = case.label > 0, decision_of(checkpoint).threshold, []
+    network, threshold = network_of(checkpoint, DEVICE), decision_of(checkpoint).threshold
     ways = partial(monais, plain(network), STUDYS_OVERLAP, settings), partial(ours, network, settings)
-    for predict in ways:
-        start = time.perf_counter()
-        mask = predict(case) >= threshold
-        seconds = time.perf_counter() - start
-        found.append((float(dice(2.0 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds))
-    return found
+    return [[scored(predict, threshold, case) for predict in ways] for case in cases]
+
+
+def scored(predict: Callable[[StoredCase], np.ndarray], threshold: float, case: StoredCase) -> tuple[float, float]:
+    probability, seconds = timed(partial(predict, case))
+    mask, truth = probability >= threshold, case.label > 0
+    return float(dice(2.0 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds
 
 
 def at_full_size(folder: Path) -> None:
@@ -214,15 +218,9 @@ def at_full_size(folder: Path) -> None:
             partial(ours, own, settings),
         )
         ours(own, settings, case)  # warms up
-        seconds = [seconds_of(partial(predict, case)) for predict in ways]
+        seconds = [timed(partial(predict, case))[1] for predict in ways]
         columns = " | ".join(f"{value:.1f}" for value in seconds)
         print(f"| {name} | {columns} | {seconds[0] / seconds[-1]:.1f} |", flush=True)
-
-
-def seconds_of(call: Callable[[], np.ndarray]) -> float:
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
 
 
 def main() -> None:
