@@ -83,6 +83,7 @@ class Explore(Settings):
     label_file: str
     patients_table: str
     exclude: list[str]
+    confirmed: list[str]
     anonymise: bool
     synthetic_patients: Annotated[int, Field(ge=4)]
     lesion_values: Annotated[list[Count], Field(min_length=1)]

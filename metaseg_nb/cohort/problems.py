@@ -1,12 +1,14 @@
 """What is wrong with an input, said once and alike: case, file, found, expected, what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-SEVERITIES = ("error", "warning", "note")
+SEVERITIES = ("error", "doubt", "warning", "note")
+# A study stops for these.
+STOPPING = ("error", "doubt")
 # Named in a summary, and in the message of an error.
 SHOWN_NAMES, SHOWN_PROBLEMS = 3, 50
 
@@ -15,8 +17,9 @@ SHOWN_NAMES, SHOWN_PROBLEMS = 3, 50
 class Problem:
     """One thing wrong with one case.
 
-    ``severity`` is "error" (the case cannot be used as it is), "warning" (it can,
-    but somebody should look) or "note" (good to know). ``expected`` has the same
+    ``severity`` is "error" (the case cannot be used as it is), "doubt" (it cannot be used
+    until a person has looked at it and named the case in ``confirmed``), "warning" (it can
+    be used, but somebody should look) or "note" (good to know). ``expected`` has the same
     words for all problems of a kind.
     """
 
@@ -78,12 +81,20 @@ def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
     return kinds.sort_values("severity", key=_ranked, kind="stable", ignore_index=True)
 
 
+def settled(problems: Iterable[Problem], confirmed: Collection[str]) -> list[Problem]:
+    """Turn each doubt about a case that a person has looked at, and named in ``confirmed``, into a note."""
+    return [
+        replace(problem, severity="note") if problem.severity == "doubt" and problem.case in confirmed else problem
+        for problem in problems
+    ]
+
+
 def require_no_errors(problems: Iterable[Problem]) -> None:
-    """Raise `CohortError` with all errors, if there are any.
+    """Raise `CohortError` with all errors and doubts, if there are any.
 
     Files are named without their folders: the page that shows this may be shared.
     """
-    errors = [problem for problem in problems if problem.severity == "error"]
+    errors = [problem for problem in problems if problem.severity in STOPPING]
     if errors:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
 
