@@ -31,8 +31,9 @@ study: $(READY)
 status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study $(STUDY)
 
+# two processes of one thread each: half the time of one process with two
 test: $(READY)
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # needs slurmctld slurmd slurm-client munge, which .ci/run installs
 test-cluster: $(READY)

@@ -35,8 +35,15 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Fast tests first."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+    """Fast tests first; tests that share what one fixture made stay in one process."""
+    items.sort(key=_is_slow)
+    for item in items:
+        group = "tiny_study" if "tiny_study" in item.fixturenames else f"{item.path.stem}, slow: {_is_slow(item)}"
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _is_slow(item):
+    return item.get_closest_marker("slow") is not None
 
 
 @pytest.fixture(scope="session")
