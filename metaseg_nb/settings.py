@@ -82,6 +82,7 @@ class Explore(Settings):
     image_files: list[str]
     label_file: str
     patients_table: str
+    patient_pattern: str
     exclude: list[str]
     confirmed: list[str]
     anonymise: bool

@@ -11,6 +11,7 @@ class Case:
 
     ``images`` are the sequences, on one grid; the first, contrast-enhanced T1,
     is the one that is looked at. ``n_lesions`` is known once the mask was.
+    ``patient`` is empty only until `with_patients` has said who it is.
     """
 
     name: str
@@ -59,7 +60,7 @@ class Cohort:
     """Patients and their cases.
 
     ``cases`` have a label and take part in cross-validation, ``unlabelled``
-    ones can only be predicted.
+    ones can only be predicted. ``patients_from`` says where their patients come from.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Cohort:
     unlabelled: list[Case] = field(default_factory=list)
     rule: LesionRule = LesionRule()
     seed: int = 0
+    patients_from: str = field(default="", compare=False)
 
     @property
     def n_folds(self) -> int:

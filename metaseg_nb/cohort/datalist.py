@@ -10,6 +10,7 @@ from typing import Any
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.cohort.sources.reading import no_cases
 from metaseg_nb.files import write_json
 
@@ -23,6 +24,7 @@ def read_datalist(path: Path) -> Cohort:
         With everything that is wrong in the file (`read_lists`), or it has no labelled cases.
     """
     cohort, problems = read_lists([path])
+    cohort, _ = with_patients(cohort)
     if not cohort.cases or any(problem.severity == "error" for problem in problems):
         raise no_cases(path, problems)
     return cohort

@@ -1,5 +1,6 @@
 """Folds that cannot leak: grouped by patient, the selection set taken from the training part."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -108,14 +109,14 @@ def split(cohort: Cohort, fold: int) -> Split:
     if fold not in there:
         raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {there}", "set `fold` or `n_folds`")
     others = _by_patient(case for case in cohort.cases if case.fold != fold)
-    n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
+    n_selection = _selection_size(len(others))
     if len(others) <= n_selection:
         raise CohortError.one(
             "-",
             "dataset.json",
             f"{len(others)} patients outside fold {fold}",
             f"more than the {n_selection} of the selection set",
-            "add patients or raise `n_folds`",
+            _advice(cohort),
         )
     selection = _draw_selection(others, n_selection, np.random.default_rng([cohort.seed, fold]))
     parts = {"test": [], "selection": [], "training": []}
@@ -123,6 +124,19 @@ def split(cohort: Cohort, fold: int) -> Split:
         part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
         parts[part].append(case)
     return Split(**parts)
+
+
+def _selection_size(n_others: int) -> int:
+    return max(SELECTION_MINIMUM, round(SELECTION_SHARE * n_others))
+
+
+def _advice(cohort: Cohort) -> str:
+    """What leaves somebody to train on: more folds, where patients are enough for that."""
+    n = len({case.patient for case in cohort.cases})
+    enough = [k for k in range(2, n + 1) if n - math.ceil(n / k) > _selection_size(n - math.ceil(n / k))]
+    if not enough:
+        return f"add patients: the cohort has {n}, a study needs {SELECTION_MINIMUM + 2} or more"
+    return f'set `n_folds` to {enough[0]} or more; where the list brings its folds, leave out "fold"'
 
 
 def _draw_selection(patients: Mapping[str, list[Case]], n: int, rng: np.random.Generator) -> set[str]:
@@ -181,13 +195,14 @@ def require_no_leak(cohort: Cohort) -> None:
 
 def _checked(cohort: Cohort, n_folds: int) -> Cohort:
     require_no_leak(cohort)
-    there = sorted({case.fold for case in cohort.cases})
+    there, n = sorted({case.fold for case in cohort.cases}), len({case.patient for case in cohort.cases})
     if there != list(range(n_folds)):
+        few = f"set `n_folds` in the study file to what the cohort has, {len(there)}"
         raise CohortError.one(
             "-",
             "datalist",
-            f"folds {there}, of {len({case.patient for case in cohort.cases})} patients",
+            f"folds {there}, of {n} patients",
             f"folds 0 to {n_folds - 1} with at least one patient each",
-            "set `n_folds` in the study file to what the cohort has",
+            few if n >= SELECTION_MINIMUM + 2 else _advice(cohort),
         )
     return cohort

@@ -10,6 +10,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.sources.strict import tidy
 from metaseg_nb.files import write_table
 
 COLUMNS = ["kind", "name", "code"]
@@ -54,6 +55,18 @@ def read_key(key: Path) -> dict[str, str]:
     """Codes by name, of cases and patients; none where no study has been coded."""
     table = _read(key)
     return dict(zip(table["name"], table["code"], strict=True))
+
+
+def case_codes(key: Path) -> dict[str, str]:
+    """Codes of cases by name: a patient may be called like a case, and has another code."""
+    table = _read(key)
+    return table[table["kind"] == "case"].set_index("name")["code"].to_dict()
+
+
+def decoded(names: Iterable[str], key: Path) -> list[str]:
+    """Names of cases in one spelling (`tidy`); each may be given as its code."""
+    name_of = {code: name for name, code in case_codes(key).items()}
+    return [name_of.get(name, name) for name in map(tidy, names)]
 
 
 def _read(key: Path) -> pd.DataFrame:

@@ -3,17 +3,20 @@
 Brain Imaging Data Structure: Gorgolewski et al., Scientific Data 3, 2016.
 """
 
-import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import CONTRAST_T1, is_volume, spelled_out, stem, volumes_in
+from metaseg_nb.cohort.sources.naming import is_volume, spelled_out, stem, volumes_in
+from metaseg_nb.cohort.sources.sequences import is_enhanced_t1
+from metaseg_nb.cohort.sources.strict import fact, read_json
 
 ENTITIES = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?_")
 MASK = re.compile(r"_(mask|dseg|seg|roi)$")
@@ -45,7 +48,7 @@ def read_bids(folder: Path, image_files: Sequence[str] = (), label_file: str = "
         case = _case_files(name, anat, derived[name], image_files, label_file)
         scanner, date, found = _sidecar(name, case.images[0])
         problems += found
-        files.append(replace(case, patient=name.partition("_")[0], scanner=scanner, date=date))
+        files.append(replace(case, scanner=scanner, date=date))
     cohort, found = cohort_of(folder, "", files)
     return cohort, problems + found
 
@@ -75,7 +78,7 @@ def _case_files(
     free = [path for path in volumes if path not in labels]
     images = [_matching(free, pattern) for pattern in image_files]
     if not images:
-        images = [_preferred([path for path in free if not MASK.search(stem(path.name))], CONTRAST_T1)]
+        images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
     others = [path for path in free if not any(path in found for found in images)]
     return CaseFiles(name, anat, tuple(images), labels, others)
 
@@ -84,16 +87,16 @@ def _labels(volumes: Sequence[Path], label_file: str) -> Sequence[Path]:
     if label_file:
         return _matching(volumes, label_file)
     masks = [path for path in volumes if MASK.search(stem(path.name)) and not ANATOMY.search(path.name)]
-    return _preferred(masks, LESION)
+    return _preferred(masks, LESION.search)
 
 
 def _matching(volumes: Sequence[Path], pattern: str) -> list[Path]:
     return [path for path in volumes if any(path.match(spelled) for spelled in spelled_out([pattern]))]
 
 
-def _preferred(paths: Sequence[Path], words: re.Pattern) -> Sequence[Path]:
-    """Those of several whose names have the words, if any has."""
-    named = [path for path in paths if words.search(path.name)]
+def _preferred(paths: Sequence[Path], says_so: Callable[[str], object]) -> Sequence[Path]:
+    """Those of several whose names say so, if any does."""
+    named = [path for path in paths if says_so(path.name)]
     return named if named and len(paths) > 1 else paths
 
 
@@ -103,11 +106,20 @@ def _sidecar(name: str, images: Sequence[Path]) -> tuple[str, str, list[Problem]
     if path is None or not path.is_file():
         return "unknown", "unknown", []
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-        maker, model, tesla = (content.get(key) for key in SCANNER)
-        date = str(content.get("AcquisitionDateTime") or content.get("AcquisitionDate") or "unknown")
-    except (ValueError, AttributeError) as error:
+        content = read_json(path)
+    except CohortError as error:
+        return "unknown", "unknown", [replace(problem, case=name, severity="warning") for problem in error.problems]
+    if not isinstance(content, dict):
         fix = "repair the file; scanner and date are unknown"
-        return "unknown", "unknown", [Problem(name, str(path), f"{error}", "a JSON object", fix, "warning")]
-    scanner = " ".join(str(part) for part in (maker, model, f"{tesla} T" if tesla else None) if part)
+        return "unknown", "unknown", [Problem(name, str(path), "no JSON object", "a JSON object", fix, "warning")]
+    maker, model, tesla, *dates = (_said(content, key) for key in (*SCANNER, "AcquisitionDateTime", "AcquisitionDate"))
+    date = next(filter(None, dates), "unknown")
+    scanner = " ".join(part for part in (maker, model, tesla and f"{tesla} T") if part)
     return scanner or "unknown", date.partition("T")[0], []
+
+
+def _said(content: Mapping[str, Any], key: str) -> str | None:
+    """Text of a header field; what is neither text nor a number says nothing."""
+    with suppress(ValueError):
+        return fact(content.get(key))
+    return None

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.naming import patient_of
+from metaseg_nb.cohort.sources.case_names import well_named
+from metaseg_nb.cohort.sources.naming import as_named
+from metaseg_nb.cohort.sources.strict import tidy
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,6 @@ class CaseFiles:
     labels: Sequence[Path] | None
     others: Sequence[Path] = ()
     primary: str = "unknown"
-    patient: str = ""
     scanner: str = "unknown"
     date: str = "unknown"
 
@@ -37,6 +38,8 @@ def cohort_of(folder: Path, description: str, found: Iterable[CaseFiles]) -> tup
         problems += wrong
         if not any(problem.severity == "error" for problem in wrong):
             cases.append(_case(files))
+    cases, wrong = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
+    problems += wrong
     labelled = [case for case in cases if case.label is not None]
     unlabelled = [case for case in cases if case.label is None]
     return Cohort(folder.resolve().name, description, labelled, unlabelled), problems
@@ -44,11 +47,11 @@ def cohort_of(folder: Path, description: str, found: Iterable[CaseFiles]) -> tup
 
 def _case(files: CaseFiles) -> Case:
     return Case(
-        name=files.name,
-        images=tuple(image.resolve() for (image,) in files.images),
-        label=files.labels[0].resolve() if files.labels else None,
-        patient=files.patient or patient_of(files.name),
-        primary=files.primary,
+        name=tidy(files.name),
+        images=tuple(as_named(image) for (image,) in files.images),
+        label=as_named(files.labels[0]) if files.labels else None,
+        patient="",
+        primary=tidy(files.primary),
         scanner=files.scanner,
         date=files.date,
     )

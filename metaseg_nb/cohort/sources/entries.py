@@ -1,6 +1,6 @@
 """The entries of one datalist, and what is wrong with the file."""
 
-import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +8,21 @@ from typing import Any
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources.case_names import USABLE, unusable
+from metaseg_nb.cohort.sources.strict import MISSING, fact, misspelt, read_json, unwritable
 
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
 NAMED = 'entries in lists named "training", "validation" or "testing"'
+TEXTS, NUMBERS = ("case", "patient", "primary", "scanner", "date"), ("fold", "n_lesions")
+KEYS = ("image", "label", *TEXTS, *NUMBERS)
+# Bytes of a name on usual file systems.
+LONGEST_NAME = 255
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a datalist: paths as listed, and in ``given`` what else it says.
+    """One line of a datalist: paths as listed, and in ``given`` what else it says, as far as it says something.
 
     ``part`` is "training", "validation" or "testing".
     """
@@ -46,38 +52,44 @@ class Datalist:
         return not self.entries or any(entry.part == "validation" for entry in self.entries)
 
 
+class _Wrong(ValueError):
+    """Found, expected, what to do."""
+
+
 def read_entries(path: Path) -> Datalist:
     """Read a Decathlon / MONAI datalist with any of ``training``, ``validation`` and ``testing``."""
     try:
         content = _content(path)
     except CohortError as error:
         return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
-    rule, problems = _rule(content, path)
+    about, problems = _about(content, path)
     problems += [
         Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _other_lists(content)
     ]
-    entries = []
+    entries, keys = [], {}
     for key in [key for key in PARTS if key in content]:
         read, wrong = _part(content[key], key, path)
         entries += read
         problems += wrong
-    seed, name = content.get("seed", 0), content.get("name", path.parent.name)
-    return Datalist(path, str(name), str(content.get("description", "")), rule, seed, entries, problems)
+        for listed in content[key] if isinstance(content[key], list) else []:
+            keys |= misspelt(listed, KEYS) if isinstance(listed, dict) else {}
+    problems += [
+        Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"')
+        for key, meant in keys.items()
+    ]
+    return Datalist(path, *about, entries, problems)
 
 
 def _content(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise CohortError.one("-", path, "no such file", "a datalist (JSON)", "correct `cohort` in the study file")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CohortError.one("-", path, f"not JSON ({error})", "a datalist (JSON)", "repair the file") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         found = f"no entries, but a {type(content).__name__}"
         raise CohortError.one("-", path, found, 'an object with "training"', "see the README")
     if not any(content.get(key) for key in PARTS) and not _other_lists(content):
         found = f"no entries, but {', '.join(map(repr, content)) or 'nothing'}"
-        raise CohortError.one("-", path, found, NAMED, "add the entries, or give another file")
+        raise CohortError.one("-", path, found[:200], NAMED, "add the entries, or give another file")
     return content
 
 
@@ -92,12 +104,29 @@ def _other_lists(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _rule(content: Mapping[str, Any], path: Path) -> tuple[LesionRule, list[Problem]]:
+def _about(content: Mapping[str, Any], path: Path) -> tuple[tuple[str, str, LesionRule, int], list[Problem]]:
+    """Name, description, rule and seed; what is wrong with them takes its default."""
     values, others = content.get("lesion_values", [1]), content.get("other_values", [])
-    if all(isinstance(given, list) and all(isinstance(value, int) for value in given) for given in (values, others)):
-        return LesionRule(tuple(values), tuple(others), content.get("label_threshold", 0.0)), []
-    found = f"lesion_values {values!r}, other_values {others!r}"
-    return LesionRule(), [Problem("-", str(path), found, "lists of whole numbers", "correct them in the list")]
+    threshold, seed = content.get("label_threshold", 0.0), content.get("seed", 0)
+    texts, problems = {"name": "", "description": ""}, []
+    for key in texts:
+        try:
+            texts[key] = " ".join((fact(" ".join(str(content.get(key) or "").split())) or "").split())
+        except ValueError as error:
+            problems.append(Problem("-", str(path), f'"{key}": {error}', "text", f'correct "{key}"'))
+    rule = LesionRule()
+    if not all(isinstance(given, list) and all(map(_is_count, given)) for given in (values, others)) or not values:
+        found = f"lesion_values {values!r:.80}, other_values {others!r:.80}"
+        problems.append(Problem("-", str(path), found, "lists of whole numbers from 1 on", "correct them in the list"))
+    elif not _is_number(threshold) or not 0 <= threshold < math.inf:
+        found, expected = f"label_threshold {threshold!r:.80}", "a number from 0 on"
+        problems.append(Problem("-", str(path), found, expected, "correct it in the list"))
+    else:
+        rule = LesionRule(tuple(values), tuple(others), threshold)
+    if not (_is_count(seed) or seed == 0) or isinstance(seed, bool):
+        problems.append(Problem("-", str(path), f"seed {seed!r:.80}", "a whole number from 0 on", 'correct "seed"'))
+        seed = 0
+    return (texts["name"] or path.parent.name, texts["description"], rule, seed), problems
 
 
 def _part(listed: Any, key: str, path: Path) -> tuple[list[Entry], list[Problem]]:
@@ -105,33 +134,61 @@ def _part(listed: Any, key: str, path: Path) -> tuple[list[Entry], list[Problem]
         return [], [Problem("-", str(path), f'"{key}": {listed!r:.80}', "a list of entries", f'make "{key}" a list')]
     entries, problems = [], []
     for i, entry in enumerate(listed):
-        # Decathlon's testing list holds bare paths
-        entry = {"image": entry} if isinstance(entry, str) else entry
-        problem = _problem(entry, f"{key}[{i}]", path)
-        if problem:
-            problems.append(problem)
-        else:
-            label = entry.get("label") or None
-            entries.append(Entry(path, PARTS[key], tuple(_images(entry)), label, entry))
+        try:
+            entries.append(_entry(entry, PARTS[key], path))
+        except _Wrong as error:
+            problems.append(Problem(f"{key}[{i}]", str(path), *error.args))
     return entries, problems
 
 
-def _problem(entry: Any, place: str, path: Path) -> Problem | None:
+def _entry(listed: Any, part: str, path: Path) -> Entry:
+    # Decathlon's testing list holds bare paths
+    entry = {"image": listed} if isinstance(listed, str) else listed
     if not isinstance(entry, dict):
-        return Problem(place, str(path), f"{entry!r:.80}", 'an object with "image"', "correct the entry")
-    images, label, fold = _images(entry), entry.get("label") or None, entry.get("fold")
+        raise _Wrong(f"{entry!r:.80}", 'an object with "image"', "correct the entry")
+    images = entry.get("image")
+    images = images if isinstance(images, list) else [images]
     if not images or not all(isinstance(image, str) and image for image in images):
-        expected = "an image: a path or a list of paths"
-        return Problem(place, str(path), f"{entry!r:.80}", expected, 'correct "image"')
+        raise _Wrong(f"{entry!r:.80}", "an image: a path or a list of paths", 'correct "image"')
+    label = entry.get("label")
+    label = None if label == "" or _is_nan(label) else label
     if label is not None and not isinstance(label, str):
-        return Problem(place, str(path), f"label {label!r:.80}", "a path", 'correct "label": one mask for a case')
-    if "/" in str(entry.get("case", "")):
-        return Problem(place, str(path), f"case {entry['case']!r}", "a name without /", 'correct "case"')
-    if fold is not None and (not isinstance(fold, int) or isinstance(fold, bool)):
-        return Problem(place, str(path), f"fold {fold!r:.80}", "a whole number or no fold", 'correct "fold"')
-    return None
+        raise _Wrong(f"label {label!r:.80}", "a path", 'correct "label": one mask for a case')
+    for listed_path in [*images, *([label] if label else [])]:
+        if unwritable(listed_path) or any(len(name.encode()) > LONGEST_NAME for name in listed_path.split("/")):
+            expected = f"a path without control characters, of names of at most {LONGEST_NAME} bytes"
+            raise _Wrong(f"the path {listed_path!r:.80}", expected, "correct the path")
+    return Entry(path, part, tuple(images), label, _given(entry))
 
 
-def _images(entry: Mapping[str, Any]) -> list[Any]:
-    image = entry.get("image")
-    return image if isinstance(image, list) else [image] if image else []
+def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says beside its files; null, NaN and empty texts say nothing."""
+    given = {}
+    for key in TEXTS:
+        value = entry.get(key)
+        if key in ("case", "patient") and isinstance(value, str) and value.strip().lower() in MISSING:
+            expected = 'an id, or null; NA, nan, none and null as text may mean "not known"'
+            raise _Wrong(f"{key} {value!r}", expected, f'write null where it is not known, or change "{key}"')
+        try:
+            given[key] = fact(value)
+        except ValueError as error:
+            raise _Wrong(f"{key} {error}", "text or a number", f'correct "{key}"') from None
+    if given["case"] and unusable(given["case"]):
+        raise _Wrong(f"case {given['case']!r:.80}", USABLE, 'correct "case"')
+    for key in NUMBERS:
+        given[key] = entry.get(key)
+        if given[key] is not None and not (isinstance(given[key], int) and not isinstance(given[key], bool)):
+            raise _Wrong(f"{key} {given[key]!r:.80}", f"a whole number or no {key}", f'correct "{key}"')
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)

@@ -8,7 +8,7 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.bids import is_bids, read_bids
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import is_volume, primaries_of, spelled_out, unique_names, volumes_in
+from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.nnunet import is_nnunet, read_nnunet
 
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
@@ -56,25 +56,19 @@ def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> 
     for first in _subfolders(folder):
         is_case = volumes_in(first) or _matching(first, [*chain(*wanted), *labels])
         cases += [first] if is_case else _subfolders(first) or [first]
-    places = [case.relative_to(folder) for case in cases]
-    names, primaries = unique_names(places, [None] * len(cases)), primaries_of([place / "image" for place in places])
-    return [
-        _case_files(name, case, primary, wanted, labels)
-        for name, case, primary in zip(names, cases, primaries, strict=True)
-    ]
+    return [_case_files(folder, case, wanted, labels) for case in cases]
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
 
 
-def _case_files(
-    name: str, folder: Path, primary: str, wanted: Sequence[Sequence[str]], labels: Sequence[str]
-) -> CaseFiles:
+def _case_files(cohort: Path, folder: Path, wanted: Sequence[Sequence[str]], labels: Sequence[str]) -> CaseFiles:
+    place = folder.relative_to(cohort)
     masks = _matching(folder, labels)
     images = tuple([path for path in _matching(folder, patterns) if path not in masks] for patterns in wanted)
     others = [path for path in volumes_in(folder) if path not in masks and not any(path in found for found in images)]
-    return CaseFiles(name, folder, images, masks, others, primary)
+    return CaseFiles("_".join(place.parts), folder, images, masks, others, primary_of(place / "image"))
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:

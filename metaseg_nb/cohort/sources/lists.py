@@ -9,11 +9,11 @@ from typing import Any
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.entries import Entry, read_entries
+from metaseg_nb.cohort.sources.case_names import well_named
+from metaseg_nb.cohort.sources.entries import NUMBERS, TEXTS, Entry, read_entries
 from metaseg_nb.cohort.sources.list_folds import folds_of_lists
-from metaseg_nb.cohort.sources.naming import patient_of, primaries_of, unique_names
-
-FACTS = ("case", "patient", "primary", "scanner", "date", "fold", "n_lesions")
+from metaseg_nb.cohort.sources.naming import as_named, name_of, primary_of
+from metaseg_nb.cohort.sources.strict import tidy
 
 
 def read_lists(
@@ -23,8 +23,8 @@ def read_lists(
 
     Paths are relative to their list, or to ``image_root`` if there is one. Absolute
     paths stay as they are; where nothing is there, their last parts are looked for below ``image_root``.
-    Cases are the same when their first image is. An entry's ``case`` is its name,
-    `unique_names` otherwise; patients and primaries that are not listed are told by the path.
+    Cases are the same when their first image is. An entry's ``case`` is its name, otherwise its path names it
+    (`name_of`); a primary that is not listed is told by the path, a patient stays empty (`with_patients`).
 
     With two or more lists that name validation cases these are the folds, see
     `folds_of_lists`; cases that ``exclude`` names are not held against them.
@@ -40,20 +40,23 @@ def read_lists(
     problems = [problem for datalist in lists for problem in datalist.problems]
     groups: dict[Path, list[Entry]] = {}
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        groups.setdefault(_located(entry.images[0], entry, image_root), []).append(entry)
-    names, found = _names(list(groups.values()))
-    problems += found + [p for n, g in zip(names, groups.values(), strict=True) for p in _entry_problems(n, g)]
-    primaries = primaries_of([_listed(group) for group in groups.values()])
-    cases = [_case(*each, image_root) for each in zip(names, groups.values(), primaries, strict=True)]
+        groups.setdefault(_located(entry.images[0], entry, image_root).resolve(), []).append(entry)
+    every = [_case(group, image_root) for group in groups.values()]
+    held: dict[str, list[Entry]] = {}
+    for case, group in zip(every, groups.values(), strict=True):
+        held.setdefault(case.name, group)
+        problems += _entry_problems(case.name, group)
+    cases, found = well_named(every, 'give the entry another name: "case"')
+    problems += found
     labelled = [case for case in cases if case.label is not None]
     validating = [datalist for datalist in lists if datalist.validates]
     if len(validating) > 1:
-        held = dict(zip(names, groups.values(), strict=True))
         of_cases = {case.name: held[case.name] for case in labelled if case.name not in exclude}
-        folds, found = folds_of_lists(validating, of_cases)
-        problems += found
+        folds, wrong = folds_of_lists(validating, of_cases)
+        problems += wrong
+        unread = any(problem.case not in exclude for problem in found)
         # a list that could not be read whole may hold other cases
-        folds = {} if any(datalist.problems for datalist in lists) else folds
+        folds = {} if unread or any(datalist.problems for datalist in lists) else folds
         labelled = [replace(case, fold=folds.get(case.name)) for case in labelled]
     first = lists[0]
     unlabelled = [case for case in cases if case.label is None]
@@ -61,54 +64,41 @@ def read_lists(
 
 
 def _located(listed: str, entry: Entry, image_root: Path | None) -> Path:
-    path = Path(listed).expanduser()
+    path = Path(os.path.expanduser(listed))
     if not path.is_absolute():
-        return ((image_root or entry.datalist.parent) / path).resolve()
+        return as_named((image_root or entry.datalist.parent) / path)
     # os.path: what may not be looked at is not there
     if image_root is not None and not os.path.exists(path):
         tails = (image_root.joinpath(*path.parts[i:]) for i in range(1, len(path.parts)))
         path = next((tail for tail in tails if os.path.exists(tail)), path)
-    return path.resolve()
+    return as_named(path)
+
+
+def _name(group: list[Entry]) -> str:
+    return _first(group, "case") or tidy(name_of(_listed(group)))
 
 
 def _listed(group: list[Entry]) -> Path:
     return Path(os.path.normpath(group[0].images[0]))
 
 
-def _names(groups: list[list[Entry]]) -> tuple[list[str], list[Problem]]:
-    given = [_first(group, "case") for group in groups]
-    given = [None if name is None else str(name) for name in given]
-    taken = [name for name, count in Counter(given).items() if name and count > 1]
-    expected, fix = "a name for each case", 'correct "case"'
-    problems = [
-        Problem(name, str(group[0].datalist), f"also the name of another image: {group[0].images[0]}", expected, fix)
-        for name, group in zip(given, groups, strict=True)
-        if name in taken
-    ]
-    free = [None if name in taken else name for name in given]
-    # lists in two folders may list two images alike
-    paths = [Path(os.path.abspath(group[0].datalist.parent / _listed(group))) for group in groups]
-    return unique_names(paths, free), problems
-
-
 def _first(group: Iterable[Entry], fact: str) -> Any:
-    return next((entry.given[fact] for entry in group if entry.given.get(fact) is not None), None)
+    return next((entry.given[fact] for entry in group if fact in entry.given), None)
 
 
-def _case(name: str, group: list[Entry], by_folder: str, image_root: Path | None) -> Case:
+def _case(group: list[Entry], image_root: Path | None) -> Case:
     entry = group[0]
     label = next((entry for entry in group if entry.label and entry.part != "testing"), None)
-    patient, primary = _first(group, "patient"), _first(group, "primary")
     return Case(
-        name=name,
+        name=_name(group),
         images=tuple(_located(image, entry, image_root) for image in entry.images),
         label=None if label is None else _located(label.label, label, image_root),
-        patient=patient_of(name) if patient is None else str(patient),
-        primary=by_folder if primary is None else str(primary),
+        patient=_first(group, "patient") or "",
+        primary=_first(group, "primary") or tidy(primary_of(_listed(group))),
         fold=_first(group, "fold"),
         n_lesions=_first(group, "n_lesions"),
-        scanner=str(_first(group, "scanner") or "unknown"),
-        date=str(_first(group, "date") or "unknown"),
+        scanner=_first(group, "scanner") or "unknown",
+        date=_first(group, "date") or "unknown",
     )
 
 
@@ -126,7 +116,7 @@ def _entry_problems(name: str, group: list[Entry]) -> list[Problem]:
 
 
 def _contradictions(name: str, group: list[Entry]) -> list[Problem]:
-    said = {fact: {str(entry.given[fact]) for entry in group if entry.given.get(fact) is not None} for fact in FACTS}
+    said = {fact: {str(entry.given[fact]) for entry in group if fact in entry.given} for fact in (*TEXTS, *NUMBERS)}
     said["label"] = {os.path.normpath(entry.label) for entry in group if entry.label}
     said["image"] = {", ".join(map(os.path.normpath, entry.images)) for entry in group}
     return [

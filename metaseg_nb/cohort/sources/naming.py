@@ -1,23 +1,46 @@
-"""What paths tell: names of cases, patients and primary cancers."""
+"""What the path of one image tells: the name of its case, its primary cancer, its patient by a known convention."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from itertools import takewhile
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-from metaseg_nb.cohort.problems import CohortError, Problem
-
 SUFFIXES = (".nii.gz", ".nii")
-# BraTS-METS names: a patient of five digits, then the time point.
+# BraTS names: a patient of five digits, then the time point. BIDS names: the patient, then the session.
 BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-(\d{5})-\d{3}(?!\d)")
-NO_PRIMARY = re.compile(r"\.\.|sub-.*|images\w*|train(ing)?|val(idation)?|test(ing)?", re.IGNORECASE)
-# T1c, T1ce, T1Gd, T1_post, ce-gad_T1w, post-contrast T1 ...
-CONTRAST_T1 = re.compile(
-    r"t1w?[-_ ]?(c|ce|gd|gad|post|km)(?![a-z])|(?<![a-z])(ce|gd|gad)[-_]"
-    r"|post[-_ ]?contrast|contrast[-_ ]enhanced|gadolin",
+BIDS_CASE = re.compile(r"(sub-[^_]+)_")
+# Folders that hold a set of cases, and words for what an image is: they do not tell whose it is.
+SET = re.compile(
+    r"(images|labels)\w*|imgs?|train(ing)?|val(idation)?|test(ing)?|data(set)?s?|cohorts?|nifti|niis?|scans|cases|patients"
+    r"|volumes|anat|mr|mri|/|\.\.?",
     re.IGNORECASE,
 )
+KIND_WORDS = re.compile(
+    r"(image|img|scan|volume|data|brain|head|mri?|t1|t1w|t1c|t1ce|t1gd|t1km|ce|gd|gad|gado|contrast|enhanced"
+    r"|mprage|flair|t2|ax|cor|sag|3d|reg(istered)?|stripped|bet|n4|corrected|norm(alized|alised)?|preproc(essed)?|resampled"
+    r"|iso|mni|native|final|orig(inal)?|axial|coronal|sagittal|nifti)?",
+    re.IGNORECASE,
+)
+SEPARATORS = re.compile(r"[-_. ]+")
+# A folder of one patient: digits that are more than a grade (HER2) or a number of a set (site1).
+NUMBERED_SET = re.compile(
+    r"(site|cent(er|re)|batch|cohort|set|part|fold|split|group|scanner|year)[-_ ]?[A-Za-z0-9]{0,4}", re.IGNORECASE
+)
+PATIENT_ID = re.compile(r"\d\d|^\d|(^|[-_ ])(p|pat|patient|sub|subj|subject|case|id|s|mr)[-_ ]?\d", re.IGNORECASE)
+CANCER = re.compile(
+    r"(?<![a-z])(lung|nsclc|sclc|bronch|breast|mamma|brust|melanom|skin(?![a-z])|haut(?![a-z])|kidney|renal|rcc|niere"
+    r"|colon(?![a-z])|colorect|rectal|rectum|crc|darm(?![a-z])|prostat|thyroid|gastr|stomach|o?esophag|pancrea|hepat|liver"
+    r"|bladder|urothel|testic|sarcoma|cervi|endometri|uter|ovar)",
+    re.IGNORECASE,
+)
+# When an image was taken: words, numbered words (tp2, 6months), dates.
+DATE = r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+TIME_WORDS = (
+    r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
+    r"|(?:follow[-_ ]?up|fu|f-u|baseline|bl|pre|post|time[-_ ]?point|time|tp|t|session|ses|visit|v|scan|exam|study|mri?"
+    r"|week|wk|w|month|mo|m|day|d|year|yr|y|fraction|fx|kontrolle)[-_ ]?\d{1,4}|follow[-_ ]?up|fu|f-u|kontrolle|verlauf"
+    r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
+)
+TIME = re.compile(rf"{TIME_WORDS}|{DATE}", re.IGNORECASE)
 
 
 def stem(name: str) -> str:
@@ -35,6 +58,11 @@ def is_volume(path: Path) -> bool:
     return path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
 
 
+def as_named(path: Path) -> Path:
+    """Absolute path of a file under the name that it was given: a link may lead to a file without suffix."""
+    return path.parent.resolve() / path.name
+
+
 def spelled_out(patterns: Iterable[str]) -> list[str]:
     """Glob patterns with both suffixes where they have none."""
     return [
@@ -44,57 +72,65 @@ def spelled_out(patterns: Iterable[str]) -> list[str]:
     ]
 
 
-def unique_names(paths: Sequence[PurePath], given: Sequence[str | None]) -> list[str]:
-    """Name each case by its file, or by as many parent folders as make the names differ.
+def name_of(path: PurePath) -> str:
+    """Name a case by the path of its image, as it is listed, and by nothing else.
 
-    A file name that all cases share says nothing and is left off: ``lung/p1/image.nii.gz``
-    is p1. Names that are ``given`` stay.
-
-    Raises
-    ------
-    CohortError
-        Different paths have one name however long.
+    The file's name without suffix. Where it only says what the image is (``image``, ``t1c``), the two
+    folders above instead: ``lung/p1/image.nii.gz`` is lung_p1. Where it only says when (``baseline``), or
+    the folder is a patient's or a primary's, folder and file: ``P01/baseline.nii.gz`` is P01_baseline.
+    Folders of sets (``images``, ``train``) are no part of a name.
     """
-    parts = [(*path.parts[:-1], stem(path.name)) for path in paths]
-    if len({p[-1] for p in parts}) == 1 < len(parts) and all(len(p) > 1 for p in parts):
-        parts = [p[:-1] for p in parts]
-    names: list[str] = []
-    for depth in range(1, max((len(p) for p in parts), default=0) + 1):
-        names = [name or "_".join(p[-depth:]) for name, p in zip(given, parts, strict=True)]
-        if len(set(names)) == len(names):
-            return names
-    if names:
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        raise CohortError(
-            Problem(name, "-", "two images of this name", "a name for each case", 'give them names: "case"')
-            for name in twice
-        )
-    return names
+    own = stem(path.name)
+    folders = _above(path)
+    words = SEPARATORS.split(own)
+    if all(KIND_WORDS.fullmatch(word) for word in words):
+        return "_".join(folders) or own
+    if TIME.fullmatch(own) or all(KIND_WORDS.fullmatch(word) or TIME.fullmatch(word) for word in words):
+        return "_".join([*folders, own])
+    if folders and (_of_a_patient(folders[-1]) or CANCER.search(folders[-1])) and folders[-1] not in own:
+        return f"{folders[-1]}_{own}"
+    return own
 
 
-def patient_of(case: str) -> str:
-    """The patient of a case that comes without: itself, or a BraTS name's patient number.
+def _above(path: PurePath) -> list[str]:
+    """The two folders above a file that are no sets; of a path from elsewhere the upper one only if it tells something.
 
-    ``BraTS-MET-00110-000`` and ``BraTS-MET-00110-001`` are two time points of one patient (arXiv:2306.00838).
+    The folders of a home or a project may be anybody's.
     """
-    brats = BRATS_CASE.match(case)
-    return brats[1] if brats else case
+    folders = [folder for folder in path.parts[:-1] if not SET.fullmatch(folder)][-2:]
+    if len(folders) == 2 and (path.is_absolute() or ".." in path.parts):
+        upper, lower = folders
+        return folders if CANCER.search(upper) or _of_a_patient(upper) or TIME.fullmatch(lower) else [lower]
+    return folders
 
 
-def primaries_of(paths: Sequence[PurePath]) -> list[str]:
-    """The primary cancer of each image that lies in ``<primary>/<case>/``, "unknown" otherwise.
+def _of_a_patient(folder: str) -> bool:
+    return bool(PATIENT_ID.search(folder)) and not NUMBERED_SET.fullmatch(folder)
 
-    Longer paths count from below the folder that all images lie in.
+
+def convention_patient(case: str) -> str | None:
+    """The patient in a name that BraTS or BIDS made; None in other names.
+
+    ``BraTS-MET-00110-000`` and ``BraTS-MET-00110-001`` are two time points of one patient
+    (arXiv:2306.00838), and so are ``sub-01_ses-1`` and ``sub-01_ses-2``.
     """
-    folders = [path.parent.parts for path in paths]
-    shared = 0
-    if any(len(f) != 2 for f in folders):
-        shared = len(list(takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))))
-    below = [f[shared:] for f in folders]
-    pairs = [pair for pair in below if len(pair) == 2]
-    # many images in each folder: not the folders of cases; one name in all of them: <case>/anat/
-    crowded = len(set(pairs)) <= len(pairs) / 2
-    fixed = len({last for _, last in pairs}) == 1 < len(set(pairs))
-    if crowded or fixed:
-        return ["unknown"] * len(paths)
-    return [f[0].removesuffix("_nii") if len(f) == 2 and not NO_PRIMARY.fullmatch(f[0]) else "unknown" for f in below]
+    found = BRATS_CASE.match(case) or BIDS_CASE.match(case)
+    return found[1] if found else None
+
+
+def primary_of(path: PurePath) -> str:
+    """The primary cancer that the path of an image tells, as it is listed; "unknown" where it does not.
+
+    A folder that names a cancer; or, in a path ``<primary>/<case>/<image>``, the first one, unless
+    it is a patient's, a set's or a sequence's, or the second one is a sequence's.
+    """
+    folders = path.parts[:-1]
+    primary = next((folder for folder in reversed(folders) if CANCER.search(folder)), None)
+    if primary is None and len(folders) == 2 and _is_primary(*folders):
+        primary = folders[0]
+    return "unknown" if primary is None else primary.removesuffix("_nii")
+
+
+def _is_primary(folder: str, case: str) -> bool:
+    others = (SET, KIND_WORDS, TIME, NUMBERED_SET)
+    return not (_of_a_patient(folder) or any(other.fullmatch(name) for other in others for name in (folder, case)))

@@ -12,9 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import CONTRAST_T1, SUFFIXES, stem, unique_names, volumes_in
+from metaseg_nb.cohort.sources.naming import SUFFIXES, stem, volumes_in
+from metaseg_nb.cohort.sources.sequences import is_enhanced_t1, is_plain
+from metaseg_nb.cohort.sources.strict import fact, read_json
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
@@ -49,18 +51,18 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
     numbered = any(name.endswith("_0000") and name not in labels for name in stems)
     images = {part: _by_case(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
     there = {channel for cases in images.values() for channels in cases.values() for channel in channels}
-    order = sorted(about.channels or there, key=lambda i: (not CONTRAST_T1.search(about.channels.get(i, "")), i))
+    order = sorted(about.channels or there, key=lambda i: (not is_enhanced_t1(about.channels.get(i, "")), i))
     problems = [*about.problems, *_unused(folder, image_files, label_file), *_channel_problems(about, order, there)]
     places = [Path("imagesTr", case) for case in sorted({*images["imagesTr"], *labels})]
     places += [Path("imagesTs", case) for case in sorted(images["imagesTs"])]
     files = [
         CaseFiles(
-            name=name,
+            name=place.name,
             folder=folder / place.parent,
             images=tuple(images[place.parent.name].get(place.name, {}).get(i, []) for i in order),
             labels=labels.get(place.name, []) if place.parent.name == "imagesTr" else None,
         )
-        for name, place in zip(unique_names(places, [None] * len(places)), places, strict=True)
+        for place in places
     ]
     cohort, found = cohort_of(folder, about.description, files)
     return cohort, problems + found
@@ -80,24 +82,29 @@ def _about(path: Path) -> _About:
     if not path.is_file():
         return _About(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = read_json(path)
         channels = content.get("channel_names", content.get("modality", {}))
-        names = {int(number): str(name) for number, name in channels.items()}
+        names = {int(number): fact(name) or "" for number, name in channels.items()}
+        labels, description = content.get("labels", {}), fact(content.get("description")) or ""
+        if len(names) < len(channels):
+            raise ValueError(f"channels {', '.join(channels)}")
+    except CohortError as error:
+        return _About(path, problems=error.problems)
     except (ValueError, AttributeError) as error:
-        expected = 'JSON with "channel_names" or "modality" by number'
+        expected = 'JSON with "channel_names" or "modality" by number, and texts'
         return _About(path, problems=[Problem("-", str(path), f"{error}", expected, "repair the file")])
     problems = []
-    if content.get("file_ending", SUFFIXES[0]) not in SUFFIXES:
+    if content.get("file_ending", SUFFIXES[0]) not in (*SUFFIXES,):
         found = f"file_ending {content['file_ending']!r}"
         problems = [Problem("-", str(path), found, "NIfTI: .nii.gz or .nii", "convert the files")]
-    labels = content.get("labels", {})
-    described = [str(content.get("description", "")), f"nnU-Net labels: {json.dumps(labels)}" if labels else ""]
+    described = [description, f"nnU-Net labels: {json.dumps(labels)}" if labels else ""]
     return _About(path, ". ".join(filter(None, described)), names, problems)
 
 
 def _channel_problems(about: _About, order: list[int], there: set[int]) -> list[Problem]:
     problems = []
-    if len(order) > 1 and not CONTRAST_T1.search(about.channels.get(order[0], "")):
+    first = about.channels.get(order[0], "") if order else ""
+    if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
         found = f"channels {[about.channels.get(i, i) for i in order]}; the first is looked at"
         fix = 'name the contrast-enhanced T1 in "channel_names"'
         expected = "a channel named as contrast-enhanced T1 (T1c, T1ce, T1Gd ...)"

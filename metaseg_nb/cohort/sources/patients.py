@@ -1,85 +1,123 @@
 """The patients table: a CSV that knows better than lists and folders whose case it is."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-import pandas as pd
-
-from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources.strict import MISSING, Table, fact, misspelt, read_csv
 
 FACTS = ("patient", "primary", "scanner", "date")
 COLUMNS = "a column `case` or `patient`, and any of patient, primary, scanner, date"
+AMBIGUOUS = (
+    'an id, or nothing; NA, nan, none and null may mean "not known"',
+    "leave it empty if it is not known, or change the id",
+)
+# What the rows say of a case or patient: fact by fact, the different values.
+Said = dict[str, dict[str, list[str]]]
 
 
-def add_patients(cohort: Cohort, path: Path) -> tuple[Cohort, list[Problem]]:
+def add_patients(cohort: Cohort, path: Path, whose: Callable[[Case], str]) -> tuple[Cohort, list[Problem]]:
     """Override patient, primary, scanner and date of cases by a table; empty cells override nothing.
 
     Rows are found by the column ``case``, or by ``patient`` where there is none; other columns are not read.
-    Separators are commas or semicolons, capitals in column names are small ones.
+    Separators are commas, semicolons or tabs, capitals in column names are small ones.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    path : Path
+    whose : callable
+        Tells the patient of a case that the table does not name.
 
     Returns
     -------
     cohort : Cohort
         As it was, if the table cannot be used.
     problems : list of Problem
-        A table that cannot be used, contradictory rows (none of them counts), rows of nobody,
-        cases without row.
+        A table that cannot be used, rows that do not fit its header, contradictory rows (none of them
+        counts), rows of nobody, cases without row.
     """
     try:
-        table = _table(path)
+        table, problems = read_csv(path)
+        key = _key(table)
     except CohortError as error:
         return cohort, error.problems
-    key = "case" if "case" in table else "patient"
-    rows, problems = _rows(table, key, path)
+    said, found = _said(table, key)
+    rows, twice = _agreed(said, key, path)
     cases = [*cohort.cases, *cohort.unlabelled]
-    keys = {case.name: case.name if key == "case" else case.patient for case in cases}
-    problems += _unmatched(rows, keys, table[key], path)
+    keys = {case.name: case.name if key == "case" else whose(case) for case in cases}
+    problems += found + twice + _unmatched(said, keys, key, path)
     cases, unlabelled = (
         [replace(case, **rows.get(keys[case.name], {})) for case in part] for part in (cohort.cases, cohort.unlabelled)
     )
     return replace(cohort, cases=cases, unlabelled=unlabelled), problems
 
 
-def _table(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise CohortError.one("-", path, "no such file", "a CSV", "correct `patients_table` in the study file")
-    try:
-        header = path.read_text(encoding="utf-8-sig").partition("\n")[0]
-        separator = ";" if header.count(";") > header.count(",") else ","
-        table = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", index_col=False).fillna("")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        fix = "save the table as CSV in UTF-8"
-        raise CohortError.one("-", path, f"no table ({error})", "a CSV in UTF-8", fix) from error
-    table.columns = table.columns.str.strip().str.lower()
-    read = [column for column in table if column in ("case", *FACTS)]
+def _key(table: Table) -> str:
+    """The column that rows are found by."""
+    read = [column for column in table.columns if column in ("case", *FACTS)]
+    if wrong := misspelt(table.columns, ("case", *FACTS)):
+        found = f"the column {' and '.join(wrong)}, which is not read"
+        fix = f"rename it to {' and '.join(wrong.values())}"
+        raise CohortError.one("-", table.path, found, COLUMNS, fix)
     # a row needs a key and something to say; each column once
     if not {"case", "patient"} & {*read} or len(read) < 2 or len({*read}) < len(read):
         found = f"columns {', '.join(table.columns)}"
-        raise CohortError.one("-", path, found, COLUMNS, "rename or add the columns")
-    return table.apply(lambda column: column.str.strip())
+        raise CohortError.one("-", table.path, found, COLUMNS, "rename or add the columns")
+    return "case" if "case" in read else "patient"
 
 
-def _rows(table: pd.DataFrame, key: str, path: Path) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """What is said of each case or patient, and who is spoken of in two ways."""
-    facts = [fact for fact in FACTS if fact in table and fact != key]
+def _said(table: Table, key: str) -> tuple[Said, list[Problem]]:
+    """What the rows say of each case or patient; a row that cannot be understood is a problem with its line."""
+    facts = [column for column in FACTS if column in table.columns and column != key]
+    said: Said = defaultdict(lambda: {column: [] for column in facts})
+    problems = []
+    for line, row in table.rows:
+        if wrong := _row_problem(row, key, facts):
+            found, expected, fix = wrong
+            problems.append(Problem(f"line {line}", str(table.path), found, expected, fix))
+            continue
+        if row[key]:
+            of = said[row[key]]
+            for column in facts:
+                value = fact(row[column])
+                of[column] += [value] if value and value not in of[column] else []
+    return dict(said), problems
+
+
+def _row_problem(row: Mapping[str, str], key: str, facts: Iterable[str]) -> tuple[str, str, str] | None:
+    for column in {key, "patient"} & {*row}:
+        if row[column].lower() in MISSING:
+            return f"{column} {row[column]!r}", *AMBIGUOUS
+    try:
+        values = [fact(row[column]) for column in facts]
+    except ValueError as error:
+        return str(error), "text of one line", "correct the cell"
+    if not row[key] and any(values):
+        return f"no {key}, but {', '.join(filter(None, values))}", f"a {key} in each row", "complete or remove the row"
+    return None
+
+
+def _agreed(said: Said, key: str, path: Path) -> tuple[dict[str, dict[str, str]], list[Problem]]:
+    """The facts of each case or patient, and who is spoken of in two ways."""
     rows, problems = {}, []
-    for name, of in table[table[key] != ""].groupby(key, sort=False):
-        said = {fact: list(dict.fromkeys(value for value in of[fact] if value)) for fact in facts}
-        twice = {fact: values for fact, values in said.items() if len(values) > 1}
-        rows[name] = {} if twice else {fact: values[0] for fact, values in said.items() if values}
+    for name, facts in said.items():
+        twice = {column: values for column, values in facts.items() if len(values) > 1}
+        rows[name] = {} if twice else {column: values[0] for column, values in facts.items() if values}
         problems += [
-            Problem(name, str(path), f"{fact} {' and '.join(values)}", f"one row a {key}", "correct the table")
-            for fact, values in twice.items()
+            Problem(name, str(path), f"{column} {' and '.join(values)}", f"one row a {key}", "correct the table")
+            for column, values in twice.items()
         ]
     return rows, problems
 
 
-def _unmatched(rows: Iterable[str], keys: Mapping[str, str], listed: pd.Series, path: Path) -> list[Problem]:
+def _unmatched(rows: Iterable[str], keys: Mapping[str, str], key: str, path: Path) -> list[Problem]:
     known = set(keys.values())
-    what = f"{listed.name}s of this cohort"
+    what = f"{key}s of this cohort"
     problems = []
     for row in rows:
         if row not in known:
@@ -88,8 +126,8 @@ def _unmatched(rows: Iterable[str], keys: Mapping[str, str], listed: pd.Series, 
             problems.append(Problem(row, str(path), "a row of nobody", what, fix, "warning"))
     fix = "add a row; until then the lists and folders say whose it is"
     problems += [
-        Problem(name, str(path), f"no row of {key}", "a row for each case", fix, "warning")
-        for name, key in keys.items()
-        if key not in rows
+        Problem(name, str(path), f"no row of {value}", "a row for each case", fix, "warning")
+        for name, value in keys.items()
+        if value not in rows
     ]
     return problems

@@ -1,5 +1,6 @@
 """The one way in: a datalist, several lists or a folder, with its patients table and without excluded cases."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +12,9 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.patients import add_patients
+from metaseg_nb.cohort.sources.strict import tidy
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
 
@@ -24,7 +27,9 @@ def read_cohort(
     image_files: Sequence[str] = (),
     label_file: str = "",
     patients_table: str = "",
+    patient_pattern: str = "",
     exclude: Sequence[str] = (),
+    confirmed: Sequence[str] = (),
 ) -> tuple[Cohort, list[Problem]]:
     """Read a cohort from lists or from a folder.
 
@@ -44,8 +49,13 @@ def read_cohort(
         Glob pattern of the mask in a case's folder.
     patients_table : str
         CSV that overrides patient, primary, scanner and date (`add_patients`).
+    patient_pattern : str
+        Regular expression with the group ``patient``, searched in the names of cases whose patient no list or
+        table names (`with_patients`).
     exclude : sequence of str
         Names of cases to leave out; what is wrong with them is left out too.
+    confirmed : sequence of str
+        Names of cases that a person has looked at; like those of ``exclude`` they have to be there.
 
     Returns
     -------
@@ -57,8 +67,11 @@ def read_cohort(
     Raises
     ------
     CohortError
-        With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout.
+        With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout,
+        or ``patient_pattern`` is none.
     """
+    whose = patient_reader(patient_pattern)
+    exclude, confirmed = ([tidy(name) for name in names] for names in (exclude, confirmed))
     lists = lists_of(source, base)
     folder_options = {"image_files": image_files, "label_file": label_file}
     if lists:
@@ -72,11 +85,13 @@ def read_cohort(
     # a case may be left out because it could not be read
     known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems}
     if patients_table:
-        cohort, found = add_patients(cohort, base / Path(patients_table).expanduser())
+        table = base / os.path.expanduser(patients_table)
+        cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
         problems += found
-    cohort = _without(cohort, exclude)
-    problems = [problem for problem in problems if problem.case not in exclude]
-    problems += [_unknown(name, known) for name in exclude if name not in known]
+    cohort, found = with_patients(_without(cohort, exclude), patient_pattern, source)
+    problems = [problem for problem in [*problems, *found] if problem.case not in exclude]
+    for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
+        problems += [_unknown(name, known, parameter) for name in names if name not in known]
     if not cohort.cases:
         raise no_cases(source, problems)
     return cohort, problems
@@ -92,7 +107,7 @@ def lists_of(source: str, base: Path) -> list[Path]:
     """
     if not source.strip():
         raise CohortError.one("-", "cohort", "nothing", WANTED, "set `cohort` in the study file")
-    as_it_is = base / Path(source).expanduser()
+    as_it_is = base / os.path.expanduser(source)
     if as_it_is.is_dir():
         return []
     if as_it_is.is_file():
@@ -111,7 +126,7 @@ def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
 
 
 def _matching(pattern: str, base: Path) -> list[Path]:
-    paths = [base / found for found in glob(str(Path(pattern).expanduser()), root_dir=base, recursive=True)]
+    paths = [base / found for found in glob(os.path.expanduser(pattern), root_dir=base, recursive=True)]
     paths = [path for path in paths if path.is_file()]
     if not paths:
         fix = "correct `cohort` in the study file"
@@ -126,7 +141,7 @@ def _by_number(path: Path) -> list[tuple[int, str]]:
 def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
     if not image_root:
         return None, []
-    root = base / Path(image_root).expanduser()
+    root = base / os.path.expanduser(image_root)
     missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
     return root, [] if root.is_dir() else [missing]
 
@@ -147,7 +162,7 @@ def _without(cohort: Cohort, exclude: Sequence[str]) -> Cohort:
     return replace(cohort, cases=cases, unlabelled=unlabelled)
 
 
-def _unknown(name: str, known: Iterable[str]) -> Problem:
+def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:
     near = get_close_matches(name, sorted(known), n=1)
     fix = f"did you mean {near[0]}?" if near else "correct or remove the name"
-    return Problem(name, "exclude", "no such case", "names of cases of this cohort", fix)
+    return Problem(name, parameter, "no such case", "names of cases of this cohort", fix)

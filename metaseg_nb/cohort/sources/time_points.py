@@ -1,0 +1,144 @@
+"""Cases whose names suggest that they are images of one patient: a guess, which a person has to confirm."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+
+from metaseg_nb.cohort.sources.naming import CANCER, DATE, NUMBERED_SET, TIME_WORDS
+
+# More images of one patient are not believed: after an id, and after another word.
+MANY, SEVERAL = 24, 6
+YEAR = re.compile(r"(?:19|20)\d\d(?!\d)")
+# The time in the name of each case, by patient.
+Times = dict[str, dict[str, str]]
+
+
+@dataclass(frozen=True)
+class TimePoints:
+    """Cases that may be of one patient.
+
+    ``pattern`` is the ``patient_pattern`` that reads the names so, ``groups`` the names of the cases of each
+    patient who has more than one.
+    """
+
+    pattern: str
+    groups: list[list[str]]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read names: a pattern with a place for the time, what stands there, and when to believe it."""
+
+    pattern: str
+    time: str
+    believable: Callable[[Times, Times], bool]
+
+    def groups(self, names: Sequence[str], unnamed: Collection[str], ending: str) -> TimePoints | None:
+        patients: Times = defaultdict(dict)
+        for name in names:
+            match = re.search(self._with(self.time, ending), name)
+            patients[match["patient"] if match else name][name] = (match and match["time"]) or ""
+        several = {
+            patient: of
+            for patient, of in patients.items()
+            if len(of) > 1 and _may_be_a_patient(patient) and not of.keys().isdisjoint(unnamed)
+        }
+        # with one patient alone it is the name of the cohort that stands before the number
+        if not several or len(patients) < 2 or not self.believable(patients, several):
+            return None
+        found = {_general(time) for of in several.values() for time in of.values() if time}
+        words = self.time if self.time.startswith(("[", r"\d")) else "|".join(sorted(found))
+        return TimePoints(self._with(words, ending), [sorted(of) for of in several.values()])
+
+    def _with(self, time: str, ending: str) -> str:
+        return f"{self.pattern.replace('TIME', f'(?P<time>{time})')}{re.escape(ending)}$"
+
+
+def time_points(names: Sequence[str], unnamed: Collection[str]) -> TimePoints | None:
+    """Look for names that differ in a time point only; of several ways to read them the one that joins most cases.
+
+    Running numbers (``case_001`` to ``case_273``) are no time points, and ``<primary>_<case>`` are none.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of all cases.
+    unnamed : collection of str
+        Those whose patient nobody named: one of them is in each group.
+    """
+    ending = _common_ending(names)
+    found = [reading.groups(names, unnamed, ending) for reading in READINGS]
+    return max(filter(None, found), key=lambda each: sum(map(len, each.groups)), default=None)
+
+
+def _common_ending(names: Sequence[str]) -> str:
+    """What all names end with, from a separator on, such as ``_t1c``; never a number alone."""
+    alike = takewhile(lambda letters: len(set(letters)) == 1, zip(*(name[::-1] for name in names), strict=False))
+    shared = "".join(letters[0] for letters in alike)[::-1]
+    start = re.search(r"[-_. ](?!\d+$)", shared) if len(names) > 1 else None
+    return shared[start.start() :] if start and all(len(name) > len(shared) for name in names) else ""
+
+
+def _general(time: str) -> str:
+    """Turn a time that was found into a pattern: other numbers are times too."""
+    digits = re.compile(r"\d+")
+    return digits.sub(lambda n: rf"\d{{{len(n[0])}}}" if len(n[0]) > 3 else r"\d+", re.escape(time.lower()))
+
+
+def _may_be_a_patient(name: str) -> bool:
+    return not (NUMBERED_SET.fullmatch(name) or (CANCER.search(name) and not _is_id(name)))
+
+
+def _is_id(name: str) -> bool:
+    """Whether a name has a number that is no year."""
+    return bool(re.search(r"\d", YEAR.sub("", name)))
+
+
+def _said(patients: Times, several: Times) -> bool:
+    """A word or a date says so, unless it is the number of a case in a large set."""
+    return any(_is_id(patient) or len(of) <= SEVERAL for patient, of in several.items())
+
+
+def _few(patients: Times, several: Times) -> bool:
+    return max(map(len, several.values())) <= MANY
+
+
+def _numbered(patients: Times, several: Times) -> bool:
+    """A few numbers after each id."""
+    return _few(patients, several) and any(map(_is_id, several))
+
+
+def _repeated(patients: Times, several: Times) -> bool:
+    """The same few words after each of the ids, or after each of many names."""
+    times = Counter(time.lower() for of in several.values() for time in of.values())
+    shared = sum(patients > 1 for patients in times.values())
+    many = all(map(_is_id, several)) or len(several) >= max(map(len, several.values()))
+    return _few(patients, several) and many and shared >= len(times) / 2
+
+
+def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callable[[Times, Times], bool]:
+    """All names end with long numbers whose last digits are low."""
+
+    def believable(patients: Times, several: Times) -> bool:
+        numbers = [(patient + time, time) for patient, of in patients.items() for time in of.values()]
+        long = all(re.search(rf"\d{{{digits}}}$", number) for number, _ in numbers)
+        low = all(time and int(time) <= highest for _, time in numbers)
+        ids = {re.search(r"\d+$", patient)[0] for patient in several} if long and low else ()
+        return len(numbers) > 3 and len(ids) >= patients_with_several
+
+    return believable
+
+
+# Each reads every name: one without a time is that of a patient with one image.
+READINGS = (
+    _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _said),
+    _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _said),
+    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", DATE, _said),
+    _Reading(r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
+    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
+    _Reading(r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),
+    _Reading(r"^(?P<patient>.+?)TIME?", r"\d", _low_digits(3, 2, 3)),
+    _Reading(r"^(?P<patient>.+?)(?:[-_. ]TIME)?", "[^-_. ]+", _repeated),
+)
