@@ -62,15 +62,41 @@ def test_a_decathlon_testing_list_of_bare_paths_is_read(datalist, tmp_path):
     ]
 
 
-def test_files_that_are_all_called_image_are_named_by_their_folders(datalist):
+def test_a_case_is_named_by_its_own_entry_whatever_else_the_list_holds(datalist):
+    """One unlabelled image more renamed every case, so that stored cases, `exclude` and verdicts no longer matched."""
     places = ["lung/p1", "lung/p2", "breast/p1"]
     training = [{"image": f"{place}/image.nii.gz", "label": f"{place}/mask.nii.gz"} for place in places]
-    cohort = read_datalist(datalist({"training": training[:2], "testing": []}))
-    assert [case.name for case in cohort.cases] == ["p1", "p2"]
-    cohort = read_datalist(datalist({"training": training}))
-    assert [case.name for case in cohort.cases] == ["lung_p1", "lung_p2", "breast_p1"]
-    cohort = read_datalist(datalist({"training": training[:2], "testing": ["lung/p3/t1c.nii.gz"]}))
-    assert [case.name for case in cohort.cases] == ["p1_image", "p2_image"]
+
+    def names(training, *testing):
+        cohort = read_datalist(datalist({"training": training, "testing": list(testing)}))
+        return [case.name for case in [*cohort.cases, *cohort.unlabelled]]
+
+    assert names(training[:2]) == ["lung_p1", "lung_p2"]
+    assert names(training) == ["lung_p1", "lung_p2", "breast_p1"]
+    assert names(training[:2], "lung/p3/t1c.nii.gz") == ["lung_p1", "lung_p2", "lung_p3"]
+    assert names(training[:2], "images/other.nii.gz") == ["lung_p1", "lung_p2", "other"]
+
+
+@pytest.mark.parametrize(
+    ("image", "name"),
+    [
+        ("images/P1.nii.gz", "P1"),
+        ("Melanoma_nii/case_034/image.nii.gz", "Melanoma_nii_case_034"),
+        ("p1/MRI_brain.nii.gz", "p1"),
+        ("P00/baseline/t1c.nii.gz", "P00_baseline"),
+        ("P00/baseline.nii.gz", "P00_baseline"),
+        ("P00/scanA.nii.gz", "P00_scanA"),
+        ("lung/p1.nii.gz", "lung_p1"),
+        ("sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01_ses-1_T1w"),
+        ("sub-01/ses-1/anat/image.nii.gz", "sub-01_ses-1"),
+        ("BraTS-MET-00110-000/BraTS-MET-00110-000-t1c.nii.gz", "BraTS-MET-00110-000-t1c"),
+        ("/home/mueller/P01/image.nii.gz", "P01"),
+        ("images/image.nii.gz", "image"),
+    ],
+)
+def test_names_come_from_the_file_or_from_the_folders_that_tell_whose_it_is(datalist, image, name):
+    cohort = read_datalist(datalist({"training": [{"image": image, "label": "label.nii.gz"}]}))
+    assert [case.name for case in cohort.cases] == [name]
 
 
 def test_a_list_saved_with_a_byte_order_mark_is_read(datalist):
@@ -97,10 +123,38 @@ def test_a_name_with_dots_keeps_them(datalist):
         ({"training": [*entries("a"), {"image": "images/b.nii.gz"}]}, "case b, "),
         ({"training": [*entries("a"), {"label": "labels/b.nii.gz"}]}, "case training[1], "),
         ({"training": [{"image": ["t1c.nii.gz", 2], "label": "l.nii.gz"}]}, "case training[0], "),
+        ('{"training": [{"image": "a.nii", "label": "b.nii", "image": "c.nii"}]}', 'the key "image" more than once'),
+        ({"training": entries("a"), "lesion_values": [True]}, "lesion_values [True]"),
+        ({"training": entries("a"), "label_threshold": float("nan")}, "label_threshold nan"),
+        ({"training": entries("a"), "seed": True}, "seed True"),
+        ({"training": entries("a", fold=True)}, "fold True"),
+        ({"training": entries("a", fold=float("nan"))}, "fold nan"),
+        ({"training": entries("a", n_lesions=1.5)}, "n_lesions 1.5"),
+        ({"training": entries("a", patient=["P1"])}, "patient ['P1']"),
+        ({"training": entries("a", patient=True)}, "patient True"),
+        ({"training": entries("a", patient="nan")}, "patient 'nan'"),
+        ({"training": entries("a", patient_id="P1")}, '"patient_id" in entries'),
+        ({"training": [{"image": "a.nii", "label": 5}]}, "label 5"),
+        ({"training": [{"image": "a\0.nii", "label": "l.nii"}]}, "the path 'a\\x00.nii'"),
+        ({"training": [{"image": "a" * 300 + ".nii", "label": "l.nii"}]}, "the path 'aaa"),
+        ({"training": [{"image": "\ud800.nii", "label": "l.nii"}]}, "the path"),
+        ("[" * 100_000, "not JSON"),
     ],
     ids=[
         *("text", "list", "none labelled", "empty", "another name", "values"),
-        *("twice", "in both", "no label", "no image", "no path"),
+        *(
+            "twice",
+            "in both",
+            "no label",
+            "no image",
+            "no path",
+            "equal keys",
+            "bool value",
+            "NaN threshold",
+            "bool seed",
+        ),
+        *("bool fold", "NaN fold", "half a lesion", "list of patients", "bool patient", "nan patient", "misspelt"),
+        *("number as label", "NUL", "long path", "half a character", "deep"),
     ],
 )
 def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, named):
@@ -109,6 +163,14 @@ def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, na
         read_datalist(path)
     assert named in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_nan_is_not_given_as_null_is_and_ids_stay_as_they_are(datalist):
+    """As json.dump writes a data frame: whole numbers of a column with gaps are floats."""
+    given = [float("nan"), None, "", 3.0, "007", "1e3", 12]
+    training = [entry | {"patient": patient} for entry, patient in zip(entries(*"abcdefg"), given, strict=True)]
+    cohort = read_datalist(datalist({"training": training}))
+    assert [case.patient for case in cohort.cases] == ["a", "b", "c", "3", "007", "1e3", "12"]
 
 
 def test_a_missing_datalist_says_where_it_was_looked_for(tmp_path):

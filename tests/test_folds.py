@@ -157,6 +157,27 @@ def small(folds, patient_names=None):
     return Cohort("small", "", cases)
 
 
+@pytest.mark.parametrize(
+    ("folds", "advice"),
+    [
+        ([0, 1], "add patients: the cohort has 2, a study needs 4 or more"),
+        ([0, 1, 2], "add patients: the cohort has 3, a study needs 4 or more"),
+        ([0, 0, 1, 1], "set `n_folds` to 4 or more"),
+        ([0, 0, 0, 1, 1], "set `n_folds` to 3 or more"),
+    ],
+)
+def test_the_advice_of_a_cohort_that_is_too_small_can_help(folds, advice):
+    with pytest.raises(CohortError) as error:
+        split(small(folds), 0)
+    assert advice in error.value.problems[0].fix
+
+
+def test_two_patients_in_five_folds_are_not_sent_to_two_folds():
+    cohort = small([None, None])
+    with pytest.raises(CohortError, match="add patients: the cohort has 2"):
+        assign_folds(cohort, burden_of({"c0": 1, "c1": 1}), 5)
+
+
 def test_folds_that_are_given_are_kept():
     cohort = small([1, 1, 0, 2, 0, 2, 1])
     kept = assign_folds(cohort, burden_of({case.name: 2 for case in cohort.cases}), 3)
@@ -168,7 +189,7 @@ def test_folds_that_are_given_are_kept():
     [
         (small([0, None, 1, None]), 2, ["case c1,", "case c3,", "no fold"]),
         (small([0, 1, 1, 0, 0, 1], ["a", "b", "a", "c", "d", "d"]), 2, ["patient a,", "patient d,", "[0, 1]"]),
-        (small([0, 1, 2]), 5, ["folds [0, 1, 2]", "folds 0 to 4", "n_folds"]),
+        (small([0, 1, 2, 2]), 5, ["folds [0, 1, 2]", "folds 0 to 4", "n_folds"]),
         (small([0, 1, 2]), 2, ["folds [0, 1, 2]", "folds 0 to 1"]),
         (small([1, 2, 3]), 3, ["folds [1, 2, 3]", "folds 0 to 2"]),
         (small([None] * 4), 5, ["4 patients", "folds 0 to 4"]),

@@ -198,11 +198,34 @@ def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
     assert [(case.name, case.label) for case in cohort.unlabelled] == [("c", None), ("f", None)]
 
 
-def test_one_name_for_two_images_is_an_error_and_both_are_kept(write, tmp_path):
+def test_one_name_for_two_images_is_an_error_that_names_both_files(write, tmp_path):
     write("a.json", {"training": [entry("p1", case="a"), entry("p2", case="a"), entry("p3", case="b")]})
-    cohort, problems = read_cohort("a.json", base=tmp_path)
-    assert [(problem.case, problem.severity) for problem in problems] == [("a", "error"), ("a", "error")]
-    assert [case.name for case in cohort.cases] == ["p1", "p2", "b"]
+    cohort, (problem,) = read_cohort("a.json", base=tmp_path)
+    assert (problem.case, problem.severity, "give the entry another name" in problem.fix) == ("a", "error", True)
+    assert problem.file == f"{tmp_path}/images/p2.nii.gz"
+    assert problem.found == f"the name of {tmp_path}/images/p1.nii.gz too"
+    assert [case.name for case in cohort.cases] == ["a", "b"]
+    cohort, problems = read_cohort("a.json", base=tmp_path, exclude=["a"])
+    assert ([case.name for case in cohort.cases], problems) == (["b"], [])
+
+
+def test_a_primary_depends_on_its_own_path_alone(write, tmp_path):
+    training = [
+        {"image": f"{primary}/p{i}/image.nii.gz", "label": "l.nii.gz"}
+        for i, primary in enumerate(("Lung_nii", "Gynae"))
+    ]
+
+    def primaries(*more):
+        write("a.json", {"training": [*training, *({"image": image, "label": "l.nii.gz"} for image in more)]})
+        return [(case.name, case.primary) for case in read_cohort("a.json", base=tmp_path)[0].cases]
+
+    alone = [("Lung_nii_p0", "Lung"), ("Gynae_p1", "Gynae")]
+    assert primaries() == alone
+    assert primaries("/elsewhere/x.nii.gz", "deep/down/in/p9/image.nii.gz") == [
+        *alone,
+        ("x", "unknown"),
+        ("in_p9", "unknown"),
+    ]
 
 
 def test_primaries_are_told_by_folders_where_these_are_primaries(write, tmp_path):
@@ -236,7 +259,8 @@ def test_lists_in_two_folders_that_list_two_images_alike_name_both(write, tmp_pa
     write("one/split_0.json", {"validation": entries("a")})
     write("two/split_1.json", {"validation": entries("a")})
     cohort, problems = read_cohort("*/split_*.json", base=tmp_path)
-    assert [case.name for case in cohort.cases] == ["one_images", "two_images"]
+    assert said(problems) == [("error", "a", f"the name of {tmp_path}/one/images/a.nii.gz too")]
+    assert [case.fold for case in cohort.cases] == [None]
     (tmp_path / "images").mkdir()
     cohort, problems = read_cohort("*/split_*.json", base=tmp_path, image_root=".")
     assert said(problems) == [("error", "a", "in the validation lists of split_0.json and split_1.json")]
@@ -273,6 +297,32 @@ def test_an_image_root_that_is_not_there_is_one_problem(write, tmp_path):
     cohort, problems = read_cohort("a.json", base=tmp_path, image_root="nowhere")
     assert said(problems) == [("error", "-", "no such folder")]
     assert len(cohort.cases) == 3
+
+
+def test_a_link_keeps_the_name_that_was_given(write, tmp_path):
+    """As data version control stores it: the content lies under its checksum, without suffix."""
+    for name in ("images/a.nii.gz", "labels/a.nii.gz", "cohort/p1/image.nii.gz", "cohort/p1/label.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        content = tmp_path / "store" / name.replace("/", "_").partition(".")[0]
+        content.parent.mkdir(exist_ok=True)
+        content.touch()
+        (tmp_path / name).symlink_to(content)
+    write("a.json", {"training": entries("a")})
+    (case,) = read_cohort("a.json", base=tmp_path)[0].cases
+    assert files_of(case, tmp_path) == ["images/a.nii.gz", "labels/a.nii.gz"]
+    (case,) = read_cohort("cohort", base=tmp_path)[0].cases
+    assert files_of(case, tmp_path) == ["cohort/p1/image.nii.gz", "cohort/p1/label.nii.gz"]
+
+
+def test_two_links_to_one_image_are_one_case(write, tree):
+    base = tree("store/4f2a")
+    for name in "ab":
+        (base / "images").mkdir(exist_ok=True)
+        (base / f"images/{name}.nii.gz").symlink_to(base / "store/4f2a")
+    write("a.json", {"training": entries("ab")})
+    cohort, problems = read_cohort("a.json", base=base)
+    assert [case.name for case in cohort.cases] == ["a"]
+    assert ("error", "a", "listed 2 times, in training") in said(problems)
 
 
 # Folders
@@ -502,8 +552,10 @@ def two_lists(write, tmp_path):
 
 
 def test_the_patients_table_overrides_what_the_list_says(write, two_lists):
-    """As Excel saves it: semicolons, a byte-order mark, blanks, a short row; and leading zeros stay."""
-    text = "\ufeffCase;Patient; primary;scanner;date;Notes\na;007;skin;Skyra;2021-03-04;x\nb;007; ;;;\nc;8;lung\n"
+    """As Excel saves it: semicolons, a byte-order mark, blanks; and leading zeros stay."""
+    text = (
+        "\ufeffCase;Patient; primary;scanner;date;Notes\na;007;skin;Skyra;2021-03-04;x\nb;007; ;;;\nc;8;lung;;;\n;;;\n"
+    )
     write("p.csv", text)
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     a, b = cohort.cases
@@ -541,10 +593,12 @@ def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
         ("case,cancer\na,lung\n", "columns case, cancer"),
         ("patient,age\na,50\n", "columns patient, age"),
         ("case,Case,primary\na,a,lung\n", "columns case, case, primary"),
-        ("", "no table (No columns to parse from file)"),
+        ("", "an empty table"),
+        ("case,PatientID,primary\na,P1,lung\n", "the column patientid, which is not read"),
+        ('case,primary\na,"lung\n', "no table (line 2: unexpected end of data)"),
         (None, "no such file"),
     ],
-    ids=["no key", "no fact", "patient alone", "twice", "empty", "missing"],
+    ids=["no key", "no fact", "patient alone", "twice", "empty", "misspelt", "an open quote", "missing"],
 )
 def test_a_table_that_cannot_be_used_is_an_error_beside_the_cohort(write, two_lists, text, found):
     if text is not None:
@@ -552,6 +606,47 @@ def test_a_table_that_cannot_be_used_is_an_error_beside_the_cohort(write, two_li
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert said(problems) == [("error", "-", found)]
     assert cohort == read_cohort("a.json", base=two_lists)[0]
+
+
+def test_rows_that_do_not_fit_the_header_are_problems_with_their_lines(write, two_lists):
+    """A comma in a name moved the values of a row into other columns; a row without case said nothing of anybody."""
+    write(
+        "p.csv", 'case,patient,primary,date\na,Mueller, Hans,lung,2021\n\nb,"Huber, ""Eva""",skin,\nc,P3\n,P4,lung,\n'
+    )
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [
+        ("error", "line 2", "5 cells: a, Mueller, Hans, lung, 2021"),
+        ("error", "line 5", "2 cells: c, P3"),
+        ("error", "line 6", "no case, but P4, lung"),
+        ("warning", "a", "no row of a"),
+        ("warning", "c", "no row of c"),
+    ]
+    assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ('Huber, "Eva"', "skin")]
+
+
+def test_ids_stay_text_and_words_for_unknown_are_no_ids(write, two_lists):
+    write("p.csv", "case\tpatient\tprimary\na\t1e3\tNA\nb\tNA\tlung\nc\t007\tnan\n")
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [("error", "line 3", "patient 'NA'"), ("warning", "b", "no row of b")]
+    assert [(case.patient, case.primary) for case in cohort.cases] == [("1e3", "lung"), ("b", "unknown")]
+    assert [case.patient for case in cohort.unlabelled] == ["007"]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        ("case,primary\na,Schädel\n".encode("cp1252"), "not UTF-8 but another encoding, perhaps Windows-1252 (line 2"),
+        ("case,primary\na,lung\n".encode("utf-16"), "not UTF-8 but UTF-16"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xdf", "not UTF-8 but a workbook of Excel"),
+    ],
+    ids=["Windows", "UTF-16", "Excel"],
+)
+def test_files_in_another_encoding_say_which(two_lists, content, found):
+    (two_lists / "p.csv").write_bytes(content)
+    _, (problem,) = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert problem.found.startswith(found)
+    with pytest.raises(CohortError, match="not UTF-8"):
+        read_cohort("p.csv", base=two_lists)
 
 
 # What is left out, and what leaves nothing
@@ -571,6 +666,12 @@ def test_an_unknown_excluded_name_is_an_error_with_a_near_one(write, tmp_path):
     cohort, problems = read_cohort("a.json", base=tmp_path, exclude=["case_02"], patients_table="p.csv")
     assert len(cohort.cases) == 2
     assert [(problem.severity, problem.fix) for problem in problems] == [("error", "did you mean case_002?")]
+
+
+def test_a_confirmed_name_that_no_case_has_is_an_error(write, two_lists):
+    _, problems = read_cohort("a.json", base=two_lists, confirmed=["a ", "aa"])
+    assert said(problems) == [("error", "aa", "no such case")]
+    assert (problems[0].file, problems[0].fix) == ("confirmed", "did you mean a?")
 
 
 @pytest.mark.parametrize("options", [{"exclude": ["a", "b"]}, {}], ids=["all excluded", "none labelled"])

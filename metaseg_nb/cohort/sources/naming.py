@@ -80,7 +80,7 @@ def name_of(path: PurePath) -> str:
     the folder is a patient's or a primary's, folder and file: ``P01/baseline.nii.gz`` is P01_baseline.
     Folders of sets (``images``, ``train``) are no part of a name.
     """
-    own = stem(path.name)
+    own = stem(path.name) or path.name
     folders = _above(path)
     words = SEPARATORS.split(own)
     if all(KIND_WORDS.fullmatch(word) for word in words):
