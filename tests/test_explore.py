@@ -62,8 +62,8 @@ def test_a_folder_is_a_cohort(write_case, tmp_path, metaseg):
     assert result.returncode == 0, result.stderr
     listed = json.loads((tmp_path / "runs/folder/dataset.json").read_text())["training"]
     assert {entry["case"]: entry["primary"] for entry in listed} == {
-        **dict.fromkeys("abc", "lung"),
-        **dict.fromkeys("def", "renal"),
+        **dict.fromkeys(["lung_a", "lung_b", "lung_c"], "lung"),
+        **dict.fromkeys(["renal_d", "renal_e", "renal_f"], "renal"),
     }
 
 

@@ -541,6 +541,49 @@ def test_a_folder_of_no_known_layout_says_what_was_looked_for_and_found(tree):
     assert "datalist" in problem.fix
 
 
+DICOM, STRUCTURES = bytes(128) + b"DICM", bytes(128) + b"DICM" + b"1.2.840.10008.5.1.4.1.1.481.3"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "way"),
+    [
+        ("IM0001", DICOM, "a DICOM file", "dcm2niix"),
+        ("RS.dcm", STRUCTURES, "a DICOM structure set (RTSTRUCT)", "structures"),
+        ("t1c.nrrd", b"NRRD0004\n", "an NRRD file", "SimpleITK"),
+        ("t1c.mha", b"ObjectType = Image\nElementType = MET_SHORT\n", "a MetaImage file", "SimpleITK"),
+    ],
+)
+def test_other_formats_are_named_with_the_way_to_nifti_wherever_they_are_given(tree, write, name, content, kind, way):
+    """A folder of them, one of them as a list, and one of them as the patients table; no advice to list them."""
+    base = tree(f"P1/series/{name}", "P1/notes.txt")
+    (base / f"P1/series/{name}").write_bytes(content)
+    for source in (".", "P1", f"P1/series/{name}"):
+        with pytest.raises(CohortError) as error:
+            read_cohort(source, base=base)
+        (problem,) = error.value.problems
+        assert kind in problem.found
+        assert way in problem.fix
+        assert "instead of the folder" not in problem.fix
+    tree("P2/image.nii.gz", "P2/label.nii.gz", "P3/scan.txt")
+    cohort, problems = read_cohort(".", base=base)
+    assert [case.name for case in cohort.cases] == ["P2"]
+    assert [(problem.case, kind in problem.found) for problem in problems] == [("P1_series", True), ("P3", False)]
+
+
+@pytest.mark.parametrize("place", ["imagesTr/a_0000.nrrd", "sub-1/anat/sub-1_T1w.nrrd"])
+def test_other_formats_in_a_known_layout_are_named_too(tree, place):
+    base = tree(place)
+    (base / place).write_bytes(b"NRRD0004\n")
+    with pytest.raises(CohortError, match=r"found an NRRD file .*SimpleITK"):
+        read_cohort(".", base=base)
+
+
+def test_a_nifti_file_is_no_list(tree):
+    base = tree("a.nii.gz")
+    with pytest.raises(CohortError, match=r"found a NIfTI file; expected a datalist .* give a list or folder"):
+        read_cohort("a.nii.gz", base=base)
+
+
 # The patients table
 
 
@@ -645,7 +688,7 @@ def test_files_in_another_encoding_say_which(two_lists, content, found):
     (two_lists / "p.csv").write_bytes(content)
     _, (problem,) = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert problem.found.startswith(found)
-    with pytest.raises(CohortError, match="not UTF-8"):
+    with pytest.raises(CohortError, match=r"not UTF-8|a zip archive"):
         read_cohort("p.csv", base=two_lists)
 
 

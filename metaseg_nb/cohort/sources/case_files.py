@@ -8,6 +8,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.case_names import well_named
 from metaseg_nb.cohort.sources.naming import as_named
+from metaseg_nb.cohort.sources.other_files import other_files
 from metaseg_nb.cohort.sources.strict import tidy
 
 
@@ -87,8 +88,10 @@ def _no_image(files: CaseFiles) -> Problem:
     if files.others:
         fix = "say with `image_files` and `label_file` which file is what"
         return Problem(files.name, path, f"other volumes: {_listed(files.others)}", f"{expected} of a known name", fix)
-    fix = "fill it, remove it or `exclude` it"
-    return Problem(files.name, path, "nothing: no NIfTI file", f"{expected} in the folder of a case", fix)
+    found, fix = other_files(files.folder)
+    if not found:
+        found, fix = "nothing: no NIfTI file", "fill it, remove it or `exclude` it"
+    return Problem(files.name, path, found, f"{expected} in the folder of a case", fix)
 
 
 def _several(files: CaseFiles, found: Sequence[Path]) -> Problem:

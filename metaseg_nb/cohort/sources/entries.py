@@ -9,6 +9,8 @@ from typing import Any
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.case_names import USABLE, unusable
+from metaseg_nb.cohort.sources.naming import is_volume
+from metaseg_nb.cohort.sources.other_files import file_kind
 from metaseg_nb.cohort.sources.strict import MISSING, fact, misspelt, read_json, unwritable
 
 # Decathlon calls its testing list "test".
@@ -83,6 +85,10 @@ def read_entries(path: Path) -> Datalist:
 def _content(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise CohortError.one("-", path, "no such file", "a datalist (JSON)", "correct `cohort` in the study file")
+    if is_volume(path) or (kind := file_kind(path)):
+        found = "a NIfTI file" if is_volume(path) else kind.name
+        fix = "" if is_volume(path) else f"{kind.fix}; then "
+        raise CohortError.one("-", path, found, "a datalist (JSON)", f"{fix}give a list or folder of the NIfTI files")
     content = read_json(path)
     if not isinstance(content, dict):
         found = f"no entries, but a {type(content).__name__}"

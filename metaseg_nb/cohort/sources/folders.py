@@ -10,6 +10,7 @@ from metaseg_nb.cohort.sources.bids import is_bids, read_bids
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.nnunet import is_nnunet, read_nnunet
+from metaseg_nb.cohort.sources.other_files import other_files
 
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
@@ -39,10 +40,12 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
         if not pattern or Path(pattern).is_absolute():
             expected = "glob patterns within a case's folder, such as *_t1c.nii.gz"
             raise CohortError.one("-", folder, f"{pattern!r}", expected, "correct `image_files` or `label_file`")
-    if is_nnunet(folder):
-        return read_nnunet(folder, image_files, label_file)
-    if is_bids(folder):
-        return read_bids(folder, image_files, label_file)
+    for recognised, read in ((is_nnunet, read_nnunet), (is_bids, read_bids)):
+        if recognised(folder):
+            cohort, problems = read(folder, image_files, label_file)
+            others, conversion = ("", "") if cohort.cases else other_files(folder)
+            found = [Problem("-", str(folder), others, "NIfTI files (.nii or .nii.gz)", conversion)] if others else []
+            return cohort, problems + found
     found = _case_folders(folder, image_files, label_file)
     if not any(any(files.images) for files in found):
         raise _unknown_layout(folder, image_files)
@@ -86,4 +89,7 @@ def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
         f"with an image named {names}"
     )
     fix = "name the files with `image_files` and `label_file`, or give a datalist (JSON) instead of the folder"
+    others, conversion = other_files(folder)
+    if others:
+        found, fix = f"{found}: {others}", f"{conversion}; then give the folder of the NIfTI files"
     return CohortError.one("-", folder, found, expected, fix)

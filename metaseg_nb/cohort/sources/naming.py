@@ -97,7 +97,8 @@ def _above(path: PurePath) -> list[str]:
 
     The folders of a home or a project may be anybody's.
     """
-    folders = [folder for folder in path.parts[:-1] if not SET.fullmatch(folder)][-2:]
+    below = path.parts[3 if path.parts[1:2] in (("home",), ("Users",)) else 0 : -1]  # a login is nobody's name here
+    folders = [folder for folder in below if not SET.fullmatch(folder)][-2:]
     if len(folders) == 2 and (path.is_absolute() or ".." in path.parts):
         upper, lower = folders
         return folders if CANCER.search(upper) or _of_a_patient(upper) or TIME.fullmatch(lower) else [lower]
