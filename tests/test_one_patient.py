@@ -53,6 +53,8 @@ OF_ONE_PATIENT = {
     "t0, t1": product(["case_001", "case_002"], ["t0", "t1", "t2"]),
     "fractions": product(IDS, [f"fx{i}" for i in range(30)]),
     "a common ending": product(IDS, ["baseline_t1c", "fu1_t1c"]),
+    "years": ["P00_2019", "P00_2020", "P01_2021", "P01_2022"],
+    "accession numbers": ["P00_ACC17", "P00_ACC23", "P01_ACC31", "P01_ACC99", "P02_ACC5"],
     "time first": product(["baseline", "fu1"], IDS),
     "names": product(["Alpha", "Beta", "Gamma"], ["scan a", "scan b"]),
     "below a primary": product(["lung_P00", "lung_P01"], ["baseline", "fu"]),

@@ -737,6 +737,19 @@ def test_a_source_that_is_not_there_is_raised(write, two_lists, source):
         read_cohort(source, base=two_lists)
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "x" * 300, "a\0b"])
+@pytest.mark.parametrize("option", ["source", "image_root", "patients_table"])
+def test_paths_that_no_file_system_takes_are_an_error(two_lists, path, option):
+    with pytest.raises(CohortError, match=r"no access|without control characters"):
+        read_cohort(**{"source": "a.json", "base": two_lists} | {option: path})
+
+
+def test_what_is_wrong_with_the_cohort_cannot_be_excluded(write, tmp_path):
+    write("a.json", {"training": entries(["P1_pre", "P1_post", "P2_pre"])})
+    _, problems = read_cohort("a.json", base=tmp_path, exclude=["-"])
+    assert [(problem.case, problem.file) for problem in problems] == [("-", "a.json"), ("-", "exclude")]
+
+
 def test_the_lists_that_a_source_means_come_in_the_order_of_their_numbers(write, tree):
     base = tree("cohort/p1/image.nii")
     lists = [write(f"split_{k}.json", {"validation": entries("a")}) for k in (0, 2, 10)]

@@ -33,7 +33,7 @@ CANCER = re.compile(
     re.IGNORECASE,
 )
 # When an image was taken: words, numbered words (tp2, 6months), dates.
-DATE = r"(?:19|20)\d\d[-_.]?[01]\d[-_.]?[0-3]\d|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+DATE = r"(?:19|20)\d\d(?:[-_.]?[01]\d(?:[-_.]?[0-3]\d)?)?|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
 TIME_WORDS = (
     r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
     r"|(?:follow[-_ ]?up|fu|f-u|baseline|bl|pre|post|time[-_ ]?point|time|tp|t|session|ses|visit|v|scan|exam|study|mri?"

@@ -47,13 +47,13 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
     said = {case.name: whose(case) for case in cases}
     problems = _pattern_problems(cases, said, pattern, origin) if pattern else []
     guessed = time_points(list(said), {name for name, (_, source) in said.items() if source == ITS_OWN})
-    if guessed:
-        problems.append(_guess(guessed, origin))
+    guess = _guess(guessed, origin) if guessed else None
+    problems += [guess] if guess else []
     labelled, unlabelled = (
         [_placed(case, *said[case.name]) for case in part] for part in (cohort.cases, cohort.unlabelled)
     )
     problems += _spelled_alike([*labelled, *unlabelled])
-    basis = _basis(Counter(source for _, source in said.values()), guessed)
+    basis = _basis(Counter(source for _, source in said.values()), guess)
     return replace(cohort, cases=labelled, unlabelled=unlabelled, patients_from=basis), problems
 
 
@@ -134,12 +134,12 @@ def _quoted(pattern: str) -> str:
     return "'" + pattern.replace("'", "''") + "'"
 
 
-def _basis(sources: Counter, guessed: TimePoints | None) -> str:
+def _basis(sources: Counter, guess: Problem | None) -> str:
     if len(sources) == 1:
         words = f"Patients are {next(iter(sources))}."
     else:
         words = f"Patients: {'; '.join(f'of {count} cases {source}' for source, count in sources.items())}."
-    return f"{words} A guess, which you have to confirm: {_groups(guessed)}." if guessed else words
+    return f"{words} A guess, which you have to confirm: {guess.found}. What to do: {guess.fix}." if guess else words
 
 
 def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:

@@ -2,7 +2,8 @@
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
@@ -10,15 +11,27 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources.case_names import shown
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.patients import add_patients
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.strict import tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
 
 
+@contextmanager
+def _accessible() -> Iterator[None]:
+    """Turn what the file system refuses into an error of the cohort."""
+    try:
+        yield
+    except OSError as error:
+        found, fix = f"no access ({error.strerror})", "correct the path, or allow reading"
+        raise CohortError.one("-", shown(str(error.filename)), found, "files and folders to read", fix) from error
+
+
+@_accessible()
 def read_cohort(
     source: str,
     *,
@@ -70,6 +83,9 @@ def read_cohort(
         With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout,
         or ``patient_pattern`` is none.
     """
+    for name, value in (("cohort", source), ("image_root", image_root), ("patients_table", patients_table)):
+        if unwritable(value):
+            raise CohortError.one("-", name, shown(value), "a path without control characters", f"correct `{name}`")
     whose = patient_reader(patient_pattern)
     exclude, confirmed = ([tidy(name) for name in names] for names in (exclude, confirmed))
     lists = lists_of(source, base)
@@ -83,13 +99,13 @@ def read_cohort(
         cohort, found = read_folder(base / source, image_files, label_file)
     problems += found
     # a case may be left out because it could not be read
-    known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems}
+    known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems} - {"-"}
     if patients_table:
         table = base / os.path.expanduser(patients_table)
         cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
         problems += found
     cohort, found = with_patients(_without(cohort, exclude), patient_pattern, source)
-    problems = [problem for problem in [*problems, *found] if problem.case not in exclude]
+    problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
         problems += [_unknown(name, known, parameter) for name in names if name not in known]
     if not cohort.cases:

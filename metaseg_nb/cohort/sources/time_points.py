@@ -111,11 +111,11 @@ def _numbered(patients: Times, several: Times) -> bool:
 
 
 def _repeated(patients: Times, several: Times) -> bool:
-    """The same few words after each of the ids, or after each of many names."""
+    """Anything after many ids, or the same few words after each of the ids or of many names."""
     times = Counter(time.lower() for of in several.values() for time in of.values())
-    shared = sum(patients > 1 for patients in times.values())
-    many = all(map(_is_id, several)) or len(several) >= max(map(len, several.values()))
-    return _few(patients, several) and many and shared >= len(times) / 2
+    same = sum(patients > 1 for patients in times.values()) >= len(times) / 2
+    ids, many = all(map(_is_id, several)), len(several) >= max(map(len, several.values()))
+    return _few(patients, several) and same + ids + many > 1
 
 
 def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callable[[Times, Times], bool]:
