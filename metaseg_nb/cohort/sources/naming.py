@@ -33,14 +33,15 @@ CANCER = re.compile(
     re.IGNORECASE,
 )
 # When an image was taken: words, numbered words (tp2, 6months), dates.
-DATE = r"(?:19|20)\d\d(?:[-_.]?[01]\d(?:[-_.]?[0-3]\d)?)?|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+DATE = r"(?:19|20)\d\d[-_.]?[01]\d(?:[-_.]?[0-3]\d)?|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+YEAR = r"(?:19|20)\d\d"
 TIME_WORDS = (
     r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
     r"|(?:follow[-_ ]?up|fu|f-u|baseline|bl|pre|post|time[-_ ]?point|time|tp|t|session|ses|visit|v|scan|exam|study|mri?"
     r"|week|wk|w|month|mo|m|day|d|year|yr|y|fraction|fx|kontrolle)[-_ ]?\d{1,4}|follow[-_ ]?up|fu|f-u|kontrolle|verlauf"
     r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
 )
-TIME = re.compile(rf"{TIME_WORDS}|{DATE}", re.IGNORECASE)
+TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{YEAR}", re.IGNORECASE)
 
 
 def stem(name: str) -> str:

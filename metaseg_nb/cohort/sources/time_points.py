@@ -6,11 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from metaseg_nb.cohort.sources.naming import CANCER, DATE, NUMBERED_SET, TIME_WORDS
+from metaseg_nb.cohort.sources.naming import CANCER, DATE, NUMBERED_SET, TIME_WORDS, YEAR
 
 # More images of one patient are not believed: after an id, and after another word.
 MANY, SEVERAL = 24, 6
-YEAR = re.compile(r"(?:19|20)\d\d(?!\d)")
 # The time in the name of each case, by patient.
 Times = dict[str, dict[str, str]]
 
@@ -93,7 +92,7 @@ def _may_be_a_patient(name: str) -> bool:
 
 def _is_id(name: str) -> bool:
     """Whether a name has a number that is no year."""
-    return bool(re.search(r"\d", YEAR.sub("", name)))
+    return bool(re.search(r"\d", re.sub(rf"{YEAR}(?!\d)", "", name)))
 
 
 def _said(patients: Times, several: Times) -> bool:
@@ -135,7 +134,7 @@ def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callab
 READINGS = (
     _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _said),
     _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _said),
-    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", DATE, _said),
+    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", f"{DATE}|{YEAR}", _said),
     _Reading(r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
     _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
     _Reading(r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),
