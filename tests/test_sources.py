@@ -531,6 +531,11 @@ def test_bids_names_what_does_not_fit(write, tree):
     assert [case.name for case in cohort.cases] == ["sub-1", "sub-2"]
 
 
+def test_a_folder_may_be_below_the_home_folder(tree, monkeypatch):
+    monkeypatch.setenv("HOME", str(tree("cohort/p1/image.nii", "cohort/p1/label.nii")))
+    assert [case.name for case in read_cohort("~/cohort", base=tree())[0].cases] == ["p1"]
+
+
 def test_a_folder_of_no_known_layout_says_what_was_looked_for_and_found(tree):
     base = tree("images/a.nii.gz", "labels/a.nii.gz", "dataset.json")
     with pytest.raises(CohortError) as error:
@@ -768,7 +773,7 @@ def test_options_that_mean_nothing_for_a_source_are_errors(write, tree):
     assert said(problems) == [("error", "-", "`image_root` set to 'cohort'")]
 
 
-@pytest.mark.parametrize("pattern", ["", "/data/image.nii.gz"])
+@pytest.mark.parametrize("pattern", ["", "/data/image.nii.gz", "**x", "a\0b"])
 def test_a_pattern_that_is_none_is_refused(tree, pattern):
     base = tree("p1/image.nii", "p1/label.nii")
     with pytest.raises(CohortError, match="glob patterns within a case's folder"):

@@ -1,6 +1,8 @@
 """A folder as a cohort: its layout is recognised by names."""
 
+import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.nnunet import is_nnunet, read_nnunet
 from metaseg_nb.cohort.sources.other_files import other_files
+from metaseg_nb.cohort.sources.strict import unwritable
 
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
@@ -37,7 +40,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
         No layout is recognised, or a pattern is none.
     """
     for pattern in [*image_files, *([label_file] if label_file else [])]:
-        if not pattern or Path(pattern).is_absolute():
+        if not _is_pattern(pattern):
             expected = "glob patterns within a case's folder, such as *_t1c.nii.gz"
             raise CohortError.one("-", folder, f"{pattern!r}", expected, "correct `image_files` or `label_file`")
     for recognised, read in ((is_nnunet, read_nnunet), (is_bids, read_bids)):
@@ -50,6 +53,13 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     if not any(any(files.images) for files in found):
         raise _unknown_layout(folder, image_files)
     return cohort_of(folder, "", found)
+
+
+def _is_pattern(pattern: str) -> bool:
+    with suppress(ValueError, NotImplementedError):  # pathlib's for "", absolute ones, and those such as "**x"
+        any(Path(os.devnull).glob(pattern))
+        return not unwritable(pattern)
+    return False
 
 
 def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> list[CaseFiles]:

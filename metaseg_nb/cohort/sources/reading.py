@@ -96,7 +96,7 @@ def read_cohort(
         cohort, found = read_lists(lists, root, exclude)
     else:
         problems = _unused(source, {"image_root": image_root})
-        cohort, found = read_folder(base / source, image_files, label_file)
+        cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
     problems += found
     # a case may be left out because it could not be read
     known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems} - {"-"}
