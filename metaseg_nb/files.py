@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 from collections.abc import Iterator
@@ -43,6 +44,24 @@ def finished(path: Path) -> Iterator[Path]:
         raise
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def finished_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
+
+    What was there before stays until then.
+    """
+    unfinished, earlier = (path.with_name(f".{os.getpid()}_{part}_{path.name}") for part in ("new", "earlier"))
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        if path.exists():
+            path.rename(earlier)
+        unfinished.rename(path)
+    finally:
+        for folder in (unfinished, earlier):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_unfinished(folder: Path) -> None:

@@ -17,7 +17,7 @@ from metaseg_nb.cohort.pseudonyms import read_key, with_codes
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.review.case_images import read_case_images
 from metaseg_nb.review.gallery_pictures import WEBP, draw_networks, slice_view
-from metaseg_nb.review.privacy import private_free
+from metaseg_nb.review.privacy import cleaned_of
 
 PATIENT = "MUELLER^HANS"
 
@@ -26,7 +26,7 @@ PATIENT = "MUELLER^HANS"
 def clean(monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "hmueller")
     monkeypatch.setattr(socket, "gethostname", lambda: "rt-node17")
-    return private_free({"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001"})
+    return cleaned_of({"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001"}, [], {})
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_private_words_are_taken_out(clean, text, expected):
         "<td>a</td><td>b/c</td></tr>",
         "text/html and TP / (TP + FP), 1/2/3, mm²/voxel",
         "runs/demo/unet/fold0",
-        "<code>runs/&lt;study&gt;/review/verdicts.csv</code>",
+        "runs/<study>/review/verdicts.csv",
         "[a](04_cross_validation.html)",
     ],
 )

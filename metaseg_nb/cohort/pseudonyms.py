@@ -2,7 +2,8 @@
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def with_codes(
     """Replace the names of cases and patients by codes, and keep which is which in a key file.
 
     A name that has a code keeps it; new ones get the next numbers, in random order. Of dates only the
-    year is left. The files of the cases keep their names and places.
+    year is left. The cohort's name and description name nobody either. The files keep their names and places.
 
     Parameters
     ----------
@@ -48,7 +49,9 @@ def with_codes(
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
     coded = [[_coded(case, codes) for case in part] for part in (cohort.cases, cohort.unlabelled)]
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
-    return replace(cohort, cases=coded[0], unlabelled=coded[1]), problems
+    words = coding({**codes["patient"], **codes["case"]})
+    name, description = words(cohort.name), words(cohort.description)
+    return replace(cohort, name=name, description=description, cases=coded[0], unlabelled=coded[1]), problems
 
 
 def read_key(key: Path) -> dict[str, str]:
@@ -67,6 +70,39 @@ def decoded(names: Iterable[str], key: Path) -> list[str]:
     """Names of cases in one spelling (`tidy`); each may be given as its code."""
     name_of = {code: name for name, code in case_codes(key).items()}
     return [name_of.get(name, name) for name in map(tidy, names)]
+
+
+def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
+    """Make what puts codes in the place of names, wherever a name is a word of a text and not a part of one.
+
+    Capital letters, composed or decomposed letters, and what stands between the parts of a
+    name (``MUELLER^HANS``, ``Mueller, Hans``) make no difference.
+
+    Parameters
+    ----------
+    codes : mapping of str to str
+        Code by name.
+    before : str
+        Regular expression of what must follow a name.
+    """
+    taken = {"", *map(_plain, codes.values())}  # a name that is another's code would make one of the other
+    found_as = {_plain(name): code for name, code in codes.items() if _plain(name) not in taken}
+    if not found_as:
+        return str
+    longest_first = sorted(found_as, key=len, reverse=True)
+    any_name = "|".join(r"[\W_]+".join(map(re.escape, name.split())) for name in longest_first)
+    pattern = re.compile(rf"(?<![^\W_])(?<!\d[.,])(?:{any_name})(?![^\W_]|[.,]\d){before}", re.IGNORECASE)
+
+    def put_codes(text: str) -> str:
+        composed = unicodedata.normalize("NFC", text)
+        return pattern.sub(lambda found: found_as.get(_plain(found[0]), "…"), composed)
+
+    return put_codes
+
+
+def _plain(name: str) -> str:
+    """A name in small, composed letters, with one blank between its parts."""
+    return " ".join(re.split(r"[\W_]+", unicodedata.normalize("NFC", name).lower())).strip()
 
 
 def _read(key: Path) -> pd.DataFrame:

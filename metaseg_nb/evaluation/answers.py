@@ -10,6 +10,7 @@ from metaseg_nb.evaluation.calibration import FAILURE_DICE
 from metaseg_nb.evaluation.claims import ALL, Claim
 from metaseg_nb.evaluation.comparison import ALPHA, MIN_PATIENTS, Ranks, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.markdown import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
 
@@ -21,7 +22,7 @@ def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstr
     text = (
         f"**{model_title(best['model'])} has the highest mean Dice: {best['dice_mean']:.2f}** "
         f"({interval(best['dice_low'], best['dice_high'])}, n = {best['patients']} patients of the "
-        f"cohort *{cohort.name}*, {best['failures']} of them with Dice 0)."
+        f"cohort *{escaped(cohort.name)}*, {best['failures']} of them with Dice 0)."
     )
     for _, other in others.head(1).iterrows():
         overlap = "overlap" if other["dice_high"] > best["dice_low"] else "do not overlap"

@@ -8,7 +8,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.examination import Examination
@@ -40,6 +40,8 @@ def draw_burden(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
     _stack(middle, lesions, "diameter_mm", _bins(lesions, "diameter_mm"), colours)
     _stack(right, lesions.assign(volume=lesions["volume_mm3"] / 1000), "volume", _decades(lesions), colours)
     right.set_xscale("log")
+    right.xaxis.set_major_formatter("{x:g}")
+    right.xaxis.set_minor_formatter(NullFormatter())
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     left.set(xlabel="lesions per patient", ylabel="patients", title=_n(per_patient["n_lesions"], "patients", ""))
     middle.set(xlabel="largest diameter (mm)", ylabel="lesions", title=_n(lesions["diameter_mm"], "lesions", " mm"))

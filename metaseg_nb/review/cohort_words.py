@@ -7,6 +7,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.position import THIRDS
 from metaseg_nb.cohort.problems import SEVERITIES, Problem
+from metaseg_nb.markdown import escaped
 
 # Lesions under these diameters are counted: hard to see, and small.
 TINY_MM, SMALL_MM = 5, 10
@@ -40,7 +41,7 @@ def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakag
             n_cases = len({problem.case for problem in of} & names)
             parts.append(f"{len(of)} {severity}{plural} in {n_cases} of {len(names)} cases")
     wrong = f"**Wrong: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
-    return f"{wrong} {leakage}".strip()
+    return f"{wrong} {escaped(leakage)}".strip()
 
 
 def describe_positions(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:

@@ -26,7 +26,7 @@ def show_leaderboard(board: pd.DataFrame) -> Styler:
         {"selector": "td, th", "props": "text-align: left; vertical-align: top"},
         {"selector": "td", "props": "white-space: nowrap"},  # names may wrap: five columns fit a page
     ]
-    return pd.DataFrame(columns).style.set_table_styles(style)
+    return pd.DataFrame(columns).style.format_index(escape="html", axis=1).set_table_styles(style)
 
 
 def _column(row: pd.Series) -> dict[str, str]:

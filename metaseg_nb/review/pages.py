@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
@@ -14,8 +15,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 LIVING = "application/vnd.jupyter.widget-view+json"
 # What papermill puts into a notebook that failed.
 PAPERMILL_BANNER = "papermill-error-cell-tag"
-# Kinds of output that are text; the others are pictures.
-TEXTS = ("text/plain", "text/html", "text/markdown", "text/latex", "image/svg+xml")
+# Code and tags, which stay as they are; and the words between them.
+MARKUP = re.compile(r"(<style\b.*?</style>|<[^>]*>)|([^<]+)", re.DOTALL)
+# What begins a formula: the notebook's own words may hold one, what comes out of data must not.
+FORMULA = str.maketrans({"$": "&#36;", "\\": "&#92;"})
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
 
 
@@ -29,8 +32,8 @@ class PageExporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context: Context, source: str) -> str:
-        """Convert Markdown, formulas to MathML, which browsers draw without a script."""
-        return MarkdownWithMath(renderer=_MathMLRenderer(escape=False)).render(source)
+        """Convert Markdown; formulas to MathML, which needs no script. HTML inside it is shown as text."""
+        return MarkdownWithMath(renderer=_MathMLRenderer(allow_harmful_protocols=False)).render(source)
 
 
 class _MathMLRenderer(IPythonRenderer):
@@ -56,13 +59,14 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
     notebook.metadata.pop("widgets", None)
     notebook.metadata.pop("papermill", None)
     notebook.cells = [cell for cell in notebook.cells if PAPERMILL_BANNER not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        cell.source = clean(cell.source)  # colours take code apart
+        if cell.cell_type == "code":
+            cell.outputs = [_shown(output) for output in cell.outputs if not _is_noise(output)]
     quoted = _result(notebook).replace("\n", "\n> ")
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {quoted}"))
-    for cell in notebook.cells:
-        cell.source = clean(cell.source)
-        if cell.cell_type == "code":
-            cell.outputs = [_cleaned(output, clean) for output in cell.outputs if not _is_noise(output)]
-    return PageExporter().from_notebook_node(notebook)[0]
+    html, _ = PageExporter().from_notebook_node(notebook)
+    return MARKUP.sub(lambda found: found[1] or escape(clean(unescape(found[2])), quote=False), html)
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
@@ -94,15 +98,11 @@ def _is_noise(output: nbformat.NotebookNode) -> bool:
     return is_log or LIVING in output.get("data", {})
 
 
-def _cleaned(output: nbformat.NotebookNode, clean: Callable[[str], str]) -> nbformat.NotebookNode:
-    for key in ("text", "evalue"):
-        if key in output:
-            output[key] = clean(output[key])
+def _shown(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
     if "traceback" in output:
-        output.traceback = [clean(line) for line in output.traceback[-1:]]  # the error; not the way to it
-    for kind in TEXTS:
-        if kind in output.get("data", {}):
-            output.data[kind] = clean(output.data[kind])
+        output.traceback = output.traceback[-1:]  # the error; not the way to it
+    if "text/markdown" in output.get("data", {}):
+        output.data["text/markdown"] = output.data["text/markdown"].translate(FORMULA)
     return output
 
 

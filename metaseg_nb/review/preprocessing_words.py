@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.markdown import escaped
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
 
 # Rules of label cleaning: the column that counts what each met, and its words.
@@ -24,7 +25,7 @@ def describe_fields(rows: pd.DataFrame) -> str:
     worst = rows.loc[ranges.idxmax(), "case"]
     return (
         f"The field divided out varies {ranges.median():.2f}-fold within a head (median over {len(rows)} cases, "
-        f"99th over 1st percentile), at most {ranges.max():.2f}-fold, in {worst}."
+        f"99th over 1st percentile), at most {ranges.max():.2f}-fold, in {escaped(worst)}."
     )
 
 

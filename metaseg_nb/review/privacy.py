@@ -1,47 +1,94 @@
-"""What pages that are handed on must not say: where files lie, on which machine and by whom they were made."""
+"""What pages and figures that are handed on must not say: where files lie, on which machine, by whom, and of whom."""
 
 import getpass
 import re
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePath
 
-from metaseg_nb.layout import PROJECT, home
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.cohort.pseudonyms import coding, read_key
+from metaseg_nb.layout import PROJECT, StudyLayout, home
 
 # A path from the root of a file system or of a drive, or up from here; the path of a web address follows a letter,
 # what follows <study> on a page lies below it.
-PART = r"[\w.+@%~=-]+"
+PART = r"[^\s/\"'`<>|:;,()\[\]{}]+"
+QUOTE = r"[\"'`]"
 PATH = re.compile(
-    rf"(?<![\w/:<.*~-])(?<!&gt;)(?:file://)?~?(?:/{PART}){{2,}}/?"  # /data/patients/x.nii
-    rf"|(?<!\w)[A-Za-z]:\\[^\s\"'<>|]+"  # C:\patients\x.nii
+    rf"(?<={QUOTE})(?:~?/|(?:\.\./)+|[A-Za-z]:\\|\\\\)[^\"'`\n]*[/\\][^\"'`\n]*(?={QUOTE})"  # "/my data/x y.nii"
+    rf"|(?<![\w/:<.*~-])(?<!\w>)(?:file://)?~?(?:/{PART}){{2,}}/?"  # /data/patients/x.nii
+    rf"|(?:(?<!\w)[A-Za-z]:|(?<![\w\\])\\\\[\w.-]+)\\[^\s\"'<>|]+"  # C:\patients\x.nii, \\server\patients\x.nii
     rf"|(?:\.\./)+(?:{PART}/)*(?:{PART})?"  # ../patients/x.nii
 )
-# A shorter name may be a word of the text, and these are everybody's.
-SHORTEST_NAME = 4
+# Shorter names may be words of the text: they are replaced in names of files only. These are everybody's.
+SHORTEST_NAME, SHORTEST_NUMBER = 3, 6
 EVERYBODYS = {"root", "user", "users", "admin", "jovyan", "home", "localhost", "ubuntu", "debian", "main"}
+FILE_ENDING = r"(?=[\w.-]*\.(?:nii|json|csv|dcm|nrrd|mha))"
+# Characters that no page can show, or that turn the words around them.
+INVISIBLE = dict.fromkeys([*range(9), 11, 12, *range(14, 32), *range(127, 160), *range(0x202A, 0x202F)], "\ufffd")
+INVISIBLE |= dict.fromkeys(range(0x2066, 0x206A), "\ufffd")
 HIDDEN = "…"
 
 
-def private_free(codes: Mapping[str, str]) -> Callable[[str], str]:
-    """Make what takes paths, the names of this user and machine, and the keys of ``codes`` out of a text.
+def private_free(layout: StudyLayout) -> Callable[[str], str]:
+    """Make what every word that leaves a study goes through: on pages, in figures, and in what lies beside them.
 
-    Paths below the project or below `home` stay, from there on; of others the name of the file. A key
-    of ``codes`` (name of a case or patient) is replaced by its code wherever it stands as a word or
-    as part of a file name, unless it is shorter than four characters, or a number shorter than six.
+    It takes out where files lie, and the names of this user and machine. In a study that is
+    anonymised, codes stand for names: of cases and patients, and of files and folders that
+    belong to one case alone.
+    """
+    cases = _cases(layout)
+    codes = read_key(layout.key)
+    folders = {str(folder) for case in cases for path in case.files for folder in path.parents[:-2]}
+    return cleaned_of(codes, folders, _file_names(cases) if codes else {})
+
+
+def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mapping[str, str]) -> Callable[[str], str]:
+    """Make what takes private words out of a text.
+
+    Paths below the project or below `home` stay, from there on; of others the name of the file.
+
+    Parameters
+    ----------
+    codes : mapping of str to str
+        What stands for each name of a case or patient: wherever it is a word, in any case and composed or not.
+        A name under three characters, or a number under six, is replaced in names of files only.
+    folders : collection of str
+        Paths that are taken out whole, also where they hold blanks.
+    files : mapping of str to str
+        What stands for the names of files and folders, in names of files.
     """
     roots = sorted({f"{PROJECT}/", f"{home()}/"}, key=len, reverse=True)
     names = [getpass.getuser(), socket.gethostname(), socket.getfqdn()]
-    hidden = dict.fromkeys(filter(_is_somebodys, names), HIDDEN)
-    replaced = hidden | {name: code for name, code in codes.items() if _is_telling(name)}
-    pattern = _any_of(replaced)
+    hide = coding(dict.fromkeys(filter(_is_somebodys, names), HIDDEN))
+    rename = coding({**files, **codes}, FILE_ENDING)
+    encode = coding({name: code for name, code in codes.items() if _is_telling(name)})
 
     def clean(text: str) -> str:
+        text = text.translate(INVISIBLE)
         for root in roots:
             text = text.replace(root, "")
-        text = PATH.sub(_file_name, text)
-        return pattern.sub(lambda found: replaced[found[0]], text) if replaced else text
+        for folder in sorted(folders, key=len, reverse=True):
+            text = text.replace(f"{folder}/", f"{HIDDEN}/")
+        return hide(encode(rename(PATH.sub(_file_name, text))))
 
     return clean
+
+
+def _cases(layout: StudyLayout) -> list[Case]:
+    if not layout.dataset.is_file():
+        return []
+    cohort = read_datalist(layout.dataset)
+    return [*cohort.cases, *cohort.unlabelled]
+
+
+def _file_names(cases: Collection[Case]) -> dict[str, str]:
+    """Code of each case by the names of files and folders that are its alone."""
+    parts = {case.name: {part.split(".")[0] for path in case.files for part in path.parts} for case in cases}
+    held = Counter(part for of_case in parts.values() for part in of_case)
+    return {part: code for code, of_case in parts.items() for part in of_case if part and held[part] == 1}
 
 
 def _file_name(found: re.Match) -> str:
@@ -54,10 +101,4 @@ def _is_somebodys(name: str) -> bool:
 
 
 def _is_telling(name: str) -> bool:
-    return len(name) >= (6 if name.isdigit() else SHORTEST_NAME)
-
-
-def _any_of(names: Iterable[str]) -> re.Pattern:
-    """Any of some names, longest first, not inside a longer word."""
-    longest_first = sorted(names, key=len, reverse=True)
-    return re.compile(rf"(?<![^\W_])(?:{'|'.join(map(re.escape, longest_first))})(?![^\W_])")
+    return len(name) >= (SHORTEST_NUMBER if name.isdigit() else SHORTEST_NAME)

@@ -1,14 +1,16 @@
 """Figures and tables of a notebook, kept in the forms that papers take, each with where it came from."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-from metaseg_nb.files import finished, write_json, write_table
+from metaseg_nb.files import finished, write_json, write_table, write_text
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.provenance import commit
+from metaseg_nb.review.privacy import private_free
 from metaseg_nb.review.style import save_figure
 from metaseg_nb.settings import Settings
 
@@ -41,10 +43,11 @@ class Records:
         with finished(self.layout.figures / f"{name}.svg") as unfinished:
             figure.savefig(unfinished, format="svg", bbox_inches="tight")
         made_by = {"notebook": self.notebook, "parameters": self.settings.model_dump(), "commit": commit()}
-        write_json(self.layout.figures / f"{name}.json", {"figure": name, **made_by})
+        facts = json.dumps({"figure": name, **made_by}, ensure_ascii=False)
+        write_json(self.layout.figures / f"{name}.json", json.loads(private_free(self.layout)(facts)))
 
     def table(self, table: pd.DataFrame, file: Path) -> None:
         """Save as CSV, and beside it as LaTeX (booktabs) with three digits."""
-        with finished(file.with_suffix(".tex")) as unfinished:
-            table.to_latex(unfinished, index=False, escape=True, float_format="%.3g", na_rep="--", encoding="utf-8")
+        latex = table.to_latex(index=False, escape=True, float_format="%.3g", na_rep="--")
+        write_text(file.with_suffix(".tex"), private_free(self.layout)(latex).rstrip("\n"))
         write_table(file, table)

@@ -5,7 +5,6 @@ No page asks anything of a network, and none says where or by whom it was made.
 
 import base64
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,17 +15,18 @@ from typing import Any
 import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.pseudonyms import read_key
-from metaseg_nb.files import finished, read_table
+from metaseg_nb.files import finished, finished_folder, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, title_of
+from metaseg_nb.review.policy import policy, with_policy
 from metaseg_nb.review.privacy import private_free
 from metaseg_nb.settings import THRESHOLD_MODEL
 
@@ -42,6 +42,7 @@ CODE_STYLE = (
 )
 TEMPLATES = Environment(loader=PackageLoader("metaseg_nb.review", "templates"), autoescape=True, trim_blocks=True)
 TEMPLATES.globals |= {
+    "policy": policy(),
     "title_of": model_title,
     "anchor": anchor,
     "page_file": page_file,
@@ -65,18 +66,28 @@ class Report:
     layout: StudyLayout
     cohort_name: str
     site: Mapping[str, list[Page]]
+    folder: Path
 
     @cached_property
     def clean(self) -> Callable[[str], str]:
         """Takes private words out of a text."""
-        return private_free(read_key(self.layout.key))
+        return private_free(self.layout)
+
+    @cached_property
+    def templates(self) -> Environment:
+        """Templates whose every word is cleaned, then escaped."""
+        return TEMPLATES.overlay(finalize=lambda it: self.clean(it) if type(it) is str else it)
 
     def write(self, template: str, page: Page, **content: Any) -> None:
         """Fill a template and write it as a page."""
-        with finished(self.layout.report / page.file) as unfinished:
-            shared = {"cohort_name": self.cohort_name, "site": self.site, "here": page, "code_style": CODE_STYLE}
-            body = TEMPLATES.get_template(template).render(**shared, **content)
-            unfinished.write_text(with_light_pictures(body), encoding="utf-8")
+        shared = {"cohort_name": self.cohort_name, "site": self.site, "here": page, "code_style": CODE_STYLE}
+        body = self.templates.get_template(template).render(**shared, **content)
+        self.put(page.file, with_light_pictures(body).encode())
+
+    def put(self, file: str, content: bytes) -> None:
+        """Write a file of the report."""
+        with finished(self.folder / file) as unfinished:
+            unfinished.write_bytes(content)
 
 
 def write_report(study: str) -> Path:
@@ -97,22 +108,22 @@ def write_report(study: str) -> Path:
     runs = {model: {fold: layout.run(model, fold).notebook("03_train") for fold in folds} for model in models}
     for notebook in [*chapters.values(), *(path for folds in runs.values() for path in folds.values())]:
         read_notebook(notebook)  # all are there, before anything is taken away
-    shutil.rmtree(layout.report, ignore_errors=True)  # what an earlier study of this name left
-    shutil.copytree(layout.gallery, layout.report / "gallery", ignore=shutil.ignore_patterns("*.csv"))
     board = read_table(layout.cross_validation / "leaderboard.csv")
     ranked = [model for model in board["model"] if model in models]
     site = {
         "Chapters": [Page(title_of(read_notebook(path)), f"{name}.html") for name, path in chapters.items()],
         "Gallery": [Page(title, page_file(page)) for page, title in PAGES.items()],
     }
-    report = Report(layout, cohort.name, site)
-    for page, notebook in zip(site["Chapters"], chapters.values(), strict=True):
-        _write_notebook(report, page, notebook)
-    run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
     entries = read_table(layout.gallery_table).fillna({"group": ""})
-    for key, page in zip(PAGES, site["Gallery"], strict=True):
-        _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
-    _write_index(report, cohort, board, entries, {model: run_pages[model] for model in ranked})
+    with finished_folder(layout.report) as folder:
+        report = Report(layout, cohort.name, site, folder)
+        _copy_gallery(report)
+        for page, notebook in zip(site["Chapters"], chapters.values(), strict=True):
+            _write_notebook(report, page, notebook)
+        run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
+        for key, page in zip(PAGES, site["Gallery"], strict=True):
+            _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
+        _write_index(report, cohort, board, entries, {model: run_pages[model] for model in ranked})
     return layout.report / "index.html"
 
 
@@ -122,10 +133,10 @@ def _write_budget_report(study: str) -> Path:
     notebooks = [layout.notebook(name) for name in BUDGET_CHAPTERS]
     files = ["index.html", *(f"{name}.html" for name in BUDGET_CHAPTERS[1:])]
     pages = [Page(title_of(read_notebook(path)), file) for path, file in zip(notebooks, files, strict=True)]
-    shutil.rmtree(layout.report, ignore_errors=True)
-    report = Report(layout, read_datalist(layout.dataset).name, {"Chapters": pages})
-    for page, notebook in zip(pages, notebooks, strict=True):
-        _write_notebook(report, page, notebook)
+    with finished_folder(layout.report) as folder:
+        report = Report(layout, read_datalist(layout.dataset).name, {"Chapters": pages}, folder)
+        for page, notebook in zip(pages, notebooks, strict=True):
+            _write_notebook(report, page, notebook)
     return layout.report / "index.html"
 
 
@@ -140,7 +151,7 @@ def write_page(study: str, notebook: str) -> Path:
     layout = StudyLayout(resolve(notebook, study)["study"])
     path = layout.notebook(notebook)
     page = Page(title_of(read_notebook(path)), f"{notebook}.html")
-    _write_notebook(Report(layout, layout.study, {}), page, path)
+    _write_notebook(Report(layout, layout.study, {}, layout.report), page, path)
     return layout.report / page.file
 
 
@@ -148,14 +159,14 @@ def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, A
     notebook = read_notebook(path)
     parameters, when = notebook.metadata.get("papermill", {}).get("parameters", {}), _when(notebook)
     cells = cells_to_html(notebook, report.clean)
-    shown = {name: report.clean(str(value)) for name, value in parameters.items()}
     report.write(
         "notebook.html.j2",
         page,
         cells=cells,
         contents=[*contents_of(cells), ("made", "How this was made")],
         made={**when, **(made or {})},
-        parameters=shown,
+        # in quotes a path is one, blanks and all
+        parameters={name: report.clean(repr(value)).strip("'") for name, value in parameters.items()},
     )
 
 
@@ -170,6 +181,14 @@ def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
     }
     _write_notebook(report, page, path, made)
     return page
+
+
+def _copy_gallery(report: Report) -> None:
+    for path in report.layout.gallery.iterdir():
+        if path.suffix == ".html":
+            report.put(f"gallery/{path.name}", with_policy(path.read_text(encoding="utf-8")).encode())
+        elif path.suffix != ".csv":
+            report.put(f"gallery/{path.name}", path.read_bytes())
 
 
 def _write_gallery(report: Report, page: Page, key: str, entries: pd.DataFrame, models: Sequence[str]) -> None:
@@ -218,5 +237,5 @@ def _when(notebook: nbformat.NotebookNode) -> dict[str, str]:
     return {"notebook run": f"{start:%Y-%m-%d %H:%M} UTC, {done['duration']:.0f} s"}
 
 
-def _embedded(png: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
+def _embedded(png: Path) -> Markup:
+    return Markup("data:image/png;base64,") + base64.b64encode(png.read_bytes()).decode()
