@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 from jinja2 import PackageLoader, pass_context
 from jinja2.runtime import Context
+from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -33,10 +34,13 @@ class PageExporter(HTMLExporter):
     @pass_context
     def markdown2html(self, context: Context, source: str) -> str:
         """Convert Markdown; formulas to MathML, which needs no script. HTML inside it is shown as text."""
-        return MarkdownWithMath(renderer=_MathMLRenderer(allow_harmful_protocols=False)).render(source)
+        return MarkdownWithMath(renderer=_PageRenderer(allow_harmful_protocols=False)).render(source)
 
 
-class _MathMLRenderer(IPythonRenderer):
+class _PageRenderer(IPythonRenderer):
+    def text(self, text: str) -> str:
+        return safe_entity(text)  # an entity is a character, as `escaped` writes it
+
     def inline_math(self, body: str) -> str:
         return _mathml(body, "inline")
 
