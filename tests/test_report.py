@@ -10,21 +10,25 @@ from urllib.parse import unquote
 
 import matplotlib.pyplot as plt
 import nbformat
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nilearn.plotting import view_img
 from PIL import Image
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.markdown import escaped
 from metaseg_nb.review.gallery import COLUMNS, PAGES, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
+from metaseg_nb.review.policy import policy, with_policy
 from metaseg_nb.review.report import write_page, write_report
-from metaseg_nb.review.style import save_figure
+from metaseg_nb.review.style import save_figure, show_table
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -68,30 +72,33 @@ def executed(title, result):
     return notebook
 
 
-def gallery(layout):
+def gallery(layout, cases):
     """An entry on each page, two of which share a picture."""
-    common = {"primary": "lung", "x": 1.0, "y": 2.0, "z": 3.0}
-    lesion = common | {"case": "c1", "picture": "c1_lesion1", "lesion": 1, "volume_mm3": 120.0, "diameter_mm": 7.25}
+    first, second = (case.name for case in cases)
+    common, picture = {"primary": cases[0].primary, "x": 1.0, "y": 2.0, "z": 3.0}, f"{second}_lesion1"
+    lesion = common | {"case": second, "picture": picture, "lesion": 1, "volume_mm3": 120.0, "diameter_mm": 7.25}
     rows = [
-        common | {"page": "cases", "group": "unet", "picture": "c0", "case": "c0", "why": "worst", "dice": 0.25},
+        common | {"page": "cases", "group": "unet", "picture": first, "case": first, "why": "worst", "dice": 0.25},
         lesion | {"page": "missed", "group": "unet", "why": "missed"},
         lesion | {"page": "lower", "group": "", "why": "found by 0 of 1 networks"},
     ]
-    layout.gallery.mkdir(parents=True)
-    for picture in ("c0", "c1_lesion1"):
-        Image.new("RGB", (4, 4)).save(layout.gallery / f"{picture}.webp")
-    (layout.gallery / view_file("c0", "unet")).write_text("<html><body>a view</body></html>")
+    layout.gallery.mkdir(parents=True, exist_ok=True)
+    for name in (first, picture):
+        Image.new("RGB", (4, 4)).save(layout.gallery / f"{name}.webp")
+    volume = nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4))
+    view = view_img(volume, bg_img=None, threshold=None).get_standalone()
+    (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
     write_table(layout.gallery_table, pd.DataFrame(rows, columns=COLUMNS))
 
 
-def study_of_two_folds(folder):
+def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
     """A study of one network in two folds; one of its notebooks did not run to its end. Returns its file."""
     study = folder / "paper.yaml"
     study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
     layout = StudyLayout("paper")
-    case = Case("c0", (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary="lung", fold=0)
-    other = Case(**{**vars(case), "name": "c1", "images": (folder / "c1.nii.gz",), "fold": 1})
-    write_datalist(layout.dataset, Cohort("Zürich & <friends>", "made by hand", [case, other]))
+    case = Case(names[0], (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary=primary, fold=0)
+    other = Case(**{**vars(case), "name": names[1], "images": (folder / "c1.nii.gz",), "fold": 1})
+    write_datalist(layout.dataset, Cohort(*cohort, [case, other]))
     numbers = {"dice_mean": 0.7, "dice_sd": 0.1, "dice_low": 0.6, "dice_high": 0.8, "dice_median": 0.7, "hd95_mm": 9.0}
     numbers |= {"precision": 0.5, "recall": 0.5, "lesion_sensitivity": 0.5, "false_per_patient": 1.0}
     numbers |= {"patients": 2, "failures": 0}
@@ -111,7 +118,7 @@ def study_of_two_folds(folder):
     for path, result in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(executed(f"Title of {path.stem}", result), path)
-    gallery(layout)
+    gallery(layout, [case, other])
     return study
 
 
@@ -322,6 +329,140 @@ def test_large_pictures_of_a_page_become_lighter_and_look_alike():
     assert np.abs(seen - smooth.clip(0, 255)).mean() < 8
 
 
+RUNS = '<img src=x onerror="document.title=`RAN`">'
+HOSTILE = [
+    f'{RUNS} 100% #1?a={{b,c}}&amp; "ü"',
+    "W" * 200,
+    "<" + "script>document.title='RAN'<" + "/script>",
+    "[a](javascript:document.title='RAN') `b` *c* _d_ ~~e~~ |",
+    "$\\frac$ \\(x\\) {{ 7 * 7 }} {% x %} $$y$$",
+    "http://evil.example/x <!-- ]]>",
+    "x\u202egpj.exe\0",
+]
+
+
+def hostile_notebook(title):
+    """A notebook whose outputs hold hostile names, escaped, in a table, and as they are."""
+    table = show_table(pd.DataFrame({"case": HOSTILE, RUNS: [[name] for name in HOSTILE], "n": 1.0})).to_html()
+    said = [f"**{escaped(name)}** is a name" for name in HOSTILE] + [f"{name} is a name" for name in HOSTILE]
+    outputs = [new_output("display_data", {"text/markdown": text}) for text in said]
+    outputs += [
+        new_output("display_data", {"text/html": table}),
+        new_output("stream", name="stdout", text="\n".join(HOSTILE)),
+    ]
+    outputs.append(new_output("error", ename="CohortError", evalue="x", traceback=["\n".join(HOSTILE)]))
+    parameters = {"study": "paper", "exclude": HOSTILE}
+    cells = [new_markdown_cell(f"# {title}\n## A part"), new_code_cell(repr(HOSTILE), outputs=outputs)]
+    return new_notebook(cells=cells, metadata={"papermill": {"parameters": parameters}})
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """The folder of a report of a study, all of whose names come from somebody who means harm."""
+    made_in = tmp_path_factory.mktemp("a %23 b")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASEG_HOME", str(made_in / "home"))
+        study = study_of_two_folds(made_in, HOSTILE[:2], RUNS, (RUNS, HOSTILE[2]))
+        nbformat.write(hostile_notebook("Title"), StudyLayout("paper").notebook("01_explore_data"))
+        return write_report(str(study)).parent
+
+
+class Elements(HTMLParser):
+    """Kinds of elements of a page, names of their attributes, and the words between them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.kinds, self.attributes, self.words = set(), set(), ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.kinds.add(tag)
+        self.attributes |= {name for name, _ in attributes}
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def test_hostile_names_are_words_on_every_page(hostile):
+    for path in hostile.glob("*.html"):
+        found = Elements(path.read_text(encoding="utf-8"))
+        assert not found.kinds & {"script", "form", "object", "embed", "base"}, path.name
+        assert not [name for name in found.attributes if name.startswith("on")], path.name
+        assert RUNS in found.words, path.name  # the cohort's name, at least
+        for character in "\u202e\0":
+            assert character not in found.words
+    words = Elements((hostile / "01_explore_data.html").read_text(encoding="utf-8")).words
+    for name in HOSTILE[:-1]:
+        assert words.count(f"{name} is a name") >= 1, name
+        assert words.count(name) >= 5, name  # also in both columns of the table, on stdout, in the error
+    assert "RAN" not in "".join(re.findall(r'href="([^"]*)"', (hostile / "01_explore_data.html").read_text()))
+
+
+def test_pages_forbid_scripts_and_slice_views_all_but_their_own(hostile):
+    policies = {
+        path: re.search(r'Content-Security-Policy" content="([^"]*)"', path.read_text(encoding="utf-8"))[1]
+        for path in hostile.rglob("*.html")
+    }
+    for path, said in policies.items():
+        assert said.startswith("default-src 'none'; script-src 'none'; ") == (path.parent == hostile), path
+        assert "unsafe" not in said.replace("style-src 'unsafe-inline'", "")
+    (view,) = (hostile / "gallery").glob("*.html")
+    assert policies[view].count("'sha256-") == 3
+
+
+def test_names_are_quoted_in_links(hostile):
+    page = addresses((hostile / "gallery_cases.html").read_text(encoding="utf-8"))
+    pictures = [address for address in page.loaded if address.startswith("gallery/")]
+    assert len(pictures) == 2
+    for address in pictures:
+        assert re.fullmatch(r"[\w./%~-]+", address)
+        assert (hostile / unquote(address)).is_file()
+    links = addresses((hostile / "index.html").read_text(encoding="utf-8")).links
+    (worst,) = [link for link in links if link.startswith("gallery_cases.html#")]
+    assert worst.partition("#")[2] in page.places
+
+
+@pytest.mark.slow
+def test_in_a_browser_hostile_names_run_nothing_lead_nowhere_and_fit_the_page(hostile, chromium):
+    for width in (1200, 420):
+        page, complaints, asked = chromium.new_page(viewport={"width": width, "height": 900}), [], []
+        page.on("console", lambda message, said=complaints: said.append(message.text))
+        page.on("pageerror", lambda error, said=complaints: said.append(str(error)))
+        page.on("request", lambda request, asked=asked: asked.append(request.url))
+        for path in sorted(hostile.glob("*.html")):
+            page.goto(path.as_uri())
+            page.evaluate("document.querySelectorAll('details').forEach(it => it.open = true); window.scrollTo(0, 1e6)")
+            page.wait_for_timeout(200)
+            assert page.title().endswith(f" · {RUNS}"), path.name
+            assert page.evaluate("document.documentElement.scrollWidth - window.innerWidth") <= 0, (path.name, width)
+            assert page.evaluate("[...document.images].filter(it => it.complete && !it.naturalWidth).length") == 0
+            for view in page.frames[1:]:
+                view.wait_for_function(DRAWN)
+        page.goto((hostile / "index.html").as_uri())
+        page.get_by_role("link", name=HOSTILE[0], exact=True).click()
+        assert page.locator("figure:target img").is_visible()
+        assert complaints == []
+        assert [url for url in asked if not url.startswith((hostile.as_uri(), "data:", "blob:"))] == []
+        page.close()
+
+
+def test_a_policy_names_a_script_as_a_browser_reads_it():
+    assert policy("a()") != policy("b()")
+    assert with_policy("<head></head><script>a()\r\n</script>").count(policy("a()\n")) == 1
+
+
+def test_an_empty_description_is_no_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    for description, said in (("", ""), (" . ", ""), ("made by hand", " made by hand."), ("By hand.", " By hand.")):
+        page = write_report(str(study_of_two_folds(tmp_path, cohort=("c", description)))).read_text(encoding="utf-8")
+        assert f"1 patients.{said} Research use only." in re.sub(r" +", " ", page)
+
+
+# The script of a slice view has drawn.
+DRAWN = """() => [...document.querySelectorAll('canvas')].some(
+    it => it.getContext('2d').getImageData(0, 0, it.width, it.height).data.some(value => value))"""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser_no_page_asks_outside_or_complains_and_every_picture_is_there(folder, report, chromium, scheme):
@@ -334,6 +475,8 @@ def test_in_a_browser_no_page_asks_outside_or_complains_and_every_picture_is_the
         page.goto((folder / name).as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(it => it.open = true); window.scrollTo(0, 1e6)")
         page.wait_for_timeout(300)
+        for view in page.frames[1:]:
+            view.wait_for_function(DRAWN)
         assert [url for url in asked if not url.startswith(("file:", "data:", "blob:"))] == [], name
         assert [said for said in complaints if said[0] in ("error", "warning")] == [], name
         broken = "[...document.images].filter(it => it.complete && !it.naturalWidth).map(it => it.src)"
