@@ -50,9 +50,12 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    What was there before stays until then.
+    What was there before stays until then. What killed processes left of such folders is removed.
     """
     unfinished, earlier = (path.with_name(f".{os.getpid()}_{part}_{path.name}") for part in ("new", "earlier"))
+    for part in ("new", "earlier"):
+        for left in path.parent.glob(f".[1-9]*_{part}_{path.name}"):
+            shutil.rmtree(left)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished

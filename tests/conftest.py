@@ -270,6 +270,22 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
     return layout
 
 
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 MB; called, it gets another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+
+    def resize(size):
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+    yield folder, resize
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
 CHROMIUM = "/usr/bin/chromium"
 # Software rendering, and nothing of its own that asks a network.
 CHROMIUM_OPTIONS = [

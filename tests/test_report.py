@@ -3,6 +3,7 @@
 import base64
 import io
 import re
+import shutil
 import socket
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from nilearn.plotting import view_img
 from PIL import Image
 
+from metaseg_nb.__main__ import main
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.files import write_json, write_table
@@ -300,6 +302,26 @@ def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_pa
     with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
         write_report("demo")
     assert (layout.report / "index.html").read_text() == "earlier"
+
+
+def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_disk, monkeypatch, capsys):
+    disk, resize = small_disk
+    monkeypatch.setenv("METASEG_HOME", str(disk))
+    study, report = str(study_of_two_folds(disk)), StudyLayout("paper").report
+    write_report(study)
+    before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    left = report.with_name(".99999_new_paper")  # of a process that was killed
+    left.mkdir()
+    resize(shutil.disk_usage(disk).used + 300_000)
+    assert main(["report", "--study", study]) == 1
+    said = capsys.readouterr().err
+    assert re.fullmatch(r"error: .*no room is left to write this file.*\n", said)
+    assert {path: path.read_bytes() for path in report.rglob("*") if path.is_file()} == before
+    assert list(report.parent.iterdir()) == [report]
+    resize("64m")
+    assert main(["report", "--study", study]) == 0
+    assert {path for path in report.rglob("*") if path.is_file()} == set(before)
+    assert list(report.parent.iterdir()) == [report]
 
 
 def test_the_page_of_a_notebook_that_stopped_says_why_and_not_where(tmp_path, monkeypatch):

@@ -176,22 +176,6 @@ def test_what_fails_does_not_stop_the_rest_and_is_named_with_its_last_words(clus
     }
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 MB; called, it gets another size."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-
-    def resize(size):
-        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
-
-    yield folder, resize
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
 def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(prepared, small_disk, undisturbed):
     disk, resize = small_disk
     shutil.copytree(prepared.home / "runs", disk / "runs")
