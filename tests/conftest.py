@@ -1,11 +1,17 @@
 """What tests share."""
 
+import base64
+import contextlib
+import html
 import importlib.util
+import io
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import unicodedata
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,6 +19,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image, UnidentifiedImageError
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
@@ -284,6 +291,20 @@ def small_disk(tmp_path):
 
     yield folder, resize
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def all_said_in(folder):
+    """All words of a folder, in small composed letters: of files, their names, and what pictures hold beside pixels."""
+    said = []
+    for path in sorted(folder.rglob("*")):
+        content = path.read_bytes() if path.is_file() else b""
+        pictures = [content, *(base64.b64decode(data) for data in re.findall(rb"base64,([\w+/=]+)", content))]
+        said += [path.name, html.unescape(content.decode("utf-8", "replace"))]
+        for picture in pictures:
+            said.append(picture.decode("latin-1"))
+            with contextlib.suppress(UnidentifiedImageError):
+                said.append(str(Image.open(io.BytesIO(picture)).info))
+    return unicodedata.normalize("NFC", "\n".join(said)).lower()
 
 
 CHROMIUM = "/usr/bin/chromium"

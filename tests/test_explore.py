@@ -1,11 +1,15 @@
 """Notebook 01 on lists whose images are not there, and on a cohort with faults: it shows all, then stops."""
 
 import json
+import re
+import socket
+import unicodedata
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import STUDIES
+from conftest import STUDIES, all_said_in
 
 from metaseg_nb.cohort.lesions import largest_diameter_mm
 from metaseg_nb.cohort.volumes import read_volume
@@ -80,6 +84,45 @@ def test_an_entry_that_cannot_be_read_hides_no_other_problem(write_case, tmp_pat
     errors = problems[problems["severity"] == "error"]
     assert sorted(errors["case"]) == ["b", "training[2]"]
     assert "without_image.nii.gz" in errors.set_index("case").loc["training[2]", "found"]
+
+
+@pytest.mark.slow
+def test_nothing_that_is_shared_of_an_anonymised_cohort_names_anybody_or_runs(
+    write_case, tmp_path, metaseg, monkeypatch, chromium
+):
+    home, decomposed = tmp_path / "of hmueller", unicodedata.normalize("NFD", "MÜLLER^ÄNNE")
+    monkeypatch.setenv("LOGNAME", "hmueller")
+    private = f"{decomposed}^0, müller, änne 1; by HMueller on {socket.gethostname()}, in {tmp_path}/x.csv, scan 7"
+    runs = "<img src=x onerror=\"document.title='RAN'\"> $\\\\frac$"
+    entries = []
+    for i in range(6):
+        case = write_case(f"Müller_Änne_{i}", seed=i)
+        image = nib.load(case.image)
+        image.header["descrip"] = b"MULLER^HANNE"
+        nib.save(image, case.image)
+        entry = {"case": ("7", f"Müller_Änne_{i}")[i > 0], "image": str(case.image), "label": str(case.label)}
+        words = f"{runs} {private}"
+        entries.append(entry | {"patient": f"MÜLLER^ÄNNE^{i}", "primary": words, "scanner": words})
+    told = {"name": f"{runs} {private}", "description": f"{runs} {private}", "training": entries}
+    (tmp_path / "Müller_Änne.json").write_text(json.dumps(told), encoding="utf-8")
+    study = tmp_path / "private.yaml"
+    study.write_text(f"study: private\ncohort: {tmp_path}/Müller_Änne.json\nanonymise: true\nn_folds: 2\nworkers: 1\n")
+    result = metaseg(home, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 0, result.stderr
+    assert metaseg(home, "report", "--study", study, "--notebook", "01_explore_data").returncode == 0
+    for folder in ("reports", "figures"):
+        said = all_said_in(home / folder / "private")
+        assert len(said) > 10_000
+        for name in ("müller", "änne", "muller^hanne", "hmueller", f"on {socket.gethostname()}".lower(), str(tmp_path)):
+            assert name not in said, (folder, name, said[max(0, said.find(name) - 80) :][:200])
+    kept = json.loads((home / "runs/private/dataset.json").read_text())
+    for words in (kept["name"], kept["description"]):
+        assert re.search(r"(case|patient)_\d{4}, (case|patient)_\d{4}; by HMueller .* scan case_\d{4}$", words)
+    page = chromium.new_page()
+    page.goto((home / "reports/private/01_explore_data.html").as_uri())
+    page.wait_for_timeout(200)
+    assert page.title().startswith("01 ")
+    page.close()
 
 
 @pytest.mark.parametrize(("name", "published_mm"), [("thick_brain1", 69.601), ("thick_brain2", 24.445)])

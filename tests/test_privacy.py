@@ -3,6 +3,7 @@
 import base64
 import re
 import socket
+import unicodedata
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -10,23 +11,38 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import all_said_in
+from matplotlib.text import Text
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.pseudonyms import read_key, with_codes
+from metaseg_nb.cohort.pseudonyms import read_key, with_codes, with_parts
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.review.case_images import read_case_images
 from metaseg_nb.review.gallery_pictures import WEBP, draw_networks, slice_view
 from metaseg_nb.review.privacy import cleaned_of
+from metaseg_nb.review.records import Records
+from metaseg_nb.settings import CrossValidate
 
 PATIENT = "MUELLER^HANS"
 
 
 @pytest.fixture
-def clean(monkeypatch):
+def somebody(monkeypatch):
     monkeypatch.setattr("getpass.getuser", lambda: "hmueller")
     monkeypatch.setattr(socket, "gethostname", lambda: "rt-node17")
-    return cleaned_of({"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001"}, [], {})
+
+
+@pytest.fixture
+def clean(somebody):
+    return cleaned_of({}, ["/data/Herr Huber/a b"], {})
+
+
+@pytest.fixture
+def coded(somebody):
+    names = {"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001", "Älg^Örjan": "patient_0002"}
+    names |= {"Li": "patient_0003", "case_0002": "case_0004", "a.*b": "case_0005"}
+    return cleaned_of(with_parts(names), [], {"huber_anna": "case_0003"})
 
 
 @pytest.mark.parametrize(
@@ -38,16 +54,39 @@ def clean(monkeypatch):
         ("../../patients/huber/a.nii", "…/a.nii"),
         ("file:///srv/pacs/a.dcm", "…/a.dcm"),
         (r"C:\Users\huber\a.nii", "…/a.nii"),
+        (r"\\server\patients\huber\a.nii", "…/a.nii"),
+        ("/data/#1&2/huber^anna/a.nii", "…/a.nii"),
+        ('cohort = "/data/Frau Huber, 2/list.json"', 'cohort = "…/list.json"'),
+        ("cohort = '../Frau Huber/list.json'", "cohort = '…/list.json'"),
+        ("read /data/Herr Huber/a b/t1.nii", "read …/t1.nii"),
         (f"{PROJECT}/runs/demo/x.csv", "runs/demo/x.csv"),
-        ("by hmueller@rt-node17", "by …@…"),
-        ("MUELLER_HANS_t1.nii.gz, case MUELLER_HANS", "case_0001_t1.nii.gz, case case_0001"),
-        ("MRN 0012345", "MRN patient_0001"),
-        ("XMUELLER_HANSX", "XMUELLER_HANSX"),  # another name
-        ("12 lesions, Dice 0.12", "12 lesions, Dice 0.12"),  # a number, though a case is called so
+        ("by hmueller@rt-node17, HMueller", "by …@…, …"),
+        ("x\u202egpj.exe\0", "x\ufffdgpj.exe\ufffd"),
     ],
 )
 def test_private_words_are_taken_out(clean, text, expected):
     assert clean(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("MUELLER_HANS_t1.nii.gz, case MUELLER_HANS", "case_0001_t1.nii.gz, case case_0001"),
+        ("Mueller, Hans and mueller hans", "case_0001 and case_0001"),
+        ("MRN 0012345", "MRN patient_0001"),
+        ("XMUELLER_HANSX", "XMUELLER_HANSX"),  # another name
+        ("12 lesions, Dice 0.12", "12 lesions, Dice 0.12"),  # a number, though a case is called so
+        ("12_t1.nii.gz of 12", "case_0002_t1.nii.gz of 12"),
+        ("Li.json, Li", "patient_0003.json, Li"),
+        (unicodedata.normalize("NFD", "älg örjan, ÄLG"), "patient_0002, …"),
+        ("huber_anna.nii.gz", "case_0003.nii.gz"),
+        ("case_0002", "case_0002"),  # a code, though a case was called so
+        ("a.*b and axxb", "case_0005 and axxb"),
+        ("read /data/huber/t1.nii.gz now", "read … now"),
+    ],
+)
+def test_codes_stand_for_names_in_any_spelling(coded, text, expected):
+    assert coded(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -138,6 +177,39 @@ def test_a_picture_of_the_gallery_names_nobody(planted, tmp_path):
     assert not [word for word in words if "c0" in word or "MUELLER" in word]
     figure.savefig(tmp_path / "picture.webp", **WEBP)
     assert b"MUELLER" not in (tmp_path / "picture.webp").read_bytes()
+    plt.close(figure)
+
+
+def test_words_about_an_anonymised_cohort_name_nobody(cohort, tmp_path):
+    told = replace(cohort, name="huber_anna_1, Anna", description="Huber Anna 2 of MRN003, 1.5 T, 3 mm")
+    coded, _ = with_codes(told, [], [], tmp_path / "key.csv")
+    key = read_key(tmp_path / "key.csv")
+    assert coded.name == f"{key['Huber_Anna_1']}, Anna"  # a part of an identifier is no name
+    assert coded.description == f"{key['Huber_Anna_2']} of {key['MRN003']}, 1.5 T, 3 mm"
+
+
+def test_words_of_a_saved_figure_and_its_files_name_nobody(somebody, cohort, tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout = StudyLayout("planted")
+    with_codes(cohort, [], [], layout.key)
+    figure, axes = plt.subplots()
+    axes.set_yticks([0, 1], ["Huber_Anna_1", "lung"])
+    axes.set_title("huber anna 2", loc="left")
+    axes.plot([0, 1], label="by hmueller")
+    axes.legend()
+    axes.annotate("on rt-node17", (0, 0))
+    settings = CrossValidate.check({"study": "planted", "models": ["unet"], "n_bootstrap": 100, "seed": 0})
+    records = Records(layout, "04_cross_validation", settings, "/data/huber_anna_3/x")
+    records.figure(figure, "dice")
+    key = read_key(layout.key)
+    words = {text.get_text() for text in figure.findobj(Text)}
+    assert {key["Huber_Anna_1"], "lung", key["Huber_Anna_2"], "by …", "on …", "Cohort: …"} <= words
+    records.table(pd.DataFrame({"case": ["Huber_Anna_1"], "who": "hmueller"}), layout.cross_validation / "x.csv")
+    latex = (layout.cross_validation / "x.tex").read_text()
+    assert key["Huber_Anna_1"] in latex
+    for said in (all_said_in(layout.figures), latex.lower()):
+        for name in ("huber", "anna", "hmueller", "rt-node17", str(tmp_path)):
+            assert name not in said
     plt.close(figure)
 
 

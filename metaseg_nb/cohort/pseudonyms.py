@@ -15,6 +15,9 @@ from metaseg_nb.cohort.sources.strict import tidy
 from metaseg_nb.files import write_table
 
 COLUMNS = ["kind", "name", "code"]
+# Stands between the parts of a person's name; shorter parts may be words.
+PERSON = re.compile(r"[\^,]")
+SHORTEST_PART = 3
 YEAR = re.compile(r"\d{4}")
 
 
@@ -49,7 +52,7 @@ def with_codes(
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
     coded = [[_coded(case, codes) for case in part] for part in (cohort.cases, cohort.unlabelled)]
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
-    words = coding({**codes["patient"], **codes["case"]})
+    words = coding(with_parts({**codes["patient"], **codes["case"]}))
     name, description = words(cohort.name), words(cohort.description)
     return replace(cohort, name=name, description=description, cases=coded[0], unlabelled=coded[1]), problems
 
@@ -70,6 +73,13 @@ def decoded(names: Iterable[str], key: Path) -> list[str]:
     """Names of cases in one spelling (`tidy`); each may be given as its code."""
     name_of = {code: name for name, code in case_codes(key).items()}
     return [name_of.get(name, name) for name in map(tidy, names)]
+
+
+def with_parts(codes: Mapping[str, str]) -> dict[str, str]:
+    """Codes by name, and "…" by each part of a person's name, where it is written as in DICOM (``MUELLER^HANS``)."""
+    persons = [name for name in codes if PERSON.search(name)]
+    parts = [part.strip() for name in persons for part in PERSON.split(name)]
+    return {part: "…" for part in parts if len(part) >= SHORTEST_PART and not part.isdigit()} | dict(codes)
 
 
 def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:

@@ -9,7 +9,7 @@ from pathlib import PurePath
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.pseudonyms import coding, read_key
+from metaseg_nb.cohort.pseudonyms import coding, read_key, with_parts
 from metaseg_nb.layout import PROJECT, StudyLayout, home
 
 # A path from the root of a file system or of a drive, or up from here; the path of a web address follows a letter,
@@ -40,7 +40,7 @@ def private_free(layout: StudyLayout) -> Callable[[str], str]:
     belong to one case alone.
     """
     cases = _cases(layout)
-    codes = read_key(layout.key)
+    codes = with_parts(read_key(layout.key))
     folders = {str(folder) for case in cases for path in case.files for folder in path.parents[:-2]}
     return cleaned_of(codes, folders, _file_names(cases) if codes else {})
 
@@ -48,7 +48,8 @@ def private_free(layout: StudyLayout) -> Callable[[str], str]:
 def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mapping[str, str]) -> Callable[[str], str]:
     """Make what takes private words out of a text.
 
-    Paths below the project or below `home` stay, from there on; of others the name of the file.
+    Paths below the project or below `home` stay, from there on; of others the name of the file, without
+    ``codes`` only.
 
     Parameters
     ----------
@@ -61,10 +62,12 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
         What stands for the names of files and folders, in names of files.
     """
     roots = sorted({f"{PROJECT}/", f"{home()}/"}, key=len, reverse=True)
-    names = [getpass.getuser(), socket.gethostname(), socket.getfqdn()]
-    hide = coding(dict.fromkeys(filter(_is_somebodys, names), HIDDEN))
+    users, machines = [getpass.getuser()], [socket.gethostname(), socket.getfqdn()]
+    private = [name for name in [*filter(_is_telling, users), *machines] if name.lower() not in EVERYBODYS]
+    hide = coding(dict.fromkeys(private, HIDDEN))
     rename = coding({**files, **codes}, FILE_ENDING)
-    encode = coding({name: code for name, code in codes.items() if _is_telling(name)})
+    telling = {name for name in codes if _is_telling(name)} - set(codes.values())
+    encode = coding({name: codes[name] for name in telling})
 
     def clean(text: str) -> str:
         text = text.translate(INVISIBLE)
@@ -72,7 +75,7 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
             text = text.replace(root, "")
         for folder in sorted(folders, key=len, reverse=True):
             text = text.replace(f"{folder}/", f"{HIDDEN}/")
-        return hide(encode(rename(PATH.sub(_file_name, text))))
+        return hide(encode(rename(PATH.sub(HIDDEN if codes else _file_name, text))))
 
     return clean
 
@@ -94,10 +97,6 @@ def _file_names(cases: Collection[Case]) -> dict[str, str]:
 def _file_name(found: re.Match) -> str:
     name = PurePath(found[0].replace("\\", "/")).name
     return f"{HIDDEN}/{name}" if "." in name.strip(".") else HIDDEN
-
-
-def _is_somebodys(name: str) -> bool:
-    return len(name) >= SHORTEST_NAME and name.lower() not in EVERYBODYS
 
 
 def _is_telling(name: str) -> bool:
