@@ -42,7 +42,7 @@ def clean(somebody):
 def coded(somebody):
     names = {"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001", "Älg^Örjan": "patient_0002"}
     names |= {"Li": "patient_0003", "case_0002": "case_0004", "a.*b": "case_0005"}
-    return cleaned_of(with_parts(names), [], {"huber_anna": "case_0003"})
+    return cleaned_of(with_parts(names), ["/data/Herr Huber"], {"huber_anna": "case_0003"})
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ def test_private_words_are_taken_out(clean, text, expected):
         ("case_0002", "case_0002"),  # a code, though a case was called so
         ("a.*b and axxb", "case_0005 and axxb"),
         ("read /data/huber/t1.nii.gz now", "read … now"),
+        ("read /data/Herr Huber/t1.nii.gz now", "read … now"),
     ],
 )
 def test_codes_stand_for_names_in_any_spelling(coded, text, expected):

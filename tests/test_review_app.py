@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from IPython.display import Image
 
+from metaseg_nb.files import read_table, write_table
 from metaseg_nb.review import itk_offline, itk_viewer
 from metaseg_nb.review.case_images import read_case_images
 from metaseg_nb.review.case_order import ALL_FOLDS, ordered_cases
@@ -281,3 +282,17 @@ def test_looking_writes_nothing(app, reviewed_study):
 def test_a_study_without_a_leaderboard_is_named(reviewed_study):
     with pytest.raises(FileNotFoundError, match="study other has no leaderboard: run notebook 04 first"):
         StudyTables.read("other")
+
+
+def test_a_name_is_words_in_the_review_too(reviewed_study, watched):
+    hostile, layout = "<img src=x onerror=alert(1)>", reviewed_study
+    for table in (layout.cross_validation / "metrics.csv", layout.cross_validation / "lesions.csv"):
+        rows = read_table(table)
+        write_table(table, rows.assign(case=rows["case"].replace("c1", hostile)))
+    layout.dataset.write_text(layout.dataset.read_text().replace('"c1"', json.dumps(hostile)))
+    for model in MODELS:
+        mask = layout.run(model, 1).predictions / "c1.nii.gz"
+        mask.rename(mask.with_name(f"{hostile}.nii.gz"))
+    app = ReviewApp("tiny")
+    app.case.value = hostile
+    assert app.title.value == "<b>&lt;img src=x onerror=alert(1)&gt;</b>"

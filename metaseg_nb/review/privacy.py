@@ -74,7 +74,7 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
         for root in roots:
             text = text.replace(root, "")
         for folder in sorted(folders, key=len, reverse=True):
-            text = text.replace(f"{folder}/", f"{HIDDEN}/")
+            text = text.replace(f"{folder}/", f"/{HIDDEN}/{HIDDEN}/")  # a path without blanks, which goes below
         return hide(encode(rename(PATH.sub(HIDDEN if codes else _file_name, text))))
 
     return clean

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from html import escape
 
 import ipywidgets
 import pandas as pd
@@ -116,7 +117,7 @@ class ReviewApp:
         tables, name = self.tables, self.case.value
         models = sorted(self.networks.value, key=lambda model: model != self.sorted_by.value)  # it agrees or not
         images = read_case_images(tables.layout, tables.cohort, name, models)
-        self.title.value = f"<b>{name}</b>"
+        self.title.value = f"<b>{escape(name)}</b>"
         layers = layers_of(images)
         visible = [layer for layer in layers if not layer.startswith("agreement")]
         self.overlays.children = [self._switch(name, layer, name in visible) for name, layer in layers.items()]
@@ -140,7 +141,7 @@ class ReviewApp:
     def _switch(self, name: str, layer: Layer, visible: bool) -> ipywidgets.Checkbox:
         colours = "".join(f'<span style="color:{colour}">■</span>' for colour in layer.colours.values())
         words = {
-            "description": f"{colours} {name}",
+            "description": f"{colours} {escape(name)}",
             "description_allow_html": True,
             "tooltip": ", ".join(layer.colours),
         }
