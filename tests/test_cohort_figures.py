@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
@@ -17,6 +19,7 @@ from metaseg_nb.review.cohort_figures import (
     draw_positions,
 )
 from metaseg_nb.review.cohort_words import describe_cohort, describe_positions, describe_problems
+from metaseg_nb.review.style import use_style
 
 
 @pytest.fixture
@@ -100,6 +103,21 @@ def test_the_montage_shows_each_case_with_its_lesions(looked_at):
     titles = [axes.get_title() for axes in figure.axes]
     assert titles == ["a\nlung, lesions: 2", "b\nlung, lesions: 2", "c\nrenal, no label"]
     assert [bool(axes.collections) for axes in figure.axes] == [True, True, False]
+
+
+def test_a_name_with_dollar_signs_is_no_formula_and_numbers_need_none(looked_at, tmp_path):
+    cases, examinations = looked_at
+    name = r"$\frac$ 5$ <b>"
+    cases = [replace(case, name=f"{name}{i}", primary=name, scanner=name) for i, case in enumerate(cases)]
+    facts, labelled, lesions = tables(cases, examinations)
+    with plt.rc_context():
+        use_style()
+        for figure in (draw_burden(labelled, lesions), draw_acquisition(facts), draw_montage(cases, examinations)):
+            figure.savefig(tmp_path / "figure.png")  # a formula that is none is an error
+            words = [text.get_text() for text in figure.findobj(Text)]
+            assert any(name in word for word in words)
+            assert not [word for word in words if "mathdefault" in word]
+            plt.close(figure)
 
 
 def test_where_nothing_could_be_read_there_are_figures_that_say_so(nothing):

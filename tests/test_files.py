@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.files import alone, clear_unfinished, finished, is_held, read_table, write_table
+from metaseg_nb.files import alone, clear_unfinished, finished, finished_folder, is_held, read_table, write_table
 
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
@@ -73,3 +73,17 @@ def test_names_stay_text_and_a_missing_number_is_none(tmp_path):
     )
     write_table(tmp_path / "a.csv", table)
     pd.testing.assert_frame_equal(read_table(tmp_path / "a.csv"), table)
+
+
+def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path):
+    folder = tmp_path / "report"
+    for text in ("earlier", "later"):
+        with finished_folder(folder) as unfinished:
+            (unfinished / "index.html").write_text(text)
+            assert text == "earlier" or (folder / "index.html").read_text() == "earlier"
+    assert (folder / "index.html").read_text() == "later"
+    with pytest.raises(OSError, match="no room"), finished_folder(folder) as unfinished:
+        (unfinished / "index.html").write_text("half")
+        raise OSError("no room")
+    assert (folder / "index.html").read_text() == "later"
+    assert list(tmp_path.iterdir()) == [folder]
