@@ -5,6 +5,7 @@ import re
 import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
+from functools import cache
 from pathlib import PurePath
 
 from metaseg_nb.cohort.cases import Case
@@ -41,7 +42,8 @@ def private_free(layout: StudyLayout) -> Callable[[str], str]:
     """
     cases = _cases(layout)
     codes = with_parts(read_key(layout.key))
-    folders = {str(folder) for case in cases for path in case.files for folder in path.parents[:-2]}
+    parents = {folder for case in cases for path in case.files for folder in path.parents[:-2]}
+    folders = [str(folder) for folder in parents if not re.fullmatch(PART, folder.name)]
     return cleaned_of(codes, folders, _file_names(cases) if codes else {})
 
 
@@ -57,13 +59,13 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
         What stands for each name of a case or patient: wherever it is a word, in any case and composed or not.
         A name under three characters, or a number under six, is replaced in names of files only.
     folders : collection of str
-        Paths that are taken out whole, also where they hold blanks.
+        Paths that are taken out whole: those that `PATH` does not see the end of, for they hold blanks or commas.
     files : mapping of str to str
         What stands for the names of files and folders, in names of files.
     """
     roots = sorted({f"{PROJECT}/", f"{home()}/"}, key=len, reverse=True)
-    users, machines = [getpass.getuser()], [socket.gethostname(), socket.getfqdn()]
-    private = [name for name in [*filter(_is_telling, users), *machines] if name.lower() not in EVERYBODYS]
+    names = [*filter(_is_telling, _users()), socket.gethostname(), _full_name_of_machine()]
+    private = [name for name in names if name.lower() not in EVERYBODYS]
     hide = coding(dict.fromkeys(private, HIDDEN))
     rename = coding({**files, **codes}, FILE_ENDING)
     telling = {name for name in codes if _is_telling(name)} - set(codes.values())
@@ -80,10 +82,23 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
     return clean
 
 
-def _cases(layout: StudyLayout) -> list[Case]:
-    if not layout.dataset.is_file():
+def _users() -> list[str]:
+    try:
+        return [getpass.getuser()]
+    except (KeyError, OSError):  # a container whose user has no name
         return []
-    cohort = read_datalist(layout.dataset)
+
+
+@cache
+def _full_name_of_machine() -> str:
+    return socket.getfqdn()  # may ask a network, slowly
+
+
+def _cases(layout: StudyLayout) -> list[Case]:
+    try:
+        cohort = read_datalist(layout.dataset)
+    except (ValueError, OSError):  # none yet, or one that notebook 01 is about to replace
+        return []
     return [*cohort.cases, *cohort.unlabelled]
 
 
