@@ -16,6 +16,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 STUDY ?= demo
 PROFILE ?= default
+export STUDY PROFILE
 
 .PHONY: demo demo-budget test test-cluster test-gpu lab itkwidgets-offline lint bench clean study status
 
@@ -26,10 +27,10 @@ demo-budget: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo_budget
 
 study: $(READY)
-	@$(BIN)/python -m metaseg_nb study --study $(STUDY) --profile $(PROFILE)
+	@$(BIN)/python -m metaseg_nb study --study "$$STUDY" --profile "$$PROFILE"
 
 status: $(READY)
-	@$(BIN)/python -m metaseg_nb status --study $(STUDY)
+	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
 # two processes of one thread each: half the time of one process with two
 test: $(READY)

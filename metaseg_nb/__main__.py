@@ -13,7 +13,6 @@ def main(arguments: list[str] | None = None) -> int:
     Problems of the user's input end in one message and exit code 2, those of the machine (no room, no queue) in 1.
     """
     from metaseg_nb.batch.slurm import QueueError
-    from metaseg_nb.files import FULL
 
     options = _parser().parse_args(arguments)
     try:
@@ -26,12 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except QueueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
+    except (QueueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -180,4 +174,7 @@ def _summary(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONUTF8"] = "1"  # kernels and jobs read and write UTF-8, whatever the locale
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # a letter that a terminal cannot show is no error of the input
     sys.exit(main())

@@ -1,7 +1,7 @@
 """Where files live. Every path the workbook reads or writes is named here."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -22,21 +22,31 @@ def parameter_names(kind: str) -> list[str]:
 def home() -> Path:
     """Folder that holds ``runs/``, ``reports/``, ``figures/`` and ``keys/``.
 
-    The project folder, unless the environment variable ``METASEG_HOME`` names
-    another (large scratch storage on a cluster, a temporary folder in tests).
+    The project folder, unless the environment variable ``METASEG_HOME`` names another (large scratch storage on a
+    cluster, a temporary folder in tests). It is the same place whatever folder a process works in: a relative path
+    starts in the project folder, ``~`` is the user's own, and an empty one counts as not set.
+
+    Raises
+    ------
+    ValueError
+        ``~name`` of nobody.
     """
-    return Path(os.environ.get("METASEG_HOME", PROJECT)).resolve()
+    place = os.path.expanduser(os.environ.get("METASEG_HOME", "").strip())
+    if place.startswith("~"):
+        raise ValueError(f"METASEG_HOME: found {place!r}; expected a folder: this machine has no such user")
+    return (PROJECT / place).resolve()
 
 
 @dataclass(frozen=True)
 class StudyLayout:
-    """Paths of one study."""
+    """Paths of one study, in the folder that holds ``runs/``."""
 
     study: str
+    base: Path = field(default_factory=home)
 
     @property
     def root(self) -> Path:
-        return home() / "runs" / self.study
+        return self.base / "runs" / self.study
 
     @property
     def synthetic_cohort(self) -> Path:
@@ -81,6 +91,21 @@ class StudyLayout:
         return self.root / "testing"
 
     @property
+    def workflow_settings(self) -> Path:
+        """Tells Snakemake, and its jobs, which study it runs."""
+        return self.root / "snakemake.json"
+
+    @property
+    def workflow_profile(self) -> Path:
+        """Copy of the Snakemake profile that the study was last started with."""
+        return self.root / "snakemake_profile"
+
+    @property
+    def slurm_logs(self) -> Path:
+        """What jobs of a cluster print; there where the study was ever sent to one."""
+        return self.root / "slurm_logs"
+
+    @property
     def cross_validation(self) -> Path:
         return self.root / "cross_validation"
 
@@ -105,16 +130,16 @@ class StudyLayout:
 
     @property
     def report(self) -> Path:
-        return home() / "reports" / self.study
+        return self.base / "reports" / self.study
 
     @property
     def key(self) -> Path:
         """Which code is which case or patient: apart from the study, and from all that is handed on."""
-        return home() / "keys" / f"{self.study}.csv"
+        return self.base / "keys" / f"{self.study}.csv"
 
     @property
     def figures(self) -> Path:
-        return home() / "figures" / self.study
+        return self.base / "figures" / self.study
 
     @property
     def annotations(self) -> Path:

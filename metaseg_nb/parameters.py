@@ -4,11 +4,13 @@
 winning, and refuses whatever no notebook understands.
 """
 
+import ast
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import papermill
 import yaml
@@ -37,7 +39,7 @@ def study_file(study: str) -> Path:
 def read_parameters(path: Path) -> dict[str, Any]:
     """Read one flat parameter file, refusing keys that no notebook declares, or that stand there twice."""
     try:
-        values = yaml.load(path.read_text(), _UniqueKeys) or {}
+        values = yaml.load(path.read_bytes(), _PlainYaml) or {}
     except yaml.YAMLError as error:
         raise ParameterError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
@@ -48,8 +50,14 @@ def read_parameters(path: Path) -> dict[str, Any]:
     return values
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML lets the later of two equal keys win, which its writer may not have meant."""
+class _PlainYaml(yaml.SafeLoader):
+    """Reads what a person would: 010 is not 8, 1:30 not 90, no not false, a date no date; all these stay text.
+
+    Numbers are decimal, as in YAML 1.2, but for leading zeros: they are octal to papermill, and so no number here. Of
+    two equal keys YAML takes the later, which its writer may not have meant.
+    """
+
+    yaml_implicit_resolvers: ClassVar = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep) for key, _ in node.value]
@@ -57,6 +65,15 @@ class _UniqueKeys(yaml.SafeLoader):
         if twice:
             raise yaml.YAMLError(f"key {', '.join(twice)} stands there more than once")
         return super().construct_mapping(node, deep)
+
+
+for tag, pattern, first in (
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
+    ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
+    ("float", r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?", list("-+.0123456789")),
+):
+    _PlainYaml.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(f"^({pattern})$"), first)
 
 
 def resolve(
@@ -147,8 +164,13 @@ def _require_identity(
 
 @cache
 def _defaults(notebook: str) -> dict[str, Any]:
-    declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
-    return {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
+    declared = papermill.inspect_notebook(as_it_is(NOTEBOOKS / f"{notebook}.ipynb"))
+    return {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
+
+
+def as_it_is(path: Path) -> Path:
+    """Write a path for papermill, which else puts parameters in the place of braces."""
+    return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
 def _existing(path: Path, kind: str) -> Path:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -16,6 +17,14 @@ from metaseg_nb.layout import parameter_names
 
 # The floor that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
+# What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike.
+FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+# Names that a study uses for other things: rules of the workflow, its folders, the floor.
+TAKEN = {
+    *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "report"),
+    *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "notebooks"),
+    *("pretraining", "slurm_logs", "synthetic_cohort", "testing", "true", "false", "null", THRESHOLD_MODEL),
+}
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
 
@@ -25,26 +34,35 @@ def model_names() -> list[str]:
     return parameter_names("model")
 
 
-def arm_names() -> list[str]:
-    """Arms there are: the files in ``params/arms``."""
-    return parameter_names("arm")
-
-
 def _is_an_arm(arm: str) -> str:
-    if arm and arm not in arm_names():
-        raise ValueError(f"a file of params/arms: one of {', '.join(arm_names())}")
-    return arm
+    return arm and _is_a_file_of("arm", arm)
 
 
 def _is_a_model(model: str) -> str:
-    if model not in model_names():
-        raise ValueError(f"a file of params/models: one of {', '.join(model_names())}")
-    return model
+    return _is_a_file_of("model", model)
+
+
+def _is_a_file_of(kind: str, name: str) -> str:
+    if name not in parameter_names(kind):
+        raise ValueError(f"a file of params/{kind}s: one of {', '.join(parameter_names(kind))}")
+    if not FILE_NAME.fullmatch(name):
+        raise ValueError(
+            "a file name of at most 40 letters (a to z), digits and _ that begins with a letter: rename it"
+        )
+    if name.lower() in TAKEN or re.search(r"_fold\d+$", name):
+        raise ValueError("a file name that the workflow does not use for something else: rename it")
+    return name
+
+
+def _names_a_study(study: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}", study):
+        raise ValueError("at most 40 letters (a to z), digits, _ and -, not - first: it names folders and jobs")
+    return study
 
 
 ModelName = Annotated[str, AfterValidator(_is_a_model)]
 ArmName = Annotated[str, AfterValidator(_is_an_arm)]
-StudyName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+StudyName = Annotated[str, AfterValidator(_names_a_study)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -57,7 +75,7 @@ class ParameterError(ValueError):
 class Settings(BaseModel):
     """Parameters of one notebook, checked."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
     def read(cls, namespace: Mapping[str, Any]) -> Self:
@@ -275,8 +293,17 @@ def settings_hash(settings: Mapping[str, Any] | Settings) -> str:
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "parameters"
     where = origin.get(key.split(".")[0], "the notebook's parameters cell")
-    text = f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}"
-    if isinstance(item["input"], str) and re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", item["input"]):
-        number = np.format_float_scientific(float(item["input"]), trim="0", exp_digits=2)
-        text += f" (YAML reads {item['input']} as text: write {number})"
-    return text
+    return f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}{_advice(item)}"
+
+
+def _advice(item: Mapping[str, Any]) -> str:
+    """How to write a value that YAML reads otherwise than it was meant."""
+    found, wanted = item["input"], item["type"]
+    if wanted == "string_type" and not isinstance(found, (list, dict)):
+        return " (a name that looks like a number, a date, true or null stands in quotes)"
+    if wanted in ("int_type", "float_type") and re.fullmatch(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?", str(found)):
+        with suppress(ValueError):
+            number = int(found) if wanted == "int_type" else float(found)
+            plain = number if wanted == "int_type" else np.format_float_scientific(number, trim="0", exp_digits=2)
+            return f" (YAML reads {found} as text: write {plain})"
+    return ""

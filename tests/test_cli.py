@@ -1,6 +1,7 @@
 """The command line: what it prints, and that a mistake ends in one message, exit code 2 and no work."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -75,6 +76,26 @@ def test_a_reader_who_stops_reading_is_no_error(write_nifti):
         score.stdout.close()
         assert score.stderr.read() == ""
     assert score.returncode == 1
+
+
+@pytest.mark.parametrize(
+    "locale", [{"PYTHONIOENCODING": "latin-1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
+)
+def test_a_letter_that_a_terminal_cannot_show_is_no_error(home, locale):
+    command = [sys.executable, "-m", "metaseg_nb", "status", "--study", "demo"]
+    ran = subprocess.run(command, env={**os.environ, **locale}, cwd=PROJECT, capture_output=True)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert b"0/32   ?          ?" in ran.stdout  # – and –
+
+
+@pytest.mark.parametrize("study", ["my studies/a b.yaml", "a'b\"c#?.yaml", "007"])
+def test_make_hands_a_study_on_as_it_is(tmp_path, study):
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    for target in ("study", "status"):
+        command = ["make", "-s", target, f"BIN={tmp_path}", "READY=", f"STUDY={study}"]
+        printed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+        assert printed.startswith(f"-m|metaseg_nb|{target}|--study|{study}|")
 
 
 def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):

@@ -6,8 +6,8 @@ import pytest
 
 from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
-from metaseg_nb.batch.study import run_study
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.batch.study import code_hash, run_study
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import job_resources
 from metaseg_nb.settings import ParameterError
 
@@ -100,6 +100,48 @@ def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_pat
 def test_an_unknown_profile_lists_those_there_are():
     with pytest.raises(ParameterError, match=r"no profile 'slurmm'; .*default, slurm"):
         run_study("demo", "slurmm")
+
+
+@pytest.mark.parametrize("letter", " %#?{},'\"$;&\n")
+def test_a_path_that_a_cluster_would_misread_is_refused_before_anything_starts(program, monkeypatch, tmp_path, letter):
+    program("squeue", "exit 1")
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / f"a{letter}b"))
+    with pytest.raises(QueueError, match="expected letters, digits"):
+        run_study("demo", "slurm")
+
+
+def test_what_another_program_put_into_the_queue_does_not_matter(program, home):
+    program("squeue", f"printf '1|RUNNING\\n|a|b|c|d|e|{home}\\n\\377\\n'")
+    assert queued_jobs("demo") == []
+
+
+def test_no_two_studies_share_their_jobs_names():
+    assert job_prefix("x" * 39 + "a") != job_prefix("x" * 39 + "b")
+    assert len(job_prefix("x" * 40)) <= 50  # what the plugin takes
+
+
+def test_saving_a_notebook_changes_nothing_and_changing_its_code_does(monkeypatch, tmp_path):
+    monkeypatch.setattr("metaseg_nb.batch.study.NOTEBOOKS", tmp_path)
+    notebook = json.loads((NOTEBOOKS / "03_train.ipynb").read_text(encoding="utf-8"))
+
+    def saved():
+        (tmp_path / "03_train.ipynb").write_text(json.dumps(notebook))
+        return code_hash("03_train")
+
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    first = saved()
+    for count, cell in enumerate(code, start=1):  # as JupyterLab saves a notebook that was run
+        cell["execution_count"] = count
+        cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "0.73"}]
+        cell["metadata"] = cell["metadata"] | {"execution": {"iopub.status.busy": "2026-01-01"}}
+        cell["source"] = "".join(cell["source"]) + "\n"
+    notebook["metadata"]["kernelspec"]["display_name"] = "mine"
+    notebook["cells"].append({"cell_type": "code", "metadata": {}, "outputs": [], "source": ""})
+    notebook["cells"][0]["source"] = "# In other words"
+    code[0]["source"] = code[0]["source"].replace("epochs: int = 350", "epochs: int = 3")  # resolved as a parameter
+    assert saved() == first
+    code[-1]["source"] += "print(1)"
+    assert saved() != first
 
 
 def snakemake_says(*events):

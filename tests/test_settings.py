@@ -1,5 +1,6 @@
 """Parameters: which file wins, what is refused and how it is said, and the project's own files."""
 
+import math
 import re
 import tomllib
 
@@ -7,7 +8,7 @@ import papermill
 import pytest
 import yaml
 
-from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT
+from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT, StudyLayout, home
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError, Preprocess, Train, settings_hash
 
@@ -81,17 +82,81 @@ def test_an_unknown_key_is_refused_by_notebooks_that_would_not_use_it(params):
     assert str(study) in refusal("01_explore_data", "tiny")
 
 
+@pytest.mark.parametrize(("written", "rate"), [("3e-4", 0.0003), ("1.25E-4", 0.000125), (".5", 0.5), ("1", 1)])
+def test_numbers_mean_what_they_say(params, written, rate):
+    params(model=f"{UNET}\nlearning_rate: {written}")
+    assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == rate
+
+
 @pytest.mark.parametrize(
     ("written", "advised"),
     [("3e-4", "3.0e-04"), ("125e-6", "1.25e-04"), ("1.0e5", "1.0e+05"), ("2E-5", "2.0e-05")],
 )
-def test_numbers_that_yaml_takes_for_text_come_with_the_way_to_write_them(params, written, advised):
-    model, *_ = params(model=f"{UNET}\nlearning_rate: {written}")
-    message = refusal("03_train", "tiny", "unet", 0)
-    assert f"{model}: key 'learning_rate': found '{written}'" in message
-    assert message.endswith(f"write {advised})")
-    params(model=f"{UNET}\nlearning_rate: {advised}")
-    assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == float(written)
+def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(written, advised):
+    assert yaml.safe_load(f"x: {written}")["x"] == written  # as papermill reads a file
+    assert yaml.safe_load(f"x: {advised}")["x"] == float(written)
+    with pytest.raises(ParameterError) as error:
+        Train.check(resolve("03_train", "demo", "unet", 0) | {"learning_rate": written})
+    assert f"key 'learning_rate': found '{written}'" in str(error.value)
+    assert str(error.value).endswith(f"write {advised})")
+
+
+@pytest.mark.parametrize(
+    ("line", "papermill_reads", "advice"),
+    [
+        ("n_folds: 010", 8, "write 10"),
+        ("n_folds: 0x10", 16, "a valid integer"),
+        ("n_folds: 0b11", 3, "a valid integer"),
+        ("n_folds: 1_0", 10, "write 10"),
+        ("n_folds: 1:30", 90, "a valid integer"),
+        ("label_threshold: 1:30.5", 90.5, "a valid number"),
+        ("label_threshold: .inf", math.inf, "a valid number"),
+        ("label_threshold: 1e999", "1e999", "a finite number"),
+        ("anonymise: yes", True, "a valid boolean"),
+        ("exclude: [12]", [12], "in quotes"),
+        ("exclude: [true]", [True], "in quotes"),
+    ],
+)
+def test_what_papermill_reads_as_another_value_is_refused(params, line, papermill_reads, advice):
+    assert next(iter(yaml.safe_load(line).values())) == papermill_reads
+    params(study=f"study: tiny\n{line}")
+    assert advice in refusal("01_explore_data", "tiny")
+
+
+@pytest.mark.parametrize("name", ["001", "1_2", "2024-01-01", "1:30", "no", "on", "0x1F", "nan"])
+def test_names_mean_what_they_say(params, name):
+    params(study=f"study: tiny\nexclude: [{name}]")
+    assert resolve("01_explore_data", "tiny")["exclude"] == [name]
+
+
+@pytest.mark.parametrize("name", ["2024_01", "007", "1e3", "true", "null", "0x1", "1_000"])
+def test_a_study_may_be_named_like_a_number(params, tmp_path, name):
+    params()
+    (tmp_path / f"studies/{name}.yaml").write_text(f'study: "{name}"\n')
+    assert resolve("01_explore_data", name)["study"] == name
+
+
+@pytest.mark.parametrize("name", ["-x", "Müller", "a b", "a/b", "..", "", "x" * 41])
+def test_a_name_that_no_folder_and_no_job_can_have_is_refused(params, name):
+    params(study=f"study: '{name}'")
+    assert "at most 40 letters (a to z), digits, _ and -" in refusal("01_explore_data", "tiny")
+
+
+@pytest.mark.parametrize(
+    "name", ["unet-2", "2unet", "Ünet", "u net", "unet.v2", "report", "unet_fold0", "True", "cases"]
+)
+def test_a_model_file_whose_name_others_would_misread_is_refused_before_anything_starts(params, tmp_path, name):
+    params(study=f"study: tiny\nmodels: ['{name}']")
+    (tmp_path / f"models/{name}.yaml").write_text(UNET.replace("model: unet", f"model: '{name}'"))
+    assert "rename it" in refusal("04_cross_validation", "tiny")
+
+
+def test_a_model_may_have_digits_and_capitals_in_its_name(params, tmp_path):
+    params(study="study: tiny\nmodels: [unet_2, UNet3D]")
+    for name in ("unet_2", "UNet3D"):
+        (tmp_path / f"models/{name}.yaml").write_text(UNET.replace("model: unet", f"model: {name}"))
+        assert resolve("03_train", "tiny", name, 0)["model"] == name
+    assert resolve("04_cross_validation", "tiny")["models"] == ["unet_2", "UNet3D"]
 
 
 IMPOSSIBLE = [
@@ -118,7 +183,7 @@ IMPOSSIBLE = [
     ("03_train", "lesion_share: 1.5"),
     ("03_train", "overlap: 1.0"),
     ("03_train", "learning_rate: 0.0"),
-    ("03_train", "precision: no"),  # YAML's no is false
+    ("03_train", "precision: off"),
     ("03_train", "model: resnet"),
     ("04_cross_validation", "models: [unet, resnet]"),
     ("05_qualitative_review", "models: []"),
@@ -129,7 +194,7 @@ IMPOSSIBLE = [
 def test_an_impossible_value_is_refused_with_file_key_and_what_was_found(params, notebook, line):
     *_, study = params(study=f"study: tiny\n{line}" if not line.startswith("study") else line)
     message = refusal(notebook, "tiny", *(["unet", 0] if notebook == "03_train" else []))
-    key, value = next(iter(yaml.safe_load(line).items()))
+    key, value = list(read_parameters(study).items())[-1]
     assert re.match(rf"{re.escape(str(study))}: key '{key}(\.\d)?': found ", message)
     assert "expected: " in message
     assert repr(value) in message or any(f"found {item!r};" in message for item in value)
@@ -170,6 +235,23 @@ def test_training_without_model_or_fold_says_what_to_give(params):
 def test_an_unknown_notebook_lists_the_notebooks(params):
     params()
     assert "03_train" in refusal("03_trian", "tiny")
+
+
+@pytest.mark.parametrize(
+    ("value", "place"), [("scratch", PROJECT / "scratch"), ("", PROJECT), ("  ", PROJECT), ("~/s", "s")]
+)
+def test_the_home_is_one_place_for_processes_in_all_folders(tmp_path, monkeypatch, value, place):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("METASEG_HOME", value)
+    monkeypatch.chdir(tmp_path)
+    assert home() == tmp_path / place
+    assert StudyLayout("demo").dataset == tmp_path / place / "runs/demo/dataset.json"
+
+
+def test_a_home_of_nobody_is_refused(monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", "~nobody_of_that_name/runs")
+    with pytest.raises(ValueError, match="METASEG_HOME: found '~nobody_of_that_name/runs'; expected a folder"):
+        home()
 
 
 @pytest.mark.parametrize("study", STUDIES)

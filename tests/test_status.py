@@ -21,6 +21,21 @@ def layout(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def on_cluster(layout, tmp_path, monkeypatch):
+    """Leave what a study has that was sent to a cluster; returns a function that says what `squeue` does."""
+    layout.slurm_logs.mkdir(parents=True)
+    squeue = tmp_path / "bin/squeue"
+    squeue.parent.mkdir()
+    monkeypatch.setenv("PATH", str(squeue.parent))
+
+    def does(text):
+        squeue.write_text(f"#!/bin/sh\n{text}\n")
+        squeue.chmod(0o755)
+
+    return does
+
+
+@pytest.fixture
 def trained(layout):
     """Leave what a run has after some epochs; returns its executed notebook."""
 
@@ -85,26 +100,24 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
     }
 
 
-def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(layout, tmp_path, monkeypatch):
-    squeue = tmp_path / "bin/squeue"
-    squeue.parent.mkdir()
-    squeue.write_text("#!/bin/sh\necho no controller >&2\nexit 1\n")
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", str(squeue.parent))
+def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(on_cluster):
+    on_cluster("echo no controller >&2; exit 1")
     printed = str(study_status("demo"))
     assert "queue is not shown: squeue failed: no controller" in printed
     assert printed.count("waiting") >= 20
 
 
-def test_jobs_in_the_queue_are_shown_with_their_number(layout, tmp_path, monkeypatch, trained):
+def test_a_study_of_this_machine_asks_no_queue(layout, on_cluster):
+    on_cluster("echo no controller >&2; exit 1")
+    layout.slurm_logs.rmdir()  # never sent to a cluster, though squeue is installed here
+    assert study_status("demo").note == ""
+
+
+def test_jobs_in_the_queue_are_shown_with_their_number(on_cluster, tmp_path, trained):
     trained("unet", 0, 8, "running")
     name = "metaseg-demo_1eb7169c-8961-4886-84b1-00b35e8c86c6"
-    squeue = tmp_path / "bin/squeue"
-    squeue.parent.mkdir()
     lines = [f"41|PENDING|rule_train_wildcards_unet_0|{name}|{tmp_path}", f"42|RUNNING|rule_review|{name}|{tmp_path}"]
-    squeue.write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in lines))
-    squeue.chmod(0o755)
-    monkeypatch.setenv("PATH", str(squeue.parent))
+    on_cluster("".join(f"echo '{line}'\n" for line in lines))
     status = study_status("demo")
     assert row(status, "unet", 0)["state"] == "waiting (job 41)"
     assert status.steps["05_qualitative_review"] == "running (job 42)"

@@ -180,18 +180,26 @@ def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, 
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in trained.items())
 
 
-def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, metaseg, tmp_path):
-    broken = tmp_path / "home"
+def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, tmp_path):
+    """In folders, and of a study, whose names shells, Snakemake, YAML or papermill would take for something else."""
+    odd = tmp_path / "a b%20#?{x},{}ü'q\"&$HOME*[y]"
+    project, broken, study = odd / "project", odd / "home", odd / "my {study}.yaml"
+    for part in ("metaseg_nb", "notebooks", "params", "workflow"):
+        shutil.copytree(PROJECT / part, project / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(home / "runs/tiny/synthetic_cohort", broken / "cohort")
     (broken / "cohort/images/synthetic_002.nii.gz").write_bytes(b"not a volume")
-    study = tmp_path / "broken.yaml"
-    text = STUDY.read_text().replace("study: tiny", "study: broken")
-    study.write_text(text.replace("cohort: synthetic", f"cohort: {broken / 'cohort/dataset.json'}"))
-    result = metaseg(broken, "study", "--study", study)
-    assert result.returncode != 0
+    text = STUDY.read_text().replace("study: tiny", "study: '2024_01'").replace("segresnet", "unet_2")
+    study.write_text(text.replace("cohort: synthetic", f"cohort: {json.dumps(str(broken / 'cohort/dataset.json'))}"))
+    unet = (project / "params/models/unet.yaml").read_text()
+    (project / "params/models/unet_2.yaml").write_text(unet.replace("model: unet", "model: unet_2"))
+    env = {**os.environ, "METASEG_HOME": str(broken), "PYTHONPATH": str(project)}
+    command = [sys.executable, "-m", "metaseg_nb", "study", "--study", str(study)]
+    result = subprocess.run(command, env=env, cwd=project, capture_output=True, text=True)
+    assert result.returncode == 1
     assert "synthetic_002" in result.stderr
-    assert not (broken / "runs/broken/dataset.json").exists()
-    assert (broken / "runs/broken/notebooks/01_explore_data.ipynb").is_file()
+    assert "train" in (broken / "runs/2024_01/snakemake.log").read_text()  # all rules were understood
+    assert not (broken / "runs/2024_01/dataset.json").exists()
+    assert (broken / "runs/2024_01/notebooks/01_explore_data.ipynb").is_file()
 
 
 def test_papermill_by_hand_runs_one_network_on_one_fold(home, tmp_path):

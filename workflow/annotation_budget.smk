@@ -25,13 +25,13 @@ def taught_by(wildcards):
 rule pretrain:
     input:
         LAYOUT.preprocessing_table,
-        NOTEBOOKS / "03b_pretrain.ipynb",
     output:
         PRETRAINING / "metrics.json",
     log:
         PRETRAINING / "03b_pretrain.ipynb",
     params:
         notebook="03b_pretrain",
+        code=code_hash("03b_pretrain"),
         settings=lambda w: resolve("03b_pretrain", STUDY, w.model, int(w.fold), seed=int(w.seed)),
     threads: training("job_cpus")
     resources:
@@ -43,7 +43,6 @@ rule pretrain:
 rule train_arm:
     input:
         LAYOUT.preprocessing_table,
-        NOTEBOOKS / "03_train.ipynb",
         taught_by,
     output:
         ARM_RUN / "metrics.json",
@@ -51,6 +50,7 @@ rule train_arm:
         ARM_RUN / "03_train.ipynb",
     params:
         notebook="03_train",
+        code=code_hash("03_train"),
         settings=arm_settings,
     threads: training("job_cpus")
     resources:
@@ -62,13 +62,13 @@ rule train_arm:
 rule annotation_budget:
     input:
         expand(ARM_RUN / "metrics.json", arm=ARMS, seed=SEEDS, model=MODELS, fold=FOLDS),
-        NOTEBOOKS / "06_annotation_budget.ipynb",
     output:
         LAYOUT.annotation_budget / "curves.csv",
     log:
         LAYOUT.notebook("06_annotation_budget"),
     params:
         notebook="06_annotation_budget",
+        code=code_hash("06_annotation_budget"),
         settings=settings_of("06_annotation_budget"),
     threads: CPU_JOB.cpu_job_cpus
     resources:

@@ -62,7 +62,7 @@ def follow(lines: Iterable[str]) -> list[Step]:
                 step.name = f"{rule} {_named(match['wildcards'])}"
                 bar.set_description(step.name)
             elif match := LOGS.match(line):
-                step.logs = [Path(log) for log in match["logs"].split(", ")]
+                step.logs = [home() / log for log in match["logs"].split(", ")]
             elif match := AGAIN.match(line):
                 step = steps[match["job"]]
                 step.restarts += 1

@@ -15,7 +15,7 @@ from papermill.exceptions import PapermillExecutionError
 from metaseg_nb.batch.run_record import RunRecord
 from metaseg_nb.files import FULL, alone, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.parameters import resolve
+from metaseg_nb.parameters import as_it_is, resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
@@ -58,8 +58,8 @@ def run_notebook(
         if model is not None:  # this run's own folder; the others share theirs
             clear_unfinished(executed.parent)
         papermill.execute_notebook(
-            NOTEBOOKS / f"{notebook}.ipynb",
-            executed,
+            as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
+            as_it_is(executed),
             parameters=parameters,
             kernel_name="python3",
             progress_bar=False,

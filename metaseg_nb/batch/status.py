@@ -89,7 +89,7 @@ def study_status(study: str) -> Status:
         *failed* (by an error of its own); *done*.
     """
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
-    jobs, note = _queue(layout.study)
+    jobs, note = _queue(layout)
     of = {(job.rule, job.wildcards): job for job in jobs}
     rows = [_row(study, planned, of) for planned in _runs(study)]
     steps = {
@@ -137,11 +137,11 @@ def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
     ]
 
 
-def _queue(study: str) -> tuple[list[QueuedJob], str]:
-    if not shutil.which("squeue"):
+def _queue(layout: StudyLayout) -> tuple[list[QueuedJob], str]:
+    if not (layout.slurm_logs.is_dir() and shutil.which("squeue")):
         return [], ""
     try:
-        return queued_jobs(study), ""
+        return queued_jobs(layout.study), ""
     except QueueError as error:
         return [], f"The cluster's queue is not shown: {error}"
 

@@ -1,5 +1,8 @@
 """Run a whole study through Snakemake, here or on a cluster, and go on where an earlier run stopped."""
 
+import hashlib
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +14,9 @@ from typing import IO
 import yaml
 
 from metaseg_nb.batch.progress import follow
-from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix
-from metaseg_nb.files import alone, name_holder
-from metaseg_nb.layout import PROJECT, StudyLayout, home
+from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
+from metaseg_nb.files import alone, name_holder, write_json
+from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.parameters import job_resources, resolve
 from metaseg_nb.settings import ParameterError
 
@@ -52,13 +55,20 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     layout = StudyLayout(name)
     log = layout.root / "snakemake.log"
     with alone(layout.root / ".study.lock") as lock:
-        if yaml.safe_load((folder / "config.yaml").read_text()).get("executor") == "slurm":
+        if _on_slurm(folder):
+            refuse_strange_paths([PROJECT, home(), Path(anywhere(study))])
+            layout.slurm_logs.mkdir(exist_ok=True)
             cancel_leftovers(name)
+        write_json(layout.workflow_settings, {"study": anywhere(study)})
+        shutil.copytree(folder, layout.workflow_profile, dirs_exist_ok=True)
         # should this process be killed, Snakemake goes on: it needs no pipe, and the lock lives as long as it does
         with log.open("w") as record:
-            command = _command(study, layout, folder, targets)
             process = subprocess.Popen(
-                command, cwd=home(), stdout=record, stderr=subprocess.STDOUT, pass_fds=[lock.fileno()]
+                _command(StudyLayout(name, Path()), targets),
+                cwd=home(),
+                stdout=record,
+                stderr=subprocess.STDOUT,
+                pass_fds=[lock.fileno()],
             )
         name_holder(lock, process.pid)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
@@ -96,9 +106,35 @@ def _profile(profile: str) -> Path:
     return folder
 
 
-def _command(study: str, layout: StudyLayout, profile: Path, targets: Sequence[str]) -> list[str]:
-    resolved = str(Path(study).resolve()) if study.endswith((".yaml", ".yml")) else study
-    # --nolock: Snakemake's own lock outlives a killed process and would have to be removed by hand
-    options = ["--nolock", "--config", f"study={resolved}", "--workflow-profile", str(profile)]
-    jobs = ["--slurm-jobname-prefix", job_prefix(layout.study), "--slurm-logdir", str(layout.root / "slurm_logs")]
-    return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), *options, *jobs]
+def _on_slurm(profile: Path) -> bool:
+    return yaml.safe_load((profile / "config.yaml").read_bytes()).get("executor") == "slurm"
+
+
+def anywhere(study: str) -> str:
+    """A study's name, or the path of its file from whatever folder it is read."""
+    return str(Path(study).resolve()) if study.endswith((".yaml", ".yml")) else study
+
+
+def _command(layout: StudyLayout, targets: Sequence[str]) -> list[str]:
+    """Snakemake's command; ``layout`` starts in the folder that Snakemake works in.
+
+    What it is told lies there too: it takes 007 on its command line for a number, and ? in a profile's path for a
+    pattern. Its own lock (``--nolock``) outlives a killed process and would have to be removed by hand.
+    """
+    files = ["--configfile", str(layout.workflow_settings), "--workflow-profile", str(layout.workflow_profile)]
+    jobs = ["--slurm-jobname-prefix", job_prefix(layout.study), "--slurm-logdir", str(layout.slurm_logs)]
+    return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), "--nolock", *files, *jobs]
+
+
+def code_hash(notebook: str) -> str:
+    """Twelve hexadecimal digits that change with a notebook's code.
+
+    Its words, outputs and parameters cell take no part: what stands in that is resolved with the parameter files.
+    """
+    cells = json.loads((NOTEBOOKS / f"{notebook}.ipynb").read_bytes())["cells"]
+    code = [
+        "".join(cell["source"]).strip()
+        for cell in cells
+        if cell["cell_type"] == "code" and "parameters" not in cell["metadata"].get("tags", [])
+    ]
+    return hashlib.sha256(json.dumps([cell for cell in code if cell]).encode()).hexdigest()[:12]
