@@ -1,12 +1,14 @@
 """The sentences of cross-validation: their numbers are the tables', and they say when nothing can be said."""
 
+from dataclasses import replace
 from itertools import pairwise as neighbours
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import answers
 from metaseg_nb.evaluation.agreement import limits_of_agreement, missed_and_false, volumes_cm3
 from metaseg_nb.evaluation.claims import ALL, claim_table, claims_by_network, study_claims
@@ -35,26 +37,57 @@ def test_the_answer_holds_the_leaderboards_numbers():
     metrics = metrics_of(THREE | {FLOOR: [0.75, 0.75, 0.75]})
     text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     low, high = bootstrap_interval([0.5, 0.7, 0.9], *RESAMPLING)
-    assert text.startswith("**SegResNet has the highest mean Dice: 0.70**"), "a threshold is no network"
-    assert f"95 % interval {low:.2f} to {high:.2f}, n = 3 patients of the cohort *tiny*, 0 of them with Dice 0" in text
-    assert "Next is U-Net with 0.40; the two intervals overlap." in text
+    lead = "**No network is better than the intensity threshold.** SegResNet has the highest mean Dice: 0.70 "
+    assert text.startswith(f"{lead}(95 % interval {low:.2f} to {high:.2f}, 2 networks, n = 3 patients of the cohort")
+    assert "*tiny*, 0 of them with Dice 0). The intensity threshold reaches 0.75" in text
     # patient by patient 0.5, 0.7 and 0.9 against 0.75
     low, high = bootstrap_interval([-0.25, -0.05, 0.15], *RESAMPLING)
-    assert "An intensity threshold reaches 0.75; the gain over it, patient by patient, is -0.05" in text
-    assert text.endswith(f"(95 % interval {low:+.2f} to {high:+.2f}).")
+    between = f"patient by patient: -0.05 (95 % interval {low:+.2f} to {high:+.2f})"
+    assert f"reaches 0.75; SegResNet minus threshold, {between}." in text
 
 
-def test_the_answer_says_when_intervals_do_not_overlap():
-    metrics = metrics_of(THREE)
+@pytest.mark.parametrize(
+    ("floor", "lead"),
+    [
+        ([0.75, 0.75, 0.75], "**No network is better than the intensity threshold.** SegResNet has"),
+        ([0.6, 0.6, 0.89], "**No network is surely better than the intensity threshold.** SegResNet has"),
+        ([0.4, 0.6, 0.8], "**SegResNet has the highest mean Dice: 0.70** ("),  # better in every patient
+    ],
+)
+def test_the_first_words_say_whether_a_network_is_better_than_the_floor(floor, lead):
+    metrics = metrics_of(THREE | {FLOOR: floor})
+    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    assert text.startswith(lead)
+    assert f"The intensity threshold reaches {np.mean(floor):.2f}; SegResNet minus threshold" in text
+
+
+def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals():
+    """Patients differ far more than networks: the intervals of the means overlap, and one is better in each patient."""
+    metrics = metrics_of({"segresnet": [0.21, 0.52, 0.93], "unet": [0.2, 0.5, 0.9]})
     board = leaderboard(metrics, *RESAMPLING)
-    board.loc[1, "dice_high"] = board.loc[0, "dice_low"] - 0.01
-    assert "the two intervals do not overlap" in answers.answer(board, metrics, COHORT, *RESAMPLING)
+    assert board.loc[1, "dice_high"] > board.loc[0, "dice_low"]
+    text = answers.answer(board, metrics, COHORT, *RESAMPLING)
+    assert text.endswith("SegResNet minus U-Net, patient by patient: +0.02 (95 % interval +0.01 to +0.03).")
+    metrics = metrics_of({"segresnet": [0.1, 0.6, 0.9], "unet": [0.2, 0.5, 0.6]})
+    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    low, high = bootstrap_interval([-0.1, 0.1, 0.3], *RESAMPLING)
+    assert f"patient by patient: +0.10 (95 % interval {low:+.2f} to {high:+.2f}). So it is not known which" in text
+
+
+def test_the_answer_says_on_how_few_patients_was_trained():
+    """Two folds of three and six patients: without the fold's own and two of the selection set, four and one."""
+    cases = [Case(f"c{i}", (Path("i"),), Path("m"), f"p{i}", "lung", fold=int(i > 2), n_lesions=1) for i in range(9)]
+    cases.append(replace(cases[0], name="again"))  # a second case of p0
+    said = answers.training_sets(Cohort("tiny", "", cases))
+    assert said == "Smallest training set: 1 patient (fold 1); largest: 4."
+    assert answers.training_sets(Cohort("tiny", "", cases[:6])) == "Each fold trained on 1 patient."
 
 
 def test_one_network_alone_is_compared_with_nothing():
     metrics = metrics_of({"unet": THREE["unet"]})
     text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
-    assert "U-Net has the highest mean Dice: 0.40" in text
+    assert text.startswith("**U-Net, the only network, has a mean Dice of 0.40** (")
+    assert ", 1 network, n = 3 patients" in text
     assert "1 of them with Dice 0" in text
     assert "Next is" not in text and "threshold" not in text
     scores = pd.DataFrame({"unet": THREE["unet"]})
@@ -65,8 +98,8 @@ def test_one_network_alone_is_compared_with_nothing():
 def test_one_patient_has_no_interval_and_no_test():
     metrics = metrics_of({"unet": [0.8], "unetr": [0.5], FLOOR: [0.3]})
     text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
-    assert "0.80** (one patient: no interval" in text
-    assert "nan" not in text and "overlap" not in text
+    assert "0.80 (one patient: no interval, 2 networks, n = 1 patient of" in text
+    assert "surely" in text and "nan" not in text
     scores = pd.DataFrame({"unet": [0.8], "unetr": [0.5]})
     said = answers.how_sure(rank_test(scores), pairwise(scores, *RESAMPLING), rank_distribution(scores, *RESAMPLING))
     assert said == "**How sure**: fewer than 6 patients (1) are too few to test a difference."
@@ -96,7 +129,7 @@ def test_the_worst_class_is_that_of_the_leading_network():
     none = stratified(lesion_table([]), "diameter_class", ["unet"], *RESAMPLING)
     assert answers.worst_class(none, board) == "There is no reference lesion in this cohort."
     found = stratified(lesion_table(rows[3:5]), "diameter_class", ["unet"], *RESAMPLING)
-    assert answers.worst_class(found, board) == "U-Net detects all 2 lesions."
+    assert answers.worst_class(found, board) == "U-Net detects all of 2 lesions."
 
 
 def test_how_sure_names_the_pairs_that_differ():

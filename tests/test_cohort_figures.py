@@ -10,7 +10,7 @@ from matplotlib.text import Text
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.review.cohort_figures import (
     draw_acquisition,
     draw_burden,
@@ -18,7 +18,7 @@ from metaseg_nb.review.cohort_figures import (
     draw_montage,
     draw_positions,
 )
-from metaseg_nb.review.cohort_words import describe_cohort, describe_positions, describe_problems
+from metaseg_nb.review.cohort_words import describe_cohort, describe_counts, describe_positions, describe_problems
 from metaseg_nb.review.style import use_style
 
 
@@ -171,3 +171,20 @@ def test_problems_are_counted_with_the_cases_they_are_in(looked_at):
     said = describe_problems(cases, problems, "LEAKAGE: 3 entries.")
     assert said == "**Wrong: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases.** LEAKAGE: 3 entries."
     assert describe_problems(cases, [], "") == "Nothing was found to be wrong."
+
+
+def test_both_counts_of_lesions_are_said_with_what_was_joined_and_left_out():
+    rows = [
+        ("a", 1, 4.0, 1, 6.6),
+        ("a", 2, 4.0, 1, 6.6),
+        ("a", 3, 12.0, 3, 12.0),
+        ("b", 1, 1.7, 0, 1.7),
+        ("b", 2, 3.0, 2, 3.0),
+    ]
+    columns = ["case", "lesion", "diameter_mm", "scored_lesion", "scored_diameter_mm"]
+    said = describe_counts(pd.DataFrame(rows, columns=columns))
+    assert "in the masks: 5 (4 under 5 mm); notebook 01 and the folds count these." in said
+    assert "as in BraTS-METS: 3 (1 under 5 mm); notebook 04 and all its classes count these." in said
+    assert "scored as one (joined to another: 1), and lesions of 2 mm³ or less are not scored (left out: 1)." in said
+    with pytest.raises(CohortError, match=r"lesions.csv: found no columns of what is scored; .* run 01 again"):
+        describe_counts(pd.DataFrame(rows, columns=columns)[columns[:3]])

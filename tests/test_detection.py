@@ -20,6 +20,7 @@ from metaseg_nb.evaluation.detection import (
     froc,
     froc_points,
 )
+from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.probability_tables import (
     THRESHOLDS,
@@ -102,15 +103,35 @@ def test_each_threshold_by_hand():
     assert table["n_false"].tolist() == [1, 1, 1, 0, 0]
 
 
-def test_froc_pools_lesions_and_counts_patients():
-    rows = [("p", 0.5, 3, 2, 1), ("p", 0.5, 1, 0, 4), ("q", 0.5, 0, 0, 1), ("p", 0.9, 3, 1, 0), ("p", 0.9, 1, 0, 0)]
-    rows += [("q", 0.9, 0, 0, 0)]
-    curve = froc(pd.DataFrame(rows, columns=["patient", "threshold", "n_truth", "n_detected", "n_false"]))
+def two_cases_of_a_patient():
+    """Patient p has two cases (3 and 1 lesions), q one with 2 lesions; at 0.5 and 0.9."""
+    rows = [("p1", "p", 0.5, 3, 2, 1), ("p2", "p", 0.5, 1, 0, 4), ("q", "q", 0.5, 2, 1, 1)]
+    rows += [("p1", "p", 0.9, 3, 1, 0), ("p2", "p", 0.9, 1, 0, 0), ("q", "q", 0.9, 2, 1, 0)]
+    return pd.DataFrame(rows, columns=["case", "patient", "threshold", "n_truth", "n_detected", "n_false"])
+
+
+def test_froc_averages_a_patients_cases_and_pools_lesions():
+    curve = froc(two_cases_of_a_patient())
     assert curve["threshold"].tolist() == [0.9, 0.5]
-    assert curve["sensitivity"].tolist() == [1 / 4, 2 / 4]
-    assert curve["false_per_patient"].tolist() == [0, 6 / 2]
-    assert curve["precision"].tolist() == [1, 2 / 8]
-    assert average_precision(curve) == pytest.approx(1 / 4 + 1 / 4 * 2 / 8)
+    # p: 2 lesions, 1 and 1/2 of them found, 5/2 and 0 false; q: 2 lesions, 1 found, 1 and 0 false
+    assert curve["sensitivity"].tolist() == [1.5 / 4, 2 / 4]
+    assert curve["false_per_patient"].tolist() == [0, 3.5 / 2]
+    assert curve["precision"].tolist() == [1, 2 / 5.5]
+    assert average_precision(curve) == pytest.approx(1.5 / 4 + 0.5 / 4 * 2 / 5.5)
+    points = froc_points(two_cases_of_a_patient().assign(model="unet"), ["unet"], 200, 0)
+    assert points["lesions"].unique().tolist() == [6], "all lesions that there are"
+    assert points.set_index("false_per_patient").loc[[1, 2], "sensitivity"].tolist() == [1.5 / 4, 2 / 4]
+
+
+def test_a_threshold_has_its_place_on_the_curve_also_with_two_cases_a_patient():
+    """The leaderboard's row of a threshold, the dot in the figure, and the curve there are one point."""
+    detections = two_cases_of_a_patient()
+    curve = froc(detections).set_index("threshold")
+    for threshold, cases in detections.groupby("threshold"):
+        cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys(MEANS, 0.5), n_missed=0)
+        row = leaderboard(cases, 200, 0).iloc[0]
+        assert row["false_per_patient"] == pytest.approx(curve.loc[threshold, "false_per_patient"])
+        assert row["lesion_sensitivity"] == pytest.approx(curve.loc[threshold, "sensitivity"])
 
 
 def test_average_precision_counts_no_gain_twice():

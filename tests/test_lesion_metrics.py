@@ -11,7 +11,8 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from metaseg_nb.cohort import lesions
-from metaseg_nb.evaluation.lesion_metrics import COLUMNS, dilate_by_one, lesion_metrics
+from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions, scored_as
+from metaseg_nb.evaluation.lesion_metrics import COLUMNS, lesion_metrics
 from metaseg_nb.evaluation.surfaces import mask_pair, surface_area_hd95_mm
 
 CUBE = (1.0, 1.0, 1.0)
@@ -241,3 +242,30 @@ def test_diameters_are_the_largest_distance_between_any_two_corners(few, monkeyp
 def test_wrong_shapes_are_named():
     with pytest.raises(ValueError, match="prediction: found shape"):
         lesion_metrics(empty(), empty((4, 5, 6)), CUBE)
+
+
+def test_what_a_lesion_is_scored_as_by_hand():
+    """Of one voxel a mm³: two that are two voxels apart are joined, one three voxels away is not, and one is small."""
+    mask = np.zeros((30, 12, 12), bool)
+    mask[2:4, 2:4, 2:4] = mask[6:8, 2:4, 2:4] = True  # voxels 4 and 5 lie between
+    mask[11:13, 2:4, 2:4] = True  # 8, 9 and 10 lie between
+    mask[20, 9, 9] = mask[21, 9, 9] = True  # 2 mm³
+    found = scored_as(find_lesions(mask, (1.0, 1.0, 1.0)))
+    first, second, third, small = found["scored_lesion"]
+    assert first == second > 0 and third > 0 and third != first and small == 0
+    # corner to corner: of 6 x 2 x 2 mm, of 2 x 2 x 2 mm
+    assert found["scored_diameter_mm"].tolist()[:3] == pytest.approx([44**0.5, 44**0.5, 12**0.5])
+    assert scored_as(find_lesions(np.zeros((4, 4, 4), bool), (1.0, 1.0, 1.0))).empty
+
+
+def test_notebook_01_counts_as_scored_what_is_scored():
+    rng = np.random.default_rng(0)
+    for density in (0.002, 0.01, 0.03):
+        mask = rng.random((24, 22, 20)) < density
+        mask |= np.roll(mask, 1, axis=2)
+        _, scored = lesion_metrics(mask, mask, (1.0, 1.5, 1.0))
+        found = (
+            scored_as(find_lesions(mask, (1.0, 1.5, 1.0))).query("scored_lesion > 0").drop_duplicates("scored_lesion")
+        )
+        assert len(found) == len(scored) > 0
+        assert sorted(found["scored_diameter_mm"]) == pytest.approx(sorted(scored["diameter_mm"]))

@@ -276,7 +276,8 @@ def test_the_result_stands_below_the_title(report):
 
 def test_the_index_leads_to_every_page_and_to_the_worst_miss_in_one_click(report):
     page = report["index.html"]
-    assert "<b>U-Net</b> leads with a mean Dice of <b>0.70</b>" in page
+    said = re.search(r'<div class="lead">(.*?)</div>', page, re.DOTALL)[1]
+    assert "<strong>Result of 04_cross_validation</strong>" in said, "the index says what 04 found, and nothing else"
     assert "Zürich &amp; &lt;friends&gt;" in page
     assert page.count("data:image/png;base64,") == 2
     assert "commit abc1234" in page

@@ -6,7 +6,7 @@ import pytest
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.evaluation.intervals import bootstrap_ratio
-from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, stratified
+from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, per_patient, stratified
 
 
 def lesions_by_hand():
@@ -37,6 +37,30 @@ def test_classes_by_hand():
     low, high = bootstrap_ratio([0, 0.4, 0.8], [2, 1, 1], 5000, 0)
     assert unet.loc["<5 mm", ["dice_low", "dice_high"]].tolist() == [low, high]
     assert unet.loc["5-10 mm", ["low", "high"]].isna().all(), "one patient says nothing of how patients differ"
+
+
+def test_each_patient_counts_alike_however_many_cases_there_are():
+    """p has two cases with two lesions each, one found in all; q has one case with two, both found."""
+    rows = [
+        ("p1", "p", True),
+        ("p1", "p", False),
+        ("p2", "p", False),
+        ("p2", "p", False),
+        ("q", "q", True),
+        ("q", "q", True),
+    ]
+    lesions = pd.DataFrame(rows, columns=["case", "patient", "detected"])
+    lesions = lesions.assign(model="unet", diameter_class="<5 mm", dice=lesions["detected"] * 0.5)
+    metrics = pd.DataFrame({"model": "unet", "case": ["p1", "p2", "q"], "patient": ["p", "p", "q"]})
+    row = stratified(per_patient(lesions, metrics), "diameter_class", ["unet"], 200, 0).iloc[0]
+    assert (row["n_lesions"], row["n_patients"]) == (6, 2)
+    # of p's two lesions a case half of one, of q's two both
+    assert row["sensitivity"] == pytest.approx((1 / 2 + 2) / (2 + 2))
+    assert row["dice"] == pytest.approx((1 / 2 + 2) / (2 + 2) / 2)
+    # a second case without lesions halves what the first says
+    metrics = pd.concat([metrics, pd.DataFrame([{"model": "unet", "case": "q2", "patient": "q"}])])
+    row = stratified(per_patient(lesions, metrics), "diameter_class", ["unet"], 200, 0).iloc[0]
+    assert row["sensitivity"] == pytest.approx((1 / 2 + 1) / (2 + 1))
 
 
 def placed():

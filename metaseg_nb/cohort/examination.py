@@ -15,7 +15,7 @@ from metaseg_nb.cohort.checks.header import axes_note, grid_problem, header_prob
 from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
 from metaseg_nb.cohort.labels import lesion_mask
-from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
 from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.thumbnail import Thumbnail, make_thumbnail
@@ -55,7 +55,7 @@ class Examination:
     facts : dict
         A row of the table of cases.
     lesions : DataFrame
-        From `lesion_table`, with the positions where there is a head to measure them by.
+        From `lesion_table` and `scored_as`, with the positions where there is a head to measure them by.
     problems : list of Problem
     thumbnail : Thumbnail or None
     head_map, lesion_map : ndarray of bool, shape `MAP_SHAPE`, or None
@@ -197,7 +197,7 @@ def _label_facts(marked: _Marked | None) -> dict[str, Any]:
 def _lesion_table(marked: _Marked | None, head: Head | None) -> pd.DataFrame:
     if marked is None:
         return pd.DataFrame()
-    table = marked.lesions.table
+    table = marked.lesions.table.join(scored_as(marked.lesions))
     return table if head is None or table.empty else table.join(lesion_positions(marked.lesions, head))
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.between import problems_between
 from metaseg_nb.cohort.examination import FACTS, Examination, examine
-from metaseg_nb.cohort.lesions import LESION_FACTS
+from metaseg_nb.cohort.lesions import LESION_FACTS, SCORED_FACTS
 from metaseg_nb.cohort.position import POSITIONS
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.thumbnail import Thumbnail
@@ -22,11 +22,11 @@ from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when an examination says something else of the same files.
-VERSION = 1
+VERSION = 2
 
 # Columns of the tables, whatever could be read.
 CASE_COLUMNS = ("case", "patient", "primary", "scanner", "date", "labelled", *FACTS)
-LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *POSITIONS)
+LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 
 
 def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: int) -> list[Examination]:
@@ -82,7 +82,7 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
         for case, examination in zip(cases, examinations, strict=True)
         for row in examination.lesions.to_dict("records")
     ]
-    numbers = dict.fromkeys(("volume_mm3", "diameter_mm", "depth_mm"), float)
+    numbers = dict.fromkeys(("volume_mm3", "diameter_mm", "scored_diameter_mm", "depth_mm"), float)
     return pd.DataFrame(rows, columns=LESION_COLUMNS).astype(numbers)
 
 

@@ -1,41 +1,79 @@
 """What cross-validation found, in sentences (Markdown) made from its tables."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.folds import split
 from metaseg_nb.evaluation.calibration import FAILURE_DICE
 from metaseg_nb.evaluation.claims import ALL, Claim
-from metaseg_nb.evaluation.comparison import ALPHA, MIN_PATIENTS, Ranks, patient_scores
-from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.comparison import ALPHA, MIN_PATIENTS, Ranks, pairwise, patient_scores
 from metaseg_nb.markdown import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
 
 
 def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstrap: int, seed: int) -> str:
-    """Which network leads, and its gain over the floor, paired by patient."""
-    networks = board[board["model"] != FLOOR]
-    best, others = networks.iloc[0], networks.iloc[1:]
-    text = (
-        f"**{model_title(best['model'])} has the highest mean Dice: {best['dice_mean']:.2f}** "
-        f"({interval(best['dice_low'], best['dice_high'])}, n = {best['patients']} patients of the "
-        f"cohort *{escaped(cohort.name)}*, {best['failures']} of them with Dice 0)."
+    """Whether a network is better than the floor, which one leads, by how much, and on how many patients it trained."""
+    networks, floors = board[board["model"] != FLOOR], board[board["model"] == FLOOR]
+    best, name = networks.iloc[0], model_title(networks["model"].iloc[0])
+    lead = f"{name} has the highest mean Dice: {best['dice_mean']:.2f}"
+    if len(networks) == 1:
+        lead = f"{name}, the only network, has a mean Dice of {best['dice_mean']:.2f}"
+    patients = f"n = {counted(best['patients'], 'patient')} of the cohort *{escaped(cohort.name)}*"
+    facts = (
+        f"({interval(best['dice_low'], best['dice_high'])}, {counted(len(networks), 'network')}, {patients}, "
+        f"{best['failures']} of them with Dice 0)."
     )
-    for _, other in others.head(1).iterrows():
-        overlap = "overlap" if other["dice_high"] > best["dice_low"] else "do not overlap"
-        text += f" Next is {model_title(other['model'])} with {other['dice_mean']:.2f}"
-        text += f"; the two intervals {overlap}." if best["patients"] > 1 else "."
-    for _, floor in board[board["model"] == FLOOR].iterrows():
-        dice = patient_scores(metrics, [best["model"], FLOOR])
-        gain = dice[best["model"]] - dice[FLOOR]
-        text += (
-            f" An intensity threshold reaches {floor['dice_mean']:.2f}; the gain over it, patient by patient, is "
-            f"{gain.mean():+.2f} ({interval(*bootstrap_interval(gain, n_bootstrap, seed), '+.2f')})."
-        )
-    return text
+    said = [f"**{lead}** {facts}"]
+    for _, floor in floors.iterrows():
+        gain = _gain(metrics, best["model"], FLOOR, n_bootstrap, seed)
+        if not gain.low > 0:
+            better = "better" if gain.mean <= 0 else "surely better"
+            said = [f"**No network is {better} than the intensity threshold.** {lead} {facts}"]
+        said.append(f"The intensity threshold reaches {floor['dice_mean']:.2f}; {name} minus threshold, {gain}.")
+    for _, other in networks.iloc[1:2].iterrows():
+        gain = _gain(metrics, best["model"], other["model"], n_bootstrap, seed)
+        unknown = "" if gain.low > 0 else " So it is not known which of the two is better."
+        title = model_title(other["model"])
+        said.append(f"Next is {title} with {other['dice_mean']:.2f}; {name} minus {title}, {gain}.{unknown}")
+    return " ".join([*said, training_sets(cohort)]).strip()
+
+
+class Gain(NamedTuple):
+    """Mean difference of Dice between two models on the same patients, with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"patient by patient: {self.mean:+.2f} ({interval(self.low, self.high, '+.2f')})"
+
+
+def _gain(metrics: pd.DataFrame, first: str, second: str, n_bootstrap: int, seed: int) -> Gain:
+    pair = pairwise(patient_scores(metrics, [first, second]), n_bootstrap, seed).iloc[0]
+    return Gain(pair["difference"], pair["low"], pair["high"])
+
+
+def training_sets(cohort: Cohort) -> str:
+    """On how many patients each fold's networks were trained; the selection set is not among them."""
+    sizes = {fold: len({case.patient for case in split(cohort, fold).training}) for fold in range(cohort.n_folds)}
+    if not sizes:
+        return ""
+    if len(set(sizes.values())) == 1:
+        return f"Each fold trained on {counted(sizes[0], 'patient')}."
+    smallest = min(sizes, key=sizes.__getitem__)
+    least = f"{counted(sizes[smallest], 'patient')} (fold {smallest})"
+    return f"Smallest training set: {least}; largest: {max(sizes.values())}."
+
+
+def counted(n: int, word: str) -> str:
+    """A number with its word: 1 patient, 2 patients."""
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
 
 
 def interval(low: float, high: float, form: str = ".2f") -> str:
@@ -54,12 +92,13 @@ def worst_class(strata: pd.DataFrame, board: pd.DataFrame) -> str:
     often = rows[rows["n_patients"] > 1]  # one patient says little of a class
     worst = rows.loc[(rows if often.empty else often)["sensitivity"].idxmin()]
     if rows["sensitivity"].min() == 1:
-        return f"{model_title(leader)} detects all {rows['n_lesions'].sum()} lesions."
+        return f"{model_title(leader)} detects all of {counted(rows['n_lesions'].sum(), 'lesion')}."
     bounds = interval(100 * worst["low"], 100 * worst["high"], ".0f")
     return (
         f"**{model_title(leader)} misses most among lesions of {worst['class']}: it detects "
         f"{100 * worst['sensitivity']:.0f} % of them** ({bounds}, "
-        f"n = {worst['n_lesions']} lesions in {worst['n_patients']} patients).{_who_finds_more(worst, strata, board)}"
+        f"n = {counted(worst['n_lesions'], 'lesion')} in {counted(worst['n_patients'], 'patient')})."
+        f"{_who_finds_more(worst, strata, board)}"
     )
 
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from metaseg_nb.evaluation.comparison import MIN_PATIENTS
 from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles
+from metaseg_nb.evaluation.strata import weighted
 
 SMALL = ("<5 mm", "5-10 mm")
 TRANSFORMERS = ("unetr", "swin_unetr")
@@ -83,7 +84,7 @@ def study_claims(metrics: pd.DataFrame, lesions: pd.DataFrame, n_bootstrap: int,
     metrics : DataFrame
         A row per (``model``, ``case``), networks only.
     lesions : DataFrame
-        From `classified`, the same networks.
+        From `classified` and `per_patient`, the same networks.
     """
     two_groups = (
         (
@@ -120,7 +121,7 @@ def _between_lesions(
 ) -> Claim:
     n_models = max(1, lesions["model"].nunique())
     groups = {"easier": lesions[easier], "harder": lesions[harder]}
-    sums = {name: group.groupby("patient")[column].agg(["sum", "count"]) for name, group in groups.items()}
+    sums = {name: weighted(group, column) for name, group in groups.items()}
     table = pd.concat(sums, axis=1).fillna(0).astype(float)
 
     def gap(rows: np.ndarray) -> np.ndarray:

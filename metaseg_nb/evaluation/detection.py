@@ -14,7 +14,7 @@ COUNTS = ["n_truth", "n_detected", "n_false"]
 
 
 def froc(detections: pd.DataFrame) -> pd.DataFrame:
-    """Pool the cases of one network into its FROC curve.
+    """Pool the cases of one network into its FROC curve; a patient's cases are averaged first, as in `leaderboard`.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def froc(detections: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         A row per threshold, from high to low: ``sensitivity`` (share of all lesions),
-        ``false_per_patient``, ``precision`` (1 where nothing is predicted), and the summed counts.
+        ``false_per_patient``, ``precision`` (1 where nothing is predicted), and the counts, summed over patients.
 
     References
     ----------
@@ -39,11 +39,11 @@ def froc(detections: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_patient(detections: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds from high to low, and `COUNTS` as (patient, threshold, count)."""
-    sums = detections.groupby(["patient", "threshold"])[COUNTS].sum()
-    patients, thresholds = (sums.index.unique(level) for level in sums.index.names)
+    """Thresholds from high to low, and `COUNTS`, means over each patient's cases, as (patient, threshold, count)."""
+    means = detections.groupby(["patient", "threshold"])[COUNTS].mean()
+    patients, thresholds = (means.index.unique(level) for level in means.index.names)
     thresholds = thresholds.sort_values(ascending=False)
-    whole = sums.reindex(pd.MultiIndex.from_product([patients, thresholds]), fill_value=0)
+    whole = means.reindex(pd.MultiIndex.from_product([patients, thresholds]), fill_value=0)
     return thresholds.to_numpy(), whole.to_numpy().reshape(len(patients), len(thresholds), len(COUNTS))
 
 
@@ -77,15 +77,16 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     Returns
     -------
     DataFrame
-        A row per (``model``, ``false_per_patient`` of `FALSE_RATES`): ``patients``, ``lesions``, ``sensitivity``
+        A row per (``model``, ``false_per_patient`` of `FALSE_RATES`): ``patients``, ``lesions`` (all), ``sensitivity``
         with ``low``, ``high`` (95 % bootstrap interval; NaN below two patients). 0 where no threshold has so few
         false lesions: then nothing may be marked.
     """
     columns = ["model", "false_per_patient", "patients", "lesions", "sensitivity", "low", "high"]
     rows = []
     for model in [model for model in models if (detections["model"] == model).any()]:
-        _, counts = _by_patient(detections[detections["model"] == model])
-        lesions = int(counts[:, 0, 0].sum())
+        of_model = detections[detections["model"] == model]
+        _, counts = _by_patient(of_model)
+        lesions = int(of_model.loc[of_model["threshold"] == of_model["threshold"].max(), "n_truth"].sum())
         curve, curves = _rates(counts.sum(axis=0), len(counts)), _resampled_rates(counts, n_bootstrap, seed)
         for rate in FALSE_RATES:
             bounds = percentiles(_reached(*curves[:2], rate)) if len(counts) > 1 else (np.nan, np.nan)

@@ -17,14 +17,14 @@ import numpy as np
 import pandas as pd
 from scipy import ndimage
 
-from metaseg_nb.cohort.lesions import label_lesions, lesion_table
+from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
 from metaseg_nb.evaluation.surfaces import MISSED_HD95_MM, Box, Spacing, mask_pair, surface_area_hd95_mm
 
 COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "dice", "hd95_mm"]
 
 
 def lesion_metrics(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = 2.0
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = UNSCORED_MM3
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Compute the lesion metrics of one case; see the rules above.
 
@@ -65,7 +65,7 @@ def lesion_metrics(
 
     lesions = lesion_table(reference, n_reference, spacing_mm)
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
-    lesions = lesions[_counts(lesions["volume_mm3"], min_volume_mm3)]
+    lesions = lesions[is_scored(lesions["volume_mm3"], min_volume_mm3)]
     scores = _lesion_scores(lesions["lesion"], reference, predicted, touching, spacing_mm)
     lesions = lesions.assign(lesion=np.arange(1, len(lesions) + 1), **scores)[COLUMNS].reset_index(drop=True)
     n_false = n_prediction - len(np.unique(touching[:, 1]))
@@ -73,7 +73,7 @@ def lesion_metrics(
 
 
 def detection_counts(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = 2.0
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = UNSCORED_MM3
 ) -> dict[str, int]:
     """Count as `lesion_metrics` does, and measure no lesion: many times faster.
 
@@ -87,45 +87,13 @@ def detection_counts(
     predicted, n_prediction = label_lesions(prediction)
     touching = _touching(grown, predicted, n_prediction)
     volumes_mm3 = np.bincount(grown[truth], minlength=n_reference + 1) * float(np.prod(spacing_mm))
-    kept = _counts(volumes_mm3, min_volume_mm3)
+    kept = is_scored(volumes_mm3, min_volume_mm3)
     return {
         "n_truth": int(kept[1:].sum()),
         "n_prediction": n_prediction,
         "n_detected": int(kept[np.unique(touching[:, 0])].sum()),
         "n_false": n_prediction - len(np.unique(touching[:, 1])),
     }
-
-
-def _counts(volume_mm3: np.ndarray | pd.Series, min_volume_mm3: float) -> np.ndarray | pd.Series:
-    # An affine in float32 makes 2 mm³ of two voxels 2.0000002: equal must stay equal.
-    return volume_mm3 > min_volume_mm3 * (1 + 1e-5)
-
-
-def dilate_by_one(mask: np.ndarray) -> np.ndarray:
-    """Dilate a mask by one voxel over faces and edges (18 neighbours).
-
-    The neighbourhood is the union of three 3x3 squares, one in each plane, so a few
-    shifts do it; ``scipy.ndimage.binary_dilation`` gives the same, several times slower.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-    """
-    along_x, along_y = _stretch(mask, 0), _stretch(mask, 1)
-    return _stretch(along_x, 1) | _stretch(along_x, 2) | _stretch(along_y, 2)
-
-
-def _stretch(mask: np.ndarray, axis: int) -> np.ndarray:
-    before = (slice(None),) * axis + (slice(None, -1),)
-    after = (slice(None),) * axis + (slice(1, None),)
-    stretched = mask.copy()
-    stretched[after] |= mask[before]
-    stretched[before] |= mask[after]
-    return stretched
 
 
 def _touching(grown: np.ndarray, predicted: np.ndarray, n_prediction: int) -> np.ndarray:

@@ -35,8 +35,8 @@ def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
         From `pool`: a row per (``model``, reference lesion).
     positions : DataFrame
         Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. A lesion
-        here has the position of the one there whose centroid is nearest, for two
-        that dilation joined are one here.
+        here has the position of the one there whose centroid is nearest, for those
+        that dilation joined are one here (`scored_as`).
 
     Returns
     -------
@@ -44,7 +44,8 @@ def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
         With ``third``, ``depth_mm``, ``depth_class`` and ``count_class``; NaN where the case has no positions.
     """
     placed = _placed(lesions, positions)
-    numbers = placed.groupby(["model", "patient"])["patient"].transform("size")
+    of_patient = placed.groupby(["model", "patient"])["case"]
+    numbers = of_patient.transform("size") / of_patient.transform("nunique")  # a mean over a patient's cases
     return placed.assign(
         depth_class=pd.cut(placed["depth_mm"], DEPTH_EDGES_MM, labels=DEPTH_NAMES, right=False).astype(object),
         count_class=pd.cut(numbers, COUNT_EDGES, labels=COUNT_NAMES).astype(object),
@@ -61,6 +62,22 @@ def _placed(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
     return placed.astype({"depth_mm": float})
 
 
+def per_patient(lesions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Give every lesion its ``weight``: one over the number of its patient's cases.
+
+    So each patient counts alike, however many cases there are, as in `leaderboard`. ``metrics`` has every
+    (``model``, ``case``), also those without lesions.
+    """
+    cases = metrics.groupby("patient")["case"].nunique()
+    return lesions.assign(weight=1 / lesions["patient"].map(cases).astype(float))
+
+
+def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sum of a column and of the weights (1 each where there are none), patient by patient: ``sum``, ``n``."""
+    weight = lesions.get("weight", pd.Series(1.0, lesions.index))
+    return pd.DataFrame({"sum": lesions[column] * weight, "n": weight}).groupby(lesions["patient"]).sum()
+
+
 def stratified(lesions: pd.DataFrame, stratum: str, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Share of lesions detected and lesion-wise Dice, class by class.
 
@@ -69,7 +86,8 @@ def stratified(lesions: pd.DataFrame, stratum: str, models: Sequence[str], n_boo
     Parameters
     ----------
     lesions : DataFrame
-        ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion) and the stratum's column.
+        ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion), the stratum's column, and where
+        patients have several cases ``weight`` (`per_patient`).
     stratum : str
         A key of `STRATA`.
 
@@ -97,9 +115,10 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
 
 
 def _found(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
-    patients = lesions.groupby("patient").agg(n=("dice", "size"), detected=("detected", "sum"), dice=("dice", "sum"))
-    n, facts = int(patients["n"].sum()), {}
+    facts = {"n_lesions": len(lesions), "n_patients": lesions["patient"].nunique()}
     for column, mean, prefix in (("detected", "sensitivity", ""), ("dice", "dice", "dice_")):
-        low, high = bootstrap_ratio(patients[column], patients["n"], n_bootstrap, seed)
-        facts |= {mean: patients[column].sum() / n if n else np.nan, f"{prefix}low": low, f"{prefix}high": high}
-    return {"n_lesions": n, "n_patients": len(patients), **facts}
+        patients = weighted(lesions, column)
+        low, high = bootstrap_ratio(patients["sum"], patients["n"], n_bootstrap, seed)
+        share = patients["sum"].sum() / patients["n"].sum() if len(patients) else np.nan
+        facts |= {mean: share, f"{prefix}low": low, f"{prefix}high": high}
+    return facts

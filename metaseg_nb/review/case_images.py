@@ -11,10 +11,9 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
 from metaseg_nb.cohort.labels import read_lesions
-from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions
 from metaseg_nb.cohort.thumbnail import shown_window
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.evaluation.lesion_metrics import dilate_by_one
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.review.slices import centre_of_largest
 from metaseg_nb.review.style import PREDICTION, REFERENCE

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.lesions import SCORED_FACTS, UNSCORED_MM3
 from metaseg_nb.cohort.position import THIRDS
-from metaseg_nb.cohort.problems import SEVERITIES, Problem
+from metaseg_nb.cohort.problems import SEVERITIES, CohortError, Problem
+from metaseg_nb.evaluation.answers import counted
 from metaseg_nb.markdown import escaped
 
 # Lesions under these diameters are counted: hard to see, and small.
@@ -19,8 +21,8 @@ def describe_cohort(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
         return "**No mask could be read.**"
     per_patient = cases.groupby("patient").agg(n=("n_lesions", "sum"), largest=("largest_diameter_mm", "max"))
     n, diameter = per_patient["n"].astype(float), lesions["diameter_mm"]
-    text = f"**{len(n)} patients, {len(lesions)} lesions**: {n.mean():.1f} ± {n.std():.1f} per patient (mean ± sd, "
-    text += f"at most {n.max():.0f})"
+    text = f"**{counted(len(n), 'patient')}, {counted(len(lesions), 'lesion')}**: "
+    text += f"{n.mean():.1f} ± {n.std():.1f} per patient (mean ± sd, at most {n.max():.0f})"
     if len(lesions):
         text += f"; largest diameter {diameter.mean():.0f} ± {diameter.std():.0f} mm, median volume "
         text += (
@@ -28,6 +30,30 @@ def describe_cohort(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
         )
     only_small = ((n > 0) & (per_patient["largest"] < SMALL_MM)).sum()
     return text + f"; patients without lesion: {(n == 0).sum()}, with lesions under {SMALL_MM} mm only: {only_small}."
+
+
+def describe_counts(lesions: pd.DataFrame) -> str:
+    """How many lesions the masks hold and how many are scored, for both notebooks; ``lesions`` is 01's table.
+
+    Raises
+    ------
+    CohortError
+        The table was written before it said what each lesion is scored as.
+    """
+    if not {*SCORED_FACTS} <= {*lesions}:
+        found, expected = "no columns of what is scored", f"{', '.join(SCORED_FACTS)}"
+        raise CohortError.one("-", "lesions.csv", found, expected, "run 01 again")
+    scored = lesions[lesions["scored_lesion"] > 0].drop_duplicates(["case", "scored_lesion"])
+    left_out = int((lesions["scored_lesion"] == 0).sum())
+    tiny, tiny_scored = ((of < TINY_MM).sum() for of in (lesions["diameter_mm"], scored["scored_diameter_mm"]))
+    joined = len(lesions) - left_out - len(scored)
+    return (
+        f"**Two counts of lesions.** Separate lesions in the masks: {len(lesions)} ({tiny} under {TINY_MM} mm); "
+        f"notebook 01 and the folds count these. Scored lesions, as in BraTS-METS: {len(scored)} "
+        f"({tiny_scored} under {TINY_MM} mm); notebook 04 and all its classes count these. Lesions with at most two "
+        f"voxels between them are scored as one (joined to another: {joined}), and lesions of {UNSCORED_MM3:g} mm³ "
+        f"or less are not scored (left out: {left_out})."
+    )
 
 
 def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakage: str) -> str:

@@ -20,6 +20,7 @@ PAPERMILL_BANNER = "papermill-error-cell-tag"
 MARKUP = re.compile(r"(<style\b.*?</style>|<[^>]*>)|([^<]+)", re.DOTALL)
 # What begins a formula: the notebook's own words may hold one, what comes out of data must not.
 FORMULA = str.maketrans({"$": "&#36;", "\\": "&#92;"})
+RESULT = re.compile(r"<blockquote>(.*?)</blockquote>", re.DOTALL)
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
 
 
@@ -82,6 +83,11 @@ def title_of(notebook: nbformat.NotebookNode) -> str:
 def contents_of(html: str) -> list[tuple[str, str]]:
     """Anchors and words of the second-level headings of a page."""
     return HEADING.findall(html)
+
+
+def result_of(html: str) -> str:
+    """Result of a page, HTML: what stands below its title, from `cells_to_html`."""
+    return RESULT.search(html)[1]
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:

@@ -25,10 +25,9 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
-from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, title_of
+from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, result_of, title_of
 from metaseg_nb.review.policy import policy, with_policy
 from metaseg_nb.review.privacy import private_free
-from metaseg_nb.settings import THRESHOLD_MODEL
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
 CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
@@ -47,7 +46,6 @@ TEMPLATES.globals |= {
     "anchor": anchor,
     "page_file": page_file,
     "view_file": view_file,
-    "threshold_model": THRESHOLD_MODEL,
 }
 
 
@@ -118,12 +116,12 @@ def write_report(study: str) -> Path:
     with finished_folder(layout.report) as folder:
         report = Report(layout, cohort.name, site, folder)
         _copy_gallery(report)
-        for page, notebook in zip(site["Chapters"], chapters.values(), strict=True):
-            _write_notebook(report, page, notebook)
+        written = [_write_notebook(report, *it) for it in zip(site["Chapters"], chapters.values(), strict=True)]
+        answer = result_of(written[list(chapters).index("04_cross_validation")])
         run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
         for key, page in zip(PAGES, site["Gallery"], strict=True):
             _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
-        _write_index(report, cohort, board, entries, {model: run_pages[model] for model in ranked})
+        _write_index(report, cohort, answer, board, entries, {model: run_pages[model] for model in ranked})
     return layout.report / "index.html"
 
 
@@ -155,7 +153,8 @@ def write_page(study: str, notebook: str) -> Path:
     return layout.report / page.file
 
 
-def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, Any] | None = None) -> None:
+def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, Any] | None = None) -> str:
+    """Write a notebook as a page; returns its cells, HTML."""
     notebook = read_notebook(path)
     parameters, when = notebook.metadata.get("papermill", {}).get("parameters", {}), _when(notebook)
     cells = cells_to_html(notebook, report.clean)
@@ -168,6 +167,7 @@ def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, A
         # in quotes a path is one, blanks and all
         parameters={name: report.clean(repr(value)).strip("'") for name, value in parameters.items()},
     )
+    return cells
 
 
 def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
@@ -199,13 +199,19 @@ def _write_gallery(report: Report, page: Page, key: str, entries: pd.DataFrame, 
 
 
 def _write_index(
-    report: Report, cohort: Cohort, board: pd.DataFrame, entries: pd.DataFrame, runs: Mapping[str, list[Page]]
+    report: Report,
+    cohort: Cohort,
+    answer: str,
+    board: pd.DataFrame,
+    entries: pd.DataFrame,
+    runs: Mapping[str, list[Page]],
 ) -> None:
     layout = report.layout
     worst = {model: {page: _first(entries, model, page) for page in WORST} for model in runs}
     report.write(
         "index.html.j2",
         Page("Which network outlines brain metastases best?", "index.html"),
+        answer=Markup(answer),
         cohort=cohort,
         n_patients=len({case.patient for case in cohort.cases}),
         board=board.to_dict("records"),
