@@ -97,6 +97,16 @@ def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_pat
         queued_jobs("demo")
 
 
+@pytest.mark.parametrize(
+    ("line", "named"), [("n_folds: 6", "fold5.yaml; "), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")]
+)
+def test_what_cannot_be_trained_is_said_before_anything_starts(tmp_path, home, line, named):
+    (tmp_path / "mine.yaml").write_text(f"study: mine\n{line}\n")
+    with pytest.raises(ParameterError, match=named):
+        run_study(str(tmp_path / "mine.yaml"))
+    assert not (home / "runs/mine/snakemake.log").exists()
+
+
 def test_an_unknown_profile_lists_those_there_are():
     with pytest.raises(ParameterError, match=r"no profile 'slurmm'; .*default, slurm"):
         run_study("demo", "slurmm")

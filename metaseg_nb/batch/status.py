@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -36,6 +36,10 @@ class Planned(NamedTuple):
         if self.seed is None:
             return self.model
         return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
+
+    def parameters(self, study: str) -> dict[str, Any]:
+        """As `resolve` gives them."""
+        return resolve(self.notebook, study, self.model, self.fold, self.arm, self.seed)
 
     @property
     def job(self) -> tuple[str, str]:
@@ -91,7 +95,7 @@ def study_status(study: str) -> Status:
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
     jobs, note = _queue(layout)
     of = {(job.rule, job.wildcards): job for job in jobs}
-    rows = [_row(study, planned, of) for planned in _runs(study)]
+    rows = [_row(study, planned, of) for planned in planned_runs(study)]
     steps = {
         notebook: _state(result, layout.notebook(notebook), of.get((rule, "")))
         for rule, notebook, result in _steps(study, layout)
@@ -99,7 +103,8 @@ def study_status(study: str) -> Status:
     return Status(pd.DataFrame(rows, columns=COLUMNS), steps, note)
 
 
-def _runs(study: str) -> list[Planned]:
+def planned_runs(study: str) -> list[Planned]:
+    """Networks that a study trains, and those that it pretrains before."""
     n_folds, budget = resolve("01_explore_data", study)["n_folds"], resolve("06_annotation_budget", study)
     models, folds, arms, seeds = budget["models"], range(n_folds), budget["arms"], budget["seeds"]
     if not arms:
@@ -113,13 +118,12 @@ def _runs(study: str) -> list[Planned]:
 
 
 def _row(study: str, planned: Planned, of: Jobs) -> list[str]:
-    model, fold, arm, seed, notebook = planned
-    parameters = resolve(notebook, study, model, fold, arm, seed)
-    executed = executed_copy(notebook, parameters)
+    parameters = planned.parameters(study)
+    executed = executed_copy(planned.notebook, parameters)
     run = RunLayout(executed.parent)
     state = _state(run.metrics, executed, of.get(planned.job))
-    epochs = parameters["epochs" if notebook == "03_train" else "pretraining_epochs"]
-    return [planned.name, str(fold), state, *_progress(run, epochs, state), _log(executed)]
+    epochs = parameters["epochs" if planned.notebook == "03_train" else "pretraining_epochs"]
+    return [planned.name, str(planned.fold), state, *_progress(run, epochs, state), _log(executed)]
 
 
 def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:

@@ -15,6 +15,7 @@ import yaml
 
 from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
+from metaseg_nb.batch.status import planned_runs
 from metaseg_nb.files import alone, name_holder, write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.parameters import job_resources, resolve
@@ -45,13 +46,13 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     Raises
     ------
     ParameterError
-        A parameter of a job, or the profile, cannot be used.
+        A parameter of a run or of a job, or the profile, cannot be used.
     QueueError
         The cluster does not answer.
     """
     name, folder = resolve("01_explore_data", study)["study"], _profile(profile)
-    for model in resolve("04_cross_validation", study)["models"]:
-        job_resources(study, model)
+    for planned in planned_runs(study):  # what cannot be trained is said before anything starts
+        planned.parameters(study), job_resources(study, planned.model)
     layout = StudyLayout(name)
     log = layout.root / "snakemake.log"
     with alone(layout.root / ".study.lock") as lock:
@@ -73,7 +74,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         name_holder(lock, process.pid)
         signal.signal(signal.SIGTERM, lambda *_: process.terminate())
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake hears Ctrl-C too, cancels its jobs, and then ends
-        with log.open() as written:
+        with log.open(encoding="utf-8", errors="replace") as written:
             failed = follow(_lines(written, process))
         code = process.wait()
     for step in failed:
@@ -107,7 +108,11 @@ def _profile(profile: str) -> Path:
 
 
 def _on_slurm(profile: Path) -> bool:
-    return yaml.safe_load((profile / "config.yaml").read_bytes()).get("executor") == "slurm"
+    try:
+        settings = yaml.safe_load((profile / "config.yaml").read_bytes())
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{profile / 'config.yaml'}: not YAML ({error})") from error
+    return isinstance(settings, dict) and settings.get("executor") == "slurm"
 
 
 def anywhere(study: str) -> str:
