@@ -74,6 +74,12 @@ def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals()
     assert f"patient by patient: +0.10 (95 % interval {low:+.2f} to {high:+.2f}). So it is not known which" in text
 
 
+def test_networks_of_equal_dice_share_the_lead():
+    metrics = metrics_of({"segresnet": [0.0, 0.0], "unet": [0.0, 0.0]})
+    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    assert text.startswith("**SegResNet and U-Net share the highest mean Dice: 0.00** (")
+
+
 def test_the_answer_says_on_how_few_patients_was_trained():
     """Two folds of three and six patients: without the fold's own and two of the selection set, four and one."""
     cases = [Case(f"c{i}", (Path("i"),), Path("m"), f"p{i}", "lung", fold=int(i > 2), n_lesions=1) for i in range(9)]

@@ -20,7 +20,10 @@ def answer(board: pd.DataFrame, metrics: pd.DataFrame, cohort: Cohort, n_bootstr
     """Whether a network is better than the floor, which one leads, by how much, and on how many patients it trained."""
     networks, floors = board[board["model"] != FLOOR], board[board["model"] == FLOOR]
     best, name = networks.iloc[0], model_title(networks["model"].iloc[0])
-    lead = f"{name} has the highest mean Dice: {best['dice_mean']:.2f}"
+    shared = networks.loc[np.isclose(networks["dice_mean"], best["dice_mean"]), "model"].map(model_title)
+    lead = (
+        f"{' and '.join(shared)} {'share' if len(shared) > 1 else 'has'} the highest mean Dice: {best['dice_mean']:.2f}"
+    )
     if len(networks) == 1:
         lead = f"{name}, the only network, has a mean Dice of {best['dice_mean']:.2f}"
     patients = f"n = {counted(best['patients'], 'patient')} of the cohort *{escaped(cohort.name)}*"

@@ -25,9 +25,8 @@ def describe_cohort(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
     text += f"{n.mean():.1f} ± {n.std():.1f} per patient (mean ± sd, at most {n.max():.0f})"
     if len(lesions):
         text += f"; largest diameter {diameter.mean():.0f} ± {diameter.std():.0f} mm, median volume "
-        text += (
-            f"{lesions['volume_mm3'].median() / 1000:.2g} cm³, {(diameter < TINY_MM).sum()} lesions under {TINY_MM} mm"
-        )
+        text += f"{lesions['volume_mm3'].median() / 1000:.2g} cm³, "
+        text += f"{counted((diameter < TINY_MM).sum(), 'lesion')} under {TINY_MM} mm"
     only_small = ((n > 0) & (per_patient["largest"] < SMALL_MM)).sum()
     return text + f"; patients without lesion: {(n == 0).sum()}, with lesions under {SMALL_MM} mm only: {only_small}."
 
