@@ -53,8 +53,8 @@ def with_codes(
     coded = [[_coded(case, codes) for case in part] for part in (cohort.cases, cohort.unlabelled)]
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
     words = coding(with_parts({**codes["patient"], **codes["case"]}))
-    name, description = words(cohort.name), words(cohort.description)
-    return replace(cohort, name=name, description=description, cases=coded[0], unlabelled=coded[1]), problems
+    told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
+    return replace(cohort, cases=coded[0], unlabelled=coded[1], **told), problems
 
 
 def read_key(key: Path) -> dict[str, str]:
