@@ -13,14 +13,8 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import axes_note, grid_problem, header_problems
 from metaseg_nb.cohort.checks.image import image_problems
-from metaseg_nb.cohort.checks.label import (
-    header_problem,
-    lesion_problems,
-    name_problem,
-    outside_problem,
-    size_problem,
-    value_problems,
-)
+from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
+from metaseg_nb.cohort.checks.plausibility import implausible_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.labels import lesion_mask
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
@@ -99,8 +93,7 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     problems += found
     on_image = marked is not None and image is not None and same_grid(image, marked.label)
     if marked is not None and marked.lesions.n:
-        found = [size_problem(case, marked.lesions, head), name_problem(case)]
-        problems += [problem for problem in found if problem is not None]
+        problems += implausible_problems(case, marked.lesions, head)
     if marked is not None and head is not None and marked.lesions.n:
         problem = (
             outside_problem(case, marked.lesions, head)

@@ -1,7 +1,5 @@
 """Checks of a label: its values, and whether its lesions lie where lesions can be."""
 
-import re
-
 import nibabel as nib
 import numpy as np
 
@@ -10,20 +8,7 @@ from metaseg_nb.cohort.labels import undeclared, undeclared_values
 from metaseg_nb.cohort.lesions import Lesions
 from metaseg_nb.cohort.position import OUTSIDE_SHARE, Head, outside_lesions
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.naming import stem
 from metaseg_nb.cohort.volumes import Volume
-
-# Of an adult, with its furrows and ventricles (intracranial volume). Where the skull is in the image, the brain's share
-# is not known.
-BRAIN_CM3 = 1500.0
-# Of one lesion: a ball of 6.6 cm. And shares of the brain that lesions do not reach, or can not.
-LARGEST_LESION_CM3, MUCH_OF_BRAIN, MOST_OF_BRAIN = 150.0, 0.2, 0.5
-# Names that programs for skull stripping give to their masks.
-BRAIN_MASK = re.compile(
-    r"(brain|head|skull|bet|strip(ped|ping)?|parenchyma|icv)[-_. ]?(extraction)?[-_. ]?(mask|bin)(?![a-z])"
-    r"|(?<![a-z])(bet|hd[-_]?bet|synthstrip|skull|brain|bm)$",
-    re.IGNORECASE,
-)
 
 
 def value_problems(case: Case, array: np.ndarray, rule: LesionRule) -> list[Problem]:
@@ -82,38 +67,6 @@ def header_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, h
     found = f"{100 * by_header:.0f} % of it inside the brain by the headers, {100 * ignoring:.0f} % if they are ignored"
     fix = "compare the overlay voxel by voxel; if it is right, give the label the image's header"
     return Problem(case.name, str(case.label), found, "a label that lies on its image by its header", fix)
-
-
-def size_problem(case: Case, lesions: Lesions, head: Head | None) -> Problem | None:
-    """More lesion than can be: a mask of the brain, of a hemisphere, of the skull.
-
-    The largest metastases of the brain are about 7 cm across, and all lesions of a patient together seldom have more
-    than a tenth of the brain.
-    """
-    brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
-    voxel_cm3 = float(np.prod(lesions.spacing_mm)) / 1000
-    largest_cm3, *_ = sorted(np.bincount(lesions.labels.ravel())[1:] * voxel_cm3, reverse=True)
-    all_cm3 = float((lesions.labels > 0).sum()) * voxel_cm3
-    expected = "a mask of metastases, not of the brain or a part of it"
-    found = f"{all_cm3:.0f} cm³ of lesion, {100 * all_cm3 / brain_cm3:.0f} % of a brain of {brain_cm3:.0f} cm³"
-    if all_cm3 > MOST_OF_BRAIN * brain_cm3 and all_cm3 > LARGEST_LESION_CM3:
-        fix = "give the mask of the lesions: in a folder of cases by its file name (`label_file`), in a list as `label`"
-        return Problem(case.name, str(case.label), found, expected, fix)
-    if all_cm3 <= MUCH_OF_BRAIN * brain_cm3 and largest_cm3 <= LARGEST_LESION_CM3:
-        return None
-    fix = "look at the overlay; if all of it is lesion, name the case in `confirmed`"
-    return Problem(
-        case.name, str(case.label), f"{found}; the largest has {largest_cm3:.0f} cm³", expected, fix, "doubt"
-    )
-
-
-def name_problem(case: Case) -> Problem | None:
-    """A label whose file name is that of a mask of the brain."""
-    if not BRAIN_MASK.search(stem(case.label.name)):
-        return None
-    fix = "give the mask of the lesions; if this is it, name the case in `confirmed`"
-    expected = "a mask of metastases, not of the brain or a part of it"
-    return Problem(case.name, str(case.label), f"a file named {case.label.name}", expected, fix, "doubt")
 
 
 def _share_inside(places: np.ndarray, head: Head, image: Volume) -> float:
