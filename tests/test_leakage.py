@@ -7,6 +7,8 @@ import unicodedata
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from metaseg_nb.cohort.leakage.audit import audit
 from metaseg_nb.cohort.leakage.split_lists import read_lists, split_lists
@@ -546,6 +548,37 @@ def test_names_that_are_alike_by_their_layout_are_no_doubt(write_list, layout):
 def test_who_is_named_differently_is_another_patient(write_list):
     entries = [{"image": f"{folder}/images/c0.nii.gz", "patient": i} for i, folder in enumerate(("/a/x", "/b/x"))]
     assert run(write_list("dataset.json", training=entries[:1], validation=entries[1:])).clean
+
+
+WORDS = st.text("abcäöüß Éñ09_-", min_size=1, max_size=8).filter(lambda word: word.strip() == word)
+RESPELLINGS = (
+    lambda path: path.replace("/", "\\"),
+    lambda path: unicodedata.normalize("NFD", path),
+    lambda path: f" ./{path} ",
+    lambda path: path.replace("/", "/x/..//"),
+    lambda path: path.removesuffix(".gz"),
+)
+
+
+FUZZED = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+
+
+@settings(max_examples=40, **FUZZED)
+@given(folder=WORDS, name=WORDS, ways=st.lists(st.sampled_from(RESPELLINGS), min_size=1, unique=True))
+def test_no_respelling_hides_a_case(write_list, folder, name, ways):
+    listed = respelled = f"{folder}/{name}.nii.gz"
+    for way in ways:
+        respelled = way(respelled)
+    assert run(write_list("dataset.json", training=[listed], validation=[respelled])).leaks
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    paths=st.lists(st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=30), min_size=2, max_size=6)
+)
+def test_whatever_is_listed_is_audited(write_list, paths):
+    found = run(write_list("dataset.json", training=paths[1:], validation=paths[:1]))
+    assert found.leaks or found.answer.startswith(("MAY BE", "No leakage"))
 
 
 # What is handed out, and what is refused

@@ -47,10 +47,9 @@ def _size_problem(case: Case, lesions: Lesions, head: Head | None) -> Problem | 
         return Problem(case.name, str(case.label), found, EXPECTED, fix)
     if all_cm3 <= MUCH_OF_BRAIN * brain_cm3 and largest_cm3 <= LARGEST_LESION_CM3:
         return None
+    found += f"; the largest has {largest_cm3:.0f} cm³"
     fix = "look at the overlay; if all of it is lesion, name the case in `confirmed`"
-    return Problem(
-        case.name, str(case.label), f"{found}; the largest has {largest_cm3:.0f} cm³", EXPECTED, fix, "doubt"
-    )
+    return Problem(case.name, str(case.label), found, EXPECTED, fix, "doubt")
 
 
 def _name_problem(case: Case) -> Problem | None:

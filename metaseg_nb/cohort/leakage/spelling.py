@@ -36,7 +36,7 @@ def located(folder: Path, listed: str) -> Path:
 
 def identity(path: Path) -> Path:
     """One path for all spellings of a file, links followed."""
-    return Path(without_suffix(spelled(path.resolve())))
+    return Path(without_suffix(spelled(os.path.realpath(path))))
 
 
 def loosely(name: str) -> tuple[str | int, ...]:

@@ -148,7 +148,7 @@ def _entry(listed: Listed, labels_given: bool) -> Entry:
         case=files[0],
         image=images[0],
         listed=spelled_path(listed.images[0]),
-        there=images[0].exists(),
+        there=os.path.exists(images[0]),
         files=frozenset(files),
         label=None if listed.label is None else identity(located(folder, listed.label)),
         part=_part(listed, fold, labels_given),
