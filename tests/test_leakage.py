@@ -494,7 +494,9 @@ MAY_BE = {
     "zeros in front": ("images/case_7.nii.gz", "images/case_007.nii.gz"),
     "copied into the folder of the test set": ("train/lung/c0/image.nii.gz", "test/lung/c0/image.nii.gz"),
     "a name that is not given twice": ("siteA/BraTS-MET-00110-000.nii.gz", "sent/BraTS-MET-00110-000.nii.gz"),
-    "a time point of the patient": ("BraTS-MET-00110-000.nii.gz", "BraTS-MET-00110-001.nii.gz"),
+    "a time point, by the names of BraTS": ("BraTS-MET-00110-000.nii.gz", "BraTS-MET-00110-001.nii.gz"),
+    "a session, by the names of BIDS": ("sub-01/ses-1/sub-01_ses-1_T1w.nii", "sub-01/ses-2/sub-01_ses-2_T1w.nii"),
+    "a time point, by its word": ("P00/baseline.nii.gz", "P00/fu1.nii.gz"),
 }
 
 
@@ -531,7 +533,6 @@ CLEAN = {
     "numbered anew in each primary": [f"{p}/case_{i:03d}/image.nii.gz" for p in ("lung", "breast") for i in range(4)],
     "absolute": [f"/data/{p}/case_{i}/image.nii.gz" for p in ("lung", "breast") for i in range(4)],
     "two dates": [f"p{i}/2019-03-04/t1c.nii.gz" for i in range(4)],
-    "BIDS of two sites": [f"/data/{s}/sub-{i:02d}/anat/sub-{i:02d}_T1w.nii.gz" for s in "ab" for i in range(4)],
     "flat": [f"imagesTr/BraTS-MET-{i:05d}-000_0000.nii.gz" for i in range(4)],
 }
 

@@ -6,13 +6,14 @@ from collections.abc import Callable, Collection, Hashable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise, takewhile
-from pathlib import Path
+from pathlib import PurePath
 
 from metaseg_nb.cohort.leakage.comparison import Finding, cases_of, comparisons, counted
 from metaseg_nb.cohort.leakage.spelling import loosely, without_suffix
 from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
 from metaseg_nb.cohort.problems import shortened
-from metaseg_nb.cohort.sources.naming import patient_of
+from metaseg_nb.cohort.sources.naming import convention_patient, name_of
+from metaseg_nb.cohort.sources.time_points import time_points
 
 # Folders of a split's parts: a case that was copied into two of them is what is looked for.
 PART = re.compile(
@@ -47,14 +48,15 @@ class _Telling:
 def may_be_the_same(lists: list[SplitList]) -> Iterator[Finding]:
     """Entries that are scored and may be cases, or of patients, that their model was trained on."""
     telling = _telling({entry.listed for datalist in lists for entry in datalist.entries})
+    groups = _time_points([entry for datalist in lists for entry in datalist.entries])
     for pair in comparisons(lists):
         seen = cases_of(pair.training) | {entry.patient for entry in pair.training} - {None}
         scored = [entry for entry in pair.evaluation if seen.isdisjoint((entry.case, entry.patient))]
         for way, signs, alike in (
             ("paths that end alike", partial(_path_signs, telling), partial(_paths_alike, telling)),
             ("one mask for two images", lambda entry: {entry.label} - {None}, None),
-            ("a sequence in common", lambda entry: entry.files, None),
-            ("patients of like names", _patient_signs, None),
+            ("a sequence in common", lambda entry: sorted(entry.files), None),
+            ("patients who may be one by their names", partial(_patient_signs, groups), None),
         ):
             twins = dict(_twins(scored, pair.training, signs, alike))
             if twins:
@@ -105,9 +107,9 @@ def _names(path: str) -> Names:
     return tuple(map(loosely, _parts(path)))
 
 
-def _path_signs(telling: _Telling, entry: Entry) -> set[Hashable]:
+def _path_signs(telling: _Telling, entry: Entry) -> list[Hashable]:
     names = _names(entry.listed)
-    return {names, *telling.names.intersection(names)}
+    return [names, *(name for name in names if name in telling.names)]
 
 
 def _paths_alike(telling: _Telling, one: Entry, other: Entry) -> bool:
@@ -131,8 +133,19 @@ def _paths_alike(telling: _Telling, one: Entry, other: Entry) -> bool:
     return (enough > 0 or names[0] == names[1]) and not (one.there and other.there)
 
 
-def _patient_signs(entry: Entry) -> set[Hashable]:
-    """The patient as listed, or as the case's name tells."""
-    case = Path(entry.name).name
-    told = None if patient_of(case) == case else patient_of(case)
-    return {loosely(patient) for patient in (entry.patient or told,) if patient is not None}
+def _time_points(entries: Collection[Entry]) -> dict[str, int]:
+    """The group of each name that may be a time point of a patient."""
+    names = {_case_name(entry): entry for entry in entries}
+    guessed = time_points(list(names), {name for name, entry in names.items() if entry.patient is None})
+    return {name: i for i, group in enumerate(guessed.groups if guessed else ()) for name in group}
+
+
+def _patient_signs(groups: dict[str, int], entry: Entry) -> set[Hashable]:
+    """The patient as listed or as the name tells by a convention; or the group that the name may belong to."""
+    name = _case_name(entry)
+    patient = entry.patient or convention_patient(name)
+    return {loosely(patient)} if patient else {groups[name]} if name in groups else set()
+
+
+def _case_name(entry: Entry) -> str:
+    return name_of(PurePath(entry.listed))
