@@ -2,21 +2,17 @@
 
 import os
 import re
-import unicodedata
 from pathlib import Path
+
+from metaseg_nb.cohort.sources.strict import tidy
 
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 
 
-def spelled(text: object) -> str:
-    """Bring a name to one spelling: composed letters, no blanks around it."""
-    return unicodedata.normalize("NFC", str(text)).strip()
-
-
 def spelled_path(path: str) -> str:
-    """Bring a path to one spelling: as `spelled`, with "/", without detours; a drive becomes a top folder."""
-    path = os.path.expanduser(spelled(path).replace("\\", "/"))
+    """Bring a path to one spelling: `tidy`, with "/", without detours; a drive becomes a top folder."""
+    path = os.path.expanduser(tidy(path).replace("\\", "/"))
     path = "/" + path[0].lower() + path[1:] if DRIVE.match(path) else path
     return os.path.normpath(re.sub("^/+", "/", path))
 
@@ -36,10 +32,10 @@ def located(folder: Path, listed: str) -> Path:
 
 def identity(path: Path) -> Path:
     """One path for all spellings of a file, links followed."""
-    return Path(without_suffix(spelled(os.path.realpath(path))))
+    return Path(without_suffix(tidy(os.path.realpath(path))))
 
 
 def loosely(name: str) -> tuple[str | int, ...]:
     """Words and numbers of a name: letter case, separators and leading zeros do not count."""
-    name = spelled(name).casefold()
+    name = tidy(name).casefold()
     return tuple(int(word) if word.isdecimal() else word for word in re.findall(r"\d+|[^\W\d_]+", name)) or (name,)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from metaseg_nb.cohort.leakage.copies import content_key
-from metaseg_nb.cohort.leakage.spelling import identity, located, spelled, spelled_path, without_suffix
+from metaseg_nb.cohort.leakage.spelling import identity, located, spelled_path, without_suffix
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources.entries import Datalist, read_entries
 from metaseg_nb.cohort.sources.entries import Entry as Listed
@@ -152,8 +152,8 @@ def _entry(listed: Listed, labels_given: bool) -> Entry:
         files=frozenset(files),
         label=None if listed.label is None else identity(located(folder, listed.label)),
         part=_part(listed, fold, labels_given),
-        patient=None if patient is None else spelled(patient) or None,
-        primary=None if primary in (None, "unknown") else spelled(primary),
+        patient=patient,
+        primary=None if primary == "unknown" else primary,
         place=images[0],
     )
 
