@@ -85,7 +85,7 @@ def write_nifti(tmp_path):
 
 @pytest.fixture
 def write_case(write_nifti):
-    """Write a small case: noise in a bright ball as the image, and two lesions as its label."""
+    """Write a small case: noise in a bright ball as the image, and two lesions as its label, one placed by the seed."""
 
     def write(name, seed=0, primary="lung", shape=(24, 24, 20), labelled=True, **grid):
         places = np.indices(shape).reshape(3, -1).T
@@ -96,7 +96,8 @@ def write_case(write_nifti):
         label = None
         if labelled:
             mask = np.zeros(shape, np.uint8)
-            mask[6:9, 6:10, 6:11] = 1
+            x, y = 6 + seed // 5 % 4, 6 + seed % 5
+            mask[x : x + 3, y : y + 4, 6:11] = 1
             mask[15, 15, 12] = 1
             label = write_nifti(f"{name}/label.nii.gz", mask, **grid)
         return Case(name, (image,), label, patient=f"patient_{name}", primary=primary)

@@ -11,7 +11,7 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
 from metaseg_nb.cohort.labels import read_lesions
-from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table
+from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
 
 RULE = LesionRule((1,))
 
@@ -272,7 +272,7 @@ def test_no_fault_hides_another(good_case, tmp_path):
         for name, e in zip(cases, examinations, strict=True)
     }
     assert problems.pop("good") == []
-    assert [p.found for p in problems.pop("again")] == ["the same voxels as case good"]
+    assert [p.found for p in problems.pop("again")] == ["the same image as case good, voxel by voxel"]
     assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks under breast and renal"]
     for name, found in problems.items():
         assert reported(found, name) == expected(cases[name], name)
@@ -315,13 +315,84 @@ def test_further_sequences_are_checked_like_the_first(good_case):
     assert found == {("1 NaN", str(second.image)), ("shape", str(third.image))}
 
 
-def test_a_mask_under_two_images_is_noticed(good_case, tmp_path):
-    cases = [good_case("a", seed=0), good_case("b", seed=1)]
+def problems_of(cases, tmp_path):
     examinations = examine_all(cases, RULE, tmp_path / "kept", workers=1)
-    assert [[p.found for p in e.problems] for e in examinations] == [
-        [],
-        ["the same mask as case a, under another image"],
+    return [[(p.severity, p.found) for p in e.problems] for e in examinations]
+
+
+# Seeds of two images under one mask.
+MASKED_ALIKE = {"a": 0, "b": 20}
+
+
+def test_a_mask_under_two_images_of_a_patient_is_noticed(good_case, tmp_path):
+    cases = [replace(good_case(name, seed=seed), patient="one") for name, seed in MASKED_ALIKE.items()]
+    assert problems_of(cases, tmp_path) == [[], [("warning", "the same mask as case a, under another image")]]
+
+
+def test_a_mask_of_two_patients_is_a_doubt_until_both_cases_are_confirmed(good_case, tmp_path):
+    cases = [good_case(name, seed=seed) for name, seed in MASKED_ALIKE.items()]
+    assert problems_of(cases, tmp_path) == [
+        [("doubt", "the same mask as case b, of another patient")],
+        [("doubt", "the same mask as case a, of another patient")],
     ]
+    problems = [p for e in examine_all(cases, RULE, tmp_path / "kept", workers=1) for p in e.problems]
+    assert [p.severity for p in settled(problems, ["a"])] == ["note", "doubt"]
+    assert [p.severity for p in settled(problems, ["a", "b"])] == ["note", "note"]
+
+
+def test_empty_masks_are_no_masks_of_two_patients(good_case, tmp_path):
+    cases = [good_case(name, seed=seed) for seed, name in enumerate("ab")]
+    for case in cases:
+        empty_mask(case)
+    assert problems_of(cases, tmp_path) == [[("warning", "an empty label")]] * 2
+
+
+@pytest.mark.parametrize("patient", ["patient_a", "patient_b"])
+def test_one_image_rescaled_is_one_image(good_case, tmp_path, patient):
+    """As in two public collections, of which one is z-scored."""
+    cases = [good_case("a", seed=0), replace(good_case("b", seed=1), patient=patient, label=None)]
+    rewrite(cases[1].image, lambda _: nib.load(cases[0].image).get_fdata())
+    rewrite(cases[1].image, lambda array: (array - array.mean()) / array.std())
+    errors = [problem for problem in problems_of(cases, tmp_path)[1] if problem[0] == "error"]
+    assert errors == [("error", "the same image as case a, voxel by voxel")]
+
+
+def test_more_lesion_than_can_be_is_not_taken_for_lesion(write_case):
+    """2464 voxels of 0.512 cm³ are a brain of 1262 cm³, 293 are one lesion of 150.02 cm³ and 292 of 149.5."""
+    case = write_case("big", spacing_mm=(8.0, 8.0, 8.0), shape=(20, 20, 16))
+    ball = nib.load(case.image).get_fdata() > 50
+    assert ball.sum() == 2464
+    inside = np.cumsum(ball.ravel()).reshape(ball.shape) * ball
+    for voxels, severity in ((2464, "error"), (1233, "error"), (1231, "doubt"), (293, "doubt"), (292, None)):
+        rewrite(case.label, lambda array, n=voxels: (inside > 0) & (inside <= n), np.uint8)
+        found = [p for p in examine(case, RULE).problems if "not of the brain" in p.expected]
+        assert [p.severity for p in found] == ([severity] if severity else []), voxels
+
+
+def test_many_lesions_that_fill_the_brain_are_doubted(write_case):
+    case = write_case("many", spacing_mm=(8.0, 8.0, 8.0), shape=(20, 20, 16))
+    ball = nib.load(case.image).get_fdata() > 50
+    x, _, z = np.indices(ball.shape)
+    rewrite(case.label, lambda array: ball & (x % 4 < 3) & (z % 4 < 2), np.uint8)
+    examination = examine(case, RULE)
+    assert examination.lesions["volume_mm3"].max() < 150_000
+    (found,) = (p for p in examination.problems if "not of the brain" in p.expected)
+    assert (found.severity, found.found[:50]) == ("doubt", "473 cm³ of lesion, 38 % of a brain of 1262 cm³; th")
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"),
+    [
+        ("brainmask", "doubt"), ("sub-01_desc-brain_mask", "doubt"), ("p1_bet_mask", "doubt"), ("t1c_bet", "doubt"),
+        ("HD-BET", "doubt"), ("skull_mask", "doubt"), ("head-mask", "doubt"), ("skullstrip_mask", "doubt"),
+        ("mask", None), ("brain_mets_mask", None), ("brain_tumor_seg", None), ("alphabet", None), ("label", None),
+    ],
+)  # fmt: skip
+def test_a_file_named_as_a_brain_mask_is_doubted(write_case, name, severity):
+    case = write_case("a")
+    case = replace(case, label=case.label.rename(case.label.with_name(f"{name}.nii.gz")))
+    found = [(p.severity, p.found) for p in examine(case, RULE).problems if "named" in p.found]
+    assert found == ([(severity, f"a file named {name}.nii.gz")] if severity else [])
 
 
 def test_problems_are_summed_up_by_kind(good_case, tmp_path):
@@ -366,11 +437,12 @@ def test_values_a_rounding_error_away_are_the_declared_ones(good_case):
     np.testing.assert_array_equal(read_lesions(case, RULE).array, before)
 
 
-def test_images_that_differ_in_one_voxel_are_two_images(good_case, tmp_path):
-    cases = [good_case("a", seed=0), replace(good_case("b", seed=1), label=None)]
+def test_an_image_with_another_voxel_is_the_same_image_and_one_with_other_noise_is_not(good_case, tmp_path):
+    cases = [good_case("a", seed=0), *(replace(good_case(name, seed=1), label=None) for name in "bc")]
     rewrite(cases[1].image, lambda _: nib.load(cases[0].image).get_fdata())
     rewrite(cases[1].image, lambda array: array + (np.arange(array.size) == 77).reshape(array.shape))
-    assert [e.problems for e in examine_all(cases, RULE, tmp_path / "kept", workers=1)] == [[], []]
+    found = problems_of(cases, tmp_path)
+    assert found == [[], [("error", "the same image as case a, voxel by voxel")], []]
 
 
 def test_facts_of_a_case_are_those_of_its_file(write_case):
@@ -402,7 +474,7 @@ def test_the_tables_have_a_row_per_case_and_per_lesion_with_whose_they_are(good_
         ["b", "patient_b", "renal", True],
     ]
     assert table["n_lesions"].tolist() == [2, 2]
-    assert table["image_content"].isna().tolist() == [False, True]
+    assert table["head_cm3"].isna().tolist() == [False, True]
     lesions = lesions_table(cases, examinations)
     assert lesions[["case", "primary"]].to_numpy().tolist() == [["a", "lung"]] * 2 + [["b", "renal"]] * 2
     assert lesions["depth_mm"].isna().tolist() == [False, False, True, True]

@@ -29,14 +29,14 @@ def read(monkeypatch):
 
 
 def test_what_is_kept_is_what_was_found(write_case, tmp_path):
-    case = write_case("a", axes="LPS", spacing_mm=(1, 1.5, 2))
+    case = write_case("a", axes="LPS", spacing_mm=(7, 8, 9))
     new = examine(case, RULE)
     keep_examination(tmp_path, case, RULE, new)
     kept = load_examination(tmp_path, case, RULE)
     assert kept.facts == new.facts
     assert kept.problems == new.problems
     pd.testing.assert_frame_equal(kept.lesions, new.lesions, check_dtype=False)
-    for name in ("head_map", "lesion_map"):
+    for name in ("head_map", "lesion_map", "ranks", "anatomy"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(new, name))
     np.testing.assert_array_equal(kept.thumbnail.grey, new.thumbnail.grey)
     np.testing.assert_array_equal(kept.thumbnail.lesion, new.thumbnail.lesion)
@@ -67,6 +67,15 @@ def test_exactly_what_changed_is_read_again(write_case, tmp_path, read):
     cases[0].label.unlink()
     assert "no such file" in examine_all(cases, RULE, tmp_path / "kept", workers=1)[0].problems[0].found
     assert read == ["b", "a", "c"]
+
+
+def test_what_an_older_version_found_is_looked_for_again(write_case, tmp_path, read, monkeypatch):
+    cases = [write_case("a")]
+    with monkeypatch.context() as older:
+        older.setattr(examination_store, "VERSION", examination_store.VERSION - 1)
+        examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert read == ["a", "a"]
 
 
 def test_another_rule_is_another_look(write_case, tmp_path, read):

@@ -14,6 +14,8 @@ from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import axes_note, grid_problem, header_problems
 from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
+from metaseg_nb.cohort.checks.plausibility import implausible_problems
+from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.labels import lesion_mask
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
 from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
@@ -41,7 +43,6 @@ FACTS = (
     "n_lesions",
     "lesion_volume_mm3",
     "largest_diameter_mm",
-    "image_content",
     "label_content",
 )
 
@@ -59,6 +60,8 @@ class Examination:
     problems : list of Problem
     thumbnail : Thumbnail or None
     head_map, lesion_map : ndarray of bool, shape `MAP_SHAPE`, or None
+    ranks, anatomy : ndarray or None
+        Fingerprints of the image: `sampled_ranks`, `anatomy_of`.
     """
 
     facts: dict[str, Any] = field(default_factory=dict)
@@ -67,6 +70,8 @@ class Examination:
     thumbnail: Thumbnail | None = None
     head_map: np.ndarray | None = None
     lesion_map: np.ndarray | None = None
+    ranks: np.ndarray | None = None
+    anatomy: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,8 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     marked, found = _read_label(case, rule, files)
     problems += found
     on_image = marked is not None and image is not None and same_grid(image, marked.label)
+    if marked is not None and marked.lesions.n:
+        problems += implausible_problems(case, marked.lesions, head)
     if marked is not None and head is not None and marked.lesions.n:
         problem = (
             outside_problem(case, marked.lesions, head)
@@ -102,6 +109,8 @@ def examine(case: Case, rule: LesionRule) -> Examination:
         thumbnail=None if image is None else make_thumbnail(image, marked.mask if on_image else None),
         head_map=None if head is None else map_of_head(head),
         lesion_map=map_of_lesions(marked.mask, head) if placed else None,
+        ranks=None if image is None else sampled_ranks(image.array),
+        anatomy=None if head is None else anatomy_of(image.array, head),
     )
 
 
@@ -172,7 +181,6 @@ def _image_facts(case: Case, image: Volume | None, head: Head | None) -> dict[st
         "sequences": len(case.images),
         "intensity_min": float(np.nanmin(image.array)),
         "intensity_max": float(np.nanmax(image.array)),
-        "image_content": _digest(image.array),
     }
     if head is not None:
         inside = image.array[tuple(slice(None, None, n) for n in head.step)][head.mask]
@@ -190,7 +198,7 @@ def _label_facts(marked: _Marked | None) -> dict[str, Any]:
         "n_lesions": len(table),
         "lesion_volume_mm3": float(table["volume_mm3"].sum()),
         "largest_diameter_mm": float(table["diameter_mm"].max()) if len(table) else 0.0,
-        "label_content": _digest(marked.mask),
+        "label_content": hashlib.sha256(np.ascontiguousarray(marked.mask).tobytes()).hexdigest()[:16],
     }
 
 
@@ -199,7 +207,3 @@ def _lesion_table(marked: _Marked | None, head: Head | None) -> pd.DataFrame:
         return pd.DataFrame()
     table = marked.lesions.table.join(scored_as(marked.lesions))
     return table if head is None or table.empty else table.join(lesion_positions(marked.lesions, head))
-
-
-def _digest(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]

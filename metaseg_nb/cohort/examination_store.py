@@ -22,7 +22,9 @@ from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when an examination says something else of the same files.
-VERSION = 2
+VERSION = 3
+# Kept as they are, where they are there.
+ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
 
 # Columns of the tables, whatever could be read.
 CASE_COLUMNS = ("case", "patient", "primary", "scanner", "date", "labelled", *FACTS)
@@ -51,7 +53,7 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
     work = partial(_examine_and_keep, rule=rule, folder=folder)
     known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
     examinations = [known[case.name] for case in cases]
-    between = problems_between(cases, [examination.facts for examination in examinations])
+    between = problems_between(cases, examinations)
     return [
         replace(examination, problems=examination.problems + [p for p in between if p.case == case.name])
         for case, examination in zip(cases, examinations, strict=True)
@@ -102,8 +104,7 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
         lesions=pd.read_json(StringIO(record["lesions"]), orient="table"),
         problems=[Problem(**problem) for problem in record["problems"]],
         thumbnail=thumbnail,
-        head_map=arrays.get("head_map"),
-        lesion_map=arrays.get("lesion_map"),
+        **{name: arrays.get(name) for name in ARRAYS},
     )
 
 
@@ -115,7 +116,7 @@ def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Ex
         "lesions": examination.lesions.to_json(orient="table", double_precision=15),
         "problems": [asdict(problem) for problem in examination.problems],
     }
-    arrays = {name: getattr(examination, name) for name in ("head_map", "lesion_map")}
+    arrays = {name: getattr(examination, name) for name in ARRAYS}
     if examination.thumbnail is not None:
         record["spacing_mm"] = examination.thumbnail.spacing_mm
         arrays |= {"grey": examination.thumbnail.grey, "lesion": examination.thumbnail.lesion}

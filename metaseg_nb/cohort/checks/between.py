@@ -2,49 +2,104 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from itertools import combinations
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.examination import Examination
+from metaseg_nb.cohort.fingerprint import look_alikes, same_voxels
+from metaseg_nb.cohort.problems import Problem, shortened
 
 
-def problems_between(cases: Sequence[Case], facts: Sequence[dict[str, Any]]) -> list[Problem]:
-    """One image or one mask under two names, one patient under two primaries.
+def problems_between(cases: Sequence[Case], examinations: Sequence[Examination]) -> list[Problem]:
+    """One image or one mask under two names, one brain or one patient under two names, two primaries of a patient.
 
     Parameters
     ----------
     cases : sequence of Case
-    facts : sequence of dict
-        Of each case; ``image_content`` and ``label_content`` are digests of its voxels, where they could be read.
+    examinations : sequence of Examination
+        Of each case.
     """
-    images = _repeats(cases, [fact.get("image_content") for fact in facts])
-    masks = _repeats(cases, [fact.get("label_content") if fact.get("n_lesions") else None for fact in facts])
-    problems = [_same_image(case, first) for case, first in images]
-    problems += [_same_mask(case, first) for case, first in masks if (case, first) not in images]
-    return problems + _two_primaries(cases)
+    facts = [examination.facts for examination in examinations]
+    images = same_voxels([e.ranks for e in examinations], [fact.get("shape") for fact in facts])
+    brains = [(i, j) for i, j, _ in look_alikes([e.anatomy for e in examinations]) if (i, j) not in images]
+    masks = _pairs([fact.get("label_content") if fact.get("n_lesions") else None for fact in facts])
+    named = [[(cases[i], cases[j]) for i, j in pairs] for pairs in (images, masks, brains)]
+    return [
+        *_same_images(named[0]),
+        *_same_masks([pair for pair in named[1] if pair not in named[0]]),
+        *_like_brains(named[2]),
+        *_two_primaries(cases),
+    ]
 
 
-def _repeats(cases: Sequence[Case], contents: Iterable[str | None]) -> list[tuple[Case, Case]]:
-    """Each case whose content an earlier one has, with the first that has it."""
-    first: dict[str, Case] = {}
-    repeats = []
-    for case, content in zip(cases, contents, strict=True):
-        if content in first:
-            repeats.append((case, first[content]))
-        elif content is not None:
-            first[content] = case
-    return repeats
+def _pairs(contents: Sequence[str | None]) -> list[tuple[int, int]]:
+    return [(i, j) for i, j in combinations(range(len(contents)), 2) if contents[i] and contents[i] == contents[j]]
 
 
-def _same_image(case: Case, first: Case) -> Problem:
+def _same_images(pairs: Sequence[tuple[Case, Case]]) -> list[Problem]:
     fix = "remove one of the two, or training and test will share it"
-    return Problem(case.name, str(case.image), f"the same voxels as case {first.name}", "each image once", fix)
+    expected = "each image once, however its intensities are scaled"
+    return [
+        Problem(case.name, str(case.image), f"the same image as {_names(firsts)}, voxel by voxel", expected, fix)
+        for case, firsts in _earlier(pairs).items()
+    ]
 
 
-def _same_mask(case: Case, first: Case) -> Problem:
-    fix = "find the mask that belongs to this image"
-    found = f"the same mask as case {first.name}, under another image"
-    return Problem(case.name, str(case.label), found, "a mask of its own", fix, "warning")
+def _same_masks(pairs: Sequence[tuple[Case, Case]]) -> list[Problem]:
+    """Of one patient a warning; of two a doubt about either case, so that both are named by who confirms it."""
+    expected = "a mask of its own"
+    own = [(one, other) for one, other in pairs if one.patient == other.patient]
+    problems = [
+        Problem(
+            case.name,
+            str(case.label),
+            f"the same mask as {_names(firsts)}, under another image",
+            expected,
+            "find the mask that belongs to this image",
+            "warning",
+        )
+        for case, firsts in _earlier(own).items()
+    ]
+    others = [pair for pair in pairs if pair not in own]
+    fix = (
+        "look whether both are images of one patient, and give them the same `patient`; find the mask that belongs to "
+        "each image; if both are right, name both cases in `confirmed`"
+    )
+    return problems + [
+        Problem(
+            case.name, str(case.label), f"the same mask as {_names(twins)}, of another patient", expected, fix, "doubt"
+        )
+        for case, twins in _earlier([*others, *(pair[::-1] for pair in others)]).items()
+    ]
+
+
+def _like_brains(pairs: Sequence[tuple[Case, Case]]) -> list[Problem]:
+    """A warning, for it is told from coarse pictures; images of one patient are alike as they should be."""
+    others = [pair for pair in pairs if pair[0].patient != pair[1].patient]
+    fix = "compare the two images; if they show one patient, give them the same `patient`"
+    return [
+        Problem(
+            case.name,
+            str(case.image),
+            f"a brain like that of {_names(firsts)}: perhaps one patient",
+            "a brain of its own for each patient",
+            fix,
+            "warning",
+        )
+        for case, firsts in _earlier(others).items()
+    ]
+
+
+def _earlier(pairs: Iterable[tuple[Case, Case]]) -> dict[Case, list[Case]]:
+    """Each second case of a pair, and the first ones that it is paired with."""
+    firsts = defaultdict(list)
+    for first, case in pairs:
+        firsts[case].append(first)
+    return firsts
+
+
+def _names(cases: Iterable[Case]) -> str:
+    return f"case {shortened(case.name for case in cases)}"
 
 
 def _two_primaries(cases: Sequence[Case]) -> list[Problem]:

@@ -7,8 +7,9 @@ from itertools import groupby
 
 import pandas as pd
 
-from metaseg_nb.cohort.leakage.comparison import Finding, cases_of, comparisons, counted
+from metaseg_nb.cohort.leakage.comparison import SEVERITIES, Finding, cases_of, comparisons, counted
 from metaseg_nb.cohort.leakage.confounding import possibly_same_patients, primary_not_evaluated, primary_not_trained_on
+from metaseg_nb.cohort.leakage.likeness import may_be_the_same
 from metaseg_nb.cohort.leakage.sharing import (
     evaluated_twice,
     never_evaluated,
@@ -23,6 +24,7 @@ from metaseg_nb.cohort.leakage.split_lists import SplitList
 CHECKS = (
     trained_on,
     patient_trained_on,
+    may_be_the_same,
     nothing_to_compare,
     evaluated_twice,
     repeated,
@@ -32,7 +34,6 @@ CHECKS = (
     possibly_same_patients,
     taken_for_the_same,
 )
-SEVERITIES = ["leakage", "problem", "note"]
 # why it matters, and what to do
 ADVICE = {
     "trained on": (
@@ -44,6 +45,11 @@ ADVICE = {
     "patient trained on": (
         "Other images of these patients are in training, and images of one patient are alike: the scores are too good.",
         "Keep all cases of a patient in one part, or in one fold.",
+    ),
+    "may be the same": (
+        "These entries are written as differently as one case in two lists often is, or share a file. If they are the "
+        "same, the scores are too good.",
+        'Look at the images. Write one path for one image, and give each entry its "patient".',
     ),
     "nothing to compare": (
         "Leakage shows only between what is trained on and what is evaluated.",
@@ -77,7 +83,8 @@ ADVICE = {
         'Ask whoever named the cases, and give the entries of one patient the same "patient".',
     ),
     "taken for the same": (
-        "No image is where these entries say; as a list of another folder names them alike, they count as its cases.",
+        "No image is where these entries say, and a list of another folder names them alike; or their files are "
+        "copies of another entry's. They count as one case.",
         "If they are other images, put each list where its paths lead to its images.",
     ),
 }
@@ -92,8 +99,8 @@ class Audit:
     answer : str
         One line: is there leakage, how much.
     findings : DataFrame
-        A row per finding, the worst first: ``severity`` ("leakage", "problem",
-        "note"), ``check``, ``list``, ``with_list``, ``found``, ``n_entries`` and
+        A row per finding, the worst first: ``severity`` ("leakage", "doubt": perhaps leakage,
+        "problem", "note"), ``check``, ``list``, ``with_list``, ``found``, ``n_entries`` and
         ``n_cases`` concerned, ``why`` it matters, ``fix`` (what to do), ``cases``
         (all their names).
     shared : DataFrame
@@ -113,6 +120,11 @@ class Audit:
         """Is anything leakage."""
         return bool((self.findings["severity"] == "leakage").any())
 
+    @property
+    def clean(self) -> bool:
+        """Is nothing leakage, and nothing perhaps leakage."""
+        return not self.findings["severity"].isin(["leakage", "doubt"]).any()
+
     def summary(self) -> pd.DataFrame:
         """A row per check: ``severity``, ``check``, how many ``times``, the first ``found``, ``why``, ``fix``."""
         checks = self.findings.groupby(["severity", "check"], sort=False)
@@ -124,6 +136,7 @@ class Audit:
         content = {
             "answer": self.answer,
             "leaks": self.leaks,
+            "clean": self.clean,
             "findings": self.findings.to_dict("records"),
             "shared": self.shared.to_dict("index"),
         }
@@ -150,8 +163,8 @@ def audit(lists: list[SplitList]) -> Audit:
     A list that only evaluates must be scored by a model of another list: a case
     that it shares with a list that trains is leakage. A list that trains and
     evaluates stands alone: a case or a patient in its training and in its
-    evaluation, or in two of its folds, is leakage. All else that makes a
-    result less than it claims to be is a problem or a note.
+    evaluation, or in two of its folds, is leakage. What may be one case or one patient
+    is a doubt. All else that makes a result less than it claims to be is a problem or a note.
 
     Parameters
     ----------
@@ -206,11 +219,18 @@ def _answer(lists: list[SplitList], findings: list[Finding]) -> str:
     if leaks:
         groups = groupby(sorted(leaks, key=_place), key=_place)
         return "LEAKAGE: " + "; ".join(_leak(lists, list(group)) for _, group in groups)
-    others = [counted([each for each in findings if each.severity == kind], kind) for kind in SEVERITIES[1:]]
     pairs = comparisons(lists)
-    n_entries = len({id(entry) for pair in pairs for entry in pair.evaluation})
-    compared = f"{n_entries} evaluation entries compared with their training cases" if pairs else "nothing to compare"
-    return f"No leakage found: {compared}; {', '.join(others)}"
+    evaluated = {id(entry) for pair in pairs for entry in pair.evaluation}
+    if doubts := [finding for finding in findings if finding.severity == "doubt"]:
+        n_doubtful = len({id(entry) for doubt in doubts for entry in doubt.entries} & evaluated)
+        may_be = "evaluation entries may be training cases, or of patients in training"
+        answer = f"MAY BE LEAKAGE: {n_doubtful} of {len(evaluated)} {may_be}"
+    elif pairs:
+        answer = f"No leakage found: {len(evaluated)} evaluation entries compared with their training cases"
+    else:
+        answer = "Nothing was compared"
+    others = [counted([each for each in findings if each.severity == kind], kind) for kind in ("problem", "note")]
+    return f"{answer}; {', '.join(others)}"
 
 
 def _place(finding: Finding) -> tuple[str, bool, str]:

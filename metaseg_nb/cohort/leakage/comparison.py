@@ -8,11 +8,13 @@ from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
 from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"
+# "doubt": perhaps leakage.
+SEVERITIES = ("leakage", "doubt", "problem", "note")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found: how severe ("leakage", "problem", "note"), by which check, in which lists and entries."""
+    """One thing found: how severe (as in `SEVERITIES`), by which check, in which lists and entries."""
 
     severity: str
     check: str

@@ -56,7 +56,7 @@ def possibly_same_patients(lists: list[SplitList]) -> Iterator[Finding]:
             f"one trained on, the other evaluated, in {shortened(map(_where, across))}" if across else "on one side"
         )
         entries = [entry for twin in twins.values() for entry in twin]
-        severity = "problem" if across else "note"
+        severity = "doubt" if across else "note"
         yield Finding(severity, "possibly the same patients", ALL_LISTS, "", found, entries)
 
 
@@ -70,7 +70,8 @@ def _twins(lists: list[SplitList]) -> dict[tuple[Path, Path], dict[str, tuple[En
     for name in sorted(named):
         for folders in combinations(sorted(named[name]), 2):
             two = tuple(named[name][folder] for folder in folders)
-            if _resemble(*(folder.name for folder in folders)) and any(entry.patient is None for entry in two):
+            one, other = (folder.name for folder in folders)
+            if one != other and _resemble(one, other) and any(entry.patient is None for entry in two):
                 twins[folders][name] = two
     return twins
 

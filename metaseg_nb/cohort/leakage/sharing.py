@@ -3,8 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from itertools import combinations
-from os.path import normpath
-from pathlib import Path
 
 from metaseg_nb.cohort.leakage.comparison import (
     ALL_LISTS,
@@ -15,6 +13,7 @@ from metaseg_nb.cohort.leakage.comparison import (
     names_of,
     with_cases,
 )
+from metaseg_nb.cohort.leakage.spelling import identity, located
 from metaseg_nb.cohort.leakage.split_lists import SplitList
 from metaseg_nb.cohort.problems import shortened
 
@@ -105,13 +104,18 @@ def never_evaluated(lists: list[SplitList]) -> Iterator[Finding]:
 
 
 def taken_for_the_same(lists: list[SplitList]) -> Iterator[Finding]:
-    """Entries that count as cases of another folder, see `read_lists`."""
+    """Entries that count as cases of another folder or name, see `read_lists`."""
     for datalist in lists:
         folder = datalist.path.parent.resolve()
-        entries = [entry for entry in datalist.entries if entry.image != Path(normpath(folder / entry.listed))]
-        if entries:
-            found = (
-                f"{len(entries)} of {counted(datalist.entries, 'entry')} of {datalist.name} without an image at its "
-                f"path, listed alike in another folder: {names_of(entries)}"
-            )
-            yield Finding("note", "taken for the same", datalist.name, "", found, entries)
+        moved = [entry for entry in datalist.entries if entry.image != located(folder, entry.listed)]
+        copies = [entry for entry in datalist.entries if entry.there and entry.case != identity(entry.image)]
+        for entries, what in (
+            (moved, "without an image at its path, listed alike in another folder"),
+            (copies, "with the same files as another entry, under another name"),
+        ):
+            if entries:
+                found = (
+                    f"{len(entries)} of {counted(datalist.entries, 'entry')} of {datalist.name} {what}: "
+                    f"{names_of(entries)}"
+                )
+                yield Finding("note", "taken for the same", datalist.name, "", found, entries)

@@ -5,10 +5,12 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from metaseg_nb.cohort.leakage.copies import content_key
+from metaseg_nb.cohort.leakage.spelling import identity, located, spelled_path, without_suffix
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources.entries import Datalist, read_entries
 from metaseg_nb.cohort.sources.entries import Entry as Listed
@@ -21,7 +23,8 @@ class Entry:
     """One line of a datalist.
 
     ``case`` is the identity: the file of the first sequence, links followed. ``image``
-    is where the list says that file is, ``listed`` how it says so.
+    is where the list says that file is, ``listed`` how it says so; ``there`` tells whether it is.
+    ``files`` are the identities of all sequences, ``label`` is that of the mask.
     ``part`` is "training", "validation", "testing" ("unlabelled" without a label, in a list
     that gives labels: it cannot be scored), or "fold 0" and so on for a training entry with
     a fold: the fold's model does not train on it but is scored on it.
@@ -32,6 +35,9 @@ class Entry:
     case: Path
     image: Path
     listed: str
+    there: bool
+    files: frozenset[Path]
+    label: Path | None
     part: str
     patient: str | None
     primary: str | None
@@ -40,7 +46,7 @@ class Entry:
     @property
     def name(self) -> str:
         """The place as listed, without suffix."""
-        return os.path.dirname(self.listed) if self.place != self.image else _stem(self.listed)
+        return os.path.dirname(self.listed) if self.place != self.image else without_suffix(self.listed)
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,7 @@ class SplitList:
 
 
 def read_lists(paths: Iterable[str | Path]) -> list[SplitList]:
-    """Read datalists that are to be compared; no image is opened or needs to be there.
+    """Read datalists that are to be compared; no image needs to be there.
 
     Decathlon and MONAI lists are read, with any of ``training``, ``validation``
     and ``testing`` (or Decathlon's ``test``), with or without a ``fold`` in the
@@ -91,9 +97,10 @@ def read_lists(paths: Iterable[str | Path]) -> list[SplitList]:
     the folder that all images lie in.
 
     Two entries are one case when their image paths, relative to the folder of
-    their list, lead to the same file. A list often lies apart from its images,
-    though: an entry whose image is not where the list says is also taken for the
-    case that another list writes the same way.
+    their list, lead to the same file, however they are spelled (`spelling`); when they name the
+    same sequences in any order; or when their files are copies of each other (`content_key`).
+    A list often lies apart from its images, though: an entry whose image is not where the list
+    says is also taken for the case that another list writes the same way.
 
     Raises
     ------
@@ -132,18 +139,22 @@ def _gives_labels(datalist: Datalist) -> bool:
 
 
 def _entry(listed: Listed, labels_given: bool) -> Entry:
-    image_as_listed = os.path.normpath(listed.images[0])
     # links of the folder first: a step up from a symbolic link leads elsewhere
-    image = Path(os.path.normpath(listed.datalist.parent.resolve() / image_as_listed))
+    folder = listed.datalist.parent.resolve()
+    images = [located(folder, image) for image in listed.images]
+    files = [identity(image) for image in images]
     fold, patient, primary = (listed.given.get(key) for key in ("fold", "patient", "primary"))
     return Entry(
-        case=image.resolve(),
-        image=image,
-        listed=image_as_listed,
+        case=files[0],
+        image=images[0],
+        listed=spelled_path(listed.images[0]),
+        there=os.path.exists(images[0]),
+        files=frozenset(files),
+        label=None if listed.label is None else identity(located(folder, listed.label)),
         part=_part(listed, fold, labels_given),
-        patient=None if patient is None else str(patient),
-        primary=None if primary in (None, "unknown") else str(primary),
-        place=image,
+        patient=patient,
+        primary=None if primary == "unknown" else primary,
+        place=images[0],
     )
 
 
@@ -154,38 +165,36 @@ def _part(listed: Listed, fold: int | None, labels_given: bool) -> str:
 
 
 def _identified(lists: list[SplitList]) -> list[SplitList]:
-    """Take an entry without its image for the first that is listed alike, see `read_lists`."""
+    """Find the first entry of each entry's case, see `read_lists`."""
     everything = [entry for datalist in lists for entry in datalist.entries]
-    there = {entry.case: entry.case.exists() for entry in everything}
-    first: dict[str, Entry] = {}
-    for entry in sorted(everything, key=lambda entry: not there[entry.case]):
-        first.setdefault(entry.listed, entry)
-
-    def identified(entry: Entry) -> Entry:
-        known = entry if there[entry.case] else first[entry.listed]
-        return replace(entry, case=known.case, image=known.image)
-
-    return [replace(datalist, entries=tuple(map(identified, datalist.entries))) for datalist in lists]
+    first: dict[Hashable, Entry] = {}
+    same = {}
+    for entry in sorted(everything, key=lambda entry: not entry.there):
+        own = [entry.case, entry.files, *filter(None, [content_key(entry.image)])]
+        listed = without_suffix(entry.listed)
+        signs = own if entry.there else [*own, listed]
+        known = next((first[sign] for sign in signs if sign in first), entry)
+        for sign in [*own, listed]:
+            first.setdefault(sign, known)
+        same[id(entry)] = replace(entry, case=known.case, image=entry.image if entry.there else known.image)
+    return [replace(datalist, entries=tuple(same[id(entry)] for entry in datalist.entries)) for datalist in lists]
 
 
 def _placed(lists: list[SplitList]) -> list[SplitList]:
     """Tell place and primary by the folders, which takes all lists to see."""
-    images = {entry.case: entry.image for datalist in lists for entry in datalist.entries}.values()
+    images = {entry.image for datalist in lists for entry in datalist.entries}
     if not images:
         return lists
     root = os.path.commonpath([image.parent for image in images])
-    in_folder, called = Counter(image.parent for image in images), Counter(_stem(image.name) for image in images)
+    in_folder = Counter(image.parent for image in images)
+    called = Counter(without_suffix(image.name) for image in images)
 
     def placed(entry: Entry) -> Entry:
         # <primary>/<case>/image.nii.gz
-        alone = in_folder[entry.image.parent] == 1 and called[_stem(entry.image.name)] > 1
+        alone = in_folder[entry.image.parent] == 1 and called[without_suffix(entry.image.name)] > 1
         folders = entry.image.relative_to(root).parts[:-1]
         by_folder = folders[0].removesuffix("_nii") if len(folders) > 1 else None
         place = entry.image.parent if alone else entry.image
         return replace(entry, primary=entry.primary or by_folder, place=place)
 
     return [replace(datalist, entries=tuple(map(placed, datalist.entries))) for datalist in lists]
-
-
-def _stem(image: str) -> str:
-    return image.removesuffix(".gz").removesuffix(".nii")

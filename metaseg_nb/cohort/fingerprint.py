@@ -1,0 +1,155 @@
+"""Fingerprints of an image: small arrays that tell it again when it was rescaled, and its anatomy when it was moved."""
+
+from collections.abc import Sequence
+from itertools import permutations, product
+
+import numpy as np
+from scipy import ndimage
+from scipy.stats import rankdata, spearmanr
+
+from metaseg_nb.cohort.position import Head
+
+# Voxels that are looked at, at places drawn once for each shape.
+SAMPLES = 4096
+# A value that so many voxels have is background.
+BACKGROUND_SHARE = 0.05
+# Rank correlation (Spearman) of the voxels of one image, rescaled, rounded or clipped. Of two patients it is far lower.
+SAME_RANKS = 0.995
+# Pearson's, below which ranks are not compared; and how many voxels must be foreground in both.
+WORTH_A_LOOK, FEWEST = 0.8, 50
+
+# Cells of an anatomy, along each axis of a cube around the head's centre.
+CELLS, HALF_EDGE_MM = 24, 90.0
+# Smaller pieces show too little of an anatomy.
+HEAD_AT_LEAST_CM3 = 500.0
+# Noise is blurred away, and brightness and contrast are taken as in the surroundings: scanners differ in both.
+BLUR_MM, SURROUNDINGS_MM = 3.0, 20.0
+CLIPPED, STORED_AS = 2.5, 50
+# Correlation of two anatomies from which they may be one patient's.
+LIKE_ANATOMY = 0.65
+
+
+def sampled_ranks(array: np.ndarray) -> np.ndarray:
+    """Ranks of an image's voxels at `SAMPLES` places: uint16, 0 in the background.
+
+    Scale and offset of the intensities change no rank, and neither does another value of the background.
+    """
+    places = np.random.default_rng(0).integers(0, array.size, SAMPLES) if array.size > SAMPLES else slice(None)
+    values = np.nan_to_num(array.reshape(-1)[places], posinf=0, neginf=0)
+    different, counts = np.unique(values, return_counts=True)
+    common = counts.max() > BACKGROUND_SHARE * values.size
+    inside = values != different[counts.argmax()] if common else np.ones(values.size, bool)
+    ranks = np.zeros(values.size, np.uint16)
+    ranks[inside] = np.rint(rankdata(values[inside]))
+    return ranks
+
+
+def same_voxels(ranks: Sequence[np.ndarray | None], shapes: Sequence[str | None]) -> list[tuple[int, int]]:
+    """Pairs of images that are one voxel by voxel, but for scale and offset.
+
+    Parameters
+    ----------
+    ranks : sequence of ndarray or None
+        From `sampled_ranks`.
+    shapes : sequence of str or None
+        Of the images: only those of one shape can be one.
+    """
+    pairs = []
+    for shape in dict.fromkeys(shapes):
+        of = np.array([i for i, each in enumerate(shapes) if each == shape and ranks[i] is not None])
+        if len(of) > 1:
+            pairs += [(int(of[i]), int(of[j])) for i, j in _alike(np.array([ranks[i] for i in of], float))]
+    return pairs
+
+
+def _alike(ranks: np.ndarray) -> list[tuple[int, int]]:
+    inside = (ranks > 0).astype(float)
+    n = inside @ inside.T
+    fewest = np.maximum(FEWEST, np.minimum.outer(np.diag(n), np.diag(n)) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = ranks @ inside.T / n
+        variance = ranks**2 @ inside.T / n - mean**2
+        correlation = (ranks @ ranks.T / n - mean * mean.T) / np.sqrt(variance * variance.T)
+    candidates = np.argwhere(np.triu((correlation > WORTH_A_LOOK) & (n >= fewest), 1))
+    return [(i, j) for i, j in candidates if _rank_correlation(ranks[i], ranks[j]) > SAME_RANKS]
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    both = (one > 0) & (other > 0)
+    return spearmanr(one[both], other[both]).statistic
+
+
+def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
+    """What a brain looks like, wherever it lies: int8, shape (`CELLS`, `CELLS`, `CELLS`); None of a part of a brain.
+
+    The image is sampled along the principal axes of the head, around its centre, and each cell is compared with
+    its surroundings.
+
+    Parameters
+    ----------
+    array : ndarray, shape (X, Y, Z)
+    head : Head
+        Of the image.
+    """
+    if head.volume_cm3 < HEAD_AT_LEAST_CM3:
+        return None
+    spacing_mm = np.array(head.spacing_mm)
+    coarse = np.nan_to_num(array[tuple(slice(None, None, n) for n in head.step)], posinf=0, neginf=0)
+    coarse = ndimage.gaussian_filter(coarse.astype(np.float32), BLUR_MM / spacing_mm)
+    places_mm = np.argwhere(head.mask) * spacing_mm
+    centre, axes = places_mm.mean(axis=0), _principal_axes(places_mm)
+    edges = np.linspace(-HALF_EDGE_MM, HALF_EDGE_MM, CELLS)
+    cells_mm = np.stack(np.meshgrid(edges, edges, edges, indexing="ij"))
+    voxels = (np.tensordot(axes, cells_mm, 1) + centre[:, None, None, None]) / spacing_mm[:, None, None, None]
+    inside = ndimage.map_coordinates(head.mask.astype(np.float32), voxels, order=1) > 0.5
+    values = ndimage.map_coordinates(coarse, voxels, order=1)
+    return np.rint(STORED_AS * _standing_out(values, inside)).astype(np.int8)
+
+
+def _principal_axes(places: np.ndarray) -> np.ndarray:
+    """Axes of a cloud of points, the columns of a rotation, each as near to an axis of space as can be."""
+    axes = np.linalg.eigh(np.cov(places.T))[1]
+    turned = [
+        axes[:, order] * signs for order in map(list, permutations(range(3))) for signs in product((1, -1), repeat=3)
+    ]
+    return max((each for each in turned if np.linalg.det(each) > 0), key=np.trace)
+
+
+def _standing_out(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """How many standard deviations each cell is brighter than its surroundings, 0 outside."""
+    sigma = SURROUNDINGS_MM / (2 * HALF_EDGE_MM / (CELLS - 1))
+
+    def around(cells: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(np.where(inside, cells, 0.0), sigma) / np.maximum(weight, 1e-3)
+
+    weight = ndimage.gaussian_filter(inside.astype(float), sigma)
+    above = values - around(values)
+    deviation = np.sqrt(around(above**2))
+    return np.clip(np.where(inside & (deviation > 0), above / np.maximum(deviation, 1e-12), 0.0), -CLIPPED, CLIPPED)
+
+
+def look_alikes(anatomies: Sequence[np.ndarray | None]) -> list[tuple[int, int, float]]:
+    """Pairs of images that may show one brain, with the correlation of their anatomies, from `anatomy_of`.
+
+    A head that is nearly round about an axis may be turned by a quarter: all 24 turns of one are compared with another.
+    """
+    known = [i for i, anatomy in enumerate(anatomies) if anatomy is not None and anatomy.any()]
+    if len(known) < 2:
+        return []
+    cells = np.array([anatomies[i] for i in known], np.float32)
+    cells /= np.linalg.norm(cells.reshape(len(cells), -1), axis=1)[:, None, None, None]
+    flat = cells.reshape(len(cells), -1)
+    correlation = np.max([flat @ turned.reshape(flat.shape).T for turned in _turns(cells)], axis=0)
+    pairs = np.argwhere(np.triu(correlation >= LIKE_ANATOMY, 1))
+    return [(known[i], known[j], float(correlation[i, j])) for i, j in pairs]
+
+
+def _turns(cells: np.ndarray) -> list[np.ndarray]:
+    """The 24 turns of cubes, shape (N, X, Y, Z), by quarters."""
+    turns = []
+    for order in permutations(range(3)):
+        for flips in product((1, -1), repeat=3):
+            if np.linalg.det(np.eye(3)[list(order)] * flips) > 0:
+                turned = cells.transpose(0, *(1 + axis for axis in order))
+                turns.append(turned[(slice(None), *(slice(None, None, flip) for flip in flips))])
+    return turns
