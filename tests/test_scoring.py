@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
@@ -78,9 +79,11 @@ def test_other_values_are_an_error_unless_named(tmp_path):
     labelled = prediction.copy()
     labelled[10, 10, 10], labelled[prediction == 1] = 2, 3
     path = write(tmp_path / "p.nii.gz", labelled)
-    with pytest.raises(CohortError, match=r"p.nii.gz: found the values 0, 2, 3; expected a mask of 0 and 1.*lesion_v"):
+    with pytest.raises(
+        CohortError, match=r"p.nii.gz: found label values 2, 3 \(1, 48 voxels\); expected only 0, 1.*lesion_v"
+    ):
         score_files(truth_path, path)
-    named = score_files(truth_path, path, lesion_values=[1, 3])
+    named = score_files(truth_path, path, LesionRule((1, 3), (2,)))
     assert named == score_files(truth_path, write(tmp_path / "q.nii.gz", prediction))
 
 
@@ -90,7 +93,7 @@ def test_the_command_prints_all_metrics_as_json(tmp_path, capsys):
     assert main(["score", *map(str, paths)]) == 2
     assert "--lesion-values" in capsys.readouterr().err
     assert main(["score", *map(str, paths), "--lesion-values", "1", "3"]) == 0
-    assert json.loads(capsys.readouterr().out) == score_files(*paths, lesion_values=[1, 3])
+    assert json.loads(capsys.readouterr().out) == score_files(*paths, LesionRule((1, 3)))
 
 
 def test_a_mask_that_holds_nan_is_an_error(tmp_path):
@@ -103,7 +106,7 @@ def test_a_mask_that_holds_nan_is_an_error(tmp_path):
 def test_mask_of_0_and_255_is_an_error(tmp_path):
     truth, _ = masks()
     path = write(tmp_path / "t.nii.gz", truth * 255)
-    with pytest.raises(CohortError, match="found the values 0, 255"):
+    with pytest.raises(CohortError, match="found label values 255"):
         score_files(path, path)
 
 

@@ -1,0 +1,92 @@
+"""Files of other kinds, given where NIfTI is expected: told by their first bytes, with the way to NIfTI."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+# Bytes at a file's start that tell its kind.
+HEAD_BYTES = 4096
+DCM2NIIX = "convert the series to NIfTI, for instance with `dcm2niix -z y FOLDER`"
+CONVERTED = "convert it to NIfTI, for instance with SimpleITK: `WriteImage(ReadImage(FILE), 'image.nii.gz')`"
+STRUCTURES = "convert the structures to masks on the image's grid, with 3D Slicer or `plastimatch convert`"
+UNPACK = "unpack it and give the NIfTI file in it"
+DOWNLOAD = "the download gave a page instead of the file: log in where it comes from, and fetch it again"
+NO_IMAGE = "give the NIfTI file (.nii or .nii.gz)"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: its name, the way to NIfTI, bytes that tell it, and where they stand (None: anywhere)."""
+
+    name: str
+    fix: str
+    signature: bytes
+    offset: int | None = 0
+
+
+# The first that fits counts: DICOM objects are told by their class before DICOM is.
+KINDS = (
+    Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, b"1.2.840.10008.5.1.4.1.1.481.3", None),
+    Kind("a DICOM segmentation (SEG)", STRUCTURES, b"1.2.840.10008.5.1.4.1.1.66.4", None),
+    Kind("a DICOM file", DCM2NIIX, b"DICM", 128),
+    # without the preamble a DICOM file starts with an element of group 0002 or 0008
+    *(Kind("a DICOM file", DCM2NIIX, start + b"\0") for start in (b"\2\0\0", b"\2\0\1", b"\2\0\2", b"\2\0\x10")),
+    *(Kind("a DICOM file", DCM2NIIX, b"\x08\0" + bytes([element]) + b"\0") for element in (0, 1, 5, 8, 0x12, 0x16)),
+    Kind("an NRRD file", CONVERTED, b"NRRD000"),
+    Kind("a MetaImage file (.mha, .mhd)", CONVERTED, b"ElementType", None),
+    Kind("a MINC or HDF5 file", "convert it to NIfTI, for instance with `mnc2nii`", b"\x89HDF\r\n\x1a\n"),
+    Kind("a MINC or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", b"CDF\1"),
+    Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", b"\0\0\0\1\0\0"),
+    Kind("a zip archive", UNPACK, b"PK\3\4"),
+    Kind("a 7-Zip archive", UNPACK, b"7z\xbc\xaf\x27\x1c"),
+    Kind("a bzip2 file", UNPACK, b"BZh"),
+    Kind("an xz file", UNPACK, b"\xfd7zXZ"),
+    Kind("a Zstandard file", UNPACK, b"\x28\xb5\x2f\xfd"),
+    Kind("a tar archive", UNPACK, b"ustar", 257),
+    Kind("a PNG picture", NO_IMAGE, b"\x89PNG"),
+    Kind("a JPEG picture", NO_IMAGE, b"\xff\xd8\xff"),
+    Kind("a TIFF picture", NO_IMAGE, b"II*\0"),
+    Kind("a TIFF picture", NO_IMAGE, b"MM\0*"),
+    Kind("a PDF document", NO_IMAGE, b"%PDF"),
+    Kind("a NumPy array", "write it as NIfTI with the affine of its image", b"\x93NUMPY"),
+    Kind("a web page", DOWNLOAD, b"<!DOCTYPE"),
+    Kind("a web page", DOWNLOAD, b"<html"),
+    Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", b"version https://git-lfs"),
+    Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", b"/annex/objects"),
+)
+FOLDER = Kind("a folder", NO_IMAGE, b"")
+DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX, b"")
+PAIR = Kind(
+    "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK", b""
+)
+ANALYZE = Kind(
+    "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead", b""
+)
+# sizeof_hdr of Analyze and NIfTI-1, in either byte order; the magic words of NIfTI follow it.
+ANALYZE_SIZES = ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
+
+
+def kind_of(head: bytes) -> Kind | None:
+    """Tell the kind of a file by its first `HEAD_BYTES` (unpacked, where it is gzip); None: NIfTI, or unknown."""
+    if head[344:347] == b"ni1" or head[4:7] == b"ni2":
+        return PAIR
+    if head[344:347] == b"n+1" or head[4:7] == b"n+2":
+        return None
+    if head[:4] in ANALYZE_SIZES:
+        return ANALYZE
+    return next((kind for kind in KINDS if _fits(kind, head)), None)
+
+
+def kind_of_folder(folder: Path) -> Kind:
+    """Tell a folder of DICOM files from any other; one file is looked at."""
+    first = next((path for path in sorted(folder.iterdir()) if path.is_file()), None)
+    if first is None:
+        return FOLDER
+    with first.open("rb") as file:
+        kind = kind_of(file.read(HEAD_BYTES))
+    return DICOM_FOLDER if kind is not None and "DICOM" in kind.name else FOLDER
+
+
+def _fits(kind: Kind, head: bytes) -> bool:
+    if kind.offset is None:
+        return kind.signature in head
+    return head[kind.offset :].startswith(kind.signature)
