@@ -1,6 +1,7 @@
 """NIfTI files: opened and checked by their headers, before any voxel is read."""
 
 import gzip
+import logging
 import math
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, BinaryIO
 
 import nibabel as nib
 import numpy as np
+from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
@@ -42,12 +44,18 @@ PLACE_FIELDS = (
 # Of the unit codes of NIfTI, in millimetres; an image without unit, or with another, counts as in millimetres.
 UNITS_MM = {1: 1000.0, 3: 0.001}
 FORM_CODES = range(6)
+# Programs take a smaller factor of the values as none.
+LEAST_SLOPE = 1e-15
+# nibabel prints what it mends in a header; what matters of it is a problem here.
+QUIET = logging.Logger("headers")
+QUIET.addHandler(logging.NullHandler())
 NOT_SCALAR = {
     1: ("single bits", "write it as 8-bit numbers"),
     32: ("complex numbers", "export the magnitude"),
     1792: ("complex numbers", "export the magnitude"),
     2048: ("complex numbers", "export the magnitude"),
     128: ("RGB colours", "export the values, not the picture"),
+    1536: ("128-bit numbers", "write it as 32-bit floats"),
     2304: ("RGBA colours", "export the values, not the picture"),
 }
 
@@ -113,7 +121,7 @@ def write_place(header: nib.Nifti1Header, place: Mapping[str, Any]) -> None:
 def in_mm(affine: np.ndarray, place: Mapping[str, Any]) -> np.ndarray:
     """Bring an affine in a header's unit of length to millimetres."""
     scale = UNITS_MM.get(place["xyzt_units"] & 7, 1.0)
-    return np.diag([scale, scale, scale, 1.0]) @ affine
+    return affine * np.array([[scale], [scale], [scale], [1.0]])
 
 
 def open_nifti(path: str | Path, case: str) -> NiftiFile:
@@ -133,7 +141,7 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
         if what := NOT_SCALAR.get(int(raw["datatype"])):
             raise CohortError.one(case, path, what[0], "a volume of numbers", what[1])
         header = raw.copy()
-        header.check_fix()
+        header.check_fix(QUIET)
         file = NiftiFile(path, case, header, read_place(raw))
         _require_volume(file)
         _require_bytes(file)
@@ -193,18 +201,20 @@ def _raw_header(head: bytes) -> nib.Nifti1Header | None:
 
 def _require_volume(file: NiftiFile) -> None:
     """Refuse a header that does not describe one 3D volume of numbers at one place."""
-    shape, dtype, place = file.header.get_data_shape(), file.header.get_data_dtype(), file.place
+    shape, place = file.header.get_data_shape(), file.place
     codes = place["sform_code"], place["qform_code"]
-    if dtype.kind not in "iuf":
-        found, fix = f"the data type {dtype}", "write it as integers or 32-bit floats"
-        raise CohortError.one(file.case, file.path, found, "a volume of numbers", fix)
+    slope = file.header.get_slope_inter()[0]
+    if slope and abs(slope) < LEAST_SLOPE:
+        found = f"values to be multiplied by {slope:g} (scl_slope)"
+        raise CohortError.one(file.case, file.path, found, "a volume of numbers", "export it again")
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         found = f"{len(shape)}D, shape {shape}"
         raise CohortError.one(file.case, file.path, found, "one 3D volume", "split it or pick one volume")
     if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
         raise CohortError.one(file.case, file.path, found, "codes from 0 to 5 and edges above 0", "export it again")
-    if min(shape) < 1 or not abs(np.linalg.det(file.affine[:3, :3])) > 0:  # "not >" takes NaN along
+    placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
+    if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
         raise CohortError.one(file.case, file.path, found, "voxels that have a volume", "export it again")
 

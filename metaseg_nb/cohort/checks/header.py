@@ -92,14 +92,15 @@ def place_problem(case: Case, path: str, image: NiftiFile) -> Problem | None:
         expected, fix = "a header that names a place", f"convert the DICOM series again; otherwise {fix}"
     elif s_code and (apart := _apart_mm(image, _qform(image) if q_code else _sform_by_edges(image))) > SAME_PLACE_MM:
         other = "qform" if q_code else f"voxel edges (pixdim {'x'.join(f'{n:g}' for n in image.place['pixdim'][1:])})"
-        found = f"sform and {other} up to {apart:.1f} mm apart"
+        found = f"sform and {other} " + (f"up to {apart:.1f} mm apart" if apart < np.inf else "that is no place")
         fix = f"this workbook takes the sform, other programs the qform or pixdim: {fix}"
     return Problem(case.name, path, found, expected, fix, "warning") if found else None
 
 
 def _apart_mm(image: NiftiFile, other: np.ndarray | None) -> float:
-    apart = np.inf if other is None else corners_apart_mm(image.shape, image.affine, in_mm(other, image.place))
-    return np.inf if np.isnan(apart) else apart
+    if other is None or not np.isfinite(other).all():
+        return np.inf
+    return corners_apart_mm(image.shape, image.affine, in_mm(other, image.place))
 
 
 def _qform(image: NiftiFile) -> np.ndarray | None:
@@ -108,14 +109,13 @@ def _qform(image: NiftiFile) -> np.ndarray | None:
         qform = image.header.get_qform()
     except UNREADABLE:
         return None
-    return qform @ np.diag([*np.where(np.array(image.place["pixdim"][1:]) < 0, -1, 1), 1])
+    return qform * [*np.where(np.array(image.place["pixdim"][1:]) < 0, -1, 1), 1]
 
 
 def _sform_by_edges(image: NiftiFile) -> np.ndarray:
     """The sform's directions with the voxel edges of pixdim, as ITK takes them."""
     sform = image.header.get_sform()
-    edges = np.array(image.place["pixdim"][1:]) / spacing_of(sform)
-    return sform @ np.diag([*edges, 1])
+    return sform * [*np.array(image.place["pixdim"][1:]) / spacing_of(sform), 1]
 
 
 def axes_note(case: Case, image: NiftiFile, label: NiftiFile) -> Problem | None:
