@@ -285,7 +285,7 @@ def test_every_type_of_number_is_read_as_by_simpleitk(tmp_path, array, order, dt
 
 @pytest.mark.parametrize("slope", [0.0, np.nan])
 def test_a_slope_that_is_none_scales_nothing(write, array, slope):
-    path = write(slope=struct.pack("<2f", slope, 7.0))
+    path = write(slope=struct.pack("<2f", slope, 0.0))
     np.testing.assert_array_equal(np.sort(read_volume(path, "a").array, None), np.sort(array, None))
 
 
@@ -403,6 +403,7 @@ BROKEN = {
     "not a number": {"pixdim": struct.pack("<4f", 1, np.nan, 1.5, 3), "sform": 0},
     "endless": {"quaternion": bytes(24) + struct.pack("<f", np.inf)},
     "no rotation": {"sform": 0, "quaternion": struct.pack("<3f", 0.9, 0.9, 0.9)},
+    "shift without scale": {"slope": struct.pack("<2f", 0, -1)},
     "tiny scale": {"slope": struct.pack("<2f", 1e-30, 0)},
 }
 

@@ -44,7 +44,7 @@ PLACE_FIELDS = (
 # Of the unit codes of NIfTI, in millimetres; an image without unit, or with another, counts as in millimetres.
 UNITS_MM = {1: 1000.0, 3: 0.001}
 FORM_CODES = range(6)
-# Programs take a smaller factor of the values as none.
+# A smaller factor of the values is none to some programs.
 LEAST_SLOPE = 1e-15
 # nibabel prints what it mends in a header; what matters of it is a problem here.
 QUIET = logging.Logger("headers")
@@ -203,9 +203,9 @@ def _require_volume(file: NiftiFile) -> None:
     """Refuse a header that does not describe one 3D volume of numbers at one place."""
     shape, place = file.header.get_data_shape(), file.place
     codes = place["sform_code"], place["qform_code"]
-    slope = file.header.get_slope_inter()[0]
-    if slope and abs(slope) < LEAST_SLOPE:
-        found = f"values to be multiplied by {slope:g} (scl_slope)"
+    slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
+    if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
+        found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
         raise CohortError.one(file.case, file.path, found, "a volume of numbers", "export it again")
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         found = f"{len(shape)}D, shape {shape}"
