@@ -1,5 +1,6 @@
 """Masks for cases: those of a fold's test set, and any new image."""
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -116,7 +117,7 @@ def _useless_place(path: Path, taken: Collection[Path]) -> tuple[str, str, str] 
     """What a result's path is, what was expected and what to do; None where the result can be written."""
     if path.resolve() in taken:
         return "the name of another file given", "a name of its own for each result", "give another name"
-    if path.is_dir():
+    if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
     if not path.name.endswith((".nii", ".nii.gz")):
         return "another kind of file", "a result ending in .nii or .nii.gz", "give another name"
