@@ -100,6 +100,10 @@ class NiftiFile:
         """Bytes that the voxels take in the file, unpacked."""
         return self.n_voxels * self.header.get_data_dtype().itemsize
 
+    def refused(self, found: str, expected: str, fix: str) -> CohortError:
+        """Error of this file."""
+        return CohortError.one(self.case, self.path, found, expected, fix)
+
     def unpacked(self) -> BinaryIO:
         """Open the file's bytes, unpacked where they are packed."""
         return gzip.open(self.path) if _is_gzip(self.path) else self.path.open("rb")
@@ -145,15 +149,15 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
         file = NiftiFile(path, case, header, read_place(raw))
         _require_volume(file)
         _require_bytes(file)
+    except CohortError:
+        raise
     except UNREADABLE as error:
         raise unreadable(case, path, error) from error
     return file
 
 
 def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
-    """Error of a file that could not be read, or not to its end; a `CohortError` says already what is wrong."""
-    if isinstance(error, CohortError):
-        return error
+    """Error of a file that could not be read, or not to its end."""
     fix = "copy or export it again"
     if isinstance(error, PermissionError):
         fix = "ask its owner for the right to read it"
@@ -206,17 +210,17 @@ def _require_volume(file: NiftiFile) -> None:
     slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        raise CohortError.one(file.case, file.path, found, "a volume of numbers", "export it again")
+        raise file.refused(found, "a volume of numbers", "export it again")
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         found = f"{len(shape)}D, shape {shape}"
-        raise CohortError.one(file.case, file.path, found, "one 3D volume", "split it or pick one volume")
+        raise file.refused(found, "one 3D volume", "split it or pick one volume")
     if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
-        raise CohortError.one(file.case, file.path, found, "codes from 0 to 5 and edges above 0", "export it again")
+        raise file.refused(found, "codes from 0 to 5 and edges above 0", "export it again")
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        raise CohortError.one(file.case, file.path, found, "voxels that have a volume", "export it again")
+        raise file.refused(found, "voxels that have a volume", "export it again")
 
 
 def _require_bytes(file: NiftiFile) -> None:
@@ -224,9 +228,9 @@ def _require_bytes(file: NiftiFile) -> None:
     size, needed = file.path.stat().st_size, file.header.get_data_offset() + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if _is_gzip(file.path) else size):
         found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
-        raise CohortError.one(file.case, file.path, found, "a whole NIfTI file", "copy or export it again")
+        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
     needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
         fix = "crop or resample it, look whether its header is right, or ask for more memory"
-        raise CohortError.one(file.case, file.path, found, "a volume that the memory can hold", fix)
+        raise file.refused(found, "a volume that the memory can hold", fix)

@@ -117,7 +117,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
         raise unreadable(file.case, file.path, error) from error
     if beyond == slice_bytes:  # less is padding
         found = f"more voxels than the shape {file.shape} of its header"
-        raise CohortError.one(file.case, file.path, found, "a whole NIfTI file", "copy or export it again")
+        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
     native = orientations.io_orientation(file.affine)
     affine = file.affine @ orientations.inv_ornt_aff(native, file.shape)
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)
