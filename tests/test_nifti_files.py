@@ -152,7 +152,9 @@ def test_memory_that_runs_out_on_reading_is_a_problem_of_the_case(write, monkeyp
 
     path = write()
     monkeypatch.setattr(np, "asanyarray", full)
-    assert "MemoryError" in refused(path).found
+    problem = refused(path)
+    assert "MemoryError" in problem.found
+    assert "free memory" in problem.fix
 
 
 def test_the_limit_of_a_job_counts_without_the_pages_of_files(tmp_path):

@@ -31,6 +31,10 @@ UNREADABLE = (
     ValueError,
     OverflowError,
 )
+FIXES = {
+    PermissionError: "ask its owner for the right to read it",
+    MemoryError: "free memory, ask for more, or crop the image",
+}
 GZIP_MAGIC = b"\x1f\x8b"
 # Deflate makes nothing smaller than this share.
 MOST_UNPACKED = 1032
@@ -158,9 +162,7 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
 
 def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     """Error of a file that could not be read, or not to its end."""
-    fix = "copy or export it again"
-    if isinstance(error, PermissionError):
-        fix = "ask its owner for the right to read it"
+    fix = next((fix for kind, fix in FIXES.items() if isinstance(error, kind)), "copy or export it again")
     return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
 
 
