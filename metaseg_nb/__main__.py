@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     from metaseg_nb.batch.slurm import QueueError
 
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(_with_joined_values(sys.argv[1:] if arguments is None else arguments))
     try:
         code = options.command(options) or 0
         sys.stdout.flush()
@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
     score.add_argument("truth", type=Path)
     score.add_argument("prediction", type=Path)
-    score.add_argument("--lesion-values", type=int, nargs="+", help="values that are lesion, where masks hold others")
+    values = {"type": _label_values, "metavar": "N", "default": ()}
+    score.add_argument("--lesion-values", **values, help="label values that are lesion, such as 1 4 or 1,4; usually 1")
+    score.add_argument("--prediction-lesion-values", **values, help="those of the prediction, where they are others")
+    score.add_argument("--other-values", **values, help="values of something else, such as oedema: background")
+    score.add_argument("--label-threshold", type=float, default=0.0, help="of grey masks: what is brighter is lesion")
     score.set_defaults(command=_score)
 
     report = commands.add_parser("report", help="make the HTML report of a study")
@@ -93,6 +97,24 @@ def _parser() -> argparse.ArgumentParser:
     summary.add_argument("--study", required=True)
     summary.set_defaults(command=_summary)
     return parser
+
+
+def _with_joined_values(arguments: list[str]) -> list[str]:
+    """Join the numbers after an option of label values by commas: a path may follow them."""
+    joined = []
+    for argument in arguments:
+        if argument.isdecimal() and len(joined) > 1 and joined[-2].endswith("-values"):
+            joined[-1] += f",{argument}"
+        else:
+            joined.append(argument)
+    return joined
+
+
+def _label_values(text: str) -> tuple[int, ...]:
+    values = tuple(int(value) for value in text.split(",") if value)
+    if not values or min(values) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; expected whole numbers above 0, such as 1,4")
+    return values
 
 
 # The imports are inside: each command loads only what it needs, and the first message comes at once.
@@ -135,9 +157,12 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _predict(options: argparse.Namespace) -> None:
     from metaseg_nb.inference.ensemble import load_ensemble
-    from metaseg_nb.inference.predict import predict_image
+    from metaseg_nb.inference.predict import predict_image, require_predictable
     from metaseg_nb.provenance import device
 
+    results = [path for path in (options.output, options.probability) if path]
+    for problem in require_predictable(options.images, results):
+        print(f"{problem.severity}: {problem}", file=sys.stderr)
     ensemble = load_ensemble(options.checkpoint, device())
     volume_mm3 = predict_image(ensemble, options.images, device(), options.output, options.probability)
     print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion by {ensemble}")
@@ -151,9 +176,15 @@ def _rank(options: argparse.Namespace) -> None:
 
 
 def _score(options: argparse.Namespace) -> None:
+    from metaseg_nb.cohort.cases import LesionRule
     from metaseg_nb.evaluation.scoring import score_files
 
-    print(json.dumps(score_files(options.truth, options.prediction, options.lesion_values), indent=1))
+    def rule(*values: tuple[int, ...]) -> LesionRule:
+        named = next((some for some in values if some), LesionRule().values)
+        return LesionRule(named, options.other_values, options.label_threshold)
+
+    rules = rule(options.lesion_values), rule(options.prediction_lesion_values, options.lesion_values)
+    print(json.dumps(score_files(options.truth, options.prediction, *rules), indent=1))
 
 
 def _report(options: argparse.Namespace) -> None:

@@ -9,9 +9,11 @@ import nibabel as nib
 import numpy as np
 import papermill
 import pytest
+import SimpleITK as sitk
 import torch
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.inference import ensemble
 from metaseg_nb.layout import PROJECT
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.images import image_recipe
@@ -210,6 +212,70 @@ def test_predict_never_replaces_an_image(model_folder, write_case, capsys):
     assert main(["predict", str(model_folder()), str(image), "-o", str(image)]) == 2
     assert "the name of another file given" in capsys.readouterr().err
     assert image.read_bytes() == before
+
+
+PLACES = {
+    "folder": ("folder.nii.gz", "a folder; expected a file to write"),
+    "below a file": ("file/mask.nii.gz", "a place where nothing can be written"),
+    "too long a name": (f"{'m' * 260}.nii.gz", "a place where nothing can be written"),
+    "system's folder": ("/proc/mask.nii.gz", "a place where nothing can be written"),
+    "another ending": ("mask.nrrd", "another kind of file; expected a result ending in .nii or .nii.gz"),
+    "no ending": ("mask", "another kind of file"),
+    "link to the image": ("link.nii.gz", "the name of another file given"),
+}
+
+
+@pytest.mark.parametrize("option", ["--output", "--probability"])
+@pytest.mark.parametrize(("name", "found"), PLACES.values(), ids=PLACES)
+def test_predict_refuses_a_result_that_cannot_be_written_before_the_work(
+    write_case, tmp_path, monkeypatch, capsys, option, name, found
+):
+    monkeypatch.setattr(ensemble, "load_ensemble", lambda *_: pytest.fail("the work began"))
+    image = write_case("a").image
+    (tmp_path / "folder.nii.gz").mkdir()
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link.nii.gz").symlink_to(image)
+    arguments = ["--output", str(tmp_path / "right.nii.gz"), option, str(tmp_path / name)]
+    assert main(["predict", "best.pt", str(image), *arguments]) == 2
+    assert found in capsys.readouterr().err
+    assert not (tmp_path / "right.nii.gz").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_predict_refuses_a_folder_that_is_read_only(write_case, tmp_path, capsys):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    assert main(["predict", "best.pt", str(write_case("a").image), "-o", str(tmp_path / "closed/mask.nii.gz")]) == 2
+    assert "Permission denied" in capsys.readouterr().err
+
+
+def test_predict_refuses_an_image_of_another_kind_before_the_work(tmp_path, capsys):
+    (tmp_path / "series").mkdir()
+    (tmp_path / "series/1.dcm").write_bytes(bytes(128) + b"DICM" + bytes(500))
+    assert main(["predict", "best.pt", str(tmp_path / "series"), "-o", str(tmp_path / "mask.nii.gz")]) == 2
+    printed = capsys.readouterr().err
+    assert "found a folder of DICOM files; expected a NIfTI file" in printed
+    assert "dcm2niix" in printed
+
+
+def test_predict_says_that_a_place_is_not_known_and_its_mask_lies_on_the_image(
+    model_folder, write_case, tmp_path, capsys
+):
+    image, mask = write_case("a", spacing_mm=(2, 2, 3)).image, tmp_path / "new/folder/mask.nii.gz"
+    raw = nib.load(image)
+    nowhere = nib.Nifti1Image(np.asarray(raw.dataobj), None)  # no form has a code
+    nowhere.header.set_zooms((2, 2, 3))
+    nib.save(nowhere, image)
+    assert main(["predict", str(model_folder()), str(image), "-o", str(mask)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("warning: case image.nii.gz")
+    assert "sform and qform codes of 0" in printed.err
+    assert printed.out.startswith(f"{mask}: ")
+    there, here = (sitk.ReadImage(str(path)) for path in (image, mask))
+    for corner in ((0, 0, 0), (23, 23, 19)):
+        expected = there.TransformIndexToPhysicalPoint(corner)
+        assert here.TransformIndexToPhysicalPoint(corner) == pytest.approx(expected)
+    assert np.array_equal(nib.load(mask).affine, nib.load(image).affine)
+    assert nib.load(mask).header["sform_code"] == nib.load(mask).header["qform_code"] == 0
 
 
 def test_a_file_is_never_scored_against_a_volume_of_time_points(write_nifti, tmp_path, capsys):

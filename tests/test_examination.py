@@ -72,6 +72,33 @@ def four_dimensional(case):
     rewrite(case.image, lambda array: np.stack([array, array], axis=-1))
 
 
+def giant(case):
+    raw = bytearray(gzip.decompress(case.image.read_bytes()))
+    raw[40:48] = np.array([3, 30000, 30000, 30000], "<i2").tobytes()
+    case.image.write_bytes(gzip.compress(bytes(raw)))
+
+
+def flipped_bit(case):
+    raw = bytearray(gzip.compress(gzip.decompress(case.label.read_bytes()), compresslevel=0))
+    raw[len(raw) // 2] ^= 1
+    case.label.write_bytes(raw)
+
+
+def complex_values(case):
+    rewrite(case.image, lambda array: array * (3 + 4j), np.complex64)
+
+
+def picture(case):
+    colours = np.zeros(nib.load(case.label).shape, [(name, "u1") for name in "RGB"])
+    nib.save(nib.Nifti1Image(colours, nib.load(case.label).affine), case.label)
+
+
+def no_codes(case):
+    for path in (case.image, case.label):
+        image = nib.load(path)
+        nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None), path)
+
+
 def not_a_number(case):
     rewrite(case.image, lambda array: np.where(array == array.max(), np.nan, array))
 
@@ -163,6 +190,7 @@ def sheared(case):
         image = nib.load(path)
         changed = nib.Nifti1Image(image.get_fdata().astype(np.float32), None)
         changed.set_sform(shear(image.affine.copy()), code=1)
+        changed.header.set_zooms(nib.affines.voxel_sizes(changed.affine))
         nib.save(changed, path)
 
 
@@ -221,7 +249,7 @@ FAULTS = {
     "shifted": (shifted_mask, [("up to 1.0 mm off the image", "label", "error")]),
     "no_header": (
         mask_without_header,
-        [("up to 346.4 mm off", "label", "error"), ("100 % if they are ignored", "label", "error")],
+        [("0 % of it inside the brain by the headers, 100 % if they are ignored: up to 346.4 mm", "label", "error")],
     ),
     "two_forms": (two_forms, [("sform and qform up to 4.0 mm apart", "image", "warning")]),
     "sheared": (sheared, [("axes 11.3° off a right angle", "image", "error")]),
@@ -230,6 +258,14 @@ FAULTS = {
     "metres": (in_metres, [("extreme spacing of 0.001x0.001x0.001 mm", "image", "error")]),
     "specks": (specks, [("2 of 4 lesions of a single voxel", "label", "warning")]),
     "cut": (cut, [("1 of 3 lesions cut by the edge", "label", "warning")]),
+    "giant": (giant, [("by its header shape (30000, 30000, 30000)", "image", "error")]),
+    "flipped_bit": (flipped_bit, [("CRC check failed", "label", "error")]),
+    "complex": (complex_values, [("complex numbers", "image", "error")]),
+    "picture": (picture, [("RGB colours", "label", "error")]),
+    "no_codes": (
+        no_codes,
+        [("sform and qform codes of 0", "image", "warning"), ("sform and qform codes of 0", "label", "warning")],
+    ),
 }
 
 
@@ -276,6 +312,46 @@ def test_no_fault_hides_another(good_case, tmp_path):
     assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks under breast and renal"]
     for name, found in problems.items():
         assert reported(found, name) == expected(cases[name], name)
+
+
+LOST = "give it the image's header"
+WAYS = {
+    "header lost": ((0, 0, 0), 200.0, "0 % of it inside the brain by the headers, 100 % if they are ignored", LOST),
+    "voxels moved": ((-5, -5, -5), 5.0, "100 % of it inside the brain by the headers, 3 % if", "resample it onto"),
+    "one voxel off": (
+        (0, 0, 0),
+        1.0,
+        "100 % of it inside the brain by the headers, 100 % if",
+        "compare the overlay both",
+    ),
+    "elsewhere": ((-5, -5, -5), -5.0, "0 % of it inside the brain by the headers, 3 % if", "another image"),
+}
+
+
+@pytest.mark.parametrize(("voxels", "millimetres", "shares", "fix"), WAYS.values(), ids=WAYS)
+def test_of_two_ways_to_one_grid_the_one_that_keeps_the_lesions_is_named(good_case, voxels, millimetres, shares, fix):
+    """62 voxels of lesion in a head of 24 x 24 x 20 mm; those of the second lie in it wherever they are moved."""
+    case = good_case("a")
+    label = nib.load(case.label)
+    affine = label.affine.copy()
+    affine[:3, 3] += millimetres
+    nib.save(nib.Nifti1Image(np.roll(label.get_fdata(), voxels, (0, 1, 2)).astype(np.uint8), affine), case.label)
+    (problem,) = examine(case, RULE).problems
+    assert (problem.file, problem.severity) == (str(case.label), "error")
+    assert problem.found.startswith(shares)
+    assert problem.fix.startswith(fix) or fix in problem.fix
+    assert "resample" not in problem.fix or "header" in problem.fix
+
+
+def test_a_label_of_another_shape_can_only_be_resampled(good_case):
+    case = good_case("a")
+    label = nib.load(case.label)
+    affine = label.affine.copy()
+    affine[:3, 3] += 4
+    nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[4:20, 4:20, 4:16], affine), case.label)
+    (problem,) = examine(case, RULE).problems
+    assert problem.found.startswith("100 % of it inside the brain by the headers, 0 % if they are ignored")
+    assert problem.fix.startswith("resample it onto the image")
 
 
 def test_faults_of_one_case_do_not_hide_each_other(good_case):
@@ -416,7 +492,7 @@ def test_values_decide_what_is_lesion(good_case):
     mask = read_lesions(case, LesionRule((255,)))
     assert mask.array.dtype == bool
     np.testing.assert_array_equal(mask.array, before)
-    with pytest.raises(CohortError, match=r"label values 255; expected only 0, 1, 2, as"):
+    with pytest.raises(CohortError, match=r"label values 255 \(.* voxels\); expected only 0, 1, 2, as"):
         read_lesions(case, LesionRule((1, 2)))
     np.testing.assert_array_equal(read_lesions(case, LesionRule(threshold=127.5)).array, before)
 

@@ -5,11 +5,12 @@ from dataclasses import replace
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from metaseg_nb.cohort.cases import Cohort, LesionRule
 from metaseg_nb.cohort.checks.overflow import overflow_problem
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import images
 from metaseg_nb.preprocessing.case_store import open_case
@@ -250,3 +251,22 @@ def test_no_other_image_is_taken_for_wrapped(write_case, image):
 def test_a_real_volume_is_not_taken_for_wrapped(shared_data, write_case):
     for path in sorted((shared_data / "real_t1c/images").glob("*.nii.gz")):
         assert overflow_problem(write_case("a"), path.name, read_volume(path, path.name).array) is None
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (2, 1)], ids=["no place", "sform", "two places"])
+def test_a_mask_of_a_stored_case_has_the_place_of_its_image_in_every_program(write_case, settings, tmp_path, codes):
+    case = write_case("a")
+    image = nib.load(case.image)
+    placed = nib.Nifti1Image(np.asarray(image.dataobj), None)
+    placed.set_sform(image.affine, codes[0])
+    placed.set_qform(image.affine @ np.diag([1, -1, 1, 1]), codes[1])
+    nib.save(placed, case.image)
+    alone = replace(case, label=None)
+    prepare_case(alone, tmp_path / "cases", settings, LesionRule())
+    mask, stored = tmp_path / "mask.nii.gz", open_case(tmp_path / "cases", "a")
+    write_volume(mask, stored.on_native(np.ones(stored.native.shape, np.uint8)))
+    assert np.array_equal(nib.load(mask).affine, nib.load(case.image).affine)
+    there, here = (sitk.ReadImage(str(path)) for path in (case.image, mask))
+    for corner in ((0, 0, 0), (23, 23, 19)):
+        expected = there.TransformIndexToPhysicalPoint(corner)
+        assert here.TransformIndexToPhysicalPoint(corner) == pytest.approx(expected)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
@@ -78,9 +79,11 @@ def test_other_values_are_an_error_unless_named(tmp_path):
     labelled = prediction.copy()
     labelled[10, 10, 10], labelled[prediction == 1] = 2, 3
     path = write(tmp_path / "p.nii.gz", labelled)
-    with pytest.raises(CohortError, match=r"p.nii.gz: found the values 0, 2, 3; expected a mask of 0 and 1.*lesion_v"):
+    with pytest.raises(
+        CohortError, match=r"p.nii.gz: found label values 2, 3 \(1, 48 voxels\); expected only 0, 1.*lesion_v"
+    ):
         score_files(truth_path, path)
-    named = score_files(truth_path, path, lesion_values=[1, 3])
+    named = score_files(truth_path, path, LesionRule((1, 3), (2,)))
     assert named == score_files(truth_path, write(tmp_path / "q.nii.gz", prediction))
 
 
@@ -90,7 +93,7 @@ def test_the_command_prints_all_metrics_as_json(tmp_path, capsys):
     assert main(["score", *map(str, paths)]) == 2
     assert "--lesion-values" in capsys.readouterr().err
     assert main(["score", *map(str, paths), "--lesion-values", "1", "3"]) == 0
-    assert json.loads(capsys.readouterr().out) == score_files(*paths, lesion_values=[1, 3])
+    assert json.loads(capsys.readouterr().out) == score_files(*paths, LesionRule((1, 3)))
 
 
 def test_a_mask_that_holds_nan_is_an_error(tmp_path):
@@ -103,8 +106,113 @@ def test_a_mask_that_holds_nan_is_an_error(tmp_path):
 def test_mask_of_0_and_255_is_an_error(tmp_path):
     truth, _ = masks()
     path = write(tmp_path / "t.nii.gz", truth * 255)
-    with pytest.raises(CohortError, match="found the values 0, 255"):
+    with pytest.raises(CohortError, match="found label values 255"):
         score_files(path, path)
+
+
+def test_every_undeclared_value_of_both_masks_is_listed_with_its_voxels(tmp_path, capsys):
+    truth, prediction = masks()
+    paths = write(tmp_path / "t.nii.gz", truth * 4), write(tmp_path / "p.nii.gz", prediction * 3)
+    assert main(["score", *map(str, paths)]) == 2
+    printed = capsys.readouterr().err
+    for words in ("2 problem(s)", "t.nii.gz: found label values 4 (66 voxels)", "label values 3 (48 voxels)"):
+        assert words in printed
+    for flag in ("--lesion-values", "--prediction-lesion-values", "--other-values"):
+        assert flag in printed
+
+
+WAYS = {
+    "behind": "{t} {p} --lesion-values 4 --prediction-lesion-values 3 --other-values 2 5",
+    "before": "--lesion-values 4 --prediction-lesion-values 3 --other-values 2 5 {t} {p}",
+    "between": "{t} --lesion-values 4 --other-values 2 5 {p} --prediction-lesion-values 3",
+    "commas": "--other-values 2,5 --lesion-values 4 --prediction-lesion-values=3 {t} {p}",
+    "more than there are": "--lesion-values 4 6 --prediction-lesion-values 3 7 {t} {p} --other-values 2,5",
+}
+
+
+@pytest.mark.parametrize("line", WAYS.values(), ids=WAYS)
+def test_values_of_lesions_may_differ_between_the_two_masks(tmp_path, capsys, line):
+    truth, prediction = masks()
+    plain = score_files(write(tmp_path / "a.nii.gz", truth), write(tmp_path / "b.nii.gz", prediction))
+    labelled, other = truth * 4, prediction * 3
+    labelled[10, 2, 2], other[9, 2, 2] = 2, 5  # oedema
+    t, p = write(tmp_path / "t.nii.gz", labelled), write(tmp_path / "p.nii.gz", other)
+    assert main(["score", *line.format(t=t, p=p).split()]) == 0
+    assert json.loads(capsys.readouterr().out) == plain
+
+
+def test_a_value_declared_for_one_mask_is_no_lesion_of_the_other(tmp_path):
+    truth, prediction = masks()
+    paths = write(tmp_path / "t.nii.gz", truth * 4), write(tmp_path / "p.nii.gz", prediction * 4)
+    with pytest.raises(CohortError, match=r"p\.nii\.gz: found label values 4") as error:
+        score_files(*paths, LesionRule((4,)), LesionRule((3,)))
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize("given", ["0", "-1", "1.5", "one", ","])
+def test_a_value_that_cannot_be_lesion_shows_the_usage(tmp_path, capsys, given):
+    with pytest.raises(SystemExit) as stop:
+        main(["score", "t.nii.gz", "p.nii.gz", f"--lesion-values={given}"])
+    assert stop.value.code == 2
+    assert "--lesion-values" in capsys.readouterr().err
+
+
+def test_rounding_after_resampling_is_no_other_value(tmp_path):
+    truth, prediction = masks()
+    exact = score_files(write(tmp_path / "a.nii.gz", truth), write(tmp_path / "b.nii.gz", prediction))
+    rng = np.random.default_rng(0)
+    resampled = (prediction + rng.uniform(-1e-3, 1e-3, prediction.shape)).astype(np.float32)
+    assert score_files(tmp_path / "a.nii.gz", write(tmp_path / "p.nii.gz", resampled)) == exact
+    assert score_files(write(tmp_path / "t.nii.gz", truth * np.float32(0.9999)), tmp_path / "b.nii.gz") == exact
+
+
+def test_a_grey_mask_is_refused_until_a_threshold_cuts_it(tmp_path, capsys):
+    truth, prediction = masks()
+    exact = score_files(write(tmp_path / "t.nii.gz", truth), write(tmp_path / "q.nii.gz", prediction))
+    grey = np.where(prediction, 0.7, 0.3).astype(np.float32)
+    paths = [str(tmp_path / "t.nii.gz"), str(write(tmp_path / "p.nii.gz", grey))]
+    assert main(["score", *paths]) == 2
+    assert "--label-threshold" in capsys.readouterr().err
+    assert main(["score", *paths, "--label-threshold", "0.5"]) == 0
+    assert json.loads(capsys.readouterr().out) == exact
+
+
+@pytest.mark.parametrize("empty", [(0, 1), (1, 0), (0, 0)])
+def test_empty_masks_score_as_the_workbook_scores_them(tmp_path, empty):
+    truth, prediction = (mask * keep for mask, keep in zip(masks(), empty, strict=True))
+    found = score_files(write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", prediction), LesionRule((1,)))
+    assert (found["dice"], found["hd95_mm"]) == ((1, 0) if empty == (0, 0) else (0, 374))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    ("affine", "found"),
+    [
+        (np.diag([100.0, 100, 100, 1]), "extreme spacing of 100x100x100 mm"),
+        (np.array([[1, 0.5, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]]), "26.6° off a right angle"),
+    ],
+    ids=["huge", "sheared"],
+)
+def test_a_header_that_01_refuses_is_refused_by_score(tmp_path, affine, found, which):
+    truth, prediction = masks()
+    paths = [write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", prediction)]
+    nib.save(nib.Nifti1Image((truth, prediction)[which], affine), paths[which])
+    with pytest.raises(CohortError, match=f"{paths[which].name}: found .*{found}"):
+        score_files(*paths)
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("meter", 1e-3), ("micron", 1e3)])
+def test_distances_are_millimetres_whatever_the_unit_of_the_file(tmp_path, unit, factor):
+    truth, prediction = masks()
+    for name, mask in (("t", truth), ("p", prediction)):
+        image = nib.load(write(tmp_path / f"{name}.nii.gz", mask))
+        scaled = nib.Nifti1Image(mask, np.diag([factor, factor, factor, 1]) @ image.affine)
+        scaled.header.set_xyzt_units(unit)
+        nib.save(scaled, tmp_path / f"{name}_{unit}.nii.gz")
+    exact = score_files(tmp_path / "t.nii.gz", tmp_path / "p.nii.gz")
+    found = score_files(tmp_path / f"t_{unit}.nii.gz", tmp_path / f"p_{unit}.nii.gz")
+    assert found["volume_truth_mm3"] == pytest.approx(66 * 0.8 * 1.1 * 2.5, rel=1e-5)
+    assert found["hd95_mm"] == pytest.approx(exact["hd95_mm"], rel=1e-5)
 
 
 def test_missing_file_is_named(tmp_path):

@@ -1,27 +1,26 @@
 """One look at each case: what it is (facts), what lies in it (lesions), what is wrong with it (problems)."""
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.header import axes_note, grid_problem, header_problems
+from metaseg_nb.cohort.checks.header import examine_headers
 from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
 from metaseg_nb.cohort.checks.plausibility import implausible_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.labels import lesion_mask
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
+from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.thumbnail import Thumbnail, make_thumbnail
-from metaseg_nb.cohort.volumes import Volume, not_finite, open_nifti, read_voxels, same_grid
+from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
 
 # Of a head's intensities, named in facts.
 PERCENTILES = (1, 50, 99)
@@ -85,7 +84,7 @@ class _Marked:
 
 def examine(case: Case, rule: LesionRule) -> Examination:
     """Read each file of a case once and say all that is known about it; never raises for a bad case."""
-    files, problems = _open_files(case)
+    files, problems = examine_headers(case)
     image, found = _read_images(case, files)
     problems += found
     head = None if image is None else find_head(image.array, image.spacing_mm)
@@ -100,7 +99,9 @@ def examine(case: Case, rule: LesionRule) -> Examination:
             if on_image
             else header_problem(case, marked.mask, marked.label, image, head)
         )
-        problems += [] if problem is None else [problem]
+        if problem is not None:  # with numbers it stands for what the headers alone said
+            same = problem.file, problem.expected
+            problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
     placed = on_image and head is not None
     return Examination(
         facts=_image_facts(case, image, head) | _label_facts(marked),
@@ -114,25 +115,7 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     )
 
 
-def _open_files(case: Case) -> tuple[dict[Path, nib.Nifti1Image], list[Problem]]:
-    """Open all files that can be opened; what their headers say is checked, alone and against the first image's."""
-    files, problems = {}, []
-    for path in case.files:
-        file, found = _attempt(open_nifti, path, case.name)
-        problems += found
-        if file is not None:
-            files[path] = file
-            problems += header_problems(case, str(path), file)
-    image = files.get(case.image)
-    for path, file in files.items():
-        if image is not None and path != case.image:
-            found = [grid_problem(case, str(path), image, file)]
-            found += [axes_note(case, image, file)] if path == case.label else []
-            problems += [problem for problem in found if problem is not None]
-    return files, problems
-
-
-def _read_images(case: Case, files: dict[Path, nib.Nifti1Image]) -> tuple[Volume | None, list[Problem]]:
+def _read_images(case: Case, files: dict[Path, NiftiFile]) -> tuple[Volume | None, list[Problem]]:
     """Read and check the sequences one by one; only the first is kept."""
     problems, first = [], None
     for path in reversed(case.images):
@@ -141,9 +124,7 @@ def _read_images(case: Case, files: dict[Path, nib.Nifti1Image]) -> tuple[Volume
     return first, problems
 
 
-def _read_label(
-    case: Case, rule: LesionRule, files: dict[Path, nib.Nifti1Image]
-) -> tuple[_Marked | None, list[Problem]]:
+def _read_label(case: Case, rule: LesionRule, files: dict[Path, NiftiFile]) -> tuple[_Marked | None, list[Problem]]:
     label, problems = (None, []) if case.label is None else _read(case, case.label, files)
     if label is None:
         return None, problems
@@ -157,14 +138,10 @@ def _read_label(
     return marked, undeclared + lesion_problems(case, marked.lesions)
 
 
-def _read(case: Case, path: Path, files: dict[Path, nib.Nifti1Image]) -> tuple[Volume | None, list[Problem]]:
-    return _attempt(read_voxels, files[path], path, case.name) if path in files else (None, [])
-
-
-def _attempt(function: Callable, *arguments: Any) -> tuple[Any, list[Problem]]:
-    """The result of a function, or the problems it met."""
+def _read(case: Case, path: Path, files: dict[Path, NiftiFile]) -> tuple[Volume | None, list[Problem]]:
+    """The voxels of a file that could be opened, or why they cannot be read."""
     try:
-        return function(*arguments), []
+        return (read_voxels(files[path]) if path in files else None), []
     except CohortError as error:
         return None, error.problems
 

@@ -38,6 +38,8 @@ KINDS = (
     Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", b"\0\0\0\1\0\0"),
     Kind("a zip archive", UNPACK, b"PK\3\4"),
     Kind("a 7-Zip archive", UNPACK, b"7z\xbc\xaf\x27\x1c"),
+    Kind("a file that is packed twice", "unpack it once", b"\x1f\x8b"),
+    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", b"\0\5\x16\7"),
     Kind("a bzip2 file", UNPACK, b"BZh"),
     Kind("an xz file", UNPACK, b"\xfd7zXZ"),
     Kind("a Zstandard file", UNPACK, b"\x28\xb5\x2f\xfd"),

@@ -1,29 +1,44 @@
-"""Label files as masks of lesions."""
+"""Label files as masks of lesions: the one way in which a mask is read."""
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.header import grid_problem
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, open_nifti, read_volume
+from metaseg_nb.cohort.volumes import Volume, read_volume
 
 # Values this near a declared one are it: rounding errors of another program.
 FUZZ = 0.01
+# Lesions are 1: masks that the workbook writes.
+OWN_MASKS = LesionRule()
+
+
+def read_mask(path: str | Path, case: str, rule: LesionRule = OWN_MASKS) -> Volume:
+    """Read a file as a mask of bool; raises as `read_values` does."""
+    values = read_values(path, case, rule)
+    return replace(values, array=lesion_mask(values.array, rule))
 
 
 def read_lesions(case: Case, rule: LesionRule) -> Volume:
-    """Read a case's label as a mask of bool; raises as `read_label` does."""
-    label = read_label(case, rule)
-    return Volume(lesion_mask(label.array, rule), label.affine, label.native_orientation)
+    """Read a case's label as a mask of bool; raises as `read_values` does."""
+    return read_mask(case.label, case.name, rule)
 
 
 def read_label(case: Case, rule: LesionRule) -> Volume:
-    """Read the values of a case's label.
+    """Read the values of a case's label; raises as `read_values` does."""
+    return read_values(case.label, case.name, rule)
+
+
+def read_values(path: str | Path, case: str, rule: LesionRule) -> Volume:
+    """Read the values of a mask file.
 
     Parameters
     ----------
-    case : Case
-        With a label.
+    path : path
+    case : str
+        Named in errors.
     rule : LesionRule
 
     Raises
@@ -31,11 +46,10 @@ def read_label(case: Case, rule: LesionRule) -> Volume:
     CohortError
         The file cannot be read, or holds a value that the rule does not name.
     """
-    label = read_volume(case.label, case.name)
-    unknown = undeclared_values(np.unique(label.array), rule)
-    if len(unknown):
-        raise CohortError([undeclared(case, unknown, rule)])
-    return label
+    values = read_volume(path, case)
+    if problem := undeclared_problem(path, case, values.array, rule):
+        raise CohortError([problem])
+    return values
 
 
 def lesion_mask(array: np.ndarray, rule: LesionRule) -> np.ndarray:
@@ -50,27 +64,21 @@ def declared_values(rule: LesionRule) -> list[int]:
     return sorted({0, *rule.values, *rule.other_values})
 
 
-def undeclared_values(values: np.ndarray, rule: LesionRule) -> np.ndarray:
-    """Those of some label values that a rule does not name; none for grey masks."""
+def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: LesionRule) -> Problem | None:
+    """Problem of values that a rule does not name, with what they probably mean; none in grey masks."""
     if rule.threshold > 0:
-        return values[:0]
-    return values[~(np.isin(np.rint(values), declared_values(rule)) & (np.abs(values - np.rint(values)) <= FUZZ))]
-
-
-def undeclared(case: Case, values: np.ndarray, rule: LesionRule) -> Problem:
-    """Problem of values that a rule does not name, with what they probably mean."""
-    shown = ", ".join(f"{value:g}" for value in values[:5]) + (", ..." if len(values) > 5 else "")
+        return None
+    values, counts = np.unique(array[array != 0], return_counts=True)
+    declared = np.isin(np.rint(values), declared_values(rule)) & (np.abs(values - np.rint(values)) <= FUZZ)
+    values, counts = values[~declared], counts[~declared]
+    if len(values) == 0:
+        return None
+    listed, voxels = (", ".join(f"{n:g}" for n in some[:5]) for some in (values, counts))
+    found = f"label values {listed}{', ...' if len(values) > 5 else ''} ({voxels} voxels)"
     fix = "correct the mask, or name its values in `lesion_values` or `other_values` of the study file"
+    fix += " (of `score`: --lesion-values, --prediction-lesion-values, --other-values)"
     if len(values) > 10 or not np.allclose(values, np.rint(values)):
         fix = "the mask is grey (interpolated, or saved as a picture): set `label_threshold` in the study file"
-    expected = f"only {', '.join(str(value) for value in declared_values(rule))}, as the study file declares"
-    return Problem(case.name, str(case.label), f"label values {shown}", expected, fix)
-
-
-def require_one_grid(case: Case) -> None:
-    """Raise `CohortError` unless all files of a case lie on one grid in RAS order; reads headers only."""
-    image = open_nifti(case.image, case.name)
-    others = [(path, open_nifti(path, case.name)) for path in case.files[1:]]
-    problems = [grid_problem(case, str(path), image, other) for path, other in others]
-    if any(problems):
-        raise CohortError(problem for problem in problems if problem)
+        fix += " (of `score`: --label-threshold)"
+    expected = f"only {', '.join(str(value) for value in declared_values(rule))}, as declared"
+    return Problem(case, str(path), found, expected, fix)

@@ -8,9 +8,9 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import Split
-from metaseg_nb.cohort.labels import read_lesions
+from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import diameter_class
-from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS
 from metaseg_nb.evaluation.scoring import score
 from metaseg_nb.files import write_json
@@ -40,7 +40,7 @@ def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> t
     rows, lesions = [], []
     for case in cases:
         truth = read_lesions(case, rule)
-        row, found = score_against(case, truth, read_volume(predictions / f"{case.name}.nii.gz", case.name))
+        row, found = score_against(case, truth, read_mask(predictions / f"{case.name}.nii.gz", case.name))
         rows.append(row)
         lesions.append(found)
     return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)

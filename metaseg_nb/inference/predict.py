@@ -1,13 +1,16 @@
 """Masks for cases: those of a fold's test set, and any new image."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import torch
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import Decision
@@ -67,8 +70,8 @@ def predict_image(
         An image that cannot be used, another number of them than the networks were trained with, or a result
         that would not be NIfTI or would take the place of another file given.
     """
-    _require_places([mask] if probability is None else [mask, probability], images)
-    volumes = read_images(Case(images[0].name, tuple(images), None, patient="", primary=""))
+    require_predictable(images, [mask] if probability is None else [mask, probability])
+    volumes = read_images(_new_case(images))
     prepared = prepare_image(volumes, ensemble.recipe)
     predicted = ensemble.probability(prepared.array, np.argwhere(prepared.head), device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
@@ -79,15 +82,49 @@ def predict_image(
     return float(lesions.sum() * np.prod(volumes[0].spacing_mm))
 
 
-def _require_places(results: Sequence[Path], images: Sequence[Path]) -> None:
-    """Refuse, before minutes of work, results that could not be written or would replace an image or each other."""
-    problems, taken = [], {path.resolve() for path in images}
+def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list[Problem]:
+    """Refuse, before minutes of work, images that their headers make useless and results that could not be written.
+
+    Returns
+    -------
+    list of Problem
+        What is to be said of the images before they are predicted.
+
+    Raises
+    ------
+    CohortError
+        With all that is wrong.
+    """
+    case, problems, taken = _new_case(images), [], {path.resolve() for path in images}
     for path in results:
-        if not path.name.endswith((".nii", ".nii.gz")):
-            problems.append((path, "another kind of file", "a result ending in .nii or .nii.gz"))
-        if path.resolve() in taken:
-            problems.append((path, "the name of another file given", "a name of its own for each result"))
+        if found := _useless_place(path, taken):
+            problems.append(Problem(case.name, str(path), *found))
         taken.add(path.resolve())
+    try:
+        said = require_sound_headers(case)
+    except CohortError as error:
+        problems += error.problems
     if problems:
-        case, fix = images[0].name, "give another name"
-        raise CohortError(Problem(case, str(path), found, expected, fix) for path, found, expected in problems)
+        raise CohortError(problems)
+    return said
+
+
+def _new_case(images: Sequence[Path]) -> Case:
+    return Case(images[0].name, tuple(images), None, patient="", primary="")
+
+
+def _useless_place(path: Path, taken: Collection[Path]) -> tuple[str, str, str] | None:
+    """What a result's path is, what was expected and what to do; None where the result can be written."""
+    if path.resolve() in taken:
+        return "the name of another file given", "a name of its own for each result", "give another name"
+    if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
+        return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
+    if not path.name.endswith((".nii", ".nii.gz")):
+        return "another kind of file", "a result ending in .nii or .nii.gz", "give another name"
+    try:
+        # missing folders are made when the result is written
+        with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):
+            pass
+    except OSError as error:
+        return f"a place where nothing can be written ({error.strerror})", "a file to write", "give another place"
+    return None

@@ -130,7 +130,7 @@ class StoredCase:
     def on_native(self, array: np.ndarray) -> Volume:
         """Give an array on the native grid its place in space, so that it is written as the case's files are."""
         place = self.image_facts["native_affine"], self.image_facts["native_orientation"]
-        return Volume(array, *(np.array(part) for part in place))
+        return Volume(array, *(np.array(part) for part in place), self.image_facts.get("native_place"))
 
     def _array(self, name: str, folder: Path | None = None) -> np.ndarray:
         return np.load((folder or self.folder) / f"{name}.npy", mmap_mode="r")
@@ -155,7 +155,8 @@ def store_image(
     head : ndarray of bool, shape (X, Y, Z)
     correction : CorrectionRecord
     facts : mapping
-        ``native`` and ``grid`` (as dicts), ``native_affine``, ``native_orientation``, ``recipe``, ``sources``.
+        ``native`` and ``grid`` (as dicts), ``native_affine``, ``native_orientation``, ``native_place`` (of the file's
+        header; not known for a volume that no file holds), ``recipe``, ``sources``.
     """
     folder = folder / name
     drop_label(folder.parent, name)

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.checks.header import header_problems
+from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.head import head_mask
-from metaseg_nb.cohort.labels import require_one_grid
+from metaseg_nb.cohort.nifti_files import open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, open_nifti, read_voxels
+from metaseg_nb.cohort.volumes import Volume, read_voxels
 from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord, record_correction
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
@@ -58,12 +58,11 @@ def read_images(case: Case) -> list[Volume]:
         With all that makes them useless: unreadable, another grid, impossible header, too few
         slices, NaN, no contrast, int16 overflow.
     """
-    require_one_grid(case)
+    require_sound_headers(case)
     volumes, problems = [], []
     for path in case.images:
-        file = open_nifti(path, case.name)
-        volumes.append(read_voxels(file, path, case.name))
-        found = header_problems(case, str(path), file) + image_problems(case, str(path), volumes[-1].array)
+        volumes.append(read_voxels(open_nifti(path, case.name)))
+        found = image_problems(case, str(path), volumes[-1].array)
         problems += [problem for problem in found if problem.severity == "error"]
     shape = volumes[0].array.shape
     if min(shape) < FEWEST_VOXELS:

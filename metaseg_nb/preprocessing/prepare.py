@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.labels import lesion_mask, read_label, require_one_grid
+from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.labels import lesion_mask, read_label
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.problems import CohortError, Problem
@@ -66,7 +67,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     CohortError
     """
     start = time.perf_counter()
-    require_one_grid(case)
+    require_sound_headers(case)
     image_way, label_way = image_recipe(settings, len(case.images)), label_recipe(settings, rule)
     identity = part_identity(image_way, _stamps(case.images))
     done = False
@@ -121,6 +122,7 @@ def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any]) -> None:
         "grid": asdict(prepared.grid),
         "native_affine": volumes[0].affine.tolist(),
         "native_orientation": volumes[0].native_orientation.tolist(),
+        "native_place": volumes[0].place,
         "recipe": dict(recipe),
         "sources": _stamps(case.images),
         "field_ranges": [float(correction.field_range) for correction in prepared.corrections],

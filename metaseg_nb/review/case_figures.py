@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
-from metaseg_nb.cohort.labels import read_lesions
+from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume, read_volume
@@ -73,16 +73,16 @@ def draw_case_by_network(
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:
     """Three planes through the largest predicted lesion of a case without reference."""
-    prediction = read_volume(mask, case.name)
-    n, volume_mm3 = label_lesions(prediction.array > 0)[1], _volume_mm3(prediction)
+    prediction = read_mask(mask, case.name)
+    n, volume_mm3 = label_lesions(prediction.array)[1], _volume_mm3(prediction)
     title = f"{case.name}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
-    masks = {"prediction": prediction.array > 0}
+    masks = {"prediction": prediction.array}
     return draw_planes(read_volume(case.image, case.name), masks, centre_of_largest(masks["prediction"]), title)
 
 
 def _both_masks(case: Case, prediction: Path, rule: LesionRule) -> dict[str, np.ndarray]:
     truth = read_lesions(case, rule).array
-    return {"reference": truth, "prediction": read_volume(prediction, case.name).array > 0}
+    return {"reference": truth, "prediction": read_mask(prediction, case.name).array}
 
 
 def _slice_to_show(masks: Mapping[str, np.ndarray]) -> int:
@@ -90,4 +90,4 @@ def _slice_to_show(masks: Mapping[str, np.ndarray]) -> int:
 
 
 def _volume_mm3(mask: Volume) -> float:
-    return float((mask.array > 0).sum() * np.prod(mask.spacing_mm))
+    return float(mask.array.sum() * np.prod(mask.spacing_mm))

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
-from metaseg_nb.cohort.labels import read_lesions
+from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions
 from metaseg_nb.cohort.thumbnail import shown_window
 from metaseg_nb.cohort.volumes import Volume, read_volume
@@ -65,7 +65,7 @@ class CaseImages:
 def read_case_images(layout: StudyLayout, cohort: Cohort, name: str, models: Sequence[str]) -> CaseImages:
     """Read a case of a study with its reference and the predictions of networks, each by the model of its fold."""
     case = case_named(cohort.cases, name)
-    predictions = {model: read_volume(prediction_of(layout, case, model), name, np.uint8).array > 0 for model in models}
+    predictions = {model: read_mask(prediction_of(layout, case, model), name).array for model in models}
     return CaseImages(name, read_volume(case.image, name), read_lesions(case, cohort.rule).array, predictions)
 
 

@@ -1,10 +1,13 @@
 """Checks of a label: its values, and whether its lesions lie where lesions can be."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.labels import undeclared, undeclared_values
+from metaseg_nb.cohort.checks.header import grid_problem
+from metaseg_nb.cohort.labels import undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions
 from metaseg_nb.cohort.position import OUTSIDE_SHARE, Head, outside_lesions
 from metaseg_nb.cohort.problems import Problem
@@ -21,8 +24,8 @@ def value_problems(case: Case, array: np.ndarray, rule: LesionRule) -> list[Prob
         The label file's values.
     rule : LesionRule
     """
-    unknown = undeclared_values(np.unique(array), rule)
-    return [undeclared(case, unknown, rule)] if len(unknown) else []
+    problem = undeclared_problem(case.label, case.name, array, rule)
+    return [] if problem is None else [problem]
 
 
 def lesion_problems(case: Case, lesions: Lesions) -> list[Problem]:
@@ -45,28 +48,42 @@ def outside_problem(case: Case, lesions: Lesions, head: Head) -> Problem | None:
     return _warning(case, found, "lesions inside the brain", "look at the overlay and erase them")
 
 
-def header_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, head: Head) -> Problem | None:
-    """A label that lies on its image only if headers are ignored: voxel on voxel, as the files store them.
+def header_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, head: Head) -> Problem:
+    """A label on another grid than its image, with the way that keeps its lesions in the brain.
+
+    Two ways are tried: by the headers, and voxel on voxel as the files store them.
 
     Parameters
     ----------
     case : Case
     mask : ndarray of bool, shape (X, Y, Z)
-        Lesions, on the grid of ``label``.
+        Lesions, on the grid of ``label``; not empty.
     label, image : Volume
     head : Head
         Of ``image``.
     """
-    if label.native_shape != image.native_shape:
-        return None
-    ways = (np.linalg.inv(image.affine) @ label.affine, np.linalg.inv(image.to_native) @ label.to_native)
-    voxels = np.argwhere(mask)
-    by_header, ignoring = (_share_inside(nib.affines.apply_affine(way, voxels), head, image) for way in ways)
-    if by_header >= OUTSIDE_SHARE or ignoring < OUTSIDE_SHARE:
-        return None
-    found = f"{100 * by_header:.0f} % of it inside the brain by the headers, {100 * ignoring:.0f} % if they are ignored"
-    fix = "compare the overlay voxel by voxel; if it is right, give the label the image's header"
-    return Problem(case.name, str(case.label), found, "a label that lies on its image by its header", fix)
+    found = grid_problem(case, str(case.label), image, label)
+    voxels, to_image = np.argwhere(mask), np.linalg.inv(image.affine) @ label.affine
+    by_header, ignoring = _share_inside(nib.affines.apply_affine(to_image, voxels), head, image), 0.0
+    if label.native_shape == image.native_shape:
+        on_voxels = np.linalg.inv(image.to_native) @ label.to_native
+        ignoring = _share_inside(nib.affines.apply_affine(on_voxels, voxels), head, image)
+    inside = [f"{100 * share:.0f} %" for share in (by_header, ignoring)]
+    resample = "resample it onto the image (nearest neighbour)"
+    copy = "give it the image's header and leave its voxels as they are"
+    if max(by_header, ignoring) < OUTSIDE_SHARE:
+        fix = "the label belongs to another image or another place: find the right one"
+    elif ignoring < OUTSIDE_SHARE:
+        fix = f"{resample}; do not copy the image's header, which would put the lesions outside the brain"
+    elif by_header < OUTSIDE_SHARE:
+        fix = f"{copy}, once the overlay voxel by voxel is right; do not resample it, which would lose the lesions"
+    else:
+        fix = f"compare the overlay both ways: where the headers are right, {resample}; otherwise {copy}"
+    return replace(
+        found,
+        found=f"{inside[0]} of it inside the brain by the headers, {inside[1]} if they are ignored: {found.found}",
+        fix=fix,
+    )
 
 
 def _share_inside(places: np.ndarray, head: Head, image: Volume) -> float:

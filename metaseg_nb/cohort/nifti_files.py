@@ -1,0 +1,238 @@
+"""NIfTI files: opened and checked by their headers, before any voxel is read."""
+
+import gzip
+import logging
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel import orientations
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from metaseg_nb.cohort.file_kinds import HEAD_BYTES, Kind, kind_of, kind_of_folder
+from metaseg_nb.cohort.memory import free_memory
+from metaseg_nb.cohort.problems import CohortError
+
+# What nibabel, gzip and the operating system raise for a file that cannot be read.
+UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    gzip.BadGzipFile,
+    ValueError,
+    OverflowError,
+)
+FIXES = {
+    PermissionError: "ask its owner for the right to read it",
+    MemoryError: "free memory, ask for more, or crop the image",
+}
+GZIP_MAGIC = b"\x1f\x8b"
+# Deflate makes nothing smaller than this share.
+MOST_UNPACKED = 1032
+# Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
+WORK_BYTES = 16
+# What a header says about the place of its voxels: written back as it was, and all programs see mask and image alike.
+PLACE_FIELDS = (
+    *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+# Of the unit codes of NIfTI, in millimetres; an image without unit, or with another, counts as in millimetres.
+UNITS_MM = {1: 1000.0, 3: 0.001}
+FORM_CODES = range(6)
+# A smaller factor of the values is none to some programs.
+LEAST_SLOPE = 1e-15
+# nibabel prints what it mends in a header; what matters of it is a problem here.
+QUIET = logging.Logger("headers")
+QUIET.addHandler(logging.NullHandler())
+NOT_SCALAR = {
+    1: ("single bits", "write it as 8-bit numbers"),
+    32: ("complex numbers", "export the magnitude"),
+    1792: ("complex numbers", "export the magnitude"),
+    2048: ("complex numbers", "export the magnitude"),
+    128: ("RGB colours", "export the values, not the picture"),
+    1536: ("128-bit numbers", "write it as 32-bit floats"),
+    2304: ("RGBA colours", "export the values, not the picture"),
+}
+
+
+@dataclass(frozen=True)
+class NiftiFile:
+    """A NIfTI file with a header that gives one volume a place; its voxels have not been read.
+
+    Parameters
+    ----------
+    path : path
+    case : str
+        Named in errors.
+    header : Nifti1Header
+        As nibabel mends it; its lengths may be in other units than millimetres.
+    place : mapping
+        ``pixdim`` (the first four) and `PLACE_FIELDS` as the file has them.
+    """
+
+    path: Path
+    case: str
+    header: nib.Nifti1Header
+    place: Mapping[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along the file's own axes."""
+        return self.header.get_data_shape()[:3]
+
+    @cached_property
+    def affine(self) -> np.ndarray:
+        """From voxel indices to millimetres: by the sform, else the qform, else nibabel's guess; shape (4, 4)."""
+        return in_mm(self.header.get_best_affine(), self.place)
+
+    @property
+    def n_voxels(self) -> int:
+        """Number of voxels; a header may claim any."""
+        return math.prod(self.shape)
+
+    @property
+    def voxel_bytes(self) -> int:
+        """Bytes that the voxels take in the file, unpacked."""
+        return self.n_voxels * self.header.get_data_dtype().itemsize
+
+    def refused(self, found: str, expected: str, fix: str) -> CohortError:
+        """Error of this file."""
+        return CohortError.one(self.case, self.path, found, expected, fix)
+
+    def unpacked(self) -> BinaryIO:
+        """Open the file's bytes, unpacked where they are packed."""
+        return gzip.open(self.path) if _is_gzip(self.path) else self.path.open("rb")
+
+
+def read_place(header: nib.Nifti1Header) -> dict[str, Any]:
+    """What a header says about its place, as plain numbers."""
+    fields = {"pixdim": header["pixdim"][:4], **{field: header[field] for field in PLACE_FIELDS}}
+    return {field: np.nan_to_num(value).tolist() for field, value in fields.items()}
+
+
+def write_place(header: nib.Nifti1Header, place: Mapping[str, Any]) -> None:
+    """Write into a header what `read_place` read from another."""
+    header["pixdim"][:4] = place["pixdim"]
+    for field in PLACE_FIELDS:
+        header[field] = place[field]
+
+
+def in_mm(affine: np.ndarray, place: Mapping[str, Any]) -> np.ndarray:
+    """Bring an affine in a header's unit of length to millimetres."""
+    scale = UNITS_MM.get(place["xyzt_units"] & 7, 1.0)
+    return affine * np.array([[scale], [scale], [scale], [1.0]])
+
+
+def open_nifti(path: str | Path, case: str) -> NiftiFile:
+    """Open a NIfTI file of one 3D volume without reading its voxels.
+
+    Raises
+    ------
+    CohortError
+        The file is missing, unreadable, of another kind, not one volume of numbers, shorter than its header says
+        or larger than the free memory, or its header puts no volume into space.
+    """
+    path = Path(path)
+    try:
+        raw = _raw_header(_first_bytes(path, case))
+        if raw is None:
+            raise ImageFileError("no NIfTI header at its start")
+        if what := NOT_SCALAR.get(int(raw["datatype"])):
+            raise CohortError.one(case, path, what[0], "a volume of numbers", what[1])
+        header = raw.copy()
+        header.check_fix(QUIET)
+        file = NiftiFile(path, case, header, read_place(raw))
+        _require_volume(file)
+        _require_bytes(file)
+    except CohortError:
+        raise
+    except UNREADABLE as error:
+        raise unreadable(case, path, error) from error
+    return file
+
+
+def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
+    """Error of a file that could not be read, or not to its end."""
+    fix = next((fix for kind, fix in FIXES.items() if isinstance(error, kind)), "copy or export it again")
+    return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
+
+
+def _first_bytes(path: Path, case: str) -> bytes:
+    """The first `HEAD_BYTES` of a file, unpacked; a file that cannot be NIfTI is refused."""
+    if path.is_dir():
+        raise _other_kind(path, case, kind_of_folder(path))
+    if not path.is_file():
+        raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path in the datalist")
+    if path.stat().st_size == 0:
+        raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
+    packed = _is_gzip(path)
+    with gzip.open(path) if packed else path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if kind := kind_of(head):
+        raise _other_kind(path, case, kind)
+    if path.suffix == ".gz" and not packed:
+        fix = "rename it to .nii if other programs read it; otherwise copy or export it again"
+        raise CohortError.one(case, path, "no gzip file behind the name .gz", "a whole NIfTI file", fix)
+    if path.suffix == ".nii" and packed:
+        found, fix = "a gzip file behind the name .nii", "rename it to .nii.gz"
+        raise CohortError.one(case, path, found, "a whole NIfTI file", fix)
+    return head
+
+
+def _other_kind(path: Path, case: str, kind: Kind) -> CohortError:
+    return CohortError.one(case, path, kind.name, "a NIfTI file", kind.fix)
+
+
+def _is_gzip(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def _raw_header(head: bytes) -> nib.Nifti1Header | None:
+    """The header as it stands in the file; None where there is none."""
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(head):
+            return kind(head[: kind.sizeof_hdr], check=False)
+    return None
+
+
+def _require_volume(file: NiftiFile) -> None:
+    """Refuse a header that does not describe one 3D volume of numbers at one place."""
+    shape, place = file.header.get_data_shape(), file.place
+    codes = place["sform_code"], place["qform_code"]
+    slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
+    if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
+        found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
+        raise file.refused(found, "a volume of numbers", "export it again")
+    if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
+        found = f"{len(shape)}D, shape {shape}"
+        raise file.refused(found, "one 3D volume", "split it or pick one volume")
+    if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
+        found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
+        raise file.refused(found, "codes from 0 to 5 and edges above 0", "export it again")
+    placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
+    if min(shape) < 1 or not placed:
+        found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
+        raise file.refused(found, "voxels that have a volume", "export it again")
+
+
+def _require_bytes(file: NiftiFile) -> None:
+    """Refuse a file that cannot hold what its header says, or that the memory cannot hold."""
+    size, needed = file.path.stat().st_size, file.header.get_data_offset() + file.voxel_bytes
+    if needed > (MOST_UNPACKED * size if _is_gzip(file.path) else size):
+        found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
+        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
+    needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
+    if needed > free:
+        found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
+        fix = "crop or resample it, look whether its header is right, or ask for more memory"
+        raise file.refused(found, "a volume that the memory can hold", fix)
