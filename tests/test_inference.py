@@ -6,9 +6,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.position import REACH_MM
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision
@@ -16,7 +16,7 @@ from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.native_grid import native_mask, native_probability
 from metaseg_nb.inference.predict import predict_case, predict_image
 from metaseg_nb.inference.selection import selection_dice
-from metaseg_nb.inference.sliding_window import near_head, predict_probability
+from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.grid import Grid
@@ -57,16 +57,16 @@ def sigmoid(x):
 
 
 def everywhere(shape):
-    return np.argwhere(np.ones(shape, bool))
+    return np.ones(shape, bool)
 
 
 @pytest.fixture
 def predict(tiny_training):
     """Predict an image (X, Y, Z) by windows of 32 voxels; its head is everywhere unless given."""
 
-    def call(network, image, head_voxels=None, **settings):
-        voxels = everywhere(image.shape) if head_voxels is None else head_voxels
-        return predict_probability(network, image[None], voxels, tiny_training(**settings), CPU)
+    def call(network, image, reach=None, **settings):
+        reach = everywhere(image.shape) if reach is None else reach
+        return predict_probability(network, image[None], reach, tiny_training(**settings), CPU)
 
     return call
 
@@ -193,12 +193,12 @@ def test_neighbouring_windows_are_blended_without_a_seam(predict):
 
 def test_windows_far_from_the_head_are_not_shown_to_the_network(predict):
     image = np.ones((128, 32, 32), np.float32)  # four windows side by side, and bright: lesion, if one looked
-    network = Steep()
-    probability = predict(network, image, np.array([[76, 16, 16], [80, 16, 16]]))
+    network, reach = Steep(), np.zeros(image.shape, bool)
+    reach[70:90, 5:25, 5:25] = True
+    probability = predict(network, image, reach)
     assert n_windows(network) == 1
-    assert (probability[64:96] > 0.99).all()
-    assert not probability[:64].any()
-    assert not probability[96:].any()
+    assert (probability[reach] > 0.99).all()
+    assert not probability[~reach].any()
 
 
 @pytest.mark.parametrize("mirrored", [False, True])
@@ -207,45 +207,38 @@ def test_skipping_windows_changes_no_voxel_of_the_head(predict, mirrored):
     head = np.zeros((70, 60, 50), bool)
     head[30:64, 5:30, 20:50] = True
     image = rng.random(head.shape, dtype=np.float32)
-    voxels = np.argwhere(head)
     networks = [torch.nn.Conv3d(1, 1, 3, padding=1), Steep()]
     for network in networks:
-        looked, all_windows = (predict(network, image, v, overlap=0.5, mirrored=mirrored) for v in (voxels, None))
+        looked, all_windows = (predict(network, image, v, overlap=0.5, mirrored=mirrored) for v in (head, None))
         np.testing.assert_allclose(looked[head], all_windows[head], atol=1e-6)
-        assert (looked <= all_windows + 1e-6).all()
+        assert not looked[~head].any()
 
 
 def test_no_head_at_all_is_no_lesion(predict):
     network = Steep()
-    assert not predict(network, np.ones((40, 40, 40), np.float32), np.zeros((0, 3), int)).any()
+    assert not predict(network, np.ones((40, 40, 40), np.float32), np.zeros((40, 40, 40), bool)).any()
     assert network.seen == []
 
 
-def test_a_sample_of_the_heads_voxels_marks_all_of_the_head():
-    """The store keeps 20,000 voxels of a head of millions."""
-    shape = (150, 180, 140)
-    x, y, z = np.indices(shape)
-    places = [(index / n - 0.5) / 0.42 for index, n in zip((x, y, z), shape, strict=True)]
-    head = sum(place**2 for place in places) < 1
-    sample = np.random.default_rng(0).choice(np.argwhere(head), 20_000, replace=False)
-    marked = near_head(sample, shape, CPU).numpy()
-    assert marked.shape == shape
-    assert marked[head].all()
-    # one cube of 8 and its neighbour: no farther than 16 voxels from the head along each axis
-    assert not marked[ndimage.distance_transform_cdt(~head, "chessboard") > 16].any()
-
-
-def test_what_the_head_encloses_belongs_to_it():
-    shell = np.ones((104, 104, 104), bool)
-    shell[8:-8, 8:-8, 8:-8] = False  # as when Otsu's threshold takes fat only
-    assert near_head(np.argwhere(shell), shell.shape, CPU).all()
-
-
-def test_a_window_beside_the_head_is_looked_at():
-    marked = near_head(np.array([[20, 20, 20]]), (64, 64, 61), CPU).numpy()
-    assert np.array_equal(np.argwhere(marked).min(axis=0), [8, 8, 8])
-    assert np.array_equal(np.argwhere(marked).max(axis=0), [31, 31, 31])
-    assert marked.sum() == 24**3
+def test_what_is_probable_everywhere_ends_near_the_head(write_nifti, save, tiny_training, tmp_path, monkeypatch):
+    """The mask that is written, of a stored case and of its image, by a network that takes everything for lesion."""
+    image = np.random.default_rng(0).uniform(0, 10, (60, 64, 50)).astype(np.float32)
+    apart = np.linalg.norm(np.indices(image.shape) - np.reshape([30, 32, 25], (3, 1, 1, 1)), axis=0)
+    image[apart < 12] += 200
+    path, mask = write_nifti("image.nii.gz", image), tmp_path / "mask.nii.gz"
+    everything = Steep(level=-5.0)
+    monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: everything)
+    settings = Preprocess.check(SETTINGS.model_dump() | {"spacing_mm": 1.0})
+    outline(save(recipe=image_recipe(settings, 1)), [path], mask)
+    of_image = nib.load(mask).get_fdata() > 0
+    prepare_case(Case("case", (path,), None, "p", "lung"), tmp_path / "cases", settings, LesionRule())
+    stored = open_case(tmp_path / "cases", "case")
+    probability = predict_case(everything, stored, tiny_training(), Decision(0.5, 0.0), CPU, mask)
+    for predicted in (of_image, nib.load(mask).get_fdata() > 0):
+        assert predicted[apart < 12 + REACH_MM - 1].all(), "a lesion at the rim of the head is not cut"
+        assert not predicted[apart > 12 + REACH_MM + 2].any(), "2 mm is the edge of the voxels that heads are found on"
+    assert (probability[stored.reach] > 0.99).all()
+    assert not probability[~stored.reach].any()
 
 
 def test_prediction_leaves_image_and_gradients_alone(predict):

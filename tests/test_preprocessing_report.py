@@ -15,13 +15,14 @@ NOTHING_MET = dict.fromkeys(words.CLEANING, 0) | {"lesion_values": 1}
 @pytest.fixture
 def rows():
     """Two labelled cases and one without a label, made by hand."""
-    a = {"case": "a", "seconds": 0.0, "made_in_s": 4.0, "disk_mb": 2.0, "field_range": 1.2} | NOTHING_MET
+    a = {"case": "a", "seconds": 0.0, "made_in_s": 4.0, "disk_mb": 2.0, "field_range": 1.2, "uncorrected": 0}
+    a |= NOTHING_MET
     volumes = {"lesion_volume_mm3": 100.0, "cleaned_volume_mm3": 90.0, "stored_volume_mm3": 99.0}
     a |= volumes | {"lesions": 2, "stored_lesions": 2, "lost_lesions": 0, "specks": 1}
     b = a | {"case": "b", "seconds": 9.0, "made_in_s": 9.0, "field_range": 2.0, "lost_lesions": 1, "lesions": 3}
     b |= {"lesion_volume_mm3": 300.0, "cleaned_volume_mm3": 270.0, "stored_volume_mm3": 270.0, "specks": 4}
     b |= {"lesion_values": 3, "outside_lesions": 1}
-    c = {"case": "c", "seconds": 5.0, "made_in_s": 5.0, "disk_mb": 1.0, "field_range": 1.5}
+    c = {"case": "c", "seconds": 5.0, "made_in_s": 5.0, "disk_mb": 1.0, "field_range": 1.5, "uncorrected": 0}
     return pd.DataFrame([a, b, c])
 
 
@@ -29,6 +30,11 @@ def test_the_strongest_field_is_named(rows):
     text = words.describe_fields(rows)
     assert "varies 1.50-fold within a head (median over 3 cases" in text
     assert text.endswith("at most 2.00-fold, in b.")
+
+
+def test_cases_without_bias_correction_are_counted_and_named(rows):
+    text = words.describe_fields(rows.assign(uncorrected=[1, 0, 2]))
+    assert text.endswith("No field was divided out in 2 cases: a, c.")
 
 
 def test_cost_is_that_of_making_a_case_whenever_it_was_made(rows):

@@ -41,7 +41,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     ensembles = [load_ensemble(layout.root / model, device) for model in settings["models"]]
 
     def probability(case: StoredCase):
-        return sum(one.probability(case.image, case.head_voxels, device) for one in ensembles) / len(ensembles)
+        return sum(one.probability(case.image, case.reach, device) for one in ensembles) / len(ensembles)
 
     outlooks = {
         case: outlook_of(stored, probability if case.label is None else None)

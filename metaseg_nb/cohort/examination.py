@@ -10,7 +10,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import examine_headers
-from metaseg_nb.cohort.checks.image import image_problems
+from metaseg_nb.cohort.checks.image import coverage_problem, image_problems
 from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
 from metaseg_nb.cohort.checks.plausibility import implausible_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
@@ -88,6 +88,8 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     image, found = _read_images(case, files)
     problems += found
     head = None if image is None else find_head(image.array, image.spacing_mm)
+    uncovered = None if head is None else coverage_problem(case, head)
+    problems += [] if uncovered is None else [uncovered]
     marked, found = _read_label(case, rule, files)
     problems += found
     on_image = marked is not None and image is not None and same_grid(image, marked.label)
@@ -163,7 +165,7 @@ def _image_facts(case: Case, image: Volume | None, head: Head | None) -> dict[st
         inside = image.array[tuple(slice(None, None, n) for n in head.step)][head.mask]
         low, middle, high = (float(value) for value in np.nanpercentile(inside, PERCENTILES))
         facts |= {"intensity_p1": low, "intensity_median": middle, "intensity_p99": high}
-        facts |= {"head_cm3": head.volume_cm3, "skull": "stripped" if head.is_brain else "in the image"}
+        facts |= {"head_cm3": head.volume_cm3, "skull": head.skull}
     return facts
 
 

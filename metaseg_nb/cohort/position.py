@@ -18,8 +18,18 @@ from metaseg_nb.cohort.lesions import Lesions
 COARSE_MM = 2.0
 # Furrows and ventricles that open outwards are narrower than twice this.
 CLOSING_MM = 8.0
-# A brain without skull is smaller than this; the largest adult brains have about 1.9 litres.
-BRAIN_AT_MOST_CM3 = 2200.0
+# A brain without skull is smaller than this in volume and along X, Y, Z; the largest adult ones have about 1.9 litres.
+BRAIN_AT_MOST_CM3, BRAIN_AT_MOST_MM = 2200.0, (155.0, 195.0, 155.0)
+# A head that is cut and shorter than this along X, Y, Z does not hold the whole brain of an adult.
+BRAIN_AT_LEAST_MM = (110.0, 140.0, 120.0)
+# A head ends rounded. Where its outermost slice has more than this share of its largest one, it is cut; 10 mm below
+# the vertex, where the brain begins, it is a quarter to a third.
+CUT_SHARE = 0.35
+# Smaller ones are no heads of people, and may end as they like.
+HEAD_AT_LEAST_MM = 100.0
+SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
+# A lesion may reach beyond the head this far: the head's outermost voxels are darker than its threshold.
+REACH_MM = 5.0
 # A lesion with this share of its voxels in the background does not belong to the head.
 OUTSIDE_SHARE = 0.5
 # Cells of the map along X, Y, Z: about 4 mm of a brain.
@@ -54,9 +64,40 @@ class Head:
         return float(self.mask.sum() * np.prod(self.spacing_mm) / 1000)
 
     @property
+    def extent_mm(self) -> np.ndarray:
+        """Size of the head's box along X, Y, Z: float, shape (3,)."""
+        low, high = self.box
+        return (high - low) / self.step * self.spacing_mm
+
+    @property
+    def cut_at(self) -> list[str]:
+        """Sides, of `SIDES`, where the image ends before the brain does.
+
+        The neck may be cut: at the bottom it counts only where what is above is too short for a brain.
+        """
+        extent_mm = self.extent_mm
+        short = extent_mm < BRAIN_AT_LEAST_MM
+        cut = []
+        for axis, sides in enumerate(SIDES):
+            areas = self.mask.sum(axis=tuple({0, 1, 2} - {axis}))
+            filled = np.flatnonzero(areas)
+            padded = short[axis] and np.median(extent_mm) >= HEAD_AT_LEAST_MM
+            for side, place, end in zip(sides, filled[[0, -1]], (0, len(areas) - 1), strict=True):
+                is_flat = areas[place] > CUT_SHARE * areas.max() and (place == end or padded)
+                cut += [side] if is_flat and (short[axis] or side != "bottom") else []
+        return cut
+
+    @property
     def is_brain(self) -> bool:
-        """True where the skull seems to be stripped off already."""
-        return self.volume_cm3 <= BRAIN_AT_MOST_CM3
+        """True where the skull seems to be stripped off already, by volume and size."""
+        return self.volume_cm3 <= BRAIN_AT_MOST_CM3 and bool((self.extent_mm <= BRAIN_AT_MOST_MM).all())
+
+    @property
+    def skull(self) -> str:
+        """What is known of the skull: "stripped", "in the image", or that a part of a brain does not tell."""
+        if self.cut_at:
+            return "unknown (brain not covered)"
+        return "stripped" if self.is_brain else "in the image"
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:
@@ -79,11 +120,41 @@ class Head:
 
 def find_head(array: np.ndarray, spacing_mm: tuple[float, float, float]) -> Head | None:
     """Find the head in an image, shape (X, Y, Z); None where nothing stands out from the background."""
-    step = np.array([max(1, int(COARSE_MM / edge)) for edge in spacing_mm])
+    step = _step(spacing_mm)
     mask = head_mask(np.nan_to_num(array[tuple(slice(None, None, n) for n in step)], posinf=0, neginf=0))
     edges = tuple(float(edge) for edge in step * spacing_mm)
     hull = _hull(mask, edges)
     return Head(hull, step, edges) if hull.any() else None
+
+
+def reach_of(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Where lesions are looked for: a head, its furrows and holes filled, and `REACH_MM` around it.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Voxels of the head, from `head_mask`.
+    spacing_mm : tuple of 3 floats
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+        Empty for an empty mask.
+    """
+    step = _step(spacing_mm)
+    coarse = np.zeros([-(-n // k) for n, k in zip(mask.shape, step, strict=True)], bool)
+    coarse[tuple((np.argwhere(mask) // step).T)] = True
+    edges_mm = tuple(float(edge) for edge in step * spacing_mm)
+    hull = _hull(coarse, edges_mm)
+    reach = edt.edt(np.pad(~hull, 1, constant_values=True), anisotropy=edges_mm)[1:-1, 1:-1, 1:-1] <= REACH_MM
+    for axis, k in enumerate(step):
+        reach = reach.repeat(k, axis)
+    return reach[tuple(slice(n) for n in mask.shape)] & bool(hull.any())
+
+
+def _step(spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Voxels along each edge of a coarse voxel: int, shape (3,)."""
+    return np.array([max(1, int(COARSE_MM / edge)) for edge in spacing_mm])
 
 
 def _hull(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:

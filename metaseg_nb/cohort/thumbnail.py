@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaseg_nb.cohort.head import background_mask, with_dark_background
 from metaseg_nb.cohort.volumes import Volume
 
 # Grey values shown: the rest is clipped, or one bright vessel darkens the brain.
@@ -31,16 +32,17 @@ class Thumbnail:
 def make_thumbnail(image: Volume, mask: np.ndarray | None) -> Thumbnail:
     """Cut the axial slice with most lesion, or the middle one, in 256 grey values."""
     index = fullest_slice(np.zeros(image.array.shape, bool) if mask is None else mask)
-    shown = np.nan_to_num(image.array[:, :, index], posinf=0, neginf=0)
-    low, high = shown_window(shown)
+    array = with_dark_background(np.nan_to_num(image.array, posinf=0, neginf=0))
+    shown = array[:, :, index]
+    low, high = shown_window(array[:, :, index : index + 1])
     grey = np.clip((shown - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
     lesion = np.zeros(shown.shape, bool) if mask is None else mask[:, :, index]
     return Thumbnail((255 * grey).astype(np.uint8), lesion, image.spacing_mm[:2])
 
 
 def shown_window(array: np.ndarray) -> tuple[float, float]:
-    """Values drawn black and white: percentiles of what is brighter than the background, black at most 0."""
-    inside = array[array > array.min()]
+    """Values of a volume drawn black and white: percentiles of what is not background, black at most 0."""
+    inside = array[~background_mask(array) & (array > array.min())]
     low, high = np.percentile(inside if inside.size else array, SHOWN_PERCENTILES)
     return float(min(low, 0)), float(high)
 

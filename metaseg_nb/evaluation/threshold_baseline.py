@@ -22,7 +22,7 @@ BINS = 100
 
 
 def dice_by_threshold(case: StoredCase) -> np.ndarray:
-    """Dice of ``image >= threshold`` on the study grid, for the inner `_edges` of its scale; of the first sequence.
+    """Dice of ``image >= threshold`` within reach of the head, for the inner `_edges` of its scale; first sequence.
 
     Returns
     -------
@@ -30,7 +30,7 @@ def dice_by_threshold(case: StoredCase) -> np.ndarray:
         For a case without lesion: 0, as any threshold marks something.
     """
     edges, label = _edges(case), case.label > 0
-    image = np.clip(case.image[0].astype(np.float32), edges[0], edges[-1])
+    image = np.clip(_within_reach(case), edges[0], edges[-1])
     above = np.histogram(image, edges)[0][::-1].cumsum()[::-1][1:]
     hit = np.histogram(image[label], edges)[0][::-1].cumsum()[::-1][1:]
     return 2 * hit / np.maximum(1, above + label.sum())
@@ -40,6 +40,11 @@ def threshold_of(cases: Sequence[StoredCase]) -> float:
     """The intensity whose mean Dice over these cases is highest."""
     mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
     return float(_edges(cases[0])[np.argmax(mean) + 1])
+
+
+def _within_reach(case: StoredCase) -> np.ndarray:
+    """The first sequence, darkest beyond reach of the head: no network predicts there either."""
+    return np.where(case.reach, case.image[0].astype(np.float32), np.float32(intensity_range(case.recipe)[0]))
 
 
 def _edges(case: StoredCase) -> np.ndarray:
@@ -67,5 +72,5 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
 
 def _score(case: Case, stored: StoredCase, rule: LesionRule, threshold: float) -> tuple[dict, pd.DataFrame]:
     truth = read_lesions(case, rule)
-    mask = native_mask(stored.image[0], stored.grid, stored.native, Decision(threshold, 0.0))
+    mask = native_mask(_within_reach(stored), stored.grid, stored.native, Decision(threshold, 0.0))
     return score_against(case, truth, replace(truth, array=mask))

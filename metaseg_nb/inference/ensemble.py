@@ -30,9 +30,9 @@ class Ensemble:
     decision: Decision
     undecided: list[Path]
 
-    def probability(self, image: np.ndarray, head_voxels: np.ndarray, device: torch.device) -> np.ndarray:
+    def probability(self, image: np.ndarray, reach: np.ndarray, device: torch.device) -> np.ndarray:
         """Mean of the networks' probabilities; see `predict_probability`."""
-        predicted = (predict_probability(net, image, head_voxels, self.settings, device) for net in self.networks)
+        predicted = (predict_probability(net, image, reach, self.settings, device) for net in self.networks)
         return sum(predicted) / np.float32(len(self.networks))
 
     def __str__(self) -> str:

@@ -73,7 +73,7 @@ def predict_image(
     require_predictable(images, [mask] if probability is None else [mask, probability])
     volumes = read_images(_new_case(images))
     prepared = prepare_image(volumes, ensemble.recipe)
-    predicted = ensemble.probability(prepared.array, np.argwhere(prepared.head), device)
+    predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
         on_image = native_probability(predicted, prepared.grid, prepared.native)

@@ -6,7 +6,6 @@ from itertools import combinations
 import numpy as np
 import torch
 from monai.inferers import sliding_window_inference
-from scipy import ndimage
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
@@ -14,25 +13,23 @@ from metaseg_nb.training.precision import predicts_in
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
-# Where to look is decided in cubes of this edge, in voxels: a stored case knows but a sample of its head's voxels.
-CUBE = 8
 # Axes of (B, C, X, Y, Z) that each of a window's mirror images is flipped along.
 MIRRORS = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
 
 
 def case_probability(network: torch.nn.Module, case: StoredCase, settings: Train, device: torch.device) -> np.ndarray:
     """Lesion probability of every voxel of a stored case; see `predict_probability`."""
-    return predict_probability(network, case.image, case.head_voxels, settings, device)
+    return predict_probability(network, case.image, case.reach, settings, device)
 
 
 @torch.inference_mode()
 def predict_probability(
-    network: torch.nn.Module, image: np.ndarray, head_voxels: np.ndarray, settings: Train, device: torch.device
+    network: torch.nn.Module, image: np.ndarray, reach: np.ndarray, settings: Train, device: torch.device
 ) -> np.ndarray:
     """Lesion probability of every voxel of a prepared image.
 
-    The probabilities of overlapping windows are blended with Gaussian weights. A window far from the head
-    is not shown to the network: its probability is 0.
+    The probabilities of overlapping windows are blended with Gaussian weights. Beyond ``reach`` there is no
+    lesion: the probability is 0 there, and a window without any of it is not shown to the network.
 
     Parameters
     ----------
@@ -40,8 +37,8 @@ def predict_probability(
         In evaluation mode, on ``device``.
     image : ndarray, shape (C, X, Y, Z)
         On the study grid.
-    head_voxels : ndarray of int, shape (N, 3)
-        Voxels of the head, or a sample of them; see `near_head`.
+    reach : ndarray of bool, shape (X, Y, Z)
+        The head and what is near it, from `reach_of`.
     settings : Train
         ``patch_size``, the edge of the cubic windows (smaller volumes are padded with 0); ``overlap``, the share
         of a window that neighbours share; ``mirrored``, to take the mean probability over the eight mirror
@@ -55,7 +52,8 @@ def predict_probability(
     """
     # a GPU takes the image as it is stored, and makes single precision of it
     sequences = torch.from_numpy(np.array(image)).to(device).float()
-    channels = torch.cat([sequences, near_head(head_voxels, image.shape[1:], device)[None]])[None]
+    within = torch.from_numpy(np.array(reach)).to(device)[None]
+    channels = torch.cat([sequences, within])[None]
     half = predicts_in(settings.precision, device)
     with torch.autocast(device.type, half, enabled=half is not None):
         probability = sliding_window_inference(
@@ -66,31 +64,7 @@ def predict_probability(
             overlap=settings.overlap,
             mode="gaussian",
         )
-    return probability[0, 0].cpu().numpy()
-
-
-def near_head(head_voxels: np.ndarray, shape: tuple[int, int, int], device: torch.device) -> torch.Tensor:
-    """Mark the head and what is within 8 voxels of it, in cubes; what it encloses too.
-
-    Parameters
-    ----------
-    head_voxels : ndarray of int, shape (N, 3)
-        Dense enough that no cube deep inside the head, with its 26 neighbours, is without any.
-    shape : tuple of 3 ints
-    device : torch.device
-
-    Returns
-    -------
-    Tensor of bool, shape ``shape``
-        On ``device``.
-    """
-    cubes = np.zeros([-(-n // CUBE) for n in shape], bool)
-    cubes[tuple(np.asarray(head_voxels).T // CUBE)] = True
-    cubes = ndimage.binary_fill_holes(ndimage.binary_dilation(cubes, np.ones((3, 3, 3))))
-    marked = torch.from_numpy(cubes).to(device)
-    for axis in range(3):
-        marked = marked.repeat_interleave(CUBE, axis)
-    return marked[tuple(map(slice, shape))]
+    return (probability[0, 0] * within[0]).cpu().numpy()
 
 
 def _window_probability(

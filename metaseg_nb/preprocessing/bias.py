@@ -3,7 +3,7 @@
 import numpy as np
 import SimpleITK as sitk
 
-from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.head import head_mask, is_magnitude
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.n4 import evaluate, fit_log_field
 from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
@@ -39,7 +39,8 @@ def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spac
     """Divide an image by its smooth intensity inhomogeneity.
 
     The field is fitted to every few voxels of the image, inside `head_mask`, and
-    evaluated at full resolution.
+    evaluated at full resolution. An image that is not `is_magnitude` stays as it is: a field
+    multiplies signals, and z-scores are none.
 
     Parameters
     ----------
@@ -58,8 +59,9 @@ def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spac
     Returns
     -------
     ndarray of float32, shape (X, Y, Z)
+        The array of ``volume`` itself where nothing is corrected.
     """
-    if by == "none":
+    if by == "none" or not is_magnitude(volume.array):
         return volume.array
     log_field = LOG_FIELDS[by](volume, levels, iterations, shrink_factors(volume.spacing_mm, fit_spacing_mm))
     return (volume.array / np.exp(log_field)).astype(np.float32)

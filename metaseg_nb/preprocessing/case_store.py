@@ -6,6 +6,7 @@ only what it touches. A part's JSON file is written last: without it the part is
 =====  ==================  ==========================================================
 image  image.npy           float16, shape (C, X, Y, Z): the sequences, prepared
        head_voxels.npy     int32, shape (N, 3): voxels of the head, at most `HEAD_VOXELS`
+       reach.npy           uint8: where lesions are looked for, eight voxels a byte
        correction.npz      `CorrectionRecord` of the first sequence
        image.json          grids, recipe, source files, time
 label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
@@ -29,6 +30,7 @@ import numpy as np
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.files import finished, write_json
@@ -63,6 +65,12 @@ class StoredCase:
     def head_voxels(self) -> np.ndarray:
         """Memory map of int32, shape (N, 3): of what is annotated, if only a part is."""
         return self._array("head_voxels", self.annotation)
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Bool, shape (X, Y, Z): where lesions are looked for, `reach_of` the head."""
+        voxels = np.unpackbits(self._array("reach"), count=int(np.prod(self.grid.shape)))
+        return voxels.reshape(self.grid.shape).astype(bool)
 
     @property
     def has_label(self) -> bool:
@@ -166,6 +174,7 @@ def store_image(
         voxels = np.random.default_rng(0).choice(voxels, HEAD_VOXELS, replace=False, shuffle=False)
     save_array(folder / "image.npy", image.astype(np.float16))
     save_array(folder / "head_voxels.npy", voxels)
+    save_array(folder / "reach.npy", np.packbits(reach_of(head, facts["grid"]["spacing_mm"])))
     correction.save(folder / "correction.npz")
     identity = part_identity(facts["recipe"], facts["sources"])
     write_json(facts_file(folder, "image"), {**facts, "identity": identity})

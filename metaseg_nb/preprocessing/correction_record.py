@@ -74,7 +74,7 @@ def record_correction(volume: Volume, corrected: np.ndarray, scaled: np.ndarray,
         All of the volume when empty.
     """
     before, head = volume.array, head if head.any() else np.ones_like(head)
-    field = np.full(before.shape, np.nan, np.float32)
+    field = np.full(before.shape, 1 if corrected is before else np.nan, np.float32)
     np.divide(before, corrected, out=field, where=(before > 0) & (corrected > 0))
     low, middle, high = np.nanpercentile(field[head], FIELD_PERCENTILES)
     step = [max(1, int(PIXEL_MM / edge)) for edge in volume.spacing_mm[:2]]

@@ -1,7 +1,7 @@
 """The sequences of a case, ready for a network: read, corrected, scaled, cropped and resampled."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,8 +9,9 @@ import numpy as np
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.checks.image import image_problems
-from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.head import head_mask, with_dark_background
 from metaseg_nb.cohort.nifti_files import open_nifti
+from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_voxels
 from metaseg_nb.preprocessing.bias import correct_bias
@@ -20,7 +21,7 @@ from metaseg_nb.preprocessing.intensity import scale_intensity
 from metaseg_nb.settings import Preprocess
 
 # Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 2
+VERSION = 3
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
@@ -42,6 +43,11 @@ class PreparedImage:
     grid: Grid
     native: Grid
     corrections: list[CorrectionRecord]
+
+    @property
+    def reach(self) -> np.ndarray:
+        """Where lesions are looked for, `reach_of` the head: bool, shape (X, Y, Z), on ``grid``."""
+        return reach_of(self.head, self.grid.spacing_mm)
 
 
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
@@ -94,7 +100,8 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
         raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one a sequence, in order")
     native = Grid(volumes[0].spacing_mm, volumes[0].array.shape)
     scaled, corrections, first_head = [], [], None
-    for volume in volumes:
+    for read in volumes:
+        volume = replace(read, array=with_dark_background(read.array))
         corrected = correct_bias(
             volume, recipe["bias_correction"], recipe["n4_levels"], recipe["n4_iterations"], recipe["n4_fit_spacing_mm"]
         )

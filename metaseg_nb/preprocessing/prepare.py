@@ -57,10 +57,10 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     -------
     dict
         ``case``, ``seconds`` (spent now), and what is kept with the case: ``made_in_s``, ``disk_mb``,
-        ``field_range`` (the largest of its sequences), and of its label, None without one, the volumes as
-        drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3`` and ``stored_volume_mm3``, the number of
-        ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the study grid) and ``lost_lesions``
-        (cut off with what is far from the head), and the counts of `clean_label`.
+        ``field_range`` (the largest of its sequences), ``uncorrected`` (sequences without a bias field), and of
+        its label, None without one, the volumes as drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3`` and
+        ``stored_volume_mm3``, the number of ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the
+        study grid) and ``lost_lesions`` (cut off with what is far from the head), and the counts of `clean_label`.
 
     Raises
     ------
@@ -160,7 +160,8 @@ def _is_lost(voxels: np.ndarray, stored: StoredCase) -> bool:
 def _row(stored: StoredCase) -> dict[str, Any]:
     image, label = stored.image_facts, stored.label_facts
     seconds = image["seconds"] + (label["seconds"] if label else 0)
-    row = {"made_in_s": seconds, "disk_mb": stored.disk_mb, "field_range": max(image["field_ranges"])}
+    ranges = image["field_ranges"]
+    row = {"made_in_s": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     keys = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3", "lesions", "stored_lesions", "lost_lesions")
     return row | {key: label[key] if label else None for key in keys} | (label["cleaning"] if label else {})
 

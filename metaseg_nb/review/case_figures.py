@@ -15,7 +15,7 @@ from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
-from metaseg_nb.review.case_images import prediction_of
+from metaseg_nb.review.case_images import prediction_of, read_image
 from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
 
 BOTH = ("reference", "prediction")
@@ -30,7 +30,7 @@ def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Pa
     for panel, name in zip(panels.ravel(), names, strict=True):
         case = case_named(cases, name)
         masks = _both_masks(case, predictions / f"{name}.nii.gz", rule)
-        draw_slice(panel, read_volume(case.image, name), masks, axis=2, index=_slice_to_show(masks))
+        draw_slice(panel, read_image(case), masks, axis=2, index=_slice_to_show(masks))
         panel.set_title(f"{name}: Dice {dice[name]:.2f}")
     add_legend(figure, BOTH)
     return figure
@@ -59,7 +59,7 @@ def draw_case_by_network(
     dice = metrics.set_index(["model", "case"])["dice"]
     for row, (name, why) in zip(panels, picked.items(), strict=True):
         case = case_named(cohort.cases, name)
-        image = read_volume(case.image, name)
+        image = read_image(case)
         for panel, model in zip(row, models, strict=True):
             masks = _both_masks(case, prediction_of(layout, case, model), cohort.rule)
             if panel is row[0]:
@@ -77,7 +77,7 @@ def draw_unlabelled(case: Case, mask: Path) -> Figure:
     n, volume_mm3 = label_lesions(prediction.array)[1], _volume_mm3(prediction)
     title = f"{case.name}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
     masks = {"prediction": prediction.array}
-    return draw_planes(read_volume(case.image, case.name), masks, centre_of_largest(masks["prediction"]), title)
+    return draw_planes(read_image(case), masks, centre_of_largest(masks["prediction"]), title)
 
 
 def _both_masks(case: Case, prediction: Path, rule: LesionRule) -> dict[str, np.ndarray]:

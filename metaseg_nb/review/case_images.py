@@ -1,7 +1,7 @@
 """An image with the outlines that are compared on it: reference and networks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
+from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions
 from metaseg_nb.cohort.thumbnail import shown_window
@@ -66,7 +67,13 @@ def read_case_images(layout: StudyLayout, cohort: Cohort, name: str, models: Seq
     """Read a case of a study with its reference and the predictions of networks, each by the model of its fold."""
     case = case_named(cohort.cases, name)
     predictions = {model: read_mask(prediction_of(layout, case, model), name).array for model in models}
-    return CaseImages(name, read_volume(case.image, name), read_lesions(case, cohort.rule).array, predictions)
+    return CaseImages(name, read_image(case), read_lesions(case, cohort.rule).array, predictions)
+
+
+def read_image(case: Case) -> Volume:
+    """First sequence of a case, to look at: its background is dark, whatever its value in the file."""
+    image = read_volume(case.image, case.name)
+    return replace(image, array=with_dark_background(image.array))
 
 
 def place_of(images: CaseImages) -> tuple[int, int, int]:

@@ -80,4 +80,6 @@ def describe_positions(cases: pd.DataFrame, lesions: pd.DataFrame) -> str:
     heads = int((cases["skull"] == "in the image").sum())
     text = f"Of {len(placed)} lesions {shares}; {left} left, {len(placed) - left} right; median depth "
     text += f"{placed['depth_mm'].median():.0f} mm."
-    return text + (f" In {heads} images the skull is there: positions are in the head." if heads else "")
+    text += f" In {heads} images the skull is there: positions are in the head." if heads else ""
+    parts = int(cases["skull"].fillna("").str.startswith("unknown").sum())
+    return text + (f" {parts} images do not cover the brain: positions are in the part they show." if parts else "")

@@ -35,7 +35,8 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
     reach = max([LEAST_FIELD, *(float(np.percentile(np.abs(field - 1), 99)) for field in fields if field.size)])
     coloured = {"cmap": "viridis", "vmin": 1 - reach, "vmax": 1 + reach}
     for panels, case, record in zip(rows, cases, records, strict=True):
-        grey = {"cmap": "gray", "vmin": 0, "vmax": float(np.percentile(record.before, WHITE_PERCENTILE))}
+        low, high = np.percentile(record.before, (100 - WHITE_PERCENTILE, WHITE_PERCENTILE))
+        grey = {"cmap": "gray", "vmin": float(min(low, 0)), "vmax": float(high)}
         field_range = f"field, {float(record.field_range):.2f}-fold"
         views = (
             (f"{case.name}, before", record.before, grey),

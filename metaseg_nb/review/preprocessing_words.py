@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort.problems import shortened
 from metaseg_nb.markdown import escaped
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
 
@@ -23,10 +24,14 @@ def describe_fields(rows: pd.DataFrame) -> str:
     """How strong the fields are that were divided out."""
     ranges = rows["field_range"]
     worst = rows.loc[ranges.idxmax(), "case"]
-    return (
+    left_out = rows.loc[rows["uncorrected"] > 0, "case"]
+    text = (
         f"The field divided out varies {ranges.median():.2f}-fold within a head (median over {len(rows)} cases, "
         f"99th over 1st percentile), at most {ranges.max():.2f}-fold, in {escaped(worst)}."
     )
+    if len(left_out):
+        text += f" No field was divided out in {len(left_out)} cases: {escaped(shortened(left_out))}."
+    return text
 
 
 def describe_intensities(records: Sequence[CorrectionRecord]) -> str:
