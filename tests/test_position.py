@@ -3,8 +3,19 @@
 import numpy as np
 import pytest
 
+from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import MAP_SHAPE, find_head, lesion_positions, map_of_head, map_of_lesions
+from metaseg_nb.cohort.position import (
+    MAP_SHAPE,
+    REACH_MM,
+    find_head,
+    lesion_positions,
+    map_of_head,
+    map_of_lesions,
+    reach_of,
+)
+from metaseg_nb.cohort.volumes import read_volume
 
 SHAPE = (60, 80, 50)
 
@@ -39,6 +50,95 @@ def test_a_head_with_skull_is_no_brain():
     array = np.zeros((180, 200, 180), np.float32)
     array[10:-10, 10:-10, 10:-10] = 100
     assert not find_head(array, (1.0, 1.0, 1.0)).is_brain
+
+
+def whole_head(spacing_mm=3.0):
+    """A head of 160 x 200 x 180 mm with a brain in a dark skull, its neck cut by the volume, in noisy air."""
+    shape = (64, 76, 66)
+    x, y, z = (np.reshape(spacing_mm, -1) * np.indices(shape).T).T
+    centre, rng = (96, 114, 108), np.random.default_rng(0)
+
+    def within(*radii_mm):
+        return sum(((axis - c) / r) ** 2 for axis, c, r in zip((x, y, z), centre, radii_mm, strict=True)) < 1
+
+    neck = ((x - 96) ** 2 + (y - 100) ** 2 < 55**2) & (z < 108)
+    array = rng.uniform(0, 10, shape)
+    array[within(80, 100, 90) | neck] += 300
+    array[within(74, 94, 84)] -= 280
+    array[within(66, 86, 76)] += 200
+    return array.astype(np.float32)
+
+
+# part of the head, sides it is cut at
+PARTS = {
+    "all of it": (np.s_[:, :, :], []),
+    "neck left out": (np.s_[:, :, 20:], []),
+    "slab": (np.s_[:, :, 34:43], ["bottom", "top"]),
+    "slab at the vertex": (np.s_[:, :, 50:], ["bottom"]),
+    "vertex left out": (np.s_[:, :, :54], ["top"]),
+    "lower half": (np.s_[:, :, 20:40], ["bottom", "top"]),
+    "sagittal slab": (np.s_[28:37], ["left", "right"]),
+    "coronal slab": (np.s_[:, 35:44], ["back", "front"]),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_head_is_cut_where_the_image_ends_before_the_brain(part):
+    where, sides = PARTS[part]
+    head = find_head(np.ascontiguousarray(whole_head()[where]), (3.0, 3.0, 3.0))
+    assert [side for side in head.cut_at if side in sides or "sag" not in part] == sides
+    assert head.skull == ("unknown (brain not covered)" if sides else "in the image")
+
+
+def test_a_slab_that_was_padded_does_not_cover_the_brain_either():
+    array = np.zeros((64, 76, 66), np.float32)
+    array[:, :, 34:43] = whole_head()[:, :, 34:43]
+    assert find_head(array, (3.0, 3.0, 3.0)).cut_at == ["bottom", "top"]
+
+
+def test_what_is_not_covered_is_said_once_with_its_size(write_nifti):
+    array = np.ascontiguousarray(whole_head()[:, :, 34:43])
+    case = Case("slab", (write_nifti("slab.nii.gz", array, (3.0, 3.0, 3.0)),), None, "p", "lung")
+    examination = examine(case, LesionRule())
+    (problem,) = examination.problems
+    assert problem.severity == "warning"
+    assert problem.found.startswith("brain not covered: 27 mm from bottom to top (a brain has 120 mm or more);")
+    assert examination.facts["skull"] == "unknown (brain not covered)"
+    whole = Case("whole", (write_nifti("whole.nii.gz", whole_head(), (3.0, 3.0, 3.0)),), None, "p", "lung")
+    assert examine(whole, LesionRule()).problems == []
+
+
+@pytest.mark.parametrize(
+    ("file", "skull"),
+    [
+        ("real_t1c/images/met_00110", "stripped"),
+        ("real_t1c/images/gli_00001", "stripped"),
+        ("real_t1c/images/ms_patient26", "stripped"),
+        ("real_t1c/images/tcga_fg6692", "stripped"),
+        ("real_t1c/images/thick_brain1", "in the image"),
+        ("real_t1c/images/thick_brain2", "in the image"),
+        ("raw_sequences/t1c", "in the image"),
+        # the brain reaches into its last slice: the vertex is missing
+        ("follow_up/ms_pair/p01_study1_T1W", "unknown (brain not covered)"),
+    ],
+)
+def test_real_images_with_and_without_skull_are_told_apart_and_a_slab_is_not(shared_data, file, skull):
+    image = read_volume(shared_data / f"{file}.nii.gz", file)
+    assert find_head(image.array, image.spacing_mm).skull == skull
+    n, middle = round(25 / image.spacing_mm[2]), image.array.shape[2] // 2
+    slab = np.ascontiguousarray(image.array[:, :, middle - n // 2 : middle + n - n // 2])
+    assert find_head(slab, image.spacing_mm).skull == "unknown (brain not covered)"
+
+
+@pytest.mark.parametrize("spacing_mm", [(1, 1, 1), (0.5, 1, 2), (3, 3, 3)])
+def test_lesions_are_looked_for_in_the_head_its_holes_and_a_rim_around_it(spacing_mm):
+    x, y, z = np.indices([round(90 / edge) for edge in spacing_mm]) * np.reshape(spacing_mm, (3, 1, 1, 1))
+    apart = np.sqrt((x - 45) ** 2 + (y - 45) ** 2 + (z - 45) ** 2)
+    shell = (apart < 25) & (apart > 15)  # as when Otsu's threshold takes fat only
+    reach = reach_of(shell, spacing_mm)
+    assert reach[apart < 25 + REACH_MM - max(spacing_mm)].all()
+    assert not reach[apart > 25 + REACH_MM + 2 * max(2, *spacing_mm)].any()
+    assert not reach_of(shell & False, spacing_mm).any()
 
 
 @pytest.mark.parametrize("array", [np.zeros((8, 8, 8)), np.full((8, 8, 8), 42.0), np.full((8, 8, 8), np.nan)])
