@@ -11,15 +11,17 @@ import edt
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.head import ends_of, head_mask
+from metaseg_nb.cohort.head import ends_of, head_mask, with_dark_background
 from metaseg_nb.cohort.lesions import Lesions
 
 # The head is found on voxels of about this edge: fine enough for thirds and depths, and quick.
 COARSE_MM = 2.0
 # Furrows and ventricles that open outwards are narrower than twice this.
 CLOSING_MM = 8.0
-# A brain without skull is smaller than this in volume and along X, Y, Z; the largest adult ones have about 1.9 litres.
-BRAIN_AT_MOST_CM3, BRAIN_AT_MOST_MM = 2200.0, (155.0, 195.0, 155.0)
+# A brain without skull is smaller than this; the largest adult brains have about 1.9 litres.
+BRAIN_AT_MOST_CM3 = 2200.0
+# At this depth lies the fat of the scalp, twice as bright as the median of a head; of a brain its rim, never brighter.
+SCALP_MM, BRIGHT_SCALP = (3.0, 6.0), 1.2
 # A head that is cut and shorter than this along X, Y, Z does not hold the whole brain of an adult.
 BRAIN_AT_LEAST_MM = (110.0, 140.0, 120.0)
 # A head ends rounded. Where its outermost slice has more than this share of its largest one, it is cut; 10 mm below
@@ -52,11 +54,14 @@ class Head:
         Voxels of the image along each edge of a voxel of ``mask``.
     spacing_mm : tuple of 3 floats
         Of ``mask``.
+    rim : float
+        Median intensity at the depth of the scalp, `SCALP_MM`, relative to that of all; the background's is 0.
     """
 
     mask: np.ndarray
     step: np.ndarray
     spacing_mm: tuple[float, float, float]
+    rim: float
 
     @property
     def volume_cm3(self) -> float:
@@ -89,8 +94,8 @@ class Head:
 
     @property
     def is_brain(self) -> bool:
-        """True where the skull seems to be stripped off already, by volume and size."""
-        return self.volume_cm3 <= BRAIN_AT_MOST_CM3 and bool((self.extent_mm <= BRAIN_AT_MOST_MM).all())
+        """True where the skull seems to be stripped off already: by the volume, and no scalp is seen."""
+        return self.volume_cm3 <= BRAIN_AT_MOST_CM3 and self.rim <= BRIGHT_SCALP
 
     @property
     def skull(self) -> str:
@@ -121,10 +126,19 @@ class Head:
 def find_head(array: np.ndarray, spacing_mm: tuple[float, float, float]) -> Head | None:
     """Find the head in an image, shape (X, Y, Z); None where nothing stands out from the background."""
     step = _step(spacing_mm)
-    mask = head_mask(np.nan_to_num(array[tuple(slice(None, None, n) for n in step)], posinf=0, neginf=0))
+    coarse = np.nan_to_num(array[tuple(slice(None, None, n) for n in step)], posinf=0, neginf=0)
     edges = tuple(float(edge) for edge in step * spacing_mm)
-    hull = _hull(mask, edges)
-    return Head(hull, step, edges) if hull.any() else None
+    hull = _hull(head_mask(coarse), edges)
+    return Head(hull, step, edges, _rim(with_dark_background(coarse), hull, edges)) if hull.any() else None
+
+
+def _rim(array: np.ndarray, hull: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    depth = edt.edt(np.ascontiguousarray(hull), anisotropy=spacing_mm)
+    scalp = (depth > SCALP_MM[0]) & (depth <= SCALP_MM[1])
+    if hull.all() or not scalp.any():
+        return 0.0
+    background, middle = np.median(array[~hull]), np.median(array[hull])
+    return float((np.median(array[scalp]) - background) / (middle - background)) if middle > background else 0.0
 
 
 def reach_of(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
