@@ -128,7 +128,7 @@ def test_what_is_not_covered_is_said_once_with_its_size(write_nifti):
         ("real_t1c/images/thick_brain1", "in the image"),
         ("real_t1c/images/thick_brain2", "in the image"),
         ("raw_sequences/t1c", "in the image"),
-        # the brain reaches into its last slice: the vertex is missing
+        # the vertex is missing, and the cerebellum ends with the image
         ("follow_up/ms_pair/p01_study1_T1W", "unknown (brain not covered)"),
     ],
 )

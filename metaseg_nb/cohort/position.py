@@ -24,9 +24,9 @@ BRAIN_AT_MOST_CM3 = 2200.0
 SCALP_MM, BRIGHT_SCALP = (3.0, 6.0), 1.2
 # A head that is cut and shorter than this along X, Y, Z does not hold the whole brain of an adult.
 BRAIN_AT_LEAST_MM = (110.0, 140.0, 120.0)
-# A head ends rounded. Where its outermost slice has more than this share of its largest one, it is cut; 10 mm below
-# the vertex, where the brain begins, it is a quarter to a third.
-CUT_SHARE = 0.35
+# A head ends rounded. Where its outermost slice has more than this share of its largest one, it is cut; where the brain
+# begins, 10 mm below the vertex, it is a quarter to a third.
+CUT_SHARE = 0.4
 # Smaller ones are no heads of people, and may end as they like.
 HEAD_AT_LEAST_MM = 100.0
 SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
