@@ -1,5 +1,6 @@
 """The gallery: every miss and large false positive is in it, where it belongs, with what each network did."""
 
+import io
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -7,14 +8,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.case_images import agreement, false_lesions, place_of, read_case_images
-from metaseg_nb.review.gallery import anchor, gallery_entries
-from metaseg_nb.review.gallery_pictures import draw_entry, draw_gallery, find_false_lesions, slice_view
+from metaseg_nb.review.case_images import CaseImages, agreement, false_lesions, place_of, read_case_images
+from metaseg_nb.review.gallery import MOST_ENTRIES, MOST_PANELS, anchor, gallery_entries, shown_table
+from metaseg_nb.review.gallery_pictures import (
+    CASE_FIELD_MM,
+    draw_entry,
+    draw_gallery,
+    draw_networks,
+    find_false_lesions,
+    save_picture,
+    slice_view,
+)
+from metaseg_nb.review.style import use_style
 
 MODELS = ["unet", "unetr"]
 
@@ -102,6 +113,74 @@ def test_each_page_holds_what_it_says_worst_first(entries):
 
 def test_no_two_entries_of_a_page_stand_at_one_place(entries):
     assert not entries.assign(at=[anchor(row) for row in entries.to_dict("records")]).duplicated(["page", "at"]).any()
+
+
+EIGHT = ["unet", "attention_unet", "segresnet", "unetr", "swin_unetr", "dynunet", "segresnet_ds", "unet_roi"]
+
+
+def of_a_poor_study(n_models, n_patients=300):
+    """Tables of networks that miss two lesions of every patient and make five large ones up."""
+    models, rng = EIGHT[:n_models], np.random.default_rng(0)
+    names = [f"patient{i:03}" for i in range(n_patients)]
+    metrics = pd.DataFrame(
+        [{"model": m, "case": c, "primary": "lung", "dice": rng.random()} for m in models for c in names]
+    )
+    place = {"primary": "lung", "x": 5.0, "y": 6.0, "z": 7.0}
+    sizes = rng.uniform(2, 4.9, (n_patients, 2))
+    lesions = pd.DataFrame(
+        [
+            {"model": m, "case": c, "patient": c, "lesion": n + 1, "diameter_mm": sizes[i, n], "volume_mm3": 20.0}
+            | {"detected": False, "dice": 0.0, "diameter_class": "<5 mm", **place}
+            for m in models for i, c in enumerate(names) for n in range(2)
+        ]
+    )  # fmt: skip
+    positions = pd.DataFrame([{"case": c, "third": "inferior", "depth_mm": 5.0, **place} for c in names])
+    false = pd.DataFrame(
+        [
+            {"model": m, "case": c, "lesion": n, "diameter_mm": rng.uniform(10, 40), "volume_mm3": 900.0, **place}
+            for m in models for c in names for n in range(5)
+        ]
+    )  # fmt: skip
+    return gallery_entries(metrics, lesions, positions, false, models, 10.0), false
+
+
+@pytest.mark.parametrize(("n_models", "entries_shown"), [(1, 20), (4, 20), (8, 6)])
+def test_a_poor_study_shows_the_worst_of_each_network_and_says_how_many_of_how_many(n_models, entries_shown):
+    entries, false = of_a_poor_study(n_models)
+    groups = entries.groupby(["page", "group"]).size()
+    assert (groups.drop("cases") == groups.drop("cases").max()).all(), "no network is shown more of than another"
+    assert groups["false"].unique().tolist() == [entries_shown]
+    assert entries_shown <= MOST_ENTRIES
+    assert entries["picture"].nunique() * (n_models + 1) <= MOST_PANELS
+    shown = entries[(entries["page"] == "false") & (entries["group"] == "unet")]
+    largest = false[false["model"] == "unet"]["diameter_mm"].nlargest(entries_shown)
+    assert shown["diameter_mm"].tolist() == largest.tolist()
+    table = shown_table(entries)
+    assert table.loc["Large false positives", "U-Net"] == f"{entries_shown} of 1500"
+    assert table.loc["Best, median and worst cases", "U-Net"] == "3 of 3"
+    assert table.loc["Small lesions", "all"] == f"{entries_shown} of 600"
+    assert table.loc["Small lesions", "U-Net"] == "0"
+
+
+def test_the_gallery_of_many_patients_and_networks_can_be_mailed():
+    """Eight networks on an image as noisy as any, fine voxels: pictures and slice views make 12 MB at most."""
+    plt.switch_backend("Agg")
+    use_style()
+    rng, shape, models = np.random.default_rng(0), (200, 240, 180), EIGHT
+    smooth = ndimage.gaussian_filter(rng.normal(0, 1, shape), 2)
+    ball = sum(((index - n / 2) / (n / 2.2)) ** 2 for index, n in zip(np.indices(shape), shape, strict=True)) < 1
+    array = np.where(ball, 300 + 200 * smooth / smooth.std() + rng.normal(0, 15, shape), 0).astype(np.float32)
+    mask = np.zeros(shape, bool)
+    mask[100:112, 115:128, 88:96] = True
+    image = Volume(array, np.diag([0.9, 0.9, 0.9, 1.0]), np.array([[0, 1], [1, 1], [2, 1]]))
+    images = CaseImages("c", image, mask, {m: np.roll(mask, i, 0) for i, m in enumerate(models)})
+    buffer = io.BytesIO()
+    figure = draw_networks(images, place_of(images), dict.fromkeys(models, "Dice 0.50"), CASE_FIELD_MM)
+    save_picture(figure, buffer)
+    plt.close(figure)
+    views = len(slice_view(images, models[0], place_of(images), 60.0)) * 3 * len(models)
+    pictures = len(buffer.getvalue()) * (MOST_PANELS // (len(models) + 1))
+    assert pictures + views < 12e6
 
 
 def test_without_a_mistake_there_is_nothing_but_cases():

@@ -81,7 +81,7 @@ def gallery(layout, cases):
     lesion = common | {"case": second, "picture": picture, "lesion": 1, "volume_mm3": 120.0, "diameter_mm": 7.25}
     rows = [
         common | {"page": "cases", "group": "unet", "picture": first, "case": first, "why": "worst", "dice": 0.25},
-        lesion | {"page": "missed", "group": "unet", "why": "missed"},
+        lesion | {"page": "missed", "group": "unet", "why": "missed", "of": 84},
         lesion | {"page": "lower", "group": "", "why": "found by 0 of 1 networks"},
     ]
     layout.gallery.mkdir(parents=True, exist_ok=True)
@@ -284,6 +284,11 @@ def test_the_index_leads_to_every_page_and_to_the_worst_miss_in_one_click(report
     assert {link.partition("#")[0] for link in addresses(page).links} - {""} == set(report)
     assert '<a href="gallery_missed.html#unet-c1_lesion1">c1</a>, 7 mm' in page
     assert '<a href="gallery_cases.html#unet-c0">c0</a>, Dice 0.25' in page
+
+
+def test_the_gallery_says_how_many_of_its_kind_are_shown(report):
+    assert re.search(r"<h2[^>]*>U-Net \(1 of 84 shown\)</h2>", report["gallery_missed.html"])
+    assert re.search(r"<h2[^>]*>All networks \(1\)</h2>", report["gallery_lower.html"])
 
 
 def test_the_gallery_says_how_large_a_lesion_is(report):

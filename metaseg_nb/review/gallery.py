@@ -1,4 +1,4 @@
-"""The gallery: which cases and lesions are worth a picture, page by page."""
+"""The gallery: which cases and lesions are worth a picture, page by page, worst first."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ import pandas as pd
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.position import THIRDS
 from metaseg_nb.evaluation.strata import classified
+from metaseg_nb.parameters import model_title
 
 PAGES = {
     "cases": "Best, median and worst cases",
@@ -18,16 +19,19 @@ PAGES = {
 # What each page holds, in the words of the report.
 ABOUT = {
     "cases": "By Dice, network by network; three planes through the largest lesion.",
-    "missed": "Every reference lesion that a network did not touch, largest first.",
-    "false": "Every large predicted lesion that touches no reference lesion, largest first.",
-    "small": f"Every reference lesion of {DIAMETER_NAMES[0]}, smallest first.",
-    "lower": "Every reference lesion in the lowest third of the brain, where air and bone disturb the image; "
-    "largest first.",
+    "missed": "Reference lesions that a network did not touch, largest first.",
+    "false": "Large predicted lesions that touch no reference lesion, largest first.",
+    "small": f"Reference lesions of {DIAMETER_NAMES[0]}, smallest first.",
+    "lower": "Reference lesions in the lowest third of the brain, where air and bone disturb the image; largest first.",
 }
-# Of an entry: where it stands, what is drawn, and what is said of it. ``group`` is a network, or "" for all.
+# Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: a report of
+# many patients and networks must fit into a mail.
+MOST_ENTRIES, MOST_PANELS = 20, 750
+# Of an entry: where it stands, what is drawn, and what is said of it. ``group`` is a network, or "" for all; ``of`` is
+# how many entries there are of this group on this page, shown or not.
 CENTRE = ["x", "y", "z"]
 SIZE = ["volume_mm3", "diameter_mm"]
-COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE, *SIZE, "dice"]
+COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE, *SIZE, "dice", "of"]
 
 
 def page_file(page: str) -> str:
@@ -71,7 +75,8 @@ def gallery_entries(
     Returns
     -------
     DataFrame
-        `COLUMNS`, in the order of the pages. Several entries may share a ``picture``.
+        `COLUMNS`, in the order of the pages: of each network on each page the first `MOST_ENTRIES`, or fewer where
+        their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
     """
     lesions = lesions[lesions["model"].isin(models)]
     lesions = lesions.assign(picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str))
@@ -90,7 +95,32 @@ def gallery_entries(
         _page("small", "", each[small].iloc[::-1], ascending=True),
         _page("lower", "", each[lower]),
     ]
-    return pd.concat([page for page in pages if len(page)], ignore_index=True)[COLUMNS]
+    return _shown(pd.concat([page for page in pages if len(page)], ignore_index=True), MOST_PANELS // (len(models) + 1))
+
+
+def shown_table(entries: pd.DataFrame) -> pd.DataFrame:
+    """How many entries are shown of how many: a row per page, a column per network, and "all" for pages of all."""
+    named = entries.assign(
+        group=[model_title(group) if group else "all" for group in entries["group"]], page=entries["page"].map(PAGES)
+    )
+    return named.pivot_table(
+        index="page",
+        columns="group",
+        values="of",
+        aggfunc=lambda of: f"{len(of)} of {of.iloc[0]}",
+        fill_value="0",
+        sort=False,
+    ).rename_axis(index=None, columns=None)
+
+
+def _shown(entries: pd.DataFrame, most_pictures: int) -> pd.DataFrame:
+    groups = entries.groupby(["page", "group"], sort=False)["case"]
+    entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()
+    for n in range(MOST_ENTRIES, 0, -1):
+        shown = entries[rank < n]
+        if shown["picture"].nunique() <= most_pictures:
+            break
+    return shown[COLUMNS].reset_index(drop=True)
 
 
 def _cases_page(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

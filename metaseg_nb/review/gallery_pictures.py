@@ -3,6 +3,8 @@
 import shutil
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
+from typing import BinaryIO
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -26,8 +28,9 @@ ROWS = (2, 1, 0)  # axial, coronal, sagittal
 PANEL_INCHES = 2.1
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.
 FIELD_MM, FIELD_DIAMETERS, CASE_FIELD_MM = 50.0, 2.0, 110.0
-# Half the size of a JPEG that looks as good.
-WEBP = {"format": "webp", "dpi": 100, "pil_kwargs": {"quality": 72}}
+# Half the size of a JPEG that looks as good. A page is about 1000 pixels wide: more would only cost bytes.
+WEBP = {"format": "webp", "pil_kwargs": {"quality": 72}}
+DPI, MOST_PIXELS_WIDE = 100, 1400
 
 
 def find_false_lesions(layout: StudyLayout, cohort: Cohort, models: Sequence[str], workers: int) -> pd.DataFrame:
@@ -144,6 +147,11 @@ def draw_entry(images: CaseImages, entry: pd.Series, metrics: pd.DataFrame, lesi
     return draw_networks(images, entry[CENTRE].to_numpy(float), _titles(images, said), field_mm)
 
 
+def save_picture(figure: Figure, file: Path | BinaryIO) -> None:
+    """Save a picture of the gallery as WebP, no wider than a page shows it."""
+    figure.savefig(file, dpi=min(DPI, MOST_PIXELS_WIDE / figure.get_figwidth()), **WEBP)
+
+
 def _draw_case(
     layout: StudyLayout,
     cohort: Cohort,
@@ -159,7 +167,7 @@ def _draw_case(
     for _, entry in entries.drop_duplicates("picture").iterrows():
         figure = draw_entry(images, entry, metrics, lesions)
         with finished(layout.gallery / f"{entry['picture']}.webp") as unfinished:
-            figure.savefig(unfinished, **WEBP)
+            save_picture(figure, unfinished)
         plt.close(figure)
     for entry in entries[entries["page"] == "cases"].itertuples():
         with finished(layout.gallery / view_file(entry.picture, entry.group)) as unfinished:
