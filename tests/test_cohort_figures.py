@@ -1,6 +1,7 @@
 """Figures and sentences of notebook 01: they show what the tables hold, also when that is nothing."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -118,6 +119,24 @@ def test_a_name_with_dollar_signs_is_no_formula_and_numbers_need_none(looked_at,
             assert any(name in word for word in words)
             assert not [word for word in words if "mathdefault" in word]
             plt.close(figure)
+
+
+@pytest.mark.parametrize("n", [12, 70, 210])
+def test_long_names_are_shortened_in_the_middle_and_do_not_overlap(looked_at, n):
+    cases, examinations = looked_at
+    names = [f"sub-{i:03}_ses-20190312_acq-MPRAGEpostGd_space-native_run-02_T1w-{i:03}" for i in range(n)]
+    primary = "non-small cell lung cancer, adenocarcinoma"
+    figure = draw_montage([replace(cases[0], name=name, primary=primary) for name in names], examinations[:1] * n)
+    figure.draw_without_rendering()
+    first_row = [axes for axes in figure.axes if axes.get_subplotspec().rowspan.start == 0]
+    boxes = [axes.title.get_window_extent() for axes in first_row]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+    shown, kind = first_row[7 % len(first_row)].get_title().split("\n")
+    assert shown.startswith("sub-0")
+    assert "…" in shown
+    assert shown.endswith(names[7 % len(first_row)][-5:])
+    assert kind.endswith("ns: 2")
+    plt.close(figure)
 
 
 def test_where_nothing_could_be_read_there_are_figures_that_say_so(nothing):

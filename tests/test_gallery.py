@@ -232,6 +232,16 @@ def test_a_picture_says_what_each_network_made_of_the_lesion(study):
     plt.close(figure)
 
 
+@pytest.mark.parametrize("models", [["unet"], MODELS])
+def test_no_label_of_a_picture_is_cut_off(study, models):
+    figure = draw_networks(read_case_images(*study, "c1", models), (8, 8, 8), dict.fromkeys(models, "title"), 20.0)
+    figure.draw_without_rendering()
+    boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
+    assert len(boxes) == 3
+    assert all(box.x0 >= 0 and box.y0 >= 0 for box in boxes)
+    plt.close(figure)
+
+
 def test_the_place_of_a_case_is_its_largest_lesion_or_else_its_prediction(study):
     images = read_case_images(*study, "c0", MODELS)
     assert images.reference[place_of(images)]

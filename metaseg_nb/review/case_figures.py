@@ -12,11 +12,12 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
-from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import prediction_of, read_image
 from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
+from metaseg_nb.review.style import fitted
 
 BOTH = ("reference", "prediction")
 
@@ -31,7 +32,7 @@ def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Pa
         case = case_named(cases, name)
         masks = _both_masks(case, predictions / f"{name}.nii.gz", rule)
         draw_slice(panel, read_image(case), masks, axis=2, index=_slice_to_show(masks))
-        panel.set_title(f"{name}: Dice {dice[name]:.2f}")
+        panel.set_title(f"{fitted(name, 2.8, 11)}: Dice {dice[name]:.2f}")
     add_legend(figure, BOTH)
     return figure
 
@@ -64,9 +65,10 @@ def draw_case_by_network(
             masks = _both_masks(case, prediction_of(layout, case, model), cohort.rule)
             if panel is row[0]:
                 index = _slice_to_show(masks)
-                panel.set_ylabel(f"{name}\n{why}", fontsize=9)
+                panel.set_ylabel(f"{fitted(name, 2.6, 9)}\n{why}", fontsize=9)
             draw_slice(panel, image, masks, axis=2, index=index)
-            panel.set_title(f"{model_title(model)}: {dice[model, name]:.2f}", fontsize=9, fontweight="normal")
+            title = f"{fitted(model_title(model), 2.2, 9)}: {dice[model, name]:.2f}"
+            panel.set_title(title, fontsize=9, fontweight="normal")
     add_legend(figure, BOTH)
     return figure
 
@@ -75,7 +77,7 @@ def draw_unlabelled(case: Case, mask: Path) -> Figure:
     """Three planes through the largest predicted lesion of a case without reference."""
     prediction = read_mask(mask, case.name)
     n, volume_mm3 = label_lesions(prediction.array)[1], _volume_mm3(prediction)
-    title = f"{case.name}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
+    title = f"{fitted(case.name, 4.5, 11)}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
     masks = {"prediction": prediction.array}
     return draw_planes(read_image(case), masks, centre_of_largest(masks["prediction"]), title)
 

@@ -13,11 +13,15 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.examination import Examination
 from metaseg_nb.cohort.position import HEMISPHERES, THIRDS
-from metaseg_nb.review.montage import grid_of_panels
+from metaseg_nb.review.montage import grid_of_panels, title_panel
 from metaseg_nb.review.slices import PLANES, add_legend, draw_thumbnail, mark_sides, picture
+from metaseg_nb.review.style import fitted
 
 # Bars of a histogram over the range of a quantity.
 BINS = 16
+# Widths of names: of scanners beside bars, of six primaries side by side.
+SCANNER_INCHES = 2.0
+LEGEND_INCHES = 1.5
 
 
 def draw_burden(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
@@ -50,7 +54,8 @@ def draw_burden(cases: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
     )
     right.set(xlabel="volume (cm³)", ylabel="lesions", title=title)
     patches = [plt.Rectangle((0, 0), 1, 1, color=colour) for colour in colours.values()]
-    figure.legend(patches, colours, loc="outside lower center", ncols=min(6, len(colours)), frameon=False)
+    names = [fitted(primary, LEGEND_INCHES, 9) for primary in colours]
+    figure.legend(patches, names, loc="outside lower center", ncols=min(6, len(colours)), frameon=False)
     sns.despine(figure)
     return figure
 
@@ -76,7 +81,7 @@ def draw_acquisition(cases: pd.DataFrame) -> Figure:
     panels[1].set(xlabel="images, by median", ylabel="intensity in the head", title="1st to 99th percentile, median")
     panels[1].xaxis.set_major_locator(MaxNLocator(integer=True))
     scanners = cases["scanner"].value_counts()[::-1]
-    panels[2].barh([_wrapped(name) for name in scanners.index], scanners, height=0.5, color="#0072B2")
+    panels[2].barh([fitted(name, SCANNER_INCHES, 9) for name in scanners.index], scanners, height=0.5, color="#0072B2")
     panels[2].set(xlabel="cases", title="scanner", ylim=(-0.7, max(3, len(scanners)) - 0.3))
     panels[2].xaxis.set_major_locator(MaxNLocator(integer=True))
     sns.despine(figure)
@@ -137,7 +142,7 @@ def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> 
         else:
             draw_thumbnail(panel, examination.thumbnail)
         count = "no label" if case.label is None else f"lesions: {examination.facts.get('n_lesions', 'unknown')}"
-        panel.set_title(f"{case.name}\n{case.primary}, {count}", fontsize=8, fontweight="normal")
+        title_panel(panel, case.name, f"{case.primary}, {count}")
     add_legend(figure, ["reference"])
     return figure
 
@@ -184,7 +189,3 @@ def _decades(lesions: pd.DataFrame) -> np.ndarray:
 def _n(values: pd.Series, what: str, unit: str) -> str:
     values = values.astype(float)
     return f"n = {len(values)} {what}: {values.mean():.1f} ± {values.std():.1f}{unit}" if len(values) else f"no {what}"
-
-
-def _wrapped(name: str) -> str:
-    return name if len(name) <= 24 else f"{name[:23]}…"

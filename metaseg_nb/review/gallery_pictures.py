@@ -22,10 +22,10 @@ from metaseg_nb.review.case_images import AGREEMENT_COLOURS, CaseImages, false_l
 from metaseg_nb.review.gallery import CENTRE, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.slices import PLANES, add_legend, draw_slice, window_around
-from metaseg_nb.review.style import use_style
+from metaseg_nb.review.style import fitted, use_style
 
 ROWS = (2, 1, 0)  # axial, coronal, sagittal
-PANEL_INCHES = 2.1
+PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.
 FIELD_MM, FIELD_DIAMETERS, CASE_FIELD_MM = 50.0, 2.0, 110.0
 # Half the size of a JPEG that looks as good. A page is about 1000 pixels wide: more would only cost bytes.
@@ -79,7 +79,7 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: dict[str,
     """
     columns = len(titles) + 1
     figure, panels = plt.subplots(3, columns, figsize=(PANEL_INCHES * columns, 3 * PANEL_INCHES + 0.7), squeeze=False)
-    figure.subplots_adjust(0.02, 0.06, 0.995, 0.92, wspace=0.03, hspace=0.03)
+    figure.subplots_adjust(LABEL_INCHES / figure.get_figwidth(), 0.06, 0.995, 0.92, wspace=0.03, hspace=0.03)
     shared = {"image": images.image, "greys": images.greys}
     for row, axis in zip(panels, ROWS, strict=True):
         index, window = round(centre[axis]), window_around(images.image, centre, axis, field_mm)
@@ -91,7 +91,7 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: dict[str,
             masks = {"reference": images.reference, "prediction": images.predictions[model]}
             draw_slice(panel, masks=masks, axis=axis, index=index, window=window, **shared)
     for panel, title in zip(panels[0], ["whole slice", *titles.values()], strict=True):
-        panel.set_title(title, fontsize=8.5, fontweight="normal")
+        panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
     add_legend(figure, ("reference", "prediction"))
     return figure
 
@@ -175,4 +175,5 @@ def _draw_case(
 
 
 def _titles(images: CaseImages, said: pd.Series) -> dict[str, str]:
-    return {model: f"{model_title(model)}\n{said.get(model, '')}" for model in images.predictions}
+    titles = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
+    return {model: f"{title}\n{said.get(model, '')}" for model, title in titles.items()}

@@ -6,9 +6,12 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from metaseg_nb.review.style import fitted
+
 WIDTH_INCHES = 11.0
 # More columns, and so smaller panels, for many.
 FEW, MANY = 60, 200
+TITLE_POINTS = 8
 
 
 def grid_of_panels(n: int) -> tuple[Figure, list[Axes]]:
@@ -23,3 +26,10 @@ def grid_of_panels(n: int) -> tuple[Figure, list[Axes]]:
     for panel in panels[n:]:
         panel.set_visible(False)
     return figure, panels[:n]
+
+
+def title_panel(panel: Axes, *lines: str) -> None:
+    """Write lines above a panel of `grid_of_panels`, none wider than the panel."""
+    inches = panel.figure.get_figwidth() / panel.get_subplotspec().get_gridspec().ncols
+    words = [fitted(line, inches, TITLE_POINTS) for line in lines]
+    panel.set_title("\n".join(words), fontsize=TITLE_POINTS, fontweight="normal")

@@ -12,8 +12,9 @@ from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
-from metaseg_nb.review.montage import grid_of_panels
+from metaseg_nb.review.montage import grid_of_panels, title_panel
 from metaseg_nb.review.slices import PLANES, add_legend, draw_slice, mark_sides, picture
+from metaseg_nb.review.style import fitted
 
 # Brightest grey value, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7
@@ -39,7 +40,7 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
         grey = {"cmap": "gray", "vmin": float(min(low, 0)), "vmax": float(high)}
         field_range = f"field, {float(record.field_range):.2f}-fold"
         views = (
-            (f"{case.name}, before", record.before, grey),
+            (f"{fitted(case.name, 1.6, 9)}, before", record.before, grey),
             (field_range, record.field, coloured),
             ("after", record.after, grey),
         )
@@ -55,7 +56,8 @@ def draw_intensities(cases: Sequence[StoredCase], named: Sequence[str]) -> Figur
         record = case.correction
         style = CASE_LINE
         if case.name in named:
-            style = {"color": NAMED_LINES[list(named).index(case.name) % 2], "linewidth": 1.6, "label": case.name}
+            style = {"color": NAMED_LINES[list(named).index(case.name) % 2], "linewidth": 1.6}
+            style["label"] = fitted(case.name, 2.5, 8)
         for panel, shares, edges in (
             (left, record.raw, record.raw_edges),
             (right, record.prepared, record.prepared_edges),
@@ -81,7 +83,7 @@ def draw_stored_cases(cases: Sequence[StoredCase]) -> Figure:
         index = fullest_slice(masks["reference"]) if masks else first.shape[2] // 2
         draw_slice(panel, image, masks, axis=2, index=index)
         shape = "x".join(str(n) for n in case.grid.shape)
-        panel.set_title(f"{case.name}\n{shape}", fontsize=8, fontweight="normal")
+        title_panel(panel, case.name, shape)
     add_legend(figure, ["reference"] if labelled else [])
     return figure
 

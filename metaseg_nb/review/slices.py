@@ -132,9 +132,10 @@ def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
 
 def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:
     """Write the letters of left, right, bottom and top at the sides of a picture."""
-    places = [(0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)]
-    for letter, place in zip(letters, places, strict=True):
-        axes.text(*_place(extent, *place), letter, **WRITING)
+    places = [(0.02, 0.5, {"ha": "left"}), (0.98, 0.5, {"ha": "right"})]
+    places += [(0.5, 0.02, {"va": "bottom"}), (0.5, 0.98, {"va": "top"})]
+    for letter, (x, y, inwards) in zip(letters, places, strict=True):
+        axes.text(*_place(extent, x, y), letter, **(WRITING | inwards))
 
 
 def _place(extent: Extent, x: float, y: float) -> tuple[float, float]:
@@ -156,5 +157,5 @@ def _annotate(axes: Axes, letters: str, extent: Extent) -> None:
     bar_mm = SCALE_BAR_MM if right - left > 4 * SCALE_BAR_MM else SCALE_BAR_MM // 2
     (x, y), (_, above) = _place(extent, 0.05, 0.06), _place(extent, 0.05, 0.105)
     axes.plot([x, x + bar_mm], [y, y], color="white", linewidth=2)
-    axes.text(x + bar_mm / 2, above, f"{bar_mm} mm", **(WRITING | {"fontsize": 7}))
+    axes.text(x, above, f"{bar_mm} mm", **(WRITING | {"fontsize": 7, "ha": "left"}))
     axes.set(xticks=[], yticks=[], facecolor="black", xlim=(left, right), ylim=(bottom, top))

@@ -23,6 +23,8 @@ MODEL_COLOURS = {
     "unetr": "#D55E00",
     THRESHOLD_MODEL: "#999999",
 }
+# Of a font's size: a little more than the mean over letters and digits.
+CHARACTER_WIDTH = 0.64
 # Tol 2021, for models beside those of the study.
 MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
 
@@ -31,6 +33,12 @@ def model_colour(model: str) -> str:
     """Colour of a model, the same in every figure."""
     more = [name for name in model_names() if name not in MODEL_COLOURS]
     return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
+
+
+def fitted(name: str, inches: float, points: float) -> str:
+    """A name that is no wider than a space at a font size; its middle gives way, as names differ at their ends."""
+    most = max(3, int(inches * 72 / (CHARACTER_WIDTH * points)))
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - 1) // 2 :]}"
 
 
 def use_style() -> None:
