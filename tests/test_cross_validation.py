@@ -185,7 +185,7 @@ def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
 
 
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
-    assert NOT_IDENTITY == {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
+    assert {"title", "arm_title", "num_processes", "loader_workers", "compiled"} == NOT_IDENTITY
     finish("unet", 1, title="Another title", num_processes=2, loader_workers=3, compiled=True)
     assert len(pool(layout, cohort, MODELS).metrics) == 2 * 7
 
