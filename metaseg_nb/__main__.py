@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -133,16 +134,14 @@ def _status(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from papermill.exceptions import PapermillExecutionError
-
-    from metaseg_nb.batch.runner import exit_code, failure_message, run_notebook
+    from metaseg_nb.batch.runner import NotebookEnded, run_notebook
 
     try:
         which = options.model, options.fold, options.arm, options.seed
         print(run_notebook(options.notebook, options.study, *which))
-    except PapermillExecutionError as error:
-        print(f"{options.notebook}: {failure_message(error)}", file=sys.stderr)
-        return exit_code(error)
+    except NotebookEnded as ended:
+        print(f"{options.notebook}: {ended}", file=sys.stderr)
+        return ended.code
     return 0
 
 
@@ -210,4 +209,6 @@ if __name__ == "__main__":
     os.environ["PYTHONUTF8"] = "1"  # kernels and jobs read and write UTF-8, whatever the locale
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a letter that a terminal cannot show is no error of the input
+    # a notebook that is run hears it in its own way; until then nothing has begun, and nothing else is left half-done
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     sys.exit(main())

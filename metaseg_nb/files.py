@@ -68,8 +68,8 @@ def finished_folder(path: Path) -> Iterator[Path]:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder; only for whoever alone writes there."""
-    for path in folder.glob(".[1-9]*_*"):
+    """Remove what killed processes left half-written in a folder and below; only for whoever alone writes there."""
+    for path in folder.rglob(".[1-9]*_*"):
         if UNFINISHED.match(path.name) and path.is_file():
             path.unlink()
 
@@ -111,8 +111,18 @@ def write_text(path: Path, text: str) -> None:
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """Read a CSV as `write_table` wrote it: names stay text, also those that look like a number (007) or none (NA)."""
-    return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+    """Read a CSV as `write_table` wrote it: names stay text, also those that look like a number (007) or none (NA).
+
+    Raises
+    ------
+    ValueError
+        It is empty or damaged; names the file.
+    """
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+    except ValueError as error:  # pandas' own kinds are of it, and so is text that is no UTF-8
+        advice = "delete it, and run the notebook again that writes it"
+        raise ValueError(f"{path}: not a whole table ({error}); {advice}") from error
 
 
 def is_held(lock: Path) -> bool:

@@ -249,3 +249,22 @@ class RunLayout:
     def metrics(self) -> Path:
         """Written last: where it is, the run is finished."""
         return self.root / "metrics.json"
+
+    @property
+    def trained(self) -> list[Path]:
+        """All that training writes; what it goes on from is last."""
+        return [self.history, self.tensorboard, self.best_checkpoint, self.previous_checkpoint, self.last_checkpoint]
+
+    @property
+    def results(self) -> list[Path]:
+        """All that is made with the trained network; what marks the run as finished is first."""
+        return [
+            self.metrics,
+            self.metrics_table,
+            self.lesions_table,
+            self.last_metrics_table,
+            self.detections_table,
+            self.calibration_table,
+            self.predictions,
+            self.last_predictions,
+        ]

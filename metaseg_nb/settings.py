@@ -27,6 +27,8 @@ TAKEN = {
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
+# Settings that change how a run is computed or called, and not what it computes.
+NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
 
 
 def model_names() -> list[str]:
@@ -288,6 +290,11 @@ def settings_hash(settings: Mapping[str, Any] | Settings) -> str:
     """Twelve hexadecimal digits that change when any setting does."""
     values = settings.model_dump() if isinstance(settings, Settings) else dict(settings)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that decide what a run computes: two runs have the same settings where these are equal."""
+    return {name: value for name, value in settings.items() if name not in NOT_IDENTITY}
 
 
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:

@@ -19,6 +19,7 @@ from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import NOT_IDENTITY
 
 MODELS = ["unet", "segresnet"]
 SHAPE = (24, 22, 20)
@@ -181,6 +182,12 @@ def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
     assert [(problem.case, problem.found) for problem in error.value.problems] == [
         ("unet, fold 1", "other settings than fold 0")
     ]
+
+
+def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
+    assert {"title", "arm_title", "num_processes", "loader_workers", "compiled"} == NOT_IDENTITY
+    finish("unet", 1, title="Another title", num_processes=2, loader_workers=3, compiled=True)
+    assert len(pool(layout, cohort, MODELS).metrics) == 2 * 7
 
 
 def test_folds_of_other_preprocessing_are_named(layout, cohort, finish, finished):

@@ -61,10 +61,22 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     kept = [tmp_path / name for name in (".03_train.lock", ".hidden_1", "last.pt", "1_a.pt")]
     for path in kept:
         path.touch()
+    below = tmp_path / "predictions/.77_case.nii.gz"
+    below.parent.mkdir()
+    below.touch()
+    kept.append(below.parent)
     subprocess.run([sys.executable, "-c", die])
     assert len(list(tmp_path.iterdir())) == len(kept) + 1
     clear_unfinished(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert not below.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"case,dice\na,0.5\nb,0.5,7,8\n", b"case\n\xff\xfe\n"])
+def test_a_damaged_table_is_an_error_that_names_it(tmp_path, content):
+    (tmp_path / "metrics.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=r"metrics\.csv: not a whole table"):
+        read_table(tmp_path / "metrics.csv")
 
 
 def test_names_stay_text_and_a_missing_number_is_none(tmp_path):

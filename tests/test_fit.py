@@ -13,9 +13,11 @@ import pytest
 import torch
 from stopping_batches import Stopped, Stopping
 
+from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_label
+from metaseg_nb.provenance import versions
 from metaseg_nb.training import checkpoints, training_run
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
@@ -23,9 +25,10 @@ from metaseg_nb.training.fit import fit
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.schedules import SCHEDULES, learning_rate
-from metaseg_nb.training.stopping import TrainingStopped
+from metaseg_nb.training.stopping import StopRequest, TrainingStopped
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
+DELETE_ALL = r"delete best\.pt, last\.pt and previous\.pt"
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
 
 
@@ -267,9 +270,10 @@ def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
 def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
     # metrics.json is what says that a run is finished
     train(epochs=1)
-    run.predictions.mkdir()
-    results = (run.metrics, run.metrics_table, run.lesions_table, run.predictions / "case9.nii.gz")
+    results = [path if path.suffix else path / "case9.nii.gz" for path in run.results]
+    assert {"detections.csv", "calibration.csv", "metrics_last.csv"} <= {path.name for path in results}
     for path in results:
+        path.parent.mkdir(exist_ok=True)
         path.write_text("old")
     with pytest.raises(Stopped):
         train(epochs=1, learning_rate=0.02, stop_at=0)
@@ -309,8 +313,11 @@ def test_where_all_checkpoints_are_damaged_they_are_named(train, run, damage):
     train(epochs=2)
     for path in (run.last_checkpoint, run.previous_checkpoint):
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=r"previous\.pt: not a whole checkpoint.*delete it and train again"):
+    with pytest.raises(ValueError, match=rf"previous\.pt: not a whole checkpoint.*{DELETE_ALL}"):
         train(epochs=2)
+    for path in (run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
+        path.unlink()
+    assert len(train(epochs=2)) == 2
 
 
 def test_a_missing_checkpoint_says_what_to_run(run):
@@ -333,9 +340,14 @@ def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
+def held(step):
+    """The least that a checkpoint holds."""
+    return {"identity": {"settings": {}, "recipe": {}}, "network": {"w": torch.full((3,), float(step))}, "step": step}
+
+
 def test_a_save_that_breaks_off_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"network": {"w": torch.ones(3)}, "step": 1})
+    save_checkpoint(path, held(1))
 
     def full_disk(state, file):
         Path(file).write_bytes(b"PK half of it")
@@ -343,19 +355,19 @@ def test_a_save_that_breaks_off_leaves_the_old_checkpoint_whole(tmp_path, monkey
 
     monkeypatch.setattr(checkpoints.torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, {"network": {"w": torch.zeros(3)}, "step": 2})
-    assert equal(load_checkpoint(path), {"network": {"w": torch.ones(3)}, "step": 1})
+        save_checkpoint(path, held(2))
+    assert equal(load_checkpoint(path), held(1))
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
 
 
 def test_whoever_reads_a_checkpoint_while_it_is_replaced_gets_the_old_one_whole(tmp_path):
     path = tmp_path / "last.pt"
-    save_checkpoint(path, {"step": 1})
+    save_checkpoint(path, held(1))
     before = path.read_bytes()
     with path.open("rb") as reader:
-        save_checkpoint(path, {"step": 2})
+        save_checkpoint(path, held(2))
         assert reader.read() == before
-    assert load_checkpoint(path) == {"step": 2}
+    assert equal(load_checkpoint(path), held(2))
 
 
 def test_a_rows_loss_is_the_mean_over_the_steps_since_the_row_before(train, tmp_path):
@@ -405,6 +417,12 @@ def test_checkpoints_carry_what_a_prediction_needs(train, run, tiny_training):
         assert identity["recipe"] == RECIPE
 
 
+def test_checkpoints_hold_the_versions_they_were_made_with(train, run):
+    train(epochs=1)
+    for path in (run.best_checkpoint, run.last_checkpoint):
+        assert load_checkpoint(path)["versions"] == versions()
+
+
 def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(train, monkeypatch):
     trained, judged = [], []
 
@@ -435,6 +453,12 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, 
     with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
         train(of=[broken, broken])
     assert not run.last_checkpoint.exists()
+
+
+def test_a_score_that_is_no_number_stops_the_run(train, run):
+    with pytest.raises(FloatingPointError, match=r"the dice of the selection set is nan at step 2"):
+        train(validate=lambda network: math.nan)
+    assert not run.best_checkpoint.exists()
 
 
 def test_learning_rate_by_hand():
@@ -509,6 +533,53 @@ def test_training_ends_when_nothing_got_better_for_long_enough(train, run):
     assert load_checkpoint(run.best_checkpoint)["epoch"] == 3
 
 
+# The way on from a damaged run
+
+
+def spoil(path):
+    raw = bytearray(path.read_bytes())
+    raw[len(raw) // 2] ^= 1 << 6
+    path.write_bytes(raw)
+
+
+def delete(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("lose", [spoil, delete])
+@pytest.mark.parametrize("epochs", [2, 4])  # of a finished run, and of one that goes on
+def test_lost_best_weights_are_told_at_once_and_what_is_advised_helps(train, run, tmp_path, lose, epochs):
+    train(epochs=2)
+    if epochs == 4:
+        checkpoint = load_checkpoint(run.last_checkpoint)
+        checkpoint["identity"]["settings"]["epochs"] = 4
+        save_checkpoint(run.last_checkpoint, checkpoint)
+    lose(run.best_checkpoint)
+    for _ in range(2):
+        with pytest.raises(
+            (ValueError, FileNotFoundError), match=r"best\.pt.*delete best\.pt, last\.pt and previous\.pt"
+        ) as told:
+            train(validate=never, epochs=epochs)
+    assert "last.pt beside it predicts too" in str(told.value)
+    assert len(load_ensemble(run.last_checkpoint, torch.device("cpu")).networks) == 1
+    for path in (run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
+        path.unlink(missing_ok=True)
+    train(epochs=epochs)
+    train(whole := RunLayout(tmp_path / "whole"), epochs=epochs)
+    assert_same_runs(run, whole)
+
+
+def test_a_damaged_last_checkpoint_of_a_finished_run_is_replaced_by_the_one_before(train, run, capsys):
+    train(epochs=2)
+    run.previous_checkpoint.write_bytes(run.last_checkpoint.read_bytes())  # as when it was stopped after its last look
+    whole = load_checkpoint(run.last_checkpoint)
+    spoil(run.last_checkpoint)
+    train(validate=never, epochs=2)
+    assert "last.pt: not a whole checkpoint" in capsys.readouterr().out
+    assert equal(load_checkpoint(run.last_checkpoint), whole)
+    network_of(load_checkpoint(run.best_checkpoint), torch.device("cpu"))
+
+
 # Stopped on request
 
 
@@ -519,6 +590,40 @@ class Terminated(PatchBatches):
         if step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
         return super().packed(step)
+
+
+def test_sigterm_after_the_last_step_stops_too():
+    with pytest.raises(TrainingStopped), StopRequest() as stop:
+        stop.check()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_an_error_is_not_hidden_by_a_request_to_stop():
+    with pytest.raises(FloatingPointError), StopRequest():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise FloatingPointError
+
+
+@pytest.fixture
+def threads():
+    """Set the number of threads, for this test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, run, tmp_path, capsys, threads):
+    settings = {"network": "segresnet", "epochs": 3, "patch_size": 48}
+    threads(2)
+    train(whole := RunLayout(tmp_path / "whole"), **settings)
+    with pytest.raises(Stopped):
+        train(stop_at=3, **settings)
+    threads(1)
+    train(**settings)
+    assert torch.get_num_threads() == 2
+    assert "The run began with 2 thread(s) and goes on with as many, not 1" in capsys.readouterr().out
+    assert load_checkpoint(run.last_checkpoint)["threads"] == 2
+    assert_same_runs(run, whole)
 
 
 class Spoilt(PatchBatches):

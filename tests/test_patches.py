@@ -1,11 +1,17 @@
 """Training patches: a step's batch can be had again, nothing is left out, each way of sampling shows what it says."""
 
+import os
+import signal
+import tempfile
+import time
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 import torch
 
+from metaseg_nb.training import patches
 from metaseg_nb.training.buffers import Buffers
 from metaseg_nb.training.patches import PatchBatches, cut
 from metaseg_nb.training.sampling import RULES, CaseArrays, place_patch
@@ -341,6 +347,50 @@ def test_worker_processes_change_nothing(cases, tiny_training):
     )
     assert len(alone) == len(helped) == 3
     assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
+
+
+def test_worker_processes_work_below_a_tmpdir_that_is_too_long_for_their_sockets(
+    cases, tiny_training, tmp_path, monkeypatch
+):
+    folder = tmp_path / ("a_long_folder_of_a_cluster_job_" * 3)
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(patches, "PATIENCE_S", 60)
+    with_worker, without = (list(PatchBatches(cases, tiny_training(loader_workers=n)).loader(2, CPU)) for n in (1, 0))
+    for one, other in zip(with_worker, without, strict=True):
+        assert same(one, other)
+    assert tempfile.gettempdir() == str(folder), "only the workers' own is changed"
+
+
+class Silent(PatchBatches):
+    """Batches of which the second never comes."""
+
+    def packed(self, step):
+        while step == 1:
+            time.sleep(1)
+        return super().packed(step)
+
+
+def test_worker_processes_that_give_nothing_are_an_error_with_a_reason(cases, tiny_training, monkeypatch):
+    monkeypatch.setattr(patches, "PATIENCE_S", 2)
+    steps = Silent(cases, tiny_training(loader_workers=1)).loader(0, CPU)
+    next(steps)
+    with pytest.raises(TimeoutError, match=r"1 loader_workers gave no patches for 2 s: .*loader_workers: 0"):
+        next(steps)
+    gone = time.monotonic() + 30
+    while psutil.Process().children():
+        assert time.monotonic() < gone, "a worker outlives the error"
+        time.sleep(0.1)
+
+
+def test_sigterm_to_all_processes_of_a_job_leaves_the_workers_until_they_are_not_needed(cases, tiny_training):
+    steps = PatchBatches(cases, tiny_training(loader_workers=2)).loader(0, CPU)
+    next(steps)
+    for worker in psutil.Process().children():
+        # from another process than the one that trains, as a cluster sends it
+        os.system(f"kill -{signal.SIGTERM.value} {worker.pid}")
+    assert len(list(steps)) == 3
 
 
 def test_reading_batches_leaves_the_random_state_of_dropout_alone(cases, tiny_training):

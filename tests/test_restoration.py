@@ -28,7 +28,7 @@ from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
-from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, start_from
+from metaseg_nb.training.networks import NETWORKS, OUTPUT_LAYERS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretrained import load_unseen, pretrained
 from metaseg_nb.training.restoration import (
@@ -316,7 +316,7 @@ def test_all_weights_are_carried_over_but_those_of_the_output_layers(network):
     size = patch_edges(network)[0]
     donor, fresh = noisy(build_network(network, 0.125, size)).state_dict(), build_network(network, 0.125, size)
     before = {name: tensor.clone() for name, tensor in fresh.state_dict().items()}
-    start_from(fresh, donor)
+    start_from(fresh, donor, network)
     for name, tensor in fresh.state_dict().items():
         assert torch.equal(tensor, (before if name.startswith(OUTPUTS[network]) else donor)[name]), name
     for prefix in OUTPUTS[network]:
@@ -331,7 +331,7 @@ def test_every_network_learns_to_restore(network, cases, tiny_pretraining, run):
     learned, moments = (load_checkpoint(run.last_checkpoint)[part] for part in ("network", "optimiser"))
     assert all(tensor.isfinite().all() for tensor in learned.values())
     assert sum(moment["exp_avg"].abs().sum() > 0 for moment in moments["state"].values()) > 5
-    start_from(build_network(network, settings.width, settings.patch_size), learned)
+    start_from(build_network(network, settings.width, settings.patch_size), learned, network)
 
 
 @pytest.mark.parametrize("network", ["unetr", "dynunet"])
@@ -357,7 +357,23 @@ def test_03_begins_with_the_weights_it_is_given(network, cases, tiny_pretraining
 def test_weights_of_another_size_are_refused():
     weights = build_network("unet", 0.25, 32).state_dict()
     with pytest.raises(ValueError, match="start weights: found others; expected weights of the same network, width"):
-        start_from(build_network("unet", 0.125, 32), weights)
+        start_from(build_network("unet", 0.125, 32), weights, "unet")
+
+
+def test_a_network_whose_output_layers_nobody_named_inherits_nothing_silently(monkeypatch):
+    network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1))
+    with pytest.raises(ValueError, match=r"mine: found no weights that OUTPUT_LAYERS .* names"):
+        start_from(network, network.state_dict(), "mine")
+    monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"1\.")
+    donor = noisy(torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1)))
+    head = network[1].weight.clone()
+    start_from(network, donor.state_dict(), "mine")
+    assert torch.equal(network[0].weight, donor[0].weight)
+    assert torch.equal(network[1].weight, head)
+
+
+def test_each_network_names_its_output_layers():
+    assert OUTPUT_LAYERS.keys() == NETWORKS.keys()
 
 
 @pytest.fixture

@@ -2,14 +2,22 @@
 
 import errno
 import json
+import os
+import re
+import signal
+import subprocess
+import threading
 
 import papermill
+import psutil
 import pytest
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.batch import runner
 from metaseg_nb.batch.runner import lock_file, run_notebook
-from metaseg_nb.files import is_held
+from metaseg_nb.files import alone, is_held
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import settings_hash
 
@@ -72,6 +80,105 @@ def test_no_room_for_the_notebook_itself_is_told_with_its_file(run, capsys):
     assert f"'{folder / '03_train.ipynb'}'" in said
 
 
+@pytest.fixture
+def kernel():
+    """Start what stands for a kernel: a child process that runs this shell command."""
+    started = []
+
+    def start(command):
+        started.append(subprocess.Popen(["bash", "-c", f"{command}; exit 0"], stdout=subprocess.PIPE))
+        assert started[-1].stdout.readline() == b"ready\n"
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+
+
+def told_to_stop():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_sigterm_that_kills_the_kernel_stops_the_run(run, kernel, capsys):
+    def execute(_):
+        process = kernel("echo ready; sleep 60")
+        told_to_stop()
+        assert process.wait(timeout=30) == -signal.SIGTERM
+        raise DeadKernelError("Kernel died")
+
+    before = signal.getsignal(signal.SIGTERM)
+    code, folder = run(execute)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert (code, record(folder)["state"]) == (75, "stopped")
+    assert "03_train: stopped on request (SIGTERM); start the same notebook again" in capsys.readouterr().err
+
+
+def test_a_kernel_that_is_deaf_to_sigterm_is_killed_with_its_children(run, kernel, monkeypatch):
+    def execute(_):
+        process = kernel("trap '' TERM; sleep 60 & echo ready; wait")
+        (child,) = psutil.Process(process.pid).children()
+        told_to_stop()
+        told_to_stop()  # once more, as a cluster may
+        assert process.wait(timeout=30) == -signal.SIGKILL
+        child.wait(timeout=30)
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(runner, "GRACE_S", 0.5)
+    code, folder = run(execute)
+    assert (code, record(folder)["state"]) == (75, "stopped")
+
+
+def test_a_training_that_saved_in_time_is_not_killed(run, kernel, monkeypatch):
+    def execute(_):
+        process = kernel("trap 'echo saved; exit 3' TERM; echo ready; while true; do sleep 0.1; done")
+        told_to_stop()
+        assert process.wait(timeout=30) == 3
+        raise PapermillExecutionError(7, 3, "source", "TrainingStopped", "saved", ["traceback"])
+
+    code, folder = run(execute)
+    assert (code, record(folder)["state"]) == (75, "stopped")
+    assert record(folder)["error"] == "cell [3] failed with TrainingStopped: saved"
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, DeadKernelError])
+def test_any_error_after_sigterm_is_a_stop(run, kernel, kind):
+    def execute(_):
+        kernel("echo ready; sleep 60")
+        told_to_stop()
+        raise kind("Kernel died before replying to kernel_info")
+
+    code, folder = run(execute)
+    assert (code, record(folder)["state"]) == (75, "stopped")
+
+
+def test_sigterm_before_there_is_a_kernel_ends_the_run_at_once(run):
+    def execute(_):
+        told_to_stop()
+        raise AssertionError("it went on")
+
+    code, folder = run(execute)
+    assert (code, record(folder)["state"]) == (75, "stopped")
+
+
+def test_sigterm_while_another_process_is_waited_for_ends_the_run(run, tmp_path):
+    lock = tmp_path / "runs/demo/unet/fold0/.03_train.lock"
+    with alone(lock), pytest.raises(SystemExit) as ended:
+        threading.Timer(0.5, told_to_stop).start()
+        run(lambda _: None)
+    assert ended.value.code == 75
+
+
+def test_a_kernel_that_died_by_itself_is_told_with_its_memory(run, capsys):
+    def execute(_):
+        raise DeadKernelError("Kernel died")
+
+    code, folder = run(execute)
+    assert (code, record(folder)["state"]) == (1, "failed")
+    said = r"the kernel was killed, probably for lack of memory, or crashed \(its largest process took [\d.]+ GB"
+    assert re.match(said, record(folder)["error"])
+    assert re.search("03_train: " + said, capsys.readouterr().err)
+
+
 def test_other_errors_are_recorded_and_raised(run, tmp_path):
     def execute(_):
         raise RuntimeError("Kernel died")
@@ -83,11 +190,25 @@ def test_other_errors_are_recorded_and_raised(run, tmp_path):
 
 def test_what_an_earlier_process_left_half_written_is_removed(run):
     def leave(folder):
+        (folder / "predictions").mkdir()
         (folder / ".77_last.pt").touch()
+        (folder / "predictions/.77_case.nii.gz").touch()
 
     _, folder = run(leave)
     run(lambda _: None)
-    assert not (folder / ".77_last.pt").exists()
+    assert not list(folder.rglob(".77_*"))
+
+
+@pytest.mark.parametrize(("notebook", "place"), [("02_preprocess_n4", "cases/c1"), ("01_explore_data", "examinations")])
+def test_what_was_left_half_written_of_the_cases_is_removed_too(tmp_path, monkeypatch, notebook, place):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: None)
+    other, left = tmp_path / "runs/demo/unet/fold0/.77_last.pt", tmp_path / "runs/demo" / place / ".77_image.npy"
+    for path in (other, left):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    run_notebook(notebook, "demo")
+    assert (other.exists(), left.exists()) == (True, False)
 
 
 def test_nothing_is_recorded_of_a_run_with_wrong_parameters(tmp_path, monkeypatch):

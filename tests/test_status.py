@@ -73,6 +73,24 @@ def test_a_run_whose_lock_is_held_runs_and_its_time_left_follows_from_its_epochs
     assert found["log"] == "runs/demo/unet/fold0/03_train.ipynb"
 
 
+@pytest.mark.parametrize(
+    "damage", ["", "epoch,dice,seconds\n", "epoch,dice\n1,0.5\n", "\0\0\0", "epoch,seconds\n0,1\n"]
+)
+def test_a_damaged_history_is_named_and_stops_nothing(layout, trained, damage):
+    executed = trained("unet", 0, 8, "running")
+    layout.run("unet", 0).history.write_text(damage)
+    with alone(lock_file(executed)):
+        found = row(study_status("demo"), "unet", 0)
+    assert (found["state"], found["epoch"]) == ("running", "unknown: history.csv is damaged")
+    assert len(study_status("demo").runs) == 20
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"state": "fai'])
+def test_a_damaged_record_is_that_of_a_run_that_was_cut_off(layout, trained, damage):
+    trained("unet", 0, 8, "failed").with_suffix(".run.json").write_text(damage)
+    assert row(study_status("demo"), "unet", 0)["state"] == "stopped"
+
+
 def test_hours_are_told_as_hours(layout, trained):
     executed = trained("unet", 0, 8, "running", seconds=8 * 600.0)
     with alone(lock_file(executed)):

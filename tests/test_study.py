@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from metaseg_nb.evaluation.scoring import score_files
-from metaseg_nb.layout import PROJECT
+from metaseg_nb.layout import PROJECT, RunLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.training.checkpoints import load_checkpoint
 
@@ -104,37 +104,64 @@ def test_training_learned_something_and_kept_its_history(home):
         assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
 
-def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(home, tmp_path):
-    made = ("notebooks", "unet", "segresnet", "cross_validation", "review")
-    shutil.copytree(home / "runs/tiny", tmp_path / "runs/tiny", ignore=shutil.ignore_patterns(*made))
-    study = tmp_path / "long.yaml"
-    study.write_text(STUDY.read_text().replace("epochs: 4", "epochs: 4000"))
-    command = [
-        sys.executable,
-        "-m",
-        "metaseg_nb",
-        "run",
-        "03_train",
-        "--study",
-        study,
-        "--model",
-        "unet",
-        "--fold",
-        "0",
-    ]
-    env = {**os.environ, "METASEG_HOME": str(tmp_path)}
-    process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, cwd=PROJECT)
-    run = tmp_path / "runs/tiny/unet/fold0"
-    while not (run / "history.csv").exists():
-        assert process.poll() is None, process.stderr.read().decode()[-2000:]
-        time.sleep(0.1)
-    process.terminate()
-    said = process.communicate(timeout=120)[1].decode()
-    assert process.returncode == 75, said
+@pytest.fixture
+def train_until(home, tmp_path):
+    """Start 03 of the tiny study, with so many epochs; send SIGTERM at a moment; returns run, exit code and message.
+
+    What another 03 left of the training is there, but for results.
+    """
+
+    def start(moment, epochs, without=()):
+        left_out = ("notebooks", "segresnet", "cross_validation", "review", "predictions*", "*.json", *without)
+        shutil.copytree(home / "runs/tiny/unet", tmp_path / "runs/tiny/unet", ignore=shutil.ignore_patterns(*left_out))
+        for part in ("dataset.json", "cases", "synthetic_cohort"):
+            source, target = home / "runs/tiny" / part, tmp_path / "runs/tiny" / part
+            shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+        study = tmp_path / "long.yaml"
+        study.write_text(STUDY.read_text().replace("epochs: 4", f"epochs: {epochs}"))
+        command = [sys.executable, "-m", "metaseg_nb", "run", "03_train", "--study", study, "--model", "unet"]
+        env, run = {**os.environ, "METASEG_HOME": str(tmp_path)}, tmp_path / "runs/tiny/unet/fold0"
+        process = subprocess.Popen([*command, "--fold", "0"], env=env, stderr=subprocess.PIPE, cwd=PROJECT)
+        while not moment(run):
+            assert process.poll() is None, process.stderr.read().decode()[-2000:]
+            time.sleep(0.02)
+        process.terminate()
+        said = process.communicate(timeout=120)[1].decode()
+        return run, process.returncode, said
+
+    return start
+
+
+def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(train_until):
+    run, code, said = train_until(lambda run: (run / "history.csv").exists(), 4000, without=["fold0"])
+    assert code == 75, said
     assert "TrainingStopped" in said
     assert "start the same notebook again" in (run / "03_train.ipynb").read_text()
     assert not (run / "metrics.json").exists()
     assert load_checkpoint(run / "last.pt")["state"]["step"] >= len(pd.read_csv(run / "history.csv"))
+
+
+def test_sigterm_after_training_ends_the_run_as_stopped_too(train_until):
+    run, code, said = train_until(lambda run: (run / "predictions").exists(), 4)
+    assert code == 75, said
+    assert "03_train: stopped on request" in said
+    record = json.loads((run / "03_train.run.json").read_text())
+    assert record["state"] == "stopped"
+    assert not (run / "metrics.json").exists()
+
+
+def test_sigterm_at_the_start_ends_the_run_as_stopped_too(train_until):
+    run, code, said = train_until(lambda run: (run / "03_train.run.json").exists(), 4)
+    assert code == 75, said
+    assert json.loads((run / "03_train.run.json").read_text())["state"] == "stopped"
+
+
+def test_all_that_a_run_writes_is_named_in_one_place(home):
+    for folder in home.glob("runs/tiny/*/fold*"):
+        run = RunLayout(folder)
+        before = [run.annotation_table, run.ranking_table]  # of the training set, written before training
+        own = [folder / name for name in ("03_train.ipynb", "03_train.run.json", ".03_train.lock")]
+        assert set(folder.iterdir()) <= {*run.trained, *run.results, *before, *own}
 
 
 def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):

@@ -11,8 +11,8 @@ from metaseg_nb.files import read_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.settings import Train, settings_hash
-from metaseg_nb.training.checkpoints import network_of
+from metaseg_nb.settings import Train
+from metaseg_nb.training.checkpoints import identity_code, network_of
 from metaseg_nb.training.pretrained import load_unseen
 
 
@@ -68,7 +68,7 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     return Teachers(
         [network_of(content, device) for content in contents],
         [Train.check(content["identity"]["settings"]) for content in contents],
-        [settings_hash(content["identity"]) for content in contents],
+        [identity_code(content["identity"]) for content in contents],
         _annotated(runs[0]),
         device,
     )

@@ -21,7 +21,7 @@ AGAIN = re.compile(r"^Trying to restart job (?P<job>\d+)\.")
 DONE = re.compile(r"^(?P<done>\d+) of (?P<all>\d+) steps")
 # Lines of any log that say what went wrong, in words of notebooks, of the command line and of SLURM.
 TELLING = re.compile(
-    r"failed with|^(error:|- case|slurmstepd|srun: error|Killed)|oom|No space left|SLURM sbatch failed"
+    r"failed with|kernel was killed|^(error:|- case|slurmstepd|srun: error|Killed)|oom|No space left|sbatch failed"
 )
 LAST = 5
 

@@ -13,6 +13,7 @@ from metaseg_nb.provenance import machine, versions
 from metaseg_nb.settings import settings_hash
 
 State = Literal["running", "done", "stopped", "failed"]
+KILLED = {"state": "running", "error": None}
 
 
 def record_file(executed: Path) -> Path:
@@ -23,10 +24,15 @@ def record_file(executed: Path) -> Path:
 def read_record(executed: Path) -> dict[str, Any] | None:
     """Read the record of an executed notebook; None where it never ran.
 
-    A state "running" without a process that runs means that it was killed.
+    A state "running" without a process that runs means that it was killed. So does a record that is damaged.
     """
     file = record_file(executed)
-    return json.loads(file.read_text()) if file.is_file() else None
+    if not file.is_file():
+        return None
+    try:
+        return KILLED | json.loads(file.read_text(encoding="utf-8"))
+    except (TypeError, ValueError):
+        return dict(KILLED)
 
 
 class RunRecord:
@@ -49,13 +55,16 @@ class RunRecord:
 
     def end(self, state: State, error: str | None = None) -> None:
         """Note how it ended."""
-        # of the kernel, or of the largest process that it waited for
-        peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        self._facts |= {"ended": _now(), "peak_memory_gb": round(peak_kb * 1024 / 1e9, 3)}
+        self._facts |= {"ended": _now(), "peak_memory_gb": peak_memory_gb()}
         self._write(state, error)
 
     def _write(self, state: State, error: str | None) -> None:
         write_json(self._file, {"state": state, "error": error, **self._facts})
+
+
+def peak_memory_gb() -> float:
+    """The most memory that the kernel took, or the largest process that it waited for; once it has ended."""
+    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 3)
 
 
 def _now() -> str:

@@ -3,16 +3,18 @@
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import papermill
 import psutil
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from metaseg_nb.batch.run_record import RunRecord
+from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
 from metaseg_nb.files import FULL, alone, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import as_it_is, resolve
@@ -21,6 +23,8 @@ from metaseg_nb.parameters import as_it_is, resolve
 SPARSE = "30"
 # Exit code of a run that was stopped and saved: started again, it goes on (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
+# Seconds that a kernel has to end by itself: a cluster kills all 180 s after SIGTERM (workflow/profiles/slurm).
+GRACE_S = 150
 
 
 def run_notebook(
@@ -48,15 +52,15 @@ def run_notebook(
     ------
     ParameterError
         Before any kernel starts.
-    PapermillExecutionError
-        A cell failed; the partial notebook is kept.
+    NotebookEnded
+        A cell failed, the kernel died, or the run was stopped; the partial notebook is kept.
     """
     parameters = resolve(notebook, study, model, fold, arm, seed)
     executed = executed_copy(notebook, parameters)
     # a job that outlived its killed driver finishes before its successor starts
-    with _environment(), alone(lock_file(executed)), _kernel_hears_sigterm(), _recorded(executed, parameters):
-        if model is not None:  # this run's own folder; the others share theirs
-            clear_unfinished(executed.parent)
+    with Stop() as stop, _environment(), alone(lock_file(executed)), _recorded(executed, parameters, stop):
+        _clear_unfinished(notebook, parameters, executed)
+        stop.check()
         papermill.execute_notebook(
             as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
             as_it_is(executed),
@@ -84,49 +88,104 @@ def lock_file(executed: Path) -> Path:
     return executed.with_name(f".{executed.stem}.lock")
 
 
-def exit_code(error: PapermillExecutionError) -> int:
-    """`STOPPED` for a training that was stopped and saved, else 1."""
-    return STOPPED if error.ename == "TrainingStopped" else 1
+def _clear_unfinished(notebook: str, parameters: Mapping[str, Any], executed: Path) -> None:
+    """Remove what a killed process left half-written where no other notebook of the study writes."""
+    layout = StudyLayout(parameters["study"])
+    own = {"01_explore_data": [layout.examinations], "02_preprocess_n4": [layout.case_store]}
+    for folder in [executed.parent] if "model" in parameters else own.get(notebook, []):
+        clear_unfinished(folder)
 
 
-def failure_message(error: PapermillExecutionError) -> str:
-    """Say in a few lines what failed: the cell and the error, without the kernel's traceback."""
-    return f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
+class NotebookEnded(Exception):
+    """A notebook that did not run to its end.
+
+    ``state`` is "stopped" when the same run, started again, goes on; else "failed". ``code`` is the exit code.
+    """
+
+    def __init__(self, state: State, why: str):
+        super().__init__(why)
+        self.state, self.code = state, STOPPED if state == "stopped" else 1
 
 
 @contextmanager
-def _recorded(executed: Path, parameters: Mapping[str, Any]) -> Iterator[None]:
+def _recorded(executed: Path, parameters: Mapping[str, Any], stop: "Stop") -> Iterator[None]:
     """Keep a record of the run beside the executed notebook, however it ends."""
     record = RunRecord(executed, parameters)
     try:
         yield
-    except PapermillExecutionError as error:
-        record.end("stopped" if exit_code(error) == STOPPED else "failed", failure_message(error))
-        raise
     except KeyboardInterrupt:
         record.end("stopped", "interrupted")
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and error.errno in FULL:  # no room for the notebook, and none for a record
             raise no_room(error.errno, executed) from error
+        if ended := _ending(error, stop):
+            record.end(ended.state, str(ended))
+            raise ended from error
         record.end("failed", f"{type(error).__name__}: {error}")
         raise
     record.end("done")
 
 
-@contextmanager
-def _kernel_hears_sigterm() -> Iterator[None]:
-    """Pass SIGTERM, a cluster's "time is over", on to the kernel: training saves, and its error ends the notebook."""
+def _ending(error: BaseException, stop: "Stop") -> NotebookEnded | None:
+    """Say in a line how a notebook ended, without the kernel's traceback; None for what is no end of a notebook."""
+    in_cell = isinstance(error, PapermillExecutionError)
+    why = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}" if in_cell else ""
+    if in_cell and error.ename == "TrainingStopped":
+        return NotebookEnded("stopped", why)
+    if stop.asked:
+        return NotebookEnded("stopped", "stopped on request (SIGTERM); start the same notebook again to go on")
+    if in_cell:
+        return NotebookEnded("failed", why)
+    if isinstance(error, DeadKernelError):
+        total_gb = psutil.virtual_memory().total / 1e9
+        peak = f"its largest process took {peak_memory_gb():.1f} GB of this machine's {total_gb:.0f} GB"
+        return NotebookEnded("failed", f"the kernel was killed, probably for lack of memory, or crashed ({peak})")
+    return None
 
-    def pass_on(*_) -> None:
-        for child in psutil.Process().children():
-            child.send_signal(signal.SIGTERM)
 
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+class Stop:
+    """Whether SIGTERM, a cluster's "time is over", came while the block ran.
+
+    It is passed on to the kernel: training saves and ends, other work just ends. A kernel that goes on is killed
+    after `GRACE_S` seconds. Without a kernel the run ends at once.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._kill = threading.Timer(GRACE_S, _kill_children)
+        self._kill.daemon = True
+
+    def __enter__(self) -> "Stop":
+        self._before = signal.signal(signal.SIGTERM, self._hear)
+        return self
+
+    def __exit__(self, *_) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+        self._kill.cancel()
+
+    def check(self) -> None:
+        """End the run if it came: what it interrupted may have been no kernel."""
+        if self.asked:
+            sys.exit(STOPPED)
+
+    def _hear(self, *_) -> None:
+        again, self.asked, kernels = self.asked, True, psutil.Process().children()
+        if not kernels:
+            self.check()
+        if not again:
+            self._kill.start()
+        _send(signal.SIGTERM, kernels)
+
+
+def _kill_children() -> None:
+    _send(signal.SIGKILL, psutil.Process().children(recursive=True))
+
+
+def _send(number: int, processes: Iterable[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
 
 
 @contextmanager

@@ -168,13 +168,14 @@ def _progress(run: RunLayout, epochs: int, state: str) -> tuple[str, str, str]:
     """Epoch of all, best Dice on the selection set, time left while it runs."""
     if not run.history.is_file():
         return f"0/{epochs}", NO_LINE, NO_LINE
-    history = read_table(run.history)
-    last = history.iloc[-1]
-    left = NO_LINE
-    if state.startswith("running"):
-        left = _duration(last["seconds"] / last["epoch"] * (epochs - last["epoch"]))
+    try:
+        history = read_table(run.history).astype(float)
+        epoch, seconds = int(history["epoch"].iloc[-1]), float(history["seconds"].iloc[-1])
+        left = _duration(seconds / epoch * (epochs - epoch)) if state.startswith("running") else NO_LINE
+    except (ArithmeticError, LookupError, ValueError):
+        return f"unknown: {run.history.name} is damaged", NO_LINE, NO_LINE
     dice = f"{history['dice'].max():.3f}" if "dice" in history else NO_LINE  # a pretraining has none
-    return f"{last['epoch']:.0f}/{epochs}", dice, left
+    return f"{epoch}/{epochs}", dice, left
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.evaluation.fold_results import cohort_hash
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import deciding
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def _missing(layout: StudyLayout, cohort: Cohort, model: str) -> list[Problem]:
 
 def _facts(layout: StudyLayout, model: str, fold: int) -> dict[str, Any]:
     facts = json.loads(layout.run(model, fold).metrics.read_text())
-    settings = {key: value for key, value in (facts["settings"] | facts["recipe"]).items() if key != "fold"}
+    settings = {key: value for key, value in (deciding(facts["settings"]) | facts["recipe"]).items() if key != "fold"}
     names = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
     return {"model": model, "fold": fold, **{name: facts[name] for name in names}, "settings": settings}
 

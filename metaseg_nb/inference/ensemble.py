@@ -12,8 +12,8 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.settings import Train
-from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_checkpoint, network_of
+from metaseg_nb.settings import Train, deciding
+from metaseg_nb.training.checkpoints import load_checkpoint, network_of, other_versions
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,8 @@ class Ensemble:
     """Networks of one model, trained on other folds of one study with the same settings.
 
     ``decision`` has the mean threshold and the median smallest lesion of theirs; ``undecided`` are the
-    checkpoints that hold none, as their training did not finish: for them it is 0.5 and 0.
+    checkpoints that hold none, as their training did not finish: for them it is 0.5 and 0. ``paths`` are all
+    checkpoints; ``other_versions`` names the libraries that they were made with another version of.
     """
 
     networks: list[torch.nn.Module]
@@ -29,11 +30,24 @@ class Ensemble:
     recipe: dict[str, Any]
     decision: Decision
     undecided: list[Path]
+    paths: list[Path]
+    other_versions: str
 
     def probability(self, image: np.ndarray, reach: np.ndarray, device: torch.device) -> np.ndarray:
-        """Mean of the networks' probabilities; see `predict_probability`."""
-        predicted = (predict_probability(net, image, reach, self.settings, device) for net in self.networks)
-        return sum(predicted) / np.float32(len(self.networks))
+        """Mean of the networks' probabilities; see `predict_probability`.
+
+        Raises
+        ------
+        ValueError
+            Probabilities of a network are no finite numbers; names its checkpoint.
+        """
+        total = np.float32(0)
+        for path, network in zip(self.paths, self.networks, strict=True):
+            try:
+                total = total + predict_probability(network, image, reach, self.settings, device)
+            except FloatingPointError as error:
+                raise ValueError(f"{path}: {error}") from error
+        return total / np.float32(len(self.networks))
 
     def __str__(self) -> str:
         rule = f"probability ≥ {self.decision.threshold:.2f}, lesions ≥ {self.decision.min_lesion_mm3:g} mm³"
@@ -42,7 +56,8 @@ class Ensemble:
             f"; no threshold was chosen for {assumed}, whose training did not finish: "
             f"{UNDECIDED.threshold} and {UNDECIDED.min_lesion_mm3:g} mm³ are assumed"
         )
-        return f"{len(self.networks)} network(s), {rule}{warning if assumed else ''}"
+        made = f"; made with {self.other_versions}: results may differ a little" if self.other_versions else ""
+        return f"{len(self.networks)} network(s), {rule}{warning if assumed else ''}{made}"
 
 
 def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
@@ -57,7 +72,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
     Raises
     ------
     FileNotFoundError, ValueError
-        There is no checkpoint, or one that is not whole.
+        There is no checkpoint, or one that cannot be trusted; see `load_checkpoint`.
     CohortError
         The folds' settings or recipes differ.
     """
@@ -66,11 +81,13 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
     _require_one_identity(paths, contents)
     identity, decisions = contents[0]["identity"], [decision_of(content) for content in contents]
     return Ensemble(
-        [network_of(content, device) for content in contents],
+        [network_of(content, device, path) for path, content in zip(paths, contents, strict=True)],
         Train.check(identity["settings"]),
         identity["recipe"],
         _joined([decision or UNDECIDED for decision in decisions]),
         [path for path, decision in zip(paths, decisions, strict=True) if decision is None],
+        paths,
+        "; ".join(sorted(set(map(other_versions, contents)) - {""})),
     )
 
 
@@ -109,5 +126,5 @@ def _require_one_identity(paths: Sequence[Path], contents: Sequence[dict[str, An
 def _settings(content: dict[str, Any]) -> dict[str, Any]:
     """What must not differ between folds, of training and preprocessing."""
     identity = content["identity"]
-    own = {key: value for key, value in identity["settings"].items() if key not in NOT_IDENTITY | {"fold"}}
+    own = {key: value for key, value in deciding(identity["settings"]).items() if key != "fold"}
     return own | {f"recipe {key}": value for key, value in identity["recipe"].items()}

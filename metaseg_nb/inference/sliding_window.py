@@ -49,6 +49,11 @@ def predict_probability(
     -------
     ndarray of float32, shape (X, Y, Z)
         In [0, 1].
+
+    Raises
+    ------
+    FloatingPointError
+        The network gives no finite numbers.
     """
     # a GPU takes the image as it is stored, and makes single precision of it
     sequences = torch.from_numpy(np.array(image)).to(device).float()
@@ -64,6 +69,9 @@ def predict_probability(
             overlap=settings.overlap,
             mode="gaussian",
         )
+    if not probability.isfinite().all():
+        found = "the network gives probabilities that are no finite numbers"
+        raise FloatingPointError(f"{found}: train it with a lower learning_rate, or with precision: bf16")
     return (probability[0, 0] * within[0]).cpu().numpy()
 
 

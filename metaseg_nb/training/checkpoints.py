@@ -1,17 +1,37 @@
 """Checkpoints: everything a run needs to go on, or a prediction needs to be made."""
 
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.provenance import LIBRARIES, versions
+from metaseg_nb.settings import deciding, settings_hash
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.precision import prediction_layout
 
-# Settings that change how a run is computed or called, and not what it computes.
-NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
+# What every checkpoint's identity holds.
+IDENTITY = ("settings", "recipe")
+# True for every checkpoint of a run.
+TRAIN_AGAIN = (
+    "To train the network again, delete best.pt, last.pt and previous.pt in its folder, "
+    "then run notebook 03 (03b for a pretraining)"
+)
+
+
+def what_decides(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a checkpoint's identity what changes no result."""
+    return {**identity, "settings": deciding(identity["settings"])}
+
+
+def identity_code(identity: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that are the same for runs that compute the same."""
+    return settings_hash(what_decides(identity))
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -29,7 +49,9 @@ def save_last(run: RunLayout, state: dict[str, Any]) -> None:
 
 
 def load_last(run: RunLayout) -> dict[str, Any] | None:
-    """Load what a stopped run goes on from: the last checkpoint, or where that is damaged the one before.
+    """Load what a stopped run goes on from.
+
+    The last checkpoint, or where that is damaged or missing the one before, which then takes its place.
 
     Returns
     -------
@@ -44,11 +66,14 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
     there = [path for path in (run.last_checkpoint, run.previous_checkpoint) if path.exists()]
     for path in there:
         try:
-            return load_checkpoint(path)
+            content = _read(path)
         except ValueError as error:
             if path == there[-1]:
-                raise
+                raise ValueError(f"{error}. {TRAIN_AGAIN}") from error
             print(f"{error}. Going on from {there[-1].name} instead.")
+            continue
+        path.replace(run.last_checkpoint)  # or the next save would keep the damaged one as the one before
+        return content
     return None
 
 
@@ -57,22 +82,82 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        The file is missing, or is no whole checkpoint.
+    FileNotFoundError
+        The file is missing.
+    ValueError
+        It is damaged, of another program, or holds weights that are no finite numbers.
     """
+    last = RunLayout(path.parent).last_checkpoint
+    rest = "" if path == last else f". {last.name} beside it predicts too, with the weights of the last epoch"
     if not path.is_file():
-        raise FileNotFoundError(f"no checkpoint {path}; train this network first (notebook 03)")
+        advice = f"it is lost. {TRAIN_AGAIN}{rest}" if last.is_file() else "train this network first (notebook 03)"
+        raise FileNotFoundError(f"no checkpoint {path}; {advice}")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        kind = type(error).__name__  # not its text, which advises to load the file unsafely
-        raise ValueError(f"{path}: not a whole checkpoint ({kind}); delete it and train again") from error
+        return _read(path)
+    except ValueError as error:
+        advice = f"{TRAIN_AGAIN}{rest}" if last.is_file() else "Give the best.pt of a run of notebook 03"
+        raise ValueError(f"{error}. {advice}") from error
 
 
-def network_of(checkpoint: dict[str, Any], device: torch.device) -> torch.nn.Module:
-    """Rebuild the trained network of a checkpoint, ready to predict."""
+def _read(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; raise ValueError with its path where it cannot be trusted."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            # torch looks at neither: one flipped bit gives other weights, or a tensor that is taken for a folder
+            whole = archive.testzip() is None and not any(member.external_attr for member in archive.infolist())
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
+    except Exception:  # both raise many kinds, and torch's text advises to load the file unsafely
+        whole = False
+    if not whole:
+        raise ValueError(f"{path}: not a whole checkpoint of this workbook: damaged, or written by another program")
+    if lacking := _lacking(content):
+        raise ValueError(f"{path}: no checkpoint of this workbook: it lacks {', '.join(lacking)}")
+    broken = [name for name, weights in content["network"].items() if not weights.isfinite().all()]
+    if broken:
+        found = f"{len(broken)} of {len(content['network'])} tensors, such as {broken[0]}"
+        raise ValueError(f"{path}: weights that are no finite numbers in {found}")
+    return content
+
+
+def _lacking(content: Any) -> list[str]:
+    """What a checkpoint would have and this content does not."""
+    parts = content if isinstance(content, dict) else {}
+    identity, weights = parts.get("identity"), parts.get("network")
+    own = identity if isinstance(identity, dict) else {}
+    lacking = [f"identity ({part})" for part in IDENTITY if not isinstance(own.get(part), dict)]
+    has_weights = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
+    return lacking + ([] if has_weights else ["network (weights)"])
+
+
+def network_of(
+    checkpoint: Mapping[str, Any], device: torch.device, name: Path | str = "this checkpoint"
+) -> torch.nn.Module:
+    """Rebuild the trained network of a checkpoint, ready to predict.
+
+    Raises
+    ------
+    ValueError
+        The weights are not those of the network that the checkpoint describes; ``name`` says whose.
+    """
     settings, recipe = (checkpoint["identity"][part] for part in ("settings", "recipe"))
-    network = build_network(settings["network"], settings["width"], settings["patch_size"], recipe["sequences"])
-    network.load_state_dict(checkpoint["network"])
-    layout = prediction_layout(settings["network"], settings["precision"], device)
+    try:
+        network = build_network(settings["network"], settings["width"], settings["patch_size"], recipe["sequences"])
+        network.load_state_dict(checkpoint["network"])
+        layout = prediction_layout(settings["network"], settings["precision"], device)
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        others = other_versions(checkpoint)
+        made = f"; it was made with {others}" if others else ""
+        found = f"weights that are not those of the network it describes{made} ({shorten(str(error), 200)})"
+        raise ValueError(f"{name}: {found}") from error
     return network.to(device, memory_format=layout).eval()
+
+
+def other_versions(checkpoint: Mapping[str, Any]) -> str:
+    """Libraries of which a checkpoint was made with another version than is here; empty where there is none."""
+    then, now = checkpoint.get("versions", {}), versions()
+    return ", ".join(
+        f"{name} {then[name]} (here {now[name]})"
+        for name in map(str.lower, LIBRARIES)
+        # +cpu and +cu130 are builds of one version
+        if name in then and then[name].split("+")[0] != now[name].split("+")[0]
+    )

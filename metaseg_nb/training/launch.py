@@ -12,10 +12,10 @@ import pandas as pd
 import torch
 from torch.multiprocessing import ProcessContext, start_processes
 
-from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Training
+from metaseg_nb.training.checkpoints import load_last
 from metaseg_nb.training.cost import what_fits
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.patches import PatchBatches
@@ -69,7 +69,7 @@ def train(
         arguments = (settings, make, run, validate, start, _free_port())
         workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
         _wait(workers, stop)
-    history = read_table(run.history)
+    history = pd.DataFrame(load_last(run)["state"]["history"])
     watch(history)
     return history
 

@@ -1,6 +1,7 @@
 """The networks by name, sized as in the study or as published, and one ``width`` to shrink them all.
 
-Adding a network is one function here with its name in `NETWORKS`, and one file in ``params/models``.
+Adding a network is one function here with its name in `NETWORKS` and its output layers in `OUTPUT_LAYERS`, and one
+file in ``params/models``.
 """
 
 import math
@@ -16,11 +17,6 @@ OUT_CHANNELS = 1
 LESION_PRIOR = 0.01
 # Biases of the output layers of networks with deep supervision.
 SUPERVISED = re.compile(r"(output_block|deep_supervision_heads\.\d+|up_layers\.\d+\.head)\b.*\.bias$")
-# All that makes outputs of features: of U-Net the upper layer, whose channels are the outputs already. DynUNet's have
-# a second name, inside the layers that they hang on.
-OUTPUT_LAYERS = re.compile(
-    r"(model\.2|conv_final\.2|out|output_block|deep_supervision_heads|up_layers\.\d+\.head|skip_layers\..*super_head)\."
-)
 
 
 def _channels(width: float) -> tuple[int, ...]:
@@ -153,6 +149,19 @@ NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
 }
 
 
+# Names of the weights that make outputs of features, which a pretraining does not hand on: of U-Net the upper layer,
+# whose channels are the outputs already. DynUNet's have a second name, inside the layers that they hang on.
+OUTPUT_LAYERS = {
+    "unet": r"model\.2\.",
+    "attention_unet": r"model\.2\.",
+    "segresnet": r"conv_final\.2\.",
+    "unetr": r"out\.",
+    "swin_unetr": r"out\.",
+    "dynunet": r"(output_block|deep_supervision_heads|skip_layers\..*super_head)\.",
+    "segresnet_ds": r"up_layers\.\d+\.head\.",
+}
+
+
 def patch_edges(network: str) -> tuple[int, int]:
     """Edges of patches that a network takes, in voxels: the smallest, and what all are a multiple of."""
     # five halvings, and two voxels at least must be left to normalise over
@@ -205,15 +214,27 @@ def start_at_prior(network: torch.nn.Module) -> None:
         torch.nn.init.constant_(bias, math.log(LESION_PRIOR / (1 - LESION_PRIOR)))
 
 
-def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor]) -> None:
+def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], kind: str) -> None:
     """Give a network the weights of another of its kind, all but those of its output layers.
+
+    Parameters
+    ----------
+    network : Module
+    weights : mapping
+        A state dict.
+    kind : str
+        A key of `NETWORKS`.
 
     Raises
     ------
     ValueError
-        They are of another network, or of another size.
+        They are of another network, or of another size; or nothing says which layers make the outputs.
     """
-    own = {name: tensor for name, tensor in network.state_dict().items() if OUTPUT_LAYERS.match(name)}
+    outputs = re.compile(OUTPUT_LAYERS.get(kind, r"$^"))
+    own = {name: tensor for name, tensor in network.state_dict().items() if outputs.match(name)}
+    if not own:
+        found = "no weights that OUTPUT_LAYERS (metaseg_nb/training/networks.py) names as its output layers"
+        raise ValueError(f"{kind}: found {found}; expected their names there, for they are not pretrained")
     try:
         network.load_state_dict({**weights, **own})
     except RuntimeError as error:

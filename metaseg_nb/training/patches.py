@@ -5,6 +5,10 @@ as if it had never stopped; and what it sees of the batch's case i on i besides,
 """
 
 import math
+import os
+import signal
+import tempfile
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -28,6 +32,10 @@ from metaseg_nb.training.sampling import CaseArrays, place_patch
 
 # Keeps the draws of case order and of patches apart.
 ORDER, PATCHES = 0, 1
+# Seconds in which processes that cut patches must give a batch.
+PATIENCE_S = 300
+# Longest folder for their sockets, in bytes: a path holds 107, and 32 of these are what comes below it.
+LONGEST_TMPDIR, SHORT_TMPDIR = 75, "/tmp"
 
 # Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how their
 # intensity is to be changed, float32 (N, C, 2).
@@ -151,14 +159,51 @@ class PatchBatches:
         return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
     def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches from a step on, in order, on a device."""
+        """Batches from a step on, in order, on a device.
+
+        Raises
+        ------
+        TimeoutError
+            Processes that cut patches gave nothing for `PATIENCE_S` seconds.
+        """
         steps, workers = range(len(self)), self.settings.loader_workers
         # a generator of its own: a loader that starts draws a number, which dropout's must not miss
         loader = {"batch_size": None, "num_workers": workers, "generator": torch.Generator()}
+        if workers:
+            loader |= {"timeout": PATIENCE_S, "worker_init_fn": _begin_worker}
         # a GPU reads pinned memory beside its work
         pinned = device.type == "cuda"
-        for batch in DataLoader(steps, sampler=steps[first_step:], collate_fn=self.packed, pin_memory=pinned, **loader):
+        batches = DataLoader(steps, sampler=steps[first_step:], collate_fn=self.packed, pin_memory=pinned, **loader)
+        for batch in _in_time(batches):
             yield self.unpack([part.to(device, non_blocking=True) for part in batch])
+
+
+def _in_time(batches: DataLoader) -> Iterator[Packed]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "timed out" not in str(error):
+            raise
+        raise TimeoutError(
+            f"the {batches.num_workers} loader_workers gave no patches for {PATIENCE_S} s: the disk of the case store "
+            "may be too slow or gone. Start again to go on, or with loader_workers: 0"
+        ) from error
+
+
+def _begin_worker(_: int) -> None:
+    """Prepare a process that cuts patches."""
+    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
+        tempfile.tempdir = SHORT_TMPDIR
+    # A cluster sends SIGTERM to all processes of a job. This one is needed until the step is finished and saved, so
+    # it ends only when the process that trains tells it to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_on_request_of, args=[os.getppid()], daemon=True).start()
+
+
+def _end_on_request_of(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:

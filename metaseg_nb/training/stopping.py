@@ -23,9 +23,11 @@ class StopRequest:
             self._before = signal.signal(signal.SIGTERM, self._ask)
         return self
 
-    def __exit__(self, *_) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_) -> None:
         if self._main:
             signal.signal(signal.SIGTERM, self._before)
+        if error is None:  # a request after the last `check` counts too
+            self.check()
 
     def check(self) -> None:
         """Raise `TrainingStopped` when a stop was requested."""

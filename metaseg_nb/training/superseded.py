@@ -13,7 +13,7 @@ def set_aside(run: RunLayout, code: str) -> Path:
     """
     aside = run.root / f"superseded_{code}"
     aside.mkdir(exist_ok=True)
-    for path in (*_results(run), *_training(run)):
+    for path in (*run.results, *run.trained):
         _move(path, aside / path.name)
     return aside
 
@@ -22,26 +22,11 @@ def bring_back(run: RunLayout, code: str) -> bool:
     """Move what training left in ``superseded_<code>`` back; tell whether there was anything."""
     aside = RunLayout(run.root / f"superseded_{code}")
     there = aside.last_checkpoint.exists() or aside.previous_checkpoint.exists()
-    for path in _training(aside):
+    for path in aside.trained:
         _move(path, run.root / path.name)
     if there and not any(aside.root.iterdir()):
         aside.root.rmdir()
     return there
-
-
-def _results(run: RunLayout) -> list[Path]:
-    return [
-        run.metrics,
-        run.metrics_table,
-        run.last_metrics_table,
-        run.lesions_table,
-        run.predictions,
-        run.last_predictions,
-    ]
-
-
-def _training(run: RunLayout) -> list[Path]:
-    return [run.history, run.tensorboard, run.best_checkpoint, run.previous_checkpoint, run.last_checkpoint]
 
 
 def _move(path: Path, to: Path) -> None:

@@ -18,10 +18,18 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.settings import Training, settings_hash
+from metaseg_nb.provenance import versions
+from metaseg_nb.settings import Training
 from metaseg_nb.training import superseded
 from metaseg_nb.training.averaging import averaged
-from metaseg_nb.training.checkpoints import NOT_IDENTITY, load_checkpoint, load_last, save_checkpoint, save_last
+from metaseg_nb.training.checkpoints import (
+    identity_code,
+    load_checkpoint,
+    load_last,
+    save_checkpoint,
+    save_last,
+    what_decides,
+)
 from metaseg_nb.training.networks import build_network, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.precision import training_layout
@@ -56,8 +64,9 @@ class TrainingRun:
             "recipe": recipe,
             "cases": {case.name: case.identity for case in batches.cases},
             "epoch": {"steps": batches.steps_per_epoch},
-            "start": {"weights": _code(before["identity"])} if before else {},
+            "start": {"weights": identity_code(before["identity"])} if before else {},
         }
+        self.versions = versions()
         network, optimiser = self._new(before["network"] if before else None)
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
@@ -92,9 +101,7 @@ class TrainingRun:
         if self.unread is None:
             return
         value, self.unread = self.unread.item(), None
-        if not math.isfinite(value):
-            found = f"loss is {value} at step {self.state['step'] - 1}"
-            raise FloatingPointError(f"{found}: lower learning_rate, or precision: bf16")
+        _require_finite(value, "loss", self.state["step"] - 1)
         self.state["losses"].append(value)
 
     def is_due(self) -> bool:
@@ -127,11 +134,12 @@ class TrainingRun:
         if self.accelerator.is_main_process:
             with stop.at_once():
                 score = validate(self.mean.module.eval())
+            _require_finite(score, f"the {self.batches.score} of the selection set", self.state["step"])
             self._note(score)
             history = pd.DataFrame(self.state["history"])
             if score >= self.state["best"]:  # of equals the later one, which has seen more
                 self.state["best"] = score
-                best = {"identity": self.identity, "network": self.mean.module.state_dict()}
+                best = {"identity": self.identity, "versions": self.versions, "network": self.mean.module.state_dict()}
                 best |= {"epoch": self.latest()["epoch"], self.batches.score: score}
                 save_checkpoint(self.run.best_checkpoint, best)
             write_table(self.run.history, history)
@@ -148,6 +156,8 @@ class TrainingRun:
         scaler = self.accelerator.scaler
         parts = {
             "identity": self.identity,
+            "versions": self.versions,
+            "threads": torch.get_num_threads(),
             "network": self.mean.module.state_dict(),  # what predicts
             "weights": self.plain.state_dict(),
             "n_averaged": int(self.mean.n_averaged),
@@ -178,7 +188,7 @@ class TrainingRun:
         network = build_network(settings.network, settings.width, settings.patch_size, self.batches.channels)
         self.batches.begin(network)
         if weights:
-            start_from(network, weights)
+            start_from(network, weights, settings.network)
         network = network.to(memory_format=training_layout(settings.network, self.accelerator.device))
         if self.accelerator.device.type == "cuda" and self.accelerator.num_processes > 1:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -195,6 +205,9 @@ class TrainingRun:
         checkpoint = load_last(self.run)
         if not checkpoint:
             return
+        if checkpoint["state"]["history"] and self.accelerator.is_main_process:
+            load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
+        self._compute_as_before(checkpoint.get("threads"))
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])
         self.mean.n_averaged.fill_(checkpoint["n_averaged"])
@@ -203,28 +216,33 @@ class TrainingRun:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
 
+    def _compute_as_before(self, threads: int | None) -> None:
+        """Take as many threads as the run began with: on a CPU another number rounds sums differently."""
+        here = torch.get_num_threads()
+        if threads in (None, here) or self.accelerator.device.type != "cpu":
+            return
+        torch.set_num_threads(threads)
+        print(f"The run began with {threads} thread(s) and goes on with as many, not {here}: so it ends the same.")
+
     def _make_room(self) -> None:
         checkpoint = load_last(self.run)
         differing = _differing(checkpoint["identity"], self.identity) if checkpoint else []
         if checkpoint and not differing:
             return
         if differing:
-            aside = superseded.set_aside(self.run, _code(checkpoint["identity"]))
+            aside = superseded.set_aside(self.run, identity_code(checkpoint["identity"]))
             print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {aside.name}.")
-        if superseded.bring_back(self.run, _code(self.identity)):
+        if superseded.bring_back(self.run, identity_code(self.identity)):
             print("An earlier run of these settings is taken up again.")
 
 
-def _what_decides(identity: dict[str, Any]) -> dict[str, Any]:
-    return identity | {"settings": {k: v for k, v in identity["settings"].items() if k not in NOT_IDENTITY}}
-
-
-def _code(identity: dict[str, Any]) -> str:
-    return settings_hash(_what_decides(identity))
+def _require_finite(value: float, name: str, step: int) -> None:
+    if not math.isfinite(value):
+        raise FloatingPointError(f"{name} is {value} at step {step}: lower learning_rate, or precision: bf16")
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, now = _what_decides(before), _what_decides(now)
+    before, now = what_decides(before), what_decides(now)
     return [
         f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
         for part in now
