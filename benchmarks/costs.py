@@ -48,10 +48,10 @@ def measure(root: Path) -> Measured:
     voxels = sum(math.prod(shape) for shape in shapes)
     finer = (_recipe_spacing_mm(root) / resolve("02_preprocess_n4", STUDY)["spacing_mm"]) ** 3
     runs = list(root.glob("*/fold*/metrics.json"))
-    parameters = sum(json.loads(run.read_text())["parameters"] for run in runs)
+    parameters = sum(json.loads(run.read_text(encoding="utf-8"))["parameters"] for run in runs)
     masks = list(root.glob("*/fold*/predictions/*.nii.gz"))
     natives = [math.prod(nib.load(mask).shape) for mask in masks]
-    records = [json.loads(record.read_text()) for record in root.rglob("*.run.json")]
+    records = [json.loads(record.read_text(encoding="utf-8")) for record in root.rglob("*.run.json")]
     memory = pd.Series({(r["notebook"], n): r["peak_memory_gb"] for n, r in enumerate(records) if r["peak_memory_gb"]})
     return Measured(
         voxels_a_case=voxels / len(shapes) * finer,
@@ -64,7 +64,9 @@ def measure(root: Path) -> Measured:
 
 
 def _recipe_spacing_mm(root: Path) -> float:
-    return json.loads((root / "notebooks/02_preprocess_n4.run.json").read_text())["parameters"]["spacing_mm"]
+    return json.loads((root / "notebooks/02_preprocess_n4.run.json").read_text(encoding="utf-8"))["parameters"][
+        "spacing_mm"
+    ]
 
 
 def _bytes(paths) -> int:

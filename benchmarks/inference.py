@@ -180,7 +180,7 @@ def of_study(root: Path) -> None:
     for model in sorted({path.parents[1] for path in root.glob("*/fold*/metrics.json")}):
         found = []
         for run in map(RunLayout, sorted(model.glob("fold*"))):
-            tested = json.loads(run.metrics.read_text())["cases"]["test"]
+            tested = json.loads(run.metrics.read_text(encoding="utf-8"))["cases"]["test"]
             cases = [case for case in cohort.cases if case.name in tested]
             found += both_ways(load_checkpoint(run.best_checkpoint), open_cases(root / "cases", cases))
         (theirs, their_s), (mine, our_s) = np.array(found).transpose(1, 2, 0)

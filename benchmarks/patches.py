@@ -151,7 +151,7 @@ def measured(way, folder: Path, n: int, patches: int) -> tuple[float, float]:
 
 def peak_mb() -> float:
     """Most memory of this process so far; getrusage would count what its parent held when it started this one."""
-    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+    return int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="utf-8"))[1]) / 1024
 
 
 def in_new_process(*arguments) -> tuple[float, float]:

@@ -1,27 +1,49 @@
-"""Files that are whole or not there: written under a temporary name, then renamed. And locks."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed. And locks."""
 
+import csv
 import errno
 import fcntl
+import glob
+import io
 import json
 import os
 import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import pandas as pd
+import psutil
 
 # Columns of tables that hold names.
 NAMES = ("case", "patient", "primary", "model", "arm")
+# A spreadsheet runs a cell that begins with one of these; behind an apostrophe it is text.
+FORMULA = re.compile(r"'*[=+@\-\t\r\n]")
 # Error numbers of a full disk and of a full quota.
 FULL = {errno.ENOSPC, errno.EDQUOT}
 PROBE = 1 << 20
-# Temporary names: the process, and the name that a file gets in the end.
-UNFINISHED = re.compile(r"\.[1-9]\d*_")
+# Temporary names: the process, its machine, and the name that a file gets in the end.
+MACHINE = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+UNFINISHED = re.compile(r"\.([1-9]\d{0,9})(?:@([^_]+))?_")
+# Seconds after which nobody is writing a file any more.
+ABANDONED = 24 * 3600
+
+
+class DamagedFile(ValueError):
+    """A file that the workbook wrote is not as it was written: names the file, what was found, and what to do."""
+
+    def __init__(self, path: Path, found: str):
+        fix = "put a copy of it back, or delete it and run again what writes it"
+        super().__init__(f"file {path}: found {found}; expected it as it was written. What to do: {fix}.")
+        self.path, self.found = path, found
+
+    def __reduce__(self) -> tuple:
+        return DamagedFile, (self.path, self.found)
 
 
 @contextmanager
@@ -34,12 +56,15 @@ def finished(path: Path) -> Iterator[Path]:
         No room is left; names the file. Libraries that write raise all kinds of errors then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}_{path.name}")
+    clear_abandoned(path.parent, glob.escape(path.name))
+    unfinished = path.with_name(f".{os.getpid()}@{MACHINE}_{path.name}")
     try:
         yield unfinished
+        _flush(unfinished)  # or a power loss may leave the new name with empty pages
         unfinished.replace(path)
+        _flush(path.parent)
     except Exception as error:
-        if full := _full_disk_error(unfinished):
+        if full := _full_disk_error(error, unfinished):
             raise no_room(full, path) from error
         raise
     finally:
@@ -74,34 +99,58 @@ def clear_unfinished(folder: Path) -> None:
             path.unlink()
 
 
+def clear_abandoned(folder: Path, name: str = "*") -> None:
+    """Remove what ended processes left half-written in a folder where others may be writing.
+
+    A file goes when its process no longer runs on this machine; one of another machine when nobody has
+    changed it for a day. ``name`` is a pattern of the names that the files were to get.
+    """
+    for path in folder.glob(f".[1-9]*_{name}"):
+        if (found := UNFINISHED.match(path.name)) and path.is_file() and _is_abandoned(path, *found.groups()):
+            path.unlink(missing_ok=True)
+
+
+def _is_abandoned(path: Path, process: str, machine: str | None) -> bool:
+    if machine in (None, MACHINE):  # none: an earlier version wrote it
+        return not psutil.pid_exists(int(process))
+    return time.time() - path.stat().st_mtime > ABANDONED
+
+
+def _flush(path: Path) -> None:
+    """Wait until the disk holds a file's content, or a folder's names."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that cannot flush a folder
+            raise
+    finally:
+        os.close(handle)
+
+
 def no_room(number: int, path: Path) -> OSError:
     """Error of a full disk or quota: the file, and what to do."""
     advice = "free some (see df, quota) and start again, it goes on; METASEG_HOME names another disk"
     return OSError(number, f"no room is left to write this file ({advice})", str(path))
 
 
-def _full_disk_error(unfinished: Path) -> int:
-    """Error number with which a little more cannot be written to a file, 0 where it can."""
+def _full_disk_error(error: Exception, unfinished: Path) -> int:
+    """Number of a full disk, if that is the error or if a little more cannot be written to a file; else 0."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return error.errno
     try:
         with unfinished.open("ab") as file:
             file.write(bytes(PROBE))
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
-        return error.errno if error.errno in FULL else 0
+    except OSError as other:
+        return other.errno if other.errno in FULL else 0
     return 0
 
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, indented; NaN is refused, for no other program reads it."""
-    with finished(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a CSV without its index."""
-    with finished(path) as unfinished:
-        table.to_csv(unfinished, index=False)
+    write_text(path, json.dumps(content, indent=1, allow_nan=False))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -110,26 +159,56 @@ def write_text(path: Path, text: str) -> None:
         unfinished.write_text(text + "\n", encoding="utf-8")
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a CSV without its index; text that a spreadsheet would run as a formula is written behind an apostrophe."""
+    safe = _each_text(table, lambda cell: f"'{cell}" if FORMULA.match(cell) else cell)
+    with finished(path) as unfinished:  # all text in quotes: left to itself, csv forgets them around a carriage return
+        safe.to_csv(unfinished, index=False, encoding="utf-8", quoting=csv.QUOTE_NONNUMERIC)
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a CSV as `write_table` wrote it: names stay text, also those that look like a number (007) or none (NA).
 
     Raises
     ------
-    ValueError
-        It is empty or damaged; names the file.
+    DamagedFile
+        It is empty, cut off, not text, or has rows of another length than its header.
     """
+    return _read(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
+
+
+def read_text_table(path: Path) -> pd.DataFrame:
+    """Read a CSV that holds nothing but text; see `read_table`. An empty cell is an empty text."""
+    return _read(path, dtype=str, keep_default_na=False)
+
+
+def _read(path: Path, **how: Any) -> pd.DataFrame:
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
-    except ValueError as error:  # pandas' own kinds are of it, and so is text that is no UTF-8
-        advice = "delete it, and run the notebook again that writes it"
-        raise ValueError(f"{path}: not a whole table ({error}); {advice}") from error
+        text = path.read_bytes().decode("utf-8-sig")
+        if not text.strip() or "\0" in text:
+            raise ValueError("an empty file" if not text.strip() else "bytes that are no text")
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+        if uneven := [number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])]:
+            raise ValueError(f"row {uneven[0]} has {len(rows[uneven[0] - 1])} cells, the header {len(rows[0])}")
+        table = pd.read_csv(io.StringIO(text, newline=""), float_precision="round_trip", **how)
+    except (ValueError, csv.Error) as error:
+        raise DamagedFile(path, f"not a whole table ({error})") from error
+    return _each_text(table, lambda cell: cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell)
+
+
+def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """Change every cell that is text."""
+    table = table.copy(deep=False)
+    for column in table.select_dtypes(["object", "string", "category"]) if len(table) else []:
+        table[column] = [change(cell) if isinstance(cell, str) else cell for cell in table[column]]
+    return table
 
 
 def is_held(lock: Path) -> bool:
     """Tell whether a process holds a lock file, without waiting for it."""
     if not lock.is_file():
         return False
-    with lock.open() as file:
+    with lock.open(encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -145,7 +224,7 @@ def alone(lock: Path) -> Iterator[IO[str]]:
     that has the file open, however that ends.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+") as file:
+    with lock.open("a+", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

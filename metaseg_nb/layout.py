@@ -246,6 +246,12 @@ class RunLayout:
         return self.root / "calibration.csv"
 
     @property
+    def tables(self) -> list[Path]:
+        """All tables that later notebooks read of a run."""
+        of_scores = [self.metrics_table, self.last_metrics_table, self.lesions_table]
+        return [self.annotation_table, *of_scores, self.detections_table, self.calibration_table]
+
+    @property
     def metrics(self) -> Path:
         """Written last: where it is, the run is finished."""
         return self.root / "metrics.json"

@@ -34,8 +34,8 @@ def commit() -> str:
     """Short commit of the workbook, with "+" where files were changed since; "no commit" outside git."""
     git = ["git", "-C", str(PROJECT)]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", check=True)
+        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True)
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "no commit"
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

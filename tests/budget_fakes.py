@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.budgets import nested_subset
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.fold_results import cohort_hash, identity, score_against
-from metaseg_nb.files import write_json, write_table
+from metaseg_nb.evaluation.fold_results import cohort_hash, identity, label_checksums, score_against
+from metaseg_nb.files import write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.parameters import read_parameters
 
@@ -57,9 +58,12 @@ class FakeBudget:
         metrics = pd.DataFrame([self._scored(case, error, model, arm, seed) for case in parts.test])
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, pd.concat([_row(case)[1] for case in parts.test]))
+        for table in (run.last_metrics_table, run.detections_table, run.calibration_table):
+            write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
         facts |= {"settings": {"fold": fold, "arm": arm}, "recipe": {"spacing_mm": 1.0}}
-        write_json(run.metrics, facts | {"cohort_hash": cohort_hash(self.cohort)})
+        facts |= {"cohort_hash": cohort_hash(self.cohort), "labels": label_checksums(parts.test)}
+        write_record(run.metrics, facts, run.tables)
 
     def _scored(self, case, error, model, arm, seed):
         """A patient is as hard in every arm; the rest of the noise is of each training."""

@@ -6,9 +6,11 @@ import pandas as pd
 import pytest
 from budget_fakes import FakeBudget, fake_cohort
 
+from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.annotation_time import Costs
 from metaseg_nb.evaluation.budget_results import read_budget
+from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 
 COSTS = Costs(2.0, 1.0, 0.25, 0.5, 0.2)
@@ -35,8 +37,11 @@ def problems(fake):
     return error.value.problems
 
 
-def rewrite(path, change):
-    change(pd.read_csv(path)).to_csv(path, index=False)
+def rewrite(run, path, change):
+    """Change a table of a run as a mistake of the program would, that is before it finished."""
+    write_table(path, change(read_table(path)))
+    facts = read_record(run.metrics)
+    write_record(run.metrics, facts, [run.root / name for name in facts["files"]])
 
 
 def test_every_patient_has_a_row_of_every_network_arm_and_seed(fake):
@@ -95,7 +100,7 @@ def test_all_missing_runs_are_named_at_once(fake):
 
 def test_a_case_twice_and_one_never_tested_are_named_with_their_arm(fake):
     run = fake.layout.run("unet", 1, "patients_25", 4)
-    rewrite(run.metrics_table, lambda table: table.assign(case=table["case"].replace("case01", "case04")))
+    rewrite(run, run.metrics_table, lambda table: table.assign(case=table["case"].replace("case01", "case04")))
     assert {(problem.case, problem.found) for problem in problems(fake)} == {
         ("patients_25, seed 4: case01", "scored 0 times by unet"),
         ("patients_25, seed 4: case04", "scored 2 times by unet"),
@@ -109,7 +114,7 @@ def test_an_arm_that_was_tested_by_other_folds_is_named(fake):
         dealt_again.write_run("unet", "boxes_roi", 0, fold)
     found = problems(fake)
     assert {problem.case for problem in found} == {f"boxes_roi, seed 0: unet, fold {fold}" for fold in range(3)}
-    assert {problem.found for problem in found} == {"other cases, patients or folds than now"}
+    assert {problem.found for problem in found} == {"other cases, patients, folds or lesion values than now"}
 
 
 def test_a_run_without_its_annotation_is_named(fake):
@@ -120,7 +125,7 @@ def test_a_run_without_its_annotation_is_named(fake):
 
 def test_an_annotated_test_case_and_a_case_annotated_twice_are_named(fake):
     run = fake.layout.run("unet", 0, "patients_100", 0)
-    rewrite(run.annotation_table, lambda table: pd.concat([table, table[:1], table[:1].assign(case="case00")]))
+    rewrite(run, run.annotation_table, lambda table: pd.concat([table, table[:1], table[:1].assign(case="case00")]))
     found = {(problem.case.split(", ")[-1], problem.found) for problem in problems(fake)}
     assert found == {("case00", "the case 1 times"), ("case01", "the case 2 times")}
 
@@ -128,7 +133,8 @@ def test_an_annotated_test_case_and_a_case_annotated_twice_are_named(fake):
 def test_problems_of_all_arms_come_together(fake):
     fake.layout.run("unet", 0, "patients_100", 0).annotation_table.unlink()
     fake.layout.run("unet", 2, "patients_25", 0).metrics.unlink()
-    rewrite(fake.layout.run("unetr", 1, "boxes_roi", 4).metrics_table, lambda table: table.assign(dice=float("nan")))
+    run = fake.layout.run("unetr", 1, "boxes_roi", 4)
+    rewrite(run, run.metrics_table, lambda table: table.assign(dice=float("nan")))
     found = problems(fake)
     assert len(found) == 1 + 1 + 8
     assert len({problem.expected for problem in found}) == 3

@@ -1,11 +1,15 @@
 """The case store: what was put in is there, in two parts that count when they are whole and made the same way."""
 
+import json
+import os
 from dataclasses import asdict
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, write_volume
 from metaseg_nb.preprocessing import case_store
@@ -51,12 +55,15 @@ def correction():
 def put(tmp_path, arrays, correction):
     """Store both parts of a case; keywords change their settings."""
 
-    def put(name="c", image_way=IMAGE_WAY, label_way=LABEL_WAY):
+    def put(name="c", image_way=IMAGE_WAY, label_way=LABEL_WAY, labelled_by=None):
         image, head, label = arrays
         facts = {"native": asdict(NATIVE), "grid": asdict(GRID), "recipe": image_way, "sources": IMAGE_FILES}
         facts |= {"native_affine": AFFINE.tolist(), "native_orientation": LPS.tolist()}
         store_image(tmp_path, name, image, head, correction, facts)
-        store_label(tmp_path, name, label, {"recipe": label_way, "sources": LABEL_FILES})
+        facts = {"recipe": label_way, "sources": LABEL_FILES}
+        if labelled_by is not None:
+            facts["content"] = checksum(labelled_by)
+        store_label(tmp_path, name, label, facts)
         return open_case(tmp_path, name)
 
     return put
@@ -161,8 +168,8 @@ def test_a_case_whose_replacement_was_interrupted_does_not_count(tmp_path, put, 
 
 def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, put, write_case):
     cases = [write_case(name) for name in "abcde"]
-    put("a")
-    put("c", image_way={**IMAGE_WAY, "spacing_mm": 2.0})
+    put("a", labelled_by=cases[0].label)
+    put("c", image_way={**IMAGE_WAY, "spacing_mm": 2.0}, labelled_by=cases[2].label)
     put("e")
     drop_label(tmp_path, "e")
     with pytest.raises(CohortError) as error:
@@ -173,8 +180,97 @@ def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, put, wr
 
 
 def test_a_case_without_label_goes_with_labelled_ones(tmp_path, put, write_case):
-    put("a")
+    cases = [write_case("a"), write_case("new", labelled=False)]
+    put("a", labelled_by=cases[0].label)
     put("new")
     drop_label(tmp_path, "new")
-    cases = [write_case("a"), write_case("new", labelled=False)]
     assert [stored.has_label for stored in open_cases(tmp_path, cases)] == [True, False]
+
+
+# Damage
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeroed(path):
+    path.write_bytes(path.read_bytes()[:-8] + bytes(8))
+
+
+def flipped(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = [Path.unlink, cut, zeroed, flipped]
+PARTS = {"image": ["image.npy", "head_voxels.npy", "correction.npz"]}
+PARTS |= {"label": ["label.npy", "lesion_voxels.npy", "lesion_boxes.npy"]}
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("array", [array for part in PARTS.values() for array in part])
+def test_a_part_with_a_damaged_array_does_not_count_and_is_named(tmp_path, put, write_case, array, damage):
+    case = write_case("c")
+    put(labelled_by=case.label)
+    (tmp_path / "c/image.npy").write_bytes((tmp_path / "c/image.npy").read_bytes())  # the same again is no damage
+    assert whole(tmp_path) == [True, True]
+    damage(tmp_path / "c" / array)
+    assert whole(tmp_path) == [array not in PARTS["image"], array not in PARTS["label"]]
+    with pytest.raises(CohortError) as error:
+        open_cases(tmp_path, [case])
+    (problem,) = error.value.problems
+    assert (problem.case, problem.file) == ("c", str(tmp_path / "c" / array))
+    assert "run notebook 02 again" in problem.fix
+
+
+@pytest.mark.parametrize("damage", [cut, flipped, lambda path: path.write_text("[]")])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_damaged_record_is_no_case_without_label(tmp_path, put, part, damage):
+    put()
+    damage(tmp_path / f"c/{part}.json")
+    assert not is_stored(tmp_path, "c", part, {"image": IMAGE_IDENTITY, "label": LABEL_IDENTITY}[part])
+    with pytest.raises(CohortError, match=rf"case c, file .*{part}\.json.*run notebook 02 again"):
+        open_case(tmp_path, "c")
+
+
+def test_one_changed_digit_of_a_record_is_noticed(tmp_path, put):
+    put()
+    record = tmp_path / "c/image.json"
+    record.write_text(record.read_text().replace("6.5", "6.6"))
+    with pytest.raises(CohortError, match="another content than was written"):
+        open_case(tmp_path, "c")
+
+
+def test_a_store_of_an_earlier_version_is_made_again_and_named(tmp_path, put):
+    put()
+    record = tmp_path / "c/image.json"
+    before = {key: value for key, value in json.loads(record.read_text()).items() if key not in ("files", "sha256")}
+    record.write_text(json.dumps(before))
+    assert whole(tmp_path) == [False, True]
+    with pytest.raises(CohortError, match=r"an earlier version.*run notebook 02 again"):
+        open_case(tmp_path, "c")
+
+
+def test_a_label_that_changed_since_it_was_prepared_is_named(tmp_path, put, write_case):
+    case = write_case("c")
+    put(labelled_by=case.label)
+    os.utime(case.label, (1, 1))  # copied, or touched: the same label
+    assert open_cases(tmp_path, [case])
+    flipped(case.label)
+    with pytest.raises(CohortError, match=r"another label than notebook 02 read.*run notebook 02 again"):
+        open_cases(tmp_path, [case])
+
+
+def test_all_that_is_damaged_is_named_at_once(tmp_path, put, write_case):
+    cases = [write_case(name) for name in "ab"]
+    for case in cases:
+        put(case.name, labelled_by=case.label)
+    (tmp_path / "a/label.npy").unlink()
+    zeroed(tmp_path / "a/image.npy")
+    cut(tmp_path / "b/image.json")
+    with pytest.raises(CohortError) as error:
+        open_cases(tmp_path, cases)
+    files = [str(Path(problem.file).relative_to(tmp_path)) for problem in error.value.problems]
+    assert files == ["a/image.npy", "a/label.npy", "b/image.json"]

@@ -1,13 +1,16 @@
 """Cross-validation: folds are pooled whole or not at all, means are means over patients, the floor is chosen fairly."""
 
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.checksums import read_record, write_record
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
@@ -17,7 +20,7 @@ from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck
 from metaseg_nb.evaluation.pooling import pool
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
-from metaseg_nb.files import write_table
+from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import NOT_IDENTITY
 
@@ -62,8 +65,9 @@ def finish(layout, cohort, tiny_training):
             predicted = cube(edge=0 if case.name in missed else 2)
             write_volume(run.predictions / f"{case.name}.nii.gz", replace(read_volume(case.image, ""), array=predicted))
         metrics, lesions = score_cases(parts.test, run.predictions, of.rule)
-        write_table(run.metrics_table, metrics)
-        write_table(run.lesions_table, lesions)
+        tables = [metrics, metrics, lesions, probabilities(parts.test, threshold=0.5), probabilities(parts.test, bin=7)]
+        for path, table in zip(run.tables, [pd.DataFrame({"case": ["x"]}), *tables], strict=True):
+            write_table(path, table)
         finish_run(run, settings, of, parts, HISTORY, best, 1234, metrics)
 
     return write
@@ -76,9 +80,15 @@ def finished(finish):
             finish(model, fold, missed=["case3"] if model == "segresnet" else [])
 
 
-def rewrite(path, change):
-    table = pd.read_csv(path)
-    change(table).to_csv(path, index=False)
+def probabilities(cases, **columns):
+    return pd.DataFrame({"case": [case.name for case in cases]}).assign(**columns)
+
+
+def rewrite(run, change):
+    """Change the metrics of a run as a mistake of the program would, that is before it finished."""
+    write_table(run.metrics_table, change(read_table(run.metrics_table)))
+    facts = read_record(run.metrics)
+    write_record(run.metrics, facts, [run.root / name for name in facts["files"]])
 
 
 def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
@@ -101,23 +111,18 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
     assert (set(runs["parameters"]), set(runs["best_epoch"]), set(runs["last_epoch"])) == ({1234}, {3}, {2})
 
 
-def test_what_only_some_networks_have_is_pooled_for_these(layout, cohort, finished):
-    none = pool(layout, cohort, MODELS)
-    assert none.metrics_last.empty and none.detections.empty and none.calibration.empty
-    for fold in (0, 1):
-        run = layout.run("unet", fold)
-        write_table(run.last_metrics_table, pd.read_csv(run.metrics_table))
-        write_table(run.detections_table, pd.DataFrame({"case": [f"case{fold}"], "threshold": 0.5}))
-    write_table(layout.run("segresnet", 0).last_metrics_table, pd.read_csv(layout.run("segresnet", 0).metrics_table))
+def test_all_tables_of_all_folds_are_pooled(layout, cohort, finished):
     results = pool(layout, cohort, MODELS)
-    assert set(results.metrics_last["model"]) == {"unet"}, "half of a network's folds says nothing"
-    assert len(results.metrics_last) == 7
-    assert results.detections["case"].tolist() == ["case0", "case1"]
-    assert results.calibration.empty
+    assert results.metrics_last["dice"].tolist() == results.metrics["dice"].tolist()
+    for table, column, value in ((results.detections, "threshold", 0.5), (results.calibration, "bin", 7)):
+        assert table.groupby("model")["case"].apply(sorted).to_dict() == {
+            m: [f"case{i}" for i in range(7)] for m in MODELS
+        }
+        assert set(table[column]) == {value}
 
 
 def test_scores_that_are_no_numbers_are_named(layout, cohort, finished):
-    rewrite(layout.run("unet", 1).metrics_table, lambda t: t.assign(hd95_mm=np.nan, dice=[np.inf, 0.5, 0.5]))
+    rewrite(layout.run("unet", 1), lambda t: t.assign(hd95_mm=np.nan, dice=[np.inf, 0.5, 0.5]))
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
     found = [problem.found for problem in error.value.problems]
@@ -155,9 +160,9 @@ def test_every_missing_fold_is_named(layout, cohort, finished):
 
 
 def test_cases_scored_twice_or_never_or_unknown_are_named_all_at_once(layout, cohort, finished):
-    rewrite(layout.run("unet", 0).metrics_table, lambda t: pd.concat([t, t[t["case"] == "case0"]]))
-    rewrite(layout.run("unet", 1).metrics_table, lambda t: t[t["case"] != "case2"])
-    rewrite(layout.run("segresnet", 1).metrics_table, lambda t: t.replace({"case": {"case4": "stranger"}}))
+    rewrite(layout.run("unet", 0), lambda t: pd.concat([t, t[t["case"] == "case0"]]))
+    rewrite(layout.run("unet", 1), lambda t: t[t["case"] != "case2"])
+    rewrite(layout.run("segresnet", 1), lambda t: t.replace({"case": {"case4": "stranger"}}))
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
     assert [(problem.case, problem.found) for problem in error.value.problems] == [
@@ -170,7 +175,7 @@ def test_cases_scored_twice_or_never_or_unknown_are_named_all_at_once(layout, co
 
 def test_a_case_scored_in_two_folds_is_named(layout, cohort, finished):
     other = pd.read_csv(layout.run("unet", 0).metrics_table).query("case == 'case1'")
-    rewrite(layout.run("unet", 1).metrics_table, lambda t: pd.concat([t, other]))
+    rewrite(layout.run("unet", 1), lambda t: pd.concat([t, other]))
     with pytest.raises(CohortError, match=r"case case1.*scored 2 times by unet"):
         pool(layout, cohort, MODELS)
 
@@ -180,7 +185,7 @@ def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
     assert [(problem.case, problem.found) for problem in error.value.problems] == [
-        ("unet, fold 1", "other settings than fold 0")
+        ("unet, fold 1", "other settings than fold 0 (learning_rate 0.5, there 0.01)")
     ]
 
 
@@ -199,7 +204,7 @@ def test_folds_of_other_preprocessing_are_named(layout, cohort, finish, finished
 def test_a_fold_of_another_cohort_is_named(layout, cohort, finish, finished):
     cases = [replace(case, patient="patient9") if case.name == "case5" else case for case in cohort.cases]
     finish("unet", 1, of=replace(cohort, cases=cases))
-    with pytest.raises(CohortError, match=r"unet, fold 1.*other cases, patients or folds"):
+    with pytest.raises(CohortError, match=r"unet, fold 1.*other cases, patients, folds or lesion values"):
         pool(layout, cohort, MODELS)
 
 
@@ -209,6 +214,118 @@ def test_runs_that_are_all_of_another_cohort_are_named(layout, cohort, finish, f
     with pytest.raises(CohortError) as error:
         pool(layout, swapped, MODELS)
     assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
+
+
+def double_a_row(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines, lines[-1]]))
+
+
+def lose_a_row(path):
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+
+
+def change_a_digit(path):
+    content = path.read_text()
+    place = max(content.rfind(digit) for digit in "123456789")
+    path.write_text(content[:place] + str(10 - int(content[place])).replace("5", "4") + content[place + 1 :])
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+TABLES = ["metrics.csv", "metrics_last.csv", "lesions.csv", "detections.csv", "calibration.csv", "annotation.csv"]
+HARM = [double_a_row, lose_a_row, change_a_digit, cut, zero, empty, Path.unlink]
+
+
+@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
+@pytest.mark.parametrize("file", TABLES)
+def test_a_table_that_is_not_as_the_run_left_it_is_named(layout, cohort, finished, file, harm):
+    if file == "annotation.csv" and harm is change_a_digit:
+        pytest.skip("no digit in it")
+    harm(layout.run("segresnet", 1).root / file)
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    (problem,) = error.value.problems
+    assert (problem.case, problem.file) == ("segresnet, fold 1", file)
+    assert problem.found == ("no such file" if harm is Path.unlink else "another content than was written")
+    assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
+
+
+@pytest.mark.parametrize("harm", [cut, zero, empty, Path.unlink], ids=lambda harm: harm.__name__)
+def test_a_prediction_that_is_not_as_the_run_left_it_is_named(layout, cohort, finished, harm):
+    harm(layout.run("unet", 0).predictions / "case3.nii.gz")
+    with pytest.raises(CohortError, match=r"unet, fold 0, file predictions/case3\.nii\.gz") as error:
+        pool(layout, cohort, MODELS)
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize("harm", [change_a_digit, cut, zero, empty], ids=lambda harm: harm.__name__)
+def test_a_damaged_mark_of_a_finished_run_is_named(layout, cohort, finished, harm):
+    harm(layout.run("unet", 0).metrics)
+    with pytest.raises(CohortError, match=r"unet, fold 0, file metrics\.json.*run 03 for fold 0 again"):
+        pool(layout, cohort, MODELS)
+
+
+def test_a_run_of_an_earlier_version_says_so_and_needs_no_training(layout, cohort, finished):
+    file = layout.run("unet", 0).metrics
+    file.write_text(json.dumps({key: value for key, value in read_record(file).items() if key != "files"}))
+    with pytest.raises(CohortError, match=r"an earlier version of this workbook.*goes on from its checkpoint"):
+        pool(layout, cohort, MODELS)
+
+
+def test_damage_of_all_runs_is_named_at_once(layout, cohort, finished):
+    lose_a_row(layout.run("unet", 0).lesions_table)
+    layout.run("unet", 0).detections_table.unlink()
+    change_a_digit(layout.run("segresnet", 1).metrics_table)
+    layout.run("segresnet", 0).metrics.unlink()
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    assert {(problem.case, problem.file) for problem in error.value.problems} == {
+        ("unet, fold 0", "lesions.csv"),
+        ("unet, fold 0", "detections.csv"),
+        ("segresnet, fold 1", "metrics.csv"),
+        ("segresnet, fold 0", "metrics.json"),
+    }
+
+
+def test_a_label_that_was_corrected_since_makes_its_fold_out_of_date_and_no_other(layout, cohort, finish, finished):
+    case = next(case for case in cohort.cases if case.fold == 1)
+    os.utime(case.label, (1, 1))
+    assert len(pool(layout, cohort, MODELS).metrics) == 14, "copied, or touched: the same label"
+    write_volume(case.label, replace(read_volume(case.label, "", np.uint8), array=cube(edge=5)))
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    assert [problem.case for problem in error.value.problems] == ["unet, fold 1", "segresnet, fold 1"]
+    assert {problem.found for problem in error.value.problems} == {f"another label than now of {case.name}"}
+    assert {problem.fix for problem in error.value.problems} == {"run 02, then 03 for fold 1 again"}
+    for model in MODELS:
+        finish(model, 1)
+    assert pool(layout, cohort, MODELS).metrics.set_index(["model", "case"]).loc[("unet", case.name), "dice"] < 2 / 3
+
+
+@pytest.mark.parametrize(
+    "rule", [LesionRule(values=(1, 2)), LesionRule(other_values=(2,)), LesionRule(threshold=0.5)], ids=str
+)
+def test_scores_by_another_rule_of_lesion_values_are_not_pooled(layout, cohort, finished, rule):
+    with pytest.raises(CohortError) as error:
+        pool(layout, replace(cohort, rule=rule), MODELS)
+    assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
+
+
+def test_folds_may_differ_in_what_changes_no_result(layout, cohort, finish, finished):
+    finish("unet", 1, loader_workers=3, title="Our U-Net", compiled=True)
+    assert len(pool(layout, cohort, MODELS).metrics) == 14
 
 
 def test_a_fold_without_any_lesion_does_not_spoil_the_others(layout, cohort, finish, write_nifti):

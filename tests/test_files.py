@@ -1,15 +1,37 @@
-"""Files that are whole or not there, and locks."""
+"""Files that are whole or not there, tables that come back as they were written, and locks."""
 
+import ast
 import errno
 import fcntl
+import json
+import os
+import pickle
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from metaseg_nb.files import alone, clear_unfinished, finished, finished_folder, is_held, read_table, write_table
+from metaseg_nb.files import (
+    ABANDONED,
+    MACHINE,
+    DamagedFile,
+    alone,
+    clear_abandoned,
+    clear_unfinished,
+    finished,
+    finished_folder,
+    is_held,
+    read_table,
+    read_text_table,
+    write_table,
+)
+from metaseg_nb.layout import PROJECT
 
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
@@ -99,3 +121,144 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path):
         raise OSError("no room")
     assert (folder / "index.html").read_text() == "later"
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_file_is_flushed_to_disk_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    steps, flush, rename = [], os.fsync, Path.replace
+
+    def noted_flush(handle):
+        steps.append(("flush", Path(os.readlink(f"/proc/self/fd/{handle}"))))
+        flush(handle)
+
+    def noted_rename(path, to):
+        steps.append(("rename", to))
+        return rename(path, to)
+
+    monkeypatch.setattr(os, "fsync", noted_flush)
+    monkeypatch.setattr(Path, "replace", noted_rename)
+    with finished(tmp_path / "a.npy") as path:
+        path.write_bytes(b"array")
+    assert steps == [("flush", path), ("rename", tmp_path / "a.npy"), ("flush", tmp_path)]
+
+
+def test_what_ended_processes_left_is_removed_where_others_write_too(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    alive, long_ago = os.getpid(), time.time() - ABANDONED - 60
+    names = {
+        f".{ended.pid}@{MACHINE}_a.npy": False,
+        f".{ended.pid}_a.npy": False,  # of an earlier version
+        f".{alive}@{MACHINE}_a.npy": True,
+        f".{ended.pid}@elsewhere_a.npy": True,  # may still run there
+        f".{ended.pid}@long-ago_a.npy": False,
+        "a.npy": True,
+        ".03_train.lock": True,
+        ".hidden_1": True,
+    }
+    for name in names:
+        (tmp_path / name).touch()
+    os.utime(tmp_path / f".{ended.pid}@long-ago_a.npy", (long_ago, long_ago))
+    clear_abandoned(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {name for name, kept in names.items() if kept}
+
+
+def test_whoever_writes_a_file_again_removes_what_a_killed_process_left_of_it(tmp_path):
+    half, other = tmp_path / ".999999999_a [1].csv", tmp_path / ".999999999_b.csv"
+    half.touch()
+    other.touch()
+    write_table(tmp_path / "a [1].csv", pd.DataFrame({"case": ["a"]}))
+    assert {path.name for path in tmp_path.iterdir()} == {"a [1].csv", other.name}
+
+
+FORMULAS = ["=1+1", "=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "'=1"]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_a_spreadsheet_takes_text_for_text(tmp_path, text):
+    table = pd.DataFrame({"case": [text, "O'Hara"], "note": ["'t is well", text], "shift_mm": [-1.5, 2.0]})
+    write_table(tmp_path / "a.csv", table)
+    assert (
+        (tmp_path / "a.csv")
+        .read_bytes()
+        .decode()
+        .startswith(f'"case","note","shift_mm"\n"\'{text}","\'t is well",-1.5\n')
+    )
+    pd.testing.assert_frame_equal(read_table(tmp_path / "a.csv"), table)
+    pd.testing.assert_frame_equal(read_text_table(tmp_path / "a.csv"), table.assign(shift_mm=["-1.5", "2.0"]))
+
+
+TEXT = st.text(
+    st.sampled_from("=+-@\t\r\n'\",; a1.") | st.characters(exclude_categories=["Cs"], exclude_characters="\0"),
+    min_size=1,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.tuples(TEXT, TEXT, st.floats(allow_infinity=False), st.integers(-(2**60), 2**60)), min_size=1))
+def test_any_table_comes_back_as_it_was_written(tmp_path_factory, rows):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    table = pd.DataFrame(rows, columns=["case", "patient", "volume_mm3", "lesion"])
+    write_table(path, table)
+    pd.testing.assert_frame_equal(read_table(path), table, check_exact=True)
+
+
+DAMAGE = {
+    "empty": b"",
+    "blank": b"\n",
+    "cut in a row": b"case,dice\na,0.5\nb",
+    "row too long": b"case,dice\na,0.5,1\n",
+    "zeroed": b"case,dice\n" + bytes(20),
+    "not text": b"case,dice\n\xff\xfe,0.5\n",
+    "open quote": b'case,dice\n"a,0.5\n',
+}
+
+
+@pytest.mark.parametrize("content", DAMAGE.values(), ids=DAMAGE)
+def test_a_damaged_table_is_an_error_that_names_its_file(tmp_path, content):
+    path = tmp_path / "lesions.csv"
+    path.write_bytes(content)
+    with pytest.raises(DamagedFile, match=r"file .*lesions\.csv: found .*What to do: ") as error:
+        read_table(path)
+    assert str(pickle.loads(pickle.dumps(error.value))) == str(error.value)  # workers send it back
+
+
+def test_a_table_without_rows_is_whole(tmp_path):
+    write_table(tmp_path / "a.csv", pd.DataFrame(columns=["case", "dice"]))
+    assert read_table(tmp_path / "a.csv").columns.tolist() == ["case", "dice"]
+
+
+def _sources():
+    for folder in ("metaseg_nb", "benchmarks", "notebooks", "workflow"):
+        for path in sorted((PROJECT / folder).rglob("*")):
+            if path.suffix == ".py":
+                yield path.name, path.read_text(encoding="utf-8")
+            elif path.suffix == ".ipynb" and ".ipynb_checkpoints" not in path.parts:
+                for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+                    if cell["cell_type"] == "code":
+                        yield path.name, "".join(cell["source"])
+
+
+def _forgets_encoding(call):
+    name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    given_words = {word.arg for word in call.keywords}
+    if name in ("run", "check_output", "Popen"):
+        return "text" in given_words and "encoding" not in given_words
+    if name not in ("read_text", "write_text", "open") or "encoding" in given_words:
+        return False
+    if isinstance(call.func, ast.Name):  # this package's own `write_text(path, text)`, or the built-in `open`
+        return name == "open"
+    owner = getattr(call.func.value, "id", "")
+    modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
+    binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
+    return not (name == "open" and (binary or owner in ("os", "tarfile", "Image", "zipfile")))
+
+
+def test_every_file_is_read_and_written_as_utf_8():
+    """Whatever the machine's locale is: it is what Python takes where nothing is said."""
+    forgotten = [
+        f"{file}: {ast.unparse(node)}"
+        for file, source in _sources()
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and _forgets_encoding(node)
+    ]
+    assert not forgotten

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import nibabel as nib
@@ -235,6 +236,29 @@ def test_a_killed_case_is_done_again_and_no_other(cohort, settings, tmp_path, co
     counted.clear()
     prepare_cohort(cohort, folder, settings)
     assert counted == [("b", "label"), ("new", "image")]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "parts"),
+    [
+        *[(name, ["image", "label"]) for name in ("image.npy", "correction.npz", "image.json")],
+        *[(name, ["label"]) for name in ("label.npy", "lesion_boxes.npy", "label.json")],
+    ],
+)
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(bytes(path.stat().st_size))])
+def test_what_is_damaged_is_made_again_and_no_more(cohort, settings, tmp_path, counted, damaged, parts, damage):
+    folder = tmp_path / "cases"
+    prepare_cohort(cohort, folder, settings)
+    before, half_written = content(folder), folder / "a/.999999999_image.npy"
+    damage(folder / "a" / damaged)
+    half_written.touch()
+    counted.clear()
+    assert prepare_cohort(cohort, folder, settings).problems == []
+    assert counted == [("a", part) for part in parts]
+    assert not half_written.exists()
+    again = content(folder)
+    assert before.keys() == again.keys()
+    assert {path for path in before if before[path] != again[path]} <= {folder / f"a/{part}.time" for part in parts}
 
 
 def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path, counted):

@@ -1,5 +1,7 @@
 """Bad cases: each is named with its file and what to do, the others go on, and what can be handled soundly is."""
 
+import errno
+import os
 from dataclasses import replace
 
 import nibabel as nib
@@ -11,9 +13,11 @@ from metaseg_nb.cohort.cases import Cohort, LesionRule
 from metaseg_nb.cohort.checks.overflow import overflow_problem
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
+from metaseg_nb.files import MACHINE
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import images
+from metaseg_nb.preprocessing import images, prepare
 from metaseg_nb.preprocessing.case_store import open_case
+from metaseg_nb.preprocessing.images import read_images
 from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort
 from metaseg_nb.settings import Preprocess
 
@@ -164,6 +168,33 @@ def test_a_mistake_of_the_program_is_none_of_the_case(write_case, settings, tmp_
     monkeypatch.setattr(images, "correct_bias", mistake)
     with pytest.raises(TypeError):
         prepare_cohort(Cohort("one", "", [write_case("a")]), tmp_path / "cases", settings)
+
+
+def test_a_full_disk_stops_at_the_first_case_and_is_no_fault_of_its_image(write_case, settings, tmp_path):
+    cases, folder = [write_case(name) for name in "ab"], tmp_path / "cases"
+    (folder / "a").mkdir(parents=True)
+    # takes nothing: every write fails as on a full disk
+    (folder / "a" / f".{os.getpid()}@{MACHINE}_image.npy").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="no room is left to write this file") as error:
+        prepare_cohort(Cohort("full", "", cases), folder, settings)
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(folder / "a/image.npy")
+    assert not (folder / "b").exists()
+    assert prepare_cohort(Cohort("room again", "", cases), folder, settings).problems == []
+
+
+def test_an_image_that_may_not_be_read_does_not_stop_the_others(write_case, settings, tmp_path, monkeypatch):
+    good, bad = write_case("good"), write_case("bad")
+
+    def forbidden(case):
+        if case.name == "bad":
+            raise PermissionError(errno.EACCES, "Permission denied", str(bad.image))
+        return read_images(case)
+
+    monkeypatch.setattr(prepare, "read_images", forbidden)
+    prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
+    assert [row["case"] for row in prepared.rows] == ["good"]
+    assert "Permission denied" in prepared.problems[0].found
 
 
 def test_a_case_with_fewer_sequences_than_the_others_is_named(write_case, settings, tmp_path):

@@ -13,6 +13,7 @@ from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
 from metaseg_nb.training.checkpoints import identity_code, network_of
+from metaseg_nb.training.finished_run import read_finished
 from metaseg_nb.training.pretrained import load_unseen
 
 
@@ -64,6 +65,8 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
             "an arm that is trained before the one that it teaches",
             "run notebook 03 with that arm first",
         )
+    for run in runs:
+        read_finished(run)
     contents = [load_unseen(run.best_checkpoint, parts) for run in runs]
     return Teachers(
         [network_of(content, device) for content in contents],

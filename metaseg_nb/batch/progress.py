@@ -89,5 +89,5 @@ def _last_words(log: Path) -> list[str]:
         if record is None:
             return ["it never started"]
         return (record["error"] or "it was killed: by hand, by the cluster, or for lack of memory").splitlines()
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return [line for line in lines if TELLING.search(line)][-LAST:] or lines[-LAST:]

@@ -63,7 +63,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         write_json(layout.workflow_settings, {"study": anywhere(study)})
         shutil.copytree(folder, layout.workflow_profile, dirs_exist_ok=True)
         # should this process be killed, Snakemake goes on: it needs no pipe, and the lock lives as long as it does
-        with log.open("w") as record:
+        with log.open("w", encoding="utf-8") as record:
             process = subprocess.Popen(
                 _command(StudyLayout(name, Path()), targets),
                 cwd=home(),

@@ -12,7 +12,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.strict import tidy
-from metaseg_nb.files import write_table
+from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
 # Stands between the parts of a person's name; shorter parts may be words.
@@ -116,7 +116,7 @@ def _plain(name: str) -> str:
 
 
 def _read(key: Path) -> pd.DataFrame:
-    return pd.read_csv(key, dtype=str, keep_default_na=False) if key.is_file() else pd.DataFrame(columns=COLUMNS)
+    return read_text_table(key) if key.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
 def _new_codes(kind: str, names: Iterable[str], table: pd.DataFrame) -> pd.DataFrame:

@@ -1,11 +1,13 @@
 """Scores of one run on its test set, and the tables they are kept in."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.labels import read_lesions, read_mask
@@ -13,7 +15,6 @@ from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS
 from metaseg_nb.evaluation.scoring import score
-from metaseg_nb.files import write_json
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Train, settings_hash
@@ -62,8 +63,14 @@ def identity(case: Case) -> dict[str, Any]:
 
 
 def cohort_hash(cohort: Cohort) -> str:
-    """Twelve hexadecimal digits that change when a case, its patient or its fold does."""
-    return settings_hash({case.name: [case.patient, case.fold] for case in cohort.cases})
+    """Twelve hexadecimal digits that change when a case, its patient or its fold does, or what counts as lesion."""
+    cases = {case.name: [case.patient, case.fold] for case in cohort.cases}
+    return settings_hash({"cases": cases, "lesions": asdict(cohort.rule)})
+
+
+def label_checksums(cases: Sequence[Case]) -> dict[str, str]:
+    """Checksum of each case's label file; empty where there is none."""
+    return {case.name: checksum(case.label) if case.label.is_file() else "" for case in cases}
 
 
 def finish_run(
@@ -76,7 +83,9 @@ def finish_run(
     parameters: int,
     metrics: pd.DataFrame,
 ) -> None:
-    """Write ``metrics.json``, the mark of a finished run: its result, and with what it was made.
+    """Write ``metrics.json``, the mark of a finished run: its result, with what it was made, and checksums.
+
+    All tables and the predictions are there already: what is read of them later is compared with their checksums.
 
     Parameters
     ----------
@@ -103,9 +112,11 @@ def finish_run(
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         "cohort_hash": cohort_hash(cohort),
+        "labels": label_checksums(parts.test),
         "recipe": best["identity"]["recipe"],
         "settings": settings.model_dump(),
         "settings_hash": settings_hash(settings),
         "provenance": provenance(),
     }
-    write_json(run.metrics, content)
+    masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
+    write_record(run.metrics, content, [*run.tables, *masks])

@@ -1,38 +1,43 @@
 """All folds of each network, pooled: every case scored once, or an error that names what is missing."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.evaluation.fold_results import cohort_hash
+from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.evaluation.fold_results import cohort_hash, label_checksums
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import deciding
+from metaseg_nb.training.finished_run import read_finished
+
+# What is pooled, in the order of `PooledResults`; and what each run says of itself.
+TABLES = ("metrics_table", "lesions_table", "last_metrics_table", "detections_table", "calibration_table")
+FACTS = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
+AllFacts = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), ``lesions`` one per
-    (``model``, reference lesion), ``runs`` one per (``model``, ``fold``).
-    What earlier versions of notebook 03 did not write has no rows for these networks:
-    ``metrics_last``, as ``metrics`` by the last epoch's weights; ``detections``, one per
-    (``model``, ``case``, threshold); ``calibration``, one per (``model``, ``case``, bin).
+    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_last``, by the last epoch's
+    weights; ``lesions`` one per (``model``, reference lesion), ``detections`` one per (``model``,
+    ``case``, threshold), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
+    (``model``, ``fold``).
     """
 
     metrics: pd.DataFrame
     lesions: pd.DataFrame
-    runs: pd.DataFrame
     metrics_last: pd.DataFrame
     detections: pd.DataFrame
     calibration: pd.DataFrame
+    runs: pd.DataFrame
 
 
 def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledResults:
@@ -41,65 +46,40 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
     Raises
     ------
     CohortError
-        A run is missing, a case is not scored exactly once or not with finite numbers, a fold was
+        A run is missing, or a file of it is lost or not as it was when the run finished; a case is not
+        scored exactly once, not with finite numbers, or against another label than it has now; a fold was
         trained or its cases preprocessed with other settings than the rest, or on another cohort than
-        this; the cohort has no cases, or all of them in one fold.
+        this, or what counts as lesion has changed; the cohort has no cases, or all of them in one fold.
     """
     if cohort.n_folds < 2:
         found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
         fix = "run 01 on labelled cases with n_folds of 2 or more"
         raise CohortError.one(cohort.name, layout.dataset.name, found, "cases in two folds or more", fix)
-    problems = [problem for model in models for problem in _missing(layout, cohort, model)]
+    facts, problems = {}, []
+    for run in product(models, range(cohort.n_folds)):
+        try:
+            facts[run] = read_finished(layout.run(*run))
+        except CohortError as error:
+            problems += error.problems
     if problems:
         raise CohortError(problems)
-    runs = pd.DataFrame([_facts(layout, model, fold) for model in models for fold in range(cohort.n_folds)])
-    metrics = _tables(layout, cohort, models, "metrics_table")
-    problems = [problem for model in models for problem in _inconsistent(metrics, runs, cohort, model)]
-    problems += _not_finite(metrics)
+    tables = [_table(layout, facts, table) for table in TABLES]
+    problems = [problem for model in models for problem in _inconsistent(tables[0], facts, cohort, model)]
+    problems += _not_finite(tables[0])
     if problems:
         raise CohortError(problems)
-    extras = {
-        table: _tables(layout, cohort, _with_table(layout, cohort, models, table), table)
-        for table in ("last_metrics_table", "detections_table", "calibration_table")
-    }
-    lesions = _tables(layout, cohort, models, "lesions_table")
-    return PooledResults(metrics, lesions, runs.drop(columns="settings"), *extras.values())
+    runs = [{"model": model, "fold": fold, **{name: of[name] for name in FACTS}} for (model, fold), of in facts.items()]
+    return PooledResults(*tables, pd.DataFrame(runs))
 
 
-def _missing(layout: StudyLayout, cohort: Cohort, model: str) -> list[Problem]:
-    files = {fold: layout.run(model, fold).metrics for fold in range(cohort.n_folds)}
-    return [
-        Problem(f"{model}, fold {fold}", file.name, "no such file", "a finished run", f"run 03 for fold {fold}")
-        for fold, file in files.items()
-        if not file.is_file()
-    ]
-
-
-def _facts(layout: StudyLayout, model: str, fold: int) -> dict[str, Any]:
-    facts = json.loads(layout.run(model, fold).metrics.read_text())
-    settings = {key: value for key, value in (deciding(facts["settings"]) | facts["recipe"]).items() if key != "fold"}
-    names = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
-    return {"model": model, "fold": fold, **{name: facts[name] for name in names}, "settings": settings}
-
-
-def _tables(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: str) -> pd.DataFrame:
+def _table(layout: StudyLayout, runs: Iterable[tuple[str, int]], name: str) -> pd.DataFrame:
+    """One table of all runs, with their network in front."""
     parts = []
-    for model in models:
-        for fold in range(cohort.n_folds):
-            part = read_table(getattr(layout.run(model, fold), table))
-            part.insert(0, "model", model)
-            parts.append(part)
+    for model, fold in runs:
+        parts.append(read_table(getattr(layout.run(model, fold), name)))
+        parts[-1].insert(0, "model", model)
     filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
-    return pd.concat(filled or parts or [pd.DataFrame({"model": []})], ignore_index=True)
-
-
-def _with_table(layout: StudyLayout, cohort: Cohort, models: Sequence[str], table: str) -> list[str]:
-    """Networks that have a table in every fold."""
-    return [
-        model
-        for model in models
-        if all(getattr(layout.run(model, fold), table).is_file() for fold in range(cohort.n_folds))
-    ]
+    return pd.concat(filled or parts, ignore_index=True)
 
 
 def _not_finite(metrics: pd.DataFrame) -> list[Problem]:
@@ -116,7 +96,7 @@ def _not_finite(metrics: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def _inconsistent(metrics: pd.DataFrame, runs: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem]:
+def _inconsistent(metrics: pd.DataFrame, facts: AllFacts, cohort: Cohort, model: str) -> list[Problem]:
     times = metrics[metrics["model"] == model]["case"].value_counts()
     expected = {case.name for case in cohort.cases}
     problems = [
@@ -124,15 +104,33 @@ def _inconsistent(metrics: pd.DataFrame, runs: pd.DataFrame, cohort: Cohort, mod
         for name in sorted(expected | set(times.index))
         if times.get(name, 0) != (name in expected)
     ]
-    of_model = runs[runs["model"] == model]
-    checks = (
-        ("settings", of_model["settings"].iloc[0], "other settings than fold 0", "the same for all folds"),
-        ("cohort_hash", cohort_hash(cohort), "other cases, patients or folds than now", "those of dataset.json"),
-    )
-    problems += [
-        Problem(f"{model}, fold {fold}", "metrics.json", found, expected, f"run 03 for fold {fold} again")
-        for column, right, found, expected in checks
-        for fold, value in zip(of_model["fold"], of_model[column], strict=True)
-        if value != right
-    ]
+    first = _settings(facts[model, 0])
+    for fold in range(cohort.n_folds):
+        of, wrong, again = facts[model, fold], [], f"03 for fold {fold} again"
+        if differing := _differing(first, _settings(of)):
+            wrong.append((f"other settings than fold 0 ({differing})", "the same for all folds", f"run {again}"))
+        if of["cohort_hash"] != cohort_hash(cohort):
+            found = "other cases, patients, folds or lesion values than now"
+            wrong.append((found, "those of dataset.json", f"run {again}"))
+        elif changed := _changed_labels(of, cohort, fold):
+            wrong.append(
+                (f"another label than now of {changed}", "scores against today's labels", f"run 02, then {again}")
+            )
+        problems += [Problem(f"{model}, fold {fold}", "metrics.json", *problem) for problem in wrong]
     return problems
+
+
+def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the folds of a network share."""
+    return {key: value for key, value in (deciding(facts["settings"]) | facts["recipe"]).items() if key != "fold"}
+
+
+def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+    return ", ".join(f"{key} {other.get(key)}, there {first.get(key)}" for key in keys)
+
+
+def _changed_labels(facts: Mapping[str, Any], cohort: Cohort, fold: int) -> str:
+    """Test cases whose label is not the one that they were scored against."""
+    now = label_checksums([case for case in cohort.cases if case.fold == fold])
+    return shortened(name for name, label in now.items() if label != facts["labels"].get(name))

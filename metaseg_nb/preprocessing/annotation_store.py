@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from metaseg_nb.files import write_json
+from metaseg_nb.checksums import write_record
 from metaseg_nb.preprocessing.case_store import StoredCase, facts_file, is_stored, save_array, save_label
 from metaseg_nb.settings import settings_hash
 
@@ -46,8 +46,8 @@ def store_annotation(
         label, boxes = make()
         head = case.head_voxels
         known = head[label[tuple(head.T)] != UNKNOWN]
-        save_label(opened.annotation, label)
-        save_array(opened.annotation / "marked_boxes.npy", np.asarray(boxes, np.int32).reshape(-1, 3, 2))
-        save_array(opened.annotation / "head_voxels.npy", known if len(known) else head)
-        write_json(facts_file(opened.annotation, "label"), facts)
+        arrays = {"marked_boxes": np.asarray(boxes, np.int32).reshape(-1, 3, 2)}
+        arrays |= {"head_voxels": known if len(known) else head}
+        files = [save_array(opened.annotation / f"{name}.npy", array) for name, array in arrays.items()]
+        write_record(facts_file(opened.annotation, "label"), facts, [*save_label(opened.annotation, label), *files])
     return opened

@@ -1,18 +1,20 @@
 """The case store: each case on the study grid, as arrays that are read a patch at a time.
 
 One folder a case, in two parts, each with settings and files of its own, so that a change redoes
-only what it touches. A part's JSON file is written last: without it the part is not there.
+only what it touches. A part's JSON file is written last and holds the checksums of its arrays: without
+it, or with an array that is another, the part counts as not there. ``image.time`` and ``label.time`` hold
+the seconds that making a part took, apart from the rest, so that a part made again is the same, byte for byte.
 
 =====  ==================  ==========================================================
 image  image.npy           float16, shape (C, X, Y, Z): the sequences, prepared
        head_voxels.npy     int32, shape (N, 3): voxels of the head, at most `HEAD_VOXELS`
        reach.npy           uint8: where lesions are looked for, eight voxels a byte
        correction.npz      `CorrectionRecord` of the first sequence
-       image.json          grids, recipe, source files, time
+       image.json          grids, recipe, source files
 label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
        lesion_voxels.npy   int32, shape (N, 3): where the label is 1
        lesion_boxes.npy    int32, shape (L, 3, 2): first voxel and the one beyond the last
-       label.json          recipe, source file, what cleaning changed, volumes, time
+       label.json          recipe, source file, what cleaning changed, volumes
 =====  ==================  ==========================================================
 
 Half precision keeps 11 bits: on a scale from 0 to 1 it is off by 0.00025 at most, a hundredth of
@@ -20,7 +22,6 @@ the noise of an MR image, and takes half of the disk and of the page cache that 
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,21 @@ from typing import Any
 
 import numpy as np
 
+from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.files import finished, write_json
+from metaseg_nb.files import DamagedFile, finished
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import settings_hash
 
+# What is said of a part that cannot be used.
+AGAIN = "run notebook 02 again: it makes anew what is damaged or out of date"
+# Arrays of a label, whether drawn or made from an annotation.
+LABEL_ARRAYS = ("label.npy", "lesion_voxels.npy", "lesion_boxes.npy")
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
 
@@ -177,7 +183,8 @@ def store_image(
     save_array(folder / "reach.npy", np.packbits(reach_of(head, facts["grid"]["spacing_mm"])))
     correction.save(folder / "correction.npz")
     identity = part_identity(facts["recipe"], facts["sources"])
-    write_json(facts_file(folder, "image"), {**facts, "identity": identity})
+    arrays = [folder / file for file in ("image.npy", "head_voxels.npy", "correction.npz")]
+    write_record(facts_file(folder, "image"), {**facts, "identity": identity}, arrays)
 
 
 def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
@@ -190,50 +197,57 @@ def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, 
     name : str
     label : ndarray of bool, shape (X, Y, Z)
     facts : mapping
-        ``recipe``, ``sources`` and what else is known about it.
+        ``recipe``, ``sources``, ``content`` (checksum of the label's file) and what else is known about it.
     """
-    image = json.loads(facts_file(folder / name, "image").read_text())["identity"]
+    image = read_record(facts_file(folder / name, "image"))["identity"]
     drop_label(folder, name)
-    save_label(folder / name, label.astype(np.uint8))
+    arrays = save_label(folder / name, label.astype(np.uint8))
     identity = part_identity(facts["recipe"], facts["sources"], image)
-    write_json(facts_file(folder / name, "label"), {**facts, "identity": identity})
+    write_record(facts_file(folder / name, "label"), {**facts, "identity": identity}, arrays)
 
 
 def drop_label(folder: Path, name: str) -> None:
     """Remove the label part of a case, where there is one."""
     facts_file(folder / name, "label").unlink(missing_ok=True)
-    for array in ("label", "lesion_voxels", "lesion_boxes"):
-        (folder / name / f"{array}.npy").unlink(missing_ok=True)
+    for array in LABEL_ARRAYS:
+        (folder / name / array).unlink(missing_ok=True)
 
 
 def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
-    """Tell whether the "image" or "label" part of a case is complete and has this identity."""
+    """Tell whether the "image" or "label" part of a case has this identity and all its arrays, as they were written."""
     file = facts_file(folder / name, part)
-    return file.is_file() and json.loads(file.read_text())["identity"] == identity
+    try:
+        facts = read_record(file)
+    except (FileNotFoundError, DamagedFile):
+        return False
+    return facts["identity"] == identity and not changed_files(file, facts)
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
-    """Open a stored case.
+    """Open a stored case; its arrays are not looked at.
 
     Raises
     ------
     CohortError
-        The case is not there or not complete.
+        The case is not there or not complete, or what is said of it is damaged.
     """
     image, label = (facts_file(folder / name, part) for part in ("image", "label"))
     if not image.is_file():
         raise _missing(name, image)
-    label_facts = json.loads(label.read_text()) if label.is_file() else None
-    return StoredCase(name, folder / name, json.loads(image.read_text()), label_facts)
+    try:
+        return StoredCase(name, folder / name, read_record(image), read_record(label) if label.is_file() else None)
+    except DamagedFile as error:
+        raise CohortError.one(name, error.path, error.found, "a preprocessed case", AGAIN) from error
 
 
 def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
-    """Open the stored arrays of cases, in their order.
+    """Open the stored arrays of cases, in their order, once they are known to be as they were written.
 
     Raises
     ------
     CohortError
-        With every case that is not there, whose label is not there, or that was made with other settings.
+        With every case that is not there, whose label is not there, that is damaged, that was made with other
+        settings, or whose label has changed since.
     """
     stored, problems = [], []
     for case in cases:
@@ -241,6 +255,7 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
             stored.append(open_case(folder, case.name))
             if case.label is not None and not stored[-1].has_label:
                 raise _missing(case.name, facts_file(folder / case.name, "label"))
+            problems += _out_of_date(case, stored[-1])
         except CohortError as error:
             problems += error.problems
     problems += [
@@ -251,6 +266,21 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
     if problems:
         raise CohortError(problems)
     return stored
+
+
+def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
+    """Arrays that are not as they were written, and a label whose file is another than they were made from."""
+    parts = {"image": stored.image_facts, "label": stored.label_facts or {"files": {}}}
+    problems = [
+        Problem(case.name, str(stored.folder / array), found, "the array as notebook 02 wrote it", AGAIN)
+        for part, facts in parts.items()
+        for array, found in changed_files(facts_file(stored.folder, part), facts).items()
+    ]
+    label = case.label if stored.has_label else None
+    if label and label.is_file() and checksum(label) != stored.label_facts.get("content"):
+        found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
+        problems.append(Problem(case.name, str(label), found, expected, AGAIN))
+    return problems
 
 
 def _difference(first: StoredCase, other: StoredCase) -> str:
@@ -268,16 +298,19 @@ def facts_file(folder: Path, part: str) -> Path:
     return folder / f"{part}.json"
 
 
-def save_label(folder: Path, label: np.ndarray) -> None:
-    """Write a label, uint8 of shape (X, Y, Z), with what is known of its lesions, the voxels that are 1."""
+def save_label(folder: Path, label: np.ndarray) -> list[Path]:
+    """Write a label, uint8 of shape (X, Y, Z), with what is known of its lesions, the voxels that are 1.
+
+    Returns the files.
+    """
     lesion = label == 1
     boxes = [[[axis.start, axis.stop] for axis in box] for box in find_lesions(lesion, (1.0,) * 3).boxes.values()]
-    save_array(folder / "label.npy", label)
-    save_array(folder / "lesion_voxels.npy", np.argwhere(lesion).astype(np.int32))
-    save_array(folder / "lesion_boxes.npy", np.array(boxes, np.int32).reshape(-1, 3, 2))
+    arrays = label, np.argwhere(lesion).astype(np.int32), np.array(boxes, np.int32).reshape(-1, 3, 2)
+    return [save_array(folder / name, array) for name, array in zip(LABEL_ARRAYS, arrays, strict=True)]
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array, whole or not at all."""
+def save_array(path: Path, array: np.ndarray) -> Path:
+    """Write an array, whole or not at all, and return its file."""
     with finished(path) as unfinished, unfinished.open("wb") as file:
         np.save(file, array)
+    return path

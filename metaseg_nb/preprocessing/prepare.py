@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.labels import lesion_mask, read_label
@@ -17,6 +18,7 @@ from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing.case_store import (
     StoredCase,
@@ -68,6 +70,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     """
     start = time.perf_counter()
     require_sound_headers(case)
+    clear_abandoned(folder / case.name)
     image_way, label_way = image_recipe(settings, len(case.images)), label_recipe(settings, rule)
     identity = part_identity(image_way, _stamps(case.images))
     done = False
@@ -105,6 +108,8 @@ def _attempt(
     except CohortError as error:
         return error.problems
     except CASE_FAILURES as error:
+        if isinstance(error, OSError) and error.filename not in map(str, case.files):
+            raise  # the disk that all cases are written to, and not this case
         found = f"{type(error).__name__}: {error}"
         fix = "look at the image; export it again, or leave the case out"
         return [Problem(case.name, str(case.image), found, "an image of a head that can be prepared", fix)]
@@ -126,13 +131,14 @@ def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any]) -> None:
         "recipe": dict(recipe),
         "sources": _stamps(case.images),
         "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
-        "seconds": time.perf_counter() - start,
     }
+    write_json(_time_file(folder / case.name, "image"), time.perf_counter() - start)
     store_image(folder, case.name, prepared.array, prepared.head, prepared.corrections[0], facts)
 
 
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
     start = time.perf_counter()
+    drop_label(folder, case.name)  # the former one, which may be damaged
     stored, label, image = open_case(folder, case.name), read_label(case, rule), read_volume(case.image, case.name)
     cleaned = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
     resampled = resample_lesions(cleaned.mask, stored.native, stored.grid)
@@ -140,6 +146,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
     facts = {
         "recipe": dict(recipe),
         "sources": _stamps([case.label]),
+        "content": checksum(case.label),
         "lesion_volume_mm3": _volume_mm3(lesion_mask(label.array, rule), stored.native),
         "cleaned_volume_mm3": _volume_mm3(cleaned.mask, stored.native),
         "stored_volume_mm3": _volume_mm3(resampled, stored.grid),
@@ -147,8 +154,8 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
         "stored_lesions": label_lesions(resampled)[1],
         "lost_lesions": sum(_is_lost(found.voxels(lesion), stored) for lesion in found.boxes),
         "cleaning": cleaned.counts,
-        "seconds": time.perf_counter() - start,
     }
+    write_json(_time_file(folder / case.name, "label"), time.perf_counter() - start)
     store_label(folder, case.name, resampled, facts)
 
 
@@ -159,11 +166,24 @@ def _is_lost(voxels: np.ndarray, stored: StoredCase) -> bool:
 
 def _row(stored: StoredCase) -> dict[str, Any]:
     image, label = stored.image_facts, stored.label_facts
-    seconds = image["seconds"] + (label["seconds"] if label else 0)
+    seconds = sum(_seconds(stored.folder, part) for part in (("image", "label") if label else ("image",)))
     ranges = image["field_ranges"]
     row = {"made_in_s": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     keys = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3", "lesions", "stored_lesions", "lost_lesions")
     return row | {key: label[key] if label else None for key in keys} | (label["cleaning"] if label else {})
+
+
+def _time_file(folder: Path, part: str) -> Path:
+    """Seconds that it took to make the "image" or "label" part of a case."""
+    return folder / f"{part}.time"
+
+
+def _seconds(folder: Path, part: str) -> float:
+    """What `_time_file` holds; NaN where it is lost or damaged: nothing else depends on it."""
+    try:
+        return float(_time_file(folder, part).read_bytes())
+    except (FileNotFoundError, ValueError):
+        return float("nan")
 
 
 def _volume_mm3(mask: np.ndarray, grid: Grid) -> float:

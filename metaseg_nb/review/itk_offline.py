@@ -63,10 +63,12 @@ def place_viewer() -> Path:
         _unpack(_fetch(package, version), FILES / folder)
     for name, content in STAND_INS.items():
         (FILES / name).parent.mkdir(parents=True, exist_ok=True)
-        (FILES / name).write_text(content)
+        (FILES / name).write_text(content, encoding="utf-8")
     for script in [*EXTENSION.glob("*.js"), *FILES.rglob("*.js"), *FILES.rglob("*.html")]:
         _point_here(script)
-    PLACED.write_text(json.dumps({package: version for _, package, version in PACKAGES}, indent=1) + "\n")
+    PLACED.write_text(
+        json.dumps({package: version for _, package, version in PACKAGES}, indent=1) + "\n", encoding="utf-8"
+    )
     return FILES
 
 

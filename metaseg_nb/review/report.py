@@ -28,6 +28,7 @@ from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, result_of, title_of
 from metaseg_nb.review.policy import policy, with_policy
 from metaseg_nb.review.privacy import private_free
+from metaseg_nb.training.finished_run import read_finished
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
 CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
@@ -171,7 +172,7 @@ def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, A
 
 
 def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
-    result = json.loads(report.layout.run(model, fold).metrics.read_text())
+    result = read_finished(report.layout.run(model, fold))
     page = Page(f"{model_title(model)}, fold {fold}", f"03_train_{model}_fold{fold}.html")
     made = {
         "training": f"{result['train_seconds'] / 60:.1f} min, {result['last_epoch']} epochs",
@@ -219,7 +220,7 @@ def _write_index(
         worst_of=WORST,
         runs=runs,
         figures={words: _embedded(layout.figures / f"{name}.png") for words, name in FIGURES.items()},
-        provenance=json.loads((layout.cross_validation / "provenance.json").read_text()),
+        provenance=json.loads((layout.cross_validation / "provenance.json").read_text(encoding="utf-8")),
         contents=[
             ("leaderboard", "Leaderboard"),
             ("worst", "Look at the worst first"),

@@ -1,6 +1,7 @@
 """What notebook 04 left of a study, for those who look at its cases."""
 
 from dataclasses import dataclass
+from itertools import product
 
 import pandas as pd
 
@@ -9,6 +10,7 @@ from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import THRESHOLD_MODEL
+from metaseg_nb.training.finished_run import read_finished
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class StudyTables:
         ------
         FileNotFoundError
             Notebook 04 has not been run.
+        CohortError
+            A prediction or a table of a run is lost, or not as it was when the run finished.
         """
         layout = StudyLayout(study)
         tables = [layout.cross_validation / f"{name}.csv" for name in ("metrics", "lesions", "leaderboard")]
@@ -46,7 +50,10 @@ class StudyTables:
             raise FileNotFoundError(f"study {study} has no leaderboard: run notebook 04 first")
         metrics, lesions, board = (read_table(table) for table in tables)
         models = [model for model in board["model"] if model != THRESHOLD_MODEL]
-        return cls(layout, read_datalist(layout.dataset), metrics, lesions, models)
+        cohort = read_datalist(layout.dataset)
+        for run in product(models, range(cohort.n_folds)):
+            read_finished(layout.run(*run))
+        return cls(layout, cohort, metrics, lesions, models)
 
 
 def finished_studies() -> list[str]:

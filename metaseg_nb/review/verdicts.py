@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from metaseg_nb.files import alone, write_table
+from metaseg_nb.files import alone, read_text_table, write_table
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]
@@ -13,7 +13,7 @@ COLUMNS = ["case", "verdict", "note", "networks", "time"]
 
 def read_verdicts(path: Path) -> pd.DataFrame:
     """Read the verdicts of a study, a row a case; empty where nobody has judged yet."""
-    return pd.read_csv(path, dtype=str, keep_default_na=False) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    return read_text_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
 def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str) -> None:

@@ -201,6 +201,7 @@ class TrainingRun:
         """Take up a stopped run of the same identity, wherever it lies; set another one aside."""
         if self.accelerator.is_main_process:
             self._make_room()
+            self.run.metrics.unlink(missing_ok=True)  # says that the run is finished, and is written at its end
         self.accelerator.wait_for_everyone()
         checkpoint = load_last(self.run)
         if not checkpoint:

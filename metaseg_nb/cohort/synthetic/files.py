@@ -77,7 +77,7 @@ def _paths(folder: Path, plan: PatientPlan) -> tuple[Path, Path]:
 
 def _keep_recipe(folder: Path, recipe: dict) -> None:
     path = folder / "recipe.json"
-    found = json.loads(path.read_text()) if path.exists() else None
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
     if found == recipe:
         return
     if found is not None or (folder / "images").exists() or (folder / "dataset.json").exists():

@@ -1,0 +1,74 @@
+"""Records that tell whether they, and the files that they speak of, are still as they were written.
+
+A record is a JSON file. Its key ``files`` holds the SHA-256 of each such file, ``sha256`` that of its own content.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from metaseg_nb.files import DamagedFile, write_json
+
+FILES, OWN = "files", "sha256"
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal; a gigabyte a second, where a disk gives as much."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_record(path: Path, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+    """Write a record of files that lie beside or below it; last, for it says that they are whole.
+
+    Parameters
+    ----------
+    path : path
+    content : mapping
+        What JSON can hold.
+    files : iterable of path
+        Their checksums are kept with the content.
+    """
+    of_files = {file.relative_to(path.parent).as_posix(): checksum(file) for file in files}
+    content = json.loads(json.dumps({**content, FILES: of_files}, allow_nan=False))
+    write_json(path, {**content, OWN: _checksum_of(content)})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read what `write_record` wrote; its files are not looked at.
+
+    Raises
+    ------
+    FileNotFoundError
+    DamagedFile
+        It is no record, or another content than was written.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+    except ValueError as error:
+        raise DamagedFile(path, f"no whole JSON ({error})") from error
+    own = content.pop(OWN, None)
+    if own is None:
+        raise DamagedFile(path, "no checksum: an earlier version of this workbook wrote it")
+    if own != _checksum_of(content):
+        raise DamagedFile(path, "another content than was written")
+    return content
+
+
+def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
+    """What is wrong with the files of a record that was read from a path, by name; empty where all is well."""
+    there = {name: path.parent / name for name in record[FILES]}
+    found = {name: checksum(file) if file.is_file() else "" for name, file in there.items()}
+    return {
+        name: "another content than was written" if found[name] else "no such file"
+        for name, wanted in record[FILES].items()
+        if found[name] != wanted
+    }
+
+
+def _checksum_of(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
