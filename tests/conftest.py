@@ -13,6 +13,7 @@ import sys
 import time
 import unicodedata
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -21,6 +22,7 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
@@ -272,6 +274,9 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
     for model in models:
         scored = [score_cases([case], layout.run(model, case.fold).predictions, cohort.rule) for case in cases]
         tables.append([pd.concat(part, ignore_index=True).assign(model=model) for part in zip(*scored, strict=True)])
+    for model, case in product(models, cases):
+        run = layout.run(model, case.fold)
+        write_record(run.metrics, {}, [run.predictions / f"{case.name}.nii.gz"])
     for name, parts in zip(("metrics", "lesions"), zip(*tables, strict=True), strict=True):
         write_table(layout.cross_validation / f"{name}.csv", pd.concat(parts, ignore_index=True))
     write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": [*models, "intensity_threshold"]}))

@@ -3,6 +3,7 @@
 import json
 import os
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -248,33 +249,31 @@ TABLES = ["metrics.csv", "metrics_last.csv", "lesions.csv", "detections.csv", "c
 HARM = [double_a_row, lose_a_row, change_a_digit, cut, zero, empty, Path.unlink]
 
 
-@pytest.mark.parametrize("harm", HARM, ids=lambda harm: harm.__name__)
-@pytest.mark.parametrize("file", TABLES)
-def test_a_table_that_is_not_as_the_run_left_it_is_named(layout, cohort, finished, file, harm):
-    if file == "annotation.csv" and harm is change_a_digit:
-        pytest.skip("no digit in it")
-    harm(layout.run("segresnet", 1).root / file)
+def problems_after(harm, path, layout, cohort):
+    """What pooling says of a study of which one file is harmed; the file is put back."""
+    kept = path.read_bytes()
+    harm(path)
+    assert not path.is_file() or path.read_bytes() != kept
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
-    (problem,) = error.value.problems
-    assert (problem.case, problem.file) == ("segresnet, fold 1", file)
-    assert problem.found == ("no such file" if harm is Path.unlink else "another content than was written")
-    assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
+    path.write_bytes(kept)
+    return error.value.problems
 
 
-@pytest.mark.parametrize("harm", [cut, zero, empty, Path.unlink], ids=lambda harm: harm.__name__)
-def test_a_prediction_that_is_not_as_the_run_left_it_is_named(layout, cohort, finished, harm):
-    harm(layout.run("unet", 0).predictions / "case3.nii.gz")
-    with pytest.raises(CohortError, match=r"unet, fold 0, file predictions/case3\.nii\.gz") as error:
-        pool(layout, cohort, MODELS)
-    assert len(error.value.problems) == 1
-
-
-@pytest.mark.parametrize("harm", [change_a_digit, cut, zero, empty], ids=lambda harm: harm.__name__)
-def test_a_damaged_mark_of_a_finished_run_is_named(layout, cohort, finished, harm):
-    harm(layout.run("unet", 0).metrics)
-    with pytest.raises(CohortError, match=r"unet, fold 0, file metrics\.json.*run 03 for fold 0 again"):
-        pool(layout, cohort, MODELS)
+def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, finished):
+    run, mask = layout.run("segresnet", 1), f"predictions/{next(c.name for c in cohort.cases if c.fold == 1)}.nii.gz"
+    harms = [*product(TABLES, HARM), *product([mask], [cut, zero, empty, Path.unlink])]
+    for file, harm in harms:
+        if (file, harm) == ("annotation.csv", change_a_digit):  # it has none
+            continue
+        (problem,) = problems_after(harm, run.root / file, layout, cohort)
+        assert (problem.case, problem.file) == ("segresnet, fold 1", file)
+        assert problem.found == ("no such file" if harm is Path.unlink else "another content than was written")
+        assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
+    for harm in (change_a_digit, cut, zero, empty, Path.unlink):
+        (problem,) = problems_after(harm, run.metrics, layout, cohort)
+        assert (problem.case, problem.file) == ("segresnet, fold 1", "metrics.json")
+    assert len(pool(layout, cohort, MODELS).metrics) == 14
 
 
 def test_a_run_of_an_earlier_version_says_so_and_needs_no_training(layout, cohort, finished):
@@ -314,13 +313,11 @@ def test_a_label_that_was_corrected_since_makes_its_fold_out_of_date_and_no_othe
     assert pool(layout, cohort, MODELS).metrics.set_index(["model", "case"]).loc[("unet", case.name), "dice"] < 2 / 3
 
 
-@pytest.mark.parametrize(
-    "rule", [LesionRule(values=(1, 2)), LesionRule(other_values=(2,)), LesionRule(threshold=0.5)], ids=str
-)
-def test_scores_by_another_rule_of_lesion_values_are_not_pooled(layout, cohort, finished, rule):
-    with pytest.raises(CohortError) as error:
-        pool(layout, replace(cohort, rule=rule), MODELS)
-    assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
+def test_scores_by_another_rule_of_lesion_values_are_not_pooled(layout, cohort, finished):
+    for rule in (LesionRule(values=(1, 2)), LesionRule(other_values=(2,)), LesionRule(threshold=0.5)):
+        with pytest.raises(CohortError, match="lesion values") as error:
+            pool(layout, replace(cohort, rule=rule), MODELS)
+        assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
 
 
 def test_folds_may_differ_in_what_changes_no_result(layout, cohort, finish, finished):

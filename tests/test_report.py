@@ -21,6 +21,7 @@ from nilearn.plotting import view_img
 from PIL import Image
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.files import write_json, write_table
@@ -111,9 +112,8 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
         save_figure(plt.figure(figsize=(1, 1)), layout, name)
     for fold in (0, 1):
         facts = {"train_seconds": 90.0, "last_epoch": 32, "best_epoch": 8 + fold, "selection_dice": 0.5}
-        write_json(
-            layout.run("unet", fold).metrics, facts | {"parameters": 1234567, "provenance": {"commit": "def5678"}}
-        )
+        facts |= {"parameters": 1234567, "provenance": {"commit": "def5678"}}
+        write_record(layout.run("unet", fold).metrics, facts)
     pages = {layout.run("unet", fold).notebook("03_train"): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
     pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
     pages[layout.notebook("02_preprocess_n4")] = None

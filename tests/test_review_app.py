@@ -14,6 +14,8 @@ import pandas as pd
 import pytest
 from IPython.display import Image
 
+from metaseg_nb.checksums import write_record
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.review import itk_offline, itk_viewer
 from metaseg_nb.review.case_images import read_case_images
@@ -291,8 +293,16 @@ def test_a_name_is_words_in_the_review_too(reviewed_study, watched):
         write_table(table, rows.assign(case=rows["case"].replace("c1", hostile)))
     layout.dataset.write_text(layout.dataset.read_text().replace('"c1"', json.dumps(hostile)))
     for model in MODELS:
-        mask = layout.run(model, 1).predictions / "c1.nii.gz"
-        mask.rename(mask.with_name(f"{hostile}.nii.gz"))
+        run = layout.run(model, 1)
+        mask = (run.predictions / "c1.nii.gz").rename(run.predictions / f"{hostile}.nii.gz")
+        write_record(run.metrics, {}, [mask])
     app = ReviewApp("tiny")
     app.case.value = hostile
     assert app.title.value == "<b>&lt;img src=x onerror=alert(1)&gt;</b>"
+
+
+def test_a_prediction_that_changed_since_its_run_finished_is_named_before_anyone_looks(reviewed_study):
+    mask = reviewed_study.run("unetr", 1).predictions / "c1.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:-1])
+    with pytest.raises(CohortError, match=r"unetr, fold 1, file predictions/c1\.nii\.gz.*run 03 for fold 1 again"):
+        StudyTables.read("tiny")

@@ -8,11 +8,12 @@ import torch
 from metaseg_nb.annotation.next_patients import next_patients
 from metaseg_nb.annotation.teachers import load_teachers
 from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.files import write_json, write_table
+from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN
 from metaseg_nb.preprocessing.case_store import drop_label
@@ -62,7 +63,7 @@ def teach(parts, tiny_training):
             for case in split.training
         ]
         write_table(run.annotation_table, pd.DataFrame(rows))
-        write_json(run.metrics, {})
+        write_record(run.metrics, {})
         return settings
 
     return leave
