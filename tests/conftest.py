@@ -55,6 +55,12 @@ def _is_slow(item):
     return item.get_closest_marker("slow") is not None
 
 
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch):
+    """No test pulls the plug: thousands of small files that are flushed one by one would take minutes."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real data published by others, which lies beside the repository or is not there."""

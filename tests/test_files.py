@@ -193,7 +193,7 @@ TEXT = st.text(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=200)
 @given(st.lists(st.tuples(TEXT, TEXT, st.floats(allow_infinity=False), st.integers(-(2**60), 2**60)), min_size=1))
 def test_any_table_comes_back_as_it_was_written(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "any.csv"

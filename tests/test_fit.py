@@ -668,3 +668,20 @@ def test_sigterm_does_not_wait_for_the_end_of_a_validation(run, tmp_path, train)
     train(epochs=3)
     train(whole := RunLayout(tmp_path / "whole"), epochs=3)
     assert_same_runs(run, whole)
+
+
+def test_a_run_that_starts_again_is_not_finished_until_its_end(train, run):
+    train()
+    run.metrics.write_text("{}")
+    train(validate=never)
+    assert not run.metrics.exists()
+    assert not list(run.root.glob("superseded_*")), "nothing is trained again"
+
+
+def test_a_finished_run_that_is_set_aside_keeps_its_mark(train, run):
+    train()
+    run.metrics.write_text("{}")
+    train(learning_rate=0.02)
+    (aside,) = run.root.glob("superseded_*")
+    assert (aside / run.metrics.name).is_file()
+    assert not run.metrics.exists()

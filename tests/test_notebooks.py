@@ -1,5 +1,7 @@
 """The notebooks as they are committed: no outputs, one parameters cell, one opening, cells that fit a screen."""
 
+import re
+
 import nbformat
 import pytest
 
@@ -50,3 +52,18 @@ def test_cells_fit_a_screen_and_define_no_class(notebook):
 def test_words_stand_before_steps(notebook):
     kinds = [cell.cell_type for cell in notebook.cells]
     assert kinds.count("markdown") >= kinds.count("code") / 2
+
+
+# What each notebook writes last, and so by what others know that it ran to its end; 03 and 03b: see test_fit.
+MARKS = {"02_preprocess_n4": "preprocessing_table", "04_cross_validation": "leaderboard.csv"}
+MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "curves.csv"}
+
+
+@pytest.mark.parametrize("name", MARKS)
+def test_a_notebook_that_is_run_again_takes_away_first_what_it_writes_last(name):
+    cells = code_cells(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
+    lines = [line for cell in cells for line in cell.source.splitlines()]
+    (away,) = [i for i, line in enumerate(lines) if MARKS[name] in line and ".unlink(" in line]
+    writes = [i for i, line in enumerate(lines) if re.search(r"\bwrite_\w+\(|\brecords\.\w+\(", line)]
+    assert away < writes[0]
+    assert MARKS[name] in lines[writes[-1]]

@@ -14,7 +14,7 @@ from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask
-from metaseg_nb.preprocessing.case_store import StoredCase, open_case
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.intensity import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL as MODEL
 
@@ -60,11 +60,12 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
         As of `score_cases`, with ``model`` and ``threshold``.
     """
     rows, lesions = [], []
+    stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
     for fold in tqdm(range(cohort.n_folds), desc="intensity threshold, folds"):
         parts = split(cohort, fold)
-        chosen = threshold_of([open_case(case_store, case.name) for case in [*parts.training, *parts.selection]])
+        chosen = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
         for case in parts.test:
-            row, found = _score(case, open_case(case_store, case.name), cohort.rule, chosen)
+            row, found = _score(case, stored[case.name], cohort.rule, chosen)
             rows.append({"model": MODEL, "threshold": chosen, **row})
             lesions.append(found.assign(model=MODEL))
     return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)

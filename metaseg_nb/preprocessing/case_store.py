@@ -178,13 +178,12 @@ def store_image(
     voxels = np.argwhere(head).astype(np.int32)
     if len(voxels) > HEAD_VOXELS:
         voxels = np.random.default_rng(0).choice(voxels, HEAD_VOXELS, replace=False, shuffle=False)
-    save_array(folder / "image.npy", image.astype(np.float16))
-    save_array(folder / "head_voxels.npy", voxels)
-    save_array(folder / "reach.npy", np.packbits(reach_of(head, facts["grid"]["spacing_mm"])))
+    reach = np.packbits(reach_of(head, facts["grid"]["spacing_mm"]))
+    arrays = {"image": image.astype(np.float16), "head_voxels": voxels, "reach": reach}
+    files = [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
     correction.save(folder / "correction.npz")
     identity = part_identity(facts["recipe"], facts["sources"])
-    arrays = [folder / file for file in ("image.npy", "head_voxels.npy", "correction.npz")]
-    write_record(facts_file(folder, "image"), {**facts, "identity": identity}, arrays)
+    write_record(facts_file(folder, "image"), {**facts, "identity": identity}, [*files, folder / "correction.npz"])
 
 
 def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
@@ -277,7 +276,7 @@ def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
         for array, found in changed_files(facts_file(stored.folder, part), facts).items()
     ]
     label = case.label if stored.has_label else None
-    if label and label.is_file() and checksum(label) != stored.label_facts.get("content"):
+    if label and label.is_file() and stored.label_facts.get("content") not in (None, checksum(label)):
         found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
