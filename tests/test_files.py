@@ -250,7 +250,7 @@ def _forgets_encoding(call):
     owner = getattr(call.func.value, "id", "")
     modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
     binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
-    return not (name == "open" and (binary or owner in ("os", "tarfile", "Image", "zipfile")))
+    return not (name == "open" and (binary or owner in ("os", "tarfile", "gzip", "Image", "zipfile")))
 
 
 def test_every_file_is_read_and_written_as_utf_8():

@@ -16,11 +16,11 @@ def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/
         Linux's control groups (version 2) and the file that names this process's; another system has none.
     """
     free = [psutil.virtual_memory().available]
-    own = groups / process.read_text().strip().rpartition("::/")[2] if process.is_file() else groups
+    own = groups / process.read_text(encoding="utf-8").strip().rpartition("::/")[2] if process.is_file() else groups
     for group in (own, *own.parents):
         try:
-            limit = int((group / "memory.max").read_text())
-            counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            limit = int((group / "memory.max").read_text(encoding="utf-8"))
+            counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
         except (OSError, ValueError):  # no group, or no limit
             continue
         free.append(limit - int(counts["anon"]))  # the rest are pages of files, which are given back

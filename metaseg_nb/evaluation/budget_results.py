@@ -69,7 +69,7 @@ class BudgetResults:
         return Draws.of(self.patients["patient"].nunique(), self.patients["seed"].nunique(), n_bootstrap, seed)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _ArmLayout(StudyLayout):
     """The study as if it had this arm and seed only."""
 
@@ -97,7 +97,8 @@ def read_budget(
         raise CohortError.one("-", "the study's file", "no arms", "arms to compare", fix)
     problems, scores, efforts = [], [], []
     for arm, seed in product(arms, seeds):
-        of_arm, where = _ArmLayout(layout.study, arm, seed), {"arm": arm, "seed": seed}
+        where = {"arm": arm, "seed": seed}
+        of_arm = _ArmLayout(layout.study, layout.base, **where)
         try:
             scores.append(pool(of_arm, cohort, models).metrics.assign(**where))
         except CohortError as error:
