@@ -205,7 +205,7 @@ def flipped(path):
 
 
 DAMAGE = [Path.unlink, cut, zeroed, flipped]
-PARTS = {"image": ["image.npy", "head_voxels.npy", "correction.npz"]}
+PARTS = {"image": ["image.npy", "head_voxels.npy", "reach.npy", "correction.npz"]}
 PARTS |= {"label": ["label.npy", "lesion_voxels.npy", "lesion_boxes.npy"]}
 
 

@@ -97,7 +97,7 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
 @pytest.mark.parametrize("content", [b"", b"case,dice\na,0.5\nb,0.5,7,8\n", b"case\n\xff\xfe\n"])
 def test_a_damaged_table_is_an_error_that_names_it(tmp_path, content):
     (tmp_path / "metrics.csv").write_bytes(content)
-    with pytest.raises(ValueError, match=r"metrics\.csv: not a whole table"):
+    with pytest.raises(ValueError, match=r"metrics\.csv: found not a whole table"):
         read_table(tmp_path / "metrics.csv")
 
 
