@@ -128,11 +128,11 @@ def test_probabilities_that_are_no_numbers_are_an_error_that_names_the_checkpoin
     monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: Spoilt())
     save_checkpoint(path, content | {"network": {}})
     ensemble = load_ensemble(path, CPU)
-    image, head = np.ones((1, 32, 32, 32), np.float32), np.argwhere(np.ones((32, 32, 32)))
+    image, reach = np.ones((1, 32, 32, 32), np.float32), np.ones((32, 32, 32), bool)
     with pytest.raises(FloatingPointError, match="no finite numbers"):
-        predict_probability(ensemble.networks[0], image, head, ensemble.settings, CPU)
+        predict_probability(ensemble.networks[0], image, reach, ensemble.settings, CPU)
     with pytest.raises(ValueError, match=r"fold0/best\.pt: the network gives probabilities that are no finite numbers"):
-        ensemble.probability(image, head, CPU)
+        ensemble.probability(image, reach, CPU)
 
 
 def test_weights_of_another_network_than_described_are_told_with_the_versions(path, content):

@@ -76,8 +76,9 @@ def equal(first, second):
 
 
 def timeless(checkpoint):
-    """Leave the clock out, which differs between any two runs."""
+    """Leave out the clock, which differs between any two runs, and the commit, which may."""
     checkpoint = copy.deepcopy(checkpoint)
+    checkpoint["versions"].pop("commit")
     if "state" in checkpoint:
         checkpoint["state"]["seconds"] = 0.0
         for row in checkpoint["state"]["history"]:
