@@ -145,6 +145,7 @@ def test_the_smallest_volume_is_in_mm3():
 
 def test_a_checkpoint_keeps_a_decision(tmp_path, choose):
     decision = choose(case((A, LESION, 0.32, True), (B, LESION, 0.22, False)))
-    save_checkpoint(tmp_path / "best.pt", {"decision": asdict(decision)})
+    identity = {"settings": {}, "recipe": {}}
+    save_checkpoint(tmp_path / "best.pt", {"identity": identity, "network": {}, "decision": asdict(decision)})
     assert decision_of(load_checkpoint(tmp_path / "best.pt")) == decision
     assert decision_of({}) is None
