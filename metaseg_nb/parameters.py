@@ -40,7 +40,7 @@ def read_parameters(path: Path) -> dict[str, Any]:
     """Read one flat parameter file, refusing keys that no notebook declares, or that stand there twice."""
     try:
         values = yaml.load(path.read_bytes(), _PlainYaml) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise ParameterError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
