@@ -184,11 +184,13 @@ def test_sentences_count_what_the_tables_hold():
 def test_problems_are_counted_with_the_cases_they_are_in(looked_at):
     cases, _ = looked_at
     problems = [
-        Problem(name, "f", "x", "y", "z", severity)
-        for name, severity in (("a", "error"), ("a", "error"), ("c", "note"))
+        Problem(name, "f", found, "y", "z", severity)
+        for name, found, severity in (("a", "NaN", "error"), ("a", "no file", "error"), ("c", "an empty label", "note"))
     ]
     said = describe_problems(cases, problems, "LEAKAGE: 3 entries.")
-    assert said == "**Wrong: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases.** LEAKAGE: 3 entries."
+    assert said == "**Wrong: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases (an empty label).** LEAKAGE: 3 entries."
+    said = describe_problems(cases, problems[2:], "")
+    assert said == "**To look at: 1 note in 1 of 3 cases (an empty label).**"
     assert describe_problems(cases, [], "") == "Nothing was found to be wrong."
 
 

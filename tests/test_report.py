@@ -305,7 +305,7 @@ def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_pa
     write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": ["unet"]}))
     layout.report.mkdir(parents=True)
     (layout.report / "index.html").write_text("earlier")
-    with pytest.raises(FileNotFoundError, match=r"no executed notebook 01_explore_data\.ipynb .* run it first"):
+    with pytest.raises(FileNotFoundError, match=r"notebook 01_explore_data was not run yet: run it"):
         write_report("demo")
     assert (layout.report / "index.html").read_text() == "earlier"
 

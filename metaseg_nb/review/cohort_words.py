@@ -7,7 +7,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import SCORED_FACTS, UNSCORED_MM3
 from metaseg_nb.cohort.position import THIRDS
-from metaseg_nb.cohort.problems import SEVERITIES, CohortError, Problem
+from metaseg_nb.cohort.problems import SEVERITIES, STOPPING, CohortError, Problem
 from metaseg_nb.evaluation.answers import counted
 from metaseg_nb.markdown import escaped
 
@@ -64,8 +64,11 @@ def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakag
         if of:
             plural = "s" if len(of) > 1 else ""
             n_cases = len({problem.case for problem in of} & names)
-            parts.append(f"{len(of)} {severity}{plural} in {n_cases} of {len(names)} cases")
-    wrong = f"**Wrong: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
+            what = f" ({escaped(of[0].found)})" if len({problem.found for problem in of}) == 1 else ""
+            parts.append(f"{len(of)} {severity}{plural} in {n_cases} of {len(names)} cases{what}")
+    stops = any(problem.severity in STOPPING for problem in problems)
+    begins = "Wrong" if stops else "To look at"
+    wrong = f"**{begins}: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
     return f"{wrong} {escaped(leakage)}".strip()
 
 

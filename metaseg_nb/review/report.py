@@ -241,7 +241,8 @@ def _when(notebook: nbformat.NotebookNode) -> dict[str, str]:
     if not done.get("start_time"):
         return {}
     start = datetime.fromisoformat(done["start_time"])
-    return {"notebook run": f"{start:%Y-%m-%d %H:%M} UTC, {done['duration']:.0f} s"}
+    took = "not finished" if done.get("duration") is None else f"{done['duration']:.0f} s"
+    return {"notebook run": f"{start:%Y-%m-%d %H:%M} UTC, {took}"}
 
 
 def _embedded(png: Path) -> Markup:
