@@ -108,8 +108,9 @@ def _names(path: str) -> Names:
 
 
 def _path_signs(telling: _Telling, entry: Entry) -> list[Hashable]:
+    # the ends that begin with a telling name: one sign a name would compare all cases of a folder with each other
     names = _names(entry.listed)
-    return [names, *(name for name in names if name in telling.names)]
+    return [names, *(names[i:] for i, name in enumerate(names) if name in telling.names)]
 
 
 def _paths_alike(telling: _Telling, one: Entry, other: Entry) -> bool:
