@@ -21,16 +21,7 @@ from metaseg_nb.cohort.memory import free_memory
 from metaseg_nb.cohort.problems import CohortError
 
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
-UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    ValueError,
-    OverflowError,
-)
+UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 FIXES = {
     PermissionError: "ask its owner for the right to read it",
     MemoryError: "free memory, ask for more, or crop the image",

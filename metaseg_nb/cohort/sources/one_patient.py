@@ -9,7 +9,7 @@ from pathlib import Path
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.cohort.sources.naming import convention_patient
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.strict import loosely, tidy
 from metaseg_nb.cohort.sources.time_points import TimePoints, time_points
 
 EACH_ITS_OWN = "(?P<patient>.+)"
@@ -146,7 +146,7 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
     """Cases whose patient is another's but for capitals, separators and leading zeros."""
     patients: dict[tuple, dict[str, None]] = defaultdict(dict)
     for case in cases:
-        patients[_loosely(case.patient)][case.patient] = None
+        patients[loosely(case.patient)][case.patient] = None
     first = {patient: next(iter(alike)) for alike in patients.values() for patient in alike}
     fix = "write the patient alike, or name the case in `confirmed` if these are two patients"
     expected = "patients that differ in more than spelling"
@@ -157,8 +157,3 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
         for case in cases
         if first[case.patient] != case.patient
     ]
-
-
-def _loosely(name: str) -> tuple[str | int, ...]:
-    words = re.findall(r"\d+|[^\W\d_]+", name.casefold())
-    return tuple(int(word) if word.isdecimal() else word for word in words) or (name,)

@@ -117,11 +117,12 @@ def _agreed(said: Said, key: str, path: Path) -> tuple[dict[str, dict[str, str]]
 
 def _unmatched(rows: Iterable[str], keys: Mapping[str, str], key: str, path: Path) -> list[Problem]:
     known = set(keys.values())
+    without = sorted(known - {*rows})  # a misspelt row leaves one of these
     what = f"{key}s of this cohort"
     problems = []
     for row in rows:
         if row not in known:
-            near = get_close_matches(row, sorted(known), n=1)
+            near = get_close_matches(row, without, n=1)
             fix = f"did you mean {near[0]}?" if near else "nothing, if it is of another cohort"
             problems.append(Problem(row, str(path), "a row of nobody", what, fix, "warning"))
     fix = "add a row; until then the lists and folders say whose it is"
