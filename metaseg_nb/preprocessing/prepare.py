@@ -88,10 +88,9 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
 
 def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Preparation:
     """Bring all cases of a cohort into the case store, several at a time; a bad one does not stop the others."""
-    cases = [*cohort.cases, *cohort.unlabelled]
-    usual = mode(len(case.images) for case in cases)
+    usual = mode(len(case.images) for case in cohort.all_cases)
     work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
-    outcomes = map_cases(work, cases, settings.workers, "preprocessing cases")
+    outcomes = map_cases(work, cohort.all_cases, settings.workers, "preprocessing cases")
     rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
     return Preparation(rows, [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome])
 

@@ -43,18 +43,14 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
         ``pattern`` is no regular expression, or has no group ``patient``.
     """
     whose = patient_reader(pattern)
-    cases = [*cohort.cases, *cohort.unlabelled]
-    said = {case.name: whose(case) for case in cases}
-    problems = _pattern_problems(cases, said, pattern, origin) if pattern else []
+    said = {case.name: whose(case) for case in cohort.all_cases}
+    problems = _pattern_problems(cohort.all_cases, said, pattern, origin) if pattern else []
     guessed = time_points(list(said), {name for name, (_, source) in said.items() if source == ITS_OWN})
     guess = _guess(guessed, origin) if guessed else None
     problems += [guess] if guess else []
-    labelled, unlabelled = (
-        [_placed(case, *said[case.name]) for case in part] for part in (cohort.cases, cohort.unlabelled)
-    )
-    problems += _spelled_alike([*labelled, *unlabelled])
     basis = _basis(Counter(source for _, source in said.values()), guess)
-    return replace(cohort, cases=labelled, unlabelled=unlabelled, patients_from=basis), problems
+    cohort = cohort.changed(lambda case: _placed(case, *said[case.name]), patients_from=basis)
+    return cohort, problems + _spelled_alike(cohort.all_cases)
 
 
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:

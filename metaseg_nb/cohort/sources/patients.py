@@ -48,13 +48,9 @@ def add_patients(cohort: Cohort, path: Path, whose: Callable[[Case], str]) -> tu
         return cohort, error.problems
     said, found = _said(table, key)
     rows, twice = _agreed(said, key, path)
-    cases = [*cohort.cases, *cohort.unlabelled]
-    keys = {case.name: case.name if key == "case" else whose(case) for case in cases}
+    keys = {case.name: case.name if key == "case" else whose(case) for case in cohort.all_cases}
     problems += found + twice + _unmatched(said, keys, key, path)
-    cases, unlabelled = (
-        [replace(case, **rows.get(keys[case.name], {})) for case in part] for part in (cohort.cases, cohort.unlabelled)
-    )
-    return replace(cohort, cases=cases, unlabelled=unlabelled), problems
+    return cohort.changed(lambda case: replace(case, **rows.get(keys[case.name], {}))), problems
 
 
 def _key(table: Table) -> str:

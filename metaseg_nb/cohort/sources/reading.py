@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
@@ -99,12 +98,13 @@ def read_cohort(
         cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
     problems += found
     # a case may be left out because it could not be read
-    known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems} - {"-"}
+    known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
     if patients_table:
         table = base / os.path.expanduser(patients_table)
         cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
         problems += found
-    cohort, found = with_patients(_without(cohort, exclude), patient_pattern, source)
+    cohort = cohort.changed(lambda case: None if case.name in exclude else case)
+    cohort, found = with_patients(cohort, patient_pattern, source)
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
         problems += [_unknown(name, known, parameter) for name in names if name not in known]
@@ -169,13 +169,6 @@ def _unused(source: str, options: dict[str, str | Sequence[str]]) -> list[Proble
         for name, value in options.items()
         if value
     ]
-
-
-def _without(cohort: Cohort, exclude: Sequence[str]) -> Cohort:
-    cases, unlabelled = (
-        [case for case in part if case.name not in exclude] for part in (cohort.cases, cohort.unlabelled)
-    )
-    return replace(cohort, cases=cases, unlabelled=unlabelled)
 
 
 def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:
