@@ -101,7 +101,8 @@ def kind_of(head: bytes) -> Kind | None:
 
 def kind_of_folder(folder: Path) -> Kind:
     """Tell a folder of DICOM files from any other; one file is looked at."""
-    first = next((path for path in sorted(folder.iterdir()) if path.is_file()), None)
+    shown = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    first = next(shown, None)
     if first is None:
         return FOLDER
     kind = kind_of(head_of(first))

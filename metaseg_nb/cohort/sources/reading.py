@@ -9,7 +9,7 @@ from glob import glob
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.case_names import shown
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
@@ -18,6 +18,7 @@ from metaseg_nb.cohort.sources.patients import add_patients
 from metaseg_nb.cohort.sources.strict import tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
+APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
 
 
 @contextmanager
@@ -91,10 +92,10 @@ def read_cohort(
     folder_options = {"image_files": image_files, "label_file": label_file}
     if lists:
         root, problems = _root(image_root, base)
-        problems += _unused(source, folder_options)
+        problems += unused(source, folder_options, APART)
         cohort, found = read_lists(lists, root, exclude)
     else:
-        problems = _unused(source, {"image_root": image_root})
+        problems = unused(source, {"image_root": image_root}, APART)
         cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
     problems += found
     # a case may be left out because it could not be read
@@ -160,15 +161,6 @@ def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
     root = base / os.path.expanduser(image_root)
     missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
     return root, [] if root.is_dir() else [missing]
-
-
-def _unused(source: str, options: dict[str, str | Sequence[str]]) -> list[Problem]:
-    expected = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
-    return [
-        Problem("-", source, f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
-        for name, value in options.items()
-        if value
-    ]
 
 
 def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:
