@@ -69,6 +69,16 @@ def test_exactly_what_changed_is_read_again(write_case, tmp_path, read):
     assert read == ["b", "a", "c"]
 
 
+@pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:-9], lambda raw: raw[:60] + b"\xff" + raw[61:]])
+def test_a_case_whose_kept_file_is_damaged_is_read_again(write_case, tmp_path, read, damage):
+    case = write_case("a")
+    (first,) = examine_all([case], RULE, tmp_path, workers=1)
+    (tmp_path / "a.npz").write_bytes(damage((tmp_path / "a.npz").read_bytes()))
+    (again,) = examine_all([case], RULE, tmp_path, workers=1)
+    assert read == ["a", "a"]
+    assert again.facts == first.facts
+
+
 def test_what_an_older_version_found_is_looked_for_again(write_case, tmp_path, read, monkeypatch):
     cases = [write_case("a")]
     with monkeypatch.context() as older:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from metaseg_nb.cohort.leakage import likeness
 from metaseg_nb.cohort.leakage.audit import audit
 from metaseg_nb.cohort.leakage.split_lists import read_lists, split_lists
 from metaseg_nb.cohort.problems import CohortError
@@ -655,3 +656,13 @@ def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path)
     (datalist,) = split_lists([read_entries(tmp_path / "dataset.json")])
     assert datalist.entries == ()
     assert not audit([datalist]).leaks
+
+
+@pytest.mark.parametrize("place", ["lung/p{:04}/t1c.nii.gz", "lung/pat{:04}/study{}/t1c.nii.gz"])
+def test_many_cases_are_not_compared_each_with_each(write_list, monkeypatch, place):
+    """Of cases whose paths have a folder in common only, and whose folders hold the same names."""
+    compared = []
+    monkeypatch.setattr(likeness, "_paths_alike", lambda *of: compared.append(of))
+    paths = [place.format(i // 2 if "study" in place else i, i % 2) for i in range(400)]
+    audit(read_lists([write_list("a.json", training=paths[:300], validation=paths[300:])]))
+    assert len(compared) < len(paths)

@@ -203,6 +203,7 @@ def dicom(name, uid=b"", start=bytes(128) + b"DICM"):
 
 def dicom_folder(folder):
     (folder / "series").mkdir()
+    (folder / "series/.DS_Store").write_bytes(b"\0\0\0\1Bud1")
     dicom("series/1.dcm")(folder)
     return folder / "series"
 

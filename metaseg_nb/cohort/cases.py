@@ -1,7 +1,7 @@
 """Patients and their cases."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 
@@ -70,6 +70,17 @@ class Cohort:
     rule: LesionRule = LesionRule()
     seed: int = 0
     patients_from: str = field(default="", compare=False)
+
+    @property
+    def all_cases(self) -> list[Case]:
+        """Labelled cases, then unlabelled ones."""
+        return [*self.cases, *self.unlabelled]
+
+    def changed(self, change: Callable[[Case], Case | None], **others: str) -> "Cohort":
+        """Put what ``change`` makes of it in the place of each case, None leaving it out; set ``others`` too."""
+        parts = {"cases": self.cases, "unlabelled": self.unlabelled}
+        new = {part: [one for case in of if (one := change(case)) is not None] for part, of in parts.items()}
+        return replace(self, **new, **others)
 
     @property
     def n_folds(self) -> int:

@@ -11,10 +11,10 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import examine_headers
 from metaseg_nb.cohort.checks.image import coverage_problem, image_problems
-from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem, value_problems
+from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem
 from metaseg_nb.cohort.checks.plausibility import implausible_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
-from metaseg_nb.cohort.labels import lesion_mask
+from metaseg_nb.cohort.labels import lesion_mask, undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
@@ -134,10 +134,10 @@ def _read_label(case: Case, rule: LesionRule, files: dict[Path, NiftiFile]) -> t
         return None, [problem]
     mask = lesion_mask(label.array, rule)
     marked = _Marked(label, mask, find_lesions(mask, label.spacing_mm))
-    undeclared = value_problems(case, label.array, rule)
+    undeclared = undeclared_problem(case.label, case.name, label.array, rule)
     if undeclared and marked.lesions.n == 0:
-        return marked, undeclared  # not empty, but of values that mean nothing yet
-    return marked, undeclared + lesion_problems(case, marked.lesions)
+        return marked, [undeclared]  # not empty, but of values that mean nothing yet
+    return marked, [*([undeclared] if undeclared else []), *lesion_problems(case, marked.lesions)]
 
 
 def _read(case: Case, path: Path, files: dict[Path, NiftiFile]) -> tuple[Volume | None, list[Problem]]:

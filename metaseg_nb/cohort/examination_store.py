@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -23,6 +25,8 @@ from metaseg_nb.parallel import map_cases
 
 # Raise it when an examination says something else of the same files.
 VERSION = 3
+# What NumPy and zlib raise for a damaged file: the case is examined again.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
 # Kept as they are, where they are there.
 ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
 
@@ -89,15 +93,18 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
 
 
 def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
-    """The kept examination of a case; None when there is none, or files, rule or `VERSION` are others."""
+    """The kept examination of a case; None when there is none that is whole, or files, rule or `VERSION` are others."""
     path = _path(folder, case)
     if not path.is_file():
         return None
-    with np.load(path) as kept:
-        record = json.loads(str(kept["record"]))
-        if record["key"] != _key(case, rule):
-            return None
-        arrays = {name: kept[name] for name in kept.files if name != "record"}
+    try:
+        with np.load(path) as kept:
+            record = json.loads(str(kept["record"]))
+            if record["key"] != _key(case, rule):
+                return None
+            arrays = {name: kept[name] for name in kept.files if name != "record"}
+    except DAMAGE:
+        return None
     thumbnail = Thumbnail(arrays["grey"], arrays["lesion"], tuple(record["spacing_mm"])) if "grey" in arrays else None
     return Examination(
         facts=record["facts"],

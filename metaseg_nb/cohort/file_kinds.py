@@ -1,10 +1,13 @@
 """Files of other kinds, given where NIfTI is expected: told by their first bytes, with the way to NIfTI."""
 
+import gzip
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 # Bytes at a file's start that tell its kind.
 HEAD_BYTES = 4096
+GZIP_MAGIC = b"\x1f\x8b"
 DCM2NIIX = "convert the series to NIfTI, for instance with `dcm2niix -z y FOLDER`"
 CONVERTED = "convert it to NIfTI, for instance with SimpleITK: `WriteImage(ReadImage(FILE), 'image.nii.gz')`"
 STRUCTURES = "convert the structures to masks on the image's grid, with 3D Slicer or `plastimatch convert`"
@@ -38,7 +41,7 @@ KINDS = (
     Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", b"\0\0\0\1\0\0"),
     Kind("a zip archive", UNPACK, b"PK\3\4"),
     Kind("a 7-Zip archive", UNPACK, b"7z\xbc\xaf\x27\x1c"),
-    Kind("a file that is packed twice", "unpack it once", b"\x1f\x8b"),
+    Kind("a file that is packed twice", "unpack it once", GZIP_MAGIC),
     Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", b"\0\5\x16\7"),
     Kind("a bzip2 file", UNPACK, b"BZh"),
     Kind("an xz file", UNPACK, b"\xfd7zXZ"),
@@ -55,6 +58,7 @@ KINDS = (
     Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", b"version https://git-lfs"),
     Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", b"/annex/objects"),
 )
+GZIP = Kind("a gzip file", UNPACK, b"")
 FOLDER = Kind("a folder", NO_IMAGE, b"")
 DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX, b"")
 PAIR = Kind(
@@ -67,8 +71,25 @@ ANALYZE = Kind(
 ANALYZE_SIZES = ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
 
 
+def is_gzip(path: Path) -> bool:
+    """Tell whether a file is packed, whatever its name."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP_MAGIC
+
+
+def opened(path: Path) -> BinaryIO:
+    """Open a file's bytes, unpacked where they are packed."""
+    return gzip.open(path) if is_gzip(path) else path.open("rb")
+
+
+def head_of(path: Path) -> bytes:
+    """Read the first `HEAD_BYTES` of a file, unpacked where they are packed."""
+    with opened(path) as file:
+        return file.read(HEAD_BYTES)
+
+
 def kind_of(head: bytes) -> Kind | None:
-    """Tell the kind of a file by its first `HEAD_BYTES` (unpacked, where it is gzip); None: NIfTI, or unknown."""
+    """Tell the kind of a file by its first bytes (`head_of`); None: NIfTI, or unknown."""
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
         return PAIR
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
@@ -80,11 +101,11 @@ def kind_of(head: bytes) -> Kind | None:
 
 def kind_of_folder(folder: Path) -> Kind:
     """Tell a folder of DICOM files from any other; one file is looked at."""
-    first = next((path for path in sorted(folder.iterdir()) if path.is_file()), None)
+    shown = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
+    first = next(shown, None)
     if first is None:
         return FOLDER
-    with first.open("rb") as file:
-        kind = kind_of(file.read(HEAD_BYTES))
+    kind = kind_of(head_of(first))
     return DICOM_FOLDER if kind is not None and "DICOM" in kind.name else FOLDER
 
 

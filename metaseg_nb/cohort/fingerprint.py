@@ -27,6 +27,13 @@ BLUR_MM, SURROUNDINGS_MM = 3.0, 20.0
 CLIPPED, STORED_AS = 2.5, 50
 # Correlation of two anatomies from which they may be one patient's.
 LIKE_ANATOMY = 0.65
+# The 24 turns of a cube by quarters: which axis goes where, and which way it points.
+TURNS = [
+    (order, signs)
+    for order in map(list, permutations(range(3)))
+    for signs in product((1, -1), repeat=3)
+    if np.linalg.det(np.eye(3)[order] * signs) > 0
+]
 
 
 def sampled_ranks(array: np.ndarray) -> np.ndarray:
@@ -109,10 +116,8 @@ def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
 def _principal_axes(places: np.ndarray) -> np.ndarray:
     """Axes of a cloud of points, the columns of a rotation, each as near to an axis of space as can be."""
     axes = np.linalg.eigh(np.cov(places.T))[1]
-    turned = [
-        axes[:, order] * signs for order in map(list, permutations(range(3))) for signs in product((1, -1), repeat=3)
-    ]
-    return max((each for each in turned if np.linalg.det(each) > 0), key=np.trace)
+    axes[:, 0] *= np.linalg.det(axes).round()  # a rotation, no mirror image
+    return max((axes[:, order] * signs for order, signs in TURNS), key=np.trace)
 
 
 def _standing_out(values: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -146,10 +151,7 @@ def look_alikes(anatomies: Sequence[np.ndarray | None]) -> list[tuple[int, int, 
 
 def _turns(cells: np.ndarray) -> list[np.ndarray]:
     """The 24 turns of cubes, shape (N, X, Y, Z), by quarters."""
-    turns = []
-    for order in permutations(range(3)):
-        for flips in product((1, -1), repeat=3):
-            if np.linalg.det(np.eye(3)[list(order)] * flips) > 0:
-                turned = cells.transpose(0, *(1 + axis for axis in order))
-                turns.append(turned[(slice(None), *(slice(None, None, flip) for flip in flips))])
-    return turns
+    return [
+        cells.transpose(0, *(1 + axis for axis in order))[:, *(slice(None, None, sign) for sign in signs)]
+        for order, signs in TURNS
+    ]

@@ -26,11 +26,6 @@ def read_lesions(case: Case, rule: LesionRule) -> Volume:
     return read_mask(case.label, case.name, rule)
 
 
-def read_label(case: Case, rule: LesionRule) -> Volume:
-    """Read the values of a case's label; raises as `read_values` does."""
-    return read_values(case.label, case.name, rule)
-
-
 def read_values(path: str | Path, case: str, rule: LesionRule) -> Volume:
     """Read the values of a mask file.
 

@@ -1,6 +1,5 @@
 """NIfTI files: opened and checked by their headers, before any voxel is read."""
 
-import gzip
 import logging
 import math
 import zlib
@@ -8,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -16,26 +15,16 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from metaseg_nb.cohort.file_kinds import HEAD_BYTES, Kind, kind_of, kind_of_folder
+from metaseg_nb.cohort.file_kinds import Kind, head_of, is_gzip, kind_of, kind_of_folder
 from metaseg_nb.cohort.memory import free_memory
 from metaseg_nb.cohort.problems import CohortError
 
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
-UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-    gzip.BadGzipFile,
-    ValueError,
-    OverflowError,
-)
+UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 FIXES = {
     PermissionError: "ask its owner for the right to read it",
     MemoryError: "free memory, ask for more, or crop the image",
 }
-GZIP_MAGIC = b"\x1f\x8b"
 # Deflate makes nothing smaller than this share.
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
@@ -108,10 +97,6 @@ class NiftiFile:
         """Error of this file."""
         return CohortError.one(self.case, self.path, found, expected, fix)
 
-    def unpacked(self) -> BinaryIO:
-        """Open the file's bytes, unpacked where they are packed."""
-        return gzip.open(self.path) if _is_gzip(self.path) else self.path.open("rb")
-
 
 def read_place(header: nib.Nifti1Header) -> dict[str, Any]:
     """What a header says about its place, as plain numbers."""
@@ -167,16 +152,14 @@ def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
 
 
 def _first_bytes(path: Path, case: str) -> bytes:
-    """The first `HEAD_BYTES` of a file, unpacked; a file that cannot be NIfTI is refused."""
+    """The first bytes of a file (`head_of`); one that cannot be NIfTI is refused."""
     if path.is_dir():
         raise _other_kind(path, case, kind_of_folder(path))
     if not path.is_file():
         raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path in the datalist")
     if path.stat().st_size == 0:
         raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
-    packed = _is_gzip(path)
-    with gzip.open(path) if packed else path.open("rb") as file:
-        head = file.read(HEAD_BYTES)
+    packed, head = is_gzip(path), head_of(path)
     if kind := kind_of(head):
         raise _other_kind(path, case, kind)
     if path.suffix == ".gz" and not packed:
@@ -190,11 +173,6 @@ def _first_bytes(path: Path, case: str) -> bytes:
 
 def _other_kind(path: Path, case: str, kind: Kind) -> CohortError:
     return CohortError.one(case, path, kind.name, "a NIfTI file", kind.fix)
-
-
-def _is_gzip(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == GZIP_MAGIC
 
 
 def _raw_header(head: bytes) -> nib.Nifti1Header | None:
@@ -228,7 +206,7 @@ def _require_volume(file: NiftiFile) -> None:
 def _require_bytes(file: NiftiFile) -> None:
     """Refuse a file that cannot hold what its header says, or that the memory cannot hold."""
     size, needed = file.path.stat().st_size, file.header.get_data_offset() + file.voxel_bytes
-    if needed > (MOST_UNPACKED * size if _is_gzip(file.path) else size):
+    if needed > (MOST_UNPACKED * size if is_gzip(file.path) else size):
         found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
         raise file.refused(found, "a whole NIfTI file", "copy or export it again")
     needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()

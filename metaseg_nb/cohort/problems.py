@@ -1,6 +1,6 @@
 """What is wrong with an input, said once and alike: case, file, found, expected, what to do."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -97,6 +97,15 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
     errors = [problem for problem in problems if problem.severity in STOPPING]
     if errors:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
+
+
+def unused(file: str | Path, parameters: Mapping[str, object], expected: str) -> list[Problem]:
+    """Errors of the parameters that are set and mean nothing for a source."""
+    return [
+        Problem("-", str(file), f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
+        for name, value in parameters.items()
+        if value
+    ]
 
 
 def shortened(names: Iterable[str]) -> str:

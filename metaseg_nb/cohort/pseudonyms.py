@@ -40,7 +40,7 @@ def with_codes(
         CSV with ``kind`` ("case" or "patient"), ``name``, ``code``; belongs to nobody but the
         cohort's owner.
     """
-    cases = [*cohort.cases, *cohort.unlabelled]
+    cases = cohort.all_cases
     names = {
         "case": [*(case.name for case in cases), *excluded, *(p.case for p in problems if p.case != "-")],
         "patient": [case.patient for case in cases],
@@ -50,11 +50,10 @@ def with_codes(
         table = pd.concat([table, _new_codes(kind, needed, table)], ignore_index=True)
     write_table(key, table)
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
-    coded = [[_coded(case, codes) for case in part] for part in (cohort.cases, cohort.unlabelled)]
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
     words = coding(with_parts({**codes["patient"], **codes["case"]}))
     told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
-    return replace(cohort, cases=coded[0], unlabelled=coded[1], **told), problems
+    return cohort.changed(lambda case: _coded(case, codes), **told), problems
 
 
 def read_key(key: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ import numpy as np
 from nibabel import orientations
 from nibabel.arrayproxy import ArrayProxy
 
+from metaseg_nb.cohort.file_kinds import opened
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import finished
@@ -110,7 +111,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
     """
     slice_bytes = file.voxel_bytes // file.shape[2]
     try:
-        with file.unpacked() as stream:
+        with opened(file.path) as stream:
             array = np.asanyarray(ArrayProxy(stream, file.header, mmap=False), dtype=dtype).reshape(file.shape)
             beyond = len(stream.read(slice_bytes))
     except (*UNREADABLE, MemoryError) as error:

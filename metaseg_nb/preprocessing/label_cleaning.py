@@ -34,7 +34,7 @@ def clean_label(label: Volume, rule: LesionRule, head: Head | None, settings: Ma
     Parameters
     ----------
     label : Volume
-        The values of a label file, from `read_label`.
+        The values of a label file, from `read_values`.
     rule : LesionRule
     head : Head or None
         Of the image on the same grid; None where it shows none, and then nothing lies outside.

@@ -13,7 +13,7 @@ import numpy as np
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks.header import require_sound_headers
-from metaseg_nb.cohort.labels import lesion_mask, read_label
+from metaseg_nb.cohort.labels import lesion_mask, read_values
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.problems import CohortError, Problem
@@ -88,10 +88,9 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
 
 def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Preparation:
     """Bring all cases of a cohort into the case store, several at a time; a bad one does not stop the others."""
-    cases = [*cohort.cases, *cohort.unlabelled]
-    usual = mode(len(case.images) for case in cases)
+    usual = mode(len(case.images) for case in cohort.all_cases)
     work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
-    outcomes = map_cases(work, cases, settings.workers, "preprocessing cases")
+    outcomes = map_cases(work, cohort.all_cases, settings.workers, "preprocessing cases")
     rows = [outcome for outcome in outcomes if isinstance(outcome, dict)]
     return Preparation(rows, [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome])
 
@@ -139,7 +138,8 @@ def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any]) -> None:
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
     start = time.perf_counter()
     drop_label(folder, case.name)  # the former one, which may be damaged
-    stored, label, image = open_case(folder, case.name), read_label(case, rule), read_volume(case.image, case.name)
+    stored, label = open_case(folder, case.name), read_values(case.label, case.name, rule)
+    image = read_volume(case.image, case.name)
     cleaned = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
     resampled = resample_lesions(cleaned.mask, stored.native, stored.grid)
     found = find_lesions(cleaned.mask, stored.native.spacing_mm)

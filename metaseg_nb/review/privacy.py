@@ -96,10 +96,9 @@ def _full_name_of_machine() -> str:
 
 def _cases(layout: StudyLayout) -> list[Case]:
     try:
-        cohort = read_datalist(layout.dataset)
+        return read_datalist(layout.dataset).all_cases
     except (ValueError, OSError):  # none yet, or one that notebook 01 is about to replace
         return []
-    return [*cohort.cases, *cohort.unlabelled]
 
 
 def _file_names(cases: Collection[Case]) -> dict[str, str]:

@@ -21,19 +21,21 @@ def problems_between(cases: Sequence[Case], examinations: Sequence[Examination])
     """
     facts = [examination.facts for examination in examinations]
     images = same_voxels([e.ranks for e in examinations], [fact.get("shape") for fact in facts])
-    brains = [(i, j) for i, j, _ in look_alikes([e.anatomy for e in examinations]) if (i, j) not in images]
     masks = _pairs([fact.get("label_content") if fact.get("n_lesions") else None for fact in facts])
-    named = [[(cases[i], cases[j]) for i, j in pairs] for pairs in (images, masks, brains)]
-    return [
-        *_same_images(named[0]),
-        *_same_masks([pair for pair in named[1] if pair not in named[0]]),
-        *_like_brains(named[2]),
-        *_two_primaries(cases),
-    ]
+    brains = [(i, j) for i, j, _ in look_alikes([e.anatomy for e in examinations])]
+    said = set(images)
+    same_images, same_masks, like_brains = (
+        [(cases[i], cases[j]) for i, j in pairs]
+        for pairs in (images, *([pair for pair in pairs if pair not in said] for pairs in (masks, brains)))
+    )
+    return [*_same_images(same_images), *_same_masks(same_masks), *_like_brains(like_brains), *_two_primaries(cases)]
 
 
 def _pairs(contents: Sequence[str | None]) -> list[tuple[int, int]]:
-    return [(i, j) for i, j in combinations(range(len(contents)), 2) if contents[i] and contents[i] == contents[j]]
+    having = defaultdict(list)
+    for i, content in enumerate(contents):
+        having[content] += [i] if content else []
+    return [pair for same in having.values() for pair in combinations(same, 2)]
 
 
 def _same_images(pairs: Sequence[tuple[Case, Case]]) -> list[Problem]:
@@ -60,7 +62,7 @@ def _same_masks(pairs: Sequence[tuple[Case, Case]]) -> list[Problem]:
         )
         for case, firsts in _earlier(own).items()
     ]
-    others = [pair for pair in pairs if pair not in own]
+    others = [(one, other) for one, other in pairs if one.patient != other.patient]
     fix = (
         "look whether both are images of one patient, and give them the same `patient`; find the mask that belongs to "
         "each image; if both are right, name both cases in `confirmed`"

@@ -1,31 +1,16 @@
-"""Checks of a label: its values, and whether its lesions lie where lesions can be."""
+"""Checks of a label: whether its lesions lie where lesions can be."""
 
 from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 
-from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.checks.header import grid_problem
-from metaseg_nb.cohort.labels import undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions
 from metaseg_nb.cohort.position import OUTSIDE_SHARE, Head, outside_lesions
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.volumes import Volume
-
-
-def value_problems(case: Case, array: np.ndarray, rule: LesionRule) -> list[Problem]:
-    """Label values that the study file does not declare.
-
-    Parameters
-    ----------
-    case : Case
-    array : ndarray, shape (X, Y, Z)
-        The label file's values.
-    rule : LesionRule
-    """
-    problem = undeclared_problem(case.label, case.name, array, rule)
-    return [] if problem is None else [problem]
 
 
 def lesion_problems(case: Case, lesions: Lesions) -> list[Problem]:

@@ -153,7 +153,7 @@ class Audit:
         for (severity, check), rows in self.findings.groupby(["severity", "check"], sort=False):
             why, fix = ADVICE[check]
             heading = f"{severity.upper()}: {check}\n" + _wrapped(f"{why} What to do: {fix}", "  ")
-            blocks.append("\n".join([heading, *(_wrapped(found, "    ", "  - ") for found in rows["found"])]))
+            blocks.append("\n".join([heading, *(_wrapped(found, "  - ") for found in rows["found"])]))
         return "\n\n".join(blocks)
 
 
@@ -247,8 +247,6 @@ def _leak(lists: list[SplitList], leaks: list[Finding]) -> str:
     return f"{n_leaked} of {n_evaluated} evaluation entries {what} of {trained}{' itself' if within else ''}"
 
 
-def _wrapped(text: str, indent: str, first: str | None = None) -> str:
-    first = indent if first is None else first
-    return textwrap.fill(
-        text, 110, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
+def _wrapped(text: str, first: str) -> str:
+    whole = {"break_long_words": False, "break_on_hyphens": False}
+    return textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * len(first), **whole)

@@ -2,8 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from itertools import combinations
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from metaseg_nb.cohort.leakage.comparison import (
@@ -16,6 +15,9 @@ from metaseg_nb.cohort.leakage.comparison import (
 )
 from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
 from metaseg_nb.cohort.problems import shortened
+
+# Letters and digits from which a name that begins like another resembles it.
+SHORTEST_BEGINNING = 4
 
 
 def primary_not_trained_on(lists: list[SplitList]) -> Iterator[Finding]:
@@ -49,9 +51,10 @@ def primary_not_evaluated(lists: list[SplitList]) -> Iterator[Finding]:
 
 def possibly_same_patients(lists: list[SplitList]) -> Iterator[Finding]:
     """Cases of one name under folders whose names resemble each other, where the lists do not name both patients."""
-    pairs = comparisons(lists)
+    sides = [(pair, cases_of(pair.training), cases_of(pair.evaluation)) for pair in comparisons(lists)]
     for (one, other), twins in _twins(lists).items():
-        across = [pair for pair in pairs if any(_parted(twin, pair) for twin in twins.values())]
+        cases = [(a.case, b.case) for two in twins.values() for a, b in (two, two[::-1])]
+        across = [pair for pair, trained, evaluated in sides if any(a in trained and b in evaluated for a, b in cases)]
         found = f"{counted(twins, 'case name')} in {one.name} as in {other.name}: {shortened(twins)}; " + (
             f"one trained on, the other evaluated, in {shortened(map(_where, across))}" if across else "on one side"
         )
@@ -66,29 +69,38 @@ def _twins(lists: list[SplitList]) -> dict[tuple[Path, Path], dict[str, tuple[En
     named: dict[str, dict[Path, Entry]] = defaultdict(dict)
     for entry in entries:
         named[Path(entry.name).name][entry.place.parent] = entry
+    resembling = _resembling({entry.place.parent.name for entry in entries})
     twins: dict[tuple[Path, Path], dict[str, tuple[Entry, Entry]]] = defaultdict(dict)
-    for name in sorted(named):
-        for folders in combinations(sorted(named[name]), 2):
-            two = tuple(named[name][folder] for folder in folders)
-            one, other = (folder.name for folder in folders)
-            if one != other and _resemble(one, other) and any(entry.patient is None for entry in two):
+    for name, of in sorted(named.items()):
+        called = defaultdict(list)
+        for folder in of:
+            called[folder.name].append(folder)
+        pairs = {
+            tuple(sorted((one, other)))
+            for one in of
+            for alike in resembling[one.name] & called.keys()
+            for other in called[alike]
+        }
+        for folders in sorted(pairs):
+            two = tuple(of[folder] for folder in folders)
+            if any(entry.patient is None for entry in two):
                 twins[folders][name] = two
     return twins
 
 
-def _resemble(one: str, other: str) -> bool:
-    """Tell whether one name has all words of the other, or begins with it and no number goes on."""
-    words = [re.findall(r"[^\W_]+", name.lower().removesuffix("_nii")) for name in (one, other)]
-    short, long = sorted(words, key=lambda of: len("".join(of)))
-    begin, whole = "".join(short), "".join(long)
-    begins = len(begin) >= 4 and whole.startswith(begin) and not whole[len(begin) :][:1].isdigit()
-    return begins or (len(short) > 0 and set(short) <= set(long))
-
-
-def _parted(twin: tuple[Entry, Entry], pair: Comparison) -> bool:
-    trained, evaluated = cases_of(pair.training), cases_of(pair.evaluation)
-    one, other = (entry.case for entry in twin)
-    return (one in trained and other in evaluated) or (other in trained and one in evaluated)
+def _resembling(names: Collection[str]) -> dict[str, set[str]]:
+    """For each name the others that have all of its words, or begin with it and do not go on with a number."""
+    words = {name: re.findall(r"[^\W_]+", name.lower().removesuffix("_nii")) for name in names}
+    having, beginning = defaultdict(set), defaultdict(set)
+    for name, of in words.items():
+        whole = "".join(of)
+        for word in of:
+            having[word].add(name)
+        for n in range(SHORTEST_BEGINNING, len(whole) + 1):
+            if not whole[n : n + 1].isdigit():
+                beginning[whole[:n]].add(name)
+    alike = {name: set.intersection(*map(having.get, of)) if of else set() for name, of in words.items()}
+    return {name: (alike[name] | beginning["".join(of)]) - {name} for name, of in words.items()}
 
 
 def _where(pair: Comparison) -> str:

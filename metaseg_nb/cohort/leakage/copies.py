@@ -3,7 +3,8 @@
 import os
 from pathlib import Path
 
-GZIP_MAGIC = b"\x1f\x8b"
+from metaseg_nb.cohort.file_kinds import GZIP_MAGIC
+
 # Of a file that is not packed; in the middle of a volume there is anatomy.
 BLOCK_BYTES = 2**16
 

@@ -9,10 +9,11 @@ from itertools import pairwise, takewhile
 from pathlib import PurePath
 
 from metaseg_nb.cohort.leakage.comparison import Finding, cases_of, comparisons, counted
-from metaseg_nb.cohort.leakage.spelling import loosely, without_suffix
+from metaseg_nb.cohort.leakage.spelling import without_suffix
 from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
 from metaseg_nb.cohort.problems import shortened
 from metaseg_nb.cohort.sources.naming import convention_patient, name_of
+from metaseg_nb.cohort.sources.strict import loosely
 from metaseg_nb.cohort.sources.time_points import time_points
 
 # Folders of a split's parts: a case that was copied into two of them is what is looked for.
@@ -108,8 +109,9 @@ def _names(path: str) -> Names:
 
 
 def _path_signs(telling: _Telling, entry: Entry) -> list[Hashable]:
+    # the ends that begin with a telling name: one sign a name would compare all cases of a folder with each other
     names = _names(entry.listed)
-    return [names, *(name for name in names if name in telling.names)]
+    return [names, *(names[i:] for i, name in enumerate(names) if name in telling.names)]
 
 
 def _paths_alike(telling: _Telling, one: Entry, other: Entry) -> bool:

@@ -33,9 +33,3 @@ def located(folder: Path, listed: str) -> Path:
 def identity(path: Path) -> Path:
     """One path for all spellings of a file, links followed."""
     return Path(without_suffix(tidy(os.path.realpath(path))))
-
-
-def loosely(name: str) -> tuple[str | int, ...]:
-    """Words and numbers of a name: letter case, separators and leading zeros do not count."""
-    name = tidy(name).casefold()
-    return tuple(int(word) if word.isdecimal() else word for word in re.findall(r"\d+|[^\W\d_]+", name)) or (name,)

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
 from metaseg_nb.cohort.sources.naming import SUFFIXES, stem, volumes_in
 from metaseg_nb.cohort.sources.sequences import is_enhanced_t1, is_plain
 from metaseg_nb.cohort.sources.strict import fact, read_json
 
+NO_PATTERNS = "no file patterns for nnU-Net, whose names say what is what"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
@@ -52,7 +53,8 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
     images = {part: _by_case(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
     there = {channel for cases in images.values() for channels in cases.values() for channel in channels}
     order = sorted(about.channels or there, key=lambda i: (not is_enhanced_t1(about.channels.get(i, "")), i))
-    problems = [*about.problems, *_unused(folder, image_files, label_file), *_channel_problems(about, order, there)]
+    given = {"image_files": list(image_files), "label_file": label_file}
+    problems = [*about.problems, *unused(folder, given, NO_PATTERNS), *_channel_problems(about, order, there)]
     places = [Path("imagesTr", case) for case in sorted({*images["imagesTr"], *labels})]
     places += [Path("imagesTs", case) for case in sorted(images["imagesTs"])]
     files = [
@@ -94,7 +96,7 @@ def _about(path: Path) -> _About:
         expected = 'JSON with "channel_names" or "modality" by number, and texts'
         return _About(path, problems=[Problem("-", str(path), f"{error}", expected, "repair the file")])
     problems = []
-    if content.get("file_ending", SUFFIXES[0]) not in (*SUFFIXES,):
+    if content.get("file_ending", SUFFIXES[0]) not in SUFFIXES:
         found = f"file_ending {content['file_ending']!r}"
         problems = [Problem("-", str(path), found, "NIfTI: .nii.gz or .nii", "convert the files")]
     described = [description, f"nnU-Net labels: {json.dumps(labels)}" if labels else ""]
@@ -114,13 +116,3 @@ def _channel_problems(about: _About, order: list[int], there: set[int]) -> list[
         fix = 'name them in "channel_names", or remove them'
         problems.append(Problem("-", str(about.path), found, "the channels of dataset.json only", fix, "warning"))
     return problems
-
-
-def _unused(folder: Path, image_files: Sequence[str], label_file: str) -> list[Problem]:
-    expected = "no file patterns for nnU-Net, whose names say what is what"
-    given = {"image_files": list(image_files), "label_file": label_file}
-    return [
-        Problem("-", str(folder), f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
-        for name, value in given.items()
-        if value
-    ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.cohort.sources.naming import convention_patient
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.strict import loosely, tidy
 from metaseg_nb.cohort.sources.time_points import TimePoints, time_points
 
 EACH_ITS_OWN = "(?P<patient>.+)"
@@ -43,18 +43,14 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
         ``pattern`` is no regular expression, or has no group ``patient``.
     """
     whose = patient_reader(pattern)
-    cases = [*cohort.cases, *cohort.unlabelled]
-    said = {case.name: whose(case) for case in cases}
-    problems = _pattern_problems(cases, said, pattern, origin) if pattern else []
+    said = {case.name: whose(case) for case in cohort.all_cases}
+    problems = _pattern_problems(cohort.all_cases, said, pattern, origin) if pattern else []
     guessed = time_points(list(said), {name for name, (_, source) in said.items() if source == ITS_OWN})
     guess = _guess(guessed, origin) if guessed else None
     problems += [guess] if guess else []
-    labelled, unlabelled = (
-        [_placed(case, *said[case.name]) for case in part] for part in (cohort.cases, cohort.unlabelled)
-    )
-    problems += _spelled_alike([*labelled, *unlabelled])
     basis = _basis(Counter(source for _, source in said.values()), guess)
-    return replace(cohort, cases=labelled, unlabelled=unlabelled, patients_from=basis), problems
+    cohort = cohort.changed(lambda case: _placed(case, *said[case.name]), patients_from=basis)
+    return cohort, problems + _spelled_alike(cohort.all_cases)
 
 
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
@@ -146,7 +142,7 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
     """Cases whose patient is another's but for capitals, separators and leading zeros."""
     patients: dict[tuple, dict[str, None]] = defaultdict(dict)
     for case in cases:
-        patients[_loosely(case.patient)][case.patient] = None
+        patients[loosely(case.patient)][case.patient] = None
     first = {patient: next(iter(alike)) for alike in patients.values() for patient in alike}
     fix = "write the patient alike, or name the case in `confirmed` if these are two patients"
     expected = "patients that differ in more than spelling"
@@ -157,8 +153,3 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
         for case in cases
         if first[case.patient] != case.patient
     ]
-
-
-def _loosely(name: str) -> tuple[str | int, ...]:
-    words = re.findall(r"\d+|[^\W\d_]+", name.casefold())
-    return tuple(int(word) if word.isdecimal() else word for word in words) or (name,)

@@ -1,12 +1,13 @@
 """What lies in a folder or behind a name where NIfTI files or lists are expected."""
 
 import os
+import zlib
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
-from metaseg_nb.cohort.file_kinds import HEAD_BYTES, Kind, kind_of
+from metaseg_nb.cohort.file_kinds import GZIP, Kind, head_of, is_gzip, kind_of
 from metaseg_nb.cohort.sources.naming import is_volume
 
 # Files of a folder that are looked at.
@@ -30,8 +31,8 @@ def other_files(folder: Path) -> tuple[str, str]:
 
 def file_kind(path: Path) -> Kind | None:
     """The kind of a file that is neither NIfTI nor text; None where that is unknown."""
-    with suppress(OSError), path.open("rb") as file:
-        return kind_of(file.read(HEAD_BYTES))
+    with suppress(OSError, EOFError, zlib.error):
+        return kind_of(head_of(path)) or (GZIP if is_gzip(path) else None)
     return None
 
 

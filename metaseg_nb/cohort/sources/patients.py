@@ -48,13 +48,9 @@ def add_patients(cohort: Cohort, path: Path, whose: Callable[[Case], str]) -> tu
         return cohort, error.problems
     said, found = _said(table, key)
     rows, twice = _agreed(said, key, path)
-    cases = [*cohort.cases, *cohort.unlabelled]
-    keys = {case.name: case.name if key == "case" else whose(case) for case in cases}
+    keys = {case.name: case.name if key == "case" else whose(case) for case in cohort.all_cases}
     problems += found + twice + _unmatched(said, keys, key, path)
-    cases, unlabelled = (
-        [replace(case, **rows.get(keys[case.name], {})) for case in part] for part in (cohort.cases, cohort.unlabelled)
-    )
-    return replace(cohort, cases=cases, unlabelled=unlabelled), problems
+    return cohort.changed(lambda case: replace(case, **rows.get(keys[case.name], {}))), problems
 
 
 def _key(table: Table) -> str:
@@ -117,11 +113,12 @@ def _agreed(said: Said, key: str, path: Path) -> tuple[dict[str, dict[str, str]]
 
 def _unmatched(rows: Iterable[str], keys: Mapping[str, str], key: str, path: Path) -> list[Problem]:
     known = set(keys.values())
+    without = sorted(known - {*rows})  # a misspelt row leaves one of these
     what = f"{key}s of this cohort"
     problems = []
     for row in rows:
         if row not in known:
-            near = get_close_matches(row, sorted(known), n=1)
+            near = get_close_matches(row, without, n=1)
             fix = f"did you mean {near[0]}?" if near else "nothing, if it is of another cohort"
             problems.append(Problem(row, str(path), "a row of nobody", what, fix, "warning"))
     fix = "add a row; until then the lists and folders say whose it is"

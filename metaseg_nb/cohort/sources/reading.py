@@ -4,13 +4,12 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.case_names import shown
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
@@ -19,6 +18,7 @@ from metaseg_nb.cohort.sources.patients import add_patients
 from metaseg_nb.cohort.sources.strict import tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
+APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
 
 
 @contextmanager
@@ -92,19 +92,20 @@ def read_cohort(
     folder_options = {"image_files": image_files, "label_file": label_file}
     if lists:
         root, problems = _root(image_root, base)
-        problems += _unused(source, folder_options)
+        problems += unused(source, folder_options, APART)
         cohort, found = read_lists(lists, root, exclude)
     else:
-        problems = _unused(source, {"image_root": image_root})
+        problems = unused(source, {"image_root": image_root}, APART)
         cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
     problems += found
     # a case may be left out because it could not be read
-    known = {case.name for case in [*cohort.cases, *cohort.unlabelled]} | {problem.case for problem in problems} - {"-"}
+    known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
     if patients_table:
         table = base / os.path.expanduser(patients_table)
         cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
         problems += found
-    cohort, found = with_patients(_without(cohort, exclude), patient_pattern, source)
+    cohort = cohort.changed(lambda case: None if case.name in exclude else case)
+    cohort, found = with_patients(cohort, patient_pattern, source)
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
         problems += [_unknown(name, known, parameter) for name in names if name not in known]
@@ -160,22 +161,6 @@ def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
     root = base / os.path.expanduser(image_root)
     missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
     return root, [] if root.is_dir() else [missing]
-
-
-def _unused(source: str, options: dict[str, str | Sequence[str]]) -> list[Problem]:
-    expected = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
-    return [
-        Problem("-", source, f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
-        for name, value in options.items()
-        if value
-    ]
-
-
-def _without(cohort: Cohort, exclude: Sequence[str]) -> Cohort:
-    cases, unlabelled = (
-        [case for case in part if case.name not in exclude] for part in (cohort.cases, cohort.unlabelled)
-    )
-    return replace(cohort, cases=cases, unlabelled=unlabelled)
 
 
 def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:

@@ -42,6 +42,12 @@ def tidy(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def loosely(name: str) -> tuple[str | int, ...]:
+    """Words and numbers of a name: letter case, separators and leading zeros do not count."""
+    words = re.findall(r"\d+|[^\W\d_]+", tidy(name).casefold())
+    return tuple(int(word) if word.isdecimal() else word for word in words) or (name,)
+
+
 def unwritable(text: str) -> bool:
     """Tell whether a text holds control characters, line breaks or halves of characters."""
     return any(unicodedata.category(character) in UNWRITABLE for character in text)
