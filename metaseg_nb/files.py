@@ -190,7 +190,7 @@ def _read(path: Path, **how: Any) -> pd.DataFrame:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         if uneven := [number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])]:
             raise ValueError(f"row {uneven[0]} has {len(rows[uneven[0] - 1])} cells, the header {len(rows[0])}")
-        table = pd.read_csv(io.StringIO(text, newline=""), float_precision="round_trip", **how)
+        table = pd.read_csv(io.StringIO(text, newline=""), engine="python", **how)
     except (ValueError, csv.Error) as error:
         raise DamagedFile(path, f"not a whole table ({error})") from error
     return _each_text(table, lambda cell: cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell)
