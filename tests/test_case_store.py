@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.checksums import checksum
+from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, write_volume
 from metaseg_nb.preprocessing import case_store
@@ -19,6 +20,7 @@ from metaseg_nb.preprocessing.case_store import (
     open_case,
     open_cases,
     part_identity,
+    require_rule,
     store_image,
     store_label,
 )
@@ -274,3 +276,13 @@ def test_all_that_is_damaged_is_named_at_once(tmp_path, put, write_case):
         open_cases(tmp_path, cases)
     files = [str(Path(problem.file).relative_to(tmp_path)) for problem in error.value.problems]
     assert files == ["a/image.npy", "a/label.npy", "b/image.json"]
+
+
+def test_a_label_made_by_another_rule_of_what_is_lesion_is_named(store_blobs):
+    stored = store_blobs("a")
+    made = LesionRule((1, 3), (2,))
+    facts = {**stored.label_facts, "recipe": {"lesions": json.loads(json.dumps(made.as_json()))}}
+    stored = replace(stored, label_facts=facts)
+    require_rule([stored], made)
+    with pytest.raises(CohortError, match=r"case a.*\[1, 3\].*the cohort's rule.*\[1\].*run notebook 02 again"):
+        require_rule([stored], LesionRule())

@@ -54,6 +54,10 @@ class LesionRule:
     other_values: tuple[int, ...] = ()
     threshold: float = 0.0
 
+    def as_json(self) -> dict[str, list[int] | float]:
+        """The rule as JSON files hold it."""
+        return {"values": list(self.values), "other_values": list(self.other_values), "threshold": self.threshold}
+
 
 @dataclass(frozen=True)
 class Cohort:

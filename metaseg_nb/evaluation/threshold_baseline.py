@@ -14,7 +14,7 @@ from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
 from metaseg_nb.preprocessing.intensity import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL as MODEL
 
@@ -61,6 +61,7 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
     """
     rows, lesions = [], []
     stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
+    require_rule(stored.values(), cohort.rule)
     for fold in tqdm(range(cohort.n_folds), desc="intensity threshold, folds"):
         parts = split(cohort, fold)
         chosen = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])

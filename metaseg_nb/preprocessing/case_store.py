@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
-from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
@@ -265,6 +265,19 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
     if problems:
         raise CohortError(problems)
     return stored
+
+
+def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
+    """Raise `CohortError`, naming every case whose label was made by another lesion rule than the cohort's."""
+    now = rule.as_json()
+    made = [(case, case.recipe["lesions"]) for case in stored if "lesions" in case.recipe]
+    problems = [
+        Problem(case.name, "label.json", f"a label made by {by}", f"the cohort's rule, {now}", AGAIN)
+        for case, by in made
+        if by != now
+    ]
+    if problems:
+        raise CohortError(problems)
 
 
 def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:

@@ -48,8 +48,7 @@ class Preparation:
 
 def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
     """The settings that decide a label's voxels."""
-    values = {key: np.asarray(value).tolist() for key, value in asdict(rule).items()}
-    return {**settings.model_dump(include=OF_LABELS), "lesions": values}
+    return {**settings.model_dump(include=OF_LABELS), "lesions": rule.as_json()}
 
 
 def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
