@@ -57,7 +57,7 @@ def finished(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_abandoned(path.parent, glob.escape(path.name))
-    unfinished = path.with_name(f".{os.getpid()}@{MACHINE}_{path.name}")
+    unfinished = _temporary(path)
     try:
         yield unfinished
         _flush(unfinished)  # or a power loss may leave the new name with empty pages
@@ -75,12 +75,11 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    What was there before stays until then. What killed processes left of such folders is removed.
+    What was there before stays until then, and comes back when it cannot be replaced.
     """
-    unfinished, earlier = (path.with_name(f".{os.getpid()}_{part}_{path.name}") for part in ("new", "earlier"))
-    for part in ("new", "earlier"):
-        for left in path.parent.glob(f".[1-9]*_{part}_{path.name}"):
-            shutil.rmtree(left)
+    clear_abandoned(path.parent, glob.escape(path.name))
+    unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")
+    _settle(path, earlier)  # a process may have ended between the two renames
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -88,8 +87,27 @@ def finished_folder(path: Path) -> Iterator[Path]:
             path.rename(earlier)
         unfinished.rename(path)
     finally:
-        for folder in (unfinished, earlier):
-            shutil.rmtree(folder, ignore_errors=True)
+        _settle(path, earlier)
+        _delete(unfinished)
+
+
+def _settle(path: Path, earlier: Path) -> None:
+    """Remove the earlier folder where another has taken its place; else put it back."""
+    if path.exists():
+        _delete(earlier)
+    elif earlier.exists():
+        earlier.rename(path)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{os.getpid()}@{MACHINE}_{path.name}")
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def clear_unfinished(folder: Path) -> None:
@@ -102,12 +120,12 @@ def clear_unfinished(folder: Path) -> None:
 def clear_abandoned(folder: Path, name: str = "*") -> None:
     """Remove what ended processes left half-written in a folder where others may be writing.
 
-    A file goes when its process no longer runs on this machine; one of another machine when nobody has
-    changed it for a day. ``name`` is a pattern of the names that the files were to get.
+    A file or folder goes when its process no longer runs on this machine; one of another machine when nobody has
+    changed it for a day. ``name`` is a pattern of the names that they were to get.
     """
     for path in folder.glob(f".[1-9]*_{name}"):
-        if (found := UNFINISHED.match(path.name)) and path.is_file() and _is_abandoned(path, *found.groups()):
-            path.unlink(missing_ok=True)
+        if (found := UNFINISHED.match(path.name)) and _is_abandoned(path, *found.groups()):
+            _delete(path)
 
 
 def _is_abandoned(path: Path, process: str, machine: str | None) -> bool:

@@ -123,6 +123,47 @@ def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    folder, rename = tmp_path / "report", Path.rename
+    folder.mkdir()
+    (folder / "index.html").write_text("earlier")
+
+    def refuse_the_new(path, to):
+        if to == folder and "earlier" not in path.name:
+            raise OSError("refused")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", refuse_the_new)
+    with pytest.raises(OSError, match="refused"), finished_folder(folder) as unfinished:
+        (unfinished / "index.html").write_text("later")
+    assert (folder / "index.html").read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_process_that_ends_between_two_renames_loses_no_folder(tmp_path):
+    folder = tmp_path / "report"
+    die = (
+        "import os, pathlib, sys; from metaseg_nb.files import finished_folder; path = pathlib.Path(sys.argv[1]); "
+        "path.mkdir(); (path / 'index.html').write_text('earlier'); rename = pathlib.Path.rename; "
+        "pathlib.Path.rename = lambda a, b: os._exit(1) if '@' in a.name else rename(a, b)\n"
+        "with finished_folder(path): pass"
+    )
+    subprocess.run([sys.executable, "-c", die, str(folder)])
+    assert not folder.exists()
+    with pytest.raises(OSError, match="no room"), finished_folder(folder):
+        raise OSError("no room")
+    assert (folder / "index.html").read_text() == "earlier"
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_another_process_is_making_stays(tmp_path):
+    other = tmp_path / f".{os.getppid()}@{MACHINE}_report"
+    other.mkdir()
+    with finished_folder(tmp_path / "report"):
+        pass
+    assert other.is_dir()
+
+
 def test_a_file_is_flushed_to_disk_before_it_gets_its_name_and_its_folder_after(tmp_path, monkeypatch):
     steps, flush, rename = [], os.fsync, Path.replace
 
