@@ -264,13 +264,4 @@ class RunLayout:
     @property
     def results(self) -> list[Path]:
         """All that is made with the trained network; what marks the run as finished is first."""
-        return [
-            self.metrics,
-            self.metrics_table,
-            self.lesions_table,
-            self.last_metrics_table,
-            self.detections_table,
-            self.calibration_table,
-            self.predictions,
-            self.last_predictions,
-        ]
+        return [self.metrics, *self.tables, self.ranking_table, self.predictions, self.last_predictions]

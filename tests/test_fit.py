@@ -272,7 +272,8 @@ def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
     # metrics.json is what says that a run is finished
     train(epochs=1)
     results = [path if path.suffix else path / "case9.nii.gz" for path in run.results]
-    assert {"detections.csv", "calibration.csv", "metrics_last.csv"} <= {path.name for path in results}
+    tables = {"annotation.csv", "ranking.csv", "detections.csv", "calibration.csv", "metrics_last.csv"}
+    assert tables <= {path.name for path in results}
     for path in results:
         path.parent.mkdir(exist_ok=True)
         path.write_text("old")

@@ -159,9 +159,8 @@ def test_sigterm_at_the_start_ends_the_run_as_stopped_too(train_until):
 def test_all_that_a_run_writes_is_named_in_one_place(home):
     for folder in home.glob("runs/tiny/*/fold*"):
         run = RunLayout(folder)
-        before = [run.annotation_table, run.ranking_table]  # of the training set, written before training
         own = [folder / name for name in ("03_train.ipynb", "03_train.run.json", ".03_train.lock")]
-        assert set(folder.iterdir()) <= {*run.trained, *run.results, *before, *own}
+        assert set(folder.iterdir()) <= {*run.trained, *run.results, *own}
 
 
 def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
