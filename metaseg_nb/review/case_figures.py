@@ -12,10 +12,9 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
-from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
-from metaseg_nb.review.case_images import prediction_of, read_image
+from metaseg_nb.review.case_images import CaseImages, read_case_images, read_image
 from metaseg_nb.review.slices import add_legend, centre_of_largest, draw_planes, draw_slice
 from metaseg_nb.review.style import fitted
 
@@ -30,8 +29,9 @@ def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Pa
     dice = metrics.set_index("case")["dice"]
     for panel, name in zip(panels.ravel(), names, strict=True):
         case = case_named(cases, name)
-        masks = _both_masks(case, predictions / f"{name}.nii.gz", rule)
-        draw_slice(panel, read_image(case), masks, axis=2, index=_slice_to_show(masks))
+        prediction = read_mask(predictions / f"{name}.nii.gz", name).array
+        images = CaseImages(name, read_image(case), read_lesions(case, rule).array, {"prediction": prediction})
+        draw_slice(panel, images.image, images.masks, axis=2, index=fullest_slice(images.outlined))
         panel.set_title(f"{fitted(name, 2.8, 11)}: Dice {dice[name]:.2f}")
     add_legend(figure, BOTH)
     return figure
@@ -59,14 +59,12 @@ def draw_case_by_network(
     figure, panels = plt.subplots(len(picked), len(models), figsize=size, layout="constrained", squeeze=False)
     dice = metrics.set_index(["model", "case"])["dice"]
     for row, (name, why) in zip(panels, picked.items(), strict=True):
-        case = case_named(cohort.cases, name)
-        image = read_image(case)
+        images = read_case_images(layout, cohort, name, models)
+        index = fullest_slice(images.outlined)
+        row[0].set_ylabel(f"{fitted(name, 2.6, 9)}\n{why}", fontsize=9)
         for panel, model in zip(row, models, strict=True):
-            masks = _both_masks(case, prediction_of(layout, case, model), cohort.rule)
-            if panel is row[0]:
-                index = _slice_to_show(masks)
-                panel.set_ylabel(f"{fitted(name, 2.6, 9)}\n{why}", fontsize=9)
-            draw_slice(panel, image, masks, axis=2, index=index)
+            masks = {"reference": images.reference, "prediction": images.predictions[model]}
+            draw_slice(panel, images.image, masks, axis=2, index=index, greys=images.greys)
             title = f"{fitted(model_title(model), 2.2, 9)}: {dice[model, name]:.2f}"
             panel.set_title(title, fontsize=9, fontweight="normal")
     add_legend(figure, BOTH)
@@ -76,20 +74,8 @@ def draw_case_by_network(
 def draw_unlabelled(case: Case, mask: Path) -> Figure:
     """Three planes through the largest predicted lesion of a case without reference."""
     prediction = read_mask(mask, case.name)
-    n, volume_mm3 = label_lesions(prediction.array)[1], _volume_mm3(prediction)
-    title = f"{fitted(case.name, 4.5, 11)}: {n} predicted lesions, {volume_mm3 / 1000:.1f} cm³ in all; no reference"
+    lesions = label_lesions(prediction.array)[1]
+    volume_cm3 = prediction.array.sum() * np.prod(prediction.spacing_mm) / 1000
+    title = f"{fitted(case.name, 4.5, 11)}: {lesions} predicted lesions, {volume_cm3:.1f} cm³ in all; no reference"
     masks = {"prediction": prediction.array}
-    return draw_planes(read_image(case), masks, centre_of_largest(masks["prediction"]), title)
-
-
-def _both_masks(case: Case, prediction: Path, rule: LesionRule) -> dict[str, np.ndarray]:
-    truth = read_lesions(case, rule).array
-    return {"reference": truth, "prediction": read_mask(prediction, case.name).array}
-
-
-def _slice_to_show(masks: Mapping[str, np.ndarray]) -> int:
-    return fullest_slice(masks["reference"] if masks["reference"].any() else masks["prediction"])
-
-
-def _volume_mm3(mask: Volume) -> float:
-    return float(mask.array.sum() * np.prod(mask.spacing_mm))
+    return draw_planes(read_image(case), masks, centre_of_largest(prediction.array), title)

@@ -48,6 +48,11 @@ class CaseImages:
         """All outlines by name: "reference", then the networks."""
         return {"reference": self.reference, **self.predictions}
 
+    @property
+    def outlined(self) -> np.ndarray:
+        """The mask to look at: the reference, or the first prediction that marks anything where it is empty."""
+        return next((mask for mask in self.masks.values() if mask.any()), self.reference)
+
     @cached_property
     def greys(self) -> tuple[float, float]:
         """Values of the image that are drawn black and white."""
@@ -78,8 +83,7 @@ def read_image(case: Case) -> Volume:
 
 def place_of(images: CaseImages) -> tuple[int, int, int]:
     """Voxel in the largest lesion of the reference; of the first prediction that has one where there is none."""
-    found = [mask for mask in images.masks.values() if mask.any()]
-    return centre_of_largest(found[0] if found else images.reference)
+    return centre_of_largest(images.outlined)
 
 
 def prediction_of(layout: StudyLayout, case: Case, model: str) -> Path:
