@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -36,14 +37,6 @@ def model_names() -> list[str]:
     return parameter_names("model")
 
 
-def _is_an_arm(arm: str) -> str:
-    return arm and _is_a_file_of("arm", arm)
-
-
-def _is_a_model(model: str) -> str:
-    return _is_a_file_of("model", model)
-
-
 def _is_a_file_of(kind: str, name: str) -> str:
     if name not in parameter_names(kind):
         raise ValueError(f"a file of params/{kind}s: one of {', '.join(parameter_names(kind))}")
@@ -62,8 +55,8 @@ def _names_a_study(study: str) -> str:
     return study
 
 
-ModelName = Annotated[str, AfterValidator(_is_a_model)]
-ArmName = Annotated[str, AfterValidator(_is_an_arm)]
+ModelName = Annotated[str, AfterValidator(partial(_is_a_file_of, "model"))]
+ArmName = Annotated[str, AfterValidator(lambda arm: arm and _is_a_file_of("arm", arm))]
 StudyName = Annotated[str, AfterValidator(_names_a_study)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
