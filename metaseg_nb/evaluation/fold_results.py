@@ -16,8 +16,8 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS
 from metaseg_nb.evaluation.scoring import score
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Train, settings_hash
+from metaseg_nb.training.finished_run import run_facts
 
 
 def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -89,34 +89,21 @@ def finish_run(
 
     Parameters
     ----------
-    run, settings, cohort, parts
-        What was trained on what.
-    history : DataFrame
-        From `fit`.
-    best : mapping
-        The checkpoint that was used.
-    parameters : int
-        Trained values of the network.
+    run, cohort, parts
+        Where, and on what the network was trained and tested.
+    settings, history, best, parameters
+        See `run_facts`.
     metrics : DataFrame
         From `score_cases`.
     """
     content = {
-        "model": settings.model,
-        "fold": settings.fold,
+        **run_facts(settings, history, best, parameters),
         "dice_mean": float(metrics["dice"].mean()),
         "n_test": len(metrics),
-        "parameters": parameters,
-        "train_seconds": float(history["seconds"].iloc[-1]),
-        "best_epoch": best["epoch"],
-        "last_epoch": int(history["epoch"].iloc[-1]),
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         "cohort_hash": cohort_hash(cohort),
         "labels": label_checksums(parts.test),
-        "recipe": best["identity"]["recipe"],
-        "settings": settings.model_dump(),
-        "settings_hash": settings_hash(settings),
-        "provenance": provenance(),
     }
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
     write_record(run.metrics, content, [*run.tables, *masks])

@@ -1,11 +1,43 @@
-"""Finished runs: what one left is read only where it is whole, and as it was when the run finished."""
+"""Finished runs: what each says of itself, and what it left, read only where it is as when the run finished."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import pandas as pd
 
 from metaseg_nb.checksums import changed_files, read_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.provenance import provenance
+from metaseg_nb.settings import Training, settings_hash
+
+
+def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any], parameters: int) -> dict[str, Any]:
+    """What every finished run says of itself: what was trained, how long, and with what.
+
+    Parameters
+    ----------
+    settings : Training
+    history : DataFrame
+        From `fit`.
+    best : mapping
+        The checkpoint that was kept.
+    parameters : int
+        Trained values of the network.
+    """
+    return {
+        "model": settings.model,
+        "fold": settings.fold,
+        "parameters": parameters,
+        "train_seconds": float(history["seconds"].iloc[-1]),
+        "best_epoch": best["epoch"],
+        "last_epoch": int(history["epoch"].iloc[-1]),
+        "recipe": best["identity"]["recipe"],
+        "settings": settings.model_dump(),
+        "settings_hash": settings_hash(settings),
+        "provenance": provenance(),
+    }
 
 
 def read_finished(run: RunLayout) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.provenance import provenance
-from metaseg_nb.settings import Pretrain, settings_hash
+from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.checkpoints import load_checkpoint
+from metaseg_nb.training.finished_run import run_facts
 
 
 def pretrained(run: RunLayout, parts: Split) -> Path:
@@ -66,31 +66,10 @@ def finish_pretraining(
     best: Mapping[str, Any],
     parameters: int,
 ) -> None:
-    """Write ``metrics.json``, the mark of a finished pretraining: its result, and with what it was made.
-
-    Parameters
-    ----------
-    run, settings, parts
-        What was trained on what.
-    history : DataFrame
-        From `fit`.
-    best : mapping
-        The checkpoint that was kept.
-    parameters : int
-        Trained values of the network.
-    """
+    """Write ``metrics.json``, the mark of a finished pretraining; see `run_facts`."""
     content = {
-        "model": settings.model,
-        "fold": settings.fold,
+        **run_facts(settings, history, best, parameters),
         "variance_restored": best["variance_restored"],
-        "parameters": parameters,
-        "train_seconds": float(history["seconds"].iloc[-1]),
-        "best_epoch": best["epoch"],
-        "last_epoch": int(history["epoch"].iloc[-1]),
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection")},
-        "recipe": best["identity"]["recipe"],
-        "settings": settings.model_dump(),
-        "settings_hash": settings_hash(settings),
-        "provenance": provenance(),
     }
     write_json(run.metrics, content)
