@@ -120,8 +120,7 @@ def _result(notebook: nbformat.NotebookNode) -> str:
     """The notebook's last sentence in words, which each of them ends with; or what it said where it stopped."""
     stopped = [cell for cell in notebook.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
     outputs = (stopped or notebook.cells)[-1].get("outputs", [])
-    said = [output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {})]
-    said = [text for text in said if text]
+    said = [text for output in outputs if (text := output.get("data", {}).get("text/markdown"))]
     if stopped:
         return f"**This notebook stopped before its end.** {said[-1] if said else ''}"
     return said[-1] if said else "This notebook did not run to its end."

@@ -103,10 +103,6 @@ def write_report(study: str) -> Path:
     models, layout = settings["models"], StudyLayout(settings["study"])
     cohort = read_datalist(layout.dataset)
     chapters = {name: layout.notebook(name) for name in CHAPTERS}
-    folds = range(cohort.n_folds)
-    runs = {model: {fold: layout.run(model, fold).notebook("03_train") for fold in folds} for model in models}
-    for notebook in [*chapters.values(), *(path for folds in runs.values() for path in folds.values())]:
-        read_notebook(notebook)  # all are there, before anything is taken away
     board = read_table(layout.cross_validation / "leaderboard.csv")
     ranked = [model for model in board["model"] if model in models]
     site = {
@@ -119,10 +115,10 @@ def write_report(study: str) -> Path:
         _copy_gallery(report)
         written = [_write_notebook(report, *it) for it in zip(site["Chapters"], chapters.values(), strict=True)]
         answer = result_of(written[list(chapters).index("04_cross_validation")])
-        run_pages = {model: [_write_run(report, model, *run) for run in folds.items()] for model, folds in runs.items()}
+        runs = {model: [_write_run(report, model, fold) for fold in range(cohort.n_folds)] for model in ranked}
         for key, page in zip(PAGES, site["Gallery"], strict=True):
             _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
-        _write_index(report, cohort, answer, board, entries, {model: run_pages[model] for model in ranked})
+        _write_index(report, cohort, answer, board, entries, runs)
     return layout.report / "index.html"
 
 
@@ -171,8 +167,9 @@ def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, A
     return cells
 
 
-def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
-    result = read_finished(report.layout.run(model, fold))
+def _write_run(report: Report, model: str, fold: int) -> Page:
+    run = report.layout.run(model, fold)
+    result = read_finished(run)
     page = Page(f"{model_title(model)}, fold {fold}", f"03_train_{model}_fold{fold}.html")
     made = {
         "training": f"{result['train_seconds'] / 60:.1f} min, {result['last_epoch']} epochs",
@@ -180,7 +177,7 @@ def _write_run(report: Report, model: str, fold: int, path: Path) -> Page:
         "parameters of the network": f"{result['parameters']:,}".replace(",", "\u202f"),
         **result["provenance"],
     }
-    _write_notebook(report, page, path, made)
+    _write_notebook(report, page, run.notebook("03_train"), made)
     return page
 
 
