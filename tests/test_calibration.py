@@ -90,16 +90,14 @@ def test_without_a_failure_there_is_nothing_to_flag():
     assert np.isnan([found["auroc"], found["auroc_low"], found["auroc_high"]]).all()
 
 
-def test_only_networks_whose_probabilities_were_kept_are_asked():
+def test_each_network_is_asked_whether_it_knows_its_failures():
     table, dice = patients(True)
     detections = pd.DataFrame({"model": "unet", "patient": ["p0"], "threshold": 0.5, "n_truth": 2})
     detections = detections.assign(n_detected=1, n_false=0)
-    scores = pd.DataFrame({"unetr": dice, "unet": dice})
+    scores = pd.DataFrame({"unet": dice})
     flags, unsure = know_failures((detections, table), scores, 100, 0)
     assert flags["model"].tolist() == ["unet"]
     assert flags.loc[0, "average_precision"] == 0.5
     assert flags.loc[0, "ece_low"] <= flags.loc[0, "ece"] <= flags.loc[0, "ece_high"]
     assert len(unsure) == 10
     assert set(unsure["model"]) == {"unet"}
-    flags, unsure = know_failures((pd.DataFrame({"model": []}), pd.DataFrame({"model": []})), scores, 100, 0)
-    assert len(flags) == len(unsure) == 0

@@ -169,9 +169,9 @@ def test_probabilities_are_drawn():
     rows = [("unet", f"p{i}", t, 3, 2, f) for i in range(12) for t, f in ((0.5, 1), (0.9, 0))]
     detections = pd.DataFrame(rows, columns=["model", "patient", "threshold", "n_truth", "n_detected", "n_false"])
     dice = scores().set_axis([f"p{i}" for i in range(12)])
-    flags, unsure = know_failures((detections, calibration), dice, *RESAMPLING)
+    flags, unsure = know_failures((detections, calibration), dice[["unet"]], *RESAMPLING)
     board = leaderboard(metrics(), *RESAMPLING)
-    points = froc_points(detections, MODELS, *RESAMPLING)
+    points = froc_points(detections, ["unet"], *RESAMPLING)
     left, right = drawn(lesion_figures.draw_froc(detections, points, board)).axes
     assert left.lines[0].get_xdata().tolist() == [0, 1]
     assert left.lines[0].get_ydata() == pytest.approx([2 / 3, 2 / 3])

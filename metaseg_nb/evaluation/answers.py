@@ -141,7 +141,7 @@ def _by_network(claim: Claim, claims: Mapping[str, Sequence[Claim]]) -> str:
     }
     verdicts = list(dict.fromkeys(own.values()))
     if len(own) < 2 or verdicts == [claim.verdict]:
-        return " So it is with each network alone." if len(own) > 1 else ""
+        return " Each network alone says the same." if len(own) > 1 else ""
     named = {verdict: ", ".join(model_title(model) for model in own if own[model] == verdict) for verdict in verdicts}
     parts = (f"{verdict.removesuffix(' here')} with {names}" for verdict, names in named.items())
     return f" One by one: {'; '.join(parts)}."
@@ -168,8 +168,6 @@ def p_value(p: float) -> str:
 
 def describe_luck(luck: pd.DataFrame) -> str:
     """What choosing the epoch on the selection set did to the test patients."""
-    if luck.empty:
-        return "The last epoch's weights were not scored in this study: how much choosing the epoch did is not known."
     parts = [
         f"{model_title(row.model)} {row.difference:+.3f} ({interval(row.low, row.high, '+.3f')})"
         for row in luck.itertuples()
@@ -200,11 +198,6 @@ def describe_agreement(limits: pd.DataFrame) -> str:
 
 def describe_flags(flags: pd.DataFrame) -> str:
     """Calibration error, and whether uncertainty flags failures; ``flags`` a row per network, from `flagging`."""
-    if flags.empty:
-        return (
-            "Probabilities were not kept in this study, so FROC, calibration and uncertainty are left out: "
-            "run 03 again to have them."
-        )
     parts = [
         f"{model_title(row.model)}: average precision of detection {row.average_precision:.2f} "
         f"({interval(row.average_precision_low, row.average_precision_high)}), calibration error {row.ece:.2f} "

@@ -130,7 +130,7 @@ def flagging(calibration: pd.DataFrame, dice: pd.Series, n_bootstrap: int, seed:
 def know_failures(
     results: tuple[pd.DataFrame, pd.DataFrame], scores: pd.DataFrame, n_bootstrap: int, seed: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`flagging` and average precision of every network whose probabilities were kept, and each patient's uncertainty.
+    """`flagging` and average precision of every network, and each patient's uncertainty.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def know_failures(
         ``model``, ``patient``, ``uncertainty``, ``dice``.
     """
     detections, calibration = results
-    flags, patients = [], [pd.DataFrame(columns=["model", "patient", "uncertainty", "dice"])]
-    for model in scores.columns.intersection(calibration["model"].unique(), sort=False):
+    flags, patients = [], []
+    for model in scores.columns:
         of_model, dice = calibration[calibration["model"] == model], scores[model].dropna()
         found = detections[detections["model"] == model]
         names = ("average_precision", "average_precision_low", "average_precision_high")
@@ -158,4 +158,4 @@ def know_failures(
         )
         known = {"uncertainty": uncertainty(of_model).reindex(dice.index), "dice": dice}
         patients.append(pd.DataFrame(known).rename_axis("patient").reset_index().assign(model=model))
-    return pd.DataFrame(flags), pd.concat(patients[1:] or patients, ignore_index=True)
+    return pd.DataFrame(flags), pd.concat(patients, ignore_index=True)

@@ -72,7 +72,6 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     detections : DataFrame
         As of `froc`, with ``model``.
     models : sequence of str
-        Those without detections are passed over.
 
     Returns
     -------
@@ -83,7 +82,7 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     """
     columns = ["model", "false_per_patient", "patients", "lesions", "sensitivity", "low", "high"]
     rows = []
-    for model in [model for model in models if (detections["model"] == model).any()]:
+    for model in models:
         of_model = detections[detections["model"] == model]
         _, counts = _by_patient(of_model)
         lesions = int(of_model.loc[of_model["threshold"] == of_model["threshold"].max(), "n_truth"].sum())

@@ -56,12 +56,12 @@ def selection_luck(
     Returns
     -------
     DataFrame
-        A row per network that has both: ``model``, ``patients``, ``best``, ``last``, ``difference``
+        A row per network: ``model``, ``patients``, ``best``, ``last``, ``difference``
         (best minus last) with ``low``, ``high``. A difference below 0 says that choosing was unlucky.
     """
     columns = ["model", "patients", "best", "last", "difference", "low", "high"]
     rows = []
-    for model in [model for model in models if (metrics_last["model"] == model).any()]:
+    for model in models:
         both = {"best": metrics, "last": metrics_last}
         parts = (table[table["model"] == model].assign(model=name) for name, table in both.items())
         scores = patient_scores(pd.concat(parts), ["best", "last"])
