@@ -1,8 +1,7 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed. And locks."""
+"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed."""
 
 import csv
 import errno
-import fcntl
 import glob
 import io
 import json
@@ -10,12 +9,11 @@ import os
 import re
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pandas as pd
 import psutil
@@ -220,42 +218,3 @@ def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
     for column in table.select_dtypes(["object", "string", "category"]) if len(table) else []:
         table[column] = [change(cell) if isinstance(cell, str) else cell for cell in table[column]]
     return table
-
-
-def is_held(lock: Path) -> bool:
-    """Tell whether a process holds a lock file, without waiting for it."""
-    if not lock.is_file():
-        return False
-    with lock.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[IO[str]]:
-    """Hold a lock file while the block runs; whoever holds it already is waited for.
-
-    Yields the open file. The operating system drops the lock with the last process
-    that has the file open, however that ends.
-    """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            print(f"waiting: process {holder} is at work in {lock.parent.name}", file=sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        name_holder(file, os.getpid())
-        yield file
-
-
-def name_holder(lock: IO[str], pid: int) -> None:
-    """Say in a lock file whom others wait for."""
-    lock.truncate(0)
-    lock.write(f"{pid} on {socket.gethostname()}\n")
-    lock.flush()

@@ -21,17 +21,16 @@ from metaseg_nb.files import (
     ABANDONED,
     MACHINE,
     DamagedFile,
-    alone,
     clear_abandoned,
     clear_unfinished,
     finished,
     finished_folder,
-    is_held,
     read_table,
     read_text_table,
     write_table,
 )
 from metaseg_nb.layout import PROJECT
+from metaseg_nb.locks import alone, is_held
 
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
@@ -57,7 +56,7 @@ def test_an_error_with_room_left_stays_what_it_was(tmp_path):
 def test_a_lock_is_held_as_long_as_a_process_has_it(tmp_path):
     lock = tmp_path / "lock"
     assert not is_held(lock)
-    imports = "from pathlib import Path\nfrom metaseg_nb.files import alone\n"
+    imports = "from pathlib import Path\nfrom metaseg_nb.locks import alone\n"
     hold = f"{imports}with alone(Path({str(lock)!r})): print(); input()"
     process = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()

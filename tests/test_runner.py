@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from metaseg_nb.__main__ import main
 from metaseg_nb.batch import runner
 from metaseg_nb.batch.runner import lock_file, run_notebook
-from metaseg_nb.files import alone, is_held
+from metaseg_nb.locks import alone, is_held
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import settings_hash
 

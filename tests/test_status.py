@@ -7,8 +7,8 @@ import pytest
 
 from metaseg_nb.batch.runner import lock_file
 from metaseg_nb.batch.status import study_status
-from metaseg_nb.files import alone
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.locks import alone
 
 EPOCHS = 32  # of the demo
 

@@ -15,8 +15,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
-from metaseg_nb.files import FULL, alone, clear_unfinished, no_room
+from metaseg_nb.files import FULL, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
+from metaseg_nb.locks import alone
 from metaseg_nb.parameters import as_it_is, resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.

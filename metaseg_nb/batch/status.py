@@ -11,8 +11,9 @@ import pandas as pd
 from metaseg_nb.batch.run_record import read_record
 from metaseg_nb.batch.runner import executed_copy, lock_file
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
-from metaseg_nb.files import is_held, read_table
+from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout, StudyLayout, home
+from metaseg_nb.locks import is_held
 from metaseg_nb.parameters import resolve
 
 Jobs = dict[tuple[str, str], QueuedJob]

@@ -16,8 +16,9 @@ import yaml
 from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
 from metaseg_nb.batch.status import planned_runs
-from metaseg_nb.files import alone, name_holder, write_json
+from metaseg_nb.files import write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
+from metaseg_nb.locks import alone, name_holder
 from metaseg_nb.parameters import job_resources, resolve
 from metaseg_nb.settings import ParameterError
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from metaseg_nb.files import alone, read_text_table, write_table
+from metaseg_nb.files import read_text_table, write_table
+from metaseg_nb.locks import alone
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]
