@@ -1,6 +1,7 @@
 """The gallery: every miss and large false positive is in it, where it belongs, with what each network did."""
 
 import io
+import re
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -15,7 +16,15 @@ from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.review.case_images import CaseImages, agreement, false_lesions, place_of, read_case_images
-from metaseg_nb.review.gallery import MOST_ENTRIES, MOST_PANELS, anchor, gallery_entries, shown_table
+from metaseg_nb.review.gallery import (
+    MOST_ENTRIES,
+    MOST_PANELS,
+    anchor,
+    gallery_entries,
+    picture_file,
+    shown_table,
+    view_file,
+)
 from metaseg_nb.review.gallery_pictures import (
     CASE_FIELD_MM,
     draw_entry,
@@ -28,6 +37,27 @@ from metaseg_nb.review.gallery_pictures import (
 from metaseg_nb.review.style import use_style
 
 MODELS = ["unet", "unetr"]
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ('a<b>c:d"e|f?g*', "a_b_c_d_e_f_g__"),
+        ("scan 1.. .", "scan 1__"),
+        ("con", "_con_"),
+        ("NUL.2021", "_NUL.2021_"),
+        ("Lpt1", "_Lpt1_"),
+    ],
+)
+def test_files_have_names_that_windows_can_hold_and_that_are_their_own(name, start):
+    assert re.fullmatch(re.escape(start) + r"[0-9a-f]{8}\.webp", picture_file(name))
+    assert re.fullmatch(re.escape(start) + r"[0-9a-f]{8}_unet\.html", view_file(name, "unet"))
+    assert len({picture_file(each).lower() for each in ("a?b", "a*b", "a_b", "A:b")}) == 4
+
+
+@pytest.mark.parametrize("name", ["Müller Hans, 50 %", "c1_lesion1", "console", "NULL", "a.b", "com", "COM10"])
+def test_files_of_other_names_are_called_like_them(name):
+    assert picture_file(name) == f"{name}.webp"
 
 
 def test_agreement_by_hand():

@@ -42,7 +42,7 @@ def clean(somebody):
 def coded(somebody):
     names = {"MUELLER_HANS": "case_0001", "12": "case_0002", "0012345": "patient_0001", "Älg^Örjan": "patient_0002"}
     names |= {"Li": "patient_0003", "case_0002": "case_0004", "a.*b": "case_0005"}
-    return cleaned_of(with_parts(names), ["/data/Herr Huber"], {"huber_anna": "case_0003"})
+    return cleaned_of(with_parts(names, []), ["/data/Herr Huber"], {"huber_anna": "case_0003"})
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,53 @@ def test_private_words_are_taken_out(clean, text, expected):
 )
 def test_codes_stand_for_names_in_any_spelling(coded, text, expected):
     assert coded(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("Müller_Hans", "Hans Müller; MÜLLER, Hans; Müller and Hans", "x; x; … and …"),
+        ("Hans Müller", "Müller, Hans; Mueller; Muller; Hansen", "x; …; …; Hansen"),
+        ("Müller, Hans", "Mueller; Hans and hans mueller", "x and x"),
+        ("Müller, Hans", "by Mueller", "by …"),
+        ("Müller-Lüdenscheidt^Hans", "Müller; Luedenscheidt or Hans Mueller-Lüdenscheidt", "…; … or x"),
+        ("Hans Peter Groß", "Gross, Hans Peter; Groß; Gross", "x; …; …"),
+        ("Mueller_Rene", "René, Müller", "x"),
+        ("René_Muller", "Rene or Müller", "… or …"),
+        ("Sørensen Łucja", "Lucja Soerensen; Sorensen", "x; …"),
+        ("O'Brien_Mary", "Mary O’Brien; Brien", "x; …"),
+        ("Li_Wu", "Wu Li or Li or Wu", "x or Li or Wu"),  # a short part may be a word
+        ("MUELLER^HANS^12", "Hans, 12 lesions", "…, 12 lesions"),
+        ("P00_baseline", "baseline of P00; p00 baseline", "baseline of P00; x"),
+        ("AE1_x", "A1_x and ae1 x", "A1_x and x"),
+        ("patient_Müller", "a patient, patient_0002, case 3: Müller", "a patient, patient_0002, case 3: …"),
+    ],
+)
+def test_a_person_is_not_named_in_another_order_in_part_or_without_accents(somebody, name, text, expected):
+    names = {name: "patient_0001", "P7": "patient_0002", "Q7": "case_0001"}
+    for form in ("NFC", "NFD"):
+        told = cleaned_of(with_parts(names, []), [], {})(unicodedata.normalize(form, text))
+        assert told.replace("patient_0001", "x") == expected
+
+
+def test_words_that_the_names_of_many_share_and_primaries_are_no_parts_of_a_name(write_case):
+    people = ["Huber_Anna", "Müller_Hans", "Müller_Bert", "Schmidt_Ida", "Nowak_Jan"]
+    told = {
+        f"{who}_{when}": f"case_{2 * i + j}" for i, who in enumerate(people) for j, when in enumerate(("pre", "post"))
+    }
+    told["lung_Weber"] = "case_10"
+    cases = [
+        replace(write_case(code), patient=f"patient_{int(code[5:]) // 2}", primary="lung") for code in told.values()
+    ]
+    clean = cleaned_of(with_parts(told, cases), [], {})
+    assert clean("pre and post, Müller, Anna, Weber of lung") == "pre and post, …, …, … of lung"
+    one = [replace(case, patient="patient_0") for case in cases[:2]]
+    assert cleaned_of(with_parts(dict(list(told.items())[:2]), one), [], {})("Huber, Anna") == "…, …"
+
+
+def test_two_people_whose_names_differ_in_an_accent_have_their_own_codes():
+    clean = cleaned_of(with_parts({"Müller_Hans": "case_0001", "Muller_Hans": "case_0002"}, []), [], {})
+    assert clean("Müller Hans, Muller Hans, Mueller Hans") == "case_0001, case_0002, case_0001"
 
 
 @pytest.mark.parametrize(
@@ -187,6 +234,13 @@ def test_words_about_an_anonymised_cohort_name_nobody(cohort, tmp_path):
     key = read_key(tmp_path / "key.csv")
     assert coded.name == f"{key['Huber_Anna_1']}, Anna"  # a part of an identifier is no name
     assert coded.description == f"{key['Huber_Anna_2']} of {key['MRN003']}, 1.5 T, 3 mm"
+    people = [
+        replace(case, patient=f"Müller_{who}") for case, who in zip(cohort.cases[:2], ("Hans", "Ida"), strict=True)
+    ]
+    told = Cohort("Hans Müller", "Mueller, lung, 12 lesions; ida", people)
+    coded, _ = with_codes(told, [], [], tmp_path / "people.csv")
+    assert coded.name == coded.cases[0].patient
+    assert coded.description == "…, lung, 12 lesions; …"
 
 
 def test_words_of_a_saved_figure_and_its_files_name_nobody(somebody, cohort, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
-from metaseg_nb.review.gallery import COLUMNS, PAGES, view_file
+from metaseg_nb.review.gallery import COLUMNS, PAGES, picture_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.policy import policy, with_policy
 from metaseg_nb.review.report import write_page, write_report
@@ -87,7 +87,7 @@ def gallery(layout, cases):
     ]
     layout.gallery.mkdir(parents=True, exist_ok=True)
     for name in (first, picture):
-        Image.new("RGB", (4, 4)).save(layout.gallery / f"{name}.webp")
+        Image.new("RGB", (4, 4)).save(layout.gallery / picture_file(name))
     volume = nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4))
     view = view_img(volume, bg_img=None, threshold=None).get_standalone()
     (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
@@ -443,6 +443,7 @@ def test_names_are_quoted_in_links(hostile):
     pictures = [address for address in page.loaded if address.startswith("gallery/")]
     assert len(pictures) == 2
     for address in pictures:
+        assert not set(unquote(address)) & set('<>:"|?*'), "Windows cannot hold it"
         assert re.fullmatch(r"[\w./%~-]+", address)
         assert (hostile / unquote(address)).is_file()
     links = addresses((hostile / "index.html").read_text(encoding="utf-8")).links

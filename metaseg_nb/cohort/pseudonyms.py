@@ -3,7 +3,8 @@
 import random
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +16,16 @@ from metaseg_nb.cohort.sources.strict import tidy
 from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
-# Stands between the parts of a person's name; shorter parts may be words.
+# Only the names of persons hold these. A part that is shorter, or that so many patients and half of all share, may be
+# a word.
 PERSON = re.compile(r"[\^,]")
-SHORTEST_PART = 3
+SHORTEST_PART, MANY = 3, 3
 YEAR = re.compile(r"\d{4}")
+WORD = re.compile(r"[^\W_]+")
+# Two ways to do without accents. These letters are whole in Unicode; other accents can be taken off.
+WHOLE = {"ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"}
+BARE = str.maketrans({**WHOLE, "ø": "o"})
+WRITTEN_OUT = str.maketrans({**WHOLE, "ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
 def with_codes(
@@ -51,7 +58,7 @@ def with_codes(
     write_table(key, table)
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
-    words = coding(with_parts({**codes["patient"], **codes["case"]}))
+    words = coding(with_parts({**codes["patient"], **codes["case"]}, [*coded[0], *coded[1]]))
     told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
     return cohort.changed(lambda case: _coded(case, codes), **told), problems
 
@@ -74,17 +81,44 @@ def decoded(names: Iterable[str], key: Path) -> list[str]:
     return [name_of.get(name, name) for name in map(tidy, names)]
 
 
-def with_parts(codes: Mapping[str, str]) -> dict[str, str]:
-    """Codes by name, and "…" by each part of a person's name, where it is written as in DICOM (``MUELLER^HANS``)."""
-    persons = [name for name in codes if PERSON.search(name)]
-    parts = [part.strip() for name in persons for part in PERSON.split(name)]
-    return {part: "…" for part in parts if len(part) >= SHORTEST_PART and not part.isdigit()} | dict(codes)
+def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, str]:
+    """Codes by name, and what stands for other ways to write a person's name.
+
+    A name is a person's where it is two or more words of letters alone, or is written as in DICOM
+    (``MUELLER^HANS``). Its code stands for its words in another order too, and "…" for each of them alone.
+
+    Parameters
+    ----------
+    codes : mapping of str to str
+    cases : collection of Case
+        Coded. A primary, and a word in the names of many patients ("baseline"), is no part of a name.
+    """
+    patient_of = {case.name: case.patient for case in cases}
+    held_by = defaultdict(set)
+    for name, code in codes.items():
+        for word in _words(name):
+            held_by[word].add(patient_of.get(code, code))
+    many = max(MANY, len(set().union(*held_by.values())) / 2)
+    of_codes = {word for code in codes.values() for word in _words(code)}
+    ordinary = {word for word, patients in held_by.items() if len(patients) >= many}
+    ordinary |= {_plain(case.primary) for case in cases} | of_codes
+    parts, turned = {}, {}
+    for name, code in codes.items():
+        words = WORD.findall(_composed(name))
+        letters = len(words) > 1 and all(map(str.isalpha, words))
+        if letters:
+            turned |= {" ".join(words[i:] + words[:i]): code for i in range(1, len(words))}
+        if letters or PERSON.search(name):
+            telling = [word for word in words if len(word) >= SHORTEST_PART and not word.isdigit()]
+            kept = of_codes if PERSON.search(name) else ordinary
+            parts |= {word: "…" for word in telling if _plain(word) not in kept}
+    return parts | turned | dict(codes)
 
 
 def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
     """Make what puts codes in the place of names, wherever a name is a word of a text and not a part of one.
 
-    Capital letters, composed or decomposed letters, and what stands between the parts of a
+    Capital letters, accents (``Müller``, ``Mueller``, ``Muller``), and what stands between the parts of a
     name (``MUELLER^HANS``, ``Mueller, Hans``) make no difference.
 
     Parameters
@@ -94,24 +128,47 @@ def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
     before : str
         Regular expression of what must follow a name.
     """
-    taken = {"", *map(_plain, codes.values())}  # a name that is another's code would make one of the other
-    found_as = {_plain(name): code for name, code in codes.items() if _plain(name) not in taken}
+    taken = {(), *map(_words, codes.values())}  # a name that is another's code would make one of the other
+    spelt = [(_words(name, letters), code) for letters in (BARE, WRITTEN_OUT) for name, code in codes.items()]
+    found_as = {words: code for words, code in spelt if words not in taken}
     if not found_as:
         return str
-    longest_first = sorted(found_as, key=len, reverse=True)
-    any_name = "|".join(r"[\W_]+".join(map(re.escape, name.split())) for name in longest_first)
-    pattern = re.compile(rf"(?<![^\W_])(?<!\d[.,])(?:{any_name})(?![^\W_]|[.,]\d){before}", re.IGNORECASE)
+    longest = max(map(len, found_as))
+    behind, ahead = re.compile(r"(?<!\d[.,])"), re.compile(rf"(?!\w(?<!_)|[.,]\d){before}")  # no part of a number
 
     def put_codes(text: str) -> str:
-        composed = unicodedata.normalize("NFC", text)
-        return pattern.sub(lambda found: found_as.get(_plain(found[0]), "…"), composed)
+        text = _composed(text)
+        words = list(WORD.finditer(text))
+        spellings = [[_plain(word[0], letters) for word in words] for letters in (WRITTEN_OUT, BARE)]
+        pieces, done = [], 0
+        for first, word in enumerate(words):
+            if word.start() < done or not behind.match(text, word.start()):
+                continue
+            for last in range(min(first + longest, len(words)) - 1, first - 1, -1):
+                found = [found_as.get(tuple(spelling[first : last + 1])) for spelling in spellings]
+                if any(found) and ahead.match(text, words[last].end()):
+                    pieces += [text[done : word.start()], found[0] or found[1]]
+                    done = words[last].end()
+                    break
+        return "".join([*pieces, text[done:]])
 
     return put_codes
 
 
-def _plain(name: str) -> str:
-    """A name in small, composed letters, with one blank between its parts."""
-    return " ".join(re.split(r"[\W_]+", unicodedata.normalize("NFC", name).lower())).strip()
+def _composed(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def _words(name: str, letters: Mapping[int, str] = WRITTEN_OUT) -> tuple[str, ...]:
+    return tuple(_plain(word, letters) for word in WORD.findall(_composed(name)))
+
+
+def _plain(word: str, letters: Mapping[int, str] = WRITTEN_OUT) -> str:
+    """A composed word in small letters without accents."""
+    if word.isascii():
+        return word.lower()
+    taken_apart = unicodedata.normalize("NFD", word.casefold().translate(letters))
+    return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
 
 
 def _read(key: Path) -> pd.DataFrame:

@@ -1,6 +1,8 @@
 """The gallery: which cases and lesions are worth a picture, page by page, worst first."""
 
+import re
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 
 import pandas as pd
 
@@ -31,6 +33,11 @@ MOST_ENTRIES, MOST_PANELS = 20, 750
 # how many entries there are of this group on this page, shown or not.
 CENTRE = ["x", "y", "z"]
 SIZE = ["volume_mm3", "diameter_mm"]
+# What no file on Windows can be called: characters, an end, and names of devices whatever ending they have.
+UNUSABLE = re.compile(
+    r'[<>:"/\\|?*\x00-\x1f]|[. ]+$|^(?=(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$))',
+    re.IGNORECASE,
+)
 COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE, *SIZE, "dice", "of"]
 
 
@@ -44,9 +51,14 @@ def anchor(entry: Mapping) -> str:
     return f"{entry['group']}-{entry['picture']}" if entry["group"] else entry["picture"]
 
 
+def picture_file(picture: str) -> str:
+    """File of a picture."""
+    return f"{_portable(picture)}.webp"
+
+
 def view_file(picture: str, model: str) -> str:
     """File of the slice view of a case with one network."""
-    return f"{picture}_{model}.html"
+    return f"{_portable(picture)}_{model}.html"
 
 
 def gallery_entries(
@@ -111,6 +123,12 @@ def shown_table(entries: pd.DataFrame) -> pd.DataFrame:
         fill_value="0",
         sort=False,
     ).rename_axis(index=None, columns=None)
+
+
+def _portable(name: str) -> str:
+    """A name that Windows can hold too; one that had to change ends with a checksum, so that no two become one."""
+    usable = UNUSABLE.sub("_", name)
+    return name if usable == name else f"{usable}_{sha256(name.encode()).hexdigest()[:8]}"
 
 
 def _shown(entries: pd.DataFrame, most_pictures: int) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.review.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, place_of, read_case_images
-from metaseg_nb.review.gallery import CENTRE, view_file
+from metaseg_nb.review.gallery import CENTRE, picture_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.slices import PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.review.style import fitted, use_style
@@ -166,7 +166,7 @@ def _draw_case(
     images = read_case_images(layout, cohort, entries["case"].iloc[0], models)
     for _, entry in entries.drop_duplicates("picture").iterrows():
         figure = draw_entry(images, entry, metrics, lesions)
-        with finished(layout.gallery / f"{entry['picture']}.webp") as unfinished:
+        with finished(layout.gallery / picture_file(entry["picture"])) as unfinished:
             save_picture(figure, unfinished)
         plt.close(figure)
     for entry in entries[entries["page"] == "cases"].itertuples():

@@ -41,7 +41,7 @@ def private_free(layout: StudyLayout) -> Callable[[str], str]:
     belong to one case alone.
     """
     cases = _cases(layout)
-    codes = with_parts(read_key(layout.key))
+    codes = with_parts(read_key(layout.key), cases)
     parents = {folder for case in cases for path in case.files for folder in path.parents[:-2]}
     folders = [str(folder) for folder in parents if not re.fullmatch(PART, folder.name)]
     return cleaned_of(codes, folders, _file_names(cases) if codes else {})

@@ -23,7 +23,7 @@ from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.files import finished, finished_folder, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
-from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, view_file
+from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, picture_file, view_file
 from metaseg_nb.review.light_pictures import with_light_pictures
 from metaseg_nb.review.pages import cells_to_html, contents_of, read_notebook, result_of, title_of
 from metaseg_nb.review.policy import policy, with_policy
@@ -46,6 +46,7 @@ TEMPLATES.globals |= {
     "title_of": model_title,
     "anchor": anchor,
     "page_file": page_file,
+    "picture_file": picture_file,
     "view_file": view_file,
 }
 
