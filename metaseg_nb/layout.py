@@ -54,6 +54,7 @@ class StudyLayout:
 
     @property
     def dataset(self) -> Path:
+        """The cohort with its folds; written last by 01, with the checksums of its tables."""
         return self.root / "dataset.json"
 
     @property
@@ -110,6 +111,15 @@ class StudyLayout:
         return self.root / "cross_validation"
 
     @property
+    def leaderboard(self) -> Path:
+        return self.cross_validation / "leaderboard.csv"
+
+    @property
+    def comparison(self) -> Path:
+        """How the networks were compared, with the checksums of the tables beside it; written last by 04."""
+        return self.cross_validation / "provenance.json"
+
+    @property
     def review(self) -> Path:
         return self.root / "review"
 
@@ -122,6 +132,11 @@ class StudyLayout:
     def gallery_table(self) -> Path:
         """What each picture shows; written last: where it is, the gallery is whole."""
         return self.gallery / "entries.csv"
+
+    @property
+    def gallery_record(self) -> Path:
+        """Checksum of the gallery's table."""
+        return self.review / "gallery.json"
 
     @property
     def verdicts_table(self) -> Path:

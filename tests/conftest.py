@@ -276,7 +276,9 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
             mask = layout.run(model, i).predictions / f"{case.name}.nii.gz"
             write_volume(mask, Volume(array, label.affine, label.native_orientation))
     cohort = Cohort("tiny", "", cases)
-    write_datalist(layout.dataset, cohort)
+    places = pd.DataFrame([{"case": "c0", "x": 7.0, "y": 7.5, "z": 8.0, "third": "inferior", "depth_mm": 5.0}])
+    write_table(layout.lesions_table, places)
+    write_datalist(layout.dataset, cohort, [layout.lesions_table])
     for model in models:
         scored = [score_cases([case], layout.run(model, case.fold).predictions, cohort.rule) for case in cases]
         tables.append([pd.concat(part, ignore_index=True).assign(model=model) for part in zip(*scored, strict=True)])
@@ -285,7 +287,8 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
         write_record(run.metrics, {}, [run.predictions / f"{case.name}.nii.gz"])
     for name, parts in zip(("metrics", "lesions"), zip(*tables, strict=True), strict=True):
         write_table(layout.cross_validation / f"{name}.csv", pd.concat(parts, ignore_index=True))
-    write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": [*models, "intensity_threshold"]}))
+    write_table(layout.leaderboard, pd.DataFrame({"model": [*models, "intensity_threshold"]}))
+    write_record(layout.comparison, {}, layout.cross_validation.glob("*.csv"))
     return layout
 
 

@@ -556,11 +556,16 @@ def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, store
 
 def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"study demo has no leaderboard\.csv yet"):
+    layout, run_it = StudyLayout("demo"), "run notebook 04 .`python -m metaseg_nb run 04_cross_validation --study demo`"
+    with pytest.raises(CohortError, match=rf"leaderboard\.csv: found no such file; .*{run_it}"):
         summary("demo")
-    board = leaderboard(by_hand(), 500, 0)
-    write_table(StudyLayout("demo").cross_validation / "leaderboard.csv", board)
+    write_table(layout.leaderboard, leaderboard(by_hand(), 500, 0))
+    write_record(layout.comparison, {}, [layout.leaderboard])
     lines = summary("demo").splitlines()
     assert lines[1].split()[:6] == ["segresnet", "3", "0", "0.700", "±", "0.200"]
     assert lines[2].split()[:6] == ["unet", "3", "1", "0.400", "±", "0.400"]
     assert lines[-1] == "report: reports/demo/index.html"
+    for content in (layout.leaderboard.read_bytes().replace(b"0.7", b"0.8"), b"[]"):
+        layout.leaderboard.write_bytes(content)
+        with pytest.raises(CohortError, match=rf"leaderboard\.csv: found another content .*{run_it}"):
+            summary("demo")

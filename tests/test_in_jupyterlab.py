@@ -148,7 +148,6 @@ def test_notebooks_01_to_04_run_in_jupyterlab_one_after_the_other(lab, folder, c
 
 
 def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, reviewed_study, chromium):
-    (reviewed_study.root / "lesions.csv").write_text("case,x,y,z,third,depth_mm\nc0,7,7.5,8,inferior,5\n")
     put(folder, "05_qualitative_review", PARAMETERS, "review.ipynb")
     page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -24,7 +24,8 @@ from metaseg_nb.__main__ import main
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
-from metaseg_nb.files import write_json, write_table
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.files import write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
 from metaseg_nb.review.gallery import COLUMNS, PAGES, picture_file, view_file
@@ -92,6 +93,7 @@ def gallery(layout, cases):
     view = view_img(volume, bg_img=None, threshold=None).get_standalone()
     (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
     write_table(layout.gallery_table, pd.DataFrame(rows, columns=COLUMNS))
+    write_record(layout.gallery_record, {}, [layout.gallery_table])
 
 
 def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
@@ -106,8 +108,8 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
     numbers |= {"precision": 0.5, "recall": 0.5, "lesion_sensitivity": 0.5, "false_per_patient": 1.0}
     numbers |= {"patients": 2, "failures": 0}
     board = pd.DataFrame([{"model": "unet", **numbers}, {"model": "intensity_threshold", **numbers, "dice_mean": 0.2}])
-    write_table(layout.cross_validation / "leaderboard.csv", board)
-    write_json(layout.cross_validation / "provenance.json", {"commit": "abc1234", "device": "CPU"})
+    write_table(layout.leaderboard, board)
+    write_record(layout.comparison, {"commit": "abc1234", "device": "CPU"}, [layout.leaderboard])
     for name in ("04_dice", "04_sensitivity"):
         save_figure(plt.figure(figsize=(1, 1)), layout, name)
     for fold in (0, 1):
@@ -308,6 +310,19 @@ def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_pa
     with pytest.raises(FileNotFoundError, match=r"notebook 01_explore_data was not run yet: run it"):
         write_report("demo")
     assert (layout.report / "index.html").read_text() == "earlier"
+
+
+@pytest.mark.parametrize(
+    ("table", "notebook"), [("leaderboard", "04_cross_validation"), ("gallery_table", "05_qualitative_review")]
+)
+def test_a_report_shows_no_table_that_is_not_as_it_was_written(tmp_path, monkeypatch, table, notebook):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    study, file = str(study_of_two_folds(tmp_path)), getattr(StudyLayout("paper"), table)
+    file.write_bytes(file.read_bytes().replace(b"c0", b"c1").replace(b"0.7", b"0.9"))
+    for found in ("another content than was written", "no such file"):
+        with pytest.raises(CohortError, match=rf"{file.name}: found {found}.*`.* run {notebook} --study paper`"):
+            write_report(study)
+        file.unlink(missing_ok=True)
 
 
 def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_disk, monkeypatch, capsys):

@@ -282,8 +282,20 @@ def test_looking_writes_nothing(app, reviewed_study):
 
 
 def test_a_study_without_a_leaderboard_is_named(reviewed_study):
-    with pytest.raises(FileNotFoundError, match="study other has no leaderboard: run notebook 04 first"):
+    with pytest.raises(CohortError, match=r"leaderboard\.csv: found no such file; .* run 04_cross_validation"):
         StudyTables.read("other")
+
+
+@pytest.mark.parametrize("name", ["leaderboard", "metrics", "lesions"])
+@pytest.mark.parametrize("content", [b"[]", b"", b'"model"\n"unetr"\n', None])
+def test_a_table_that_changed_since_04_wrote_it_is_named_with_the_notebook(reviewed_study, name, content):
+    table = reviewed_study.cross_validation / f"{name}.csv"
+    table.unlink() if content is None else table.write_bytes(content)
+    with pytest.raises(
+        CohortError, match=rf"{name}\.csv: found .*`python -m metaseg_nb run 04_cross_validation"
+    ) as error:
+        StudyTables.read("tiny")
+    assert len(error.value.problems) == 1
 
 
 def test_a_name_is_words_in_the_review_too(reviewed_study, watched):
@@ -291,7 +303,9 @@ def test_a_name_is_words_in_the_review_too(reviewed_study, watched):
     for table in (layout.cross_validation / "metrics.csv", layout.cross_validation / "lesions.csv"):
         rows = read_table(table)
         write_table(table, rows.assign(case=rows["case"].replace("c1", hostile)))
-    layout.dataset.write_text(layout.dataset.read_text().replace('"c1"', json.dumps(hostile)))
+    write_record(layout.comparison, {}, layout.cross_validation.glob("*.csv"))
+    written = json.loads(layout.dataset.read_text().replace('"c1"', json.dumps(hostile)))
+    write_record(layout.dataset, {key: value for key, value in written.items() if key not in ("files", "sha256")})
     for model in MODELS:
         run = layout.run(model, 1)
         mask = (run.predictions / "c1.nii.gz").rename(run.predictions / f"{hostile}.nii.gz")

@@ -5,7 +5,7 @@ import torch
 from tqdm.auto import tqdm
 
 from metaseg_nb.annotation.ranking import by_patient, outlook_of, rank_patients
-from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_table
 from metaseg_nb.inference.ensemble import load_ensemble
@@ -33,7 +33,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     """
     settings = resolve("04_cross_validation", study)
     layout = StudyLayout(settings["study"])
-    cohort = read_datalist(layout.dataset)
+    cohort = read_study_cohort(layout)
     if not cohort.unlabelled:
         raise CohortError.one(
             "-", layout.dataset, "no case without a label", "unlabelled cases to choose from", 'list them as "testing"'

@@ -5,14 +5,17 @@ paths relative to the file.
 """
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.cohort.sources.reading import no_cases
-from metaseg_nb.files import write_json
+from metaseg_nb.cohort.written import require_written
+from metaseg_nb.layout import StudyLayout
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -30,8 +33,23 @@ def read_datalist(path: Path) -> Cohort:
     return cohort
 
 
-def write_datalist(path: Path, cohort: Cohort) -> None:
-    """Write a cohort with its folds as a datalist that MONAI and Auto3DSeg read too."""
+def read_study_cohort(layout: StudyLayout) -> Cohort:
+    """Read the cohort of a study as notebook 01 wrote it.
+
+    Raises
+    ------
+    CohortError
+        It is lost, or not as it was written: 01 writes it anew.
+    """
+    require_written(layout, layout.dataset)
+    return read_datalist(layout.dataset)
+
+
+def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = ()) -> None:
+    """Write a cohort with its folds as a datalist that MONAI and Auto3DSeg read too.
+
+    It is a record (`write_record`): it holds its own checksum, and those of tables that lie beside it.
+    """
     folder = path.parent.resolve()  # as the cases' paths are: a step up from a symbolic link leads elsewhere
     content = {
         "name": cohort.name,
@@ -47,7 +65,7 @@ def write_datalist(path: Path, cohort: Cohort) -> None:
         "training": [_entry(case, folder) for case in cohort.cases],
         "testing": [_entry(case, folder) for case in cohort.unlabelled],
     }
-    write_json(path, content)
+    write_record(path, content, tables)
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:

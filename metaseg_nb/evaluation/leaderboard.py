@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort.written import read_written
 from metaseg_nb.evaluation.comparison import pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.parameters import resolve
 
@@ -74,10 +74,12 @@ def summary(study: str) -> str:
     """What a finished study found, its leaderboard or its answers, and where its report is, as text for a terminal."""
     settings = resolve("06_annotation_budget", study)
     layout = StudyLayout(settings["study"])
-    file = layout.annotation_answers if settings["arms"] else layout.cross_validation / "leaderboard.csv"
-    if not file.is_file():
-        raise FileNotFoundError(f"study {study} has no {file.name} yet: run it first")
-    found = file.read_text(encoding="utf-8") if settings["arms"] else _as_text(read_table(file))
+    if not settings["arms"]:
+        found = _as_text(read_written(layout, layout.leaderboard))
+    elif layout.annotation_answers.is_file():
+        found = layout.annotation_answers.read_text(encoding="utf-8")
+    else:
+        raise FileNotFoundError(f"study {study} has no {layout.annotation_answers.name} yet: run it first")
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"
 
 

@@ -4,7 +4,6 @@ No page asks anything of a network, and none says where or by whom it was made.
 """
 
 import base64
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,8 +18,9 @@ from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.files import finished, finished_folder, read_table
+from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.written import read_written, require_written
+from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.review.gallery import ABOUT, PAGES, anchor, page_file, picture_file, view_file
@@ -97,20 +97,22 @@ def write_report(study: str) -> Path:
     ------
     FileNotFoundError
         A notebook of the study has not been run.
+    CohortError
+        What one of them wrote is lost, or not as it was written.
     """
     if resolve("06_annotation_budget", study)["arms"]:
         return _write_budget_report(study)
     settings = resolve("04_cross_validation", study)
     models, layout = settings["models"], StudyLayout(settings["study"])
-    cohort = read_datalist(layout.dataset)
+    cohort = read_study_cohort(layout)
     chapters = {name: layout.notebook(name) for name in CHAPTERS}
-    board = read_table(layout.cross_validation / "leaderboard.csv")
+    board = read_written(layout, layout.leaderboard)
     ranked = [model for model in board["model"] if model in models]
     site = {
         "Chapters": [Page(title_of(read_notebook(path)), f"{name}.html") for name, path in chapters.items()],
         "Gallery": [Page(title, page_file(page)) for page, title in PAGES.items()],
     }
-    entries = read_table(layout.gallery_table).fillna({"group": ""})
+    entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
     with finished_folder(layout.report) as folder:
         report = Report(layout, cohort.name, site, folder)
         _copy_gallery(report)
@@ -130,7 +132,7 @@ def _write_budget_report(study: str) -> Path:
     files = ["index.html", *(f"{name}.html" for name in BUDGET_CHAPTERS[1:])]
     pages = [Page(title_of(read_notebook(path)), file) for path, file in zip(notebooks, files, strict=True)]
     with finished_folder(layout.report) as folder:
-        report = Report(layout, read_datalist(layout.dataset).name, {"Chapters": pages}, folder)
+        report = Report(layout, read_study_cohort(layout).name, {"Chapters": pages}, folder)
         for page, notebook in zip(pages, notebooks, strict=True):
             _write_notebook(report, page, notebook)
     return layout.report / "index.html"
@@ -218,7 +220,7 @@ def _write_index(
         worst_of=WORST,
         runs=runs,
         figures={words: _embedded(layout.figures / f"{name}.png") for words, name in FIGURES.items()},
-        provenance=json.loads((layout.cross_validation / "provenance.json").read_text(encoding="utf-8")),
+        provenance=require_written(layout, layout.comparison),
         contents=[
             ("leaderboard", "Leaderboard"),
             ("worst", "Look at the worst first"),

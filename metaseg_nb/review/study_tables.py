@@ -6,8 +6,8 @@ from itertools import product
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.files import read_table
+from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.written import read_written
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.training.finished_run import read_finished
@@ -39,18 +39,15 @@ class StudyTables:
 
         Raises
         ------
-        FileNotFoundError
-            Notebook 04 has not been run.
         CohortError
-            A prediction or a table of a run is lost, or not as it was when the run finished.
+            Notebook 04 has not been run; or a prediction, a table of a run or one of 01 or 04 is lost, or not as
+            it was when it was written.
         """
         layout = StudyLayout(study)
-        tables = [layout.cross_validation / f"{name}.csv" for name in ("metrics", "lesions", "leaderboard")]
-        if not tables[-1].is_file():  # written last
-            raise FileNotFoundError(f"study {study} has no leaderboard: run notebook 04 first")
-        metrics, lesions, board = (read_table(table) for table in tables)
+        names = ("leaderboard", "metrics", "lesions")
+        board, metrics, lesions = (read_written(layout, layout.cross_validation / f"{name}.csv") for name in names)
         models = [model for model in board["model"] if model != THRESHOLD_MODEL]
-        cohort = read_datalist(layout.dataset)
+        cohort = read_study_cohort(layout)
         for run in product(models, range(cohort.n_folds)):
             read_finished(layout.run(*run))
         return cls(layout, cohort, metrics, lesions, models)

@@ -1,0 +1,59 @@
+"""What a notebook wrote for later ones is read as it was written, or the notebook that writes it is named."""
+
+import json
+
+import pytest
+
+from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.written import read_written
+
+RUN_01 = "run notebook 01 (`python -m metaseg_nb run 01_explore_data --study tiny`)"
+
+
+def refused(read, *given):
+    with pytest.raises(CohortError) as error:
+        read(*given)
+    (problem,) = error.value.problems
+    return problem
+
+
+def test_what_is_as_it_was_written_is_read(reviewed_study):
+    assert read_written(reviewed_study, reviewed_study.lesions_table)["depth_mm"].tolist() == [5]
+    assert [case.name for case in read_study_cohort(reviewed_study).cases] == ["c0", "c1", "c2"]
+
+
+@pytest.mark.parametrize("change", ["digit", "[]", "", "missing"])
+def test_positions_that_changed_since_01_wrote_them_never_reach_classified(reviewed_study, change):
+    table = reviewed_study.lesions_table
+    if change == "missing":
+        table.unlink()
+    else:
+        table.write_text(table.read_text().replace("7.5", "1.5") if change == "digit" else change)
+    problem = refused(read_written, reviewed_study, table)
+    found = "no such file" if change == "missing" else "another content than was written"
+    assert (problem.file, problem.found, problem.fix) == (str(table), found, RUN_01)
+
+
+@pytest.mark.parametrize("change", ["digit", "cut", "zeroed", "null", "[]", "{}", "missing"])
+def test_a_damaged_dataset_is_for_01_to_write_anew_and_not_the_users_list(reviewed_study, change):
+    path = reviewed_study.dataset
+    content = path.read_text()
+    if change == "missing":
+        path.unlink()
+    else:
+        changed = {"digit": content.replace('"fold": 1', '"fold": 0'), "cut": content[:100]}
+        path.write_text({**changed, "zeroed": "\0" * len(content)}.get(change, change))
+    problem = refused(read_study_cohort, reviewed_study)
+    assert (problem.file, problem.fix) == (str(path), RUN_01)
+
+
+def test_a_table_that_the_record_does_not_speak_of_is_refused(reviewed_study):
+    reviewed_study.cases_table.write_text("case\nc0\n")
+    assert refused(read_written, reviewed_study, reviewed_study.cases_table).fix == RUN_01
+
+
+def test_the_checksums_stay_beside_what_monai_reads(reviewed_study):
+    content = json.loads(reviewed_study.dataset.read_text())
+    assert [*content][:3] == ["name", "description", "labels"]
+    assert [*content][-2:] == ["files", "sha256"] and [*content["files"]] == ["lesions.csv"]
