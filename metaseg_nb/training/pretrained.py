@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.files import write_json
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Pretrain, settings_hash
@@ -93,4 +93,4 @@ def finish_pretraining(
         "settings_hash": settings_hash(settings),
         "provenance": provenance(),
     }
-    write_json(run.metrics, content)
+    write_record(run.metrics, content)
