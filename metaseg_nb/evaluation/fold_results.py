@@ -112,7 +112,7 @@ def finish_run(
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         "cohort_hash": cohort_hash(cohort),
-        "labels": label_checksums(parts.test),
+        "labels": label_checksums(cohort.cases),
         "recipe": best["identity"]["recipe"],
         "settings": settings.model_dump(),
         "settings_hash": settings_hash(settings),
