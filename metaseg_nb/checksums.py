@@ -70,5 +70,19 @@ def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def damage(path: Path) -> dict[str, str]:
+    """What is wrong with a record, or where it is whole with its files, by name; empty where all is well.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no record.
+    """
+    try:
+        return changed_files(path, read_record(path))
+    except DamagedFile as error:
+        return {path.name: error.found}
+
+
 def _checksum_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,6 +24,7 @@ from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import NOT_IDENTITY
 
 MODELS = ["unet", "segresnet"]
@@ -217,6 +219,12 @@ def test_runs_that_are_all_of_another_cohort_are_named(layout, cohort, finish, f
     assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
 
 
+def pool_problems(layout, cohort):
+    with pytest.raises(CohortError) as error:
+        pool(layout, cohort, MODELS)
+    return error.value.problems
+
+
 def double_a_row(path):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines, lines[-1]]))
@@ -298,18 +306,49 @@ def test_damage_of_all_runs_is_named_at_once(layout, cohort, finished):
     }
 
 
-def test_a_label_that_was_corrected_since_makes_its_fold_out_of_date_and_no_other(layout, cohort, finish, finished):
+def test_runs_on_cases_that_were_preprocessed_otherwise_than_those_of_the_store_are_all_named(
+    layout, cohort, finish, store, tmp_path
+):
+    def preprocess(of, n4_iterations):
+        for case in of:
+            store(case.name, cube().astype(np.float32), cube(), n4_iterations=n4_iterations)
+            target = layout.case_store / case.name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(tmp_path / "cases" / case.name, target)
+        return open_case(layout.case_store, of[0].name).recipe
+
+    best = {**BEST, "identity": {"recipe": preprocess(cohort.cases, 10)}}
+    for model, fold in product(MODELS, (0, 1)):
+        finish(model, fold, best=best)
+    assert len(pool(layout, cohort, MODELS).metrics) == 14
+    preprocess(cohort.cases[3:4], 5)  # 02 was broken off
+    broken_off = pool_problems(layout, cohort)
+    preprocess(cohort.cases, 5)
+    problems = pool_problems(layout, cohort)
+    assert problems == broken_off
+    assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
+    assert {problem.found for problem in problems} == {"cases preprocessed by n4_iterations 10, there 5"}
+    assert problems[1].fix == "run 03 for fold 1 again, or 02 with the former settings"
+    preprocess(cohort.cases, 10)
+    assert len(pool(layout, cohort, MODELS).metrics) == 14
+
+
+def test_a_label_that_was_corrected_since_makes_all_runs_out_of_date(layout, cohort, finish, finished):
     case = next(case for case in cohort.cases if case.fold == 1)
     os.utime(case.label, (1, 1))
     assert len(pool(layout, cohort, MODELS).metrics) == 14, "copied, or touched: the same label"
     write_volume(case.label, replace(read_volume(case.label, "", np.uint8), array=cube(edge=5)))
-    with pytest.raises(CohortError) as error:
-        pool(layout, cohort, MODELS)
-    assert [problem.case for problem in error.value.problems] == ["unet, fold 1", "segresnet, fold 1"]
-    assert {problem.found for problem in error.value.problems} == {f"another label than now of {case.name}"}
-    assert {problem.fix for problem in error.value.problems} == {"run 02, then 03 for fold 1 again"}
+    problems = pool_problems(layout, cohort)  # fold 1 was tested by the former label, fold 0 trained or chosen by it
+    assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
+    assert {problem.found for problem in problems} == {f"another label than now of {case.name}"}
+    assert [problem.fix for problem in problems[:2]] == [
+        f"run 02, then run 03 for fold {fold} again" for fold in (0, 1)
+    ]
     for model in MODELS:
         finish(model, 1)
+    assert [problem.case for problem in pool_problems(layout, cohort)] == ["unet, fold 0", "segresnet, fold 0"]
+    for model in MODELS:
+        finish(model, 0)
     assert pool(layout, cohort, MODELS).metrics.set_index(["model", "case"]).loc[("unet", case.name), "dice"] < 2 / 3
 
 

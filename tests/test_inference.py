@@ -531,6 +531,18 @@ def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(sav
     np.testing.assert_allclose(probability, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("left", ["last.pt", "previous.pt", "metrics.json"])
+def test_a_fold_that_lost_its_weights_is_named_and_not_left_out(save, tmp_path, left):
+    for fold in range(3):
+        save(fold)
+    (tmp_path / "unet/fold1/best.pt").replace(tmp_path / f"unet/fold1/{left}")
+    with pytest.raises(CohortError) as error:
+        load_ensemble(tmp_path / "unet", CPU)
+    (problem,) = error.value.problems
+    assert (problem.case, problem.file) == ("fold1", str(tmp_path / "unet/fold1/best.pt"))
+    assert "run notebook 03" in problem.fix
+
+
 def test_a_training_that_did_not_finish_is_named(save, tmp_path):
     save(0, Decision(0.3, 20.0))
     unfinished = save(1, None)

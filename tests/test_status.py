@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.batch.runner import lock_file
-from metaseg_nb.batch.status import study_status
+from metaseg_nb.batch.status import Planned, study_status
+from metaseg_nb.checksums import write_record
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.locks import alone
 
@@ -106,7 +107,7 @@ def test_a_run_that_ended_without_a_result_is_stopped_or_failed(layout, trained,
 
 def test_a_run_with_its_last_file_is_done(layout, trained):
     trained("unetr", 4, EPOCHS, "done")
-    layout.run("unetr", 4).metrics.write_text("{}")
+    write_record(layout.run("unetr", 4).metrics, {})
     layout.dataset.write_text("{}")
     status = study_status("demo")
     assert row(status, "unetr", 4)["state"] == "done"
@@ -116,6 +117,44 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
         "04_cross_validation": "waiting",
         "05_qualitative_review": "waiting",
     }
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "lesions.csv", "predictions/c1.nii.gz"])
+@pytest.mark.parametrize("harm", [lambda path: path.write_bytes(path.read_bytes()[:3]), lambda path: path.unlink()])
+def test_a_finished_run_that_is_damaged_is_said_with_the_command_that_mends_it(layout, trained, file, harm):
+    trained("unetr", 4, EPOCHS, "done")
+    run = layout.run("unetr", 4)
+    run.predictions.mkdir()
+    files = [run.lesions_table, run.predictions / "c1.nii.gz"]
+    for path in files:
+        path.write_text("as it was written")
+    write_record(run.metrics, {}, files)
+    assert row(study_status("demo"), "unetr", 4)["state"] == "done"
+    harm(run.root / file)
+    status = study_status("demo")
+    lost = not run.metrics.is_file()  # then it is not finished
+    assert row(status, "unetr", 4)["state"] == ("stopped" if lost else f"damaged: {file}")
+    command = "python -m metaseg_nb run 03_train --study demo --model unetr --fold 4"
+    assert (command in str(status).splitlines()) != lost
+
+
+def test_of_many_damaged_files_the_first_is_named(layout, trained):
+    trained("unetr", 4, EPOCHS, "done")
+    run = layout.run("unetr", 4)
+    files = [run.metrics_table, run.lesions_table, run.detections_table]
+    for path in files:
+        path.write_text("as it was written")
+    write_record(run.metrics, {}, files)
+    for path in files:
+        path.unlink()
+    assert row(study_status("demo"), "unetr", 4)["state"] == "damaged: metrics.csv and 2 more"
+
+
+def test_the_command_of_a_run_names_all_that_it_needs():
+    assert Planned("unet", 1, "boxes", 3).command("my studies/a.yaml") == (
+        "python -m metaseg_nb run 03_train --study 'my studies/a.yaml' --model unet --fold 1 --arm boxes --seed 3"
+    )
+    assert Planned("unet", 1, seed=3, notebook="03b_pretrain").command("demo").endswith("--fold 1 --seed 3")
 
 
 def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(on_cluster):
@@ -149,9 +188,9 @@ def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_f
     run.root.mkdir(parents=True)
     pd.DataFrame({"epoch": [25], "variance_restored": [0.3], "seconds": [10.0]}).to_csv(run.history, index=False)
     run.notebook("03b_pretrain").write_text("{}")
-    run.metrics.write_text("{}")
+    write_record(run.metrics, {})
     layout.run("unet", 0, "boxes", 0).root.mkdir(parents=True)
-    layout.run("unet", 0, "boxes", 0).metrics.write_text("{}")
+    write_record(layout.run("unet", 0, "boxes", 0).metrics, {})
     status = study_status("demo_budget")
     assert len(status.runs) == 4 + 8 * 4  # pretrainings, and 8 arms; 2 networks and 2 folds each
     assert row(status, "unetr, pretraining, seed 0", 1)["state"] == "done"

@@ -202,6 +202,12 @@ def test_a_bad_file_is_named_with_its_case_and_what_is_wrong(write_nifti, array,
     assert str(problem) in str(error.value)
 
 
+def test_a_path_to_nothing_is_to_be_corrected_wherever_it_stands(tmp_path):
+    with pytest.raises(CohortError) as error:  # in a list, or on the command line
+        open_nifti(tmp_path / "gone.nii.gz", "c")
+    assert [problem.fix for problem in error.value.problems] == ["correct the path"]
+
+
 def test_headers_alone_tell_4d_from_3d(write_nifti, array):
     path = four_dimensional(write_nifti, array)
     with pytest.raises(CohortError, match="4D"):

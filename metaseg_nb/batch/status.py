@@ -1,5 +1,6 @@
 """Where a study stands: read from files, and from a cluster's queue where there is one; nothing is waited for."""
 
+import shlex
 import shutil
 from dataclasses import dataclass
 from itertools import product
@@ -11,6 +12,7 @@ import pandas as pd
 from metaseg_nb.batch.run_record import read_record
 from metaseg_nb.batch.runner import executed_copy, lock_file
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
+from metaseg_nb.checksums import damage
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout, StudyLayout, home
 from metaseg_nb.locks import is_held
@@ -18,7 +20,7 @@ from metaseg_nb.parameters import resolve
 
 Jobs = dict[tuple[str, str], QueuedJob]
 
-NO_LINE = "–"
+NO_LINE, DAMAGED = "–", "damaged: "
 COLUMNS = ["network", "fold", "state", "epoch", "best Dice", "time left", "log"]
 
 
@@ -42,6 +44,13 @@ class Planned(NamedTuple):
         """As `resolve` gives them."""
         return resolve(self.notebook, study, self.model, self.fold, self.arm, self.seed)
 
+    def command(self, study: str) -> str:
+        """Command that makes this run alone."""
+        command = ["python", "-m", "metaseg_nb", "run", self.notebook, "--study", study]
+        command += ["--model", self.model, "--fold", str(self.fold)]
+        command += ["--arm", self.arm] if self.arm else []
+        return shlex.join(command + ([] if self.seed is None else ["--seed", str(self.seed)]))
+
     @property
     def job(self) -> tuple[str, str]:
         """Rule and wildcards of its job."""
@@ -63,7 +72,7 @@ class Status:
     steps : dict
         State of the other notebooks.
     note : str
-        Why the queue is not shown; empty when it is, or there is none.
+        Why the queue is not shown, and which commands mend damaged runs; empty where there is nothing to say.
     """
 
     runs: pd.DataFrame
@@ -91,12 +100,17 @@ def study_status(study: str) -> Status:
     -------
     Status
         States are *waiting*; *running*; *stopped* (cut off: it goes on when the study is started again);
-        *failed* (by an error of its own); *done*.
+        *failed* (by an error of its own); *done*; *damaged*, with the file of a finished run that is lost or
+        not as it was when the run finished.
     """
     layout = StudyLayout(resolve("01_explore_data", study)["study"])
     jobs, note = _queue(layout)
     of = {(job.rule, job.wildcards): job for job in jobs}
-    rows = [_row(study, planned, of) for planned in planned_runs(study)]
+    runs = planned_runs(study)
+    rows = [_row(study, planned, of) for planned in runs]
+    mending = [planned.command(study) for planned, row in zip(runs, rows, strict=True) if row[2].startswith(DAMAGED)]
+    if mending:
+        note = "\n".join([*filter(None, [note]), "These commands mend what is damaged:", *mending])
     steps = {
         notebook: _state(result, layout.notebook(notebook), of.get((rule, "")))
         for rule, notebook, result in _steps(study, layout)
@@ -123,6 +137,9 @@ def _row(study: str, planned: Planned, of: Jobs) -> list[str]:
     executed = executed_copy(planned.notebook, parameters)
     run = RunLayout(executed.parent)
     state = _state(run.metrics, executed, of.get(planned.job))
+    if state == "done" and (damaged := damage(run.metrics)):
+        first, *others = damaged
+        state = f"{DAMAGED}{first}" + (f" and {len(others)} more" if others else "")
     epochs = parameters["epochs" if planned.notebook == "03_train" else "pretraining_epochs"]
     return [planned.name, str(planned.fold), state, *_progress(run, epochs, state), _log(executed)]
 
@@ -157,12 +174,12 @@ def _state(result: Path, executed: Path, job: QueuedJob | None) -> str:
         return "running" + where
     if job:
         return "waiting" + where
+    record = read_record(executed)
+    if record and record["state"] == "failed":  # also where an earlier run left a result
+        return "failed"
     if result.is_file():
         return "done"
-    record = read_record(executed)
-    if record is None:
-        return "waiting"
-    return "failed" if record["state"] == "failed" else "stopped"
+    return "stopped" if record else "waiting"
 
 
 def _progress(run: RunLayout, epochs: int, state: str) -> tuple[str, str, str]:

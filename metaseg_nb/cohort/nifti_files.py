@@ -156,7 +156,7 @@ def _first_bytes(path: Path, case: str) -> bytes:
     if path.is_dir():
         raise _other_kind(path, case, kind_of_folder(path))
     if not path.is_file():
-        raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path in the datalist")
+        raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path")
     if path.stat().st_size == 0:
         raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
     packed, head = is_gzip(path), head_of(path)

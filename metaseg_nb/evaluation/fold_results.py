@@ -103,7 +103,7 @@ def finish_run(
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         "cohort_hash": cohort_hash(cohort),
-        "labels": label_checksums(parts.test),
+        "labels": label_checksums(cohort.cases),
     }
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
     write_record(run.metrics, content, [*run.tables, *masks])

@@ -13,6 +13,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.evaluation.fold_results import cohort_hash, label_checksums
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.case_store import facts_file, open_case
 from metaseg_nb.settings import deciding
 from metaseg_nb.training.finished_run import read_finished
 
@@ -47,9 +48,10 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
     ------
     CohortError
         A run is missing, or a file of it is lost or not as it was when the run finished; a case is not
-        scored exactly once, not with finite numbers, or against another label than it has now; a fold was
-        trained or its cases preprocessed with other settings than the rest, or on another cohort than
-        this, or what counts as lesion has changed; the cohort has no cases, or all of them in one fold.
+        scored exactly once, or not with finite numbers; a fold was trained with other settings than the rest,
+        on cases that were preprocessed otherwise than the rest or than those of the case store, with another
+        label of a case than now, or on another cohort than this, or what counts as lesion has changed; the
+        cohort has no cases, or all of them in one fold.
     """
     if cohort.n_folds < 2:
         found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
@@ -64,7 +66,15 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
     if problems:
         raise CohortError(problems)
     tables = [_table(layout, facts, table) for table in TABLES]
-    problems = [problem for model in models for problem in _inconsistent(tables[0], facts, cohort, model)]
+    recipes, labels = _recipes(layout, cohort), label_checksums(cohort.cases)
+    problems = [
+        problem
+        for model in models
+        for problem in [
+            *_not_once(tables[0], cohort, model),
+            *_inconsistent(facts, cohort, model, recipes, labels),
+        ]
+    ]
     problems += _not_finite(tables[0])
     if problems:
         raise CohortError(problems)
@@ -96,41 +106,61 @@ def _not_finite(metrics: pd.DataFrame) -> list[Problem]:
     ]
 
 
-def _inconsistent(metrics: pd.DataFrame, facts: AllFacts, cohort: Cohort, model: str) -> list[Problem]:
+def _recipes(layout: StudyLayout, cohort: Cohort) -> list[dict[str, Any]]:
+    """Settings that the labelled cases of the case store were made with: one, unless 02 was broken off."""
+    recipes = []
+    for case in cohort.cases:
+        if facts_file(layout.case_store / case.name, "label").is_file():
+            recipe = open_case(layout.case_store, case.name).recipe
+            recipes += [] if recipe in recipes else [recipe]
+    return recipes
+
+
+def _not_once(metrics: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem]:
     times = metrics[metrics["model"] == model]["case"].value_counts()
     expected = {case.name for case in cohort.cases}
-    problems = [
+    return [
         Problem(name, "metrics.csv", f"scored {times.get(name, 0)} times by {model}", "once", "run its folds again")
         for name in sorted(expected | set(times.index))
         if times.get(name, 0) != (name in expected)
     ]
-    first = _settings(facts[model, 0])
+
+
+def _inconsistent(
+    facts: AllFacts,
+    cohort: Cohort,
+    model: str,
+    recipes: Sequence[Mapping[str, Any]],
+    labels: Mapping[str, str],
+) -> list[Problem]:
+    """Folds that differ from the first in settings, or from the study as it is now."""
+    first, problems = facts[model, 0], []
     for fold in range(cohort.n_folds):
         of, wrong, again = facts[model, fold], [], f"03 for fold {fold} again"
-        if differing := _differing(first, _settings(of)):
+        if differing := _differing(_settings(first), _settings(of)):
             wrong.append((f"other settings than fold 0 ({differing})", "the same for all folds", f"run {again}"))
+        for recipe in recipes or [first["recipe"]]:
+            if differing := _differing(recipe, of["recipe"]):
+                found, expected = (
+                    f"cases preprocessed by {differing}",
+                    "the settings of all folds and of the case store",
+                )
+                wrong.append((found, expected, f"run {again}, or 02 with the former settings"))
         if of["cohort_hash"] != cohort_hash(cohort):
             found = "other cases, patients, folds or lesion values than now"
             wrong.append((found, "those of dataset.json", f"run {again}"))
-        elif changed := _changed_labels(of, cohort, fold):
-            wrong.append(
-                (f"another label than now of {changed}", "scores against today's labels", f"run 02, then {again}")
-            )
+        elif changed := shortened(name for name, label in labels.items() if label != of["labels"].get(name)):
+            found = f"another label than now of {changed}"
+            wrong.append((found, "training and scores by today's labels", f"run 02, then run {again}"))
         problems += [Problem(f"{model}, fold {fold}", "metrics.json", *problem) for problem in wrong]
     return problems
 
 
 def _settings(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the folds of a network share."""
-    return {key: value for key, value in (deciding(facts["settings"]) | facts["recipe"]).items() if key != "fold"}
+    """Settings of training that the folds of a network share."""
+    return {key: value for key, value in deciding(facts["settings"]).items() if key != "fold"}
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
     return ", ".join(f"{key} {other.get(key)}, there {first.get(key)}" for key in keys)
-
-
-def _changed_labels(facts: Mapping[str, Any], cohort: Cohort, fold: int) -> str:
-    """Test cases whose label is not the one that they were scored against."""
-    now = label_checksums([case for case in cohort.cases if case.fold == fold])
-    return shortened(name for name, label in now.items() if label != facts["labels"].get(name))

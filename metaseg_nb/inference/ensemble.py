@@ -74,7 +74,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
     FileNotFoundError, ValueError
         There is no checkpoint, or one that cannot be trusted; see `load_checkpoint`.
     CohortError
-        The folds' settings or recipes differ.
+        The folds' settings or recipes differ, or a fold whose training began has no best.pt.
     """
     paths = _checkpoints(Path(checkpoint))
     contents = [load_checkpoint(path) for path in paths]
@@ -94,13 +94,24 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
 def _checkpoints(checkpoint: Path) -> list[Path]:
     if not checkpoint.is_dir():
         return [checkpoint]
-    runs = sorted(checkpoint.glob("fold*"))
-    paths = [path for path in (RunLayout(run).best_checkpoint for run in runs) if path.is_file()]
+    runs = [RunLayout(root) for root in sorted(checkpoint.glob("fold*"))]
+    lost = [run for run in runs if not run.best_checkpoint.is_file() and _was_trained(run)]
+    if lost:
+        expected = "the weights of a fold whose training began"
+        fix = "run notebook 03 for this fold again and do as it says, or give the best.pt of another fold"
+        raise CohortError(
+            Problem(run.root.name, str(run.best_checkpoint), "no such file", expected, fix) for run in lost
+        )
+    paths = [run.best_checkpoint for run in runs if run.best_checkpoint.is_file()]
     if not paths:
         raise FileNotFoundError(
             f"no fold<k>/best.pt in {checkpoint}; give a model's folder, runs/<study>/<model>, or the best.pt of a run"
         )
     return paths
+
+
+def _was_trained(run: RunLayout) -> bool:
+    return any(path.is_file() for path in (run.last_checkpoint, run.previous_checkpoint, run.metrics))
 
 
 def _joined(decisions: Sequence[Decision]) -> Decision:

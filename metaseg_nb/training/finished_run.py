@@ -5,9 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.checksums import changed_files, read_record
+from metaseg_nb.checksums import damage, read_record
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Training, settings_hash
@@ -53,12 +52,9 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
     fix += " again: it goes on from its checkpoint, and only predicts and scores anew"
-    try:
-        facts = read_record(run.metrics)
-    except DamagedFile as error:
-        raise CohortError.one(name, run.metrics.name, error.found, "the file as notebook 03 wrote it", fix) from error
-    if changed := changed_files(run.metrics, facts):
+    fix += " (`python -m metaseg_nb status --study ...` prints the command)"
+    if damaged := damage(run.metrics):
         raise CohortError(
-            Problem(name, file, found, "the file as notebook 03 wrote it", fix) for file, found in changed.items()
+            Problem(name, file, found, "the file as notebook 03 wrote it", fix) for file, found in damaged.items()
         )
-    return facts
+    return read_record(run.metrics)

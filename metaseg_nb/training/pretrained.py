@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.files import write_json
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.checkpoints import load_checkpoint
@@ -72,4 +72,4 @@ def finish_pretraining(
         "variance_restored": best["variance_restored"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection")},
     }
-    write_json(run.metrics, content)
+    write_record(run.metrics, content)
