@@ -58,9 +58,10 @@ def with_codes(
     write_table(key, table)
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
     problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
-    words = coding(with_parts({**codes["patient"], **codes["case"]}, [*coded[0], *coded[1]]))
+    coded = cohort.changed(lambda case: _coded(case, codes))
+    words = coding(with_parts({**codes["patient"], **codes["case"]}, coded.all_cases))
     told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
-    return cohort.changed(lambda case: _coded(case, codes), **told), problems
+    return replace(coded, **told), problems
 
 
 def read_key(key: Path) -> dict[str, str]:
