@@ -204,6 +204,23 @@ def test_folds_that_cannot_be_used_are_refused_by_name(cohort, n_folds, named):
         assert words in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("folds", "n_folds", "advice"),
+    [
+        ([1, 2, 1, 2], 2, "number the folds from 0 to 1 in the list."),
+        ([0, 2, 0, 2], 2, "number the folds from 0 to 1 in the list."),
+        ([-1, 0, 1, 0], 5, "number the folds from 0 to 2 in the list, and set `n_folds` in the study file to 3."),
+        ([0, 0, 0, 0], 5, 'leave out "fold" in the list, or give two folds or more.'),
+        ([0, 1, 2, 2], 5, "set `n_folds` in the study file to what the cohort has, 3."),
+    ],
+)
+def test_the_advice_about_given_folds_helps(folds, n_folds, advice):
+    cohort = small(folds)
+    with pytest.raises(CohortError) as error:
+        assign_folds(cohort, burden_of({case.name: 1 for case in cohort.cases}), n_folds)
+    assert str(error.value).endswith(f"What to do: {advice}")
+
+
 def test_a_fold_that_is_not_there_is_named():
     with pytest.raises(CohortError, match=r"no fold 5; expected one of \[0, 1\]"):
         split(small([0, 0, 0, 1, 1, 1]), 5)

@@ -60,6 +60,13 @@ OF_ONE_PATIENT = {
     "below a primary": product(["lung_P00", "lung_P01"], ["baseline", "fu"]),
     "one of many": ["Alpha_baseline", "Alpha_fu1", "Beta", "Gamma"],
     "a letter more": ["100101", "100101B", "100102"],
+    "dates with a time": product(IDS[:2], ["20190101_120000", "20190601_130000"]),
+    "dates of two-digit years": product(IDS, ["18-01-12", "18-02-12"]),
+    "months by name": product(IDS, ["Jan 2019", "Mar 2019"]),
+    "German words": product(["Müller", "Jäger"], ["vor", "nach"]),
+    "planning": product(IDS, ["planning", "FU_3"]),
+    "BIDS with a date": ["sub-007x20190101", "sub-007x20190601", "sub-008x20190101"],
+    "numbers after names": ["Huber_1", "Huber_2", "Huber_3", "Meier_1", "Meier_2", "Koch_1", "Weber_1"],
     "UPENN": ["UPENN-GBM-00012_11", "UPENN-GBM-00012_21", "UPENN-GBM-00013_11"],
 }
 OF_MANY = {
@@ -140,6 +147,100 @@ def test_a_folder_that_turns_out_to_be_a_patient_is_no_primary(tmp_path):
             (tmp_path / place / f"{name}.nii.gz").touch()
     cohort, _ = read_cohort(".", base=tmp_path, patient_pattern="^(?P<patient>[^_]+)_")
     assert {(case.patient, case.primary) for case in cohort.cases} == {("Alpha", "unknown"), ("Beta", "unknown")}
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Make a folder for each case, with an image and a mask; reads the cohort."""
+
+    def read(places, **options):
+        for place in places:
+            (tmp_path / "cohort" / place).mkdir(parents=True, exist_ok=True)
+            for name in ("image", "mask"):
+                (tmp_path / "cohort" / place / f"{name}.nii.gz").touch()
+        return read_cohort("cohort", base=tmp_path, **options)
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ["lung/Meier_pre", "lung/Meier_post", "breast/Koch_pre", "breast/Weber"],
+        ["melanoma/Meier_baseline", "melanoma/Meier_fu1", "melanoma/Huber"],
+        ["lung/Meier_MRI1", "lung/Meier_MRI2", "lung/Huber_MRI1"],
+        ["lung/Meier_2019-01-01", "lung/Meier_2019-06-01", "lung/Huber_2018-02-02"],
+        ["Lung/Müller_vor", "Lung/Müller_nach", "Lung/Huber_vor"],
+    ],
+)
+def test_time_points_are_found_below_a_primary(places, folders):
+    _, (problem,) = folders(places)
+    one, other = sorted(place.replace("/", "_") for place in places[:2])
+    assert (problem.severity, problem.case) == ("error", "-")
+    assert problem.found == f"1 group of cases that may be time points of one patient: {one}, {other}"
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        product(["site1", "site2", "site3"], [f"{i:03d}" for i in range(8)]),
+        [f"case_{i:03d}" for i in range(3)],
+        [f"{i:03d}" for i in range(3)],
+        ["T1c_1", "T1c_2", "T1c_3"],
+        ["P1", "P2", "P3"],
+    ],
+)
+def test_numbers_below_primaries_are_no_time_points(cases, folders):
+    _, problems = folders([f"{primary}/{case}" for primary in ("lung", "breast_nii") for case in cases])
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("test/P007", "train/P007"),
+        ("2018/P007", "2019/P007"),
+        ("batch1/P007", "batch2/p-007"),
+        ("test/patient_007", "train/patient_007"),
+        ("breast/Meier", "lung/Meier"),
+        ("Aera/Meier", "Skyra/Meier"),
+    ],
+)
+def test_a_patients_folder_in_two_folders_is_a_doubt(one, other, folders):
+    _, (problem,) = folders([one, other, "lung/Huber", "breast/Koch"])
+    name = other.replace("/", "_")
+    assert (problem.severity, problem.case) == ("doubt", name)
+    assert problem.found == f"{other.partition('/')[2]} as {name} beside {one.replace('/', '_')}"
+    assert folders([], patient_pattern=EACH)[1] == []
+
+
+@pytest.mark.parametrize("case", ["007", "case_007", "scan7"])
+def test_numbers_may_start_anew_in_each_folder(case, folders):
+    assert folders([f"{part}/{case}" for part in ("train", "test", "lung")])[1] == []
+
+
+def test_primaries_that_differ_in_spelling_are_one(folders):
+    cohort, _ = folders(["LUNG/001", "Lung/002", "lung/003", "breast/004"])
+    assert [case.primary for case in cohort.cases] == ["LUNG", "LUNG", "breast", "LUNG"]
+
+
+@pytest.mark.parametrize("word", ["unknown", "-", "?", "n.a.", "TBD", "#REF!", ".", "Unbekannt", "--"])
+def test_words_for_unknown_are_no_patient(word, listed, tmp_path):
+    with pytest.raises(CohortError) as error:
+        listed(["a", "b"], patients=[word, word])
+    assert [problem.case for problem in error.value.problems][:2] == ["training[0]", "training[1]"]
+    (tmp_path / "p.csv").write_text(f"case,patient,primary\na,{word},lung\nb,P2,{word}\n")
+    cohort, problems = listed(["a", "b"], patients_table="p.csv")
+    assert [problem.case for problem in problems if problem.severity == "error"] == ["line 2"]
+    assert [case.primary for case in cohort.cases] == ["unknown", "unknown"]
+
+
+@pytest.mark.parametrize(("one", "other"), [("7", "7.0"), ("100000", "1E+05"), ("1234000", "1,234E+06")])
+def test_ids_that_a_spreadsheet_may_have_changed_are_a_doubt(one, other, listed):
+    _, (problem,) = listed(["a", "b", "c"], patients=[one, other, "8"])
+    assert (problem.severity, problem.case) == ("doubt", "b")
+    assert problem.found == f"patient {other} beside {one}"
+    assert "a spreadsheet may have changed the id" in problem.fix
 
 
 def test_what_a_list_or_table_says_is_no_guess(listed, tmp_path):

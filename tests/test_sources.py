@@ -417,6 +417,16 @@ def test_older_brats_names_are_known(tree):
     assert case.patient == "BraTS2021_00002"
 
 
+def test_a_link_that_leads_to_itself_is_a_file_that_is_not_there(write, tree):
+    base = tree("images/a.nii.gz", "labels/a.nii.gz", "labels/b.nii.gz")
+    (base / "images/b.nii.gz").symlink_to("b.nii.gz")
+    (base / "loop").symlink_to("loop")
+    write("a.json", {"training": [*entries("ab"), {"image": "loop/c.nii.gz", "label": "labels/a.nii.gz"}]})
+    cohort, problems = read_cohort("a.json", base=base)
+    assert [(case.name, case.image.is_file()) for case in cohort.cases] == [("a", True), ("b", False), ("c", False)]
+    assert problems == []
+
+
 def test_folders_of_primaries_hold_cases(tree):
     base = tree(
         *("NSCLC_nii/p1/image.nii.gz", "NSCLC_nii/p1/label.nii.gz"),

@@ -197,7 +197,14 @@ def _checked(cohort: Cohort, n_folds: int) -> Cohort:
     require_no_leak(cohort)
     there, n = sorted({case.fold for case in cohort.cases}), len({case.patient for case in cohort.cases})
     if there != list(range(n_folds)):
-        few = f"set `n_folds` in the study file to what the cohort has, {len(there)}"
+        numbered = there == list(range(len(there)))
+        if len(there) < 2:
+            few = 'leave out "fold" in the list, or give two folds or more'
+        elif numbered:
+            few = f"set `n_folds` in the study file to what the cohort has, {len(there)}"
+        else:
+            renumber = f"number the folds from 0 to {len(there) - 1} in the list"
+            few = renumber + ("" if len(there) == n_folds else f", and set `n_folds` in the study file to {len(there)}")
         raise CohortError.one(
             "-",
             "datalist",

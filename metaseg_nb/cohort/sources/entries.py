@@ -11,7 +11,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.case_names import USABLE, unusable
 from metaseg_nb.cohort.sources.naming import is_volume
 from metaseg_nb.cohort.sources.other_files import file_kind
-from metaseg_nb.cohort.sources.strict import MISSING, fact, misspelt, read_json, unwritable
+from metaseg_nb.cohort.sources.strict import fact, means_unknown, misspelt, read_json, unwritable
 
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
@@ -172,8 +172,8 @@ def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
     given = {}
     for key in TEXTS:
         value = entry.get(key)
-        if key in ("case", "patient") and isinstance(value, str) and value.strip().lower() in MISSING:
-            expected = 'an id, or null; NA, nan, none and null as text may mean "not known"'
+        if key in ("case", "patient") and isinstance(value, str) and means_unknown(value):
+            expected = 'an id, or null; NA, unknown, "-" and the like may mean "not known"'
             raise _Wrong(f"{key} {value!r}", expected, f'write null where it is not known, or change "{key}"')
         try:
             given[key] = fact(value)

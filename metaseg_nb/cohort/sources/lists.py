@@ -38,9 +38,9 @@ def read_lists(
     """
     lists = [read_entries(path) for path in paths]
     problems = [problem for datalist in lists for problem in datalist.problems]
-    groups: dict[Path, list[Entry]] = {}
+    groups: dict[str, list[Entry]] = {}
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        groups.setdefault(_located(entry.images[0], entry, image_root).resolve(), []).append(entry)
+        groups.setdefault(os.path.realpath(_located(entry.images[0], entry, image_root)), []).append(entry)
     every = [_case(group, image_root) for group in groups.values()]
     held: dict[str, list[Entry]] = {}
     for case, group in zip(every, groups.values(), strict=True):

@@ -1,5 +1,6 @@
 """What the path of one image tells: the name of its case, its primary cancer, its patient by a known convention."""
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
@@ -33,12 +34,19 @@ CANCER = re.compile(
     re.IGNORECASE,
 )
 # When an image was taken: words, numbered words (tp2, 6months), dates.
-DATE = r"(?:19|20)\d\d[-_.]?[01]\d(?:[-_.]?[0-3]\d)?|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+DATE = (
+    r"(?:19|20)\d\d[-_.]?[01]\d(?:[-_.]?[0-3]\d(?:[-_T ][0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?)?)?"
+    r"|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
+)
+SHORT_DATE = r"\d\d-[01]\d-[0-3]\d|[0-3]\d-[01]\d-\d\d|[0-3]?\d\.[01]?\d\.\d\d"
 YEAR = r"(?:19|20)\d\d"
+MONTH = r"(?:jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*"
 TIME_WORDS = (
     r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
     r"|(?:follow[-_ ]?up|fu|f-u|baseline|bl|pre|post|time[-_ ]?point|time|tp|t|session|ses|visit|v|scan|exam|study|mri?"
     r"|week|wk|w|month|mo|m|day|d|year|yr|y|fraction|fx|kontrolle)[-_ ]?\d{1,4}|follow[-_ ]?up|fu|f-u|kontrolle|verlauf"
+    r"|plan(?:ning)?|before|after|vor(?:her)?|nach(?:her)?|diagnosis|(?:re)?staging|recurrence|relapse|rezidiv"
+    rf"|(?:[0-3]?\d[-_. ]?)?{MONTH}[-_. ]?{YEAR}|{YEAR}[-_. ]?{MONTH}"
     r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
 )
 TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{YEAR}", re.IGNORECASE)
@@ -61,7 +69,8 @@ def is_volume(path: Path) -> bool:
 
 def as_named(path: Path) -> Path:
     """Absolute path of a file under the name that it was given: a link may lead to a file without suffix."""
-    return path.parent.resolve() / path.name
+    # realpath: unlike resolve, it ends where a link leads to itself
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def spelled_out(patterns: Iterable[str]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
-from metaseg_nb.cohort.sources.naming import convention_patient
+from metaseg_nb.cohort.sources.naming import CANCER, KIND_WORDS, SEPARATORS, TIME, convention_patient, stem
 from metaseg_nb.cohort.sources.strict import loosely, tidy
 from metaseg_nb.cohort.sources.time_points import TimePoints, time_points
 
@@ -16,6 +16,8 @@ EACH_ITS_OWN = "(?P<patient>.+)"
 NAMED, BY_PATTERN = "named by the list or the patients table", "read from the names with `patient_pattern`"
 BY_CONVENTION = "read from names as BraTS and BIDS give them"
 ITS_OWN = "named nowhere: each case counts as a patient of its own"
+RUNNING_ID = re.compile(r"(p|pat|patient|s|sub|subj|subject|id)[-_ ]?\d{1,3}", re.IGNORECASE)
+COUNTED = re.compile(r"(case|site|cent(er|re))?\d*", re.IGNORECASE)
 # Groups that are shown.
 SHOWN_GROUPS = 5
 
@@ -45,9 +47,12 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
     whose = patient_reader(pattern)
     said = {case.name: whose(case) for case in cohort.all_cases}
     problems = _pattern_problems(cohort.all_cases, said, pattern, origin) if pattern else []
-    guessed = time_points(list(said), {name for name, (_, source) in said.items() if source == ITS_OWN})
+    own = {name for name, (_, source) in said.items() if source == ITS_OWN}
+    guessed = time_points(list(said), own, {case.primary for case in cohort.all_cases})
     guess = _guess(guessed, origin) if guessed else None
     problems += [guess] if guess else []
+    alone = own.difference(*(guessed.groups if guessed else ()))
+    problems += _in_two_folders([case for case in cohort.all_cases if case.name in alone])
     basis = _basis(Counter(source for _, source in said.values()), guess)
     cohort = cohort.changed(lambda case: _placed(case, *said[case.name]), patients_from=basis)
     return cohort, problems + _spelled_alike(cohort.all_cases)
@@ -139,12 +144,15 @@ def _basis(sources: Counter, guess: Problem | None) -> str:
 
 
 def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
-    """Cases whose patient is another's but for capitals, separators and leading zeros."""
+    """Cases whose patient is another's but for capitals, separators, leading zeros and how numbers are written."""
     patients: dict[tuple, dict[str, None]] = defaultdict(dict)
     for case in cases:
         patients[loosely(case.patient)][case.patient] = None
     first = {patient: next(iter(alike)) for alike in patients.values() for patient in alike}
-    fix = "write the patient alike, or name the case in `confirmed` if these are two patients"
+    fix = (
+        "write the patient alike (a spreadsheet may have changed the id), or name the case in `confirmed` if these are "
+        "two patients"
+    )
     expected = "patients that differ in more than spelling"
     return [
         Problem(
@@ -153,3 +161,32 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
         for case in cases
         if first[case.patient] != case.patient
     ]
+
+
+def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
+    """Cases that only the folder above tells from another: ``train/P007`` and ``test/P007``."""
+    first: dict[tuple, Case] = {}
+    expected = "a patient's folder in one folder only, where nobody names the patients"
+    fix = (
+        "name the patients in the list or in `patients_table`, name the case in `confirmed` if these are two patients, "
+        f"or set patient_pattern: {_quoted(EACH_ITS_OWN)} if each case is a patient of its own"
+    )
+    problems = []
+    for case in cases:
+        parts = (tidy(part) for part in (stem(case.image.name), case.image.parent.name))
+        folder = next((part for part in parts if case.name.endswith(f"_{part}")), "")
+        if re.search(r"[^\W\d_]", folder) and not _counts_images(folder):
+            # patients may be numbered anew for each primary cancer
+            anew = RUNNING_ID.fullmatch(folder) and CANCER.search(case.primary)
+            other = first.setdefault((*loosely(folder), case.primary if anew else ""), case)
+            if other is not case:
+                found = f"{folder} as {case.name} beside {other.name}"
+                problems.append(Problem(case.name, str(case.image), found, expected, fix, "doubt"))
+    return problems
+
+
+def _counts_images(folder: str) -> bool:
+    """Whether a name says what or when an image is, or numbers cases: it starts anew in each folder."""
+    words = [(word, word.rstrip("0123456789")) for word in SEPARATORS.split(folder)]
+    of_images = all(any(KIND_WORDS.fullmatch(part) or COUNTED.fullmatch(part) for part in parts) for parts in words)
+    return of_images or bool(TIME.fullmatch(folder))

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.sources.strict import MISSING, Table, fact, misspelt, read_csv
+from metaseg_nb.cohort.sources.strict import Table, fact, means_unknown, misspelt, read_csv
 
 FACTS = ("patient", "primary", "scanner", "date")
 COLUMNS = "a column `case` or `patient`, and any of patient, primary, scanner, date"
 AMBIGUOUS = (
-    'an id, or nothing; NA, nan, none and null may mean "not known"',
+    'an id, or nothing; NA, unknown, "-" and the like may mean "not known"',
     "leave it empty if it is not known, or change the id",
 )
 # What the rows say of a case or patient: fact by fact, the different values.
@@ -87,7 +87,7 @@ def _said(table: Table, key: str) -> tuple[Said, list[Problem]]:
 
 def _row_problem(row: Mapping[str, str], key: str, facts: Iterable[str]) -> tuple[str, str, str] | None:
     for column in {key, "patient"} & {*row}:
-        if row[column].lower() in MISSING:
+        if means_unknown(row[column]):
             return f"{column} {row[column]!r}", *AMBIGUOUS
     try:
         values = [fact(row[column]) for column in facts]

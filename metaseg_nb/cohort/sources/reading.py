@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
@@ -15,7 +16,7 @@ from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.patients import add_patients
-from metaseg_nb.cohort.sources.strict import tidy, unwritable
+from metaseg_nb.cohort.sources.strict import loosely, tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
 APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
@@ -104,7 +105,7 @@ def read_cohort(
         table = base / os.path.expanduser(patients_table)
         cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
         problems += found
-    cohort = cohort.changed(lambda case: None if case.name in exclude else case)
+    cohort = _with_primaries_alike(cohort.changed(lambda case: None if case.name in exclude else case))
     cohort, found = with_patients(cohort, patient_pattern, source)
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
@@ -161,6 +162,12 @@ def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
     root = base / os.path.expanduser(image_root)
     missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
     return root, [] if root.is_dir() else [missing]
+
+
+def _with_primaries_alike(cohort: Cohort) -> Cohort:
+    """One spelling for primaries that differ in capitals and separators only: the first."""
+    first: dict[tuple, str] = {}
+    return cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
 
 
 def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:

@@ -9,6 +9,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,13 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a workbook of Excel or another zip archive"}
 # How programs write that nothing is known.
-MISSING = {"na", "n/a", "nan", "none", "null", "nil", "<na>", "#n/a"}
+MISSING = {
+    *("na", "n/a", "n.a.", "n.a", "nan", "none", "null", "nil", "<na>", "tbd", "tba", "unk", "unknown", "not known"),
+    *("missing", "not available", "not given", "unbekannt", "k.a.", "k.a", "#n/a", "#ref!", "#value!", "#name?"),
+    *("#div/0!", "#num!", "#null!"),
+}
+# What programs make of the ids 7 and 100000.
+SPREADSHEET_NUMBER = re.compile(r"\d+[.,]0+|\d+([.,]\d+)?[eE]\+\d\d?")
 # Unicode's categories of control characters, halves of characters, and breaks of lines and paragraphs.
 UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}
 
@@ -43,7 +50,9 @@ def tidy(text: str) -> str:
 
 
 def loosely(name: str) -> tuple[str | int, ...]:
-    """Words and numbers of a name: letter case, separators and leading zeros do not count."""
+    """Words and numbers of a name; capitals, separators, leading zeros and a spreadsheet's ``7.0`` do not count."""
+    if number := SPREADSHEET_NUMBER.fullmatch(tidy(name)):
+        return (int(Decimal(number[0].replace(",", "."))),)
     words = re.findall(r"\d+|[^\W\d_]+", tidy(name).casefold())
     return tuple(int(word) if word.isdecimal() else word for word in words) or (name,)
 
@@ -53,8 +62,14 @@ def unwritable(text: str) -> bool:
     return any(unicodedata.category(character) in UNWRITABLE for character in text)
 
 
+def means_unknown(text: str) -> bool:
+    """Tell whether a text that is not empty says that nothing is known: a word for it, or no letter and no digit."""
+    text = text.strip()
+    return bool(text) and (text.lower() in MISSING or not any(map(str.isalnum, text)))
+
+
 def fact(value: Any) -> str | None:
-    """Text of a value that may be left out; None where it is: null, NaN, blank, or a word for "unknown" such as NA.
+    """Text of a value that may be left out; None where it is: null, NaN, blank, or "unknown", NA, - and the like.
 
     Raises
     ------
@@ -66,7 +81,7 @@ def fact(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return None
     text = tidy(str(int(value) if isinstance(value, float) and value.is_integer() else value))
-    return None if text.lower() in {"", *MISSING} else text
+    return None if not text or means_unknown(text) else text
 
 
 def misspelt(keys: Collection[str], known: Sequence[str]) -> dict[str, str]:

@@ -6,7 +6,16 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from metaseg_nb.cohort.sources.naming import CANCER, DATE, NUMBERED_SET, TIME_WORDS, YEAR
+from metaseg_nb.cohort.sources.naming import (
+    CANCER,
+    DATE,
+    KIND_WORDS,
+    NUMBERED_SET,
+    SET,
+    SHORT_DATE,
+    TIME_WORDS,
+    YEAR,
+)
 
 # More images of one patient are not believed: after an id, and after another word.
 MANY, SEVERAL = 24, 6
@@ -34,18 +43,21 @@ class _Reading:
     time: str
     believable: Callable[[Times, Times], bool]
 
-    def groups(self, names: Sequence[str], unnamed: Collection[str], ending: str) -> TimePoints | None:
+    def groups(
+        self, names: Sequence[str], unnamed: Collection[str], ending: str, primaries: Collection[str]
+    ) -> TimePoints | None:
         patients: Times = defaultdict(dict)
         for name in names:
             match = re.search(self._with(self.time, ending), name)
             patients[match["patient"] if match else name][name] = (match and match["time"]) or ""
+        alone = {patient: _without_primary(patient, primaries) for patient in patients}
         several = {
             patient: of
             for patient, of in patients.items()
-            if len(of) > 1 and _may_be_a_patient(patient) and not of.keys().isdisjoint(unnamed)
+            if len(of) > 1 and _may_be_a_patient(alone[patient]) and not of.keys().isdisjoint(unnamed)
         }
         # with one patient alone it is the name of the cohort that stands before the number
-        if not several or len(patients) < 2 or not self.believable(patients, several):
+        if not several or len(set(alone.values())) < 2 or not self.believable(patients, several):
             return None
         found = {_general(time) for of in several.values() for time in of.values() if time}
         words = self.time if self.time.startswith(("[", r"\d")) else "|".join(sorted(found))
@@ -55,7 +67,7 @@ class _Reading:
         return f"{self.pattern.replace('TIME', f'(?P<time>{time})')}{re.escape(ending)}$"
 
 
-def time_points(names: Sequence[str], unnamed: Collection[str]) -> TimePoints | None:
+def time_points(names: Sequence[str], unnamed: Collection[str], primaries: Collection[str] = ()) -> TimePoints | None:
     """Look for names that differ in a time point only; of several ways to read them the one that joins most cases.
 
     Running numbers (``case_001`` to ``case_273``) are no time points, and ``<primary>_<case>`` are none.
@@ -66,9 +78,11 @@ def time_points(names: Sequence[str], unnamed: Collection[str]) -> TimePoints | 
         Of all cases.
     unnamed : collection of str
         Those whose patient nobody named: one of them is in each group.
+    primaries : collection of str
+        Of the cohort: a name may start with one, as of ``<primary>/<case>/``.
     """
     ending = _common_ending(names)
-    found = [reading.groups(names, unnamed, ending) for reading in READINGS]
+    found = [reading.groups(names, unnamed, ending, primaries) for reading in READINGS]
     return max(filter(None, found), key=lambda each: sum(map(len, each.groups)), default=None)
 
 
@@ -87,7 +101,13 @@ def _general(time: str) -> str:
 
 
 def _may_be_a_patient(name: str) -> bool:
-    return not (NUMBERED_SET.fullmatch(name) or (CANCER.search(name) and not _is_id(name)))
+    of_a_set = any(words.fullmatch(name) for words in (NUMBERED_SET, SET, KIND_WORDS))
+    return not (of_a_set or (CANCER.search(name) and not _is_id(name)))
+
+
+def _without_primary(name: str, primaries: Collection[str]) -> str:
+    prefixes = (f"{primary}_{ending}" for primary in primaries for ending in ("nii_", ""))  # as `primary_of` reads it
+    return next((name[len(prefix) :] for prefix in prefixes if name.casefold().startswith(prefix.casefold())), name)
 
 
 def _is_id(name: str) -> bool:
@@ -113,7 +133,7 @@ def _repeated(patients: Times, several: Times) -> bool:
     """Anything after many ids, or the same few words after each of the ids or of many names."""
     times = Counter(time.lower() for of in several.values() for time in of.values())
     same = sum(patients > 1 for patients in times.values()) >= len(times) / 2
-    ids, many = all(map(_is_id, several)), len(several) >= max(map(len, several.values()))
+    ids, many = all(map(_is_id, several)), len(patients) >= max(map(len, several.values()))
     return _few(patients, several) and same + ids + many > 1
 
 
@@ -134,7 +154,7 @@ def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callab
 READINGS = (
     _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _said),
     _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _said),
-    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", f"{DATE}|{YEAR}", _said),
+    _Reading(r"^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)x)TIME)?", f"{DATE}|{SHORT_DATE}|{YEAR}", _said),
     _Reading(r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
     _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
     _Reading(r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),
