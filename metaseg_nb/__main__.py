@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import math
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -83,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--lesion-values", **values, help="label values that are lesion, such as 1 4 or 1,4; usually 1")
     score.add_argument("--prediction-lesion-values", **values, help="those of the prediction, where they are others")
     score.add_argument("--other-values", **values, help="values of something else, such as oedema: background")
-    score.add_argument("--label-threshold", type=float, default=0.0, help="of grey masks: what is brighter is lesion")
+    score.add_argument(
+        "--label-threshold", type=_threshold, default=0.0, help="of grey masks: what is brighter is lesion"
+    )
     score.set_defaults(command=_score)
 
     report = commands.add_parser("report", help="make the HTML report of a study")
@@ -112,10 +116,17 @@ def _with_joined_values(arguments: list[str]) -> list[str]:
 
 
 def _label_values(text: str) -> tuple[int, ...]:
-    values = tuple(int(value) for value in text.split(",") if value)
-    if not values or min(values) < 1:
+    values = text.strip(",").split(",")
+    if not all(value.isdecimal() and int(value) > 0 for value in values):
         raise argparse.ArgumentTypeError(f"found {text!r}; expected whole numbers above 0, such as 1,4")
-    return values
+    return tuple(map(int, values))
+
+
+def _threshold(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= float(text) < math.inf:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"found {text!r}; expected a number from 0 on, such as 0.5")
 
 
 # The imports are inside: each command loads only what it needs, and the first message comes at once.
@@ -183,6 +194,8 @@ def _score(options: argparse.Namespace) -> None:
         return LesionRule(named, options.other_values, options.label_threshold)
 
     rules = rule(options.lesion_values), rule(options.prediction_lesion_values, options.lesion_values)
+    if both := set(rules[0].values) & set(options.other_values):
+        raise ValueError(f"label values {sorted(both)} are lesion and something else: name each in one option")
     print(json.dumps(score_files(options.truth, options.prediction, *rules), indent=1))
 
 

@@ -28,6 +28,8 @@ TAKEN = {
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
+# Texts that YAML reads as a number where no quotes stand around them.
+YAML_NUMBERS = {"int_type": r"[+-]?(0|[1-9]\d*)", "float_type": r"[+-]?(0|[1-9]\d*)(\.\d+([eE][+-]\d+)?)?"}
 # Settings that change how a run is computed or called, and not what it computes.
 NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
 
@@ -107,6 +109,13 @@ class Explore(Settings):
     annotation_shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
     seed: Annotated[int, Field(ge=0)]
     workers: Count
+
+    @field_validator("other_values")
+    @classmethod
+    def _apart(cls, others: list[int], info: ValidationInfo) -> list[int]:
+        if both := set(others) & set(info.data.get("lesion_values", ())):
+            raise ValueError(f"values that are not in lesion_values too: {sorted(both)} cannot be both")
+        return others
 
 
 class Preprocess(Settings):
@@ -301,7 +310,13 @@ def _advice(item: Mapping[str, Any]) -> str:
     found, wanted = item["input"], item["type"]
     if wanted == "string_type" and not isinstance(found, (list, dict)):
         return " (a name that looks like a number, a date, true or null stands in quotes)"
-    if wanted in ("int_type", "float_type") and re.fullmatch(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?", str(found)):
+    if wanted == "list_type" and isinstance(found, int | float | str):
+        return f" (write [{found}])"
+    if wanted == "int_type" and isinstance(found, float):
+        return f" (write {found:.0f})" if found.is_integer() else ""
+    if wanted in YAML_NUMBERS and re.fullmatch(YAML_NUMBERS[wanted], str(found)):
+        return f" (in quotes it is text: write {found} without quotes)"
+    if wanted in YAML_NUMBERS and re.fullmatch(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?", str(found)):
         with suppress(ValueError):
             number = int(found) if wanted == "int_type" else float(found)
             plain = number if wanted == "int_type" else np.format_float_scientific(number, trim="0", exp_digits=2)

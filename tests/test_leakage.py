@@ -5,6 +5,7 @@ import json
 import os
 import unicodedata
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -497,6 +498,18 @@ MAY_BE = {
     "a name that is not given twice": ("siteA/BraTS-MET-00110-000.nii.gz", "sent/BraTS-MET-00110-000.nii.gz"),
     "a time point, by the names of BraTS": ("BraTS-MET-00110-000.nii.gz", "BraTS-MET-00110-001.nii.gz"),
     "a session, by the names of BIDS": ("sub-01/ses-1/sub-01_ses-1_T1w.nii", "sub-01/ses-2/sub-01_ses-2_T1w.nii"),
+    "a sequence that was corrected": ("p3/t1c.nii.gz", "p3/t1c_n4.nii.gz"),
+    "another sequence": ("p3/t1c.nii.gz", "p3/flair.nii.gz"),
+    **{
+        f"a format, {end}": ("data/p7.nii.gz", f"data/p7.{end}") for end in ("nrrd", "mha", "npz", "npy", "b2nd", "hdr")
+    },
+    "a pair": ("data/p7.nii.gz", "data/p7.img"),
+    "the channel of nnU-Net": ("imagesTr/mets_003_0000.nii.gz", "test/mets_003.nii.gz"),
+    "two roots": ("/mnt/a/images/p3.nii.gz", "/home/u/proj/images/p3.nii.gz"),
+    "before and after a step": ("raw/p3.nii.gz", "preproc/p3.nii.gz"),
+    "an escaped blank": ("data/p%207.nii.gz", "data/p 7.nii.gz"),
+    "an umlaut written out": ("data/Müller.nii.gz", "data/Mueller.nii.gz"),
+    "full-width letters": ("data/Ｐ３.nii.gz", "data/p3.nii.gz"),
     "a time point, by its word": ("P00/baseline.nii.gz", "P00/fu1.nii.gz"),
 }
 
@@ -519,8 +532,17 @@ def test_what_may_be_one_case_is_said(write_list, pair):
         ({"label": "labels/a.nii.gz", "patient": 1}, {"label": "labels/a.nii", "patient": 2}),
         ({"image": ["a_t1c.nii", "a_flair.nii"]}, {"image": ["a_flair.nii", "other.nii"]}),
         ({"patient": "P-01"}, {"patient": "p1"}),
+        ({"patient": "Meier Anna"}, {"patient": "Anna Meier"}),
+        ({"patient": "P007"}, {"patient": "007"}),
+        ({"patient": "Müller"}, {"patient": "MUELLER"}),
+        ({"patient": "P007"}, {"image": "scans/p007/t1c.nii.gz"}),
+        ({"image": "scans/p007/t1c.nii.gz"}, {"patient": "P007"}),
+        ({"case": "P003"}, {"case": "p003"}),
     ],
-    ids=["one mask", "one sequence", "one patient"],
+    ids=[
+        *("one mask", "one sequence", "one patient", "turned name", "number alone", "umlaut"),
+        *("path of the evaluated", "path of the trained", "one case"),
+    ],
 )
 def test_what_two_entries_share_is_said(write_list, trained, evaluated):
     entries = [{"image": "lung_x.nii.gz"} | trained, {"image": "breast_y.nii.gz"} | evaluated]
@@ -533,6 +555,10 @@ CLEAN = {
     "deeper": [f"/data/p{i}/baseline/anat/t1c.nii.gz" for i in range(4)],
     "numbered anew in each primary": [f"{p}/case_{i:03d}/image.nii.gz" for p in ("lung", "breast") for i in range(4)],
     "absolute": [f"/data/{p}/case_{i}/image.nii.gz" for p in ("lung", "breast") for i in range(4)],
+    "files numbered anew in each primary": [f"{p}/{i:03d}.nii.gz" for p in ("lung", "breast") for i in range(4)],
+    "in folders of no known primary": [f"{p}/case_{i:03d}.nii.gz" for p in ("GIST", "CUP") for i in range(4)],
+    "scans of many in one folder": [f"lung/scan{i}.nii.gz" for i in range(4)],
+    "sites": [f"site{s}/raw/{i:03d}_0000.nii.gz" for s in (1, 2) for i in range(4)],
     "two dates": [f"p{i}/2019-03-04/t1c.nii.gz" for i in range(4)],
     "flat": [f"imagesTr/BraTS-MET-{i:05d}-000_0000.nii.gz" for i in range(4)],
 }
@@ -545,6 +571,71 @@ def test_names_that_are_alike_by_their_layout_are_no_doubt(write_list, layout):
     found = run(write_list("dataset.json", training=images[:half], validation=images[half:]))
     assert found.clean
     assert found.answer.startswith("No leakage found: ")
+
+
+@pytest.mark.parametrize(("one", "other"), [("P007", "S007"), ("P007", "P008"), ("Anna Meier", "Anna Maier")])
+def test_patients_of_other_names_are_no_doubt(write_list, one, other):
+    entries = [{"image": f"{name}.nii.gz", "patient": p} for name, p in (("lung_x", one), ("breast_y", other))]
+    assert run(write_list("dataset.json", training=entries[:1], validation=entries[1:])).clean
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("value", [0, 1])
+def test_one_mask_for_two_images_is_told_by_its_content(write_list, tmp_path, suffix, value):
+    """A z-scored image keeps its mask. Empty masks are alike by chance."""
+    mask = np.zeros((16, 16, 16), np.uint8)
+    mask[4:9, 4:9, 7:9] = value
+    for name in ("a", "b"):
+        nib.save(nib.Nifti1Image(mask, np.eye(4)), tmp_path / f"mask_{name}{suffix}")
+    entries = [
+        {"image": f"{image}.nii.gz", "label": f"mask_{name}{suffix}", "patient": name}
+        for image, name in (("lung_x", "a"), ("breast_y", "b"))
+    ]
+    found = run(write_list("dataset.json", training=entries[:1], validation=entries[1:]))
+    assert found_by("may be the same", found, "severity", "n_entries") == [("doubt", 1)] * value
+    assert found.clean == (not value)
+    assert all("one mask for two images" in row[0] for row in found_by("may be the same", found, "found"))
+
+
+def test_a_case_of_the_list_of_the_whole_cohort_may_have_been_trained_on(write_list):
+    images = [f"images/{name}.nii.gz" for name in ("anna", "ben", "cleo")]
+    whole = write_list("dataset.json", training=images[:2])
+    found = run(whole, write_list("split_0.json", training=images[::2], validation=images[1:2]))
+    assert not found.clean
+    assert found.answer.startswith(
+        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; it was taken as the list of the whole cohort: "
+        "if a network was trained on it, this is leakage"
+    )
+    assert found_by("trained on elsewhere", found, "severity", "cases") == [("doubt", ["images/ben"])]
+    apart = run(whole, write_list("split_1.json", training=images[:2], validation=images[2:]))
+    assert apart.clean
+
+
+def test_one_list_without_folds_has_nothing_wrong(write_list):
+    path = write_list("dataset.json", training=["images/anna.nii.gz", "images/ben.nii.gz"])
+    assert run(path).answer == "One list without folds: there is nothing to compare."
+    assert set(run(path).findings["severity"]) == {"note"}
+    twice = write_list("dataset.json", training=["images/anna.nii.gz"] * 2)
+    assert run(twice).answer.endswith(
+        "nothing to compare. Problem: 2 entries of training of dataset.json are 1 case: images/anna 2 times."
+    )
+
+
+@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give the lists"), ("no.json", "no such", "path")])
+def test_what_is_no_list_is_said_with_what_to_give(tmp_path, path, found, fix):
+    with pytest.raises(CohortError) as error:
+        read_lists([tmp_path / path])
+    (problem,) = error.value.problems
+    assert found in problem.found
+    assert fix in problem.fix
+    assert "study file" not in str(problem)
+
+
+def test_a_value_of_a_list_is_lesion_or_something_else(write_list):
+    path = write_list("dataset.json", training=["a.nii.gz"])
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lesion_values": [1, 2], "other_values": [2]}))
+    (problem,) = read_entries(path).problems
+    assert problem.found == "[2] in lesion_values and in other_values"
 
 
 def test_who_is_named_differently_is_another_patient(write_list):

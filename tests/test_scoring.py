@@ -149,12 +149,12 @@ def test_a_value_declared_for_one_mask_is_no_lesion_of_the_other(tmp_path):
     assert len(error.value.problems) == 1
 
 
-@pytest.mark.parametrize("given", ["0", "-1", "1.5", "one", ","])
+@pytest.mark.parametrize("given", ["0", "-1", "1.0", "1.5", "one", ",", "1,,2"])
 def test_a_value_that_cannot_be_lesion_shows_the_usage(tmp_path, capsys, given):
     with pytest.raises(SystemExit) as stop:
         main(["score", "t.nii.gz", "p.nii.gz", f"--lesion-values={given}"])
     assert stop.value.code == 2
-    assert "--lesion-values" in capsys.readouterr().err
+    assert f"--lesion-values: found {given!r}; expected whole numbers above 0" in capsys.readouterr().err
 
 
 def test_rounding_after_resampling_is_no_other_value(tmp_path):
@@ -234,3 +234,30 @@ def test_published_volume_of_a_real_lesion(shared_data):
     found = score_files(path, path)
     assert found["volume_truth_mm3"] == pytest.approx(16412.66, abs=0.01)
     assert (found["dice"], found["hd95_mm"], found["lesion_dice"], found["n_false"]) == (1, 0, 1, 0)
+
+
+@pytest.mark.parametrize("emptied", [0, 1])
+def test_a_threshold_that_empties_a_mask_is_an_error(tmp_path, capsys, emptied):
+    """Two masks that a threshold empties would agree perfectly."""
+    paths = [write(tmp_path / f"{i}.nii.gz", mask * np.uint8(255)) for i, mask in enumerate(masks())]
+    assert main(["score", *map(str, paths), "--label-threshold", "254"]) == 0
+    capsys.readouterr()
+    paths[emptied] = write(tmp_path / "small.nii.gz", masks()[emptied])
+    assert main(["score", *map(str, paths), "--label-threshold", "1"]) == 2
+    said = capsys.readouterr().err
+    assert "small.nii.gz" in said
+    assert "values from 0 to 1, none above the threshold 1" in said
+
+
+@pytest.mark.parametrize("given", ["nan", "inf", "-1", "half"])
+def test_a_threshold_that_is_no_number_from_0_on_shows_the_usage(capsys, given):
+    with pytest.raises(SystemExit) as ended:
+        main(["score", "t.nii.gz", "p.nii.gz", f"--label-threshold={given}"])
+    assert ended.value.code == 2
+    assert f"found '{given}'; expected a number from 0 on" in capsys.readouterr().err
+
+
+def test_a_value_is_lesion_or_something_else(tmp_path, capsys):
+    paths = [str(write(tmp_path / f"{i}.nii.gz", mask)) for i, mask in enumerate(masks())]
+    assert main(["score", *paths, "--lesion-values", "1", "2", "--other-values", "1"]) == 2
+    assert "label values [1] are lesion and something else" in capsys.readouterr().err

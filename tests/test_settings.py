@@ -114,13 +114,21 @@ def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(w
         ("label_threshold: 1e999", "1e999", "a finite number"),
         ("anonymise: yes", True, "a valid boolean"),
         ("exclude: [12]", [12], "in quotes"),
+        ("label_threshold: '0.5'", "0.5", "(in quotes it is text: write 0.5 without quotes)"),
+        ("n_folds: '5'", "5", "(in quotes it is text: write 5 without quotes)"),
+        ("n_folds: 5.0", 5.0, "(write 5)"),
+        ("n_folds: 5.5", 5.5, "a valid integer"),
+        ("lesion_values: 1", 1, "(write [1])"),
+        ("exclude: p3", "p3", "(write [p3])"),
         ("exclude: [true]", [True], "in quotes"),
     ],
 )
 def test_what_papermill_reads_as_another_value_is_refused(params, line, papermill_reads, advice):
     assert next(iter(yaml.safe_load(line).values())) == papermill_reads
     params(study=f"study: tiny\n{line}")
-    assert advice in refusal("01_explore_data", "tiny")
+    message = refusal("01_explore_data", "tiny")
+    assert advice in message
+    assert "write" in advice or "write" not in message
 
 
 @pytest.mark.parametrize("name", ["001", "1_2", "2024-01-01", "1:30", "no", "on", "0x1F", "nan"])
@@ -161,6 +169,7 @@ def test_a_model_may_have_digits_and_capitals_in_its_name(params, tmp_path):
 
 IMPOSSIBLE = [
     ("01_explore_data", "n_folds: 1"),
+    ("01_explore_data", "other_values: [1]"),
     ("01_explore_data", "lesion_values: []"),
     ("01_explore_data", "lesion_values: [1, 0]"),
     ("01_explore_data", "synthetic_patients: 3"),

@@ -146,6 +146,19 @@ def header(offset, content):
     return write_header
 
 
+def nifti2(write, array):
+    path = write("bad.nii", array)
+    nib.save(nib.Nifti2Image(array, np.eye(4)), path)
+    damage_header(path, 168, bytes(8))
+    return path
+
+
+def voxels_of_a_pair(write, array):
+    path = write("bad.nii", array).with_suffix(".img")
+    nib.save(nib.Nifti1Pair(array, np.eye(4)), path)
+    return path
+
+
 def empty(write, array):
     path = write("bad.nii.gz", array)
     path.write_bytes(b"")
@@ -184,6 +197,10 @@ FAULTS = {
     "negative size": (header(42, b"\xff\xff"), "shape (-1, 22, 20)"),
     "size 0": (header(42, b"\x00\x00"), "shape (0, 22, 20)"),
     "affine of zeros": (header(280, bytes(48)), "affine [[0.0, 0.0, 0.0, 0.0]"),
+    "voxels in the header": (header(108, bytes(4)), "voxels from byte 0 on (vox_offset)"),
+    "voxels in the longer header": (nifti2, "voxels from byte 0 on (vox_offset)"),
+    "voxels at byte 348": (header(108, np.float32(348).tobytes()), "vox offset 348"),
+    "the .img of a pair": (voxels_of_a_pair, "the voxels of a pair (.hdr and .img)"),
     "4D": (four_dimensional, "4D, shape (24, 22, 20, 2)"),
     "NaN": (with_value(np.nan), "1 NaN or infinite voxels"),
     "infinite": (with_value(-np.inf), "1 NaN or infinite voxels"),

@@ -64,6 +64,11 @@ DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX, b"")
 PAIR = Kind(
     "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK", b""
 )
+VOXELS = Kind(
+    "the voxels of a pair (.hdr and .img), without their header",
+    "write both as one file: read the .hdr, for instance with nibabel or SimpleITK, and save it as .nii.gz",
+    b"",
+)
 ANALYZE = Kind(
     "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead", b""
 )
@@ -88,12 +93,14 @@ def head_of(path: Path) -> bytes:
         return file.read(HEAD_BYTES)
 
 
-def kind_of(head: bytes) -> Kind | None:
-    """Tell the kind of a file by its first bytes (`head_of`); None: NIfTI, or unknown."""
+def kind_of(head: bytes, name: str = "") -> Kind | None:
+    """Tell the kind of a file by its first bytes (`head_of`) and its name; None: NIfTI, or unknown."""
     if head[344:347] == b"ni1" or head[4:7] == b"ni2":
         return PAIR
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return None
+    if name.lower().endswith((".img", ".img.gz")):
+        return VOXELS
     if head[:4] in ANALYZE_SIZES:
         return ANALYZE
     return next((kind for kind in KINDS if _fits(kind, head)), None)

@@ -60,9 +60,9 @@ def declared_values(rule: LesionRule) -> list[int]:
 
 
 def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: LesionRule) -> Problem | None:
-    """Problem of values that a rule does not name, with what they probably mean; none in grey masks."""
+    """Problem of values that a rule does not name, with what they probably mean."""
     if rule.threshold > 0:
-        return None
+        return _emptied_problem(path, case, array, rule.threshold)
     values, counts = np.unique(array[array != 0], return_counts=True)
     declared = np.isin(np.rint(values), declared_values(rule)) & (np.abs(values - np.rint(values)) <= FUZZ)
     values, counts = values[~declared], counts[~declared]
@@ -77,3 +77,13 @@ def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: Les
         fix += " (of `score`: --label-threshold)"
     expected = f"only {', '.join(str(value) for value in declared_values(rule))}, as declared"
     return Problem(case, str(path), found, expected, fix)
+
+
+def _emptied_problem(path: str | Path, case: str, array: np.ndarray, threshold: float) -> Problem | None:
+    """Problem of a grey mask that a threshold leaves nothing of."""
+    low, high = float(array.min()), float(array.max())
+    if not 0 < high <= threshold:
+        return None
+    found = f"values from {low:g} to {high:g}, none above the threshold {threshold:g}"
+    fix = f"set `label_threshold` (of `score`: --label-threshold) below {high:g}; if there is no lesion, save zeros"
+    return Problem(case, str(path), found, "a mask with values on both sides of the threshold", fix)

@@ -160,7 +160,7 @@ def _first_bytes(path: Path, case: str) -> bytes:
     if path.stat().st_size == 0:
         raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
     packed, head = is_gzip(path), head_of(path)
-    if kind := kind_of(head):
+    if kind := kind_of(head, path.name):
         raise _other_kind(path, case, kind)
     if path.suffix == ".gz" and not packed:
         fix = "rename it to .nii if other programs read it; otherwise copy or export it again"
@@ -186,6 +186,10 @@ def _raw_header(head: bytes) -> nib.Nifti1Header | None:
 def _require_volume(file: NiftiFile) -> None:
     """Refuse a header that does not describe one 3D volume of numbers at one place."""
     shape, place = file.header.get_data_shape(), file.place
+    offset, first = file.header.get_data_offset(), file.header.single_vox_offset
+    if offset < first:
+        found = f"voxels from byte {offset} on (vox_offset), where the header stands"
+        raise file.refused(found, f"voxels behind the header, from byte {first} on", "export it again")
     codes = place["sform_code"], place["qform_code"]
     slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):

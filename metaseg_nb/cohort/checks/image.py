@@ -41,9 +41,10 @@ def coverage_problem(case: Case, head: Head) -> Problem | None:
     sizes = [
         f"{size:.0f} mm from {' to '.join(sides)} (a brain has {least:.0f} mm or more)"
         for size, least, sides in zip(head.extent_mm, BRAIN_AT_LEAST_MM, SIDES, strict=True)
-        if set(sides) & set(head.cut_at)
+        if set(sides) & set(head.cut_at) and size < least
     ]
-    found = f"brain not covered: {'; '.join(sizes)}; the head is cut at its {' and '.join(head.cut_at)}"
+    cut = f"the head is cut at its {' and '.join(head.cut_at)}"
+    found = f"brain not covered: {'; '.join([*sizes, cut])}"
     fix = "take a series of the whole head; from this one nothing is known of lesions in the rest of the brain"
     return Problem(case.name, str(case.image), found, "an image of the whole brain", fix, "warning")
 

@@ -18,6 +18,7 @@ from metaseg_nb.cohort.leakage.sharing import (
     repeated,
     taken_for_the_same,
     trained_on,
+    trained_on_elsewhere,
 )
 from metaseg_nb.cohort.leakage.split_lists import SplitList
 
@@ -25,6 +26,7 @@ CHECKS = (
     trained_on,
     patient_trained_on,
     may_be_the_same,
+    trained_on_elsewhere,
     nothing_to_compare,
     evaluated_twice,
     repeated,
@@ -50,6 +52,11 @@ ADVICE = {
         "These entries are written as differently as one case in two lists often is, or share a file. If they are the "
         "same, the scores are too good.",
         'Look at the images. Write one path for one image, and give each entry its "patient".',
+    ),
+    "trained on elsewhere": (
+        "A list that only trains is either the whole cohort, which others split, or what a network was trained on.",
+        "If it is the whole cohort, audit the other lists without it. If a network was trained on it, score only cases "
+        "that are not in it.",
     ),
     "nothing to compare": (
         "Leakage shows only between what is trained on and what is evaluated.",
@@ -222,11 +229,16 @@ def _answer(lists: list[SplitList], findings: list[Finding]) -> str:
     pairs = comparisons(lists)
     evaluated = {id(entry) for pair in pairs for entry in pair.evaluation}
     if doubts := [finding for finding in findings if finding.severity == "doubt"]:
-        n_doubtful = len({id(entry) for doubt in doubts for entry in doubt.entries} & evaluated)
+        elsewhere = [doubt.found for doubt in doubts if doubt.check == "trained on elsewhere"]
+        alike = {id(entry) for doubt in doubts if doubt.check != "trained on elsewhere" for entry in doubt.entries}
         may_be = "evaluation entries may be training cases, or of patients in training"
-        answer = f"MAY BE LEAKAGE: {n_doubtful} of {len(evaluated)} {may_be}"
+        said = [f"{len(alike & evaluated)} of {len(evaluated)} {may_be}"] if alike else []
+        answer = f"MAY BE LEAKAGE: {'; '.join([*said, *elsewhere])}"
     elif pairs:
         answer = f"No leakage found: {len(evaluated)} evaluation entries compared with their training cases"
+    elif len(lists) == 1:
+        problems = [f"Problem: {each.found}." for each in findings if each.severity == "problem"]
+        return " ".join(["One list without folds: there is nothing to compare.", *problems])
     else:
         answer = "Nothing was compared"
     others = [counted([each for each in findings if each.severity == kind], kind) for kind in ("problem", "note")]

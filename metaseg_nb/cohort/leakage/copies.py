@@ -1,12 +1,15 @@
 """Copies of a file, told by little of its content: an audit answers at once."""
 
 import os
+import zlib
 from pathlib import Path
 
-from metaseg_nb.cohort.file_kinds import GZIP_MAGIC
+from metaseg_nb.cohort.file_kinds import GZIP_MAGIC, opened
 
 # Of a file that is not packed; in the middle of a volume there is anatomy.
 BLOCK_BYTES = 2**16
+# Of NIfTI-2, the longer one.
+HEADER_BYTES = 544
 
 
 def content_key(path: Path) -> tuple[int, bytes] | None:
@@ -26,3 +29,12 @@ def content_key(path: Path) -> tuple[int, bytes] | None:
         return None
     # all bytes alike: an empty file, the empty block that may end a packed one, or background
     return None if len(set(block)) < 2 else (0 if packed else size, block)
+
+
+def is_blank(path: Path) -> bool:
+    """Tell whether a file has no bytes but zeros behind its header, as the masks of patients without lesions."""
+    try:
+        with opened(path) as file:
+            return not file.read()[HEADER_BYTES:].strip(b"\0")
+    except (OSError, EOFError, zlib.error):
+        return True

@@ -46,11 +46,26 @@ def patient_trained_on(lists: list[SplitList]) -> Iterator[Finding]:
             yield Finding("leakage", "patient trained on", pair.evaluated.name, pair.trained.name, found, entries)
 
 
+def trained_on_elsewhere(lists: list[SplitList]) -> Iterator[Finding]:
+    """Cases that lists with training of their own score, and that a list that only trains holds: perhaps the cohort."""
+    judges = [datalist for datalist in lists if datalist.training and datalist.evaluation]
+    evaluated = [entry for datalist in judges for entry in datalist.evaluation]
+    for trained in (datalist for datalist in lists if datalist.training and not datalist.evaluation):
+        shared = with_cases(evaluated, cases_of(trained.training))
+        if shared:
+            found = (
+                f"{trained.name} also trains on {counted(cases_of(shared), 'evaluated case')}; it was taken as the "
+                "list of the whole cohort: if a network was trained on it, this is leakage"
+            )
+            yield Finding("doubt", "trained on elsewhere", ALL_LISTS, trained.name, found, shared)
+
+
 def nothing_to_compare(lists: list[SplitList]) -> Iterator[Finding]:
     """Lists that only train or only evaluate, and no other side."""
     if not comparisons(lists):
         side = "evaluates anything" if any(datalist.training for datalist in lists) else "trains on anything"
-        yield Finding("problem", "nothing to compare", ALL_LISTS, "", f"no list {side}", [])
+        severity = "note" if len(lists) == 1 else "problem"
+        yield Finding(severity, "nothing to compare", ALL_LISTS, "", f"no list {side}", [])
 
 
 def evaluated_twice(lists: list[SplitList]) -> Iterator[Finding]:

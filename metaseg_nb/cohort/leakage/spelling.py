@@ -2,11 +2,16 @@
 
 import os
 import re
+import unicodedata
 from pathlib import Path
+from urllib.parse import unquote
 
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.strict import loosely, tidy
 
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
+# Formats that one image may be kept in.
+FORMAT = re.compile(r"\.(nii|nrrd|nhdr|mh[ad]|np[yz]|b2nd|hdr|img|mg[hz])(\.gz)?$", re.IGNORECASE)
+UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "æ": "ae", "å": "aa"})
 DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 
 
@@ -22,6 +27,11 @@ def without_suffix(path: str | Path) -> str:
     return SUFFIX.sub("", str(path))
 
 
+def without_format(path: str) -> str:
+    """Leave off the suffix of any format of images."""
+    return FORMAT.sub("", path)
+
+
 def located(folder: Path, listed: str) -> Path:
     """Find the file that a list in ``folder`` means, as it is spelled or in another way; nothing needs to be there."""
     plain = spelled_path(listed)
@@ -33,3 +43,11 @@ def located(folder: Path, listed: str) -> Path:
 def identity(path: Path) -> Path:
     """One path for all spellings of a file, links followed."""
     return Path(without_suffix(tidy(os.path.realpath(path))))
+
+
+def as_words(name: str) -> tuple[str | int, ...]:
+    """Words and numbers of a name as `loosely` tells them; accents, wide letters and escaped blanks do not count."""
+    name = unicodedata.normalize("NFKC", unquote(tidy(name))).casefold().translate(UMLAUTS)
+    return loosely(
+        "".join(letter for letter in unicodedata.normalize("NFKD", name) if not unicodedata.combining(letter))
+    )

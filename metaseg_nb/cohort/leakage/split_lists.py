@@ -4,12 +4,12 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 """
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from metaseg_nb.cohort.leakage.copies import content_key
+from metaseg_nb.cohort.leakage.copies import content_key, is_blank
 from metaseg_nb.cohort.leakage.spelling import identity, located, spelled_path, without_suffix
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources.entries import Datalist, read_entries
@@ -24,7 +24,8 @@ class Entry:
 
     ``case`` is the identity: the file of the first sequence, links followed. ``image``
     is where the list says that file is, ``listed`` how it says so; ``there`` tells whether it is.
-    ``files`` are the identities of all sequences, ``label`` is that of the mask.
+    ``files`` are the identities of all sequences, ``label`` is that of the mask (of its first copy), ``label_file``
+    where it is, and ``called`` the name that the list gives the case.
     ``part`` is "training", "validation", "testing" ("unlabelled" without a label, in a list
     that gives labels: it cannot be scored), or "fold 0" and so on for a training entry with
     a fold: the fold's model does not train on it but is scored on it.
@@ -38,6 +39,8 @@ class Entry:
     there: bool
     files: frozenset[Path]
     label: Path | None
+    label_file: Path | None
+    called: str | None
     part: str
     patient: str | None
     primary: str | None
@@ -143,6 +146,7 @@ def _entry(listed: Listed, labels_given: bool) -> Entry:
     folder = listed.datalist.parent.resolve()
     images = [located(folder, image) for image in listed.images]
     files = [identity(image) for image in images]
+    label_file = None if listed.label is None else located(folder, listed.label)
     fold, patient, primary = (listed.given.get(key) for key in ("fold", "patient", "primary"))
     return Entry(
         case=files[0],
@@ -150,7 +154,9 @@ def _entry(listed: Listed, labels_given: bool) -> Entry:
         listed=spelled_path(listed.images[0]),
         there=os.path.exists(images[0]),
         files=frozenset(files),
-        label=None if listed.label is None else identity(located(folder, listed.label)),
+        label=label_file and identity(label_file),
+        label_file=label_file,
+        called=listed.given.get("case"),
         part=_part(listed, fold, labels_given),
         patient=patient,
         primary=None if primary == "unknown" else primary,
@@ -168,7 +174,7 @@ def _identified(lists: list[SplitList]) -> list[SplitList]:
     """Find the first entry of each entry's case, see `read_lists`."""
     everything = [entry for datalist in lists for entry in datalist.entries]
     first: dict[Hashable, Entry] = {}
-    same = {}
+    same, masks = {}, _first_copies(everything)
     for entry in sorted(everything, key=lambda entry: not entry.there):
         own = [entry.case, entry.files, *filter(None, [content_key(entry.image)])]
         listed = without_suffix(entry.listed)
@@ -176,8 +182,20 @@ def _identified(lists: list[SplitList]) -> list[SplitList]:
         known = next((first[sign] for sign in signs if sign in first), entry)
         for sign in [*own, listed]:
             first.setdefault(sign, known)
-        same[id(entry)] = replace(entry, case=known.case, image=entry.image if entry.there else known.image)
+        image, label = entry.image if entry.there else known.image, masks.get(entry.label, entry.label)
+        same[id(entry)] = replace(entry, case=known.case, image=image, label=label)
     return [replace(datalist, entries=tuple(same[id(entry)] for entry in datalist.entries)) for datalist in lists]
+
+
+def _first_copies(entries: Iterable[Entry]) -> dict[Path, Path]:
+    """The first of masks that are copies of each other, by mask; empty ones are alike by chance."""
+    files = {entry.label: entry.label_file for entry in entries if entry.label}
+    copies = defaultdict(list)
+    for label, file in files.items():
+        copies[content_key(file)].append(label)
+    copies.pop(None, None)
+    alike = [labels for labels in copies.values() if len(labels) > 1 and not is_blank(files[labels[0]])]
+    return {label: labels[0] for labels in alike for label in labels}
 
 
 def _placed(lists: list[SplitList]) -> list[SplitList]:

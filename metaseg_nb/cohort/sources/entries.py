@@ -83,8 +83,10 @@ def read_entries(path: Path) -> Datalist:
 
 
 def _content(path: Path) -> Mapping[str, Any]:
+    if path.is_dir():
+        raise CohortError.one("-", path, "a folder", "a datalist (JSON)", "give the lists: folders are not compared")
     if not path.is_file():
-        raise CohortError.one("-", path, "no such file", "a datalist (JSON)", "correct `cohort` in the study file")
+        raise CohortError.one("-", path, "no such file", "a datalist (JSON)", "correct the path")
     if is_volume(path) or (kind := file_kind(path)):
         found = "a NIfTI file" if is_volume(path) else kind.name
         fix = "" if is_volume(path) else f"{kind.fix}; then "
@@ -124,6 +126,9 @@ def _about(content: Mapping[str, Any], path: Path) -> tuple[tuple[str, str, Lesi
     if not all(isinstance(given, list) and all(map(_is_count, given)) for given in (values, others)) or not values:
         found = f"lesion_values {values!r:.80}, other_values {others!r:.80}"
         problems.append(Problem("-", str(path), found, "lists of whole numbers from 1 on", "correct them in the list"))
+    elif both := set(values) & set(others):
+        found = f"{sorted(both)} in lesion_values and in other_values"
+        problems.append(Problem("-", str(path), found, "each value in one of them", "correct them in the list"))
     elif not _is_number(threshold) or not 0 <= threshold < math.inf:
         found, expected = f"label_threshold {threshold!r:.80}", "a number from 0 on"
         problems.append(Problem("-", str(path), found, expected, "correct it in the list"))
