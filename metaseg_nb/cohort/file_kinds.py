@@ -65,8 +65,8 @@ PAIR = Kind(
     "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK", b""
 )
 VOXELS = Kind(
-    "the voxels of a pair (.hdr and .img), without their header",
-    "write both as one file: read the .hdr, for instance with nibabel or SimpleITK, and save it as .nii.gz",
+    "no NIfTI header, but the voxels of a pair (.hdr and .img)",
+    "write both as one file (read the .hdr with nibabel or SimpleITK); if that is Analyze, export it again as NIfTI",
     b"",
 )
 ANALYZE = Kind(
