@@ -327,7 +327,7 @@ def test_runs_on_cases_that_were_preprocessed_otherwise_than_those_of_the_store_
     problems = pool_problems(layout, cohort)
     assert problems == broken_off
     assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
-    assert {problem.found for problem in problems} == {"cases preprocessed by n4_iterations 10, there 5"}
+    assert {problem.found for problem in problems} == {"cases preprocessed otherwise (n4_iterations 10, there 5)"}
     assert problems[1].fix == "run 03 for fold 1 again, or 02 with the former settings"
     preprocess(cohort.cases, 10)
     assert len(pool(layout, cohort, MODELS).metrics) == 14
@@ -341,9 +341,7 @@ def test_a_label_that_was_corrected_since_makes_all_runs_out_of_date(layout, coh
     problems = pool_problems(layout, cohort)  # fold 1 was tested by the former label, fold 0 trained or chosen by it
     assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
     assert {problem.found for problem in problems} == {f"another label than now of {case.name}"}
-    assert [problem.fix for problem in problems[:2]] == [
-        f"run 02, then run 03 for fold {fold} again" for fold in (0, 1)
-    ]
+    assert [problem.fix for problem in problems] == 2 * [f"run 02, then run 03 for fold {k} again" for k in (0, 1)]
     for model in MODELS:
         finish(model, 1)
     assert [problem.case for problem in pool_problems(layout, cohort)] == ["unet, fold 0", "segresnet, fold 0"]

@@ -57,9 +57,10 @@ def run(tmp_path):
 def train(cases, run, tiny_training):
     """Train a tiny network; keywords change its settings."""
 
-    def start(into=run, validate=judge, recipe=RECIPE, stop_at=None, of=cases, **changes):
+    def start(into=run, validate=judge, recipe=RECIPE, stop_at=None, of=cases, selection=(), **changes):
         torch.seed()  # whatever the process did before must not matter
-        return fit(settings := tiny_training(**changes), Stopping(of, settings, stop_at), into, validate, recipe)
+        batches = Stopping(of, settings := tiny_training(**changes), stop_at)
+        return fit(settings, batches, into, validate, recipe, selection=selection)
 
     return start
 
@@ -247,6 +248,20 @@ def test_a_corrected_mask_starts_afresh_too(train, run, cases, capsys):
     train(of=[corrected, *cases[1:]])
     assert corrected.identity[0] == cases[0].identity[0]
     assert f"case0: {cases[0].identity} then, {corrected.identity} now" in capsys.readouterr().out
+
+
+def test_a_corrected_mask_of_the_selection_set_starts_afresh_too(train, run, cases, capsys):
+    training, selection = cases[:3], cases[3:]
+    train(of=training)  # by an earlier version, which did not note the selection set
+    train(validate=never, stop_at=0, of=training, selection=selection)
+    train(of=training, selection=selection, epochs=3)
+    train(validate=never, stop_at=0, of=training, selection=selection, epochs=3)
+    store = selection[0].folder.parent
+    store_label(store, "case3", selection[0].label > 0, {"recipe": {}, "sources": [[12, 99]]})
+    corrected = open_case(store, "case3")
+    capsys.readouterr()
+    train(of=training, selection=[corrected], epochs=3)
+    assert f"case3: {selection[0].identity} then, {corrected.identity} now" in capsys.readouterr().out
 
 
 def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_path, capsys):

@@ -142,8 +142,8 @@ def _inconsistent(
         for recipe in recipes or [first["recipe"]]:
             if differing := _differing(recipe, of["recipe"]):
                 found, expected = (
-                    f"cases preprocessed by {differing}",
-                    "the settings of all folds and of the case store",
+                    f"cases preprocessed otherwise ({differing})",
+                    "one preprocessing, that of the case store",
                 )
                 wrong.append((found, expected, f"run {again}, or 02 with the former settings"))
         if of["cohort_hash"] != cohort_hash(cohort):

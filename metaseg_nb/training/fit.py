@@ -1,6 +1,6 @@
 """The training loop, all of it visible here."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Training
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import any_of_all, whole_batch
@@ -27,6 +28,7 @@ def fit(
     recipe: dict[str, Any],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
     start: Path | None = None,
+    selection: Sequence[StoredCase] = (),
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
@@ -48,6 +50,8 @@ def fit(
         Called with the history after each validation.
     start : path, optional
         Checkpoint of a network to start from, with all its weights but those of the output layers.
+    selection : sequence of StoredCase
+        What ``validate`` looks at: with other cases or labels there, a run starts anew.
 
     Returns
     -------
@@ -65,7 +69,7 @@ def fit(
     TrainingStopped
         SIGTERM came; the step that ran was finished and saved.
     """
-    training = TrainingRun(settings, batches, run, recipe, start)
+    training = TrainingRun(settings, batches, run, recipe, start, selection)
     accelerator, state = training.accelerator, training.state
     loss_function, n_steps = batches.loss(), len(batches)
     with StopRequest() as stop, training.progress() as progress:

@@ -31,6 +31,7 @@ def train(
     epoch_cases: int | None = None,
     start: Path | None = None,
     batches: type[PatchBatches] = PatchBatches,
+    selection: Sequence[StoredCase] = (),
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
@@ -51,6 +52,8 @@ def train(
         See `fit`.
     batches : type
         What a step shows to the network, and what it learns of it.
+    selection : sequence of StoredCase
+        See `fit`.
 
     Returns
     -------
@@ -64,9 +67,9 @@ def train(
     """
     make = partial(batches, cases, settings, epoch_cases=epoch_cases)
     if settings.num_processes == 1:
-        return _fit(settings, make(), run, validate, watch, start)
+        return _fit(settings, make(), run, validate, watch, start, selection)
     with StopRequest() as stop:
-        arguments = (settings, make, run, validate, start, _free_port())
+        arguments = (settings, make, run, validate, start, selection, _free_port())
         workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
         _wait(workers, stop)
     history = pd.DataFrame(load_last(run)["state"]["history"])
@@ -81,6 +84,7 @@ def _work(
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
     start: Path | None,
+    selection: Sequence[StoredCase],
     port: int,
 ) -> None:
     """One of the processes; Accelerate reads its place among them from the environment."""
@@ -89,7 +93,7 @@ def _work(
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.num_processes))
     batches = make(rank=rank, processes=settings.num_processes)
-    _fit(settings, batches, run, validate, start=start)
+    _fit(settings, batches, run, validate, start=start, selection=selection)
     torch.distributed.destroy_process_group()
 
 
@@ -100,10 +104,11 @@ def _fit(
     validate: Callable[[torch.nn.Module], float],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
     start: Path | None = None,
+    selection: Sequence[StoredCase] = (),
 ) -> pd.DataFrame:
     """Call `fit`; out of a GPU's memory, say what would fit."""
     try:
-        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, start)
+        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, start, selection)
     except torch.OutOfMemoryError:
         pass  # its traceback holds what was trained: a smaller training would find that memory taken
     gc.collect()

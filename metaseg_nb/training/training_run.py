@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.provenance import versions
 from metaseg_nb.settings import Training
 from metaseg_nb.training import superseded
@@ -51,6 +52,7 @@ class TrainingRun:
         run: RunLayout,
         recipe: dict[str, Any],
         start: Path | None = None,
+        selection: Sequence[StoredCase] = (),
     ):
         AcceleratorState._reset_state()  # a kernel may train again with another precision
         on_cpu = not torch.cuda.is_available()
@@ -66,6 +68,8 @@ class TrainingRun:
             "epoch": {"steps": batches.steps_per_epoch},
             "start": {"weights": identity_code(before["identity"])} if before else {},
         }
+        if selection:
+            self.identity["selection"] = {case.name: case.identity for case in selection}
         self.versions = versions()
         network, optimiser = self._new(before["network"] if before else None)
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
@@ -243,7 +247,8 @@ def _require_finite(value: float, name: str, step: int) -> None:
 
 
 def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    before, now = what_decides(before), what_decides(now)
+    # checkpoints of earlier versions do not know what their selection set was
+    before, now = {"selection": now.get("selection", {})} | what_decides(before), what_decides(now)
     return [
         f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
         for part in now
