@@ -4,8 +4,9 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -34,6 +35,11 @@ def map_cases(function: Callable, items: Iterable[Any], workers: int, descriptio
         Processes, each with one thread.
     description : str
         Title of the progress bar.
+
+    Raises
+    ------
+    RuntimeError
+        A process was killed; names the items that were being worked on.
     """
     items = list(items)
     if workers == 1 or len(items) < 2:
@@ -45,10 +51,26 @@ def map_cases(function: Callable, items: Iterable[Any], workers: int, descriptio
         context = multiprocessing.get_context("spawn")
         processes = min(workers, len(items))
         with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
-            return list(tqdm(pool.map(function, items), total=len(items), desc=description))
+            futures = [pool.submit(function, item) for item in items]
+            try:
+                return [future.result() for future in tqdm(futures, desc=description)]
+            except BrokenProcessPool as error:
+                raise _killed(futures, items, processes, description) from error
+            finally:
+                pool.shutdown(wait=False, cancel_futures=True)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _killed(futures: Sequence[Future], items: Sequence[Any], processes: int, description: str) -> RuntimeError:
+    """Error of a killed process: the first items without a result were being worked on, for they are taken in order."""
+    ended = [isinstance(future.exception(), BrokenProcessPool) for future in futures]
+    names = [getattr(item, "name", str(item)) for item, lost in zip(items, ended, strict=True) if lost][:processes]
+    return RuntimeError(
+        f"{description}: a process was killed, probably for lack of memory, while it worked on one of "
+        f"{', '.join(names)}. Set `workers` to 1; if it happens again, name that case in `exclude`"
+    )
 
 
 def _end_with_parent() -> None:
