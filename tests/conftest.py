@@ -43,6 +43,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Fast tests first; tests that share what one fixture made stay in one process."""
     items.sort(key=_is_slow)
