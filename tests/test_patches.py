@@ -374,20 +374,22 @@ class Silent(PatchBatches):
 
 def test_worker_processes_that_give_nothing_are_an_error_with_a_reason(cases, tiny_training, monkeypatch):
     monkeypatch.setattr(patches, "PATIENCE_S", 2)
+    others = psutil.Process().children()  # of other tests
     steps = Silent(cases, tiny_training(loader_workers=1)).loader(0, CPU)
     next(steps)
     with pytest.raises(TimeoutError, match=r"1 loader_workers gave no patches for 2 s: .*loader_workers: 0"):
         next(steps)
     gone = time.monotonic() + 30
-    while psutil.Process().children():
+    while set(psutil.Process().children()) - set(others):
         assert time.monotonic() < gone, "a worker outlives the error"
         time.sleep(0.1)
 
 
 def test_sigterm_to_all_processes_of_a_job_leaves_the_workers_until_they_are_not_needed(cases, tiny_training):
+    others = psutil.Process().children()  # of other tests
     steps = PatchBatches(cases, tiny_training(loader_workers=2)).loader(0, CPU)
     next(steps)
-    for worker in psutil.Process().children():
+    for worker in set(psutil.Process().children()) - set(others):
         # from another process than the one that trains, as a cluster sends it
         os.system(f"kill -{signal.SIGTERM.value} {worker.pid}")
     assert len(list(steps)) == 3

@@ -304,7 +304,8 @@ def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_pa
     layout = StudyLayout("demo")
     case = Case("c0", (tmp_path / "c0.nii.gz",), tmp_path / "m0.nii.gz", patient="p0", primary="lung", fold=0)
     write_datalist(layout.dataset, Cohort("demo", "", [case]))
-    write_table(layout.cross_validation / "leaderboard.csv", pd.DataFrame({"model": ["unet"]}))
+    write_table(layout.leaderboard, pd.DataFrame({"model": ["unet"]}))
+    write_record(layout.comparison, {}, [layout.leaderboard])
     layout.report.mkdir(parents=True)
     (layout.report / "index.html").write_text("earlier")
     with pytest.raises(FileNotFoundError, match=r"notebook 01_explore_data was not run yet: run it"):
