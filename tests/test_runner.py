@@ -160,12 +160,14 @@ def test_sigterm_before_there_is_a_kernel_ends_the_run_at_once(run):
     assert (code, record(folder)["state"]) == (75, "stopped")
 
 
-def test_sigterm_while_another_process_is_waited_for_ends_the_run(run, tmp_path):
+def test_sigterm_while_another_process_is_waited_for_ends_the_run(run, kernel, tmp_path):
+    older = kernel("echo ready; sleep 60")  # such as a browser; it is no kernel of the run
     lock = tmp_path / "runs/demo/unet/fold0/.03_train.lock"
     with alone(lock), pytest.raises(SystemExit) as ended:
         threading.Timer(0.5, told_to_stop).start()
         run(lambda _: None)
     assert ended.value.code == 75
+    assert older.poll() is None
 
 
 def test_a_kernel_that_died_by_itself_is_told_with_its_memory(run, capsys):

@@ -154,10 +154,11 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._kill = threading.Timer(GRACE_S, _kill_children)
+        self._kill = threading.Timer(GRACE_S, self._kill_kernels)
         self._kill.daemon = True
 
     def __enter__(self) -> "Stop":
+        self._others = set(psutil.Process().children())
         self._before = signal.signal(signal.SIGTERM, self._hear)
         return self
 
@@ -171,16 +172,20 @@ class Stop:
             sys.exit(STOPPED)
 
     def _hear(self, *_) -> None:
-        again, self.asked, kernels = self.asked, True, psutil.Process().children()
+        again, self.asked, kernels = self.asked, True, self._kernels()
         if not kernels:
             self.check()
         if not again:
             self._kill.start()
         _send(signal.SIGTERM, kernels)
 
+    def _kernels(self) -> set[psutil.Process]:
+        return set(psutil.Process().children()) - self._others
 
-def _kill_children() -> None:
-    _send(signal.SIGKILL, psutil.Process().children(recursive=True))
+    def _kill_kernels(self) -> None:
+        for kernel in self._kernels():
+            with suppress(psutil.NoSuchProcess):
+                _send(signal.SIGKILL, [*kernel.children(recursive=True), kernel])
 
 
 def _send(number: int, processes: Iterable[psutil.Process]) -> None:
