@@ -34,6 +34,11 @@ class Case:
         """All files of the case, images first."""
         return [*self.images, *([] if self.label is None else [self.label])]
 
+    @property
+    def without_label(self) -> "Case":
+        """The same case for work that may read no label."""
+        return replace(self, label=None)
+
 
 @dataclass(frozen=True)
 class LesionRule:

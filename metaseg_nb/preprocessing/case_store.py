@@ -23,7 +23,7 @@ of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -242,6 +242,8 @@ def open_case(folder: Path, name: str) -> StoredCase:
 def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
     """Open the stored arrays of cases, in their order, once they are known to be as they were written.
 
+    Of a case without a label only the image is opened, whatever is stored.
+
     Raises
     ------
     CohortError
@@ -251,8 +253,9 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
     stored, problems = [], []
     for case in cases:
         try:
-            stored.append(open_case(folder, case.name))
-            if case.label is not None and not stored[-1].has_label:
+            opened = open_case(folder, case.name)
+            stored.append(opened if case.label else replace(opened, label_facts=None))
+            if case.label and not opened.has_label:
                 raise _missing(case.name, facts_file(folder / case.name, "label"))
             problems += _out_of_date(case, stored[-1])
         except CohortError as error:
