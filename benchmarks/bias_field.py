@@ -20,9 +20,9 @@ import SimpleITK as sitk
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.head import head_mask
-from metaseg_nb.cohort.synthetic.files import make_cohort
-from metaseg_nb.cohort.synthetic.rendering import true_bias_field
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.demo_cohort.files import make_cohort
+from metaseg_nb.demo_cohort.rendering import true_bias_field
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk

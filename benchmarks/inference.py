@@ -27,7 +27,7 @@ from monai.inferers import sliding_window_inference
 from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.demo_cohort.files import make_cohort
 from metaseg_nb.inference.decision import THRESHOLDS, decision_of
 from metaseg_nb.inference.selection import dice, selection_dice
 from metaseg_nb.inference.sliding_window import case_probability

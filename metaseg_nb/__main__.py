@@ -200,13 +200,13 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from metaseg_nb.review.report import write_page, write_report
+    from metaseg_nb.report.build import write_page, write_report
 
     print(write_page(options.study, options.notebook) if options.notebook else write_report(options.study))
 
 
 def _itkwidgets_offline(options: argparse.Namespace) -> None:
-    from metaseg_nb.review.itk_offline import place_viewer
+    from metaseg_nb.viewer.itk_offline import place_viewer
 
     print(place_viewer())
 

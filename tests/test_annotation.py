@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from metaseg_nb.annotation.kinds import KINDS, Work, annotate, label_of_boxes, label_of_points
+from metaseg_nb.annotation.partial import KINDS, Work, annotate, label_of_boxes, label_of_points
 from metaseg_nb.annotation.ranking import follow_ranking, outlook, rank_patients
 from metaseg_nb.annotation.training_set import training_set
 from metaseg_nb.cohort.cases import Case

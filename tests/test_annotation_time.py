@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from metaseg_nb.evaluation.annotation_time import COUNTS, REASONS, Costs, case_minutes, run_effort
+from metaseg_nb.annotation.costs import COUNTS, REASONS, Costs, case_minutes, run_effort
 
 COSTS = Costs(
     minutes_per_case=2.0, minutes_per_lesion=1.0, minutes_per_slice=0.25, minutes_per_box=0.5, minutes_per_point=0.2

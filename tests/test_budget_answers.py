@@ -11,15 +11,15 @@ import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
 
+from metaseg_nb.annotation.answers import answers, in_full, in_short
+from metaseg_nb.annotation.curves import curves, law_table, power_laws
+from metaseg_nb.annotation.gains import COLUMNS, gains
+from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
-from metaseg_nb.evaluation.budget_answers import answers, in_full, in_short
-from metaseg_nb.evaluation.budget_gains import COLUMNS, gains
-from metaseg_nb.evaluation.budget_results import BudgetResults
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.learning_curve import curves, law_table, power_laws
+from metaseg_nb.figures import annotation_budget as budget_figures
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review import budget_figures
-from metaseg_nb.review.report import write_page
+from metaseg_nb.report.build import write_page
 
 N = 12
 FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": ""}

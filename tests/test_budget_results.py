@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from budget_fakes import FakeBudget, fake_cohort
 
+from metaseg_nb.annotation.costs import Costs
+from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.evaluation.annotation_time import Costs
-from metaseg_nb.evaluation.budget_results import read_budget
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 

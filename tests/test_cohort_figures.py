@@ -12,15 +12,15 @@ from matplotlib.text import Text
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.review.cohort_figures import (
+from metaseg_nb.figures.cohort import (
     draw_acquisition,
     draw_burden,
     draw_lesion_map,
     draw_montage,
     draw_positions,
 )
-from metaseg_nb.review.cohort_words import describe_cohort, describe_counts, describe_positions, describe_problems
-from metaseg_nb.review.style import use_style
+from metaseg_nb.figures.cohort_words import describe_cohort, describe_counts, describe_positions, describe_problems
+from metaseg_nb.figures.style import use_style
 
 
 @pytest.fixture

@@ -15,10 +15,11 @@ from metaseg_nb.evaluation.detection import froc_points
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, with_costs
 from metaseg_nb.evaluation.probability_tables import probability_bins
 from metaseg_nb.evaluation.strata import all_strata
+from metaseg_nb.figures import comparison as comparison_figures
+from metaseg_nb.figures import lesions as lesion_figures
+from metaseg_nb.figures.leaderboard_table import show_leaderboard
+from metaseg_nb.figures.records import Records
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review import comparison_figures, lesion_figures
-from metaseg_nb.review.leaderboard_table import show_leaderboard
-from metaseg_nb.review.records import Records
 from metaseg_nb.settings import CrossValidate
 
 MODELS, RESAMPLING = ["unet", "segresnet", "unetr"], (200, 0)

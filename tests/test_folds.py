@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.budgets import budget_table, nested_subset
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import assign_folds, fold_table, split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.subsets import budget_table, nested_subset
 
 PRIMARIES = ("breast", "lung", "melanoma", "renal")
 

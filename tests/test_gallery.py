@@ -14,9 +14,10 @@ from scipy import ndimage
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.figures.case_images import CaseImages, agreement, false_lesions, place_of, read_case_images
+from metaseg_nb.figures.style import use_style
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.case_images import CaseImages, agreement, false_lesions, place_of, read_case_images
-from metaseg_nb.review.gallery import (
+from metaseg_nb.report.gallery import (
     MOST_ENTRIES,
     MOST_PANELS,
     anchor,
@@ -25,7 +26,7 @@ from metaseg_nb.review.gallery import (
     shown_table,
     view_file,
 )
-from metaseg_nb.review.gallery_pictures import (
+from metaseg_nb.report.gallery_pictures import (
     CASE_FIELD_MM,
     draw_entry,
     draw_gallery,
@@ -34,7 +35,6 @@ from metaseg_nb.review.gallery_pictures import (
     save_picture,
     slice_view,
 )
-from metaseg_nb.review.style import use_style
 
 MODELS = ["unet", "unetr"]
 

@@ -15,12 +15,12 @@ import papermill
 import pytest
 from PIL import Image
 
+from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.review.itk_offline import PLACED
-from metaseg_nb.review.live import WATCHED
-from metaseg_nb.review.verdicts import read_verdicts
+from metaseg_nb.viewer.itk_offline import PLACED
+from metaseg_nb.viewer.verdicts import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
@@ -79,9 +79,9 @@ def pixels(element):
 def showing(viewer):
     """Source of a cell that shows a case."""
     lines = [
-        "from metaseg_nb.review.case_images import read_case_images",
-        "from metaseg_nb.review.study_tables import StudyTables",
-        "from metaseg_nb.review.viewer import show_case",
+        "from metaseg_nb.figures.case_images import read_case_images",
+        "from metaseg_nb.viewer.study_tables import StudyTables",
+        "from metaseg_nb.viewer.show import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]

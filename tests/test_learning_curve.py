@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.evaluation.budget_resampling import Draws
-from metaseg_nb.evaluation.budget_results import BudgetResults
+from metaseg_nb.annotation.curves import curves, fit_power_law, law_table, power_laws
+from metaseg_nb.annotation.resampling import Draws
+from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.learning_curve import curves, fit_power_law, law_table, power_laws
 
 FACTS = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": "", "minutes": 60.0}
 

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from metaseg_nb.figures import preprocessing_words as words
+from metaseg_nb.figures.preprocessing import draw_corrections, draw_intensities, draw_stored_cases
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
-from metaseg_nb.review import preprocessing_words as words
-from metaseg_nb.review.preprocessing_figures import draw_corrections, draw_intensities, draw_stored_cases
 
 NOTHING_MET = dict.fromkeys(words.CLEANING, 0) | {"lesion_values": 1}
 

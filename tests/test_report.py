@@ -25,14 +25,14 @@ from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.style import save_figure, show_table
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
-from metaseg_nb.review.gallery import COLUMNS, PAGES, picture_file, view_file
-from metaseg_nb.review.light_pictures import with_light_pictures
-from metaseg_nb.review.policy import policy, with_policy
-from metaseg_nb.review.report import write_page, write_report
-from metaseg_nb.review.style import save_figure, show_table
+from metaseg_nb.report.build import write_page, write_report
+from metaseg_nb.report.gallery import COLUMNS, PAGES, picture_file, view_file
+from metaseg_nb.report.light_pictures import with_light_pictures
+from metaseg_nb.report.policy import policy, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"

@@ -17,12 +17,12 @@ from test_fit import assert_same_runs, equal, judge, never
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.charts import learning_curve
+from metaseg_nb.figures.restoration import draw_hidden, draw_restored
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import PARAMS, RunLayout
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
-from metaseg_nb.review.charts import learning_curve
-from metaseg_nb.review.restoration_figures import draw_hidden, draw_restored
 from metaseg_nb.settings import ParameterError, Pretrain
 from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint

@@ -13,11 +13,11 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
+from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
+from metaseg_nb.figures.charts import dice_chart, sensitivity_chart
+from metaseg_nb.figures.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
+from metaseg_nb.figures.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.case_figures import draw_case_by_network, draw_test_case, pick_cases
-from metaseg_nb.review.charts import dice_chart, sensitivity_chart
-from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
-from metaseg_nb.review.style import PREDICTION, REFERENCE, save_figure
 
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0
 

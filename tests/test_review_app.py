@@ -16,19 +16,20 @@ from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.case_images import read_case_images
+from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table, write_table
-from metaseg_nb.review import itk_offline, itk_viewer
-from metaseg_nb.review.case_images import read_case_images
-from metaseg_nb.review.case_order import ALL_FOLDS, ordered_cases
-from metaseg_nb.review.layers import layers_of
-from metaseg_nb.review.lesion_rows import lesion_rows
-from metaseg_nb.review.live import WATCHED
-from metaseg_nb.review.niivue_viewer import NiiVueViewer
-from metaseg_nb.review.review_app import ReviewApp
-from metaseg_nb.review.slices_viewer import SlicesViewer
-from metaseg_nb.review.study_tables import StudyTables
-from metaseg_nb.review.verdicts import read_verdicts, record_verdict
-from metaseg_nb.review.viewer import show_case, usable
+from metaseg_nb.viewer import itk as itk_viewer
+from metaseg_nb.viewer import itk_offline
+from metaseg_nb.viewer.case_order import ALL_FOLDS, ordered_cases
+from metaseg_nb.viewer.layers import layers_of
+from metaseg_nb.viewer.lesion_rows import lesion_rows
+from metaseg_nb.viewer.niivue import NiiVueViewer
+from metaseg_nb.viewer.review_app import ReviewApp
+from metaseg_nb.viewer.show import show_case, usable
+from metaseg_nb.viewer.sliders import SlicesViewer
+from metaseg_nb.viewer.study_tables import StudyTables
+from metaseg_nb.viewer.verdicts import read_verdicts, record_verdict
 
 MODELS = ["unet", "unetr"]
 

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.kinds import RULE, Work, annotate, full_work
+from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work
 from metaseg_nb.annotation.ranking import by_patient, follow_ranking, outlook_of, rank_patients
 from metaseg_nb.annotation.teachers import Teachers, load_teachers
-from metaseg_nb.cohort.budgets import nested_subset
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.subsets import nested_subset
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN, store_annotation
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.between import problems_between
+from metaseg_nb.cohort.checks.across_cases import problems_between
 from metaseg_nb.cohort.examination import FACTS, Examination, examine
 from metaseg_nb.cohort.lesions import LESION_FACTS, SCORED_FACTS
 from metaseg_nb.cohort.position import POSITIONS
