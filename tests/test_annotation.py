@@ -9,7 +9,7 @@ import torch
 
 from metaseg_nb.annotation.partial import KINDS, Work, annotate, label_of_boxes, label_of_points
 from metaseg_nb.annotation.ranking import follow_ranking, outlook, rank_patients
-from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
@@ -166,7 +166,7 @@ def parts(store_blobs, tmp_path, monkeypatch):
 
 def annotated(parts, settings):
     split, layout = parts
-    return training_set(split, settings, layout, layout.run("unet", 0, "a", 0), torch.device("cpu"))
+    return annotated_training_set(split, settings, layout, layout.run("unet", 0, "a", 0), torch.device("cpu"))
 
 
 def test_without_an_arm_everything_is_there_and_no_volume_is_read(parts, tiny_training, monkeypatch):

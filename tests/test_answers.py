@@ -14,7 +14,7 @@ from metaseg_nb.evaluation.agreement import limits_of_agreement, missed_and_fals
 from metaseg_nb.evaluation.claims import ALL, claim_table, claims_by_network, study_claims
 from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
+from metaseg_nb.evaluation.leaderboard import MEANS, make_leaderboard
 from metaseg_nb.evaluation.strata import stratified
 
 COHORT = Cohort("tiny", "made by hand", [])
@@ -35,7 +35,7 @@ THREE = {"segresnet": [0.5, 0.7, 0.9], "unet": [0.4, 0.0, 0.8]}
 
 def test_the_answer_holds_the_leaderboards_numbers():
     metrics = metrics_of(THREE | {FLOOR: [0.75, 0.75, 0.75]})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     low, high = bootstrap_interval([0.5, 0.7, 0.9], *RESAMPLING)
     lead = "**No network is better than the intensity threshold.** SegResNet has the highest mean Dice: 0.70 "
     assert text.startswith(f"{lead}(95 % interval {low:.2f} to {high:.2f}, 2 networks, n = 3 patients of the cohort")
@@ -56,7 +56,7 @@ def test_the_answer_holds_the_leaderboards_numbers():
 )
 def test_the_first_words_say_whether_a_network_is_better_than_the_floor(floor, lead):
     metrics = metrics_of(THREE | {FLOOR: floor})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     assert text.startswith(lead)
     assert f"The intensity threshold reaches {np.mean(floor):.2f}; SegResNet minus threshold" in text
 
@@ -64,19 +64,19 @@ def test_the_first_words_say_whether_a_network_is_better_than_the_floor(floor, l
 def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals():
     """Patients differ far more than networks: the intervals of the means overlap, and one is better in each patient."""
     metrics = metrics_of({"segresnet": [0.21, 0.52, 0.93], "unet": [0.2, 0.5, 0.9]})
-    board = leaderboard(metrics, *RESAMPLING)
+    board = make_leaderboard(metrics, *RESAMPLING)
     assert board.loc[1, "dice_high"] > board.loc[0, "dice_low"]
     text = answers.answer(board, metrics, COHORT, *RESAMPLING)
     assert text.endswith("SegResNet minus U-Net, patient by patient: +0.02 (95 % interval +0.01 to +0.03).")
     metrics = metrics_of({"segresnet": [0.1, 0.6, 0.9], "unet": [0.2, 0.5, 0.6]})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     low, high = bootstrap_interval([-0.1, 0.1, 0.3], *RESAMPLING)
     assert f"patient by patient: +0.10 (95 % interval {low:+.2f} to {high:+.2f}). So it is not known which" in text
 
 
 def test_networks_of_equal_dice_share_the_lead():
     metrics = metrics_of({"segresnet": [0.0, 0.0], "unet": [0.0, 0.0]})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     assert text.startswith("**SegResNet and U-Net share the highest mean Dice: 0.00** (")
 
 
@@ -91,7 +91,7 @@ def test_the_answer_says_on_how_few_patients_was_trained():
 
 def test_one_network_alone_is_compared_with_nothing():
     metrics = metrics_of({"unet": THREE["unet"]})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     assert text.startswith("**U-Net, the only network, has a mean Dice of 0.40** (")
     assert ", 1 network, n = 3 patients" in text
     assert "1 of them with Dice 0" in text
@@ -103,7 +103,7 @@ def test_one_network_alone_is_compared_with_nothing():
 
 def test_one_patient_has_no_interval_and_no_test():
     metrics = metrics_of({"unet": [0.8], "unetr": [0.5], FLOOR: [0.3]})
-    text = answers.answer(leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
+    text = answers.answer(make_leaderboard(metrics, *RESAMPLING), metrics, COHORT, *RESAMPLING)
     assert "0.80 (one patient: no interval, 2 networks, n = 1 patient of" in text
     assert "surely" in text and "nan" not in text
     scores = pd.DataFrame({"unet": [0.8], "unetr": [0.5]})
@@ -249,7 +249,7 @@ def test_a_network_alone_is_not_said_twice():
 
 def test_the_price_of_detection_is_said_of_every_row():
     metrics = metrics_of({"unet": [0.8, 0.8, 0.8], FLOOR: [0.3, 0.3, 0.3]}, n_false=[0, 1, 2, 40, 50, 60])
-    said = answers.describe_price(leaderboard(metrics, *RESAMPLING))
+    said = answers.describe_price(make_leaderboard(metrics, *RESAMPLING))
     assert said.startswith("Detection has its price, false lesions per patient (n = 3): U-Net 1.0 (95 % interval")
     assert "Intensity threshold 50.0 (95 % interval" in said
 

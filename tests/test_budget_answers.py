@@ -12,8 +12,8 @@ import yaml
 from budget_fakes import FakeBudget, fake_cohort
 
 from metaseg_nb.annotation.answers import answers, in_full, in_short
-from metaseg_nb.annotation.curves import curves, law_table, power_laws
-from metaseg_nb.annotation.gains import COLUMNS, gains
+from metaseg_nb.annotation.curves import budget_curves, law_table, power_laws
+from metaseg_nb.annotation.gains import COLUMNS, budget_gains
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.evaluation.intervals import bootstrap_interval
@@ -62,14 +62,14 @@ OUTLINED = {"patients_25": 0.5, "patients_50": 0.6, "patients_100": 0.66}
 
 def gained(dice, **how):
     results = budget(dice, **how)
-    table = gains(results, results.draws(500, 0))
+    table = budget_gains(results, results.draws(500, 0))
     return table.set_index(["question", "arm", "model"])
 
 
 def told(dice, **how):
     results = budget(dice, **how)
     draws = results.draws(500, 0)
-    return answers(gains(results, draws), law_table(power_laws(results, draws), draws))
+    return answers(budget_gains(results, draws), law_table(power_laws(results, draws), draws))
 
 
 def test_more_patients_by_hand():
@@ -126,7 +126,7 @@ def test_an_arm_without_its_partner_is_compared_with_none():
 
 def test_differences_are_paired_by_patient_and_seeds_averaged():
     results = budget({"patients_25": 0.5, "pretraining_25": 0.52}, models=["unet"])
-    table = gains(results, results.draws(20000, 0)).set_index("model")
+    table = budget_gains(results, results.draws(20000, 0)).set_index("model")
     scores = results.patients.groupby(["arm", "patient"])["dice"].mean()
     pairs = scores["pretraining_25"] - scores["patients_25"]
     row = table.loc["unet"]
@@ -204,7 +204,7 @@ def test_one_patient_has_no_interval_and_no_verdict():
 
 def test_without_anything_to_compare_the_table_is_empty_and_has_its_columns():
     results = budget({"boxes": 0.5})
-    assert list(gains(results, results.draws(100, 0)).columns) == COLUMNS
+    assert list(budget_gains(results, results.draws(100, 0)).columns) == COLUMNS
     assert in_full(told({"boxes": 0.5})).count("not asked") == 6
 
 
@@ -212,10 +212,10 @@ def test_without_anything_to_compare_the_table_is_empty_and_has_its_columns():
 def test_figures_are_drawn_of_whatever_arms_there_are(dice):
     results = budget(dice)
     draws = results.draws(100, 0)
-    curve, laws = curves(results, draws), power_laws(results, draws)
+    curve, laws = budget_curves(results, draws), power_laws(results, draws)
     patients = budget_figures.draw_patients(curve, results.outlined, laws, draws)
     minutes = budget_figures.draw_minutes(curve, results.outlined)
-    gain = budget_figures.draw_gains(gains(results, draws))
+    gain = budget_figures.draw_gains(budget_gains(results, draws))
     for figure in (patients, minutes, gain):
         figure.canvas.draw()
         plt.close(figure)
@@ -228,7 +228,7 @@ def test_figures_are_drawn_of_whatever_arms_there_are(dice):
 def test_a_power_law_stands_in_the_legend_only_where_one_is_drawn():
     results = budget(ALL)
     draws = results.draws(100, 0)
-    curve, laws = curves(results, draws), power_laws(results, draws)
+    curve, laws = budget_curves(results, draws), power_laws(results, draws)
     accepted, refused = ({key: replace(law, refusal=why) for key, law in laws.items()} for why in ("", "does not fit"))
     for given, expected in ((accepted, True), (refused, False)):
         figure = budget_figures.draw_patients(curve, results.outlined, given, draws)

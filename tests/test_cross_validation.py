@@ -18,7 +18,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.evaluation.fold_results import finish_run, score_cases
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, summary, with_costs
+from metaseg_nb.evaluation.leaderboard import MEANS, make_leaderboard, selection_luck, summary, with_costs
 from metaseg_nb.evaluation.pooling import pool
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
@@ -385,7 +385,7 @@ def test_a_cohort_without_any_lesion_gives_a_table_without_rows(layout, cohort, 
         finish("unet", fold, of=healthy)
     results = pool(layout, healthy, ["unet"])
     assert len(results.lesions) == 0
-    board = leaderboard(results.metrics, 200, 0)
+    board = make_leaderboard(results.metrics, 200, 0)
     assert board.loc[0, "failures"] == 6
     assert np.isnan(board.loc[0, "lesion_sensitivity"])
 
@@ -410,7 +410,7 @@ def by_hand():
 
 
 def test_leaderboard_by_hand():
-    board = leaderboard(by_hand(), 500, 0)
+    board = make_leaderboard(by_hand(), 500, 0)
     assert board["model"].tolist() == ["segresnet", "unet"]
     unet, segresnet = board.iloc[1], board.iloc[0]
     # patients of unet: 0.4, 0.0, 0.8
@@ -430,7 +430,7 @@ def test_leaderboard_by_hand():
 
 
 def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
-    unet = leaderboard(by_hand(), 500, 0).iloc[1]
+    unet = make_leaderboard(by_hand(), 500, 0).iloc[1]
     patients = {"hd95_mm": [15.0, 374.0, 3.0], "false_per_patient": [1.5, 0.0, 3.0], "precision": [0.2, 0.0, 0.4]}
     for name, values in patients.items():
         spread = [unet[f"{name}_sd"], unet[f"{name}_median"]]
@@ -442,14 +442,14 @@ def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
 
 def test_costs_are_those_of_the_runs_and_the_floor_has_none():
     runs = pd.DataFrame({"model": ["unet", "unet"], "parameters": [7, 7], "train_seconds": [60.0, 180.0]})
-    board = with_costs(leaderboard(by_hand(), 200, 0), runs).set_index("model")
+    board = with_costs(make_leaderboard(by_hand(), 200, 0), runs).set_index("model")
     assert board.loc["unet", ["parameters", "train_minutes"]].tolist() == [7, 2]
     assert board.loc["segresnet", ["parameters", "train_minutes"]].isna().all()
     assert list(board.index) == ["segresnet", "unet"]
 
 
 def test_one_patient_has_a_mean_and_no_interval():
-    board = leaderboard(by_hand().query("patient == 'c'"), 200, 0)
+    board = make_leaderboard(by_hand().query("patient == 'c'"), 200, 0)
     assert board["dice_mean"].tolist() == pytest.approx([0.9, 0.8])
     assert board[["dice_sd", "dice_low", "dice_high", "hd95_mm_low"]].isna().all(axis=None)
 
@@ -467,18 +467,18 @@ def test_the_last_epochs_weights_stand_beside_the_chosen_ones():
 def test_no_patient_counts_more_for_having_more_cases():
     metrics = by_hand()
     again = pd.concat([metrics, metrics[metrics["patient"] == "c"].assign(case="c_again")])
-    pd.testing.assert_frame_equal(leaderboard(metrics, 200, 0), leaderboard(again, 200, 0))
+    pd.testing.assert_frame_equal(make_leaderboard(metrics, 200, 0), make_leaderboard(again, 200, 0))
 
 
 def test_failures_stay_in_every_mean():
     metrics = by_hand()
-    without = leaderboard(metrics[metrics["patient"] != "b"], 200, 0).set_index("model").loc["unet"]
+    without = make_leaderboard(metrics[metrics["patient"] != "b"], 200, 0).set_index("model").loc["unet"]
     assert without["dice_mean"] == pytest.approx(0.6)
     assert without["patients"] == 2
 
 
 def test_the_share_of_lesions_detected_is_unknown_where_there_are_none():
-    board = leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
+    board = make_leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
     assert board["lesion_sensitivity"].isna().all()
 
 
@@ -596,7 +596,7 @@ def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     layout, run_it = StudyLayout("demo"), "run notebook 04 .`python -m metaseg_nb run 04_cross_validation --study demo`"
     with pytest.raises(CohortError, match=rf"leaderboard\.csv: found no such file; .*{run_it}"):
         summary("demo")
-    write_table(layout.leaderboard, leaderboard(by_hand(), 500, 0))
+    write_table(layout.leaderboard, make_leaderboard(by_hand(), 500, 0))
     write_record(layout.comparison, {}, [layout.leaderboard])
     lines = summary("demo").splitlines()
     assert lines[1].split()[:6] == ["segresnet", "3", "0", "0.700", "±", "0.200"]

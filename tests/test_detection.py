@@ -20,7 +20,7 @@ from metaseg_nb.evaluation.detection import (
     froc,
     froc_points,
 )
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
+from metaseg_nb.evaluation.leaderboard import MEANS, make_leaderboard
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.probability_tables import (
     THRESHOLDS,
@@ -129,7 +129,7 @@ def test_a_threshold_has_its_place_on_the_curve_also_with_two_cases_a_patient():
     curve = froc(detections).set_index("threshold")
     for threshold, cases in detections.groupby("threshold"):
         cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys(MEANS, 0.5), n_missed=0)
-        row = leaderboard(cases, 200, 0).iloc[0]
+        row = make_leaderboard(cases, 200, 0).iloc[0]
         assert row["false_per_patient"] == pytest.approx(curve.loc[threshold, "false_per_patient"])
         assert row["lesion_sensitivity"] == pytest.approx(curve.loc[threshold, "sensitivity"])
 

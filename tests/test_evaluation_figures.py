@@ -12,7 +12,7 @@ from metaseg_nb.evaluation.calibration import know_failures
 from metaseg_nb.evaluation.claims import claim_table, claims_by_network
 from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
 from metaseg_nb.evaluation.detection import froc_points
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, with_costs
+from metaseg_nb.evaluation.leaderboard import MEANS, make_leaderboard, selection_luck, with_costs
 from metaseg_nb.evaluation.probability_tables import probability_bins
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures import comparison as comparison_figures
@@ -171,7 +171,7 @@ def test_probabilities_are_drawn():
     detections = pd.DataFrame(rows, columns=["model", "patient", "threshold", "n_truth", "n_detected", "n_false"])
     dice = scores().set_axis([f"p{i}" for i in range(12)])
     flags, unsure = know_failures((detections, calibration), dice[["unet"]], *RESAMPLING)
-    board = leaderboard(metrics(), *RESAMPLING)
+    board = make_leaderboard(metrics(), *RESAMPLING)
     points = froc_points(detections, ["unet"], *RESAMPLING)
     left, right = drawn(lesion_figures.draw_froc(detections, points, board)).axes
     assert left.lines[0].get_xdata().tolist() == [0, 1]
@@ -186,7 +186,7 @@ def test_probabilities_are_drawn():
 
 def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     runs = pd.DataFrame({"model": MODELS[:2], "parameters": [1_234_000, 2], "train_seconds": [90.0, 60.0]})
-    board = with_costs(leaderboard(metrics(), *RESAMPLING), runs)
+    board = with_costs(make_leaderboard(metrics(), *RESAMPLING), runs)
     html = show_leaderboard(board).to_html()
     best = board.iloc[0]
     assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f}<br>({best['dice_median']:.3f})<br>" in html

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.annotation.curves import curves, fit_power_law, law_table, power_laws
+from metaseg_nb.annotation.curves import budget_curves, fit_power_law, law_table, power_laws
 from metaseg_nb.annotation.resampling import Draws
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.evaluation.intervals import bootstrap_interval
@@ -92,7 +92,7 @@ def test_a_cohort_without_lesions_has_no_missed_share():
     results = results_of({n: [[0.5] * 6] for n in (2, 4, 8)}, n_truth=0)
     draws = results_draws(results)
     assert power_laws(results, draws)["unet", "sensitivity"].refusal == "there are no lesions"
-    assert curves(results, draws)["sensitivity"].isna().all()
+    assert budget_curves(results, draws)["sensitivity"].isna().all()
 
 
 def results_draws(results):
@@ -101,7 +101,7 @@ def results_draws(results):
 
 def test_curves_by_hand():
     results = results_of({10: [[0.2, 0.4, 0.9], [0.4, 0.4, 0.7]]})
-    row = curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, results_draws(results)).iloc[0]
     assert row[["dice", "sensitivity", "false_per_patient"]].tolist() == pytest.approx([0.5, 0.5, 5.0])
     assert row[["n", "seeds", "patients", "minutes"]].tolist() == [3, 2, 10, 60]
     assert row["dice_low"] < 0.5 < row["dice_high"]
@@ -111,13 +111,13 @@ def test_curves_by_hand():
 def test_sensitivity_is_a_share_of_all_lesions():
     results = results_of({10: [[0.0, 1.0]]})
     results.patients["n_truth"], results.patients["n_detected"] = [9, 1], [0, 1]
-    assert curves(results, results_draws(results))["sensitivity"].item() == pytest.approx(0.1)
+    assert budget_curves(results, results_draws(results))["sensitivity"].item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("dice", "interval"), [(0.0, (0, 0.265)), (1.0, (0.735, 1))])
 def test_none_or_all_of_the_lesions_found_is_no_certainty(dice, interval):
     results = results_of({10: [[dice] * 12] * 2})
-    row = curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, results_draws(results)).iloc[0]
     # Clopper and Pearson: 0 of 12, 12 of 12
     assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx(interval, abs=0.001)
 
@@ -139,7 +139,7 @@ def test_seeds_that_differ_widen_the_interval():
 
 def test_one_patient_has_no_interval():
     results = results_of({10: [[0.5], [0.7]]})
-    row = curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, results_draws(results)).iloc[0]
     assert row["dice"] == pytest.approx(0.6)
     assert row[["dice_low", "dice_high"]].isna().all()
 

@@ -10,7 +10,7 @@ from matplotlib.contour import ContourSet
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
+from metaseg_nb.evaluation.leaderboard import MEANS, make_leaderboard
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
 from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
@@ -261,7 +261,7 @@ def board_and_metrics():
             dice = float(np.clip(mean + rng.normal(0, 0.1), 0, 1))
             rows.append({"model": model, "patient": f"p{i}", "case": f"c{i}", "dice": dice, "n_false": 1})
     metrics = pd.DataFrame(rows).assign(**dict.fromkeys(MEANS, 0.5), n_truth=2, n_detected=1)
-    return leaderboard(metrics, 200, 0), metrics
+    return make_leaderboard(metrics, 200, 0), metrics
 
 
 def test_the_dice_chart_ranks_networks_and_shows_each_patient():

@@ -7,7 +7,7 @@ import torch
 
 from metaseg_nb.annotation.next_patients import next_patients
 from metaseg_nb.annotation.teachers import load_teachers
-from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
@@ -76,7 +76,7 @@ def learn(parts, tiny_training):
 
     def make(**changes):
         settings = tiny_training(teacher="patients_25", **changes)
-        return training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
+        return annotated_training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
 
     return make
 
@@ -139,7 +139,7 @@ def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_th
     assert found.ranking["rank"].tolist() == [1, 2, 3, 4]
     assert set(found.ranking.index) == {"p2", "p3", "p4", "p5"}
     split, layout = parts
-    random = training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
+    random = annotated_training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
     spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, random))
     assert abs(spent - wanted) <= 6, "a case has outlines on 6 slices, or on 12"
 

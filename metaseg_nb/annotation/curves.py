@@ -23,7 +23,7 @@ LEAST_BUDGETS = 3
 TOLERATED = 0.25
 
 
-def curves(results: BudgetResults, draws: Draws) -> pd.DataFrame:
+def budget_curves(results: BudgetResults, draws: Draws) -> pd.DataFrame:
     """Every measure of every network in every arm.
 
     Returns

@@ -17,7 +17,7 @@ COLUMNS = ["question", "arm", "title", "against", "model", "patients", "minutes"
 COLUMNS += ["difference", "low", "high", "verdict"]
 
 
-def gains(results: BudgetResults, draws: Draws) -> pd.DataFrame:
+def budget_gains(results: BudgetResults, draws: Draws) -> pd.DataFrame:
     """Dice of each arm minus Dice of what it is compared with, by question.
 
     - ``patients``: the most fully outlined patients with the next smaller number of them.

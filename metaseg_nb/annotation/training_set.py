@@ -57,7 +57,7 @@ class TrainingSet:
         return words
 
 
-def training_set(
+def annotated_training_set(
     parts: Split, settings: Train, layout: StudyLayout, run: RunLayout, device: torch.device
 ) -> TrainingSet:
     """Annotate the training part of a fold as an arm says; without an arm, everything there is.

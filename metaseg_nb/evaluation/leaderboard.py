@@ -15,7 +15,7 @@ from metaseg_nb.parameters import resolve
 MEANS = ("hd95_mm", "nsd_1mm", "nsd_2mm", "precision", "recall", "lesion_dice")
 
 
-def leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
+def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Rank the networks by mean Dice over patients.
 
     A patient's cases are averaged first. A failure is a patient whose Dice is 0.

@@ -1,0 +1,22 @@
+"""Pictures and figures."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=["annotation_budget", "cohort", "comparison", "lesions", "preprocessing_words"],
+    submod_attrs={
+        "annotation_tables": ["show_curves", "show_efforts", "show_laws"],
+        "case_images": ["read_case_images"],
+        "cases": ["draw_case_by_network", "draw_test_case", "draw_unlabelled", "pick_cases"],
+        "charts": ["dice_chart", "learning_curve", "sensitivity_chart"],
+        "cohort_words": ["describe_cohort", "describe_counts", "describe_positions", "describe_problems"],
+        "leaderboard_table": ["show_leaderboard"],
+        "live": ["live_learning_curve", "somebody_watches"],
+        "preprocessing": ["draw_corrections", "draw_intensities", "draw_stored_cases"],
+        "records": ["Records"],
+        "restoration": ["draw_hidden", "draw_restored"],
+        "style": ["save_figure", "show_table", "use_style"],
+        "training": ["draw_batch", "sampling_table"],
+    },
+)
