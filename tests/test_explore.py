@@ -57,7 +57,7 @@ def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_p
 
 
 @pytest.mark.slow
-def test_a_folder_is_a_cohort(write_case, tmp_path, metaseg):
+def test_a_folder_is_a_cohort_that_no_other_settings_replace(write_case, tmp_path, metaseg):
     for seed, name in enumerate(("lung/a", "lung/b", "lung/c", "renal/d", "renal/e", "renal/f")):
         write_case(f"cohort/{name}", seed=seed)
     study = tmp_path / "folder.yaml"
@@ -69,6 +69,14 @@ def test_a_folder_is_a_cohort(write_case, tmp_path, metaseg):
         **dict.fromkeys(["lung_a", "lung_b", "lung_c"], "lung"),
         **dict.fromkeys(["renal_d", "renal_e", "renal_f"], "renal"),
     }
+    before = {path.name: path.read_bytes() for path in (tmp_path / "runs/folder").glob("*.*")}
+    assert metaseg(tmp_path, "run", "01_explore_data", "--study", study).returncode == 0
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs/folder").glob("*.*")} == before
+    study.write_text("study: folder\ncohort: synthetic\nsynthetic_patients: 4\nn_folds: 2\nworkers: 1\n")
+    result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 1
+    assert "now 'synthetic'" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs/folder").glob("*.*")} == before
 
 
 @pytest.mark.slow

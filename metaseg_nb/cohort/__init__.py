@@ -16,6 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "sources.entries": ["read_entries"],
         "sources.reading": ["lists_of", "read_cohort"],
         "subsets": ["budget_table"],
-        "written": ["read_written"],
+        "written": ["read_written", "require_same_settings"],
     },
 )

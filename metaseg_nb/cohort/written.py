@@ -1,5 +1,6 @@
 """What a notebook wrote for later steps of its study: read only where it is as it was written."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from metaseg_nb.checksums import FILES, changed_files, read_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import Explore
 
 
 def read_written(layout: StudyLayout, table: Path) -> pd.DataFrame:
@@ -55,6 +57,33 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
     if changed:
         raise refusal({file: changed[name] for file, name in names.items() if name in changed})
     return facts
+
+
+def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
+    """Refuse to replace the cohort of a study by another; with the same settings, its files may have changed.
+
+    Raises
+    ------
+    CohortError
+        Names each setting that differs from those that ``dataset.json`` was made with.
+    """
+    try:
+        kept = json.loads(layout.dataset.read_bytes()).get("settings", {})
+    except (OSError, ValueError, AttributeError):  # no cohort yet, or a damaged one, which is written anew
+        return
+    new = cohort_settings(settings)
+    differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
+    if differ or not kept:
+        fix = "set `study` to another name, or set these parameters back; to replace this cohort, delete the file first"
+        found = f"a cohort made with {'; '.join(differ)}" if differ else "a cohort without its settings (version 0.1)"
+        expected = "a new study, or the settings that this study was made with"
+        raise CohortError.one("-", layout.dataset, found, expected, fix)
+
+
+def cohort_settings(settings: Explore) -> dict[str, Any]:
+    """The settings of notebook 01 that decide what a cohort and its folds are."""
+    others = {"study", "workers", "confirmed", "annotation_shares"}
+    return settings.model_dump(exclude=others | ({"synthetic_patients"} if settings.cohort != "synthetic" else set()))
 
 
 def _writer(layout: StudyLayout, folder: Path) -> tuple[str, Path]:
