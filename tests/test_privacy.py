@@ -160,7 +160,8 @@ def cohort(write_case):
 
 
 def test_codes_replace_names_of_cases_and_patients_and_keep_who_belongs_together(cohort, tmp_path):
-    problems = [Problem("Huber_Anna_3", "a.nii", "x", "y", "z"), Problem("-", "list", "x", "y", "z")]
+    places = ["-", "training[3]", "line 12"]
+    problems = [Problem(name, "a.nii", "x", "y", "z") for name in ("Huber_Anna_3", "MRN001", *places)]
     coded, problems_coded = with_codes(cohort, problems, ["Huber_Anna_left_out"], tmp_path / "key.csv")
     every = [*coded.cases, *coded.unlabelled]
     assert all(re.fullmatch(r"case_\d{4}", case.name) for case in every)
@@ -172,7 +173,9 @@ def test_codes_replace_names_of_cases_and_patients_and_keep_who_belongs_together
     assert [groups[0].index(name) for name in groups[0]] == [groups[1].index(name) for name in groups[1]]
     key = read_key(tmp_path / "key.csv")
     assert problems_coded[0].case == key["Huber_Anna_3"] == coded.cases[3].name
-    assert problems_coded[1].case == "-"
+    assert problems_coded[1].case == key["MRN001"] == coded.cases[3].patient
+    assert [problem.case for problem in problems_coded[2:]] == places
+    assert not {*places} & {*key}, "the place of a problem is no case"
     assert key["Huber_Anna_left_out"].startswith("case_")
 
 

@@ -188,7 +188,7 @@ def require_no_leak(cohort: Cohort) -> None:
     leaks = [(patient, sorted(of)) for patient, of in folds.items() if len(of) > 1]
     if leaks:
         raise CohortError(
-            Problem(f"of patient {patient}", "datalist", f"folds {of}", "each patient in one fold", 'correct "fold"')
+            Problem("-", "datalist", f"patient {patient} in folds {of}", "each patient in one fold", 'correct "fold"')
             for patient, of in leaks
         )
 

@@ -16,6 +16,8 @@ from metaseg_nb.cohort.sources.strict import tidy
 from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
+# Where a problem is that belongs to no case: nowhere in particular, an entry of a list, a line of a table.
+PLACE = re.compile(r"-|\w+\[\d+\]|line \d+")
 # Only the names of persons hold these. A part that is shorter, or that so many patients and half of all share, may be
 # a word.
 PERSON = re.compile(r"[\^,]")
@@ -40,7 +42,7 @@ def with_codes(
     ----------
     cohort : Cohort
     problems : sequence of Problem
-        About it; their cases are coded too.
+        About it; their cases are coded too, and the places of entries and lines stay.
     excluded : iterable of str
         Names of cases that are left out of the cohort, and get a code nevertheless.
     key : path
@@ -48,18 +50,18 @@ def with_codes(
         cohort's owner.
     """
     cases = cohort.all_cases
-    names = {
-        "case": [*(case.name for case in cases), *excluded, *(p.case for p in problems if p.case != "-")],
-        "patient": [case.patient for case in cases],
-    }
+    patients, named = {case.patient for case in cases}, {case.name for case in cases} | {*excluded}
+    others = {p.case for p in problems if not PLACE.fullmatch(p.case)} - patients
+    names = {"case": named | others, "patient": patients}
     table = _read(key)
     for kind, needed in names.items():
         table = pd.concat([table, _new_codes(kind, needed, table)], ignore_index=True)
     write_table(key, table)
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
-    problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
+    code_of = {**codes["patient"], **codes["case"]}
+    problems = [replace(problem, case=code_of.get(problem.case, problem.case)) for problem in problems]
     coded = cohort.changed(lambda case: _coded(case, codes))
-    words = coding(with_parts({**codes["patient"], **codes["case"]}, coded.all_cases))
+    words = coding(with_parts(code_of, coded.all_cases))
     told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
     return replace(coded, **told), problems
 
