@@ -10,9 +10,8 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import examine_headers
-from metaseg_nb.cohort.checks.image import coverage_problem, image_problems
-from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem
-from metaseg_nb.cohort.checks.plausibility import implausible_problems
+from metaseg_nb.cohort.checks.image import coverage_problems, image_problems
+from metaseg_nb.cohort.checks.label import grid_problem, implausible_problems, lesion_problems, outside_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.labels import lesion_mask, undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
@@ -88,20 +87,16 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     image, found = _read_images(case, files)
     problems += found
     head = None if image is None else find_head(image.array, image.spacing_mm)
-    uncovered = None if head is None else coverage_problem(case, head)
-    problems += [] if uncovered is None else [uncovered]
+    problems += coverage_problems(case, head) if head is not None else []
     marked, found = _read_label(case, rule, files)
     problems += found
     on_image = marked is not None and image is not None and same_grid(image, marked.label)
     if marked is not None and marked.lesions.n:
         problems += implausible_problems(case, marked.lesions, head)
-    if marked is not None and head is not None and marked.lesions.n:
-        problem = (
-            outside_problem(case, marked.lesions, head)
-            if on_image
-            else header_problem(case, marked.mask, marked.label, image, head)
-        )
-        if problem is not None:  # with numbers it stands for what the headers alone said
+        if head is not None and on_image:
+            problems += outside_problems(case, marked.lesions, head)
+        elif head is not None:  # with numbers it stands for what the headers alone said
+            problem = grid_problem(case, marked.mask, marked.label, image, head)
             same = problem.file, problem.expected
             problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
     placed = on_image and head is not None

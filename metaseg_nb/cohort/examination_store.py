@@ -7,7 +7,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when an examination says something else of the same files.
-VERSION = 3
+VERSION = 4
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
 # Kept as they are, where they are there.
@@ -57,7 +56,7 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
     work = partial(_examine_and_keep, rule=rule, folder=folder)
     known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
     examinations = [known[case.name] for case in cases]
-    between = problems_between(cases, examinations)
+    between = list(problems_between(cases, examinations))
     return [
         replace(examination, problems=examination.problems + [p for p in between if p.case == case.name])
         for case, examination in zip(cases, examinations, strict=True)
@@ -108,7 +107,7 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
     thumbnail = Thumbnail(arrays["grey"], arrays["lesion"], tuple(record["spacing_mm"])) if "grey" in arrays else None
     return Examination(
         facts=record["facts"],
-        lesions=pd.read_json(StringIO(record["lesions"]), orient="table"),
+        lesions=pd.DataFrame(record["lesions"]),
         problems=[Problem(**problem) for problem in record["problems"]],
         thumbnail=thumbnail,
         **{name: arrays.get(name) for name in ARRAYS},
@@ -120,7 +119,7 @@ def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Ex
     record = {
         "key": _key(case, rule),
         "facts": examination.facts,
-        "lesions": examination.lesions.to_json(orient="table", double_precision=15),
+        "lesions": examination.lesions.to_dict("list"),
         "problems": [asdict(problem) for problem in examination.problems],
     }
     arrays = {name: getattr(examination, name) for name in ARRAYS}
