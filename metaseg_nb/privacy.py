@@ -1,4 +1,4 @@
-"""What pages and figures that are handed on must not say: where files lie, on which machine, by whom, and of whom."""
+"""What pages and figures that are shared must not contain: paths, the user, the machine, and names of patients."""
 
 import getpass
 import re
@@ -34,7 +34,7 @@ HIDDEN = "…"
 
 
 def private_free(layout: StudyLayout) -> Callable[[str], str]:
-    """Make what every word that leaves a study goes through: on pages, in figures, and in what lies beside them.
+    """Make the function that cleans every text that leaves a study: on pages, in figures, and in their tables.
 
     It takes out where files lie, and the names of this user and machine. In a study that is
     anonymised, codes stand for names: of cases and patients, and of files and folders that
@@ -48,7 +48,7 @@ def private_free(layout: StudyLayout) -> Callable[[str], str]:
 
 
 def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mapping[str, str]) -> Callable[[str], str]:
-    """Make what takes private words out of a text.
+    """Make the function that removes private words from a text.
 
     Paths below the project or below `home` stay, from there on; of others the name of the file, without
     ``codes`` only.

@@ -1,4 +1,4 @@
-"""One look at each case: what it is (facts), what lies in it (lesions), what is wrong with it (problems)."""
+"""The examination of a case: facts of its files, its lesions, and the problems that were found."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
 
 # Of a head's intensities, named in facts.
 PERCENTILES = (1, 50, 99)
-# What may be known of a case; each is there when the file it comes from could be read.
+# Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
     "shape",
     "spacing_mm",
@@ -47,7 +47,7 @@ FACTS = (
 
 @dataclass(frozen=True)
 class Examination:
-    """What one look at a case gave; what could not be read is missing.
+    """The result for one case; what could not be read is missing.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class _Marked:
-    """A label as it was read, and what it marks."""
+    """A label, its mask and its lesions."""
 
     label: Volume
     mask: np.ndarray
@@ -82,7 +82,7 @@ class _Marked:
 
 
 def examine(case: Case, rule: LesionRule) -> Examination:
-    """Read each file of a case once and say all that is known about it; never raises for a bad case."""
+    """Read each file of a case once and collect all facts and problems; a bad case raises nothing."""
     files, problems = examine_headers(case)
     image, found = _read_images(case, files)
     problems += found

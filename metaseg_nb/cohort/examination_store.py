@@ -1,4 +1,4 @@
-"""Examinations that are kept, so that exploring a cohort again takes seconds: one file a case."""
+"""Examinations on disk, one file per case, so that exploring a cohort again takes seconds."""
 
 import hashlib
 import json
@@ -22,11 +22,11 @@ from metaseg_nb.cohort.thumbnail import Thumbnail
 from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
-# Raise it when an examination says something else of the same files.
+# Raise it when the same files give another examination.
 VERSION = 4
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
-# Kept as they are, where they are there.
+# Arrays of an examination; any may be missing.
 ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
 
 # Columns of the tables, whatever could be read.
@@ -35,7 +35,7 @@ LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *P
 
 
 def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: int) -> list[Examination]:
-    """Examine many cases, several at a time, and find what only shows between them.
+    """Examine many cases, several at a time, and compare them with each other.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
 
 
 def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
-    """A row per case: who it is of, whether it has a label, and the facts of its examination."""
+    """A row per case: its patient, whether it has a label, and the facts of its examination."""
     rows = [
         {
             "case": case.name,
@@ -92,7 +92,7 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
 
 
 def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
-    """The kept examination of a case; None when there is none that is whole, or files, rule or `VERSION` are others."""
+    """The stored examination of a case; None if it is missing, damaged, or of other files, rule or `VERSION`."""
     path = _path(folder, case)
     if not path.is_file():
         return None
@@ -115,7 +115,7 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
 
 
 def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Examination) -> None:
-    """Write an examination, whole or not at all."""
+    """Write an examination; the file is complete or not written."""
     record = {
         "key": _key(case, rule),
         "facts": examination.facts,
@@ -138,7 +138,7 @@ def _examine_and_keep(case: Case, rule: LesionRule, folder: Path) -> Examination
 
 
 def _key(case: Case, rule: LesionRule) -> str:
-    """Changes with a file (path, size, time), the rule, or what examinations say."""
+    """Changes with a file (path, size, time), the rule and `VERSION`."""
     files = [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [str(path)]
         for path in case.files

@@ -11,14 +11,15 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import psutil
 from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from metaseg_nb.cohort.file_kinds import Kind, head_of, is_gzip, kind_of, kind_of_folder
-from metaseg_nb.cohort.memory import free_memory
 from metaseg_nb.cohort.problems import CohortError
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 FIXES = {
@@ -29,7 +30,7 @@ FIXES = {
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
 WORK_BYTES = 16
-# What a header says about the place of its voxels: written back as it was, and all programs see mask and image alike.
+# The header's fields for the place of its voxels: a mask gets those of its image, so that all programs agree.
 PLACE_FIELDS = (
     *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -99,7 +100,7 @@ class NiftiFile:
 
 
 def read_place(header: nib.Nifti1Header) -> dict[str, Any]:
-    """What a header says about its place, as plain numbers."""
+    """The place fields of a header, as plain numbers."""
     fields = {"pixdim": header["pixdim"][:4], **{field: header[field] for field in PLACE_FIELDS}}
     return {field: np.nan_to_num(value).tolist() for field, value in fields.items()}
 
@@ -218,3 +219,23 @@ def _require_bytes(file: NiftiFile) -> None:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
         fix = "crop or resample it, look whether its header is right, or ask for more memory"
         raise file.refused(found, "a volume that the memory can hold", fix)
+
+
+def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that may still be taken: of the machine's memory and of the limit of a SLURM job or container.
+
+    Parameters
+    ----------
+    groups, process : path
+        Linux's control groups (version 2) and the file that names this process's; another system has none.
+    """
+    free = [psutil.virtual_memory().available]
+    own = groups / process.read_text(encoding="utf-8").strip().rpartition("::/")[2] if process.is_file() else groups
+    for group in (own, *own.parents):
+        try:
+            limit = int((group / "memory.max").read_text(encoding="utf-8"))
+            counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError):  # no group, or no limit
+            continue
+        free.append(limit - int(counts["anon"]))  # the rest are pages of files, which are given back
+    return min(free)

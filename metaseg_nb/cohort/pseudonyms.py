@@ -62,8 +62,8 @@ def with_codes(
     problems = [replace(problem, case=code_of.get(problem.case, problem.case)) for problem in problems]
     coded = cohort.changed(lambda case: _coded(case, codes))
     words = coding(with_parts(code_of, coded.all_cases))
-    told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
-    return replace(coded, **told), problems
+    texts = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
+    return replace(coded, **texts), problems
 
 
 def read_key(key: Path) -> dict[str, str]:
@@ -119,7 +119,7 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
 
 
 def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
-    """Make what puts codes in the place of names, wherever a name is a word of a text and not a part of one.
+    """Make a function that replaces names by codes in a text, wherever a name is a whole word.
 
     Capital letters, accents (``Müller``, ``Mueller``, ``Muller``), and what stands between the parts of a
     name (``MUELLER^HANS``, ``Mueller, Hans``) make no difference.
@@ -131,7 +131,7 @@ def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
     before : str
         Regular expression of what must follow a name.
     """
-    taken = {(), *map(_words, codes.values())}  # a name that is another's code would make one of the other
+    taken = {(), *map(_words, codes.values())}  # a name that is another's code stays as it is
     spelt = [(_words(name, letters), code) for letters in (BARE, WRITTEN_OUT) for name, code in codes.items()]
     found_as = {words: code for words, code in spelt if words not in taken}
     if not found_as:
@@ -181,7 +181,7 @@ def _read(key: Path) -> pd.DataFrame:
 def _new_codes(kind: str, names: Iterable[str], table: pd.DataFrame) -> pd.DataFrame:
     known = table.loc[table["kind"] == kind, "name"]
     new = sorted(set(names) - set(known))
-    random.SystemRandom().shuffle(new)  # the order of codes tells nothing of the names
+    random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
     codes = [f"{kind}_{number:04d}" for number in range(len(known) + 1, len(known) + len(new) + 1)]
     return pd.DataFrame({"kind": kind, "name": new, "code": codes}, columns=COLUMNS)
 

@@ -1,4 +1,4 @@
-"""Smaller annotation budgets: nested parts of the training patients, each like the whole."""
+"""Smaller annotation budgets: nested parts of the training patients, each with a mix like that of all."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 
-# One patient is no cohort to train on.
+# One patient is too few to train on.
 LEAST_PATIENTS = 2
 
 

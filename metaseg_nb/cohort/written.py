@@ -1,4 +1,4 @@
-"""What a notebook wrote for later steps of its study: read only where it is as it was written."""
+"""Files that one notebook writes and another reads: unchanged, or an error. And the settings behind a cohort."""
 
 import json
 from pathlib import Path
