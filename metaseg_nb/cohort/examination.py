@@ -25,23 +25,9 @@ from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
 PERCENTILES = (1, 50, 99)
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
-    "shape",
-    "spacing_mm",
-    "finest_mm",
-    "coarsest_mm",
-    "axes",
-    "sequences",
-    "skull",
-    "head_cm3",
-    "intensity_min",
-    "intensity_p1",
-    "intensity_median",
-    "intensity_p99",
-    "intensity_max",
-    "n_lesions",
-    "lesion_volume_mm3",
-    "largest_diameter_mm",
-    "label_content",
+    *("shape", "spacing_mm", "finest_mm", "coarsest_mm", "axes", "sequences", "skull", "head_cm3"),
+    *("intensity_min", "intensity_p1", "intensity_median", "intensity_p99", "intensity_max"),
+    *("n_lesions", "lesion_volume_mm3", "largest_diameter_mm", "label_content"),
 )
 
 

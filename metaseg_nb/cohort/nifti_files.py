@@ -3,7 +3,7 @@
 import logging
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -137,8 +137,8 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
         header = raw.copy()
         header.check_fix(QUIET)
         file = NiftiFile(path, case, header, read_place(raw))
-        _require_volume(file)
-        _require_bytes(file)
+        for refusal in _refusals(file):
+            raise file.refused(*refusal)
     except CohortError:
         raise
     except UNREADABLE as error:
@@ -184,41 +184,36 @@ def _raw_header(head: bytes) -> nib.Nifti1Header | None:
     return None
 
 
-def _require_volume(file: NiftiFile) -> None:
-    """Refuse a header that does not describe one 3D volume of numbers at one place."""
-    shape, place = file.header.get_data_shape(), file.place
-    offset, first = file.header.get_data_offset(), file.header.single_vox_offset
+def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
+    """Whatever of a file is not one whole 3D volume of numbers at one place that the memory can hold."""
+    shape, place, header = file.header.get_data_shape(), file.place, file.header
+    offset, first = header.get_data_offset(), header.single_vox_offset
     if offset < first:
         found = f"voxels from byte {offset} on (vox_offset), where the header stands"
-        raise file.refused(found, f"voxels behind the header, from byte {first} on", "export it again")
+        yield found, f"voxels behind the header, from byte {first} on", "export it again"
     codes = place["sform_code"], place["qform_code"]
-    slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
+    slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        raise file.refused(found, "a volume of numbers", "export it again")
+        yield found, "a volume of numbers", "export it again"
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
-        found = f"{len(shape)}D, shape {shape}"
-        raise file.refused(found, "one 3D volume", "split it or pick one volume")
+        yield f"{len(shape)}D, shape {shape}", "one 3D volume", "split it or pick one volume"
     if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
-        raise file.refused(found, "codes from 0 to 5 and edges above 0", "export it again")
+        yield found, "codes from 0 to 5 and edges above 0", "export it again"
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        raise file.refused(found, "voxels that have a volume", "export it again")
-
-
-def _require_bytes(file: NiftiFile) -> None:
-    """Refuse a file that cannot hold what its header says, or that the memory cannot hold."""
-    size, needed = file.path.stat().st_size, file.header.get_data_offset() + file.voxel_bytes
+        yield found, "voxels that have a volume", "export it again"
+    size, needed = file.path.stat().st_size, offset + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if is_gzip(file.path) else size):
         found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
-        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
+        yield found, "a whole NIfTI file", "copy or export it again"
     needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
         fix = "crop or resample it, look whether its header is right, or ask for more memory"
-        raise file.refused(found, "a volume that the memory can hold", fix)
+        yield found, "a volume that the memory can hold", fix
 
 
 def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/cgroup")) -> int:

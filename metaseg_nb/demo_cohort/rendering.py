@@ -7,8 +7,16 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, REACH_MM, Deformation, Template, load_template, sample
-from metaseg_nb.demo_cohort.fields import SplineField, grid_axes_mm
+from metaseg_nb.demo_cohort.anatomy import (
+    CENTRE_MM,
+    REACH_MM,
+    Deformation,
+    SplineField,
+    Template,
+    grid_axes_mm,
+    load_template,
+    sample,
+)
 from metaseg_nb.demo_cohort.lesions import PlacedLesion, place_lesions
 from metaseg_nb.demo_cohort.painting import look_around, paint_lesion, push_tissue
 from metaseg_nb.demo_cohort.plan import PatientPlan

@@ -7,8 +7,7 @@ template space (MNI millimetres) as balls along curves, so that it follows the a
 import numpy as np
 from scipy import ndimage
 
-from metaseg_nb.demo_cohort.anatomy import Template, sample
-from metaseg_nb.demo_cohort.fields import SplineField
+from metaseg_nb.demo_cohort.anatomy import SplineField, Template, sample
 
 STEP_MM = 0.6
 SAGITTAL_CENTRE_MM = np.array([0.0, -17.0, 5.0])
