@@ -30,7 +30,8 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImp
 ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
 
 # Columns of the tables, whatever could be read.
-CASE_COLUMNS = ("case", "patient", "primary", "scanner", "date", "labelled", *FACTS)
+WHOSE = ("patient", "primary", "scanner", "date")
+CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
 LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 
 
@@ -66,14 +67,7 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
 def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
     """A row per case: its patient, whether it has a label, and the facts of its examination."""
     rows = [
-        {
-            "case": case.name,
-            "patient": case.patient,
-            "primary": case.primary,
-            "scanner": case.scanner,
-            "date": case.date,
-            "labelled": case.label is not None,
-        }
+        {"case": case.name, "labelled": case.label is not None, **{key: getattr(case, key) for key in WHOSE}}
         | examination.facts
         for case, examination in zip(cases, examinations, strict=True)
     ]

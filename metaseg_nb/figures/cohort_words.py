@@ -6,7 +6,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import SCORED_FACTS, UNSCORED_MM3
-from metaseg_nb.cohort.problems import SEVERITIES, STOPPING, CohortError, Problem
+from metaseg_nb.cohort.problems import STOPPING, CohortError, Problem, problem_table
 from metaseg_nb.markdown import escaped
 
 # Lesions under this diameter are hard to see.
@@ -39,16 +39,11 @@ def describe_counts(lesions: pd.DataFrame) -> str:
 
 def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakage: str) -> str:
     """How many errors, warnings and notes in how many cases; ``leakage`` is what an audit of the lists answers."""
-    names = {case.name for case in cases}
-    parts = []
-    for severity in SEVERITIES:
-        of = [problem for problem in problems if problem.severity == severity]
-        if of:
-            plural = "s" if len(of) > 1 else ""
-            n_cases = len({problem.case for problem in of} & names)
-            what = f" ({escaped(of[0].found)})" if len({problem.found for problem in of}) == 1 else ""
-            parts.append(f"{len(of)} {severity}{plural} in {n_cases} of {len(names)} cases{what}")
-    stops = any(problem.severity in STOPPING for problem in problems)
-    begins = "Wrong" if stops else "To look at"
+    names, parts = {case.name for case in cases}, []
+    for severity, of in problem_table(problems).groupby("severity", sort=False):
+        plural = "s" if len(of) > 1 else ""
+        what = f" ({escaped(of['found'].iloc[0])})" if len({*of["found"]}) == 1 else ""
+        parts.append(f"{len(of)} {severity}{plural} in {len({*of['case']} & names)} of {len(names)} cases{what}")
+    begins = "Wrong" if any(problem.severity in STOPPING for problem in problems) else "To look at"
     wrong = f"**{begins}: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
     return f"{wrong} {escaped(leakage)}".strip()
