@@ -79,7 +79,11 @@ def is_gzip(path: Path) -> bool:
 
 def opened(path: Path) -> BinaryIO:
     """Open a file's bytes, unpacked where they are packed."""
-    return gzip.open(path) if is_gzip(path) else path.open("rb")
+    file = path.open("rb")
+    if file.peek(2)[:2] != GZIP_MAGIC:
+        return file
+    file.close()
+    return gzip.open(path)
 
 
 def head_of(path: Path) -> bytes:

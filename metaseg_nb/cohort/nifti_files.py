@@ -63,6 +63,8 @@ class NiftiFile:
     path : path
     case : str
         Named in errors.
+    packed : bool
+        By gzip.
     header : Nifti1Header
         As nibabel mends it; its lengths may be in other units than millimetres.
     place : mapping
@@ -71,6 +73,7 @@ class NiftiFile:
 
     path: Path
     case: str
+    packed: bool
     header: nib.Nifti1Header
     place: Mapping[str, Any]
 
@@ -129,14 +132,15 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
     """
     path = Path(path)
     try:
-        raw = _raw_header(_first_bytes(path, case))
+        head, packed = _first_bytes(path, case)
+        raw = _raw_header(head)
         if raw is None:
             raise ImageFileError("no NIfTI header at its start")
         if what := NOT_SCALAR.get(int(raw["datatype"])):
             raise CohortError.one(case, path, what[0], "a volume of numbers", what[1])
         header = raw.copy()
         header.check_fix(QUIET)
-        file = NiftiFile(path, case, header, read_place(raw))
+        file = NiftiFile(path, case, packed, header, read_place(raw))
         for refusal in _refusals(file):
             raise file.refused(*refusal)
     except CohortError:
@@ -152,8 +156,8 @@ def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
 
 
-def _first_bytes(path: Path, case: str) -> bytes:
-    """The first bytes of a file (`head_of`); one that cannot be NIfTI is refused."""
+def _first_bytes(path: Path, case: str) -> tuple[bytes, bool]:
+    """The first bytes of a file (`head_of`), and whether it is packed; one that cannot be NIfTI is refused."""
     if path.is_dir():
         raise _other_kind(path, case, kind_of_folder(path))
     if not path.is_file():
@@ -169,7 +173,7 @@ def _first_bytes(path: Path, case: str) -> bytes:
     if path.suffix == ".nii" and packed:
         found, fix = "a gzip file behind the name .nii", "rename it to .nii.gz"
         raise CohortError.one(case, path, found, "a whole NIfTI file", fix)
-    return head
+    return head, packed
 
 
 def _other_kind(path: Path, case: str, kind: Kind) -> CohortError:
@@ -206,7 +210,7 @@ def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
         yield found, "voxels that have a volume", "export it again"
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
-    if needed > (MOST_UNPACKED * size if is_gzip(file.path) else size):
+    if needed > (MOST_UNPACKED * size if file.packed else size):
         found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
         yield found, "a whole NIfTI file", "copy or export it again"
     needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
