@@ -1,6 +1,6 @@
 """Parameters of the notebooks: their types and limits.
 
-Each notebook's ``parameters`` cell holds the defaults; the classes here say what may stand there.
+Parameter files, and the ``parameters`` cells of notebooks, give the values; the classes here say which are allowed.
 """
 
 import hashlib
@@ -264,16 +264,21 @@ class Budget(Settings):
     seed: Annotated[int, Field(ge=0)]
 
 
-class Job(Settings):
-    """What jobs on a cluster ask for: training (by model and study), and the rest (by study). No notebook needs it."""
+class CpuJob(Settings):
+    """What the jobs that do not train ask a cluster for. No notebook needs it."""
 
-    job_hours: Positive = 24.0
-    job_memory_gb: Positive = 32.0
-    job_cpus: Count = 4
-    job_gpus: Annotated[int, Field(ge=0)] = 1
-    cpu_job_hours: Positive = 12.0
-    cpu_job_memory_gb: Positive = 32.0
-    cpu_job_cpus: Count = 2
+    cpu_job_hours: Positive
+    cpu_job_memory_gb: Positive
+    cpu_job_cpus: Count
+
+
+class Job(CpuJob):
+    """What the jobs of a training ask a cluster for, too."""
+
+    job_hours: Positive
+    job_memory_gb: Positive
+    job_cpus: Count
+    job_gpus: Annotated[int, Field(ge=0)]
 
 
 NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
+from conftest import full_file
 
 from metaseg_nb.annotation.answers import answers, in_full, in_short
 from metaseg_nb.annotation.curves import budget_curves, law_table, power_laws
@@ -255,7 +256,7 @@ def fake_study(tmp_path, monkeypatch):
     fake.write({("unetr", "pretraining_25"): 0.3, "points": -0.2})
     study = tmp_path / "fake.yaml"
     asked = {"study": "fake", "models": list(fake.models), "arms": list(arms), "seeds": [0, 1], "n_bootstrap": 200}
-    study.write_text(yaml.safe_dump(asked))
+    study.write_text(full_file(yaml.safe_dump(asked)))
     return fake, study
 
 

@@ -11,6 +11,7 @@ import papermill
 import pytest
 import SimpleITK as sitk
 import torch
+from conftest import full_file
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.inference import ensemble
@@ -30,7 +31,7 @@ def study(tmp_path):
 
     def write(text):
         path = tmp_path / "mine.yaml"
-        path.write_text(text)
+        path.write_text(full_file(text))
         return str(path)
 
     return write
@@ -113,12 +114,16 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
         (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),
-        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 3\nn_folds: 5", "n_folds stands there more"),
+        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 3\nn_folds: 5", "n_folds is given more"),
         (["01_explore", "--study", "FILE"], "study: mine", "01_explore_data"),
         (["03_train", "--study", "FILE"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--fold", "0"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--model", "vnet", "--fold", "0"], "study: mine", "attention_unet, dynunet"),
-        (["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"], "study: mine", "fold0, fold1"),
+        (
+            ["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"],
+            "study: mine",
+            "found fold 7; expected 0 to 4",
+        ),
     ],
 )
 def test_a_wrong_run_ends_before_anything_starts(study, no_kernel, home, capsys, arguments, text, named):

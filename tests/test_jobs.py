@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import full_file
 
 from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
@@ -39,24 +40,24 @@ def params(tmp_path, monkeypatch):
     def write(model, study):
         for name, text in {"models/unet.yaml": model, "studies/mine.yaml": study}.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(full_file(text, name.replace("mine", "usz")))
 
     return write
 
 
 def test_a_study_overrides_what_the_jobs_of_a_model_ask_for(params):
-    params("model: unet\njob_hours: 48.0\njob_memory_gb: 64.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
+    params("model: unet\njob_hours: 48.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
     job = job_resources("mine", "unet")
     assert (job.job_hours, job.job_memory_gb, job.cpu_job_hours) == (2.0, 64.0, 3.0)
-    assert job_resources("mine").job_memory_gb != 64.0
+    assert job_resources("mine").cpu_job_hours == 3.0
 
 
 @pytest.mark.parametrize("line", ["job_hours: 0.0", "job_gpus: -1", "job_cpus: 1.5", "job_memory_gb: 64GB"])
 def test_a_job_that_cannot_be_asked_for_is_refused_with_its_file(params, tmp_path, line):
-    params(f"model: unet\n{line}", "study: mine")
+    params("model: unet", f"study: mine\n{line}")
     with pytest.raises(ParameterError, match="expected: ") as error:
         job_resources("mine", "unet")
-    assert str(error.value).startswith(f"{tmp_path}/models/unet.yaml: key {line.split(':')[0]!r}: found ")
+    assert str(error.value).startswith(f"{tmp_path}/studies/mine.yaml: key {line.split(':')[0]!r}: found ")
 
 
 def test_jobs_in_the_queue_are_ours_by_study_and_folder(program, home):
@@ -98,10 +99,11 @@ def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "named"), [("n_folds: 6", "fold5.yaml; "), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")]
+    ("line", "named"),
+    [("view_mm: 0.0", "key 'view_mm': found 0.0"), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")],
 )
 def test_what_cannot_be_trained_is_said_before_anything_starts(tmp_path, home, line, named):
-    (tmp_path / "mine.yaml").write_text(f"study: mine\n{line}\n")
+    (tmp_path / "mine.yaml").write_text(full_file(f"study: mine\n{line}\n"))
     with pytest.raises(ParameterError, match=named):
         run_study(str(tmp_path / "mine.yaml"))
     assert not (home / "runs/mine/snakemake.log").exists()

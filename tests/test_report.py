@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from conftest import full_file
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nilearn.plotting import view_img
 from PIL import Image
@@ -99,7 +99,7 @@ def gallery(layout, cases):
 def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
     """A study of one network in two folds; one of its notebooks did not run to its end. Returns its file."""
     study = folder / "paper.yaml"
-    study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
+    study.write_text(full_file("study: paper\nmodels: [unet]\n"))
     layout = StudyLayout("paper")
     case = Case(names[0], (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary=primary, fold=0)
     other = Case(**{**vars(case), "name": names[1], "images": (folder / "c1.nii.gz",), "fold": 1})

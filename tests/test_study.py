@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import full_file
 
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT, RunLayout
@@ -196,7 +197,7 @@ def test_a_finished_study_has_nothing_to_do(home, metaseg):
 
 def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, tmp_path):
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(STUDY.read_text() + "n_bootstrap: 500\n")
+    changed.write_text(full_file("n_bootstrap: 500\n", STUDY))
     trained = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
     board = home / "runs/tiny/cross_validation/leaderboard.csv"
     before = board.stat().st_mtime_ns

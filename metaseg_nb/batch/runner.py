@@ -18,7 +18,7 @@ from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
 from metaseg_nb.files import FULL, clear_unfinished, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.locks import alone
-from metaseg_nb.parameters import as_it_is, resolve
+from metaseg_nb.parameters import resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
@@ -63,14 +63,19 @@ def run_notebook(
         _clear_unfinished(notebook, parameters, executed)
         stop.check()
         papermill.execute_notebook(
-            as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
-            as_it_is(executed),
+            _as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
+            _as_it_is(executed),
             parameters=parameters,
             kernel_name="python3",
             progress_bar=False,
             cwd=PROJECT,
         )
     return executed
+
+
+def _as_it_is(path: Path) -> Path:
+    """Write a path for papermill, which puts parameters in the place of braces."""
+    return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
 def executed_copy(notebook: str, parameters: Mapping[str, Any]) -> Path:

@@ -20,11 +20,12 @@ from metaseg_nb.files import write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.locks import alone, name_holder
 from metaseg_nb.parameters import job_resources, resolve
-from metaseg_nb.settings import ParameterError
+from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError
 
 PROFILES = PROJECT / "workflow" / "profiles"
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOOK_EVERY_S = 0.2
+STUDY_NOTEBOOKS = [name for name, settings in NOTEBOOK_SETTINGS.items() if "model" not in settings.model_fields]
 
 
 def run_study(study: str, profile: str = "default", targets: Sequence[str] = ()) -> int:
@@ -51,8 +52,10 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     QueueError
         The cluster does not answer.
     """
-    name, folder = resolve("01_explore_data", study)["study"], _profile(profile)
-    for planned in planned_runs(study):  # what cannot be trained is said before anything starts
+    folder = _profile(profile)
+    for notebook in STUDY_NOTEBOOKS:  # what cannot be run is an error before anything starts
+        name = resolve(notebook, study)["study"]
+    for planned in planned_runs(study):
         planned.parameters(study), job_resources(study, planned.model)
     layout = StudyLayout(name)
     log = layout.root / "snakemake.log"
