@@ -157,43 +157,48 @@ def test_saving_a_notebook_changes_nothing_and_changing_its_code_does(monkeypatc
 
 
 def snakemake_says(*events):
-    """Lines of Snakemake's log, shortened: a step starts, fails, is started again, or finishes."""
-    names = {"1": "unet, fold=0", "2": "unet, fold=1"}
-    folder = {job: StudyLayout("demo").run("unet", int(job) - 1).root for job in names}
+    """What the logger plugin writes: a step starts, fails or finishes."""
     for event, job in events:
-        if event == "starts":
-            yield from ("rule train:\n", f"    jobid: {job}\n", f"    wildcards: model={names[job]}\n")
-        elif event == "fails":
-            logs = f"{folder[job]}/03_train.ipynb, {folder[job]}/{job}.log"
-            yield from ("Error in rule train:\n", f"    jobid: {job}\n")
-            yield f"    log: {logs} (check log file(s) for error details)\n"
-        elif event == "again":
-            yield f"Trying to restart job {job}.\n"
-        else:
-            yield from (f"Finished jobid: {job} (Rule: train)\n", "1 of 2 steps (50%) done\n")
+        folder = StudyLayout("demo").run("unet", job).root
+        facts = {"jobid": job, "log": [str(folder / "03_train.ipynb"), str(folder / f"{job}.log")]}
+        if event == "job_info":
+            facts |= {"rule_name": "train", "wildcards": {"model": "unet", "fold": str(job)}}
+        yield json.dumps({"event": event, **facts})
+        if event == "job_finished":
+            yield json.dumps({"event": "progress", "done": 1, "total": 2})
 
 
 def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
-    events = [("starts", "1"), ("fails", "1"), ("again", "1"), ("starts", "1"), ("finishes", "1")]
-    assert follow(snakemake_says(*events)) == []
+    events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
+    assert follow(snakemake_says(*events)).failed == []
     printed = capsys.readouterr()
-    assert "train unet fold 0 was cut off or failed; it is started again" in printed.err
-    assert "1 of 2 steps (50%) done" in printed.out
+    assert "03_train unet fold 0 was cut off or failed; it is started again" in printed.err
+    assert "03_train unet fold 0 starts" in printed.out
+    assert "1 of 2 steps done" in printed.out
 
 
-def test_a_step_that_failed_is_told_with_the_last_words_of_its_logs():
+def test_the_reason_of_a_step_that_failed_is_its_last_line():
     run = StudyLayout("demo").run("unet", 1).root
     run.mkdir(parents=True)
     oom, cell = "slurmstepd: error: Detected 1 oom-kill event(s)", "cell [6] failed with ValueError: x"
-    (run / "2.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
+    (run / "1.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
     (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
-    events = [("starts", "1"), ("starts", "2"), ("fails", "2"), ("again", "2"), ("starts", "2"), ("fails", "2")]
-    (step,) = follow(snakemake_says(*events, ("finishes", "1")))
-    told = step.explain()
-    assert told.startswith("failed: train unet fold 1, also when started again 1 time(s)\n")
-    assert "it was killed" in told
-    assert told.count("oom-kill") == 1
-    assert "noise" not in told
-    assert "log: runs/demo/unet/fold1/03_train.ipynb" in told
-    (run / "03_train.run.json").write_text(json.dumps({"state": "failed", "error": cell}))
+    events = [("job_info", 0), ("job_info", 1), ("job_error", 1), ("job_info", 1), ("job_error", 1)]
+    (step,) = follow(snakemake_says(*events, ("job_finished", 0))).failed
+    *logs, reason = step.explain().splitlines()
+    assert logs[0] == "log: runs/demo/unet/fold1/03_train.ipynb"
+    assert reason.startswith("03_train unet fold 1 failed (2 times): it was killed")
+    assert reason.count("oom-kill") == 1
+    assert "noise" not in reason
+    (run / "03_train.run.json").write_text(json.dumps({"state": "failed", "error": f"{cell}\nline 2"}))
     assert step.explain().count(cell) == 1
+    assert len(step.explain().splitlines()) == 3
+
+
+def test_a_study_that_fails_ends_with_the_reason_in_one_line(home, tmp_path, capfd):
+    study = tmp_path / "nowhere.yaml"
+    study.write_text(full_file(f"study: nowhere\ncohort: {tmp_path}/list.json\ncpu_job_cpus: 1"))
+    assert run_study(str(study)) == 1
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("01_explore_data failed: cell [")
+    assert "list.json: found no such file or folder" in last

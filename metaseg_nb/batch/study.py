@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -13,7 +15,7 @@ from typing import IO
 
 import yaml
 
-from metaseg_nb.batch.progress import follow
+from metaseg_nb.batch.progress import Followed, follow
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
 from metaseg_nb.batch.status import planned_runs
 from metaseg_nb.files import write_json
@@ -66,26 +68,50 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
             cancel_leftovers(name)
         write_json(layout.workflow_settings, {"study": anywhere(study)})
         shutil.copytree(folder, layout.workflow_profile, dirs_exist_ok=True)
+        events = layout.root / "snakemake_events.jsonl"
+        events.write_bytes(b"")
         # should this process be killed, Snakemake goes on: it needs no pipe, and the lock lives as long as it does
         with log.open("w", encoding="utf-8") as record:
             process = subprocess.Popen(
                 _command(StudyLayout(name, Path()), targets),
                 cwd=home(),
+                env=os.environ | {"METASEG_EVENTS": str(events), "PYTHONPATH": _with_plugin()},
                 stdout=record,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno()],
             )
         name_holder(lock, process.pid)
-        signal.signal(signal.SIGTERM, lambda *_: process.terminate())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Snakemake hears Ctrl-C too, cancels its jobs, and then ends
-        with log.open(encoding="utf-8", errors="replace") as written:
-            failed = follow(_lines(written, process))
+        asked = []  # Snakemake hears Ctrl-C too; it cancels its jobs, and then ends
+        signal.signal(signal.SIGTERM, lambda *_: (asked.append("SIGTERM"), process.terminate()))
+        signal.signal(signal.SIGINT, lambda *_: asked.append("Ctrl-C"))
+        with events.open(encoding="utf-8") as written:
+            followed = follow(_lines(written, process))
         code = process.wait()
-    for step in failed:
-        print(step.explain(), file=sys.stderr)
     if code:
-        print(f"the study is not complete; see {log.relative_to(home())}, then start it again", file=sys.stderr)
+        print("\n".join(_end(study, log, followed, asked)), file=sys.stderr)
     return code
+
+
+def _end(study: str, log: Path, followed: Followed, asked: Sequence[str]) -> Iterator[str]:
+    """Lines that say how a study ended before its end; the last one says why."""
+    yield f"log of the study: {log.relative_to(home())}"
+    again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
+    if asked:
+        yield f"stopped by {asked[0]}; to go on: {again}"
+        return
+    yield f"the study is not complete; when the cause is removed, go on with: {again}"
+    yield from [step.explain() for step in followed.failed] or [_last_error(log, followed.errors)]
+
+
+def _last_error(log: Path, errors: Sequence[str]) -> str:
+    """What Snakemake says where none of its steps failed: its first error, or else its last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return f"error: {' '.join([*errors, *lines[-1:], 'no reason is known'][0].split())}"
+
+
+def _with_plugin() -> str:
+    """Where Python finds the logger plugin, before all that it finds now."""
+    return os.pathsep.join(filter(None, [str(SNAKEFILE.parent), os.environ.get("PYTHONPATH")]))
 
 
 def _lines(written: IO[str], process: subprocess.Popen) -> Iterator[str]:
@@ -132,7 +158,19 @@ def _command(layout: StudyLayout, targets: Sequence[str]) -> list[str]:
     """
     files = ["--configfile", str(layout.workflow_settings), "--workflow-profile", str(layout.workflow_profile)]
     jobs = ["--slurm-jobname-prefix", job_prefix(layout.study), "--slurm-logdir", str(layout.slurm_logs)]
-    return [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE), "--nolock", *files, *jobs]
+    return [
+        sys.executable,
+        "-m",
+        "snakemake",
+        *targets,
+        "--snakefile",
+        str(SNAKEFILE),
+        "--nolock",
+        "--logger",
+        "events",
+        *files,
+        *jobs,
+    ]
 
 
 def code_hash(notebook: str) -> str:
