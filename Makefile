@@ -65,6 +65,7 @@ clean:
 	rm -rf runs reports .snakemake
 
 $(READY): pyproject.toml
+	@echo "installing into .venv; this takes some minutes"
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'

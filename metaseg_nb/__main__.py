@@ -9,6 +9,9 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+# Exit code after Ctrl-C, as of shells: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -25,6 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # nobody reads on, as after `| head`; what is left to print must not end in an error too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from what is finished", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -47,14 +53,18 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     status.set_defaults(command=_status)
 
-    run = commands.add_parser("run", help="execute one notebook of a study")
-    run.add_argument("notebook", help="such as 03_train")
-    run.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
-    run.add_argument("--model", help="name in params/models")
-    run.add_argument("--fold", type=int)
-    run.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
-    run.add_argument("--seed", type=int, help="instead of the parameter files'")
-    run.set_defaults(command=_run)
+    for name, command, does in (
+        ("run", _run, "execute one notebook of a study"),
+        ("open", _open, "write a copy of a notebook with a study's parameters, for JupyterLab"),
+    ):
+        one = commands.add_parser(name, help=does)
+        one.add_argument("notebook", help="such as 03_train")
+        one.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+        one.add_argument("--model", help="name in params/models")
+        one.add_argument("--fold", type=int)
+        one.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
+        one.add_argument("--seed", type=int, help="instead of the parameter files'")
+        one.set_defaults(command=command)
 
     audit = commands.add_parser(
         "audit", help="look for leakage between datalists; exit code 1 when there is or may be any"
@@ -148,12 +158,21 @@ def _run(options: argparse.Namespace) -> int:
     from metaseg_nb.batch.runner import NotebookEnded, run_notebook
 
     try:
-        which = options.model, options.fold, options.arm, options.seed
-        print(run_notebook(options.notebook, options.study, *which))
+        print(run_notebook(*_which(options)))
     except NotebookEnded as ended:
         print(f"{options.notebook}: {ended}", file=sys.stderr)
         return ended.code
     return 0
+
+
+def _open(options: argparse.Namespace) -> None:
+    from metaseg_nb.batch.opening import open_notebook
+
+    print(open_notebook(*_which(options)))
+
+
+def _which(options: argparse.Namespace) -> tuple:
+    return options.notebook, options.study, options.model, options.fold, options.arm, options.seed
 
 
 def _audit(options: argparse.Namespace) -> int:

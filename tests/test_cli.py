@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import papermill
@@ -15,7 +16,7 @@ from conftest import full_file
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.inference import ensemble
-from metaseg_nb.layout import PROJECT
+from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.settings import Preprocess
@@ -88,7 +89,7 @@ def test_a_letter_that_a_terminal_cannot_show_is_no_error(home, locale):
     command = [sys.executable, "-m", "metaseg_nb", "status", "--study", "demo"]
     ran = subprocess.run(command, env={**os.environ, **locale}, cwd=PROJECT, capture_output=True)
     assert (ran.returncode, ran.stderr) == (0, b"")
-    assert b"0/32   ?          ?" in ran.stdout  # – and –
+    assert b"0/32   ?               ?" in ran.stdout  # – and –
 
 
 @pytest.mark.parametrize("study", ["my studies/a b.yaml", "a'b\"c#?.yaml", "007"])
@@ -150,6 +151,57 @@ def test_a_right_run_hands_the_notebook_its_parameters_and_prints_where_it_is(st
     parameters = more["parameters"]
     assert [parameters[key] for key in ("study", "model", "fold", "epochs")] == ["mine", "segresnet", 2, 3]
     assert "workers" not in parameters
+
+
+OPENED = [
+    ("01_explore_data", [], "notebooks/01_explore_data.open.ipynb"),
+    ("03_train", ["--model", "segresnet", "--fold", "2"], "segresnet/fold2/03_train.open.ipynb"),
+    ("03b_pretrain", ["--model", "unet", "--fold", "0"], "pretraining/seed0/unet/fold0/03b_pretrain.open.ipynb"),
+]
+
+
+@pytest.mark.parametrize(("notebook", "which", "place"), OPENED)
+def test_an_opened_notebook_holds_the_parameters_of_the_study_in_its_own_cell(
+    study, home, capsys, notebook, which, place
+):
+    file = study("study: mine\nexclude: ['a  # \"b\"', é]\nepochs: 3\npatient_pattern: '(?P<patient>\\d+)'")
+    assert main(["open", notebook, "--study", file, *which]) == 0
+    opened = home / "runs/mine" / place
+    assert capsys.readouterr().out.strip() == str(opened)
+    committed, copy = (nbformat.read(path, 4).cells for path in (NOTEBOOKS / f"{notebook}.ipynb", opened))
+    found = {}
+    exec(copy[1].source, {}, found)
+    found.pop("__annotations__", None)
+    assert found == resolve(notebook, file, *([which[1], int(which[3])] if which else []))
+    assert len(copy) == len(committed)
+    assert [cell.source for cell in copy if cell not in committed] == [copy[1].source]
+    assert [line for line in copy[1].source.splitlines() if line.startswith("#")] == [
+        line for line in committed[1].source.splitlines() if line.startswith("#")
+    ]
+
+
+def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, capsys):
+    file = study("study: mine")
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 0
+    opened = home / "runs/mine/notebooks/02_preprocess_n4.open.ipynb"
+    text = opened.read_text().replace("## ", "## My ")
+    opened.write_text(text)
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 0
+    study("study: mine\nspacing_mm: 2.0")
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 2
+    assert "holds other parameters than the study; open it as it is, or delete it" in capsys.readouterr().err
+    assert opened.read_text() == text
+
+
+def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
+    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; the same command goes on from what is finished"]
+    record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
+    assert record["state"] == "stopped"
 
 
 def test_predict_says_that_there_is_no_checkpoint(write_nifti, tmp_path, capsys):

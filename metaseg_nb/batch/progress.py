@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,8 +50,11 @@ class Followed:
     errors: list[str]
 
 
-def follow(lines: Iterable[str]) -> Followed:
-    """Show the events of the logger plugin as a progress bar, or as lines where there is no terminal."""
+def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> Followed:
+    """Show the events of the logger plugin as a progress bar, or as lines where there is no terminal.
+
+    Once ``asked_to_stop`` holds something, steps that end are no news.
+    """
     steps: dict[int, Step] = {}
     running: dict[int, Step] = {}
     errors: list[str] = []
@@ -73,7 +76,8 @@ def follow(lines: Iterable[str]) -> Followed:
                 case "job_error":
                     running.pop(job, None)
                     steps[job].failed, steps[job].logs = True, _logs(event)
-                    tqdm.write(f"{steps[job].name} failed", file=sys.stderr)
+                    if not asked_to_stop:
+                        tqdm.write(f"{steps[job].name} failed", file=sys.stderr)
                 case "progress":
                     bar.total, bar.n = event["total"], event["done"]
                     if bar.disable:

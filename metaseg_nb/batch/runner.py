@@ -7,12 +7,14 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
 from metaseg_nb.files import FULL, clear_unfinished, no_room
@@ -59,7 +61,13 @@ def run_notebook(
     parameters = resolve(notebook, study, model, fold, arm, seed)
     executed = executed_copy(notebook, parameters)
     # a job that outlived its killed driver finishes before its successor starts
-    with Stop() as stop, _environment(), alone(lock_file(executed)), _recorded(executed, parameters, stop):
+    with (
+        Stop() as stop,
+        _environment(),
+        alone(lock_file(executed)),
+        _recorded(executed, parameters, stop),
+        TemporaryDirectory(prefix="metaseg-", dir="/tmp") as sockets,  # a socket's path has at most 107 letters
+    ):
         _clear_unfinished(notebook, parameters, executed)
         stop.check()
         papermill.execute_notebook(
@@ -69,6 +77,8 @@ def run_notebook(
             kernel_name="python3",
             progress_bar=False,
             cwd=PROJECT,
+            # files of this user's alone, where TCP would let others of the machine listen
+            config=Config(KernelManager={"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}),
         )
     return executed
 

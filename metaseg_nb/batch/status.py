@@ -21,7 +21,8 @@ from metaseg_nb.parameters import resolve
 Jobs = dict[tuple[str, str], QueuedJob]
 
 NO_LINE, DAMAGED = "–", "damaged: "
-COLUMNS = ["network", "fold", "state", "epoch", "best Dice", "time left", "log"]
+# selection Dice: the best so far, of the selection set, not of the test set
+COLUMNS = ["network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
 
 
 class Planned(NamedTuple):
@@ -154,7 +155,7 @@ def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
         return [*first, ("annotation_budget", "06_annotation_budget", layout.annotation_budget / "curves.csv")]
     return [
         *first,
-        ("cross_validate", "04_cross_validation", layout.cross_validation / "leaderboard.csv"),
+        ("cross_validate", "04_cross_validation", layout.comparison),
         ("review", "05_qualitative_review", layout.review / "cases.csv"),
     ]
 

@@ -60,6 +60,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     for planned in planned_runs(study):
         planned.parameters(study), job_resources(study, planned.model)
     layout = StudyLayout(name)
+    print(f"study {name}: looking for what is to be done", flush=True)
     log = layout.root / "snakemake.log"
     with alone(layout.root / ".study.lock") as lock:
         if _on_slurm(folder):
@@ -81,11 +82,18 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
                 pass_fds=[lock.fileno()],
             )
         name_holder(lock, process.pid)
-        asked = []  # Snakemake hears Ctrl-C too; it cancels its jobs, and then ends
-        signal.signal(signal.SIGTERM, lambda *_: (asked.append("SIGTERM"), process.terminate()))
-        signal.signal(signal.SIGINT, lambda *_: asked.append("Ctrl-C"))
+        asked: list[str] = []
+
+        def stop(number: int, _) -> None:
+            asked.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
+            if number == signal.SIGTERM:  # Ctrl-C reaches Snakemake without us, and its jobs
+                print("stopping: steps that run are finished first, no other starts", file=sys.stderr)
+                process.terminate()
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
         with events.open(encoding="utf-8") as written:
-            followed = follow(_lines(written, process))
+            followed = follow(_lines(written, process), asked)
         code = process.wait()
     if code:
         print("\n".join(_end(study, log, followed, asked)), file=sys.stderr)
@@ -94,12 +102,11 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
 
 def _end(study: str, log: Path, followed: Followed, asked: Sequence[str]) -> Iterator[str]:
     """Lines that say how a study ended before its end; the last one says why."""
-    yield f"log of the study: {log.relative_to(home())}"
     again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
     if asked:
         yield f"stopped by {asked[0]}; to go on: {again}"
         return
-    yield f"the study is not complete; when the cause is removed, go on with: {again}"
+    yield f"the study is not complete (log: {log.relative_to(home())}); when the cause is removed, go on with: {again}"
     yield from [step.explain() for step in followed.failed] or [_last_error(log, followed.errors)]
 
 
