@@ -73,15 +73,20 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", action="store_true", help="print JSON instead of text")
     audit.set_defaults(command=_audit)
 
-    predict = commands.add_parser("predict", help="outline the lesions of an image")
+    predict = commands.add_parser("predict", help="segment the lesions of an image, or of several cases")
     predict.add_argument(
         "checkpoint",
         type=Path,
         help="best.pt of a run; or, for a new patient, a folder runs/<study>/<model>: the mean of all its folds",
     )
-    predict.add_argument("images", type=Path, nargs="+", help="NIfTI, contrast-enhanced T1; all sequences, in order")
-    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
-    predict.add_argument("--probability", type=Path, help="lesion probabilities to write, on the image's grid")
+    predict.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        help="NIfTI, contrast-enhanced T1, all sequences of a case; or a folder of cases, or a datalist (JSON)",
+    )
+    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write; of several cases, a folder")
+    predict.add_argument("--probability", type=Path, help="probabilities to write; of several cases, a folder")
     predict.set_defaults(command=_predict)
 
     rank = commands.add_parser("rank", help="put a study's unlabelled patients in the order to annotate them in")
@@ -185,16 +190,10 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from metaseg_nb.inference.ensemble import load_ensemble
-    from metaseg_nb.inference.predict import predict_image, require_predictable
-    from metaseg_nb.provenance import device
+    from metaseg_nb.inference.many_cases import predict
 
-    results = [path for path in (options.output, options.probability) if path]
-    for problem in require_predictable(options.images, results):
-        print(f"{problem.severity}: {problem}", file=sys.stderr)
-    ensemble = load_ensemble(options.checkpoint, device())
-    volume_mm3 = predict_image(ensemble, options.images, device(), options.output, options.probability)
-    print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion by {ensemble}")
+    for line in predict(options.checkpoint, options.images, options.output, options.probability):
+        print(line, flush=True)
 
 
 def _rank(options: argparse.Namespace) -> None:

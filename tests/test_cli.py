@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -254,6 +255,25 @@ def test_predict_takes_the_folds_of_a_model_and_says_what_it_decided_by(model_fo
     assert main(["predict", str(folder / "fold0/best.pt"), str(image), "-o", str(mask)]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith("by 1 network(s), probability ≥ 0.30, lesions ≥ 10 mm³\n")
+
+
+def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_folder, write_case, home, tmp_path, capsys):
+    shutil.copytree(model_folder(), home / "runs/tiny/unet")
+    cases = [write_case(name).image for name in "ab"]
+    (tmp_path / "images").mkdir()
+    for name, image in zip("ab", cases, strict=True):
+        shutil.copy(image, tmp_path / f"images/{name}.nii.gz")
+    listed = tmp_path / "list.json"
+    labelled = {"image": str(write_case("c").image), "label": str(write_case("c").label)}
+    listed.write_text(json.dumps({"training": [labelled], "testing": [{"image": str(image)} for image in cases]}))
+    for source, folder in ((tmp_path / "images", "runs/tiny/testing"), (listed, tmp_path / "masks")):
+        assert main(["predict", "runs/tiny/unet", str(source), "-o", str(folder)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        written = list((home / folder).glob("*.nii.gz"))
+        assert len(written) == 2
+    listed.write_text(json.dumps({"training": [labelled]}))
+    assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "masks")]) == 2
+    assert "found no case without a mask" in capsys.readouterr().err
 
 
 def test_predict_refuses_folds_that_were_trained_otherwise(model_folder, write_case, tmp_path, capsys):
