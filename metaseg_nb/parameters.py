@@ -42,7 +42,7 @@ def study_file(study: str) -> Path:
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Read one flat parameter file, refusing keys that no notebook declares, or that stand there twice."""
+    """Read one flat parameter file, refusing keys that no notebook declares or that are given twice."""
     try:
         values = _parsed(path.read_bytes())
     except (yaml.YAMLError, RecursionError) as error:

@@ -180,7 +180,7 @@ class Training(Settings):
 
 
 class Train(Training):
-    """03: one network learns to outline lesions."""
+    """03: one network learns to segment lesions."""
 
     sampling: Literal["voxel", "lesion", "roi"]
     lesion_share: Share
@@ -217,7 +217,7 @@ class Pretrain(Training):
 
     @property
     def epochs(self) -> int:
-        """As `Train` calls them; its own are said for 03."""
+        """As `Train` calls them; `epochs` of the files are those of 03."""
         return self.pretraining_epochs
 
     @field_validator("hidden_edge")
@@ -238,7 +238,7 @@ class CrossValidate(Settings):
 
 
 class Review(Settings):
-    """05: cases to look at."""
+    """05: cases to review."""
 
     study: StudyName
     models: Annotated[list[ModelName], Field(min_length=1)]

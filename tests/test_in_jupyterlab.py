@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import papermill
 import pytest
 from PIL import Image
 
+from metaseg_nb.batch.opening import open_notebook
 from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
@@ -144,6 +146,31 @@ def test_notebooks_01_to_04_run_in_jupyterlab_one_after_the_other(lab, folder, c
     layout = StudyLayout("tiny")
     assert len(read_table(layout.cross_validation / "metrics.csv")) == 12, "6 patients, by network and threshold"
     assert complaints == []
+    page.close()
+
+
+RUNS = [("03_train", model, fold) for model in ("unet", "segresnet") for fold in (0, 1)]
+ALL = [("01_explore_data",), ("02_preprocess_n4",), *RUNS, ("04_cross_validation",), ("05_qualitative_review",)]
+
+
+def results(home):
+    """All tables of a study, without times, and when each network was trained."""
+    tables = {path: read_table(path) for path in home.glob("runs/**/*.csv")}
+    found = {path: table.drop(columns="seconds", errors="ignore").to_csv() for path, table in tables.items()}
+    return found | {path: path.stat().st_mtime_ns for path in home.glob("runs/**/*.pt")}
+
+
+def test_run_all_after_a_study_trains_nothing_and_changes_no_table(tiny_study, lab, folder, chromium):
+    """The tiny study stands for the demo, whose values are those of the committed notebooks (test_settings)."""
+    home = folder.parent / "home"
+    shutil.copytree(tiny_study.home, home)
+    before = results(home)
+    page = chromium.new_page(viewport={"width": 1600, "height": 1300})
+    for which in ALL:
+        name = "_".join(map(str, which)) + ".ipynb"
+        shutil.copy(open_notebook(which[0], str(STUDIES / "tiny.yaml"), *which[1:]), folder / name)
+        run_all(page, lab, name)
+    assert results(home) == before
     page.close()
 
 

@@ -1,4 +1,4 @@
-"""Where a study stands: read from files, and from a cluster's queue where there is one; nothing is waited for."""
+"""The state of a study, read from its files and, on a cluster, from the queue."""
 
 import shlex
 import shutil
@@ -36,7 +36,7 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Network, and where there are several of it, which."""
+        """Network; in a study of annotation budgets with arm and seed."""
         if self.seed is None:
             return self.model
         return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
@@ -73,7 +73,7 @@ class Status:
     steps : dict
         State of the other notebooks.
     note : str
-        Why the queue is not shown, and which commands mend damaged runs; empty where there is nothing to say.
+        Why the queue is not shown, and the commands that mend damaged runs; else empty.
     """
 
     runs: pd.DataFrame

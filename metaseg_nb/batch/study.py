@@ -45,7 +45,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     Returns
     -------
     int
-        Exit code of Snakemake: 0 when all that was asked for is there.
+        Exit code of Snakemake: 0 when all that was asked for is finished.
 
     Raises
     ------
@@ -139,8 +139,8 @@ def _lines(written: IO[str], process: subprocess.Popen) -> Iterator[str]:
 def _profile(profile: str) -> Path:
     folder = PROFILES / profile if (PROFILES / profile).is_dir() else Path(profile).resolve()
     if not (folder / "config.yaml").is_file():
-        there = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
-        raise ParameterError(f"no profile {profile!r}; expected a folder with a config.yaml, or one of {there}")
+        names = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
+        raise ParameterError(f"no profile {profile!r}; expected a folder with a config.yaml, or one of {names}")
     return folder
 
 
@@ -160,8 +160,8 @@ def anywhere(study: str) -> str:
 def _command(layout: StudyLayout, targets: Sequence[str]) -> list[str]:
     """Snakemake's command; ``layout`` starts in the folder that Snakemake works in.
 
-    What it is told lies there too: it takes 007 on its command line for a number, and ? in a profile's path for a
-    pattern. Its own lock (``--nolock``) outlives a killed process and would have to be removed by hand.
+    Its settings and profile are files in that folder: on its command line 007 would be a number, and ? in the path of
+    a profile a pattern. Its own lock (``--nolock``) outlives a killed process and would have to be removed by hand.
     """
     files = ["--configfile", str(layout.workflow_settings), "--workflow-profile", str(layout.workflow_profile)]
     jobs = ["--slurm-jobname-prefix", job_prefix(layout.study), "--slurm-logdir", str(layout.slurm_logs)]
