@@ -55,4 +55,4 @@ class StudyTables:
 
 def finished_studies() -> list[str]:
     """Studies that have a leaderboard."""
-    return sorted(path.parts[-3] for path in (home() / "runs").glob("*/cross_validation/leaderboard.csv"))
+    return sorted(path.parts[-3] for path in (home() / "runs").glob("*/cross_validation/provenance.json"))
