@@ -128,6 +128,7 @@ def _recorded(executed: Path, parameters: Mapping[str, Any], stop: "Stop") -> It
     """Keep a record of the run beside the executed notebook, however it ends."""
     record = RunRecord(executed, parameters)
     try:
+        record.begin()  # inside: a signal may come while this is written
         yield
     except KeyboardInterrupt:
         record.end("stopped", "interrupted")
