@@ -125,11 +125,9 @@ def test_two_boxes_that_overlap_keep_both_lesions():
 
 @pytest.mark.parametrize("box", [[[-1, 4], [0, 4], [0, 4]], [[0, 4], [0, 31], [0, 4]], [[0, 4], [4, 4], [0, 4]]])
 def test_boxes_outside_the_volume_or_empty_are_named_all_at_once(box):
-    good = [[0, 4], [0, 4], [0, 4]]
-    with pytest.raises(CohortError, match="inside the volume") as error:
-        label_of_boxes((30, 30, 30), [good, box, box], case="p7")
+    with pytest.raises(CohortError, match=r"case p7, .*inside the volume") as error:
+        label_of_boxes((30, 30, 30), [[[0, 4]] * 3, box, box], case="p7")
     assert len(error.value.problems) == 2
-    assert "case p7" in str(error.value)
 
 
 @pytest.mark.parametrize(("point", "diameter_mm"), [([30, 0, 0], 5.0), ([0, -1, 0], 5.0), ([1, 1, 1], 0.0)])

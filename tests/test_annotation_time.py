@@ -1,4 +1,4 @@
-"""Minutes of a physician: counts by hand, nothing for what nobody annotated."""
+"""Minutes of a physician: counts by hand, 0 for a case that no physician annotated."""
 
 import pandas as pd
 import pytest
@@ -33,7 +33,7 @@ def test_minutes_of_each_kind_by_hand(row):
     assert case_minutes(table, SETTINGS)[row] == pytest.approx(table["expected"][row])
 
 
-def test_nobody_is_paid_for_labels_that_networks_made():
+def test_labels_of_networks_take_no_minutes():
     guessed = annotation([("self_training", 3, 20, 2, 2, 0)])
     assert case_minutes(guessed, SETTINGS).tolist() == [0]
 

@@ -1,4 +1,4 @@
-"""Learning curves: numbers by hand, power laws that are found again, intervals that hold the truth as often as said."""
+"""Learning curves: numbers by hand, power laws found again, intervals that hold the truth about as often as stated."""
 
 import numpy as np
 import pandas as pd
@@ -153,7 +153,7 @@ def simulated(rng, budgets, a, b, n_patients=60, n_seeds=5):
     }
 
 
-def test_with_noise_a_and_b_are_found_and_intervals_hold_the_truth_about_as_often_as_said():
+def test_with_noise_a_and_b_are_found_and_intervals_hold_the_truth_about_as_often_as_they_should():
     budgets, a, b, rng = (10, 20, 40, 80), 0.9, 0.3, np.random.default_rng(1)
     truth, found, held = a * (80**-b - 160**-b), [], []
     for _ in range(150):

@@ -22,8 +22,7 @@ QUESTIONS = {
 def budget_answers(gains: pd.DataFrame, laws: pd.DataFrame) -> str:
     """A list of all questions with their answers; ``gains`` from `budget_gains`, ``laws`` from `power_laws`."""
     answers = {question: _answer(gains, question, *how) for question, how in QUESTIONS.items()}
-    lines = [answers.pop("patients"), _doubling(laws), *answers.values()]
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {line}" for line in (answers.pop("patients"), _doubling(laws), *answers.values()))
 
 
 def _answer(gains: pd.DataFrame, question: str, asked: str, by_network: bool) -> str:

@@ -94,8 +94,7 @@ def _difference(results: BudgetResults, model: str, arm: str, weights: dict[str,
 def _gain(difference: np.ndarray, draws: Draws, unfair: str) -> dict[str, float | str]:
     """Mean, interval and verdict; a verdict that unequal minutes alone would explain is inconclusive."""
     low, high = draws.interval(draws.ratios(difference, np.ones_like(difference)))
-    patients = difference.shape[1]
-    verdict = BETTER if low > 0 else WORSE if high < 0 else INCONCLUSIVE
+    patients, verdict = difference.shape[1], BETTER if low > 0 else WORSE if high < 0 else INCONCLUSIVE
     if patients < MIN_PATIENTS or verdict == unfair:
         verdict = INCONCLUSIVE
     return {"patients": patients, "difference": difference.mean(), "low": low, "high": high, "verdict": verdict}

@@ -1,7 +1,7 @@
 """Kinds of annotation that are cheaper than contouring every lesion on every slice, simulated from the full mask.
 
 A kind says of each voxel that it is lesion (1), background (0) or unknown (`UNKNOWN`), and counts what a physician
-does for it. What nobody looked at is unknown, never background.
+does for it. What was not annotated is unknown, never background.
 """
 
 from collections.abc import Callable

@@ -70,13 +70,12 @@ def rank_cases(
     DataFrame
         From `rank_patients`.
     """
-    rows, patients = [], set()
+    rows = {}
     for case, stored in cases:
-        if case.name in known:
-            patients.add(case.patient)
         lesions = stored.label.astype(np.float32) if case.name in known else probability(stored)
-        rows.append({"patient": case.patient, **summarise(lesions, stored.grid.spacing_mm)})
-    return rank_patients(pd.DataFrame(rows).groupby("patient").mean(), sorted(patients))
+        rows[case] = {"patient": case.patient, **summarise(lesions, stored.grid.spacing_mm)}
+    annotated = sorted({case.patient for case in rows if case.name in known})
+    return rank_patients(pd.DataFrame(rows.values()).groupby("patient").mean(), annotated)
 
 
 def rank_patients(summaries: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
@@ -183,8 +182,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
         return sum(one.probability(case.image, case.reach, device) for one in ensembles) / len(ensembles)
 
     cases = [*cohort.cases, *cohort.unlabelled]
-    stored = [*open_cases(layout.case_store, cohort.cases), *open_cases(layout.case_store, cohort.unlabelled)]
-    known = {case.name for case in cohort.cases}
-    table = rank_cases(zip(cases, tqdm(stored, desc="ranking"), strict=True), known, probability)
+    pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking"), strict=True)
+    table = rank_cases(pairs, {case.name for case in cohort.cases}, probability)
     write_table(layout.next_patients_table, table.reset_index())
     return table

@@ -89,8 +89,7 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     CohortError
         With every one that is not finished; or one learned from a case outside the training set of ``parts``.
     """
-    models = sorted(settings.models)
-    runs = [layout.run(model, settings.fold, settings.teacher, settings.seed) for model in models]
+    runs = [layout.run(model, settings.fold, settings.teacher, settings.seed) for model in sorted(settings.models)]
     problems = []
     for run in runs:
         try:
@@ -127,39 +126,35 @@ def annotated_training_set(
     CohortError
         Fewer than two patients, or no lesion, would be annotated; or the teachers cannot be used.
     """
-    stored, chosen = (
-        _open(layout, parts.training),
-        nested_subset(parts.training, settings.annotated_share, settings.seed),
-    )
+    stored = _opened(layout, parts.training)
+    chosen = nested_subset(parts.training, settings.annotated_share, settings.seed)
     teachers = load_teachers(settings, layout, parts, device) if settings.teacher else None
-    ranking, labelled = None, {}
+    ranking = None
     if settings.unannotated == "ranking":
         first = [case for case in parts.training if case.name in teachers.annotated]
         pairs = [(case, stored[case.name]) for case in parts.training]
-        ranking = rank_cases(pairs, {case.name for case in first}, teachers.probability)
+        ranking = rank_cases(pairs, teachers.annotated, teachers.probability)
         slices = {name: full_work(case.lesion_boxes).n_slices for name, case in stored.items()}
         chosen = follow_ranking(parts.training, first, list(ranking.index), slices, chosen)
-    done = {case.name: _annotated(stored[case.name], settings, layout) for case in chosen}
-    if not any(len(case.lesion_voxels) for case, _ in done.values()):
+    known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
+    if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or in another way"
         raise CohortError.one("-", "dataset.json", found, "a lesion to learn from", fix)
+    nothing = {name: Work(len(case.lesion_boxes)) for name, case in stored.items() if name not in known}
     if settings.unannotated == "self_training":
-        rest = [case for name, case in stored.items() if name not in done]
-        labelled = {case.name: _labelled(case, teachers, settings.confidence, run) for case in rest}
-    rows = []
-    for case in parts.training:
-        nothing = labelled.get(case.name), Work(len(stored[case.name].lesion_boxes))
-        kind = settings.annotation if case.name in done else NETWORKS if case.name in labelled else NOBODY
-        rows.append(_row(case, "training", kind, *done.get(case.name, nothing)))
-    selection = _open(layout, parts.selection)
+        labels = {name: _labelled(stored[name], teachers, settings.confidence, run) for name in nothing}
+        known |= {name: (NETWORKS, label, nothing[name]) for name, label in labels.items()}
+    rows = [
+        _row(case, "training", *known.get(case.name) or (NOBODY, None, nothing[case.name])) for case in parts.training
+    ]
+    selection = _opened(layout, parts.selection)
     for case in parts.selection:  # contoured in full in every arm
-        opened = selection[case.name]
-        rows.append(_row(case, "selection", "full", opened, full_work(opened.lesion_boxes)))
-    return TrainingSet([*(case for case, _ in done.values()), *labelled.values()], pd.DataFrame(rows), ranking)
+        rows.append(_row(case, "selection", "full", selection[case.name], full_work(selection[case.name].lesion_boxes)))
+    return TrainingSet([case for _, case, _ in known.values()], pd.DataFrame(rows), ranking)
 
 
-def _open(layout: StudyLayout, cases: Sequence[Case]) -> dict[str, StoredCase]:
+def _opened(layout: StudyLayout, cases: Sequence[Case]) -> dict[str, StoredCase]:
     return {stored.name: stored for stored in open_cases(layout.case_store, cases)}
 
 
