@@ -19,8 +19,9 @@ from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.checksums import damage
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
-from metaseg_nb.parameters import model_title
+from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.report.build import write_page
+from metaseg_nb.settings import Budget
 
 N = 12
 FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": ""}
@@ -224,6 +225,12 @@ def test_figures_are_drawn_of_whatever_arms_there_are(dice):
     assert [axes.get_title() for axes in figures["minutes"].axes[:2]] == [model_title(name) for name in results.models]
     (published,) = [line for line in figures["patients"].axes[0].lines if line.get_marker() == "v"]
     assert (published.get_xdata()[-1], published.get_ydata()[-1]) == (400, 0.85)
+
+
+def test_the_notebook_holds_the_parameters_of_the_demo():
+    names, cells = {}, nbformat.read(NOTEBOOKS / "06_annotation_budget.ipynb", 4).cells
+    exec(cells[1].source, names)
+    assert Budget.read(names).model_dump() == resolve("06_annotation_budget", "demo_budget")
 
 
 @pytest.fixture
