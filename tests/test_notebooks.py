@@ -9,7 +9,7 @@ from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
-LONGEST_CELL, LONGEST_LIST = 25, 40  # a step; parameters or imports, which are looked up and not read
+LONGEST_CELL, LONGEST_LIST = 25, 60  # a step; parameters or imports, which are looked up and not read
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
