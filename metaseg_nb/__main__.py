@@ -197,7 +197,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _rank(options: argparse.Namespace) -> None:
-    from metaseg_nb.annotation.next_patients import next_patients
+    from metaseg_nb.annotation.ranking import next_patients
     from metaseg_nb.provenance import device
 
     print(next_patients(options.study, device()).round(2).to_string())

@@ -171,6 +171,11 @@ class StudyLayout:
         return self.root / "annotation_budget"
 
     @property
+    def budget_record(self) -> Path:
+        """With what 06 was made, and the checksums of the tables beside it; written last by 06."""
+        return self.annotation_budget / "provenance.json"
+
+    @property
     def annotation_answers(self) -> Path:
         """What 06 answers, Markdown."""
         return self.annotation_budget / "answers.md"
@@ -202,6 +207,11 @@ class RunLayout:
     def annotation_table(self) -> Path:
         """What of each case in training and selection was annotated."""
         return self.root / "annotation.csv"
+
+    @property
+    def pseudo_labels(self) -> Path:
+        """Labels that the networks of another arm gave cases without annotation."""
+        return self.root / "pseudo_labels"
 
     @property
     def ranking_table(self) -> Path:

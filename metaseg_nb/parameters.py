@@ -108,7 +108,20 @@ def resolve(
     if seed is not None:
         values["seed"] = seed
     _require_fold(study, fold)
+    if arm:
+        _require_no_circle(arm)
     return settings.check(values, origin).model_dump()
+
+
+def _require_no_circle(arm: str) -> None:
+    """An arm must not be taught by itself, be it through other arms."""
+    chain = [arm]
+    while teacher := read_parameters(_existing(parameter_file("arm", chain[-1]), "arm")).get("teacher", ""):
+        if teacher in chain:
+            file, order = parameter_file("arm", chain[-1]), ", which learns from ".join([*chain, teacher])
+            expected = "an arm that is trained before, without help of this one"
+            raise ParameterError(f"{file}: key 'teacher': found {teacher!r}; expected: {expected} ({order})")
+        chain.append(teacher)
 
 
 def _require_what_it_takes(notebook: str, settings: type[Settings], **given: Any) -> None:

@@ -197,6 +197,7 @@ class Train(Training):
     slice_step: Count
     unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
     teacher: ArmName
+    models: list[ModelName] = []  # checkpoints of earlier versions do not have it
     confidence: Annotated[float, Field(gt=0.5, le=1)]
 
     @field_validator("teacher")
@@ -205,6 +206,14 @@ class Train(Training):
         if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
             raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
         return teacher
+
+    @field_validator("models")
+    @classmethod
+    def _that_teach(cls, models: list[str], info: ValidationInfo) -> list[str]:
+        """The study's networks teach together; without a teacher they decide nothing, and are left out."""
+        if info.data.get("teacher") and not models:
+            raise ValueError("the networks of the study, whose runs in the arm `teacher` label or rank together")
+        return models if info.data.get("teacher") else []
 
 
 class Pretrain(Training):

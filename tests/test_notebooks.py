@@ -9,7 +9,7 @@ from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
-LONGEST_CELL, LONGEST_LIST = 25, 40  # a step; parameters or imports, which are looked up and not read
+LONGEST_CELL, LONGEST_LIST = 25, 60  # a step; parameters or imports, which are looked up and not read
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -56,7 +56,7 @@ def test_words_stand_before_steps(notebook):
 
 # What each notebook writes last, and so by what others know that it ran to its end; 03 and 03b: see test_fit.
 MARKS = {"02_preprocess_n4": "preprocessing_table", "04_cross_validation": "layout.comparison"}
-MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "curves.csv"}
+MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "layout.budget_record"}
 
 
 @pytest.mark.parametrize("name", MARKS)

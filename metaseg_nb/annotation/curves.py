@@ -1,25 +1,20 @@
-"""How results grow with annotations, and what twice as many would bring, as a power law has it."""
+"""How results grow with annotations, and what twice as many patients would gain if a power law holds."""
 
-from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.resampling import Draws, ratio
-from metaseg_nb.annotation.results import BudgetResults
+from metaseg_nb.annotation.results import BudgetResults, Draws, ratio
 from metaseg_nb.evaluation.intervals import bootstrap_ratio, percentiles
 
-# Means over patients, or shares of all lesions: what is added up, and of what (nothing: of patients).
-MEASURES = {
-    "dice": ("dice", None),
-    "sensitivity": ("n_detected", "n_truth"),
-    "false_per_patient": ("n_false", None),
-}
+# Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).
+MEASURES = {"dice": ("dice", None), "sensitivity": ("n_detected", "n_truth"), "false_per_patient": ("n_false", None)}
 # Of these, 1 minus the measure is an error that a power law may describe.
-FITTED = {"dice": "Dice", "sensitivity": "share of lesions detected"}
+FITTED = ("dice", "sensitivity")
 # Two budgets always lie on a power law.
 LEAST_BUDGETS = 3
-# How far a law may be from the largest budget's error, as a share of what it promises.
+# How far the largest budget's error may be from the law, as a share of the gain that the law predicts.
 TOLERATED = 0.25
 
 
@@ -29,85 +24,67 @@ def budget_curves(results: BudgetResults, draws: Draws) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per (``model``, ``arm``): what `BudgetResults.arms` says of the arm, ``n`` (patients tested), ``seeds``,
-        and each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval.
+        A row per (``model``, ``arm``): the columns of `BudgetResults.arms`, ``n`` (patients tested), ``seeds``, and
+        each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval.
     """
     rows = []
-    for model in results.models:
-        for arm, facts in results.arms.iterrows():
-            row = {"model": model, "arm": arm, **facts, "n": draws.patients.shape[1], "seeds": draws.seeds.shape[1]}
-            for measure in MEASURES:
-                parts, wholes = _parts(results, model, arm, measure)
-                of_lesions = MEASURES[measure][1] is not None
-                low, high = (_share_interval if of_lesions else _mean_interval)(draws, parts, wholes)
-                value = float(ratio(parts.sum(), wholes.sum()))
-                row |= {measure: value, f"{measure}_low": low, f"{measure}_high": high}
-            rows.append(row)
+    for model, (arm, facts) in product(results.models, results.arms.iterrows()):
+        row = {"model": model, "arm": arm, **facts, "n": draws.patients.shape[1], "seeds": draws.seeds.shape[1]}
+        for measure in MEASURES:
+            parts, wholes = _parts(results, model, arm, measure)
+            low, high = _interval(draws, parts, wholes, is_share=MEASURES[measure][1] is not None)
+            row |= {measure: float(ratio(parts.sum(), wholes.sum())), f"{measure}_low": low, f"{measure}_high": high}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def _parts(results: BudgetResults, model: str, arm: str, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """What is added up for a measure, and of what; both of shape (S, P)."""
+    """Numerator and denominator of a measure, both of shape (S, P)."""
     part, whole = MEASURES[measure]
     parts = results.values(model, arm, part)
     return parts, np.ones_like(parts) if whole is None else results.values(model, arm, whole)
 
 
-def _mean_interval(draws: Draws, parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float]:
+def _interval(draws: Draws, parts: np.ndarray, wholes: np.ndarray, is_share: bool) -> tuple[float, float]:
+    """95 % interval; of a share where no lesion or every lesion is found, the exact one of `bootstrap_ratio`."""
+    if is_share and wholes.any() and np.array_equal(parts, wholes * parts.any()):
+        some = wholes.any(axis=0)
+        return bootstrap_ratio(parts.mean(axis=0)[some], wholes.mean(axis=0)[some])
     return draws.interval(draws.ratios(parts, wholes))
 
 
-def _share_interval(draws: Draws, parts: np.ndarray, wholes: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a share of the lesions; where none or all are found, the exact one of `bootstrap_ratio`."""
-    if wholes.any() and np.array_equal(parts, wholes * parts.any()):
-        some = wholes.any(axis=0)
-        return bootstrap_ratio(parts.mean(axis=0)[some], wholes.mean(axis=0)[some])
-    return _mean_interval(draws, parts, wholes)
+def power_laws(results: BudgetResults, draws: Draws) -> pd.DataFrame:
+    """Fit the error of each of `FITTED`, network by network, over the budgets of fully contoured patients.
 
+    An error of 0 counts as half a lesion (or half a patient), because 0 has no logarithm.
 
-@dataclass(frozen=True)
-class PowerLaw:
-    """Error = ``a`` times patients to the power of -``b``.
-
-    Attributes
-    ----------
-    patients : ndarray, shape (K,)
-        Annotated patients of the budgets.
-    a, b : float
-    resampled : ndarray, shape (B, 2)
-        ``log(a)`` and ``b`` of each resample.
-    refusal : str
-        Why it is not to be believed; empty if nothing speaks against it.
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``measure``): ``most_patients`` (of the largest budget), what `fit_power_law` returns
+        with 95 % intervals (``_low``, ``_high``), and ``n`` (patients tested).
     """
-
-    patients: np.ndarray
-    a: float
-    b: float
-    resampled: np.ndarray
-    refusal: str
-
-    def errors(self, patients: np.ndarray) -> np.ndarray:
-        """Error with so many annotated patients."""
-        return self.a * np.asarray(patients, float) ** -self.b
-
-    @property
-    def most(self) -> float:
-        """Patients of the largest budget."""
-        return float(self.patients.max()) if len(self.patients) else float("nan")
-
-    @property
-    def doubling(self) -> float:
-        """What twice the patients of the largest budget would take from the error."""
-        return float(self.errors(self.most) - self.errors(2 * self.most))
-
-    def resampled_errors(self, patients: float) -> np.ndarray:
-        """Error with so many annotated patients in each resample, shape (B,)."""
-        log_a, b = self.resampled.T
-        return np.exp(log_a - b * np.log(patients))
+    patients, rows = results.arms.loc[results.budgets, "patients"].to_numpy(float), []
+    for model, measure in product(results.models, FITTED):
+        errors, resampled = [], []
+        for parts, wholes in (_parts(results, model, arm, measure) for arm in results.budgets):
+            least = ratio(0.5, wholes.sum())
+            errors.append(np.maximum(1 - ratio(parts.sum(), wholes.sum()), least))
+            resampled.append(np.maximum(1 - draws.ratios(parts, wholes), least))
+        stacked = np.reshape(resampled, (len(patients), len(draws.patients))).T
+        law, of_resamples = fit_power_law(patients, np.array(errors), stacked)
+        row = {"model": model, "measure": measure, "most_patients": max(patients, default=np.nan)}
+        for name, values in of_resamples.items():
+            low, high = draws.interval(values)
+            row |= {name: law[name], f"{name}_low": low, f"{name}_high": high}
+        rows.append(row | {"n": draws.patients.shape[1], "refusal": law["refusal"]})
+    return pd.DataFrame(rows)
 
 
-def fit_power_law(patients: np.ndarray, errors: np.ndarray, resampled: np.ndarray) -> PowerLaw:
-    """Fit a power law by least squares of the logarithms.
+def fit_power_law(
+    patients: np.ndarray, errors: np.ndarray, resampled: np.ndarray
+) -> tuple[dict[str, float | str], dict[str, np.ndarray]]:
+    """Fit error = ``a`` · patients^-``b`` by least squares of the logarithms.
 
     Parameters
     ----------
@@ -120,71 +97,37 @@ def fit_power_law(patients: np.ndarray, errors: np.ndarray, resampled: np.ndarra
 
     Returns
     -------
-    PowerLaw
-        Whose ``refusal`` says so if there are fewer than `LEAST_BUDGETS` budgets, if there is no error to speak of,
-        if it does not fall, or if the error of the largest budget is not where the law has it: beyond chance (95 %),
-        and by more than `TOLERATED` of what the law promises of twice as many patients. So it is where curves flatten.
+    law : dict
+        ``a``, ``b``, ``doubling`` (by how much twice the largest budget lowers the error), and ``refusal``: why the
+        law is not to be used, or empty. It is refused with fewer than `LEAST_BUDGETS` budgets, without lesions, where
+        the error does not fall, and where the error of the largest budget is off the law beyond chance (95 %) and by
+        more than `TOLERATED` of ``doubling``, as it is where a curve flattens.
+    of_resamples : dict of ndarray, shape (B,)
+        ``a``, ``b`` and ``doubling`` in each resample.
 
     References
     ----------
     Power laws of learning curves: Figueroa et al. 2012, BMC Med. Inform. Decis. Mak. 12:8;
     Viering & Loog 2023, IEEE TPAMI 45(6):7799-7819. They end in a plateau that few budgets do not show.
     """
-    n_budgets = len(np.unique(patients))
+    names, n_budgets = ("a", "b", "doubling"), len(np.unique(patients))
     if n_budgets < LEAST_BUDGETS or not np.isfinite(errors).all():
-        few = f"{n_budgets} budget(s) of fully outlined patients; it takes {LEAST_BUDGETS}"
+        few = f"{n_budgets} budget(s) of fully contoured patients; {LEAST_BUDGETS} are needed"
         why = few if n_budgets < LEAST_BUDGETS else "there are no lesions"
-        return PowerLaw(patients, np.nan, np.nan, np.full((len(resampled), 2), np.nan), why)
-    log_a, b = _line(patients, errors[None])[0]
-    law = PowerLaw(patients, float(np.exp(log_a)), float(b), _line(patients, resampled), "")
-    if round(b, 9) <= 0:
-        return replace(law, refusal="the error does not fall with more annotated patients")
-    last = int(np.argmax(patients))
-    misfit = errors[last] - law.errors(law.most)
-    low, high = percentiles(resampled[:, last] - law.resampled_errors(law.most))
-    if low * high > 0 and abs(misfit) > TOLERATED * law.doubling:
-        off = f"{law.most:.0f} patients are off it by {-misfit:+.2f} [{-high:+.2f}, {-low:+.2f}]"
-        return replace(law, refusal=f"a power law does not fit: {off}")
-    return law
-
-
-def _line(patients: np.ndarray, errors: np.ndarray) -> np.ndarray:
-    """``log(a)`` and ``b`` of each row of errors; shape (B, 2)."""
-    x, y = np.log(patients), np.log(errors)
-    b = -(y @ (x - x.mean())) / ((x - x.mean()) ** 2).sum()
-    return np.column_stack([y.mean(axis=1) + b * x.mean(), b])
-
-
-def power_laws(results: BudgetResults, draws: Draws) -> dict[tuple[str, str], PowerLaw]:
-    """Fit the error of each of `FITTED`, network by network, over the budgets of fully outlined patients.
-
-    An error of 0 counts as half a lesion (or patient), for it has no logarithm.
-    """
-    arms, laws = results.outlined, {}
-    patients = results.arms.loc[arms, "patients"].to_numpy(float)
-    for model in results.models:
-        for measure in FITTED:
-            errors, resampled = [], []
-            for parts, wholes in (_parts(results, model, arm, measure) for arm in arms):
-                least = ratio(0.5, wholes.sum())
-                errors.append(np.maximum(1 - ratio(parts.sum(), wholes.sum()), least))
-                resampled.append(np.maximum(1 - draws.ratios(parts, wholes), least))
-            stacked = np.reshape(resampled, (len(arms), len(draws.patients))).T
-            laws[model, measure] = fit_power_law(patients, np.array(errors), stacked)
-    return laws
-
-
-def law_table(laws: dict[tuple[str, str], PowerLaw], draws: Draws) -> pd.DataFrame:
-    """A row per fit: ``a``, ``b``, ``doubling`` (gain of twice the annotations), with 95 % intervals; ``refusal``."""
-    rows = []
-    for (model, measure), law in laws.items():
-        row = {"model": model, "measure": measure, "most_patients": law.most}
-        for name, resampled in (
-            ("a", np.exp(law.resampled[:, 0])),
-            ("b", law.resampled[:, 1]),
-            ("doubling", law.resampled_errors(law.most) - law.resampled_errors(2 * law.most)),
-        ):
-            low, high = draws.interval(resampled)
-            row |= {name: getattr(law, name), f"{name}_low": low, f"{name}_high": high}
-        rows.append(row | {"n": draws.patients.shape[1], "refusal": law.refusal})
-    return pd.DataFrame(rows)
+        return dict.fromkeys(names, np.nan) | {"refusal": why}, dict.fromkeys(names, np.full(len(resampled), np.nan))
+    last, most = int(np.argmax(patients)), patients.max()
+    laws, misfits = [], []
+    for rows in (errors[None], resampled):
+        slope, log_a = np.polyfit(np.log(patients), np.log(rows).T, 1)
+        at_most, at_twice = (np.exp(log_a + slope * np.log(n)) for n in (most, 2 * most))
+        laws.append(dict(zip(names, (np.exp(log_a), -slope, at_most - at_twice), strict=True)))
+        misfits.append(rows[:, last] - at_most)
+    law, misfit = {name: float(values[0]) for name, values in laws[0].items()}, misfits[0][0]
+    low, high = percentiles(misfits[1])
+    refusal = ""
+    if round(law["b"], 9) <= 0:
+        refusal = "the error does not fall with more annotated patients"
+    elif low * high > 0 and abs(misfit) > TOLERATED * law["doubling"]:
+        off = f"{most:.0f} patients are off it by {-misfit:+.2f} [{-high:+.2f}, {-low:+.2f}]"
+        refusal = f"a power law does not fit: {off}"
+    return law | {"refusal": refusal}, laws[1]

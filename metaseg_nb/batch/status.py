@@ -152,7 +152,7 @@ def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
         ("preprocess", "02_preprocess_n4", layout.preprocessing_table),
     ]
     if resolve("06_annotation_budget", study)["arms"]:
-        return [*first, ("annotation_budget", "06_annotation_budget", layout.annotation_budget / "curves.csv")]
+        return [*first, ("annotation_budget", "06_annotation_budget", layout.budget_record)]
     return [
         *first,
         ("cross_validate", "04_cross_validation", layout.comparison),

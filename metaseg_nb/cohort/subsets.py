@@ -1,4 +1,4 @@
-"""Smaller annotation budgets: nested parts of the training patients, each with a mix like that of all."""
+"""Smaller annotation budgets: nested, stratified parts of the training patients."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,15 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 
-# One patient is too few to train on.
+# Fewer are not enough to train on.
 LEAST_PATIENTS = 2
 
 
 def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     """The cases of a share of the patients; a smaller share's patients are among a larger one's.
 
-    Patients are lined up by primary and number of lesions, and taken in an order that
-    halves the gaps again and again (van der Corput's sequence, shifted by the seed), so
-    that every part spreads over the whole line.
+    Patients are sorted by primary and number of lesions, and taken in an order that halves the gaps again and again
+    (van der Corput's sequence, shifted by the seed). So every part covers all primaries and lesion counts evenly.
 
     Parameters
     ----------
@@ -31,26 +30,22 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     Raises
     ------
     CohortError
-        Fewer than two patients would be left.
+        Fewer than two patients would remain.
     """
     order = _spread_order(cases, seed)
     n = round(share * len(order))
     if n < min(LEAST_PATIENTS, len(order)):  # all of one patient is no smaller budget
-        raise CohortError.one(
-            "-",
-            "dataset.json",
-            f"{100 * share:g} % of {len(order)} training patients, which is {n}",
-            f"at least {LEAST_PATIENTS} patients to train on",
-            "take a larger share, or more patients",
-        )
+        found, expected = f"{100 * share:g} % of {len(order)} training patients, which is {n}", "patients to train on"
+        fix = "take a larger share, or more patients"
+        raise CohortError.one("-", "dataset.json", found, f"at least {LEAST_PATIENTS} {expected}", fix)
     chosen = set(order[:n])
     return [case for case in cases if case.patient in chosen]
 
 
 def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Training patients and lesions of each budget, as the least and the most over the folds; a row per share.
+    """Training patients and lesions of each budget, smallest and largest number over the folds; a row per share.
 
-    A budget that leaves a fold fewer than two patients stands there as "too few".
+    A budget of fewer than two patients in a fold is "too few".
     """
     parts = [split(cohort, fold).training for fold in range(cohort.n_folds)]
     return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
@@ -66,11 +61,7 @@ def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> dict[st
         "lesions": [sum(case.n_lesions for case in subset) for subset in subsets],
         "primaries": [len({case.primary for case in subset}) for subset in subsets],
     }
-    return {name: _range(values) for name, values in counts.items()}
-
-
-def _range(values: Sequence[int]) -> str:
-    return f"{min(values)} to {max(values)}" if min(values) < max(values) else f"{min(values)}"
+    return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}
 
 
 def _spread_order(cases: Sequence[Case], seed: int) -> list[str]:

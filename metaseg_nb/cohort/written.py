@@ -14,7 +14,7 @@ from metaseg_nb.settings import Explore
 
 
 def read_written(layout: StudyLayout, table: Path) -> pd.DataFrame:
-    """Read a table that 01, 04 or 05 wrote; see `require_written`."""
+    """Read a table that 01, 04, 05 or 06 wrote; see `require_written`."""
     require_written(layout, table)
     return read_table(table)
 
@@ -26,7 +26,7 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
     ----------
     layout : StudyLayout
     *files : path
-        In the folder of the study, of its cross-validation or of its gallery.
+        In the folder of the study, of its cross-validation, annotation budget or gallery.
 
     Returns
     -------
@@ -91,5 +91,6 @@ def _writer(layout: StudyLayout, folder: Path) -> tuple[str, Path]:
     return {
         layout.root: ("01_explore_data", layout.dataset),
         layout.cross_validation: ("04_cross_validation", layout.comparison),
+        layout.annotation_budget: ("06_annotation_budget", layout.budget_record),
         layout.gallery: ("05_qualitative_review", layout.gallery_record),
     }[folder]

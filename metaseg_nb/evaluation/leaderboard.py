@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.written import read_written
+from metaseg_nb.cohort.written import read_written, require_written
 from metaseg_nb.evaluation.comparison import pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
 from metaseg_nb.layout import StudyLayout, home
@@ -76,10 +76,9 @@ def summary(study: str) -> str:
     layout = StudyLayout(settings["study"])
     if not settings["arms"]:
         found = _as_text(read_written(layout, layout.leaderboard))
-    elif layout.annotation_answers.is_file():
-        found = layout.annotation_answers.read_text(encoding="utf-8")
     else:
-        raise FileNotFoundError(f"study {study} has no {layout.annotation_answers.name} yet: run it first")
+        require_written(layout, layout.annotation_answers)
+        found = layout.annotation_answers.read_text(encoding="utf-8")
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"
 
 

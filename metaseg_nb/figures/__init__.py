@@ -4,9 +4,8 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["annotation_budget", "cohort", "comparison", "lesions", "preprocessing_words"],
+    submodules=["cohort", "comparison", "lesions", "preprocessing_words"],
     submod_attrs={
-        "annotation_tables": ["show_curves", "show_efforts", "show_laws"],
         "case_images": ["read_case_images"],
         "cases": ["draw_case_by_network", "draw_test_case", "draw_unlabelled", "pick_cases"],
         "charts": ["dice_chart", "learning_curve", "sensitivity_chart"],
@@ -16,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "preprocessing": ["draw_corrections", "draw_intensities", "draw_stored_cases"],
         "records": ["Records"],
         "restoration": ["draw_hidden", "draw_restored"],
-        "style": ["fitted", "save_figure", "show_table", "use_style"],
+        "style": ["fitted", "model_colour", "save_figure", "show_table", "use_style"],
         "training": ["draw_batch", "sampling_table"],
     },
 )
