@@ -4,11 +4,11 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submodules=["cohort", "comparison", "lesions", "preprocessing_words"],
+    submodules=["cohort", "preprocessing_words"],
     submod_attrs={
         "case_images": ["read_case_images"],
         "cases": ["draw_case_by_network", "draw_test_case", "draw_unlabelled", "pick_cases"],
-        "charts": ["dice_chart", "learning_curve", "sensitivity_chart"],
+        "charts": ["draw", "learning_curve", "palette", "with_titles"],
         "cohort_words": ["describe_counts", "describe_problems"],
         "leaderboard_table": ["show_leaderboard"],
         "live": ["live_learning_curve", "somebody_watches"],

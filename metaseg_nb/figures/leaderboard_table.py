@@ -1,19 +1,12 @@
-"""The leaderboard as it is read: a column a network, a row a metric."""
+"""The leaderboard as a table to read: a column a network, a row a metric."""
 
 import pandas as pd
 from pandas.io.formats.style import Styler
 
+from metaseg_nb.evaluation.metrics import METRICS
 from metaseg_nb.parameters import model_title
 
-# Columns of the leaderboard: as they are called, and digits.
-ROWS = {
-    "dice": ("Dice", 3),
-    "hd95_mm": ("HD95, mm", 1),
-    "nsd_1mm": ("surface Dice at 1 mm", 3),
-    "nsd_2mm": ("surface Dice at 2 mm", 3),
-    "precision": ("precision", 3),
-    "recall": ("recall", 3),
-    "lesion_dice": ("lesion-wise Dice", 3),
+LESIONS = {
     "lesion_sensitivity": ("share of lesions detected", 3),
     "false_per_patient": ("false lesions per patient", 1),
 }
@@ -26,15 +19,18 @@ def show_leaderboard(board: pd.DataFrame) -> Styler:
         {"selector": "td, th", "props": "text-align: left; vertical-align: top"},
         {"selector": "td", "props": "white-space: nowrap"},  # names may wrap: five columns fit a page
     ]
-    return pd.DataFrame(columns).style.format_index(escape="html", axis=1).set_table_styles(style)
+    table = pd.DataFrame(columns).style.format_index(escape="html", axis=0).format_index(escape="html", axis=1)
+    return table.set_table_styles(style)
 
 
 def _column(row: pd.Series) -> dict[str, str]:
-    cells = {"patients (with Dice 0)": f"{row['patients']} ({row['failures']})"}
-    cells |= {title: _cell(row, name, digits) for name, (title, digits) in ROWS.items()}
-    cells["training, minutes a fold"] = _number(row["train_minutes"], 1)
-    cells["parameters, millions"] = _number(row["parameters"] / 1e6, 2)
-    return cells
+    shown = {"dice": ("Dice", 3), **{name: (it.title, it.digits) for name, it in METRICS.items()}, **LESIONS}
+    return {
+        "patients (with Dice 0)": f"{row['patients']} ({row['failures']})",
+        **{title: _cell(row, name, digits) for name, (title, digits) in shown.items()},
+        "training, minutes a fold": _number(row["train_minutes"], 1),
+        "parameters, millions": _number(row["parameters"] / 1e6, 2),
+    }
 
 
 def _cell(row: pd.Series, name: str, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""Figures and tables of a notebook, kept in the forms that papers take, each with where it came from."""
+"""Figures and tables of a notebook, saved in the formats that papers need, each with its origin."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from metaseg_nb.settings import Settings
 
 @dataclass(frozen=True)
 class Records:
-    """What one notebook keeps.
+    """Where one notebook saves its figures and tables.
 
     Parameters
     ----------
@@ -27,7 +27,7 @@ class Records:
     settings : Settings
         Its parameters.
     cohort : str
-        Stands above each figure, so that one that is passed on alone still says whose numbers it shows.
+        Stands above each figure.
     """
 
     layout: StudyLayout

@@ -147,6 +147,8 @@ NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
     "dynunet": _dynunet,
     "segresnet_ds": _segresnet_ds,
 }
+# All others are convolutional; notebook 04 compares the two kinds.
+TRANSFORMERS = frozenset({"unetr", "swin_unetr"})
 
 
 # Names of the weights that make outputs of features, which a pretraining does not hand on: of U-Net the upper layer,
