@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
     report.set_defaults(command=_report)
 
-    offline = commands.add_parser("itkwidgets-offline", help="fetch the files of itkwidgets' viewer once, about 120 MB")
+    offline = commands.add_parser("itkwidgets-offline", help="fetch itkwidgets' viewer once (120 MB), or switch it off")
     offline.set_defaults(command=_itkwidgets_offline)
 
     summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
@@ -206,7 +206,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _itkwidgets_offline(options: argparse.Namespace) -> None:
-    from metaseg_nb.viewer.itk_offline import place_viewer
+    from metaseg_nb.viewer.itk import place_viewer
 
     print(place_viewer())
 

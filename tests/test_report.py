@@ -21,7 +21,7 @@ from nilearn.plotting import view_img
 from PIL import Image
 
 from metaseg_nb.__main__ import main
-from metaseg_nb.checksums import write_record
+from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
@@ -30,9 +30,8 @@ from metaseg_nb.files import write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
 from metaseg_nb.report.build import write_page, write_report
-from metaseg_nb.report.gallery import COLUMNS, PAGES, picture_file, view_file
-from metaseg_nb.report.light_pictures import with_light_pictures
-from metaseg_nb.report.policy import policy, with_policy
+from metaseg_nb.report.gallery import COLUMNS, PAGES, gallery_files, picture_file, view_file
+from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -92,8 +91,10 @@ def gallery(layout, cases):
     volume = nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4))
     view = view_img(volume, bg_img=None, threshold=None).get_standalone()
     (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
-    write_table(layout.gallery_table, pd.DataFrame(rows, columns=COLUMNS))
-    write_record(layout.gallery_record, {}, [layout.gallery_table])
+    entries = pd.DataFrame(rows, columns=COLUMNS)
+    write_table(layout.gallery_table, entries)
+    metrics = checksum(layout.cross_validation / "metrics.csv")
+    write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))
 
 
 def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
@@ -109,13 +110,25 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
     numbers |= {"patients": 2, "failures": 0}
     board = pd.DataFrame([{"model": "unet", **numbers}, {"model": "intensity_threshold", **numbers, "dice_mean": 0.2}])
     write_table(layout.leaderboard, board)
-    write_record(layout.comparison, {"commit": "abc1234", "device": "CPU"}, [layout.leaderboard])
+    scores = pd.DataFrame([{"model": "unet", "case": it.name, "fold": it.fold, "dice": 0.7} for it in (case, other)])
+    tables = {name: layout.cross_validation / f"{name}.csv" for name in ("metrics", "lesions")}
+    for path in tables.values():
+        write_table(path, scores)
+    write_record(layout.comparison, {"commit": "abc1234", "device": "CPU"}, [layout.leaderboard, *tables.values()])
     for name in ("04_dice", "04_sensitivity"):
         save_figure(plt.figure(figsize=(1, 1)), layout, name)
     for fold in (0, 1):
         facts = {"train_seconds": 90.0, "last_epoch": 32, "best_epoch": 8 + fold, "selection_dice": 0.5}
         facts |= {"parameters": 1234567, "provenance": {"commit": "def5678"}}
-        write_record(layout.run("unet", fold).metrics, facts)
+        of_fold = scores["fold"] == fold
+        facts["cases"] = {
+            "training": [],
+            "selection": scores.loc[~of_fold, "case"].tolist(),
+            "test": scores.loc[of_fold, "case"].tolist(),
+        }
+        run = layout.run("unet", fold)
+        write_table(run.metrics_table, scores[of_fold].drop(columns="model"))
+        write_record(run.metrics, facts, [run.metrics_table])
     pages = {layout.run("unet", fold).notebook("03_train"): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
     pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
     pages[layout.notebook("02_preprocess_n4")] = None
@@ -500,7 +513,7 @@ def test_an_empty_description_is_no_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
     for description, said in (("", ""), (" . ", ""), ("made by hand", " made by hand."), ("By hand.", " By hand.")):
         page = write_report(str(study_of_two_folds(tmp_path, cohort=("c", description)))).read_text(encoding="utf-8")
-        assert f"1 patients.{said} Research use only." in re.sub(r" +", " ", page)
+        assert f"1 patients.{said}</li>" in re.sub(r" +", " ", page)
 
 
 # The script of a slice view has drawn.

@@ -14,8 +14,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.privacy import private_free
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 
-# Okabe & Ito 2008.
-REFERENCE, PREDICTION = "#56B4E9", "#E69F00"
+# Okabe & Ito 2008: reference, prediction and what both mark, then the networks. No colour has two meanings.
+REFERENCE, PREDICTION, FOUND = "#56B4E9", "#E69F00", "#F0E442"
 MODEL_COLOURS = {
     "unet": "#0072B2",
     "attention_unet": "#009E73",
