@@ -1,6 +1,7 @@
 """Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -29,8 +30,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (QueueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advice(error)}", file=sys.stderr)
         return 1
+
+
+def _advice(error: Exception) -> str:
+    """What to do where nothing can be written to the folder of all results."""
+    from metaseg_nb.layout import home
+
+    path = Path(getattr(error, "filename", None) or os.devnull)
+    if getattr(error, "errno", 0) in {errno.EACCES, errno.EPERM, errno.EROFS} and path.is_relative_to(home()):
+        return f". {home()} cannot be written to: set METASEG_HOME to a folder of your own"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,7 @@ from metaseg_nb.figures.style import use_style
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.report.gallery import (
+    MOST_BYTES,
     MOST_ENTRIES,
     MOST_PANELS,
     anchor,
@@ -196,7 +197,7 @@ def test_a_poor_study_shows_the_worst_of_each_network_and_says_how_many_of_how_m
 
 
 def test_the_gallery_of_many_patients_and_networks_can_be_mailed():
-    """Eight networks on an image as noisy as any, fine voxels: pictures and slice views make 12 MB at most."""
+    """Eight networks on an image as noisy as any, fine voxels: pictures and slice views are small enough."""
     plt.switch_backend("Agg")
     use_style()
     rng, shape, models = np.random.default_rng(0), (200, 240, 180), EIGHT
@@ -213,7 +214,7 @@ def test_the_gallery_of_many_patients_and_networks_can_be_mailed():
     plt.close(figure)
     views = len(slice_view(images, models[0], images.place, 60.0)) * 3 * len(models)
     pictures = len(buffer.getvalue()) * (MOST_PANELS // (len(models) + 1))
-    assert pictures + views < 12e6
+    assert pictures + views < MOST_BYTES
 
 
 def test_without_a_mistake_there_is_nothing_but_cases():

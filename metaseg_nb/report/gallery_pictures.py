@@ -22,15 +22,15 @@ from metaseg_nb.files import finished, write_table
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import with_light_pictures
+from metaseg_nb.report.self_contained import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
 from metaseg_nb.viewer.study_tables import StudyTables
 
 PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.
 FIELD_MM, FIELD_DIAMETERS, CASE_FIELD_MM = 50.0, 2.0, 110.0
-# Half the size of a JPEG that looks as good. A page is about 1000 pixels wide: more would only cost bytes.
-WEBP = {"format": "webp", "pil_kwargs": {"quality": 72}}
-DPI, MOST_PIXELS_WIDE = 100, 1400
+# Half the size of a JPEG that looks as good.
+WEBP = {"format": "webp", "pil_kwargs": {"quality": QUALITY}}
+DPI = 100
 
 
 def find_false_lesions(tables: StudyTables, models: Sequence[str], workers: int) -> pd.DataFrame:

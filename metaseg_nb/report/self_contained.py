@@ -8,9 +8,9 @@ import re
 from PIL import Image
 
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
-# Smaller pictures are charts and icons, which PNG holds best.
-LARGE_BYTES = 40_000
-QUALITY = 80
+# Smaller pictures are charts and icons, which PNG holds best. A page is about 1000 pixels wide.
+LARGE_BYTES, MOST_PIXELS_WIDE = 40_000, 1400
+QUALITY = 72
 SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 
 
@@ -24,6 +24,7 @@ def _lighter(found: re.Match) -> str:
         return found[0]
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(base64.b64decode(found[1]))) as picture:
+        picture.thumbnail((MOST_PIXELS_WIDE, picture.height))
         picture.save(buffer, "WEBP", quality=QUALITY)
     smaller = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
     return min(smaller, found[0], key=len)
