@@ -8,6 +8,7 @@ Until then the JupyterLab extension is switched off.
 import base64
 import hashlib
 import io
+import json
 import os
 import sys
 import tarfile
@@ -26,37 +27,10 @@ NAME = "imjoy-jupyterlab-extension"
 EXTENSION = Path(sys.prefix) / "share/jupyter/labextensions" / NAME / "static"
 # Below EXTENSION, and where a browser finds it on a JupyterLab at the root of its address.
 FOLDER, SERVED = "offline", f"/lab/extensions/{NAME}/static/offline"
-# Folder, as the scripts ask for it; package, version, and the checksum that npm's registry states.
-PACKAGES = (
-    ("vue@2.6.10", "vue", "2.6.10",
-     "ImThpeNU9HbdZL3utgMCq0oiMzAkt1mcgy3/E6zWC/G6AaQoeuFdsl9nDhTDU3X1R6FK7nsIUuRACVcjI+A2GQ=="),
-    ("vue-js-modal", "vue-js-modal", "1.3.35",
-     "DKtxUCW/oprM/ndn9h/cnVgsmqjQ/ARy5rH4q/11Pas04og2td+sltl91H/rlwXTwJIqWyt+lJizK5o4ErjWIQ=="),
-    ("imjoy-core@latest", "imjoy-core", "0.14.5",
-     "G0ybhLq57vOSM+4DhJ7A/3WSjJdbzk+WoEqg4+c5clkRhLOYY5VfI6oJ4MI664ZsVVgIinswsEJWbHAWQOBxFg=="),
-    ("imjoy-rpc@0.5.9", "imjoy-rpc", "0.5.9",
-     "wjK01PPTboNh4nas2nlxB8PXpSToR6vOFnjBeIJ4LiMU5pRi7VIcTSsvO0WQapxyiFkA1fkm2s9HsZ2D2mHj0Q=="),
-    ("itk-viewer-bootstrap-ui@0.30.0", "itk-viewer-bootstrap-ui", "0.30.0",
-     "JfXAeCEgllRblolFwB4HaPQp+AyPzUt8s3g74LVnWLkvOyng4p24aO2Sjsk6ZIkWyZjdfZWAtvrdScKh/RPkKw=="),
-    ("itk-vtk-viewer", "itk-vtk-viewer", "14.51.0",
-     "i1H0PfekLdCfL45lZ96aWCoh4thzxeexiGJ3NYC9euF1WefXW0P1JijBLIJfrDBvp5fhjncj/EEnIW1auBh+zw=="),
-)  # fmt: skip
-# Addresses in scripts and pages, and what replaces them.
-ADDRESSES = {
-    "https://cdn.jsdelivr.net/npm/": f"{SERVED}/",
-    "https://imjoy-team.github.io/vue-js-modal/": f"{SERVED}/vue-js-modal/dist/",
-    "https://lib.imjoy.io/imjoy-loader.js": f"{SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js",
-    "https://lib.imjoy.io/": f"{SERVED}/imjoy-core@latest/dist/",
-    # a logo, and engines that no viewer needs: JupyterLab answers that they do not exist
-    "https://imjoy.io/static/": f"{SERVED}/",
-    "https://imjoy-team.github.io/": f"{SERVED}/",
-}
-# Movable windows, which a notebook does not open: the package is not on npm. And empty logos.
-STAND_INS = {
-    "@oeway/vue-window@2.4.1-a/lib/index.js": "window.VueWindow = { install() {} };\n",
-    "img/imjoy-logo-black.svg": '<svg xmlns="http://www.w3.org/2000/svg"/>\n',
-    "img/imjoy-icon.svg": '<svg xmlns="http://www.w3.org/2000/svg"/>\n',
-}
+# The packages of npm with their checksums, in folders called as the scripts ask for them; the addresses in scripts and
+# pages, in the order in which they are replaced, and the places of their files below FOLDER; and stand-ins for files
+# that no notebook needs (movable windows, which are not on npm, and logos).
+VIEWER = json.loads(Path(__file__).with_name("itk_viewer.json").read_text(encoding="utf-8"))
 # A registry that does not answer in this time is not there.
 SECONDS = 10
 
@@ -141,9 +115,9 @@ def _is_placed() -> bool:
 
 def _fetch_all() -> None:
     folder = EXTENSION / FOLDER
-    for name, package, version, sha512 in PACKAGES:
-        _unpack(_fetch(package, version, sha512), folder / name)
-    for name, content in STAND_INS.items():
+    for it in VIEWER["packages"]:
+        _unpack(_fetch(it["package"], it["version"], it["sha512"]), folder / it["folder"])
+    for name, content in VIEWER["stand_ins"].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
     (folder / "placed").touch()
@@ -168,7 +142,7 @@ def _unpack(content: bytes, folder: Path) -> None:
 
 def _point_here(script: Path) -> None:
     text = before = script.read_text(encoding="utf-8")
-    for address, here in ADDRESSES.items():
-        text = text.replace(address, here)
+    for address, file in VIEWER["addresses"].items():
+        text = text.replace(address, f"{SERVED}/{file}")
     if text != before:
         script.write_text(text, encoding="utf-8")
