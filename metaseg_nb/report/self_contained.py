@@ -10,7 +10,7 @@ from PIL import Image
 PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
 # Smaller pictures are charts and icons, which PNG holds best. A page is about 1000 pixels wide.
 LARGE_BYTES, MOST_PIXELS_WIDE = 40_000, 1400
-QUALITY = 72
+QUALITY = 60
 SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
 
 

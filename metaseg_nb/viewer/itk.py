@@ -31,7 +31,7 @@ FOLDER, SERVED = "offline", f"/lab/extensions/{NAME}/static/offline"
 # pages, in the order in which they are replaced, and the places of their files below FOLDER; and stand-ins for files
 # that no notebook needs (movable windows, which are not on npm, and logos).
 VIEWER = json.loads(Path(__file__).with_name("itk_viewer.json").read_text(encoding="utf-8"))
-# A registry that does not answer in this time is not there.
+# For how long an answer of the registry is waited for.
 SECONDS = 10
 
 
