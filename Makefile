@@ -5,8 +5,7 @@
 # make test    the test suite
 # make test-cluster    a study on a one-node SLURM that is started here (as root)
 # make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
-# make lab     JupyterLab on the notebooks
-# make itkwidgets-offline    itkwidgets, and once the files of its viewer from npm's registry: then it needs no internet
+# make lab     JupyterLab on the notebooks; the first time with the files of itkwidgets' viewer, from npm's registry
 # make lint    code and notebook style, import layers, no outputs committed
 # make bench   speed, as ratios against a named other way
 # make clean   removes what running made (runs/, reports/), not the environment
@@ -18,7 +17,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: demo demo-budget test test-cluster test-gpu lab itkwidgets-offline lint bench clean study status
+.PHONY: demo demo-budget test test-cluster test-gpu lab lint bench clean study status
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -44,11 +43,8 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
-
-itkwidgets-offline: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[itkwidgets]'
 	$(BIN)/python -m metaseg_nb itkwidgets-offline
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -69,4 +65,5 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/jupyter labextension disable imjoy-jupyterlab-extension  # it asks other machines, until `make lab` has copies
 	@touch $@

@@ -1,6 +1,7 @@
 """Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -35,8 +36,18 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (QueueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advice(error)}", file=sys.stderr)
         return 1
+
+
+def _advice(error: Exception) -> str:
+    """What to do where nothing can be written to the folder of all results."""
+    from metaseg_nb.layout import home
+
+    path = Path(getattr(error, "filename", None) or os.devnull)
+    if getattr(error, "errno", 0) in {errno.EACCES, errno.EPERM, errno.EROFS} and path.is_relative_to(home()):
+        return f". {home()} cannot be written to: set METASEG_HOME to a folder of your own"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
     report.set_defaults(command=_report)
 
-    offline = commands.add_parser("itkwidgets-offline", help="fetch the files of itkwidgets' viewer once, about 120 MB")
+    offline = commands.add_parser("itkwidgets-offline", help="fetch itkwidgets' viewer once (120 MB), or switch it off")
     offline.set_defaults(command=_itkwidgets_offline)
 
     summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
@@ -224,7 +235,7 @@ def _report(options: argparse.Namespace) -> None:
 
 
 def _itkwidgets_offline(options: argparse.Namespace) -> None:
-    from metaseg_nb.viewer.itk_offline import place_viewer
+    from metaseg_nb.viewer.itk import place_viewer
 
     print(place_viewer())
 

@@ -292,7 +292,9 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
         tables.append([pd.concat(part, ignore_index=True).assign(model=model) for part in zip(*scored, strict=True)])
     for model, case in product(models, cases):
         run = layout.run(model, case.fold)
-        write_record(run.metrics, {}, [run.predictions / f"{case.name}.nii.gz"])
+        scores = tables[models.index(model)][0]
+        write_table(run.metrics_table, scores[scores["case"] == case.name].drop(columns="model"))
+        write_record(run.metrics, {}, [run.metrics_table, run.predictions / f"{case.name}.nii.gz"])
     for name, parts in zip(("metrics", "lesions"), zip(*tables, strict=True), strict=True):
         write_table(layout.cross_validation / f"{name}.csv", pd.concat(parts, ignore_index=True))
     write_table(layout.leaderboard, pd.DataFrame({"model": [*models, "intensity_threshold"]}))

@@ -21,7 +21,7 @@ from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.viewer.itk_offline import PLACED
+from metaseg_nb.viewer.itk import EXTENSION
 from metaseg_nb.viewer.verdicts import read_verdicts
 
 pytestmark = pytest.mark.slow
@@ -198,7 +198,7 @@ def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, review
     page.close()
 
 
-@pytest.mark.skipif(not PLACED.is_file(), reason="itkwidgets is installed by `make itkwidgets-offline` only")
+@pytest.mark.skipif(not (EXTENSION / "offline" / "placed").is_file(), reason="`make lab` fetches its files")
 def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, reviewed_study, chromium):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(showing("itkwidgets"))], metadata=KERNEL)
     nbformat.write(notebook, folder / "itk.ipynb")

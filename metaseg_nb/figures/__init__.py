@@ -15,7 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "preprocessing": ["draw_corrections", "draw_intensities", "draw_stored_cases"],
         "records": ["Records"],
         "restoration": ["draw_hidden", "draw_restored"],
-        "style": ["fitted", "model_colour", "save_figure", "show_table", "use_style"],
+        "style": ["PREDICTION", "REFERENCE", "fitted", "model_colour", "save_figure", "show_table", "use_style"],
         "training": ["draw_batch", "sampling_table"],
     },
 )

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,12 +15,11 @@ from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions
 from metaseg_nb.cohort.thumbnail import shown_window
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.figures.slices import centre_of_largest
-from metaseg_nb.figures.style import PREDICTION, REFERENCE
+from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE
 from metaseg_nb.layout import StudyLayout
 
-# Values of `agreement`, and their colours: what only the reference or only the prediction holds has the colour of that.
-HIT, MISSED, FALSE = 1, 2, 3
-AGREEMENT_COLOURS = {"true positive": "#009E73", "missed": REFERENCE, "false": PREDICTION}
+# What the values 1, 2, 3 of `CaseImages.agreement` mean: what only one of the two marks has the colour of that one.
+AGREEMENT_COLOURS = {"found": FOUND, "missed": REFERENCE, "false": PREDICTION}
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,14 @@ class CaseImages:
     predictions: dict[str, np.ndarray]
 
     @property
-    def masks(self) -> dict[str, np.ndarray]:
-        """All outlines by name: "reference", then the networks."""
-        return {"reference": self.reference, **self.predictions}
-
-    @property
     def outlined(self) -> np.ndarray:
         """The mask to look at: the reference, or the first prediction that marks anything where it is empty."""
-        return next((mask for mask in self.masks.values() if mask.any()), self.reference)
+        return next((mask for mask in (self.reference, *self.predictions.values()) if mask.any()), self.reference)
+
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """Voxel in the largest lesion of `outlined`; the middle where nothing is marked."""
+        return centre_of_largest(self.outlined)
 
     @cached_property
     def greys(self) -> tuple[float, float]:
@@ -59,8 +57,9 @@ class CaseImages:
         return shown_window(self.image.array)
 
     def agreement(self, model: str) -> np.ndarray:
-        """`agreement` of the reference with one network."""
-        return agreement(self.reference, self.predictions[model])
+        """Compare a network with the reference: 1 in both, 2 in the reference only, 3 in the network only, else 0."""
+        reference, prediction = self.reference, self.predictions[model]
+        return np.select([reference & prediction, reference, prediction], [1, 2, 3], 0).astype(np.uint8)
 
     def nifti(self, array: np.ndarray, kept: tuple[slice, slice, slice] = (slice(None),) * 3) -> nib.Nifti1Image:
         """An array on this grid, or a part of it, as an image in memory: no header field of the file comes along."""
@@ -71,7 +70,8 @@ class CaseImages:
 def read_case_images(layout: StudyLayout, cohort: Cohort, name: str, models: Sequence[str]) -> CaseImages:
     """Read a case of a study with its reference and the predictions of networks, each by the model of its fold."""
     case = case_named(cohort.cases, name)
-    predictions = {model: read_mask(prediction_of(layout, case, model), name).array for model in models}
+    paths = {model: layout.run(model, case.fold).predictions / f"{name}.nii.gz" for model in models}
+    predictions = {model: read_mask(path, name).array for model, path in paths.items()}
     return CaseImages(name, read_image(case), read_lesions(case, cohort.rule).array, predictions)
 
 
@@ -79,27 +79,6 @@ def read_image(case: Case) -> Volume:
     """First sequence of a case, to look at: its background is dark, whatever its value in the file."""
     image = read_volume(case.image, case.name)
     return replace(image, array=with_dark_background(image.array))
-
-
-def place_of(images: CaseImages) -> tuple[int, int, int]:
-    """Voxel in the largest lesion of the reference; of the first prediction that has one where there is none."""
-    return centre_of_largest(images.outlined)
-
-
-def prediction_of(layout: StudyLayout, case: Case, model: str) -> Path:
-    """Path of the mask that a network predicted for a case it never saw."""
-    return layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
-
-
-def agreement(reference: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Compare two masks of bool voxel by voxel: `HIT` in both, `MISSED` in the first, `FALSE` in the second only.
-
-    Returns
-    -------
-    ndarray of uint8, shape (X, Y, Z)
-        0 where neither is.
-    """
-    return np.select([reference & prediction, reference, prediction], [HIT, MISSED, FALSE], 0).astype(np.uint8)
 
 
 def false_lesions(

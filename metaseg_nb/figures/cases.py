@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
@@ -23,16 +25,12 @@ BOTH = ("reference", "prediction")
 
 def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, rule: LesionRule) -> Figure:
     """Worst and best case of a test set, axial slice with most lesion."""
-    order = metrics.sort_values("dice")["case"]
-    names = list(dict.fromkeys([order.iloc[0], order.iloc[-1]]))
-    figure, panels = plt.subplots(1, len(names), figsize=(4.2 * len(names), 4.6), layout="constrained", squeeze=False)
-    dice = metrics.set_index("case")["dice"]
-    for panel, name in zip(panels.ravel(), names, strict=True):
-        case = case_named(cases, name)
-        prediction = read_mask(predictions / f"{name}.nii.gz", name).array
-        images = CaseImages(name, read_image(case), read_lesions(case, rule).array, {"prediction": prediction})
-        draw_slice(panel, images.image, images.masks, axis=2, index=fullest_slice(images.outlined))
-        panel.set_title(f"{fitted(name, 2.8, 11)}: Dice {dice[name]:.2f}")
+    rows = metrics.sort_values("dice").iloc[[0, -1]].drop_duplicates("case")
+    figure, panels = plt.subplots(1, len(rows), figsize=(4.2 * len(rows), 4.6), layout="constrained", squeeze=False)
+    for panel, row in zip(panels[0], rows.itertuples(), strict=True):
+        case, mask = case_named(cases, row.case), read_mask(predictions / f"{row.case}.nii.gz", row.case)
+        images = CaseImages(row.case, read_image(case), read_lesions(case, rule).array, {"": mask.array})
+        _draw_both([panel], images, [f"{fitted(row.case, 2.8, 11)}: Dice {row.dice:.2f}"])
     add_legend(figure, BOTH)
     return figure
 
@@ -40,15 +38,11 @@ def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Pa
 def pick_cases(metrics: pd.DataFrame, n: int) -> dict[str, str]:
     """The n worst, n typical (nearest the median) and n best cases by Dice, each with why; none twice."""
     order = metrics.sort_values("dice", ignore_index=True)
-    middle = (order["dice"] - order["dice"].median()).abs().sort_values(kind="stable").index
-    groups = (("worst", order.index[:n]), ("best", order.index[::-1][:n]), ("typical", middle[:n]))
-    why: dict[str, str] = {}
-    for reason, places in groups:
-        for place in places:
-            why.setdefault(order.loc[place, "case"], reason)
-    rank = {"worst": 0, "typical": 1, "best": 2}
-    dice = order.set_index("case")["dice"]
-    return dict(sorted(why.items(), key=lambda item: (rank[item[1]], dice[item[0]])))
+    middle = order.iloc[(order["dice"] - order["dice"].median()).abs().argsort(kind="stable")]
+    groups = {"worst": order[:n], "best": order[::-1][:n], "typical": middle[:n]}
+    picked = pd.concat([rows.assign(why=why) for why, rows in groups.items()]).drop_duplicates("case")
+    picked["why"] = pd.Categorical(picked["why"], ["worst", "typical", "best"])
+    return picked.sort_values(["why", "dice"]).set_index("case")["why"].astype(str).to_dict()
 
 
 def draw_case_by_network(
@@ -59,16 +53,20 @@ def draw_case_by_network(
     figure, panels = plt.subplots(len(picked), len(models), figsize=size, layout="constrained", squeeze=False)
     dice = metrics.set_index(["model", "case"])["dice"]
     for row, (name, why) in zip(panels, picked.items(), strict=True):
-        images = read_case_images(layout, cohort, name, models)
-        index = fullest_slice(images.outlined)
+        titles = [f"{fitted(model_title(model), 2.2, 9)}: {dice[model, name]:.2f}" for model in models]
+        _draw_both(row, read_case_images(layout, cohort, name, models), titles, fontsize=9, fontweight="normal")
         row[0].set_ylabel(f"{fitted(name, 2.6, 9)}\n{why}", fontsize=9)
-        for panel, model in zip(row, models, strict=True):
-            masks = {"reference": images.reference, "prediction": images.predictions[model]}
-            draw_slice(panel, images.image, masks, axis=2, index=index, greys=images.greys)
-            title = f"{fitted(model_title(model), 2.2, 9)}: {dice[model, name]:.2f}"
-            panel.set_title(title, fontsize=9, fontweight="normal")
     add_legend(figure, BOTH)
     return figure
+
+
+def _draw_both(panels: Sequence[Axes], images: CaseImages, titles: Sequence[str], **style: Any) -> None:
+    """Draw the axial slice with most lesion: a panel per network, each with the reference."""
+    index = fullest_slice(images.outlined)
+    for panel, prediction, title in zip(panels, images.predictions.values(), titles, strict=True):
+        masks = {"reference": images.reference, "prediction": prediction}
+        draw_slice(panel, images.image, masks, axis=2, index=index, greys=images.greys)
+        panel.set_title(title, **style)
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:

@@ -1,6 +1,6 @@
 """Slices with outlines, as a radiologist reads them: patient's right on the left, front and top up."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +18,7 @@ Extent = tuple[float, float, float, float]
 
 # Name of the plane across each axis, and the letters at the left, right, bottom and top of its picture.
 PLANES = {0: ("sagittal", "APIS"), 1: ("coronal", "RLIS"), 2: ("axial", "RLPA")}
+AXES = (2, 1, 0)  # in the order in which planes are shown
 SCALE_BAR_MM = 20
 WRITING = {"color": "white", "fontsize": 8, "ha": "center", "va": "center"}
 COLOURS = {"reference": REFERENCE, "prediction": PREDICTION}
@@ -43,6 +44,7 @@ def draw_slice(
     index: int,
     window: Extent | None = None,
     greys: tuple[float, float] | None = None,
+    colours: Mapping[str, str] = COLOURS,
 ) -> None:
     """Draw a slice with the outlines of masks.
 
@@ -50,29 +52,21 @@ def draw_slice(
     ----------
     axes : Axes
     image : Volume
-    masks : mapping of "reference" or "prediction" to ndarray of bool
-        On the image's grid.
+    masks : mapping of str to ndarray of bool
+        On the image's grid; "reference" or "prediction", or a name in ``colours``.
     axis, index : int
         The slice, in RAS voxels.
     window : tuple of 4 floats, optional
         The part of the slice to show, from `window_around`; all of it by default.
     greys : tuple of 2 floats, optional
         Values drawn black and white; found in the image by default, which takes time.
+    colours : mapping of str to str
+        Of the masks.
     """
-    across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
-    shown = picture(image.array, axis, index)
-    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
-    low, high = greys or shown_window(image.array)
-    axes.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
-    for name, mask in masks.items():
-        outline_mask(axes, image, mask, axis, index, COLOURS[name])
-    _annotate(axes, PLANES[axis][1], window or extent)
-
-
-def outline_mask(axes: Axes, image: Volume, mask: np.ndarray, axis: int, index: int, colour: str) -> None:
-    """Draw the outline of a mask of bool into a picture that `draw_slice` made of the same slice."""
-    across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
-    _outline(axes, picture(mask, axis, index), across, up, colour)
+    outlines = [(picture(mask, axis, index), colours[name]) for name, mask in masks.items()]
+    edges = [edge for i, edge in enumerate(image.spacing_mm) if i != axis]
+    limits = greys or shown_window(image.array)
+    _draw(axes, picture(image.array, axis, index), edges, limits, outlines, PLANES[axis][1], window)
 
 
 def window_around(image: Volume, voxel: Sequence[float], axis: int, edge_mm: float) -> Extent:
@@ -85,27 +79,29 @@ def window_around(image: Volume, voxel: Sequence[float], axis: int, edge_mm: flo
     return x - half, x + half, y - half, y + half
 
 
-def draw_planes(image: Volume, masks: Mapping[str, np.ndarray], centre: Sequence[int], title: str) -> Figure:
-    """Draw the axial, coronal and sagittal slice through a voxel, with a legend of the outlines."""
+def draw_planes(
+    image: Volume,
+    masks: Mapping[str, np.ndarray],
+    centre: Sequence[float],
+    title: str = "",
+    greys: tuple[float, float] | None = None,
+    colours: Mapping[str, str] = COLOURS,
+) -> Figure:
+    """Draw the axial, coronal and sagittal slice through a voxel, with a legend; see `draw_slice`."""
     sizes = np.multiply(image.array.shape, image.spacing_mm)
-    widths, greys = [sizes[0], sizes[0], sizes[1]], shown_window(image.array)
-    figure, panels = plt.subplots(1, 3, figsize=(11, 4), layout="constrained", width_ratios=widths)
-    for panel, axis in zip(panels, (2, 1, 0), strict=True):
-        draw_slice(panel, image, masks, axis, int(centre[axis]), greys=greys)
+    widths, greys = [sizes[0], sizes[0], sizes[1]], greys or shown_window(image.array)
+    figure, panels = plt.subplots(1, 3, figsize=(11, 4.3), layout="constrained", width_ratios=widths)
+    for panel, axis in zip(panels, AXES, strict=True):
+        draw_slice(panel, image, masks, axis, round(centre[axis]), greys=greys, colours=colours)
         panel.set_title(PLANES[axis][0], fontweight="normal")
     figure.suptitle(title)
-    add_legend(figure, masks)
+    add_legend(figure, masks, colours)
     return figure
 
 
-def add_legend(figure: Figure, names: Sequence[str]) -> None:
+def add_legend(figure: Figure, names: Iterable[str], colours: Mapping[str, str] = COLOURS) -> None:
     """Name the outlines' colours below a figure."""
-    legend_of(figure, {name: COLOURS[name] for name in names})
-
-
-def legend_of(figure: Figure, colours: Mapping[str, str]) -> None:
-    """Name colours below a figure."""
-    lines = [Line2D([], [], color=colour, label=name) for name, colour in colours.items()]
+    lines = [Line2D([], [], color=colours[name], label=name) for name in names]
     if lines:
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
@@ -121,13 +117,9 @@ def centre_of_largest(mask: np.ndarray) -> tuple[int, int, int]:
 
 
 def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
-    """Draw a kept axial slice with the outline of its lesions."""
-    across, up = thumbnail.spacing_mm
-    shown = picture(thumbnail.grey[..., None], 2, 0)
-    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, origin="lower", extent=extent, interpolation="bilinear")
-    _outline(axes, picture(thumbnail.lesion[..., None], 2, 0), across, up, REFERENCE)
-    _annotate(axes, PLANES[2][1], extent)
+    """Draw a stored axial slice with the outline of its lesions."""
+    shown, lesion = (picture(array[..., None], 2, 0) for array in (thumbnail.grey, thumbnail.lesion))
+    _draw(axes, shown, thumbnail.spacing_mm, (0, 255), [(lesion, REFERENCE)], PLANES[2][1])
 
 
 def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:
@@ -138,24 +130,35 @@ def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:
         axes.text(*_place(extent, x, y), letter, **(WRITING | inwards))
 
 
-def _place(extent: Extent, x: float, y: float) -> tuple[float, float]:
-    """The point that lies at shares of a picture's width and height."""
-    left, right, bottom, top = extent
-    return left + x * (right - left), bottom + y * (top - bottom)
-
-
-def _outline(axes: Axes, shown: np.ndarray, across: float, up: float, colour: str) -> None:
-    outline = np.pad(shown.astype(float), 1)
-    if outline.any():
-        x, y = (np.arange(outline.shape[1]) - 0.5) * across, (np.arange(outline.shape[0]) - 0.5) * up
-        axes.contour(x, y, outline, [0.5], colors=colour, linewidths=1.2)
-
-
-def _annotate(axes: Axes, letters: str, extent: Extent) -> None:
-    left, right, bottom, top = extent
-    mark_sides(axes, letters, extent)
+def _draw(
+    axes: Axes,
+    shown: np.ndarray,
+    edges_mm: Sequence[float],
+    greys: tuple[float, float],
+    outlines: Iterable[tuple[np.ndarray, str]],
+    letters: str,
+    window: Extent | None = None,
+) -> None:
+    """Draw a picture, outlines in their colours, the letters of its sides and a scale bar."""
+    across, up = edges_mm
+    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
+    low, high = greys
+    axes.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
+    for mask, colour in outlines:
+        if mask.any():
+            padded = np.pad(mask.astype(float), 1)  # a lesion at the border has a whole outline
+            x, y = ((np.arange(n) - 0.5) * edge for n, edge in zip(padded.shape[::-1], edges_mm, strict=True))
+            axes.contour(x, y, padded, [0.5], colors=colour, linewidths=1.2)
+    left, right, bottom, top = window or extent
+    mark_sides(axes, letters, (left, right, bottom, top))
     bar_mm = SCALE_BAR_MM if right - left > 4 * SCALE_BAR_MM else SCALE_BAR_MM // 2
-    (x, y), (_, above) = _place(extent, 0.05, 0.06), _place(extent, 0.05, 0.105)
+    (x, y), (_, above) = (_place((left, right, bottom, top), 0.05, height) for height in (0.06, 0.105))
     axes.plot([x, x + bar_mm], [y, y], color="white", linewidth=2)
     axes.text(x, above, f"{bar_mm} mm", **(WRITING | {"fontsize": 7, "ha": "left"}))
     axes.set(xticks=[], yticks=[], facecolor="black", xlim=(left, right), ylim=(bottom, top))
+
+
+def _place(extent: Extent, x: float, y: float) -> tuple[float, float]:
+    """The point at shares of a picture's width and height."""
+    left, right, bottom, top = extent
+    return left + x * (right - left), bottom + y * (top - bottom)

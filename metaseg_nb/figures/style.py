@@ -14,8 +14,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.privacy import private_free
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 
-# Okabe & Ito 2008.
-REFERENCE, PREDICTION = "#56B4E9", "#E69F00"
+# Okabe & Ito 2008: reference, prediction and what both mark, then the networks. No colour has two meanings.
+REFERENCE, PREDICTION, FOUND = "#56B4E9", "#E69F00", "#F0E442"
 MODEL_COLOURS = {
     "unet": "#0072B2",
     "attention_unet": "#009E73",
@@ -68,8 +68,8 @@ def save_figure(figure: Figure, layout: StudyLayout, name: str) -> None:
 
 def _clean_words(figure: Figure, clean: Callable[[str], str]) -> None:
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
-        said = [label.get_text() for label in axis.get_ticklabels()]
-        if said != (fit := [clean(words) for words in said]):
-            axis.set_ticks(axis.get_ticklocs(), fit)
+        labels = [label.get_text() for label in axis.get_ticklabels()]
+        if labels != (cleaned := [clean(label) for label in labels]):
+            axis.set_ticks(axis.get_ticklocs(), cleaned)
     for text in figure.findobj(Text):
         text.set_text(clean(text.get_text()))

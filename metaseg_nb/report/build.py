@@ -11,30 +11,27 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
-from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
-from metaseg_nb.cohort.written import read_written, require_written
+from metaseg_nb.cohort.written import require_written
 from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.privacy import private_free
-from metaseg_nb.report.gallery import ABOUT, PAGES, anchor, page_file, picture_file, view_file
-from metaseg_nb.report.light_pictures import with_light_pictures
+from metaseg_nb.report.gallery import ABOUT, PAGES, anchor, page_file, picture_file, read_gallery, view_file
 from metaseg_nb.report.pages import cells_to_html, contents_of, read_notebook, result_of, title_of
-from metaseg_nb.report.policy import policy, with_policy
-from metaseg_nb.training.finished_run import read_finished
+from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
+from metaseg_nb.viewer.study_tables import StudyTables
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
 CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
 BUDGET_CHAPTERS = ("06_annotation_budget", "01_explore_data", "02_preprocess_n4")
 FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
-# The worst of each network, by page of the gallery: its last words, for the first entry is the worst.
+# The worst of each network, which is the first entry of these pages of the gallery.
 WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false positive"}
 CODE_STYLE = (
     f"@media not (prefers-color-scheme: dark) {{ {HtmlFormatter(style='default').get_style_defs('.highlight')} }}"
@@ -98,43 +95,26 @@ def write_report(study: str) -> Path:
     FileNotFoundError
         A notebook of the study has not been run.
     CohortError
-        What one of them wrote is lost, or not as it was written.
+        Something that one of them wrote is lost, not as it was written, or older than what it was made from.
     """
-    if resolve("06_annotation_budget", study)["arms"]:
-        return _write_budget_report(study)
-    settings = resolve("04_cross_validation", study)
-    models, layout = settings["models"], StudyLayout(settings["study"])
-    cohort = read_study_cohort(layout)
-    chapters = {name: layout.notebook(name) for name in CHAPTERS}
-    board = read_written(layout, layout.leaderboard)
-    ranked = [model for model in board["model"] if model in models]
-    site = {
-        "Chapters": [Page(title_of(read_notebook(path)), f"{name}.html") for name, path in chapters.items()],
-        "Gallery": [Page(title, page_file(page)) for page, title in PAGES.items()],
-    }
-    entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
+    settings = resolve("06_annotation_budget", study)
+    layout, is_budget = StudyLayout(settings["study"]), bool(settings["arms"])
+    notebooks = {name: layout.notebook(name) for name in (BUDGET_CHAPTERS if is_budget else CHAPTERS)}
+    chapters = {path: Page(title_of(read_notebook(path)), f"{name}.html") for name, path in notebooks.items()}
+    site = {"Chapters": list(chapters.values())}
+    if is_budget:  # 06 comes first, for it holds the answers; its many runs have no pages
+        first = notebooks[BUDGET_CHAPTERS[0]]
+        site["Chapters"][0] = chapters[first] = Page(chapters[first].title, "index.html")
+    else:
+        site["Gallery"] = [Page(title, page_file(page)) for page, title in PAGES.items()]
     with finished_folder(layout.report) as folder:
-        report = Report(layout, cohort.name, site, folder)
-        _copy_gallery(report)
-        written = [_write_notebook(report, *it) for it in zip(site["Chapters"], chapters.values(), strict=True)]
-        answer = result_of(written[list(chapters).index("04_cross_validation")])
-        runs = {model: [_write_run(report, model, fold) for fold in range(cohort.n_folds)] for model in ranked}
-        for key, page in zip(PAGES, site["Gallery"], strict=True):
-            _write_gallery(report, page, key, entries[entries["page"] == key], ranked)
-        _write_index(report, cohort, answer, board, entries, runs)
-    return layout.report / "index.html"
-
-
-def _write_budget_report(study: str) -> Path:
-    """Pages of a study of annotation budgets: 06 comes first, for it holds the answers; its many runs have none."""
-    layout = StudyLayout(resolve("06_annotation_budget", study)["study"])
-    notebooks = [layout.notebook(name) for name in BUDGET_CHAPTERS]
-    files = ["index.html", *(f"{name}.html" for name in BUDGET_CHAPTERS[1:])]
-    pages = [Page(title_of(read_notebook(path)), file) for path, file in zip(notebooks, files, strict=True)]
-    with finished_folder(layout.report) as folder:
-        report = Report(layout, read_study_cohort(layout).name, {"Chapters": pages}, folder)
-        for page, notebook in zip(pages, notebooks, strict=True):
-            _write_notebook(report, page, notebook)
+        report = Report(layout, read_study_cohort(layout).name, site, folder)
+        tables = None if is_budget else StudyTables.read(layout.study)
+        entries = None if is_budget else read_gallery(layout)
+        cells = {path.stem: _write_notebook(report, page, path) for path, page in chapters.items()}
+        if not is_budget:
+            _write_gallery(report, entries, [model for model in tables.models if model in settings["models"]])
+            _write_index(report, tables, result_of(cells["04_cross_validation"]), entries)
     return layout.report / "index.html"
 
 
@@ -156,66 +136,61 @@ def write_page(study: str, notebook: str) -> Path:
 def _write_notebook(report: Report, page: Page, path: Path, made: Mapping[str, Any] | None = None) -> str:
     """Write a notebook as a page; returns its cells, HTML."""
     notebook = read_notebook(path)
-    parameters, when = notebook.metadata.get("papermill", {}).get("parameters", {}), _when(notebook)
+    run = notebook.metadata.get("papermill", {})
     cells = cells_to_html(notebook, report.clean)
     report.write(
         "notebook.html.j2",
         page,
         cells=cells,
         contents=[*contents_of(cells), ("made", "How this was made")],
-        made={**when, **(made or {})},
-        # in quotes a path is one, blanks and all
-        parameters={name: report.clean(repr(value)).strip("'") for name, value in parameters.items()},
+        made={**_when(run), **(made or {})},
+        # a path is recognised by its quotes
+        parameters={name: report.clean(repr(it)).strip("'") for name, it in run.get("parameters", {}).items()},
     )
     return cells
 
 
-def _write_run(report: Report, model: str, fold: int) -> Page:
-    run = report.layout.run(model, fold)
-    result = read_finished(run)
+def _write_run(report: Report, model: str, fold: int, facts: Mapping[str, Any]) -> Page:
     page = Page(f"{model_title(model)}, fold {fold}", f"03_train_{model}_fold{fold}.html")
     made = {
-        "training": f"{result['train_seconds'] / 60:.1f} min, {result['last_epoch']} epochs",
-        "weights kept": f"epoch {result['best_epoch']}, selection-set Dice {result['selection_dice']:.2f}",
-        "parameters of the network": f"{result['parameters']:,}".replace(",", "\u202f"),
-        **result["provenance"],
+        "training": f"{facts['train_seconds'] / 60:.1f} min, {facts['last_epoch']} epochs",
+        "weights kept": f"epoch {facts['best_epoch']}, selection-set Dice {facts['selection_dice']:.2f}",
+        "parameters of the network": f"{facts['parameters']:,}".replace(",", "\u202f"),
+        **facts["provenance"],
     }
-    _write_notebook(report, page, run.notebook("03_train"), made)
+    _write_notebook(report, page, report.layout.run(model, fold).notebook("03_train"), made)
     return page
 
 
-def _copy_gallery(report: Report) -> None:
+def _write_gallery(report: Report, entries: pd.DataFrame, models: Sequence[str]) -> None:
     for path in report.layout.gallery.iterdir():
         if path.suffix == ".html":
             report.put(f"gallery/{path.name}", with_policy(path.read_text(encoding="utf-8")).encode())
         elif path.suffix != ".csv":
             report.put(f"gallery/{path.name}", path.read_bytes())
+    for key, page in zip(PAGES, report.site["Gallery"], strict=True):
+        shown, names = entries[entries["page"] == key], models if key in WORST else [""]
+        groups = {name: shown[shown["group"] == name].to_dict("records") for name in names}
+        contents = [(name, model_title(name)) for name in names if name]
+        report.write("gallery.html.j2", page, key=key, about=ABOUT[key], groups=groups, contents=contents)
 
 
-def _write_gallery(report: Report, page: Page, key: str, entries: pd.DataFrame, models: Sequence[str]) -> None:
-    names = models if key in WORST else [""]
-    groups = {name: entries[entries["group"] == name].to_dict("records") for name in names}
-    contents = [(name, model_title(name)) for name in names if name]
-    report.write("gallery.html.j2", page, key=key, about=ABOUT[key], groups=groups, contents=contents)
-
-
-def _write_index(
-    report: Report,
-    cohort: Cohort,
-    answer: str,
-    board: pd.DataFrame,
-    entries: pd.DataFrame,
-    runs: Mapping[str, list[Page]],
-) -> None:
-    layout = report.layout
-    worst = {model: {page: _first(entries, model, page) for page in WORST} for model in runs}
+def _write_index(report: Report, tables: StudyTables, answer: str, entries: pd.DataFrame) -> None:
+    layout, cohort = report.layout, tables.cohort
+    first = {(entry["group"], entry["page"]): entry for entry in reversed(entries.to_dict("records"))}
+    worst = {model: {page: first.get((model, page)) for page in WORST} for model in tables.models}
+    runs = {
+        model: [_write_run(report, *run, facts) for run, facts in tables.runs.items() if run[0] == model]
+        for model in tables.models
+    }
     report.write(
         "index.html.j2",
-        Page("Which network outlines brain metastases best?", "index.html"),
+        Page("Which network segments brain metastases best?", "index.html"),
         answer=Markup(answer),
         cohort=cohort,
+        numbers=_patients_of_a_fold(tables),
         n_patients=len({case.patient for case in cohort.cases}),
-        board=board.to_dict("records"),
+        board=tables.board.to_dict("records"),
         worst=worst,
         worst_of=WORST,
         runs=runs,
@@ -223,25 +198,28 @@ def _write_index(
         provenance=require_written(layout, layout.comparison),
         contents=[
             ("leaderboard", "Leaderboard"),
-            ("worst", "Look at the worst first"),
+            ("worst", "The worst results"),
             ("figures", "Key figures"),
             ("runs", "Training runs"),
         ],
     )
 
 
-def _first(entries: pd.DataFrame, model: str, page: str) -> dict | None:
-    """The first, and so the worst, of a network on a page of the gallery."""
-    found = entries[(entries["group"] == model) & (entries["page"] == page)]
-    return found.iloc[0].to_dict() if len(found) else None
+def _patients_of_a_fold(tables: StudyTables) -> dict[str, str]:
+    """How many patients a fold trained on, selected with and was tested on: "14", or "13 to 15"."""
+    patient = {case.name: case.patient for case in tables.cohort.cases}
+    numbers = {}
+    for part in ("training", "selection", "test"):
+        counts = {len({patient[name] for name in facts["cases"][part]}) for facts in tables.runs.values()}
+        numbers[part] = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    return numbers
 
 
-def _when(notebook: nbformat.NotebookNode) -> dict[str, str]:
-    done = notebook.metadata.get("papermill", {})
-    if not done.get("start_time"):
+def _when(run: Mapping[str, Any]) -> dict[str, str]:
+    if not run.get("start_time"):
         return {}
-    start = datetime.fromisoformat(done["start_time"])
-    took = "not finished" if done.get("duration") is None else f"{done['duration']:.0f} s"
+    start = datetime.fromisoformat(run["start_time"])
+    took = "not finished" if run.get("duration") is None else f"{run['duration']:.0f} s"
     return {"notebook run": f"{start:%Y-%m-%d %H:%M} UTC, {took}"}
 
 

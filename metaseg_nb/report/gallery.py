@@ -3,13 +3,17 @@
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
+from pathlib import Path
 
 import pandas as pd
 
+from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.written import read_written, require_written
 from metaseg_nb.evaluation.strata import classified
-from metaseg_nb.parameters import model_title
+from metaseg_nb.layout import StudyLayout
 
 PAGES = {
     "cases": "Best, median and worst cases",
@@ -26,19 +30,18 @@ ABOUT = {
     "small": f"Reference lesions of {DIAMETER_NAMES[0]}, smallest first.",
     "lower": "Reference lesions in the lowest third of the brain, where air and bone disturb the image; largest first.",
 }
-# Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: a report of
-# many patients and networks must fit into a mail.
-MOST_ENTRIES, MOST_PANELS = 20, 750
-# Of an entry: where it stands, what is drawn, and what is said of it. ``group`` is a network, or "" for all; ``of`` is
-# how many entries there are of this group on this page, shown or not.
+# Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: with its slice
+# views a gallery has at most so many bytes, and a report of 300 patients and eight networks under 25 MB.
+MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 750, 11e6
+# Of an entry. ``group`` is a network, or "" for all; ``of`` is how many entries of this group this page could show.
 CENTRE = ["x", "y", "z"]
-SIZE = ["volume_mm3", "diameter_mm"]
+COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE]
+COLUMNS += ["volume_mm3", "diameter_mm", "dice", "of"]
 # What no file on Windows can be called: characters, an end, and names of devices whatever ending they have.
 UNUSABLE = re.compile(
     r'[<>:"/\\|?*\x00-\x1f]|[. ]+$|^(?=(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$))',
     re.IGNORECASE,
 )
-COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE, *SIZE, "dice", "of"]
 
 
 def page_file(page: str) -> str:
@@ -49,6 +52,30 @@ def page_file(page: str) -> str:
 def anchor(entry: Mapping) -> str:
     """Where an entry stands on its page."""
     return f"{entry['group']}-{entry['picture']}" if entry["group"] else entry["picture"]
+
+
+def gallery_files(layout: StudyLayout, entries: pd.DataFrame) -> list[Path]:
+    """Every file of the gallery: its table, its pictures and its slice views."""
+    views = entries[entries["page"] == "cases"]
+    names = [layout.gallery_table.name, *map(picture_file, entries["picture"].unique())]
+    names += map(view_file, views["picture"], views["group"])
+    return [layout.gallery / name for name in names]
+
+
+def read_gallery(layout: StudyLayout) -> pd.DataFrame:
+    """Read the table of the gallery.
+
+    Raises
+    ------
+    CohortError
+        It or a picture is lost, or not as it was written; or 04 compared other results since.
+    """
+    entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
+    facts = require_written(layout, *gallery_files(layout, entries))
+    if facts.get("metrics") != checksum(layout.cross_validation / "metrics.csv"):
+        found, fix = "pictures of other results than those of 04", "run notebook 05 again"
+        raise CohortError.one("-", str(layout.gallery_record), found, "pictures made after 04", fix)
+    return entries
 
 
 def picture_file(picture: str) -> str:
@@ -91,38 +118,24 @@ def gallery_entries(
         their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
     """
     lesions = lesions[lesions["model"].isin(models)]
-    lesions = lesions.assign(picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str))
-    large = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
-    large = large.assign(
-        picture=large["case"] + "_false_" + large["model"] + "_" + large["lesion"].astype(str), why="false positive"
-    )
-    missed = lesions[~lesions["detected"]].assign(why="missed")
-    each = lesions.drop_duplicates("picture").drop(columns=["model", "dice"])
-    each = classified(each.assign(model="", why=_found_by(lesions, each)), positions)
-    small, lower = each["diameter_class"] == DIAMETER_NAMES[0], each["third"] == THIRDS[0]
-    pages = [
+    lesions = lesions.assign(picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str), why="missed")
+    missed = lesions[~lesions["detected"]].assign(page="missed", group=lambda rows: rows["model"])
+    false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
+    pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
+    false = false.assign(page="false", group=false["model"], picture=pictures, why="false positive")
+    found = lesions.groupby("picture")["detected"].agg(["sum", "size"]).astype(int).astype(str)
+    each = lesions.drop_duplicates("picture").assign(group="", model="").drop(columns="dice")
+    each["why"] = each["picture"].map("found by " + found["sum"] + " of " + found["size"] + " networks")
+    each = classified(each, positions)
+    tables = [
         _cases_page(metrics, models),
-        *(_page("missed", model, missed[missed["model"] == model]) for model in models),
-        *(_page("false", model, large[large["model"] == model]) for model in models),
-        _page("small", "", each[small].iloc[::-1], ascending=True),
-        _page("lower", "", each[lower]),
+        _by_diameter(missed, models),
+        _by_diameter(false, models),
+        _by_diameter(each[each["diameter_class"] == DIAMETER_NAMES[0]].assign(page="small"), [""])[::-1],
+        _by_diameter(each[each["third"] == THIRDS[0]].assign(page="lower"), [""]),
     ]
-    return _shown(pd.concat([page for page in pages if len(page)], ignore_index=True), MOST_PANELS // (len(models) + 1))
-
-
-def shown_table(entries: pd.DataFrame) -> pd.DataFrame:
-    """How many entries are shown of how many: a row per page, a column per network, and "all" for pages of all."""
-    named = entries.assign(
-        group=[model_title(group) if group else "all" for group in entries["group"]], page=entries["page"].map(PAGES)
-    )
-    return named.pivot_table(
-        index="page",
-        columns="group",
-        values="of",
-        aggfunc=lambda of: f"{len(of)} of {of.iloc[0]}",
-        fill_value="0",
-        sort=False,
-    ).rename_axis(index=None, columns=None)
+    entries = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    return _shown(entries, MOST_PANELS // (len(models) + 1))
 
 
 def _portable(name: str) -> str:
@@ -132,13 +145,12 @@ def _portable(name: str) -> str:
 
 
 def _shown(entries: pd.DataFrame, most_pictures: int) -> pd.DataFrame:
+    """Of each network on each page the first entries, so many that all have at most some pictures."""
     groups = entries.groupby(["page", "group"], sort=False)["case"]
     entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()
-    for n in range(MOST_ENTRIES, 0, -1):
-        shown = entries[rank < n]
-        if shown["picture"].nunique() <= most_pictures:
-            break
-    return shown[COLUMNS].reset_index(drop=True)
+    numbers = range(MOST_ENTRIES, 0, -1)
+    most = next((n for n in numbers if entries[rank < n]["picture"].nunique() <= most_pictures), 1)
+    return entries[rank < most][COLUMNS].reset_index(drop=True)
 
 
 def _cases_page(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
@@ -152,12 +164,7 @@ def _cases_page(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(page="cases").reindex(columns=COLUMNS).drop_duplicates(["group", "picture"])
 
 
-def _page(page: str, group: str, rows: pd.DataFrame, ascending: bool = False) -> pd.DataFrame:
-    ordered = rows.sort_values("diameter_mm", ascending=ascending, ignore_index=True)
-    return ordered.assign(page=page, group=group).reindex(columns=COLUMNS)
-
-
-def _found_by(lesions: pd.DataFrame, each: pd.DataFrame) -> pd.Series:
-    found = lesions.groupby("picture")["detected"].agg(["sum", "size"]).loc[each["picture"]]
-    words = [f"found by {hits} of {n} networks" for hits, n in found.to_numpy(int)]
-    return pd.Series(words, each.index)
+def _by_diameter(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Rows of a page, group by group, largest first."""
+    order = rows.assign(place=rows["group"].map(list(groups).index))
+    return order.sort_values(["place", "diameter_mm"], ascending=[True, False], kind="stable").reindex(columns=COLUMNS)

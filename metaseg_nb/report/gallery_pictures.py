@@ -1,7 +1,7 @@
 """The pictures of the gallery: three planes, networks side by side; and slice views that turn in a browser."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
@@ -13,58 +13,61 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from nilearn.plotting import view_img
 
-from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.figures.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, place_of, read_case_images
-from metaseg_nb.figures.slices import PLANES, add_legend, draw_slice, window_around
+from metaseg_nb.checksums import checksum, write_record
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.figures.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, read_case_images
+from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.figures.style import fitted, use_style
-from metaseg_nb.files import finished
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.files import finished, write_table
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
-from metaseg_nb.report.gallery import CENTRE, picture_file, view_file
-from metaseg_nb.report.light_pictures import with_light_pictures
+from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
+from metaseg_nb.report.self_contained import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
+from metaseg_nb.viewer.study_tables import StudyTables
 
-ROWS = (2, 1, 0)  # axial, coronal, sagittal
 PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.
 FIELD_MM, FIELD_DIAMETERS, CASE_FIELD_MM = 50.0, 2.0, 110.0
-# Half the size of a JPEG that looks as good. A page is about 1000 pixels wide: more would only cost bytes.
-WEBP = {"format": "webp", "pil_kwargs": {"quality": 72}}
-DPI, MOST_PIXELS_WIDE = 100, 1400
+# Half the size of a JPEG that looks as good.
+WEBP = {"format": "webp", "pil_kwargs": {"quality": QUALITY}}
+DPI = 100
 
 
-def find_false_lesions(layout: StudyLayout, cohort: Cohort, models: Sequence[str], workers: int) -> pd.DataFrame:
+def find_false_lesions(tables: StudyTables, models: Sequence[str], workers: int) -> pd.DataFrame:
     """List the false lesions of every case and network: `false_lesions` with ``model``, ``case``, ``primary``."""
-    tables = map_cases(partial(_false_of_case, layout, cohort, models), cohort.cases, workers, "false lesions")
-    return pd.concat(tables, ignore_index=True)
+    found = map_cases(partial(_false_of_case, tables, models), tables.cohort.cases, workers, "false lesions")
+    return pd.concat(found, ignore_index=True)
 
 
 def draw_gallery(
-    layout: StudyLayout,
-    cohort: Cohort,
-    entries: pd.DataFrame,
-    metrics: pd.DataFrame,
-    lesions: pd.DataFrame,
-    models: Sequence[str],
-    view_mm: float,
-    workers: int,
+    tables: StudyTables, entries: pd.DataFrame, models: Sequence[str], view_mm: float, workers: int
 ) -> None:
-    """Draw every picture that `gallery_entries` names anew, and a slice view for each entry of its page "cases".
+    """Draw every picture that `gallery_entries` names, and a slice view for each entry of its page "cases".
+
+    An earlier gallery is replaced. The table of the gallery is written after its pictures, their checksums last.
 
     Parameters
     ----------
-    metrics, lesions : DataFrame
-        Pooled, from notebook 04: what each network made of a case and of a lesion.
+    tables : StudyTables
+    entries : DataFrame
+        From `gallery_entries`.
+    models : sequence of str
+        Networks side by side.
     view_mm : float
         Edge of the box around the largest lesion that a slice view holds; what lies beyond is not in the file.
+    workers : int
     """
+    layout = tables.layout
+    layout.gallery_record.unlink(missing_ok=True)
     shutil.rmtree(layout.gallery, ignore_errors=True)
     by_case = [rows for _, rows in entries.groupby("case", sort=False)]
-    draw = partial(_draw_case, layout, cohort, metrics, lesions, models, view_mm)
-    map_cases(draw, by_case, workers, "pictures")
+    map_cases(partial(_draw_case, tables, models, view_mm), by_case, workers, "pictures")
+    write_table(layout.gallery_table, entries)
+    metrics = checksum(layout.cross_validation / "metrics.csv")
+    write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))
 
 
-def draw_networks(images: CaseImages, centre: Sequence[float], titles: dict[str, str], field_mm: float) -> Figure:
+def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[str, str], field_mm: float) -> Figure:
     """Three planes through a voxel, a row each; first the whole slice with a box, then the box, network by network.
 
     Parameters
@@ -72,7 +75,7 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: dict[str,
     images : CaseImages
     centre : sequence of 3 floats
         RAS voxel.
-    titles : dict of str to str
+    titles : mapping of str to str
         What is written above each network.
     field_mm : float
         Edge of the box.
@@ -80,16 +83,15 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: dict[str,
     columns = len(titles) + 1
     figure, panels = plt.subplots(3, columns, figsize=(PANEL_INCHES * columns, 3 * PANEL_INCHES + 0.7), squeeze=False)
     figure.subplots_adjust(LABEL_INCHES / figure.get_figwidth(), 0.06, 0.995, 0.92, wspace=0.03, hspace=0.03)
-    shared = {"image": images.image, "greys": images.greys}
-    for row, axis in zip(panels, ROWS, strict=True):
-        index, window = round(centre[axis]), window_around(images.image, centre, axis, field_mm)
-        draw_slice(row[0], masks={"reference": images.reference}, axis=axis, index=index, **shared)
-        left, right, bottom, top = window
+    for row, axis in zip(panels, AXES, strict=True):
+        window = left, right, bottom, top = window_around(images.image, centre, axis, field_mm)
+        shared = {"image": images.image, "axis": axis, "index": round(centre[axis]), "greys": images.greys}
+        draw_slice(row[0], masks={"reference": images.reference}, **shared)
         row[0].add_patch(Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor="white"))
         row[0].set_ylabel(PLANES[axis][0], fontsize=8)
         for panel, model in zip(row[1:], titles, strict=True):
             masks = {"reference": images.reference, "prediction": images.predictions[model]}
-            draw_slice(panel, masks=masks, axis=axis, index=index, window=window, **shared)
+            draw_slice(panel, masks=masks, window=window, **shared)
     for panel, title in zip(panels[0], ["whole slice", *titles.values()], strict=True):
         panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
     add_legend(figure, ("reference", "prediction"))
@@ -123,28 +125,19 @@ def slice_view(images: CaseImages, model: str, centre: Sequence[int], view_mm: f
     return with_light_pictures(view.get_standalone())
 
 
-def _false_of_case(layout: StudyLayout, cohort: Cohort, models: Sequence[str], case: Case) -> pd.DataFrame:
-    images = read_case_images(layout, cohort, case.name, models)
-    facts = {"case": case.name, "primary": case.primary}
-    tables = [
-        false_lesions(images.reference, mask, images.image.spacing_mm).assign(model=model, **facts)
-        for model, mask in images.predictions.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def draw_entry(images: CaseImages, entry: pd.Series, metrics: pd.DataFrame, lesions: pd.DataFrame) -> Figure:
+def draw_entry(tables: StudyTables, images: CaseImages, entry: pd.Series) -> Figure:
     """Draw what an entry of the gallery shows: a case around its largest lesion, or a lesion around its centre."""
+    metrics, lesions = tables.metrics, tables.lesions
     if entry["page"] == "cases":
-        said = "Dice " + metrics[metrics["case"] == images.name].set_index("model")["dice"].map("{:.2f}".format)
-        return draw_networks(images, place_of(images), _titles(images, said), CASE_FIELD_MM)
+        dice = metrics[metrics["case"] == images.name].set_index("model")["dice"]
+        return draw_networks(images, images.place, _titles(images, "Dice " + dice.map("{:.2f}".format)), CASE_FIELD_MM)
     if entry["page"] == "false":
-        said = pd.Series({entry["group"]: "false positive"})
+        result = pd.Series({entry["group"]: "false positive"})
     else:
-        of_it = lesions[(lesions["case"] == images.name) & (lesions["lesion"] == entry["lesion"])].set_index("model")
-        said = ("Dice " + of_it["dice"].map("{:.2f}".format)).where(of_it["detected"], "missed")
+        rows = lesions[(lesions["case"] == images.name) & (lesions["lesion"] == entry["lesion"])].set_index("model")
+        result = ("Dice " + rows["dice"].map("{:.2f}".format)).where(rows["detected"], "missed")
     field_mm = max(FIELD_MM, FIELD_DIAMETERS * entry["diameter_mm"])
-    return draw_networks(images, entry[CENTRE].to_numpy(float), _titles(images, said), field_mm)
+    return draw_networks(images, entry[CENTRE].to_numpy(float), _titles(images, result), field_mm)
 
 
 def save_picture(figure: Figure, file: Path | BinaryIO) -> None:
@@ -152,28 +145,29 @@ def save_picture(figure: Figure, file: Path | BinaryIO) -> None:
     figure.savefig(file, dpi=min(DPI, MOST_PIXELS_WIDE / figure.get_figwidth()), **WEBP)
 
 
-def _draw_case(
-    layout: StudyLayout,
-    cohort: Cohort,
-    metrics: pd.DataFrame,
-    lesions: pd.DataFrame,
-    models: Sequence[str],
-    view_mm: float,
-    entries: pd.DataFrame,
-) -> None:
+def _false_of_case(tables: StudyTables, models: Sequence[str], case: Case) -> pd.DataFrame:
+    images = read_case_images(tables.layout, tables.cohort, case.name, models)
+    found = [
+        false_lesions(images.reference, mask, images.image.spacing_mm).assign(model=model)
+        for model, mask in images.predictions.items()
+    ]
+    return pd.concat(found, ignore_index=True).assign(case=case.name, primary=case.primary)
+
+
+def _draw_case(tables: StudyTables, models: Sequence[str], view_mm: float, entries: pd.DataFrame) -> None:
     plt.switch_backend("Agg")
     use_style()
-    images = read_case_images(layout, cohort, entries["case"].iloc[0], models)
+    images = read_case_images(tables.layout, tables.cohort, entries["case"].iloc[0], models)
     for _, entry in entries.drop_duplicates("picture").iterrows():
-        figure = draw_entry(images, entry, metrics, lesions)
-        with finished(layout.gallery / picture_file(entry["picture"])) as unfinished:
+        figure = draw_entry(tables, images, entry)
+        with finished(tables.layout.gallery / picture_file(entry["picture"])) as unfinished:
             save_picture(figure, unfinished)
         plt.close(figure)
     for entry in entries[entries["page"] == "cases"].itertuples():
-        with finished(layout.gallery / view_file(entry.picture, entry.group)) as unfinished:
-            unfinished.write_text(slice_view(images, entry.group, place_of(images), view_mm), encoding="utf-8")
+        with finished(tables.layout.gallery / view_file(entry.picture, entry.group)) as unfinished:
+            unfinished.write_text(slice_view(images, entry.group, images.place, view_mm), encoding="utf-8")
 
 
-def _titles(images: CaseImages, said: pd.Series) -> dict[str, str]:
+def _titles(images: CaseImages, results: pd.Series) -> dict[str, str]:
     titles = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
-    return {model: f"{title}\n{said.get(model, '')}" for model, title in titles.items()}
+    return {model: f"{title}\n{results.get(model, '')}" for model, title in titles.items()}

@@ -12,13 +12,13 @@ from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-# Outputs that only live in a running JupyterLab.
-LIVING = "application/vnd.jupyter.widget-view+json"
+# Widgets, which work in a running JupyterLab only.
+WIDGET = "application/vnd.jupyter.widget-view+json"
 # What papermill puts into a notebook that failed.
 PAPERMILL_BANNER = "papermill-error-cell-tag"
 # Code and tags, which stay as they are; and the words between them.
 MARKUP = re.compile(r"(<style\b.*?</style>|<[^>]*>)|([^<]+)", re.DOTALL)
-# What begins a formula: the notebook's own words may hold one, what comes out of data must not.
+# Characters that begin a formula: the notebook's own text may hold formulas, but names from data must not become one.
 FORMULA = str.maketrans({"$": "&#36;", "\\": "&#92;"})
 RESULT = re.compile(r"<blockquote>(.*?)</blockquote>", re.DOTALL)
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
@@ -105,7 +105,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 
 def _is_noise(output: nbformat.NotebookNode) -> bool:
     is_log = output.output_type == "stream" and output.name == "stderr"
-    return is_log or LIVING in output.get("data", {})
+    return is_log or WIDGET in output.get("data", {})
 
 
 def _shown(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
@@ -117,13 +117,13 @@ def _shown(output: nbformat.NotebookNode) -> nbformat.NotebookNode:
 
 
 def _result(notebook: nbformat.NotebookNode) -> str:
-    """The notebook's last sentence in words, which each of them ends with; or what it said where it stopped."""
+    """The Markdown that the last cell shows; of a notebook that stopped, that of the cell with the error."""
     stopped = [cell for cell in notebook.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
     outputs = (stopped or notebook.cells)[-1].get("outputs", [])
-    said = [text for output in outputs if (text := output.get("data", {}).get("text/markdown"))]
+    texts = [text for output in outputs if (text := output.get("data", {}).get("text/markdown"))]
     if stopped:
-        return f"**This notebook stopped before its end.** {said[-1] if said else ''}"
-    return said[-1] if said else "This notebook did not run to its end."
+        return f"**This notebook stopped before its end.** {texts[-1] if texts else ''}"
+    return texts[-1] if texts else "This notebook did not run to its end."
 
 
 def _mathml(formula: str, display: str) -> str:

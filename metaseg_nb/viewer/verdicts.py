@@ -1,4 +1,4 @@
-"""What a person thinks of each case: a verdict and a note, kept in a CSV."""
+"""A person's verdict on each case, with a note, kept in a CSV."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,27 +13,17 @@ COLUMNS = ["case", "verdict", "note", "networks", "time"]
 
 
 def read_verdicts(path: Path) -> pd.DataFrame:
-    """Read the verdicts of a study, a row a case; empty where nobody has judged yet."""
+    """Read the verdicts of a study, a row a case; empty where there are none yet."""
     return read_text_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
 
 
 def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str) -> None:
-    """Keep what is thought of a case, in place of what was thought before.
+    """Write the verdict on a case (one of `VERDICTS`, or "" for a note alone) in place of an earlier one.
 
-    Parameters
-    ----------
-    path : path
-        CSV, made when it is not there.
-    case : str
-    verdict : str
-        One of `VERDICTS`, or "" for a note alone.
-    note : str
-    networks : str
-        What was looked at.
+    ``networks`` are those that were looked at.
     """
     with alone(path.with_name(f".{path.name}.lock")):
         others = read_verdicts(path)
-        others = others[others["case"] != case]
         time = datetime.now(UTC).isoformat(timespec="seconds")
         row = pd.DataFrame([[case, verdict, note, networks, time]], columns=COLUMNS)
-        write_table(path, pd.concat([others, row], ignore_index=True).sort_values("case"))
+        write_table(path, pd.concat([others[others["case"] != case], row], ignore_index=True).sort_values("case"))
