@@ -14,17 +14,17 @@ from pathlib import Path
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import SUFFIXES, stem, volumes_in
-from metaseg_nb.cohort.sources.sequences import is_enhanced_t1, is_plain
-from metaseg_nb.cohort.sources.strict import fact, read_json
+from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, volumes_in
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, stem
+from metaseg_nb.cohort.sources.text_files import read_json
 
-NO_PATTERNS = "no file patterns for nnU-Net, whose names say what is what"
+NO_PATTERNS = "no file patterns for nnU-Net, whose names are fixed"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 
 
 @dataclass(frozen=True)
 class _About:
-    """What ``dataset.json`` says."""
+    """Contents of ``dataset.json``."""
 
     path: Path
     description: str = ""
@@ -51,10 +51,10 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
     stems = {stem(path.name) for path in volumes_in(folder / "imagesTr")}
     numbered = any(name.endswith("_0000") and name not in labels for name in stems)
     images = {part: _by_case(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
-    there = {channel for cases in images.values() for channels in cases.values() for channel in channels}
-    order = sorted(about.channels or there, key=lambda i: (not is_enhanced_t1(about.channels.get(i, "")), i))
+    present = {channel for cases in images.values() for channels in cases.values() for channel in channels}
+    order = sorted(about.channels or present, key=lambda i: (not is_enhanced_t1(about.channels.get(i, "")), i))
     given = {"image_files": list(image_files), "label_file": label_file}
-    problems = [*about.problems, *unused(folder, given, NO_PATTERNS), *_channel_problems(about, order, there)]
+    problems = [*about.problems, *unused(folder, given, NO_PATTERNS), *_channel_problems(about, order, present)]
     places = [Path("imagesTr", case) for case in sorted({*images["imagesTr"], *labels})]
     places += [Path("imagesTs", case) for case in sorted(images["imagesTs"])]
     files = [
@@ -103,16 +103,16 @@ def _about(path: Path) -> _About:
     return _About(path, ". ".join(filter(None, described)), names, problems)
 
 
-def _channel_problems(about: _About, order: list[int], there: set[int]) -> list[Problem]:
+def _channel_problems(about: _About, order: list[int], present: set[int]) -> list[Problem]:
     problems = []
     first = about.channels.get(order[0], "") if order else ""
     if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
-        found = f"channels {[about.channels.get(i, i) for i in order]}; the first is looked at"
+        found = f"channels {[about.channels.get(i, i) for i in order]}; the first is used"
         fix = 'name the contrast-enhanced T1 in "channel_names"'
         expected = "a channel named as contrast-enhanced T1 (T1c, T1ce, T1Gd ...)"
         problems.append(Problem("-", str(about.path), found, expected, fix, "warning"))
-    if there - set(order):
-        found = f"files of channels {sorted(there - set(order))}, which are not read"
+    if present - set(order):
+        found = f"files of channels {sorted(present - set(order))}, which are not read"
         fix = 'name them in "channel_names", or remove them'
         problems.append(Problem("-", str(about.path), found, "the channels of dataset.json only", fix, "warning"))
     return problems
