@@ -157,45 +157,30 @@ def audit(lists: list[SplitList]) -> Audit:
     pairs = comparisons(lists)
     found = [finding for check in CHECKS for finding in check(lists, pairs)]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Audit(_answer(lists, pairs, found), _table(found), _shared(lists))
+    return Audit(_answer(lists, pairs, found), _table(found), _shared(lists, pairs))
 
 
 def _table(findings: list[Finding]) -> pd.DataFrame:
-    rows = [
-        {
-            "severity": finding.severity,
-            "check": finding.check,
-            "list": finding.datalist,
-            "with_list": finding.with_list,
-            "found": finding.found,
-            "n_entries": len(finding.entries),
-            "n_cases": len(cases_of(finding.entries)),
-            "why": ADVICE[finding.check][0],
-            "fix": ADVICE[finding.check][1],
-            "cases": list(dict.fromkeys(entry.name for entry in finding.entries)),
-        }
-        for finding in findings
-    ]
     columns = ["severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases"]
+    rows = []
+    for each in findings:
+        names = list(dict.fromkeys(entry.name for entry in each.entries))
+        counts = len(each.entries), len(cases_of(each.entries))
+        told = each.severity, each.check, each.datalist, each.with_list, each.found
+        rows.append([*told, *counts, *ADVICE[each.check], names])
     return pd.DataFrame(rows, columns=columns)
 
 
-def _shared(lists: list[SplitList]) -> pd.DataFrame:
-    trained = [datalist for datalist in lists if datalist.training]
-    evaluated = [datalist for datalist in lists if datalist.evaluation]
-    rows = {
-        one.name: {"n_entries": len(one.evaluation), "n_cases": len(cases_of(one.evaluation))}
-        | {other.name: len(_shared_cases(one, other)) for other in trained}
-        for one in evaluated
-    }
+def _shared(lists: list[SplitList], pairs: list[Comparison]) -> pd.DataFrame:
+    rows = {}
+    for one in (datalist for datalist in lists if datalist.evaluation):
+        cases = cases_of(one.evaluation)
+        rows[one.name] = {"n_entries": len(one.evaluation), "n_cases": len(cases)}
+        own = [cases_of(pair.trained_on) for pair in pairs if pair.evaluated is one is pair.trained]
+        for other in (datalist for datalist in lists if datalist.training):
+            shared = set().union(*own) if other is one else cases & cases_of(other.training)
+            rows[one.name][other.name] = len(shared)
     return pd.DataFrame.from_dict(rows, orient="index")
-
-
-def _shared_cases(evaluated: SplitList, trained: SplitList) -> set:
-    if evaluated is not trained:
-        return cases_of(evaluated.evaluation) & cases_of(trained.training)
-    own = [cases_of(trained.of(part)) & cases_of(trained.trained_for(part)) for part in trained.evaluated_parts]
-    return set().union(*own)
 
 
 def _answer(lists: list[SplitList], pairs: list[Comparison], findings: list[Finding]) -> str:

@@ -7,15 +7,7 @@ from functools import cache
 from itertools import combinations
 from pathlib import Path
 
-from metaseg_nb.cohort.leakage.comparison import (
-    ALL_LISTS,
-    Comparison,
-    Finding,
-    cases_of,
-    counted,
-    names_of,
-    with_cases,
-)
+from metaseg_nb.cohort.leakage.comparison import ALL_LISTS, Comparison, Finding, cases_of, counted, names_of, with_cases
 from metaseg_nb.cohort.leakage.split_lists import SplitEntry, SplitList
 from metaseg_nb.cohort.problems import shortened
 
@@ -144,7 +136,7 @@ def possibly_same_patients(lists: list[SplitList], pairs: list[Comparison]) -> I
     """Cases of one name under folders whose names resemble each other, where the lists do not name both patients."""
     named: dict[str, dict[Path, SplitEntry]] = defaultdict(dict)
     for entry in {entry.case: entry for datalist in lists for entry in datalist.entries}.values():
-        named[Path(entry.name).name][entry.place.parent] = entry
+        named[Path(entry.name).name][entry.above] = entry
     twins: dict[tuple[Path, Path], dict[str, tuple[SplitEntry, SplitEntry]]] = defaultdict(dict)
     for name, of in sorted(named.items()):
         for one, other in combinations(sorted(of), 2):

@@ -3,7 +3,6 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise, takewhile
 from pathlib import PurePath
@@ -33,14 +32,8 @@ COMMON = 3
 
 
 Names = tuple[tuple, ...]
-
-
-@dataclass(frozen=True)
-class _Distinct:
-    """Names, as `as_words` writes them, that tell a case from others; of these, the ones not given twice by chance."""
-
-    names: frozenset[tuple]
-    unique: frozenset[tuple]
+# Names, as `as_words` writes them, that tell a case from others; and whether chance gives such a name once only.
+Distinct = dict[tuple, bool]
 
 
 def may_be_the_same(lists: list[SplitList], pairs: list[Comparison]) -> Iterator[Finding]:
@@ -85,7 +78,7 @@ def _twins(
             yield one, first
 
 
-def _distinct(paths: Collection[str]) -> _Distinct:
+def _distinct(paths: Collection[str]) -> Distinct:
     """Look for names that tell a case: not the usual ones, nor those in many folders."""
     within = defaultdict(set)
     for path in paths:
@@ -93,9 +86,8 @@ def _distinct(paths: Collection[str]) -> _Distinct:
             within[as_words(name)].add(as_words(folder))
     names = {name for path in paths for name in _parts(path) if not (is_kind_or_time(name) or SET.fullmatch(name))}
     names = {name for name in names if len(within[as_words(name)]) < COMMON}
-    return _Distinct(
-        frozenset(map(as_words, names)), frozenset(as_words(name) for name in names if UNIQUE.search(name))
-    )
+    unique = {as_words(name) for name in names if UNIQUE.search(name)}
+    return {words: words in unique for words in map(as_words, names)}
 
 
 def _parts(path: str) -> list[str]:
@@ -109,13 +101,13 @@ def _names(path: str) -> Names:
     return tuple(map(as_words, _parts(path)))
 
 
-def _path_signs(distinct: _Distinct, entry: SplitEntry) -> list[Hashable]:
+def _path_signs(distinct: Distinct, entry: SplitEntry) -> list[Hashable]:
     # the ends that begin with a distinct name: one sign a name would compare all cases of a folder with each other
     names = _names(entry.listed)
-    return [names, *(names[i:] for i, name in enumerate(names) if name in distinct.names)]
+    return [names, *(names[i:] for i, name in enumerate(names) if name in distinct)]
 
 
-def _paths_alike(distinct: _Distinct, one: SplitEntry, other: SplitEntry) -> bool:
+def _paths_alike(distinct: Distinct, one: SplitEntry, other: SplitEntry) -> bool:
     """Tell whether two paths end alike, so far that chance is no explanation.
 
     The whole of one path, two names that tell a case, or one that is not given twice, at
@@ -127,8 +119,8 @@ def _paths_alike(distinct: _Distinct, one: SplitEntry, other: SplitEntry) -> boo
     names = _names(one.listed), _names(other.listed)
     ends = takewhile(lambda two: two[0] == two[1], zip(*map(reversed, names), strict=False))
     end = [name for name, _ in ends]
-    tell = [name for name in end if name in distinct.names]
-    if not distinct.unique.isdisjoint(tell):
+    tell = [name for name in end if name in distinct]
+    if any(distinct[name] for name in tell):
         return True
     # sub-01/sub-01_T1w tells one thing twice
     n = sum(not any(later != name and later[: len(name)] == name for later in tell) for name in tell)
@@ -171,9 +163,9 @@ def _cases_alike(one: SplitEntry, other: SplitEntry) -> bool:
     return not numbered and not _two_patients(one, other)
 
 
-def _person_signs(distinct: _Distinct, entry: SplitEntry) -> list[tuple]:
+def _person_signs(distinct: Distinct, entry: SplitEntry) -> list[tuple]:
     """The patient as listed, or the names of the path that may be a patient's."""
-    names = [as_words(entry.patient)] if entry.patient else distinct.names.intersection(_names(entry.listed))
+    names = [as_words(entry.patient)] if entry.patient else distinct.keys() & {*_names(entry.listed)}
     return [name for name in names if any(isinstance(word, str) for word in name)]
 
 

@@ -4,15 +4,16 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 """
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from metaseg_nb.cohort.leakage.copies import content_key, is_blank
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.entries import Datalist, read_entries
 from metaseg_nb.cohort.sources.entries import Entry as Listed
+from metaseg_nb.cohort.sources.naming import is_kind, primary_of
 from metaseg_nb.cohort.sources.spelling import identity, located, spelled_path, stem
 
 NOT_SCORED = {"training", "unlabelled"}
@@ -29,8 +30,7 @@ class SplitEntry:
     ``part`` is "training", "validation", "testing" ("unlabelled" without a label, in a list
     that gives labels: it cannot be scored), or "fold 0" and so on for a training entry with
     a fold: the fold's model does not train on it but is scored on it.
-    ``patient`` and ``primary`` are None where the list does not name them. ``place`` is
-    the folder that holds the case alone, or the image where it is one among others.
+    ``patient`` is None where the list does not name it, ``primary`` where the path does not tell it either.
     ``same_as`` is "moved" or "copy" where the case is that of another entry for this reason, see `split_lists`.
     """
 
@@ -45,13 +45,18 @@ class SplitEntry:
     part: str
     patient: str | None
     primary: str | None
-    place: Path
     same_as: str = ""
 
     @property
     def name(self) -> str:
-        """The place as listed, without suffix."""
-        return os.path.dirname(self.listed) if self.place != self.image else stem(self.listed)
+        """The path as listed without suffix, or its folder where the file's name only says what the image is."""
+        path = stem(self.listed)
+        return os.path.dirname(path) if is_kind(os.path.basename(path)) else path
+
+    @property
+    def above(self) -> Path:
+        """The folder above the last folder or file of `name`."""
+        return self.image.parent.parent if is_kind(stem(self.image.name)) else self.image.parent
 
 
 @dataclass(frozen=True)
@@ -97,8 +102,7 @@ def split_lists(paths: Iterable[str | Path], image_root: Path | None = None) -> 
     Decathlon and MONAI lists are read, with any of ``training``, ``validation``
     and ``testing`` (or Decathlon's ``test``), with or without a ``fold`` in the
     training entries. A file given twice is read once. Where an entry has no
-    ``primary``, the top folder of ``<primary>/<case>/<image>`` stands for it, below
-    the folder that all images lie in.
+    ``primary``, its path tells it (`primary_of`).
 
     Two entries are one case when their image paths lead to the same file (`located`, with ``image_root``), however
     they are spelled (`identity`); when they name the same sequences in any order; or when their files are copies of
@@ -116,7 +120,7 @@ def split_lists(paths: Iterable[str | Path], image_root: Path | None = None) -> 
     read = [read_entries(path) for path in {Path(path).resolve(): Path(path) for path in paths}.values()]
     names = _names([datalist.path for datalist in read])
     lists = [SplitList(name, of.path, _entries(of, image_root)) for name, of in zip(names, read, strict=True)]
-    return _placed(_identified(lists)), [problem for datalist in read for problem in datalist.problems]
+    return _identified(lists), [problem for datalist in read for problem in datalist.problems]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -138,7 +142,8 @@ def _entry(listed: Listed, gives_labels: bool, folder: Path, image_root: Path | 
     images = [located(image, folder, image_root) for image in listed.images]
     files = [identity(image) for image in images]
     label_file = located(listed.label, folder, image_root) if listed.label else None
-    part, fold, primary = listed.part, listed.given.get("fold"), listed.given.get("primary")
+    part, fold, path = listed.part, listed.given.get("fold"), spelled_path(listed.images[0])
+    primary = listed.given.get("primary") or primary_of(PurePath(path))
     if part == "training" and fold is not None:
         part = f"fold {fold}"
     if part == "testing" and gives_labels and listed.label is None:
@@ -146,7 +151,7 @@ def _entry(listed: Listed, gives_labels: bool, folder: Path, image_root: Path | 
     return SplitEntry(
         case=files[0],
         image=images[0],
-        listed=spelled_path(listed.images[0]),
+        listed=path,
         exists=os.path.exists(images[0]),
         files=frozenset(files),
         label=label_file and identity(label_file),
@@ -154,8 +159,7 @@ def _entry(listed: Listed, gives_labels: bool, folder: Path, image_root: Path | 
         listed_name=listed.given.get("case"),
         part=part,
         patient=listed.given.get("patient"),
-        primary=primary,
-        place=images[0],
+        primary=None if primary == "unknown" else primary,
     )
 
 
@@ -185,23 +189,3 @@ def _first_copies(entries: Iterable[SplitEntry]) -> dict[Path, Path]:
     copies.pop(None, None)
     alike = [labels for labels in copies.values() if len(labels) > 1 and not is_blank(files[labels[0]])]
     return {label: labels[0] for labels in alike for label in labels}
-
-
-def _placed(lists: list[SplitList]) -> list[SplitList]:
-    """Tell place and primary by the folders, which takes all lists to see."""
-    images = {entry.image for datalist in lists for entry in datalist.entries}
-    if not images:
-        return lists
-    root = os.path.commonpath([image.parent for image in images])
-    in_folder = Counter(image.parent for image in images)
-    called = Counter(stem(image.name) for image in images)
-
-    def placed(entry: SplitEntry) -> SplitEntry:
-        # <primary>/<case>/image.nii.gz
-        alone = in_folder[entry.image.parent] == 1 and called[stem(entry.image.name)] > 1
-        folders = entry.image.relative_to(root).parts[:-1]
-        by_folder = folders[0].removesuffix("_nii") if len(folders) > 1 else None
-        place = entry.image.parent if alone else entry.image
-        return replace(entry, primary=entry.primary or by_folder, place=place)
-
-    return [replace(datalist, entries=tuple(map(placed, datalist.entries))) for datalist in lists]

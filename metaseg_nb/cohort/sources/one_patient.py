@@ -16,6 +16,7 @@ EACH_ITS_OWN = "(?P<patient>.+)"
 NAMED, BY_PATTERN = "named by the list or the patients table", "read from the names with `patient_pattern`"
 BY_CONVENTION = "read from names as BraTS and BIDS give them"
 ITS_OWN = "not named: each case counts as a patient of its own"
+CONFIRM = "name the case in `confirmed` if these are two patients"
 # Groups that are shown.
 SHOWN_GROUPS = 5
 
@@ -131,12 +132,9 @@ def _quoted(pattern: str) -> str:
 def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
     """Cases whose patient is another's but for capitals, separators, leading zeros and how numbers are written."""
     first: dict[tuple, str] = {}
-    expected = "patients that differ in more than spelling"
-    fix = (
-        "write the patient alike (a spreadsheet may have changed the id), or name the case in `confirmed` if these are "
-        "two patients"
-    )
     others = [(case, first.setdefault(loosely(case.patient), case.patient)) for case in cases]
+    expected = "patients that differ in more than spelling"
+    fix = f"write the patient alike (a spreadsheet may have changed the id), or {CONFIRM}"
     return [
         Problem(case.name, str(case.image), f"patient {case.patient} beside {other}", expected, fix, "doubt")
         for case, other in others
@@ -148,37 +146,32 @@ def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
     """Cases that only the folder above tells from another: ``train/P007`` and ``test/P007``."""
     expected = "a patient's folder in one folder only, where no list or table names the patients"
     fix = (
-        "name the patients in the list or in `patients_table`, name the case in `confirmed` if these are two patients, "
+        f"name the patients in the list or in `patients_table`, {CONFIRM}, "
         f"or set patient_pattern: {_quoted(EACH_ITS_OWN)} if each case is a patient of its own"
     )
-    folders = {case.name: _own_folder(case) for case in cases}
-    numbered = _numbered_anew(cases, folders)
+    # patients with running numbers, by primary cancer: lung/P1, lung/P2
+    numbers: dict[str, set[int]] = defaultdict(set)
     seen: dict[tuple, list[Case]] = defaultdict(list)
     problems = []
-    for case in cases:
-        if folder := folders[case.name]:
-            anew = numbered if RUNNING_ID.fullmatch(folder) and case.primary in numbered else set()
-            alike = seen[loosely(folder)]
-            other = next((each for each in alike if each.primary not in anew - {case.primary}), None)
-            if other is not None:
-                found = f"{folder} as {case.name} beside {other.name}"
-                problems.append(Problem(case.name, str(case.image), found, expected, fix, "doubt"))
-            alike.append(case)
+    folders = [(case, folder) for case in cases if (folder := _own_folder(case))]
+    running = [(case, folder) for case, folder in folders if RUNNING_ID.fullmatch(folder)]
+    for case, folder in running:
+        numbers[case.primary if CANCER.search(case.primary) else ""].add(int(re.search(r"\d+", folder)[0]))
+    # numbers with few gaps from 1 on start anew in each primary
+    anew = {primary for primary, of in numbers.items() if primary and max(of) <= 2 * len(of)}
+    for case, folder in folders:
+        apart = anew - {case.primary} if case.primary in anew and RUNNING_ID.fullmatch(folder) else set()
+        other = next((each for each in seen[loosely(folder)] if each.primary not in apart), None)
+        if other is not None:
+            found = f"{folder} as {case.name} beside {other.name}"
+            problems.append(Problem(case.name, str(case.image), found, expected, fix, "doubt"))
+        seen[loosely(folder)].append(case)
     return problems
 
 
 def _own_folder(case: Case) -> str:
-    """The end of a case's name that is its own file or folder, unless it starts anew in each folder above."""
+    """The end of a case's name that is its own file or folder; empty where it says what, when or how many."""
     parts = (tidy(part) for part in (stem(case.image.name), case.image.parent.name))
     folder = next((part for part in parts if case.name.endswith(f"_{part}")), "")
     counted = is_kind(folder, COUNTED) or TIME.fullmatch(folder)
     return folder if re.search(r"[^\W\d_]", folder) and not counted else ""
-
-
-def _numbered_anew(cases: Sequence[Case], folders: dict[str, str]) -> set[str]:
-    """The primary cancers whose patients have running numbers of their own: P1, P2, P3 with few gaps."""
-    numbers = defaultdict(set)
-    for case in cases:
-        if RUNNING_ID.fullmatch(folders[case.name]) and CANCER.search(case.primary):
-            numbers[case.primary].add(int(re.search(r"\d+", folders[case.name])[0]))
-    return {primary for primary, of in numbers.items() if max(of) <= 2 * len(of)}

@@ -6,16 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from metaseg_nb.cohort.sources.naming import (
-    CANCER,
-    DATE,
-    KIND_WORDS,
-    NUMBERED_SET,
-    SET,
-    SHORT_DATE,
-    TIME_WORDS,
-    YEAR,
-)
+from metaseg_nb.cohort.sources.naming import CANCER, DATE, KIND_WORDS, NUMBERED_SET, SET, SHORT_DATE, TIME_WORDS, YEAR
 
 # More images of one patient are not believed: after an id, and after another word.
 MANY, SEVERAL = 24, 6
