@@ -40,7 +40,7 @@ ADVICE = {
         "that are not in it.",
     ),
     "nothing to compare": (
-        "Leakage is found by comparing cases for training with cases for evaluation.",
+        "Leakage is found by comparing training cases with evaluation cases.",
         "Give the list that the network was trained on and the lists that it is scored on together.",
     ),
     "evaluated twice": (
@@ -80,7 +80,7 @@ class Audit:
     Attributes
     ----------
     answer : str
-        One line: is there leakage, how much.
+        One line: whether leakage was found, and how much.
     findings : DataFrame
         A row per finding, the worst first: ``severity`` ("leakage", "doubt": perhaps leakage,
         "problem", "note"), ``check``, ``list``, ``with_list``, ``found``, ``n_entries`` and
@@ -100,12 +100,12 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Is anything leakage."""
+        """Whether leakage was found."""
         return bool((self.findings["severity"] == "leakage").any())
 
     @property
     def clean(self) -> bool:
-        """Is nothing leakage, and nothing perhaps leakage."""
+        """Whether neither leakage nor a doubt was found."""
         return not self.findings["severity"].isin(["leakage", "doubt"]).any()
 
     def summary(self) -> pd.DataFrame:

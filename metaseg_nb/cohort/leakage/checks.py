@@ -94,7 +94,7 @@ def repeated(lists: list[SplitList], pairs: list[Comparison]) -> Iterator[Findin
 
 
 def never_evaluated(lists: list[SplitList], pairs: list[Comparison]) -> Iterator[Finding]:
-    """Cases that are listed but not scored: by the lists that only evaluate or, where there are none, by any list."""
+    """Cases that are listed but not scored: by the lists that only evaluate, or without such lists by any list."""
     judges = [datalist for datalist in lists if not datalist.training] or [each for each in lists if each.evaluation]
     everything = [entry for datalist in lists for entry in datalist.entries]
     evaluated = cases_of(entry for datalist in judges for entry in datalist.evaluation)

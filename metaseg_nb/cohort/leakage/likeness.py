@@ -27,12 +27,12 @@ from metaseg_nb.cohort.sources.time_points import time_points
 ENDING = re.compile(r"((?<=\d)_000\d)?(\.(nii|nrrd|nhdr|mh[ad]|np[yz]|b2nd|hdr|img|mg[hz])(\.gz)?)?$", re.IGNORECASE)
 # Such a number in a name, as in BraTS-MET-00110, is not given twice by chance.
 UNIQUE = re.compile(r"\d{4}")
-# A name in as many folders of other names tells no case from another.
+# A name in this many folders of other names does not identify a case.
 COMMON = 3
 
 
 Names = tuple[tuple, ...]
-# Names, as `as_words` writes them, that tell a case from others; and whether chance gives such a name once only.
+# Names, as `as_words` writes them, that identify a case; True where two cases have such a name never by chance.
 Distinct = dict[tuple, bool]
 
 
@@ -79,7 +79,7 @@ def _twins(
 
 
 def _distinct(paths: Collection[str]) -> Distinct:
-    """Look for names that tell a case: not the usual ones, nor those in many folders."""
+    """Look for names that identify a case: not the usual ones, nor those in many folders."""
     within = defaultdict(set)
     for path in paths:
         for folder, name in pairwise(_parts(path)):
@@ -110,20 +110,20 @@ def _path_signs(distinct: Distinct, entry: SplitEntry) -> list[Hashable]:
 def _paths_alike(distinct: Distinct, one: SplitEntry, other: SplitEntry) -> bool:
     """Tell whether two paths end alike, so far that chance is no explanation.
 
-    The whole of one path, two names that tell a case, or one that is not given twice, at
-    the end of both. Where both files exist, and are no copies, only the last counts:
-    cohorts number their cases alike. Patients who are named and differ are two.
+    They end with the whole of one path, with two names that identify a case, or with one that is not given twice.
+    Where both files exist, and are no copies, only the last counts: cohorts number their cases alike. Patients who
+    are named and differ are two.
     """
     if _two_patients(one, other):
         return False
     names = _names(one.listed), _names(other.listed)
     ends = takewhile(lambda two: two[0] == two[1], zip(*map(reversed, names), strict=False))
     end = [name for name, _ in ends]
-    tell = [name for name in end if name in distinct]
-    if any(distinct[name] for name in tell):
+    shared = [name for name in end if name in distinct]
+    if any(distinct[name] for name in shared):
         return True
-    # sub-01/sub-01_T1w tells one thing twice
-    n = sum(not any(later != name and later[: len(name)] == name for later in tell) for name in tell)
+    # sub-01/sub-01_T1w is one name twice
+    n = sum(not any(later != name and later[: len(name)] == name for later in shared) for name in shared)
     whole = len(end) == min(map(len, names)) or _two_roots(one, other)
     enough = min(n, 1) if whole else n - 1
     return (enough > 0 or names[0] == names[1]) and not (one.exists and other.exists)
@@ -148,7 +148,7 @@ def _case_signs(entry: SplitEntry) -> list[Hashable]:
 
 @cache
 def _without_kinds(path: str) -> Names:
-    """The names of a path that tell whose image it is; none where that is no patient's folder and no own name."""
+    """The names of a path that are no kind of image; none without an own name or a patient's folder."""
     *folders, name = ENDING.sub("", path, count=1).split("/")
     kept = [folder for folder in folders if not (is_kind_or_time(folder) or SET.fullmatch(folder))]
     if not (is_kind_or_time(name) or SET.fullmatch(name)):
@@ -184,7 +184,7 @@ def _words(patient: str | None) -> Names:
 
 
 def _number(words: tuple) -> tuple:
-    """The words of a patient's name without one that says that a patient follows."""
+    """The words of a patient's name without a word such as "patient"."""
     return tuple(word for word in words if word not in PATIENT_WORDS.split("|")) or words
 
 
@@ -200,7 +200,7 @@ def _time_points(entries: Collection[SplitEntry]) -> dict[str, int]:
 
 
 def _patient_signs(groups: dict[str, int], entry: SplitEntry) -> set[Hashable]:
-    """The patient as listed or as the name tells by a convention; or the group that the name may belong to."""
+    """The patient as listed or in a name of BraTS or BIDS; or the group that the name may belong to."""
     name, patient = _case_name(entry), _patient(entry)
     return {_number(_words(patient))} if patient else {groups[name]} if name in groups else set()
 

@@ -24,13 +24,13 @@ class SplitEntry:
     """One line of a datalist.
 
     ``case`` is the identity: the file of the first sequence, links followed. ``image``
-    is where the list has that file, ``listed`` the path as listed, and ``exists`` tells whether the file exists.
+    is where the list has that file, ``listed`` the path as listed, and ``exists`` whether the file exists.
     ``files`` are the identities of all sequences, ``label`` is that of the mask (of its first copy), ``label_file``
     its place, and ``listed_name`` the name that the list gives the case.
     ``part`` is "training", "validation", "testing" ("unlabelled" without a label, in a list
     that gives labels: it cannot be scored), or "fold 0" and so on for a training entry with
     a fold: the fold's model does not train on it but is scored on it.
-    ``patient`` is None where the list does not name it, ``primary`` where the path does not tell it either.
+    ``patient`` is None where the list does not name it, ``primary`` where it is not in the path either.
     ``same_as`` is "moved" or "copy" where the case is that of another entry for this reason, see `split_lists`.
     """
 
@@ -49,7 +49,7 @@ class SplitEntry:
 
     @property
     def name(self) -> str:
-        """The path as listed without suffix, or its folder where the file's name only says what the image is."""
+        """The path as listed without suffix, or its folder where the file's name is only a kind of image."""
         path = stem(self.listed)
         return os.path.dirname(path) if is_kind(os.path.basename(path)) else path
 
@@ -102,7 +102,7 @@ def split_lists(paths: Iterable[str | Path], image_root: Path | None = None) -> 
     Decathlon and MONAI lists are read, with any of ``training``, ``validation``
     and ``testing`` (or Decathlon's ``test``), with or without a ``fold`` in the
     training entries. A file given twice is read once. Where an entry has no
-    ``primary``, its path tells it (`primary_of`).
+    ``primary``, it is read from the path (`primary_of`).
 
     Two entries are one case when their image paths lead to the same file (`located`, with ``image_root``), however
     they are spelled (`identity`); when they name the same sequences in any order; or when their files are copies of

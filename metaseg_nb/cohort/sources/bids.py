@@ -95,7 +95,7 @@ def _matching(volumes: Sequence[Path], pattern: str) -> list[Path]:
 
 
 def _preferred(paths: Sequence[Path], is_meant: Callable[[str], object]) -> Sequence[Path]:
-    """Those of several paths whose names are meant, if there is any."""
+    """Of several paths those with a wanted name, or all if none has one."""
     named = [path for path in paths if is_meant(path.name)]
     return named if named and len(paths) > 1 else paths
 

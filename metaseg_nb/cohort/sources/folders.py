@@ -1,4 +1,4 @@
-"""A folder as a cohort: its layout is recognised by names, or told by patterns."""
+"""A folder as a cohort: its layout is recognised by names, or given by patterns."""
 
 import os
 import re

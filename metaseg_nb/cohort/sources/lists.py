@@ -1,4 +1,4 @@
-"""The cohort of one or several datalists: each case once, with what all of its entries hold; and the lists' folds."""
+"""The cohort and the folds of one or several datalists: each case once, from all of its entries."""
 
 import os
 import re
@@ -24,8 +24,8 @@ def read_lists(
 ) -> tuple[Cohort, list[Problem]]:
     """Read datalists as one cohort; nothing but the JSON files is opened.
 
-    Where files lie is told by `located`. Cases are the same when their first image is. An entry's ``case`` is
-    its name, otherwise its path names it (`name_of`); a primary that is not listed is told by the path, a patient
+    Files are found by `located`. Cases are the same when their first image is. An entry's ``case`` is
+    its name, otherwise its path names it (`name_of`); a primary that is not listed is read from the path, a patient
     stays empty (`with_patients`).
 
     With two or more lists that name validation cases these are the folds, see

@@ -1,6 +1,6 @@
-"""What names of files and folders tell: the case, the patient, the primary cancer, the time and the sequence.
+"""Read the case, patient, primary cancer, time and sequence from names of files and folders.
 
-All word lists stand here.
+All lists of words stand here.
 """
 
 import re
@@ -12,7 +12,7 @@ from metaseg_nb.cohort.sources.spelling import SUFFIXES, stem
 # BraTS names: a patient of five digits, then the time point. BIDS names: the patient, then the session.
 BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-(\d{5})-\d{3}(?!\d)")
 BIDS_CASE = re.compile(r"(sub-[^_]+)_")
-# Folders that hold a set of cases, and words for what an image is: they do not tell whose it is.
+# Folders that hold a set of cases, and words for kinds of images: neither names a patient.
 SET = re.compile(
     r"(images|labels)\w*|imgs?|(train(ing)?|val(id(ation)?)?|test(ing)?|tr|ts)[-_ ]?(set|data)?|data(set)?s?|cohorts?"
     r"|nifti|niis?|scans|cases|patients|volumes|anat|mr|mri|(fold|split)[-_ ]?\d+|/|\.\.?",
@@ -59,7 +59,7 @@ TIME_WORDS = (
     r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
 )
 TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{YEAR}", re.IGNORECASE)
-# Contrast agents and how names grant or deny them. (?<![a-z]) and (?![a-z]): whole words, between "_", "-" or digits.
+# Contrast agents, and words for "with" and "without". (?<![a-z]) and (?![a-z]): whole words, between "_" or digits.
 AGENT = r"(?:contrast(?:[-_ ]?(?:agent|medium|media))?|gadolinium|gadolin\w*|gado\w*|gad|gd|ce|km|kontrast\w*|dotarem)"
 ENHANCED = rf"(?:{AGENT}|c|enhanc\w*|inject\w*)"
 NO = r"(?:pre|no|non|not|none|without|w/?o|ohne|sans|senza|sin|before|vor|avant|free[-_ ]of|minus)"
@@ -113,13 +113,13 @@ def is_plain(text: str) -> bool:
 
 
 def is_kind(name: str, *or_else: re.Pattern) -> bool:
-    """Tell whether all words of a name say what an image is (or match one of other patterns)."""
+    """Tell whether all words of a name describe a kind of image (or match one of other patterns)."""
     words = (KIND_WORDS, *or_else)
     return all(any(kind.fullmatch(word) for kind in words) for word in SEPARATORS.split(name))
 
 
 def is_kind_or_time(name: str) -> bool:
-    """Tell whether a name only says what an image is and when it was taken."""
+    """Tell whether a name holds only the kind of image and the time."""
     return bool(TIME.fullmatch(name)) or is_kind(name, TIME)
 
 
@@ -131,8 +131,8 @@ def is_patient(folder: str) -> bool:
 def name_of(path: PurePath) -> str:
     """Name a case by the path of its image as it is listed.
 
-    The file's name without suffix. Where it only says what the image is (``image``, ``t1c``), the two
-    folders above instead: ``lung/p1/image.nii.gz`` is lung_p1. Where it only says when (``baseline``), or
+    The file's name without suffix. Where it is only a kind of image (``image``, ``t1c``), the two
+    folders above instead: ``lung/p1/image.nii.gz`` is lung_p1. Where it is only a time (``baseline``), or
     the folder is a patient's or a primary's, folder and file: ``P01/baseline.nii.gz`` is P01_baseline.
     Folders of sets (``images``, ``train``) are no part of a name.
     """
@@ -148,7 +148,7 @@ def name_of(path: PurePath) -> str:
 
 
 def _above(path: PurePath) -> list[str]:
-    """The two folders above a file that are no sets; of an absolute path the upper one only if it tells something."""
+    """The two folders above a file that are no sets; of an absolute path often the lower one only."""
     login = len(home_of(path)) == 3  # which is no patient
     below = path.parts[3 if login else 0 : -1]
     folders = [folder for folder in below if not SET.fullmatch(folder)][-2:]

@@ -22,12 +22,12 @@ SHOWN_GROUPS = 5
 
 
 def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -> tuple[Cohort, list[Problem]]:
-    """Give each case its patient; ``patients_from`` of the cohort tells where the patients come from.
+    """Give each case its patient; ``patients_from`` of the cohort describes where the patients come from.
 
     What a list or table names counts (``Case.patient``; empty: not named). Otherwise ``pattern`` reads the patient
     from the case's name, or, without one, the conventions of BraTS and BIDS do. Each other case is a patient of its
     own; where the names of such cases look like time points of one patient, that is an error until ``pattern``,
-    a list or a table tells who is one patient.
+    a list or a table names the patients.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
 
 
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
-    """Make a function that tells the patient of a case (empty: ``pattern`` finds none), and where that comes from."""
+    """Make a function that returns the patient of a case (empty: ``pattern`` finds none), and its source."""
     expected = "a regular expression with the group (?P<patient>...)"
     fix = f"correct `patient_pattern`; {EACH_ITS_OWN} takes each case for a patient of its own"
     try:
@@ -143,7 +143,7 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
 
 
 def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
-    """Cases that only the folder above tells from another: ``train/P007`` and ``test/P007``."""
+    """Cases that differ in the folder above only: ``train/P007`` and ``test/P007``."""
     expected = "a patient's folder in one folder only, where no list or table names the patients"
     fix = (
         f"name the patients in the list or in `patients_table`, {CONFIRM}, "
@@ -170,7 +170,7 @@ def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
 
 
 def _own_folder(case: Case) -> str:
-    """The end of a case's name that is its own file or folder; empty where it says what, when or how many."""
+    """The end of a case's name that is its own file or folder; empty for a kind of image, a time or a number."""
     parts = (tidy(part) for part in (stem(case.image.name), case.image.parent.name))
     folder = next((part for part in parts if case.name.endswith(f"_{part}")), "")
     counted = is_kind(folder, COUNTED) or TIME.fullmatch(folder)

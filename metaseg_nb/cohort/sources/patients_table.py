@@ -1,4 +1,4 @@
-"""The patients table: a CSV whose patients and facts count more than those of lists and folders."""
+"""The patients table: a CSV that overrides what lists and folders hold about patients."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
@@ -22,7 +22,7 @@ AMBIGUOUS = (
 def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) -> tuple[Cohort, list[Problem]]:
     """Override patient, primary, scanner and date of cases by a table; empty cells override nothing.
 
-    Rows are found by the column ``case``, or by ``patient`` where there is none; other columns are not read.
+    Rows are found by the column ``case``, or by ``patient`` without one; other columns are not read.
     Separators are commas, semicolons or tabs, capitals in column names are small ones.
 
     Parameters
@@ -112,7 +112,7 @@ def _unmatched(rows: Iterable[str], keys: Mapping[str, str], key: str, path: Pat
         fix = f"did you mean {near[0]}?" if near else "nothing, if it belongs to another cohort"
         found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
         problems.append(Problem(row, str(path), found, expected, fix, "warning"))
-    fix = "add a row; without one the lists and folders tell the patient"
+    fix = "add a row; without one the patient comes from the list or folder"
     without = [(name, value) for name, value in keys.items() if value not in rows]
     return problems + [
         Problem(name, str(path), f"no row of {value}", "a row for each case", fix, "warning") for name, value in without

@@ -1,4 +1,4 @@
-"""The one way in: a datalist, several lists or a folder, with its patients table and without excluded cases."""
+"""Read a cohort from a datalist, several lists or a folder, with its patients table and without excluded cases."""
 
 import os
 import re
@@ -70,7 +70,7 @@ def read_cohort(
     exclude : sequence of str
         Names of cases to leave out; what is wrong with them is left out too.
     confirmed : sequence of str
-        Names of cases that a person has looked at; like those of ``exclude`` they have to exist.
+        Names of cases that a person has checked; like those of ``exclude`` they have to exist.
 
     Returns
     -------

@@ -10,7 +10,7 @@ from metaseg_nb.cohort.sources.naming import CANCER, DATE, KIND_WORDS, NUMBERED_
 
 # More images of one patient are not believed: after an id, and after another word.
 MANY, SEVERAL = 24, 6
-# The number of a site or scanner, and of a patient there: 01-001, 3T_01.
+# The number of a site or scanner, then of a patient: 01-001, 3T_01.
 NUMBER_OF_A_SITE = re.compile(r"\d+ \d{3,}|\d([.,]\d)? T[-_ ]\d+", re.IGNORECASE)
 # The time in the name of each case, by patient.
 Times = dict[str, dict[str, str]]
