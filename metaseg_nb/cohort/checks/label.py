@@ -13,7 +13,7 @@ from metaseg_nb.cohort.checks.rules import broken
 from metaseg_nb.cohort.lesions import Lesions
 from metaseg_nb.cohort.position import OUTSIDE_SHARE, Head, outside_lesions
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.naming import stem
+from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import Volume
 
 # Of an adult, with its furrows and ventricles. Where the skull is in the image, the brain's part of it is not known.
