@@ -142,7 +142,7 @@ def test_bad_cases_do_not_stop_the_others(write_case, settings, tmp_path, worker
         spoil(case)
     cohort = Cohort("mixed", "", [good[0], *bad], [replace(good[1], label=None)])
     prepared = prepare_cohort(cohort, tmp_path / "cases", settings.model_copy(update={"workers": workers}))
-    assert [row["case"] for row in prepared.rows] == ["first", "last"]
+    assert prepared.table["case"].tolist() == ["first", "last"]
     assert [problem.case for problem in prepared.problems] == [case.name for case in bad]
     assert open_case(tmp_path / "cases", "first").label.any()
 
@@ -157,7 +157,7 @@ def test_what_a_library_refuses_in_one_case_is_a_problem_of_that_case(write_case
     good, bad = write_case("good"), write_case("bad")
     rewrite(bad.image, lambda array: 2 * array)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
-    assert [row["case"] for row in prepared.rows] == ["good"]
+    assert prepared.table["case"].tolist() == ["good"]
     assert "RuntimeError: itk::ERROR" in prepared.problems[0].found
 
 
@@ -193,7 +193,7 @@ def test_an_image_that_may_not_be_read_does_not_stop_the_others(write_case, sett
 
     monkeypatch.setattr(prepare, "read_images", forbidden)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
-    assert [row["case"] for row in prepared.rows] == ["good"]
+    assert prepared.table["case"].tolist() == ["good"]
     assert "Permission denied" in prepared.problems[0].found
 
 
@@ -202,7 +202,7 @@ def test_a_case_with_fewer_sequences_than_the_others_is_named(write_case, settin
     cases[:2] = [replace(case, images=(case.image, case.image)) for case in cases[:2]]
     prepared = prepare_cohort(Cohort("mixed", "", cases), tmp_path / "cases", settings)
     assert [(problem.case, problem.found) for problem in prepared.problems] == [("c", "1 sequence(s)")]
-    assert [row["case"] for row in prepared.rows] == ["a", "b"]
+    assert prepared.table["case"].tolist() == ["a", "b"]
 
 
 # What is handled

@@ -22,12 +22,13 @@ the noise of an MR image, and takes half of the disk and of the page cache that 
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
@@ -41,7 +42,7 @@ from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import settings_hash
 
 # What is said of a part that cannot be used.
-AGAIN = "run notebook 02 again: it makes anew what is damaged or out of date"
+AGAIN = "run notebook 02 again: it makes again what is damaged or out of date"
 # Arrays of a label, whether drawn or made from an annotation.
 LABEL_ARRAYS = ("label.npy", "lesion_voxels.npy", "lesion_boxes.npy")
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
@@ -127,8 +128,8 @@ class StoredCase:
         return {**self.image_facts["recipe"], **(self.label_facts["recipe"] if self.has_label else {})}
 
     @property
-    def sources(self) -> list[list[int]]:
-        """Size and time of each file the case was made from, images first."""
+    def sources(self) -> list[list[int] | str]:
+        """Of the files that the case was made from: size and time of each image, checksum of the label."""
         return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.has_label else [])]
 
     @property
@@ -150,7 +151,7 @@ class StoredCase:
         return np.load((folder or self.folder) / f"{name}.npy", mmap_mode="r")
 
 
-def part_identity(recipe: Mapping[str, Any], sources: list[list[int]], image: str = "") -> str:
+def part_identity(recipe: Mapping[str, Any], sources: Sequence[list[int] | str], image: str = "") -> str:
     """Hash of all that decides a part's arrays; a label's depends on its image's too."""
     return settings_hash({"recipe": dict(recipe), "sources": sources, "image": image})
 
@@ -196,7 +197,7 @@ def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, 
     name : str
     label : ndarray of bool, shape (X, Y, Z)
     facts : mapping
-        ``recipe``, ``sources``, ``content`` (checksum of the label's file) and what else is known about it.
+        ``recipe``, ``sources`` (checksum of the label's file) and what else is known about it.
     """
     image = read_record(facts_file(folder / name, "image"))["identity"]
     drop_label(folder, name)
@@ -283,6 +284,27 @@ def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
         raise CohortError(problems)
 
 
+def intensity_curves(cases: Iterable[StoredCase]) -> pd.DataFrame:
+    """How often each intensity is in the head, for plots.
+
+    Returns
+    -------
+    DataFrame
+        Of the first sequence: ``case``, ``scale`` ("as read" or "corrected and scaled"), ``intensity`` (middle of a
+        bin), ``share`` (of the head's voxels in the bin), ``density`` (share per unit of intensity).
+    """
+    tables = []
+    for case in cases:
+        kept = case.correction
+        for scale, share, edges in (
+            ("as read", kept.raw, kept.raw_edges),
+            ("corrected and scaled", kept.prepared, kept.prepared_edges),
+        ):
+            bins = {"intensity": (edges[1:] + edges[:-1]) / 2, "share": share, "density": share / np.diff(edges)}
+            tables.append(pd.DataFrame({"case": case.name, "scale": scale} | bins))
+    return pd.concat(tables, ignore_index=True)
+
+
 def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
     """Arrays that are not as they were written, and a label whose file is another than they were made from."""
     parts = {"image": stored.image_facts, "label": stored.label_facts or {"files": {}}}
@@ -292,7 +314,7 @@ def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
         for array, found in changed_files(facts_file(stored.folder, part), facts).items()
     ]
     label = case.label if stored.has_label else None
-    if label and label.is_file() and stored.label_facts.get("content") not in (None, checksum(label)):
+    if label and label.is_file() and stored.label_facts["sources"] != [checksum(label)]:
         found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
