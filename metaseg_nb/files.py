@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed."""
+"""Files that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import csv
 import errno
@@ -73,7 +73,7 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    What was there before stays until then, and comes back when it cannot be replaced.
+    An earlier folder stays until then, and is put back when it cannot be replaced.
     """
     clear_abandoned(path.parent, f".[1-9]*_{glob.escape(path.name)}")
     unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")

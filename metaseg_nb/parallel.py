@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-# Libraries read these once, when a worker starts: one thread each, or the workers fight for the cores.
+# Libraries read these once, when a worker starts: one thread each, or the workers compete for the cores.
 ONE_THREAD = {
     name: "1"
     for name in (

@@ -10,9 +10,9 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.demo_cohort.plan import plan_patient
 from metaseg_nb.demo_cohort.rendering import render_patient
-from metaseg_nb.preprocessing import n4
+from metaseg_nb.preprocessing import bias
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
-from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
+from metaseg_nb.preprocessing.grid import from_sitk, to_sitk
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 SETTINGS = {"by": "n4", "levels": 4, "iterations": 50, "fit_spacing_mm": 4.0}
@@ -130,10 +130,10 @@ def test_a_slice_thinner_than_the_fits_voxels_is_kept(head):
 
 def test_a_finer_lattice_starts_as_the_same_field():
     lattice = np.random.default_rng(0).normal(size=(5, 5, 5))
-    finer = n4._refine(lattice)
+    finer = bias._refine(lattice)
     assert finer.shape == (7, 7, 7)
-    np.testing.assert_allclose(n4.evaluate(finer, (9, 14, 11)), n4.evaluate(lattice, (9, 14, 11)), atol=1e-5)
+    np.testing.assert_allclose(bias.evaluate(finer, (9, 14, 11)), bias.evaluate(lattice, (9, 14, 11)), atol=1e-5)
 
 
 def test_constant_control_points_are_a_constant_field():
-    np.testing.assert_allclose(n4.evaluate(np.full((7, 7, 7), 0.3), (1, 5, 8)), 0.3, rtol=1e-5)
+    np.testing.assert_allclose(bias.evaluate(np.full((7, 7, 7), 0.3), (1, 5, 8)), 0.3, rtol=1e-5)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.figures.preprocessing import draw_corrections, draw_stored_cases
-from metaseg_nb.preprocessing.case_store import intensity_curves
+from metaseg_nb.preprocessing.stored_case import intensity_curves
 
 
 @pytest.fixture

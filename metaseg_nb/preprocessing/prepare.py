@@ -37,7 +37,7 @@ from metaseg_nb.preprocessing.images import NOT_VOXELS, OF_LABELS, VERSION, imag
 from metaseg_nb.preprocessing.label_cleaning import clean_label
 from metaseg_nb.settings import Preprocess
 
-# What may happen to one case and leaves the others alone; anything else is a mistake of the program.
+# Errors that one case may cause; any other is a mistake of the program.
 CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 
 
@@ -84,7 +84,7 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
 
 
 def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
-    """Bring one case into the case store; a part that is stored already, made the same way, is kept.
+    """Prepare one case and store it; a part that is stored already, made the same way, is kept.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
 
 
 def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Preparation:
-    """Bring all cases of a cohort into the case store, several at a time; a bad one does not stop the others.
+    """Prepare all cases of a cohort and store them, several at a time; a bad one does not stop the others.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def _attempt(
         return error.problems
     except CASE_FAILURES as error:
         if isinstance(error, OSError) and error.filename not in map(str, case.files):
-            raise  # the disk that all cases are written to, and not this case
+            raise  # of the disk that all cases are written to, not of this case
         found = f"{type(error).__name__}: {error}"
         fix = "look at the image; export it again, or leave the case out"
         return [Problem(case.name, str(case.image), found, "an image of a head that can be prepared", fix)]
