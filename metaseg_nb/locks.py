@@ -43,7 +43,7 @@ def alone(lock: Path) -> Iterator[IO[str]]:
 
 
 def name_holder(lock: IO[str], pid: int) -> None:
-    """Say in a lock file whom others wait for."""
+    """Write into a lock file which process others wait for."""
     lock.truncate(0)
     lock.write(f"{pid} on {socket.gethostname()}\n")
     lock.flush()

@@ -22,7 +22,6 @@ from metaseg_nb.files import (
     MACHINE,
     DamagedFile,
     clear_abandoned,
-    clear_unfinished,
     finished,
     finished_folder,
     read_table,
@@ -82,13 +81,13 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     kept = [tmp_path / name for name in (".03_train.lock", ".hidden_1", "last.pt", "1_a.pt")]
     for path in kept:
         path.touch()
-    below = tmp_path / "predictions/.77_case.nii.gz"
+    below = tmp_path / "predictions/.999999999_case.nii.gz"
     below.parent.mkdir()
     below.touch()
     kept.append(below.parent)
     subprocess.run([sys.executable, "-c", die])
     assert len(list(tmp_path.iterdir())) == len(kept) + 1
-    clear_unfinished(tmp_path)
+    clear_abandoned(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     assert not below.exists()
 

@@ -17,7 +17,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
-from metaseg_nb.files import FULL, clear_unfinished, no_room
+from metaseg_nb.files import FULL, clear_abandoned, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.locks import alone
 from metaseg_nb.parameters import resolve
@@ -109,7 +109,7 @@ def _clear_unfinished(notebook: str, parameters: Mapping[str, Any], executed: Pa
     layout = StudyLayout(parameters["study"])
     own = {"01_explore_data": [layout.examinations], "02_preprocess_n4": [layout.case_store]}
     for folder in [executed.parent] if "model" in parameters else own.get(notebook, []):
-        clear_unfinished(folder)
+        clear_abandoned(folder)
 
 
 class NotebookEnded(Exception):

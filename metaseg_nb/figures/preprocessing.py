@@ -1,10 +1,9 @@
-"""Figures of notebook 02: bias correction, intensities and prepared cases."""
+"""Pictures of notebook 02: bias correction and prepared cases."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -13,14 +12,13 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.montage import grid_of_panels, title_panel
 from metaseg_nb.figures.slices import PLANES, add_legend, draw_slice, mark_sides, picture
 from metaseg_nb.figures.style import fitted
-from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
+from metaseg_nb.preprocessing.stored_case import StoredCase
 
 # Brightest grey value, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7
 # The field's colours reach at least this far from 1, or no correction would look like a strong one.
 LEAST_FIELD = 0.1
-CASE_LINE, NAMED_LINES = {"color": "#777777", "linewidth": 0.8, "alpha": 0.6}, ("#0072B2", "#D55E00")
 
 
 def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
@@ -46,28 +44,6 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
         )
         drawn = [_draw(panel, record, *view) for panel, view in zip(panels, views, strict=True)]
     figure.colorbar(drawn[1], ax=rows[:, 1], orientation="horizontal", label="factor divided out")
-    return figure
-
-
-def draw_intensities(cases: Sequence[StoredCase], named: Sequence[str]) -> Figure:
-    """Intensities in the head of every case, as read and as networks see them; the named cases in colour."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.2), layout="constrained")
-    for case in sorted(cases, key=lambda case: case.name in named):  # the named ones on top
-        record = case.correction
-        style = CASE_LINE
-        if case.name in named:
-            style = {"color": NAMED_LINES[list(named).index(case.name) % 2], "linewidth": 1.6}
-            style["label"] = fitted(case.name, 2.5, 8)
-        for panel, shares, edges in (
-            (left, record.raw, record.raw_edges),
-            (right, record.prepared, record.prepared_edges),
-        ):
-            panel.plot((edges[1:] + edges[:-1]) / 2, shares / np.diff(edges), **style)
-    left.set(title="as read", xlabel="intensity, scanner's own units", ylabel="density in the head", yticks=[])
-    right.set(title="corrected and scaled", xlabel="intensity, study's scale", yticks=[])
-    if named:
-        right.legend(frameon=False, fontsize=8)
-    sns.despine(figure, left=True)
     return figure
 
 
