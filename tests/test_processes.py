@@ -17,7 +17,7 @@ from metaseg_nb.training.checkpoints import load_checkpoint
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.stopping import TrainingStopped
+from metaseg_nb.training.processes import TrainingStopped
 
 pytestmark = pytest.mark.slow
 
