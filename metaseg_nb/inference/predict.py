@@ -121,10 +121,11 @@ def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list
 
 def _are_several_patients(images: Sequence[Path]) -> bool:
     """Tell by their names whether images look like one sequence of several patients."""
+    paths = [str(path).lower() for path in images]
     # nnU-Net ends the names of a patient's sequences in _0000, _0001
-    names = [re.sub(rf"_{i:04}(?=\.nii)", "", str(path).lower()) for i, path in enumerate(images)]
-    without_numbers = {re.sub(r"(?<![a-z])(t[12])(?!\d)|\d+", lambda m: m[1] or "0", name) for name in names}
-    return len(set(names)) > 1 and len(without_numbers) == 1
+    names = {re.sub(rf"_{i:04}(?=\.nii)", "", path) for i, path in enumerate(paths)}
+    without_numbers = {re.sub(r"(?<![a-z])(t[12])(?!\d)|\d+", lambda m: m[1] or "0", path) for path in paths}
+    return len(names) > 1 and len(without_numbers) == 1
 
 
 def _new_case(images: Sequence[Path]) -> Case:

@@ -4,8 +4,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,8 +73,8 @@ def train(
     fit_here = partial(_fit, settings, run, validate, start=start, selection=selection)
     if settings.num_processes == 1:
         return fit_here(make(), watch)
-    with StopRequest() as stop, _own_gpus(settings.num_processes):
-        arguments = (settings.num_processes, make, fit_here, _free_port())
+    with StopRequest() as stop:
+        arguments = (settings.num_processes, claim_gpus(settings.num_processes), make, fit_here, _free_port())
         workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
         _wait(workers, stop)
     history = pd.DataFrame(trained_history(run))
@@ -83,9 +82,12 @@ def train(
     return history
 
 
-def _work(rank: int, processes: int, make: Callable[..., PatchBatches], fit_here: Callable, port: int) -> None:
-    """One of the processes; Accelerate reads its place among them from the environment."""
+def _work(
+    rank: int, processes: int, gpus: list[str], make: Callable[..., PatchBatches], fit_here: Callable, port: int
+) -> None:
+    """One of the processes; CUDA and Accelerate read its GPU and its place among them from the environment."""
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    places |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
     os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
     if not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
@@ -110,22 +112,6 @@ def _fit(
     free, _ = torch.cuda.mem_get_info()  # others may hold the rest
     usable_gb = (free + torch.cuda.memory_reserved()) / 1e9
     raise MemoryError(what_fits(settings, batches.channels, usable_gb))
-
-
-@contextmanager
-def _own_gpus(n: int) -> Iterator[None]:
-    """Let processes that start meanwhile see n GPUs that no other training of this machine uses."""
-    gpus = claim_gpus(n)
-    if not gpus:
-        yield
-        return
-    name, before = "CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ[name] = ",".join(gpus)
-    try:
-        yield
-    finally:
-        os.environ.pop(name)
-        os.environ.update({} if before is None else {name: before})
 
 
 def _wait(workers: ProcessContext, stop: StopRequest) -> None:
