@@ -192,11 +192,12 @@ def _move(paths: Iterable[Path], into: Path) -> None:
 
 
 def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    # checkpoints of earlier versions do not know what their selection set was
+    """What differs in two identities, in words."""
+    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
     before, now = {"selection": now.get("selection", {})} | what_decides(before), what_decides(now)
     return [
         f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
         for part in now
         for key in sorted(before.get(part, {}).keys() | now[part].keys())
-        if before.get(part, {}).get(key) != now[part].get(key)
+        if before.get(part, {}).get(key) != now[part].get(key) and (key in before.get(part, {}) or now[part][key])
     ]
