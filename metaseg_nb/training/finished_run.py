@@ -164,7 +164,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     name, fix = _name(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
-    fix += " again: with the trained weights it only predicts and scores anew"
+    fix += " again: it goes on from its checkpoint, and only predicts and scores anew"
     fix += " (`python -m metaseg_nb status --study ...` prints the command)"
     if damaged := damage(run.metrics):
         raise CohortError(
