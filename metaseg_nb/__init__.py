@@ -19,10 +19,11 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ],
     submod_attrs={
         "checksums": ["write_record"],
-        "files": ["write_json", "write_table", "write_text"],
+        "devices": ["device"],
+        "files": ["read_table", "write_json", "write_table", "write_text"],
         "layout": ["PROJECT", "StudyLayout"],
         "markdown": ["escaped"],
         "parameters": ["model_title"],
-        "provenance": ["describe", "device", "provenance"],
+        "provenance": ["describe", "provenance"],
     },
 )

@@ -213,7 +213,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _rank(options: argparse.Namespace) -> None:
     from metaseg_nb.annotation.ranking import next_patients
-    from metaseg_nb.provenance import device
+    from metaseg_nb.devices import device
 
     print(next_patients(options.study, device()).round(2).to_string())
 

@@ -22,6 +22,17 @@ def is_held(lock: Path) -> bool:
     return False
 
 
+def claim(lock: Path) -> IO[str] | None:
+    """Take a lock file without waiting, until the returned file is closed; None where another process holds it."""
+    file = lock.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[IO[str]]:
     """Hold a lock file while the block runs; whoever holds it already is waited for.

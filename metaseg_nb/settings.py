@@ -35,7 +35,7 @@ NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compil
 
 
 def model_names() -> list[str]:
-    """Models there are: the files in ``params/models``."""
+    """Names of the files in ``params/models``."""
     return parameter_names("model")
 
 
@@ -144,7 +144,7 @@ class Preprocess(Settings):
 
 
 class Training(Settings):
-    """What every notebook is told that trains one network on one fold."""
+    """Parameters of every notebook that trains one network on one fold."""
 
     study: StudyName
     model: ModelName
@@ -175,7 +175,12 @@ class Training(Settings):
     @classmethod
     def _share_the_batch(cls, processes: int, info: ValidationInfo) -> int:
         if info.data.get("batch_size", processes) % processes:
-            raise ValueError(f"a number that divides batch_size, {info.data['batch_size']}: each takes as many cases")
+            batch = info.data["batch_size"]
+            raise ValueError(
+                f"a number that divides batch_size, {batch}, for all take equally many cases. To use {processes} GPUs, "
+                f"write batch_size: {-(-batch // processes) * processes}; or num_processes: 1 and train {processes} "
+                "folds or networks side by side, each of which takes a GPU of its own"
+            )
         return processes
 
 
@@ -217,9 +222,9 @@ class Train(Training):
 
 
 class Pretrain(Training):
-    """03b: one network learns to restore what is hidden of images, without labels."""
+    """03b: one network learns to restore hidden parts of images, without labels."""
 
-    augmentation: ClassVar[str] = "study"  # the stronger one would have to be restored too
+    augmentation: ClassVar[str] = "study"  # the strong one would have to be restored too
     pretraining_epochs: Count
     hidden_share: Annotated[float, Field(gt=0, lt=1)]
     hidden_edge: Count
@@ -258,7 +263,7 @@ class Review(Settings):
 
 
 class Budget(Settings):
-    """06: how few annotations, of which kind, in how many minutes of a physician."""
+    """06: how many annotations, of which kind, in how many minutes of a physician."""
 
     study: StudyName
     models: Annotated[list[ModelName], Field(min_length=1)]

@@ -261,7 +261,7 @@ def tiny_study(tmp_path_factory, metaseg):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     # a run whose last lines Snakemake did not see is scored again, but never trained again
-    trained = [metrics.with_name("last.pt") for metrics in home.glob("runs/tiny/*/fold*/metrics.json")]
+    trained = [metrics.with_name("history.csv") for metrics in home.glob("runs/tiny/*/fold*/metrics.json")]
     files = [*trained, *home.glob("runs/tiny/cases/*/*.json")]
     kept = {path: path.stat().st_mtime_ns for path in files}
     result = metaseg(home, "study", "--study", STUDIES / "tiny.yaml")

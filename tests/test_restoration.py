@@ -24,20 +24,20 @@ from metaseg_nb.layout import PARAMS, RunLayout
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
 from metaseg_nb.settings import ParameterError, Pretrain
-from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.networks import NETWORKS, OUTPUT_LAYERS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretrained import load_unseen, pretrained
+from metaseg_nb.training.processes import TrainingStopped
 from metaseg_nb.training.restoration import (
     RestorationBatches,
-    patches_looked_at,
     restoration_loss,
+    validation_patches,
     variance_restored,
 )
-from metaseg_nb.training.stopping import TrainingStopped
+from metaseg_nb.training.training_run import averaged
 
 SIZE, EDGE = 32, 8
 CPU = torch.device("cpu")
@@ -226,9 +226,9 @@ class Says(torch.nn.Module):
 
 def test_the_score_is_the_share_of_variance_over_hidden_voxels(cases, tiny_pretraining):
     settings = tiny_pretraining()
-    looked_at = [patches_looked_at(case, settings) for case in cases]
-    truth = torch.cat([targets[:, :1] for _, targets in looked_at])
-    hidden = torch.cat([targets[:, 1:] > 0 for _, targets in looked_at])
+    validated = [validation_patches(case, settings) for case in cases]
+    truth = torch.cat([targets[:, :1] for _, targets in validated])
+    hidden = torch.cat([targets[:, 1:] > 0 for _, targets in validated])
     values = truth[hidden]
 
     def score(says):
@@ -242,9 +242,9 @@ def test_the_score_is_the_share_of_variance_over_hidden_voxels(cases, tiny_pretr
     assert score(truth + off) == pytest.approx(1 - off**2 / float(values.var(correction=0)), rel=1e-4)
 
 
-def test_what_is_looked_at_is_always_the_same(cases, tiny_pretraining):
+def test_validation_patches_are_always_the_same(cases, tiny_pretraining):
     settings = tiny_pretraining(**ALL_RANDOM)
-    one, other = (patches_looked_at(cases[0], settings) for _ in range(2))
+    one, other = (validation_patches(cases[0], settings) for _ in range(2))
     assert all(map(torch.equal, one, other))
     assert not torch.equal(one[1][0], one[1][1])
 

@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["pairwise", "patient_scores", "rank_distribution", "rank_test"],
         "conclusions": ["how_sure", "is_the_transformer_better", "training_sets", "which_network", "worst_classes"],
         "detection": ["froc", "froc_points"],
-        "fold_results": ["finish_run", "rescore", "score_cases", "score_probability"],
+        "fold_results": ["finish_run", "rescore", "score_cases", "score_probability", "scored_with"],
         "intervals": ["estimate"],
         "leaderboard": [
             "limits_of_agreement",

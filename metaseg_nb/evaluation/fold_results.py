@@ -26,7 +26,7 @@ from metaseg_nb.inference.native_grid import native_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train, settings_hash
-from metaseg_nb.training.finished_run import read_finished, run_facts
+from metaseg_nb.training.finished_run import finish, read_finished, run_facts
 
 
 def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -165,6 +165,11 @@ def label_checksums(cases: Sequence[Case]) -> dict[str, str]:
     return {case.name: checksum(case.label) if case.label.is_file() else "" for case in cases}
 
 
+def scored_with(cohort: Cohort) -> dict[str, Any]:
+    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files."""
+    return {"cohort_hash": cohort_hash(cohort), "labels": label_checksums(cohort.cases)}
+
+
 def finish_run(
     run: RunLayout,
     settings: Train,
@@ -194,8 +199,7 @@ def finish_run(
         "n_test": len(metrics),
         "selection_dice": best["dice"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
-        "cohort_hash": cohort_hash(cohort),
-        "labels": label_checksums(cohort.cases),
+        **scored_with(cohort),
     }
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
-    write_record(run.metrics, content, [*run.tables, *masks])
+    finish(run, content, [*run.tables, *masks])

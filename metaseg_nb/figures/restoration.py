@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
-from metaseg_nb.training.restoration import RestorationBatches, patches_looked_at, restore
+from metaseg_nb.training.restoration import RestorationBatches, restore, validation_patches
 
 WIDTH_INCHES, ROW_INCHES = 11.0, 2.2
 PATCHES_SHOWN = 4
@@ -23,7 +23,7 @@ def draw_hidden(batches: RestorationBatches) -> Figure:
 
 def draw_restored(network: torch.nn.Module, case: StoredCase, settings: Pretrain, device: torch.device) -> Figure:
     """Draw patches of a case: as they are, as the network sees them, and with what it restores of them."""
-    images, targets = patches_looked_at(case, settings)
+    images, targets = validation_patches(case, settings)
     restored = torch.where(targets[:, 1:] > 0, restore(network, images, device), targets[:, :1])
     return _draw({"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets), "restored": restored[:, 0]})
 

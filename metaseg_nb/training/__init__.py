@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checkpoints": ["load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
+        "finished_run": ["is_finished"],
         "launch": ["train"],
         "patches": ["PatchBatches"],
         "pretrained": ["finish_pretraining", "load_unseen", "pretrained"],

@@ -17,7 +17,7 @@ from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.networks import NETWORKS
-from metaseg_nb.training.strong_augmentation import strengthen
+from metaseg_nb.training.strong_augmentation import augment_strongly
 
 pytestmark = pytest.mark.gpu
 
@@ -76,8 +76,8 @@ def test_strong_augmentation_is_done_on_the_gpu():
     images = torch.rand(4, 1, 48, 48, 48)
     labels = (images > 0.9).to(torch.uint8)
     for seed in range(8):
-        changed, moved = strengthen(images.to(GPU), labels.to(GPU), seed)
-        expected, expected_moved = strengthen(images, labels, seed)
+        changed, moved = augment_strongly(images.to(GPU), labels.to(GPU), seed)
+        expected, expected_moved = augment_strongly(images, labels, seed)
         assert changed.device.type == moved.device.type == "cuda"
         assert set(moved.unique().tolist()) <= {0, 1}
         assert (moved.cpu() != expected_moved).float().mean() < 0.001
