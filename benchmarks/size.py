@@ -12,7 +12,9 @@ def code_lines(source):
     docstrings = [node.body[0] for node in documented if ast.get_docstring(node, clean=False) is not None]
     hidden = {number for text in docstrings for number in range(text.lineno, text.end_lineno + 1)}
     lines = enumerate(source.splitlines(), 1)
-    return sum(bool(line.strip()) and not line.strip().startswith("#") and number not in hidden for number, line in lines)
+    return sum(
+        bool(line.strip()) and not line.strip().startswith("#") and number not in hidden for number, line in lines
+    )
 
 
 def size(folder):

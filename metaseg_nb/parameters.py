@@ -1,26 +1,22 @@
 """Parameter files: where they are, what may stand in them, and how they are merged.
 
-`resolve` merges the parameter files of a model, a study and an arm, later files winning. It refuses what no notebook
-declares and what is missing: no value comes from anywhere else.
+`resolve` merges the defaults with the parameter files of a model, a study and an arm; later files win. It refuses keys
+that no notebook declares. The values in the notebooks' cells, which are the demo's, take no part.
 """
 
 import difflib
 import re
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 import yaml
 
-from metaseg_nb.layout import parameter_file
+from metaseg_nb.layout import PROJECT, parameter_file
 from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError, Settings
 
-# Keys of a model's file. A study's file may hold them too, and then wins.
-MODEL_KEYS = {
-    *("model", "title", "network", "width", "sampling", "epochs", "learning_rate", "schedule", "weight_decay"),
-    "job_hours",
-}
+# Holds what the other files leave out.
+DEFAULTS = PROJECT / "params/defaults.yaml"
 
 
 def model_title(model: str) -> str:
@@ -158,38 +154,27 @@ def job_resources(study: str, model: str | None = None) -> CpuJob:
 
 
 def _merge(study: str, model: str | None, arm: str, settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values of one kind of settings, and the file that each came from; all must be there but those that are asked for.
+    """Values of one kind of settings, and the file that each came from.
 
-    A network's file comes first, then the study's, then an arm's: the later wins.
+    The defaults come first, then a network's file, the study's and an arm's: the later wins. A study and a network say
+    who they are.
     """
+    asked = {"model": model, "study": study, "arm": arm}
     files = {
-        kind: _existing(parameter_file(kind, name), kind) for kind, name in (("model", model), ("arm", arm)) if name
+        kind: _existing(parameter_file(kind, name), kind) for kind, name in asked.items() if name and kind != "study"
     }
     files["study"] = study_file(study)
-    found, origin = {}, {}
-    for kind in ("model", "study", "arm"):
-        if kind in files:
-            values = read_parameters(files[kind])
-            found |= values
-            origin |= dict.fromkeys(values, str(files[kind]))
-    if origin.get("study") != str(files["study"]):  # results go where it says
-        found.pop("study", None)
-    if settings.model_fields.keys() - found - {"fold", "arm"}:
-        raise ParameterError(_missing_keys(files, found))
-    named = {key: value for key, value in found.items() if key in settings.model_fields}
-    return named, origin
-
-
-def _missing_keys(files: Mapping[str, Path], found: Mapping[str, Any]) -> str:
-    """Name all keys that are missing, those of other notebooks too, by the file where they are missing."""
-    lines = []
-    for kind, example, keys in (
-        ("model", "params/models/unet.yaml", MODEL_KEYS),
-        ("study", "params/studies/usz.yaml", set(KEYS) - MODEL_KEYS - {"fold", "arm"}),
-    ):
-        if kind in files and (missing := sorted(keys - found.keys())):
-            lines.append(f"{files[kind]}: missing: {', '.join(missing)}; copy these lines from {example}")
-    return "\n".join(lines)
+    found = read_parameters(DEFAULTS)
+    origin = dict.fromkeys(found, str(DEFAULTS))
+    for kind in (kind for kind in asked if kind in files):
+        values = read_parameters(files[kind])
+        found |= values
+        origin |= dict.fromkeys(values, str(files[kind]))
+    for kind, keys in (("study", ["study"]), ("model", ["model", "title", "network"])):
+        missing = [key for key in keys if kind in files and key not in read_parameters(files[kind])]
+        if missing:
+            raise ParameterError(f"{files[kind]}: missing: {', '.join(missing)}; expected: a line for each")
+    return {key: value for key, value in found.items() if key in settings.model_fields}, origin
 
 
 def _existing(path: Path, kind: str) -> Path:

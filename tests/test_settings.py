@@ -51,20 +51,18 @@ def test_later_files_win(params):
     assert (found["model"], found["fold"], found["study"]) == ("unet", 3, "tiny")
 
 
-def test_missing_keys_are_one_error_with_their_files_and_where_to_copy_them_from(params):
-    left_out = {"models/unet.yaml": ["title", "network"], "studies/usz.yaml": ["n_folds", "loss", "view_mm"]}
+def test_what_the_files_leave_out_is_the_size_of_a_real_study(params):
+    _, study = params(model="model: unet\ntitle: U\nnetwork: unet", study="study: tiny", whole=lambda text, *_: text)
+    found = resolve("03_train", "tiny", "unet", 0)
+    assert (found["patch_size"], found["epochs"], found["sampling"]) == (128, 350, "voxel")
+    assert resolve("02_preprocess_n4", "tiny")["spacing_mm"] == 1.0
+    study.write_text("study: tiny\nspacing_mm: wide")
+    assert refusal("02_preprocess_n4", "tiny").startswith(f"{study}: key 'spacing_mm': found 'wide'")
 
-    def without(text, example="studies/usz.yaml"):
-        lines = full_file(text, example).splitlines()
-        return "\n".join(line for line in lines if line.split(":")[0] not in left_out[example])
 
-    model, study = params(whole=without)
-    expected = f"{study}: missing: loss, n_folds, view_mm; copy these lines from params/studies/usz.yaml"
-    assert refusal("01_explore_data", "tiny") == expected
-    assert refusal("03_train", "tiny", "unet", 0).splitlines() == [
-        f"{model}: missing: network, title; copy these lines from params/models/unet.yaml",
-        expected,
-    ]
+def test_a_network_says_what_it_is(params):
+    model, _ = params(model="model: unet", whole=lambda text, *_: text)
+    assert refusal("03_train", "tiny", "unet", 0) == f"{model}: missing: title, network; expected: a line for each"
 
 
 def test_a_key_may_stand_in_the_files_of_the_models_instead_of_the_studys(params):
@@ -74,7 +72,7 @@ def test_a_key_may_stand_in_the_files_of_the_models_instead_of_the_studys(params
 
     params(model="model: unet\nloss: tversky", whole=without)
     assert resolve("03_train", "tiny", "unet", 0)["loss"] == "tversky"
-    assert "loss" in refusal("03_train", "tiny", "segresnet", 0)
+    assert resolve("03_train", "tiny", "segresnet", 0)["loss"] == "dice_ce"
 
 
 def test_a_study_has_the_folds_that_it_says(params):
@@ -190,8 +188,10 @@ def test_a_model_file_whose_name_others_would_misread_is_refused_before_anything
 
 def test_a_model_may_have_digits_and_capitals_in_its_name(params, tmp_path):
     params(study="study: tiny\nmodels: [unet_2, UNet3D]")
-    for name in ("unet_2", "UNet3D"):
+    names = ("unet_2", "UNet3D")
+    for name in names:
         (tmp_path / f"models/{name}.yaml").write_text(UNET.replace("model: unet", f"model: {name}"))
+    for name in names:
         assert resolve("03_train", "tiny", name, 0)["model"] == name
     assert resolve("04_cross_validation", "tiny")["models"] == ["unet_2", "UNet3D"]
 
@@ -336,7 +336,7 @@ def test_an_arm_is_not_said_by_a_study(params):
 
 def test_every_parameter_file_is_read_strictly():
     files = sorted(PARAMS.rglob("*.yaml"))
-    assert len(files) == len(MODELS) + len(STUDIES) + len(ARMS) + 5  # folds, for papermill by hand
+    assert len(files) == len(MODELS) + len(STUDIES) + len(ARMS) + 5 + 1  # folds, for papermill by hand; defaults
     for file in files:
         assert read_parameters(file)
 
@@ -367,7 +367,8 @@ def test_the_hash_changes_with_every_setting():
     values = resolve("03_train", "demo", "unet", 0)
     hashes = {settings_hash(values)}
     for key, value in values.items():
-        hashes.add(settings_hash({**values, key: f"{value}x" if isinstance(value, str) else value + 1}))
+        other = f"{value}x" if isinstance(value, str) else [*value, "x"] if isinstance(value, list) else value + 1
+        hashes.add(settings_hash({**values, key: other}))
     assert len(hashes) == len(values) + 1
 
 
