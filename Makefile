@@ -7,6 +7,7 @@
 # make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
 # make lab     JupyterLab on the notebooks; the first time with the files of itkwidgets' viewer, from npm's registry
 # make lint    code and notebook style, import layers, no outputs committed
+# make size    the package's files, lines and lines of code, by room
 # make bench   speed, as ratios against a named other way
 # make clean   removes what running made (runs/, reports/), not the environment
 
@@ -17,7 +18,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: demo demo-budget test test-cluster test-gpu lab lint bench clean study status
+.PHONY: demo demo-budget test test-cluster test-gpu lab lint size bench clean study status
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -51,6 +52,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_notebooks.py
+
+size:
+	@$(PYTHON) benchmarks/size.py
 
 # make bench PART=metrics runs one of them
 PART ?= metrics exploration bias_field preprocessing patches step gpu inference

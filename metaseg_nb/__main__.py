@@ -104,6 +104,10 @@ def _parser() -> argparse.ArgumentParser:
     rank.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     rank.set_defaults(command=_rank)
 
+    rescore = commands.add_parser("rescore", help="score a study's finished runs again, as after adding a metric")
+    rescore.add_argument("--study", required=True)
+    rescore.set_defaults(command=_rescore)
+
     score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
     score.add_argument("truth", type=Path)
     score.add_argument("prediction", type=Path)
@@ -216,6 +220,14 @@ def _rank(options: argparse.Namespace) -> None:
     from metaseg_nb.devices import device
 
     print(next_patients(options.study, device()).round(2).to_string())
+
+
+def _rescore(options: argparse.Namespace) -> None:
+    from metaseg_nb.evaluation.fold_results import rescore
+    from metaseg_nb.parameters import resolve
+
+    study = resolve("04_cross_validation", options.study)["study"]
+    print("scored again:", ", ".join(rescore(study)), "\nnow run 04_cross_validation")
 
 
 def _score(options: argparse.Namespace) -> None:

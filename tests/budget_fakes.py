@@ -70,7 +70,7 @@ class FakeBudget:
         for table in (run.last_metrics_table, run.detections_table, run.calibration_table):
             write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
-        facts |= {"settings": {"fold": fold, "arm": arm}, "recipe": {"spacing_mm": 1.0}}
+        facts |= {"settings": {"fold": fold, "arm": arm, "network": model}, "recipe": {"spacing_mm": 1.0}}
         facts |= {"cohort_hash": cohort_hash(self.cohort), "labels": label_checksums(self.cohort.cases)}
         write_record(run.metrics, facts, run.tables)
 

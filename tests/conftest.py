@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from metaseg_nb.checksums import write_record
+from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
@@ -176,7 +176,7 @@ def store(tmp_path):
     Returns the stored case.
     """
 
-    def put(name, image, label, sources=((1000, 0), (10, 0)), **recipe):
+    def put(name, image, label, label_file=None, **recipe):
         images = image if image.ndim == 4 else image[None]
         grid = Grid((1.0, 1.0, 1.0), images.shape[1:])
         head = images[0] > 0 if (images[0] > 0).any() else np.ones(grid.shape, bool)
@@ -187,11 +187,12 @@ def store(tmp_path):
             "native_affine": volume.affine.tolist(),
             "native_orientation": volume.native_orientation.tolist(),
             "recipe": {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe,
-            "sources": [list(file) for file in sources[:-1]],
+            "sources": [[1000, 0]],
         }
         correction = record_correction(volume, volume.array, volume.array, head)
         store_image(tmp_path / "cases", name, images, head, correction, facts)
-        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [list(sources[-1])]})
+        source = checksum(label_file) if label_file else "of no file"
+        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [source]})
         return open_case(tmp_path / "cases", name)
 
     return put

@@ -623,8 +623,10 @@ def test_the_threshold_is_the_best_on_average(store):
 def stored(cohort, store):
     """The cohort's cases in a store, lesions everywhere at 0.8 in a head of 0.3; returns a function to change one."""
 
+    labels = {case.name: case.label for case in cohort.cases}
+
     def put(name, lesion=0.8, head=0.3):
-        return store(name, np.where(cube(), lesion, head), cube())
+        return store(name, np.where(cube(), lesion, head), cube(), labels[name])
 
     for case in cohort.cases:
         put(case.name)

@@ -1,6 +1,7 @@
 """Nothing that is handed on says where files lie, who made it, or, where it is asked for, who a case is."""
 
 import base64
+import io
 import re
 import socket
 import unicodedata
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 from conftest import all_said_in
 from matplotlib.text import Text
+from PIL import Image
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
@@ -211,13 +213,18 @@ def planted(write_case, tmp_path, monkeypatch):
     return read_case_images(layout, Cohort("c", "", [case]), "c0", ["unet"])
 
 
+def _sprite(page):
+    """The picture of all slices in a slice view."""
+    return base64.b64decode(re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', page)[1])
+
+
 def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
     page = slice_view(planted, "unet", (7, 7, 8), view_mm=20.0)
     assert "MUELLER" not in page
-    sprite = re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', page)[1]
-    assert "MUELLER" not in base64.b64decode(sprite).decode("latin-1")
-    whole = slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)
-    assert len(sprite) < len(re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', whole)[1]) / 4
+    near, far = (_sprite(view) for view in (page, slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)))
+    assert "MUELLER" not in near.decode("latin-1")
+    near, far = (Image.open(io.BytesIO(sprite)).size for sprite in (near, far))
+    assert np.prod(near) < np.prod(far) / 4
     assert planted.nifti(planted.image.array).to_bytes().find(b"MUELLER") == -1
 
 

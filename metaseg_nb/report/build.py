@@ -18,6 +18,7 @@ from pygments.formatters import HtmlFormatter
 
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.written import require_written
+from metaseg_nb.evaluation.metrics import METRICS
 from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
@@ -191,6 +192,7 @@ def _write_index(report: Report, tables: StudyTables, answer: str, entries: pd.D
         numbers=_patients_of_a_fold(tables),
         n_patients=len({case.patient for case in cohort.cases}),
         board=tables.board.to_dict("records"),
+        own_metrics={name: metric for name, metric in METRICS.items() if metric.compute},
         worst=worst,
         worst_of=WORST,
         runs=runs,
