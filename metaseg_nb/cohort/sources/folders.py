@@ -16,6 +16,8 @@ from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out,
 from metaseg_nb.cohort.sources.nnunet import is_nnunet, read_nnunet
 from metaseg_nb.cohort.sources.spelling import unwritable
 
+# Layouts with a module of their own: how each is recognised and read. The first that recognises a folder reads it.
+LAYOUTS = [(is_nnunet, read_nnunet), (is_bids, read_bids)]
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
 USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
@@ -55,7 +57,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     if any(named):
         found, problems = _patient_files(folder, image_files, label_file)
     else:
-        for recognised, read in ((is_nnunet, read_nnunet), (is_bids, read_bids)):
+        for recognised, read in LAYOUTS:
             if recognised(folder):
                 cohort, problems = read(folder, image_files, label_file)
                 others, fix = ("", "") if cohort.cases else other_files(folder)
