@@ -2,6 +2,7 @@
 # make demo-budget     with how few annotations? a study of annotation budgets on synthetic patients
 # make study STUDY=mine           another study; PROFILE=slurm: as jobs of a cluster
 # make status STUDY=mine          where every network on every fold stands
+# make install the environment alone, in .venv: about 2 minutes and 2.5 GB
 # make test    the test suite
 # make test-cluster    a study on a one-node SLURM that is started here (as root)
 # make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
@@ -14,11 +15,15 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+# the versions that were tested, of packages that others need too
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: demo demo-budget test test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install demo demo-budget test test-cluster test-gpu lab lint size bench clean study status
+
+install: $(READY)
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -64,10 +69,10 @@ bench: $(READY)
 clean:
 	rm -rf runs reports .snakemake
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml requirements.lock
 	@echo "installing into .venv; this takes some minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable '.[dev]'
 	$(BIN)/jupyter labextension disable imjoy-jupyterlab-extension  # it asks other machines, until `make lab` has copies
 	@touch $@
