@@ -1,5 +1,6 @@
 """One look for all figures and tables: colours that colour-blind readers tell apart, sizes that print."""
 
+import warnings
 from collections.abc import Callable
 
 import matplotlib.pyplot as plt
@@ -14,6 +15,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.privacy import private_free
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 
+# What is warned of where a table is empty: its plot is then empty too.
+EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
 # Okabe & Ito 2008: reference, prediction and what both mark, then the networks. No colour has two meanings.
 REFERENCE, PREDICTION, FOUND = "#56B4E9", "#E69F00", "#F0E442"
 MODEL_COLOURS = {
@@ -43,6 +46,8 @@ def fitted(name: str, inches: float, points: float) -> str:
 
 def use_style() -> None:
     """Set the workbook's figure style for all that is drawn after."""
+    for words in EMPTY:
+        warnings.filterwarnings("ignore", words)
     # the font that matplotlib brings along: figures look alike on every machine
     sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "axes.titleweight": "bold", "axes.titlesize": 11})
