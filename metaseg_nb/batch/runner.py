@@ -180,6 +180,7 @@ class Stop:
         _send(signal.SIGTERM, kernels)
 
     def _kernels(self) -> set[psutil.Process]:
+        """Child processes that began in the block; others, such as a browser, are not the run's."""
         return set(psutil.Process().children()) - self._others
 
     def _kill_kernels(self) -> None:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 from toy_cluster import TOY, Cluster, new_workbook
 
-pytestmark = pytest.mark.cluster
+# The first one waits for two whole studies, one of them stopped in every way: it has more time than other tests.
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(3000)]
 
 MODELS, FOLDS = ["unet", "segresnet"], [0, 1]
 # Epochs enough to be disturbed in the middle.
