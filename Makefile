@@ -2,23 +2,28 @@
 # make demo-budget     with how few annotations? a study of annotation budgets on synthetic patients
 # make study STUDY=mine           another study; PROFILE=slurm: as jobs of a cluster
 # make status STUDY=mine          where every network on every fold stands
+# make install the environment alone, in .venv: about 2 minutes and 2.5 GB
 # make test    the test suite
 # make test-cluster    a study on a one-node SLURM that is started here (as root)
 # make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
-# make lab     JupyterLab on the notebooks
-# make itkwidgets-offline    itkwidgets, and once the files of its viewer from npm's registry: then it needs no internet
+# make lab     JupyterLab on the notebooks; the first time with the files of itkwidgets' viewer, from npm's registry
 # make lint    code and notebook style, import layers, no outputs committed
+# make size    the package's files, lines and lines of code, by room
 # make bench   speed, as ratios against a named other way
 # make clean   removes what running made (runs/, reports/), not the environment
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
+# the versions that were tested, of packages that others need too
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: demo demo-budget test test-cluster test-gpu lab itkwidgets-offline lint bench clean study status
+.PHONY: install demo demo-budget test test-cluster test-gpu lab lint size bench clean study status
+
+install: $(READY)
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo
@@ -44,17 +49,17 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/gpu
 
 lab: $(READY)
-	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
-
-itkwidgets-offline: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[itkwidgets]'
 	$(BIN)/python -m metaseg_nb itkwidgets-offline
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest tests/test_notebooks.py
+
+size:
+	@$(PYTHON) benchmarks/size.py
 
 # make bench PART=metrics runs one of them
 PART ?= metrics exploration bias_field preprocessing patches step gpu inference
@@ -64,8 +69,10 @@ bench: $(READY)
 clean:
 	rm -rf runs reports .snakemake
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml requirements.lock
+	@echo "installing into .venv; this takes some minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check torch==2.13.0
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable '.[dev]'
+	$(BIN)/jupyter labextension disable imjoy-jupyterlab-extension  # it asks other machines, until `make lab` has copies
 	@touch $@

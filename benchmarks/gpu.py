@@ -20,8 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from metaseg_nb.settings import Train
 from metaseg_nb.training.cost import USABLE, Cost, network_cost
-from metaseg_nb.training.networks import NETWORKS
-from metaseg_nb.training.precision import training_layout
+from metaseg_nb.training.networks import NETWORKS, training_layout
 
 PATCH, PATCHES = 128, (8, 4, 2, 1)
 WARM_UP, STEPS = 3, 8

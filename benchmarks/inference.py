@@ -27,7 +27,8 @@ from monai.inferers import sliding_window_inference
 from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.demo_cohort.files import make_cohort
+from metaseg_nb.devices import device
 from metaseg_nb.inference.decision import THRESHOLDS, decision_of
 from metaseg_nb.inference.selection import dice, selection_dice
 from metaseg_nb.inference.sliding_window import case_probability
@@ -35,13 +36,12 @@ from metaseg_nb.layout import RunLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.provenance import device, device_name
+from metaseg_nb.provenance import device_name
 from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
-from metaseg_nb.training.networks import build_network
+from metaseg_nb.training.networks import build_network, prediction_layout
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.precision import prediction_layout
 
 DEVICE = device()
 ON_GPU = DEVICE.type == "cuda"

@@ -42,7 +42,7 @@ from monai.transforms import (
 )
 
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.synthetic.files import make_cohort
+from metaseg_nb.demo_cohort.files import make_cohort
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort

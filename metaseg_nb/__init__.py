@@ -1,1 +1,29 @@
 """Helper package of the brain metastasis segmentation workbook; the notebooks tell the story."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submodules=[
+        "annotation",
+        "cohort",
+        "demo_cohort",
+        "evaluation",
+        "figures",
+        "inference",
+        "preprocessing",
+        "report",
+        "settings",
+        "training",
+        "viewer",
+    ],
+    submod_attrs={
+        "checksums": ["write_record"],
+        "devices": ["device"],
+        "files": ["read_table", "write_json", "write_table", "write_text"],
+        "layout": ["PROJECT", "StudyLayout"],
+        "markdown": ["escaped"],
+        "parameters": ["model_title"],
+        "provenance": ["describe", "provenance"],
+    },
+)

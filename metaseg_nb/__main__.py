@@ -1,6 +1,7 @@
 """Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
 
 import argparse
+import errno
 import json
 import math
 import os
@@ -8,6 +9,9 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
+
+# Exit code after Ctrl-C, as of shells: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,12 +29,25 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # nobody reads on, as after `| head`; what is left to print must not end in an error too
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except KeyboardInterrupt:
+        print("stopped by Ctrl-C; the same command goes on from what is finished", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (QueueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_advice(error)}", file=sys.stderr)
         return 1
+
+
+def _advice(error: Exception) -> str:
+    """What to do where nothing can be written to the folder of all results."""
+    from metaseg_nb.layout import home
+
+    path = Path(getattr(error, "filename", None) or os.devnull)
+    if getattr(error, "errno", 0) in {errno.EACCES, errno.EPERM, errno.EROFS} and path.is_relative_to(home()):
+        return f". {home()} cannot be written to: set METASEG_HOME to a folder of your own"
+    return ""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,14 +64,18 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     status.set_defaults(command=_status)
 
-    run = commands.add_parser("run", help="execute one notebook of a study")
-    run.add_argument("notebook", help="such as 03_train")
-    run.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
-    run.add_argument("--model", help="name in params/models")
-    run.add_argument("--fold", type=int)
-    run.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
-    run.add_argument("--seed", type=int, help="instead of the parameter files'")
-    run.set_defaults(command=_run)
+    for name, command, does in (
+        ("run", _run, "execute one notebook of a study"),
+        ("open", _open, "write a copy of a notebook with a study's parameters, for JupyterLab"),
+    ):
+        one = commands.add_parser(name, help=does)
+        one.add_argument("notebook", help="such as 03_train")
+        one.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+        one.add_argument("--model", help="name in params/models")
+        one.add_argument("--fold", type=int)
+        one.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
+        one.add_argument("--seed", type=int, help="instead of the parameter files'")
+        one.set_defaults(command=command)
 
     audit = commands.add_parser(
         "audit", help="look for leakage between datalists; exit code 1 when there is or may be any"
@@ -63,20 +84,29 @@ def _parser() -> argparse.ArgumentParser:
     audit.add_argument("--json", action="store_true", help="print JSON instead of text")
     audit.set_defaults(command=_audit)
 
-    predict = commands.add_parser("predict", help="outline the lesions of an image")
+    predict = commands.add_parser("predict", help="segment the lesions of an image, or of several cases")
     predict.add_argument(
         "checkpoint",
         type=Path,
         help="best.pt of a run; or, for a new patient, a folder runs/<study>/<model>: the mean of all its folds",
     )
-    predict.add_argument("images", type=Path, nargs="+", help="NIfTI, contrast-enhanced T1; all sequences, in order")
-    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write, on the image's grid")
-    predict.add_argument("--probability", type=Path, help="lesion probabilities to write, on the image's grid")
+    predict.add_argument(
+        "images",
+        type=Path,
+        nargs="+",
+        help="NIfTI, contrast-enhanced T1, all sequences of a case; or a folder of cases, or a datalist (JSON)",
+    )
+    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write; of several cases, a folder")
+    predict.add_argument("--probability", type=Path, help="probabilities to write; of several cases, a folder")
     predict.set_defaults(command=_predict)
 
     rank = commands.add_parser("rank", help="put a study's unlabelled patients in the order to annotate them in")
     rank.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     rank.set_defaults(command=_rank)
+
+    rescore = commands.add_parser("rescore", help="score a study's finished runs again, as after adding a metric")
+    rescore.add_argument("--study", required=True)
+    rescore.set_defaults(command=_rescore)
 
     score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
     score.add_argument("truth", type=Path)
@@ -95,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
     report.set_defaults(command=_report)
 
-    offline = commands.add_parser("itkwidgets-offline", help="fetch the files of itkwidgets' viewer once, about 120 MB")
+    offline = commands.add_parser("itkwidgets-offline", help="fetch itkwidgets' viewer once (120 MB), or switch it off")
     offline.set_defaults(command=_itkwidgets_offline)
 
     summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
@@ -148,41 +178,56 @@ def _run(options: argparse.Namespace) -> int:
     from metaseg_nb.batch.runner import NotebookEnded, run_notebook
 
     try:
-        which = options.model, options.fold, options.arm, options.seed
-        print(run_notebook(options.notebook, options.study, *which))
+        print(run_notebook(*_which(options)))
     except NotebookEnded as ended:
         print(f"{options.notebook}: {ended}", file=sys.stderr)
         return ended.code
     return 0
 
 
+def _open(options: argparse.Namespace) -> None:
+    from metaseg_nb.batch.opening import open_notebook
+
+    print(open_notebook(*_which(options)))
+
+
+def _which(options: argparse.Namespace) -> tuple:
+    return options.notebook, options.study, options.model, options.fold, options.arm, options.seed
+
+
 def _audit(options: argparse.Namespace) -> int:
     from metaseg_nb.cohort.leakage.audit import audit
-    from metaseg_nb.cohort.leakage.split_lists import read_lists
+    from metaseg_nb.cohort.leakage.split_lists import split_lists
+    from metaseg_nb.cohort.problems import CohortError
 
-    found = audit(read_lists(options.datalists))
+    lists, problems = split_lists(options.datalists)
+    if problems:
+        raise CohortError(problems)
+    found = audit(lists)
     print(found.as_json() if options.json else found.as_text())
     return int(not found.clean)
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from metaseg_nb.inference.ensemble import load_ensemble
-    from metaseg_nb.inference.predict import predict_image, require_predictable
-    from metaseg_nb.provenance import device
+    from metaseg_nb.inference.many_cases import predict
 
-    results = [path for path in (options.output, options.probability) if path]
-    for problem in require_predictable(options.images, results):
-        print(f"{problem.severity}: {problem}", file=sys.stderr)
-    ensemble = load_ensemble(options.checkpoint, device())
-    volume_mm3 = predict_image(ensemble, options.images, device(), options.output, options.probability)
-    print(f"{options.output}: {volume_mm3:.0f} mm³ predicted as lesion by {ensemble}")
+    for line in predict(options.checkpoint, options.images, options.output, options.probability):
+        print(line, flush=True)
 
 
 def _rank(options: argparse.Namespace) -> None:
-    from metaseg_nb.annotation.next_patients import next_patients
-    from metaseg_nb.provenance import device
+    from metaseg_nb.annotation.ranking import next_patients
+    from metaseg_nb.devices import device
 
     print(next_patients(options.study, device()).round(2).to_string())
+
+
+def _rescore(options: argparse.Namespace) -> None:
+    from metaseg_nb.evaluation.fold_results import rescore
+    from metaseg_nb.parameters import resolve
+
+    study = resolve("04_cross_validation", options.study)["study"]
+    print("scored again:", ", ".join(rescore(study)), "\nnow run 04_cross_validation")
 
 
 def _score(options: argparse.Namespace) -> None:
@@ -200,13 +245,13 @@ def _score(options: argparse.Namespace) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
-    from metaseg_nb.review.report import write_page, write_report
+    from metaseg_nb.report.build import write_page, write_report
 
     print(write_page(options.study, options.notebook) if options.notebook else write_report(options.study))
 
 
 def _itkwidgets_offline(options: argparse.Namespace) -> None:
-    from metaseg_nb.review.itk_offline import place_viewer
+    from metaseg_nb.viewer.itk import place_viewer
 
     print(place_viewer())
 

@@ -1,4 +1,4 @@
-"""Records that tell whether they, and the files that they speak of, are still as they were written.
+"""Records that show whether they, and the files that they list, are still as they were written.
 
 A record is a JSON file. Its key ``files`` holds the SHA-256 of each such file, ``sha256`` that of its own content.
 """
@@ -21,7 +21,7 @@ def checksum(path: Path) -> str:
 
 
 def write_record(path: Path, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
-    """Write a record of files that lie beside or below it; last, for it says that they are whole.
+    """Write a record of files beside or below it; last, because it states that they are complete.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def write_record(path: Path, content: Mapping[str, Any], files: Iterable[Path] =
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read what `write_record` wrote; its files are not looked at.
+    """Read what `write_record` wrote; its files are not compared.
 
     Raises
     ------
@@ -60,9 +60,9 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
-    """What is wrong with the files of a record that was read from a path, by name; empty where all is well."""
-    there = {name: path.parent / name for name in record[FILES]}
-    found = {name: checksum(file) if file.is_file() else "" for name, file in there.items()}
+    """What is wrong with the files of a record, by name; empty where all is well. ``path`` is the record's file."""
+    files = {name: path.parent / name for name in record[FILES]}
+    found = {name: checksum(file) if file.is_file() else "" for name, file in files.items()}
     return {
         name: "another content than was written" if found[name] else "no such file"
         for name, wanted in record[FILES].items()
@@ -71,7 +71,7 @@ def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def damage(path: Path) -> dict[str, str]:
-    """What is wrong with a record, or where it is whole with its files, by name; empty where all is well.
+    """What is wrong with a record, or else with its files, by name; empty where all is well.
 
     Raises
     ------

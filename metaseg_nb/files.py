@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, flushed to disk, then renamed."""
+"""Files that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import csv
 import errno
@@ -54,7 +54,7 @@ def finished(path: Path) -> Iterator[Path]:
         No room is left; names the file. Libraries that write raise all kinds of errors then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(path.parent, glob.escape(path.name))
+    clear_abandoned(path.parent, f".[1-9]*_{glob.escape(path.name)}")
     unfinished = _temporary(path)
     try:
         yield unfinished
@@ -73,9 +73,9 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    What was there before stays until then, and comes back when it cannot be replaced.
+    An earlier folder stays until then, and is put back when it cannot be replaced.
     """
-    clear_abandoned(path.parent, glob.escape(path.name))
+    clear_abandoned(path.parent, f".[1-9]*_{glob.escape(path.name)}")
     unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")
     _settle(path, earlier)  # a process may have ended between the two renames
     try:
@@ -108,20 +108,13 @@ def _delete(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def clear_unfinished(folder: Path) -> None:
-    """Remove what killed processes left half-written in a folder and below; only for whoever alone writes there."""
-    for path in folder.rglob(".[1-9]*_*"):
-        if UNFINISHED.match(path.name) and path.is_file():
-            path.unlink()
+def clear_abandoned(folder: Path, pattern: str = "**/.[1-9]*_*") -> None:
+    """Remove files and folders that ended processes left half-written; others may be writing there.
 
-
-def clear_abandoned(folder: Path, name: str = "*") -> None:
-    """Remove what ended processes left half-written in a folder where others may be writing.
-
-    A file or folder goes when its process no longer runs on this machine; one of another machine when nobody has
-    changed it for a day. ``name`` is a pattern of the names that they were to get.
+    One goes when its process no longer runs on this machine; one of another machine when it has not changed for a day.
+    ``pattern`` is of temporary names, from ``folder``; by default all of them, in the folders below too.
     """
-    for path in folder.glob(f".[1-9]*_{name}"):
+    for path in list(folder.glob(pattern)):
         if (found := UNFINISHED.match(path.name)) and _is_abandoned(path, *found.groups()):
             _delete(path)
 

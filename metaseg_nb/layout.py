@@ -3,6 +3,7 @@
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 PROJECT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = PROJECT / "notebooks"
@@ -37,6 +38,16 @@ def home() -> Path:
     return (PROJECT / place).resolve()
 
 
+class _Below:
+    """A path in the folder of a layout."""
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def __get__(self, layout: Any, kind: type) -> Path:
+        return layout.root / self.name
+
+
 @dataclass(frozen=True)
 class StudyLayout:
     """Paths of one study, in the folder that holds ``runs/``."""
@@ -44,104 +55,36 @@ class StudyLayout:
     study: str
     base: Path = field(default_factory=home)
 
+    synthetic_cohort = _Below("synthetic_cohort")
+    dataset = _Below("dataset.json")  # the cohort with its folds; written last by 01, with checksums of its tables
+    cases_table = _Below("cases.csv")
+    lesions_table = _Below("lesions.csv")
+    problems_table = _Below("problems.csv")
+    examinations = _Below("examinations")  # what 01 read of each case: <case>.npz
+    case_store = _Below("cases")
+    preprocessing_table = _Below("preprocessing.csv")
+    preprocessing_problems_table = _Below("preprocessing_problems.csv")
+    testing = _Below("testing")  # masks of unlabelled cases, made by `python -m metaseg_nb predict`
+    workflow_settings = _Below("snakemake.json")  # tells Snakemake, and its jobs, which study it runs
+    workflow_profile = _Below("snakemake_profile")  # the Snakemake profile that the study was last started with
+    slurm_logs = _Below("slurm_logs")  # what jobs of a cluster print; only where the study was sent to a cluster
+    cross_validation = _Below("cross_validation")
+    leaderboard = _Below("cross_validation/leaderboard.csv")
+    comparison = _Below("cross_validation/provenance.json")  # written last by 04, with checksums of its tables
+    review = _Below("review")
+    gallery = _Below("review/gallery")  # pictures of cases and lesions
+    gallery_table = _Below("review/gallery/entries.csv")  # what each picture shows; written last
+    gallery_record = _Below("review/gallery.json")  # checksum of the gallery's table
+    verdicts_table = _Below("review/verdicts.csv")  # what a person thinks of each case
+    annotations = _Below("annotations")  # labels of partly annotated cases, by kind of annotation
+    next_patients_table = _Below("next_patients.csv")  # patients without a label, in the order to annotate them in
+    annotation_budget = _Below("annotation_budget")
+    budget_record = _Below("annotation_budget/provenance.json")  # written last by 06, with checksums of its tables
+    annotation_answers = _Below("annotation_budget/answers.md")  # what 06 answers
+
     @property
     def root(self) -> Path:
         return self.base / "runs" / self.study
-
-    @property
-    def synthetic_cohort(self) -> Path:
-        return self.root / "synthetic_cohort"
-
-    @property
-    def dataset(self) -> Path:
-        """The cohort with its folds; written last by 01, with the checksums of its tables."""
-        return self.root / "dataset.json"
-
-    @property
-    def cases_table(self) -> Path:
-        return self.root / "cases.csv"
-
-    @property
-    def lesions_table(self) -> Path:
-        return self.root / "lesions.csv"
-
-    @property
-    def problems_table(self) -> Path:
-        return self.root / "problems.csv"
-
-    @property
-    def examinations(self) -> Path:
-        """What one look at each case gave: ``<case>.npz``."""
-        return self.root / "examinations"
-
-    @property
-    def case_store(self) -> Path:
-        return self.root / "cases"
-
-    @property
-    def preprocessing_table(self) -> Path:
-        return self.root / "preprocessing.csv"
-
-    @property
-    def preprocessing_problems_table(self) -> Path:
-        return self.root / "preprocessing_problems.csv"
-
-    @property
-    def testing(self) -> Path:
-        """Masks of unlabelled cases: ``<case>.nii.gz``, made by ``python -m metaseg_nb predict``."""
-        return self.root / "testing"
-
-    @property
-    def workflow_settings(self) -> Path:
-        """Tells Snakemake, and its jobs, which study it runs."""
-        return self.root / "snakemake.json"
-
-    @property
-    def workflow_profile(self) -> Path:
-        """Copy of the Snakemake profile that the study was last started with."""
-        return self.root / "snakemake_profile"
-
-    @property
-    def slurm_logs(self) -> Path:
-        """What jobs of a cluster print; there where the study was ever sent to one."""
-        return self.root / "slurm_logs"
-
-    @property
-    def cross_validation(self) -> Path:
-        return self.root / "cross_validation"
-
-    @property
-    def leaderboard(self) -> Path:
-        return self.cross_validation / "leaderboard.csv"
-
-    @property
-    def comparison(self) -> Path:
-        """How the networks were compared, with the checksums of the tables beside it; written last by 04."""
-        return self.cross_validation / "provenance.json"
-
-    @property
-    def review(self) -> Path:
-        return self.root / "review"
-
-    @property
-    def gallery(self) -> Path:
-        """Pictures of cases and lesions."""
-        return self.review / "gallery"
-
-    @property
-    def gallery_table(self) -> Path:
-        """What each picture shows; written last: where it is, the gallery is whole."""
-        return self.gallery / "entries.csv"
-
-    @property
-    def gallery_record(self) -> Path:
-        """Checksum of the gallery's table."""
-        return self.review / "gallery.json"
-
-    @property
-    def verdicts_table(self) -> Path:
-        """What a person thinks of each case."""
-        return self.review / "verdicts.csv"
 
     @property
     def report(self) -> Path:
@@ -155,25 +98,6 @@ class StudyLayout:
     @property
     def figures(self) -> Path:
         return self.base / "figures" / self.study
-
-    @property
-    def annotations(self) -> Path:
-        """Labels of partly annotated cases, by kind of annotation."""
-        return self.root / "annotations"
-
-    @property
-    def next_patients_table(self) -> Path:
-        """Patients without a label, in the order in which they should be annotated."""
-        return self.root / "next_patients.csv"
-
-    @property
-    def annotation_budget(self) -> Path:
-        return self.root / "annotation_budget"
-
-    @property
-    def annotation_answers(self) -> Path:
-        """What 06 answers, Markdown."""
-        return self.annotation_budget / "answers.md"
 
     def run(self, model: str, fold: int, arm: str = "", seed: int = 0) -> "RunLayout":
         """One network on one fold; in an arm of an annotation budget also one of several seeds."""
@@ -194,82 +118,32 @@ class RunLayout:
 
     root: Path
 
+    annotation_table = _Below("annotation.csv")  # what of each case in training and selection was annotated
+    pseudo_labels = _Below("pseudo_labels")  # labels that the networks of another arm gave cases without annotation
+    ranking_table = _Below("ranking.csv")  # patients in the order in which an arm would have them annotated
+    last_checkpoint = _Below("last.pt")  # what training goes on from, and the weights of the last epoch
+    previous_checkpoint = _Below("previous.pt")  # the one before the last, should that be damaged
+    best_checkpoint = _Below("best.pt")
+    history = _Below("history.csv")
+    tensorboard = _Below("tensorboard")
+    predictions = _Below("predictions")
+    metrics_table = _Below("metrics.csv")
+    last_predictions = _Below("predictions_last")  # of the last epoch's weights, to see what choosing the epoch did
+    last_metrics_table = _Below("metrics_last.csv")
+    lesions_table = _Below("lesions.csv")
+    detections_table = _Below("detections.csv")  # what is found at each threshold of the probability
+    calibration_table = _Below("calibration.csv")  # what share of the voxels of each probability is lesion
+    metrics = _Below("metrics.json")  # written last: where it is, the run is finished
+
     def notebook(self, notebook: str) -> Path:
         """Where the executed copy of a notebook of this run is kept."""
         return self.root / f"{notebook}.ipynb"
-
-    @property
-    def annotation_table(self) -> Path:
-        """What of each case in training and selection was annotated."""
-        return self.root / "annotation.csv"
-
-    @property
-    def ranking_table(self) -> Path:
-        """Patients in the order in which an arm would have them annotated."""
-        return self.root / "ranking.csv"
-
-    @property
-    def last_checkpoint(self) -> Path:
-        return self.root / "last.pt"
-
-    @property
-    def previous_checkpoint(self) -> Path:
-        """The one before the last, should that be damaged."""
-        return self.root / "previous.pt"
-
-    @property
-    def best_checkpoint(self) -> Path:
-        return self.root / "best.pt"
-
-    @property
-    def history(self) -> Path:
-        return self.root / "history.csv"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.root / "tensorboard"
-
-    @property
-    def predictions(self) -> Path:
-        return self.root / "predictions"
-
-    @property
-    def metrics_table(self) -> Path:
-        return self.root / "metrics.csv"
-
-    @property
-    def last_predictions(self) -> Path:
-        """Masks of the last epoch's weights, to see what choosing the best epoch did."""
-        return self.root / "predictions_last"
-
-    @property
-    def last_metrics_table(self) -> Path:
-        return self.root / "metrics_last.csv"
-
-    @property
-    def lesions_table(self) -> Path:
-        return self.root / "lesions.csv"
-
-    @property
-    def detections_table(self) -> Path:
-        """What is found at each threshold of the probability."""
-        return self.root / "detections.csv"
-
-    @property
-    def calibration_table(self) -> Path:
-        """What share of the voxels of each probability is lesion."""
-        return self.root / "calibration.csv"
 
     @property
     def tables(self) -> list[Path]:
         """All tables that later notebooks read of a run."""
         of_scores = [self.metrics_table, self.last_metrics_table, self.lesions_table]
         return [self.annotation_table, *of_scores, self.detections_table, self.calibration_table]
-
-    @property
-    def metrics(self) -> Path:
-        """Written last: where it is, the run is finished."""
-        return self.root / "metrics.json"
 
     @property
     def trained(self) -> list[Path]:

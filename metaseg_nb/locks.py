@@ -22,6 +22,17 @@ def is_held(lock: Path) -> bool:
     return False
 
 
+def claim(lock: Path) -> IO[str] | None:
+    """Take a lock file without waiting, until the returned file is closed; None where another process holds it."""
+    file = lock.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    return file
+
+
 @contextmanager
 def alone(lock: Path) -> Iterator[IO[str]]:
     """Hold a lock file while the block runs; whoever holds it already is waited for.
@@ -43,7 +54,7 @@ def alone(lock: Path) -> Iterator[IO[str]]:
 
 
 def name_holder(lock: IO[str], pid: int) -> None:
-    """Say in a lock file whom others wait for."""
+    """Write into a lock file which process others wait for."""
     lock.truncate(0)
     lock.write(f"{pid} on {socket.gethostname()}\n")
     lock.flush()

@@ -1,4 +1,4 @@
-"""Words of data inside Markdown: names, descriptions, titles."""
+"""Text of data inside Markdown: names, descriptions, titles."""
 
 import re
 
@@ -7,9 +7,9 @@ FORMATS = re.compile(r"[^\w\s.,:;()/+%='-]|_|:(?=/)")
 
 
 def escaped(text: object) -> str:
-    """Text of data as it may stand inside a line of Markdown: it shows as it is, and formats nothing.
+    """Text of data for a line of Markdown: it is shown as it is, and formats nothing.
 
-    Line breaks become blanks; each character that Markdown, HTML or formulas could take
-    for their own becomes an entity, such as ``&#42;``.
+    Line breaks become blanks; each character with a meaning in Markdown, HTML or formulas
+    becomes an entity, such as ``&#42;``.
     """
     return FORMATS.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))

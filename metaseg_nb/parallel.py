@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
-# Libraries read these once, when a worker starts: one thread each, or the workers fight for the cores.
+# Libraries read these once, when a worker starts: one thread each, or the workers compete for the cores.
 ONE_THREAD = {
     name: "1"
     for name in (
@@ -21,6 +21,8 @@ ONE_THREAD = {
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
     )
 }
+# How many processes work at a time: set in each worker of `map_cases`. They share the free memory.
+at_work = 1
 
 
 def map_cases(function: Callable, items: Iterable[Any], workers: int, description: str) -> list[Any]:
@@ -50,7 +52,7 @@ def map_cases(function: Callable, items: Iterable[Any], workers: int, descriptio
         # spawn: a forked copy of a process that has used torch or ITK threads can hang
         context = multiprocessing.get_context("spawn")
         processes = min(workers, len(items))
-        with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+        with ProcessPoolExecutor(processes, mp_context=context, initializer=_begin, initargs=(processes,)) as pool:
             futures = [pool.submit(function, item) for item in items]
             try:
                 return [future.result() for future in tqdm(futures, desc=description)]
@@ -73,8 +75,10 @@ def _killed(futures: Sequence[Future], items: Sequence[Any], processes: int, des
     )
 
 
-def _end_with_parent() -> None:
-    """End this worker when its parent is gone: one that is killed leaves no process that goes on writing."""
+def _begin(processes: int) -> None:
+    """Prepare a worker: it knows how many there are, and ends when its parent is gone, so that none goes on writing."""
+    global at_work
+    at_work = processes
 
     def watch() -> None:
         multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])

@@ -1,22 +1,22 @@
 """Parameter files: where they are, what may stand in them, and how they are merged.
 
-`resolve` merges the parameter files of a model, a fold, a study and an arm over a notebook's defaults, later files
-winning, and refuses whatever no notebook understands.
+`resolve` merges the defaults with the parameter files of a model, a study and an arm; later files win. It refuses keys
+that no notebook declares. The values in the notebooks' cells, which are the demo's, take no part.
 """
 
-import ast
 import difflib
 import re
-from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-import papermill
 import yaml
 
-from metaseg_nb.layout import NOTEBOOKS, parameter_file
-from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, Job, ParameterError, Settings
+from metaseg_nb.layout import PROJECT, parameter_file
+from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError, Settings
+
+# Holds what the other files leave out.
+DEFAULTS = PROJECT / "params/defaults.yaml"
 
 
 def model_title(model: str) -> str:
@@ -33,13 +33,14 @@ def arm_title(arm: str) -> str:
 
 def study_file(study: str) -> Path:
     """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
-    return _existing(Path(study), "study") if study.endswith((".yaml", ".yml")) else _parameter_file("study", study)
+    path = Path(study) if study.endswith((".yaml", ".yml")) else parameter_file("study", study)
+    return _existing(path, "study")
 
 
 def read_parameters(path: Path) -> dict[str, Any]:
-    """Read one flat parameter file, refusing keys that no notebook declares, or that stand there twice."""
+    """Read one flat parameter file, refusing keys that no notebook declares or that are given twice."""
     try:
-        values = yaml.load(path.read_bytes(), _PlainYaml) or {}
+        values = _parsed(path.read_bytes())
     except (yaml.YAMLError, RecursionError) as error:
         raise ParameterError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
@@ -47,7 +48,12 @@ def read_parameters(path: Path) -> dict[str, Any]:
     problems = [_unknown_key(path, key) for key in values if key not in KEYS]
     if problems:
         raise ParameterError("\n".join(problems))
-    return values
+    return dict(values)
+
+
+@cache  # one file is read for each run of a study
+def _parsed(content: bytes) -> Any:
+    return yaml.load(content, _PlainYaml) or {}
 
 
 class _PlainYaml(yaml.SafeLoader):
@@ -63,7 +69,7 @@ class _PlainYaml(yaml.SafeLoader):
         keys = [self.construct_object(key, deep) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
-            raise yaml.YAMLError(f"key {', '.join(twice)} stands there more than once")
+            raise yaml.YAMLError(f"key {', '.join(twice)} is given more than once")
         return super().construct_mapping(node, deep)
 
 
@@ -79,28 +85,39 @@ for tag, pattern, first in (
 def resolve(
     notebook: str, study: str, model: str | None = None, fold: int | None = None, arm: str = "", seed: int | None = None
 ) -> dict[str, Any]:
-    """Parameters of one notebook: its defaults, then model, fold, study and arm files and the seed, the later winning.
+    """Parameters of one notebook from the files of model, study and arm, the later winning, and fold and seed as given.
 
     Raises
     ------
     ParameterError
-        Unknown notebook, missing file, unknown key, wrong type or impossible value.
+        Unknown notebook, missing file, unknown or missing key, wrong type or impossible value.
     """
     if notebook not in NOTEBOOK_SETTINGS:
         raise ParameterError(f"no notebook {notebook!r}; expected one of {', '.join(NOTEBOOK_SETTINGS)}")
     settings = NOTEBOOK_SETTINGS[notebook]
     _require_what_it_takes(notebook, settings, model=model, fold=fold, arm=arm or None, seed=seed)
-    files, asked = [study_file(study)], {}
-    if model is not None:
-        files = [_parameter_file("model", model), _parameter_file("fold", f"fold{fold}"), *files]
-        asked = {"model": model, "fold": fold}
-    if "arm" in settings.model_fields:
-        files += [_parameter_file("arm", arm)] if arm else []
-        asked["arm"] = arm
-    said, origin = _merge(files, settings)
-    values = _defaults(notebook) | said | ({} if seed is None else {"seed": seed})
-    _require_identity(values, origin, study_file(study), asked)
+    values, origin = _merge(study, model, arm, settings)
+    asked = {"model": model, "fold": fold, "arm": arm}
+    for key, value in asked.items():
+        if key in settings.model_fields and values.setdefault(key, value) != value:
+            raise ParameterError(f"{origin[key]}: key {key!r}: found {values[key]!r}; expected: {value!r}")
+    if seed is not None:
+        values["seed"] = seed
+    _require_fold(study, fold)
+    if arm:
+        _require_no_circle(arm)
     return settings.check(values, origin).model_dump()
+
+
+def _require_no_circle(arm: str) -> None:
+    """An arm must not be taught by itself, be it through other arms."""
+    chain = [arm]
+    while teacher := read_parameters(_existing(parameter_file("arm", chain[-1]), "arm")).get("teacher", ""):
+        if teacher in chain:
+            file, order = parameter_file("arm", chain[-1]), ", which learns from ".join([*chain, teacher])
+            expected = "an arm that is trained before, without help of this one"
+            raise ParameterError(f"{file}: key 'teacher': found {teacher!r}; expected: {expected} ({order})")
+        chain.append(teacher)
 
 
 def _require_what_it_takes(notebook: str, settings: type[Settings], **given: Any) -> None:
@@ -116,67 +133,54 @@ def _require_what_it_takes(notebook: str, settings: type[Settings], **given: Any
         raise ParameterError(f"{notebook} takes no {' and no '.join(f'--{name}' for name in useless)}")
 
 
-def _parameter_file(kind: str, name: str) -> Path:
-    return _existing(parameter_file(kind, name), kind)
+def _require_fold(study: str, fold: int | None) -> None:
+    n_folds = resolve("01_explore_data", study)["n_folds"] if fold is not None else 0
+    if fold is not None and not 0 <= fold < n_folds:
+        raise ParameterError(
+            f"{study_file(study)}: n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}"
+        )
 
 
-def job_resources(study: str, model: str | None = None) -> Job:
-    """What the jobs of a study ask a cluster for; a study's file wins over a model's, as in `resolve`.
+def job_resources(study: str, model: str | None = None) -> CpuJob:
+    """What the jobs of a study ask a cluster for; with a model, a `Job`: what training it asks for too.
 
     Raises
     ------
     ParameterError
         As `resolve`.
     """
-    files = [study_file(study)]
-    if model:
-        files.insert(0, _parameter_file("model", model))
-    values, origin = _merge(files, Job)
-    return Job.check(values, origin)
+    settings = Job if model else CpuJob
+    return settings.check(*_merge(study, model, "", settings))
 
 
-def _merge(files: Iterable[Path], settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values of one kind of settings, later files winning, and the file that each came from."""
-    values, origin = {}, {}
-    for path in files:
-        for key, value in read_parameters(path).items():
-            if key in settings.model_fields:
-                values[key], origin[key] = value, str(path)
-    return values, origin
+def _merge(study: str, model: str | None, arm: str, settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Values of one kind of settings, and the file that each came from.
 
-
-def _require_identity(
-    values: Mapping[str, Any], origin: Mapping[str, str], study: Path, asked: Mapping[str, Any]
-) -> None:
-    """Results go where these keys say: each must come from its own file and say what was asked for."""
-    if origin.get("study") != str(study):
-        raise ParameterError(f"{study}: key 'study' is missing; it names the folder under runs/ that results go to")
-    for key, value in asked.items():
-        if values[key] != value:
-            where = origin.get(key, "the notebook")
-            raise ParameterError(
-                f"{where}: key {key!r}: found {values[key]!r}; expected: {value!r}, which was asked for"
-            )
-    for key in ("title", "network") if asked else ():
-        if key not in origin:  # the notebook's own would be another model's
-            raise ParameterError(f"{parameter_file('model', asked['model'])}: key {key!r} is missing")
-
-
-@cache
-def _defaults(notebook: str) -> dict[str, Any]:
-    declared = papermill.inspect_notebook(as_it_is(NOTEBOOKS / f"{notebook}.ipynb"))
-    return {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()}
-
-
-def as_it_is(path: Path) -> Path:
-    """Write a path for papermill, which else puts parameters in the place of braces."""
-    return Path(str(path).replace("{", "{{").replace("}", "}}"))
+    The defaults come first, then a network's file, the study's and an arm's: the later wins. A study and a network say
+    who they are.
+    """
+    asked = {"model": model, "study": study, "arm": arm}
+    files = {
+        kind: _existing(parameter_file(kind, name), kind) for kind, name in asked.items() if name and kind != "study"
+    }
+    files["study"] = study_file(study)
+    found = read_parameters(DEFAULTS)
+    origin = dict.fromkeys(found, str(DEFAULTS))
+    for kind in (kind for kind in asked if kind in files):
+        values = read_parameters(files[kind])
+        found |= values
+        origin |= dict.fromkeys(values, str(files[kind]))
+    for kind, keys in (("study", ["study"]), ("model", ["model", "title", "network"])):
+        missing = [key for key in keys if kind in files and key not in read_parameters(files[kind])]
+        if missing:
+            raise ParameterError(f"{files[kind]}: missing: {', '.join(missing)}; expected: a line for each")
+    return {key: value for key, value in found.items() if key in settings.model_fields}, origin
 
 
 def _existing(path: Path, kind: str) -> Path:
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ParameterError(f"no {kind} file {path}; {path.parent} has: {there}")
+        names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ParameterError(f"no {kind} file {path}; {path.parent} has: {names}")
     return path
 
 

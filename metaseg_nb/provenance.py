@@ -4,28 +4,17 @@ import platform
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING
 
 import psutil
 
 from metaseg_nb.layout import PROJECT
 
-if TYPE_CHECKING:  # its import takes seconds, and whoever notes versions needs no more than those
-    import torch
-
 LIBRARIES = ("torch", "monai", "SimpleITK", "numpy")
-
-
-def device() -> "torch.device":
-    """The GPU where there is one, else the CPU."""
-    import torch
-
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name() -> str:
     """Name of the GPU, or "CPU" with the number of threads torch uses."""
-    import torch
+    import torch  # takes seconds, and whoever notes versions needs no more than those
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} thread(s)"
 

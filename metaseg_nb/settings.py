@@ -1,6 +1,6 @@
 """Parameters of the notebooks: their types and limits.
 
-Each notebook's ``parameters`` cell holds the defaults; the classes here say what may stand there.
+Parameter files, and the ``parameters`` cells of notebooks, give the values; the classes here say which are allowed.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compil
 
 
 def model_names() -> list[str]:
-    """Models there are: the files in ``params/models``."""
+    """Names of the files in ``params/models``."""
     return parameter_names("model")
 
 
@@ -144,7 +144,7 @@ class Preprocess(Settings):
 
 
 class Training(Settings):
-    """What every notebook is told that trains one network on one fold."""
+    """Parameters of every notebook that trains one network on one fold."""
 
     study: StudyName
     model: ModelName
@@ -175,12 +175,17 @@ class Training(Settings):
     @classmethod
     def _share_the_batch(cls, processes: int, info: ValidationInfo) -> int:
         if info.data.get("batch_size", processes) % processes:
-            raise ValueError(f"a number that divides batch_size, {info.data['batch_size']}: each takes as many cases")
+            batch = info.data["batch_size"]
+            raise ValueError(
+                f"a number that divides batch_size, {batch}, for all take equally many cases. To use {processes} GPUs, "
+                f"write batch_size: {-(-batch // processes) * processes}; or num_processes: 1 and train {processes} "
+                "folds or networks side by side, each of which takes a GPU of its own"
+            )
         return processes
 
 
 class Train(Training):
-    """03: one network learns to outline lesions."""
+    """03: one network learns to segment lesions."""
 
     sampling: Literal["voxel", "lesion", "roi"]
     lesion_share: Share
@@ -197,6 +202,7 @@ class Train(Training):
     slice_step: Count
     unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
     teacher: ArmName
+    models: list[ModelName] = []  # checkpoints of earlier versions do not have it
     confidence: Annotated[float, Field(gt=0.5, le=1)]
 
     @field_validator("teacher")
@@ -206,18 +212,26 @@ class Train(Training):
             raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
         return teacher
 
+    @field_validator("models")
+    @classmethod
+    def _that_teach(cls, models: list[str], info: ValidationInfo) -> list[str]:
+        """The study's networks teach together; without a teacher they decide nothing, and are left out."""
+        if info.data.get("teacher") and not models:
+            raise ValueError("the networks of the study, whose runs in the arm `teacher` label or rank together")
+        return models if info.data.get("teacher") else []
+
 
 class Pretrain(Training):
-    """03b: one network learns to restore what is hidden of images, without labels."""
+    """03b: one network learns to restore hidden parts of images, without labels."""
 
-    augmentation: ClassVar[str] = "study"  # the stronger one would have to be restored too
+    augmentation: ClassVar[str] = "study"  # the strong one would have to be restored too
     pretraining_epochs: Count
     hidden_share: Annotated[float, Field(gt=0, lt=1)]
     hidden_edge: Count
 
     @property
     def epochs(self) -> int:
-        """As `Train` calls them; its own are said for 03."""
+        """As `Train` calls them; `epochs` of the files are those of 03."""
         return self.pretraining_epochs
 
     @field_validator("hidden_edge")
@@ -238,7 +252,7 @@ class CrossValidate(Settings):
 
 
 class Review(Settings):
-    """05: cases to look at."""
+    """05: cases to review."""
 
     study: StudyName
     models: Annotated[list[ModelName], Field(min_length=1)]
@@ -249,7 +263,7 @@ class Review(Settings):
 
 
 class Budget(Settings):
-    """06: how few annotations, of which kind, in how many minutes of a physician."""
+    """06: how many annotations, of which kind, in how many minutes of a physician."""
 
     study: StudyName
     models: Annotated[list[ModelName], Field(min_length=1)]
@@ -264,16 +278,21 @@ class Budget(Settings):
     seed: Annotated[int, Field(ge=0)]
 
 
-class Job(Settings):
-    """What jobs on a cluster ask for: training (by model and study), and the rest (by study). No notebook needs it."""
+class CpuJob(Settings):
+    """What the jobs that do not train ask a cluster for. No notebook needs it."""
 
-    job_hours: Positive = 24.0
-    job_memory_gb: Positive = 32.0
-    job_cpus: Count = 4
-    job_gpus: Annotated[int, Field(ge=0)] = 1
-    cpu_job_hours: Positive = 12.0
-    cpu_job_memory_gb: Positive = 32.0
-    cpu_job_cpus: Count = 2
+    cpu_job_hours: Positive
+    cpu_job_memory_gb: Positive
+    cpu_job_cpus: Count
+
+
+class Job(CpuJob):
+    """What the jobs of a training ask a cluster for, too."""
+
+    job_hours: Positive
+    job_memory_gb: Positive
+    job_cpus: Count
+    job_gpus: Annotated[int, Field(ge=0)]
 
 
 NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {

@@ -9,18 +9,27 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.checksums import write_record
-from metaseg_nb.cohort.budgets import nested_subset
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.subsets import nested_subset
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.fold_results import cohort_hash, identity, label_checksums, score_against
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.parameters import read_parameters
+from metaseg_nb.settings import Budget
 
-# What a full outline takes in the mean: four lesions of nine slices each.
+# What contouring a patient takes in the mean: four lesions of nine slices each.
 LESIONS, SLICES_EACH = 4, 9
+COSTS = {"minutes_per_case": 2.0, "minutes_per_lesion": 1.0, "minutes_per_slice": 0.25}
+COSTS |= {"minutes_per_box": 0.5, "minutes_per_point": 0.2}
+
+
+def settings_with(**changes) -> Budget:
+    """Parameters of notebook 06, with the costs `COSTS`."""
+    asked = {"study": "fake", "models": ["unet"], "arms": [], "seeds": [0], "n_bootstrap": 200, "seed": 0}
+    return Budget.check(asked | COSTS | changes)
 
 
 @dataclass(frozen=True)
@@ -45,13 +54,13 @@ class FakeBudget:
 
     def write_run(self, model, arm, seed, fold, gain=0.0):
         """Write the tables that notebook 03 leaves of one run."""
-        said, parts = read_parameters(PARAMS / "arms" / f"{arm}.yaml"), split(self.cohort, fold)
+        stated, parts = read_parameters(PARAMS / "arms" / f"{arm}.yaml"), split(self.cohort, fold)
         run, chosen = (
             self.layout.run(model, fold, arm, seed),
-            nested_subset(parts.training, said.get("annotated_share", 1.0), seed),
+            nested_subset(parts.training, stated.get("annotated_share", 1.0), seed),
         )
         names = {case.name for case in chosen}
-        rows = [_annotated(case, "training", _kind(said, case.name in names)) for case in parts.training]
+        rows = [_annotated(case, "training", _kind(stated, case.name in names)) for case in parts.training]
         rows += [_annotated(case, "selection", "full") for case in parts.selection]
         write_table(run.annotation_table, pd.DataFrame(rows))
         error = self.a * len({case.patient for case in chosen}) ** -self.b - gain
@@ -61,7 +70,7 @@ class FakeBudget:
         for table in (run.last_metrics_table, run.detections_table, run.calibration_table):
             write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
-        facts |= {"settings": {"fold": fold, "arm": arm}, "recipe": {"spacing_mm": 1.0}}
+        facts |= {"settings": {"fold": fold, "arm": arm, "network": model}, "recipe": {"spacing_mm": 1.0}}
         facts |= {"cohort_hash": cohort_hash(self.cohort), "labels": label_checksums(self.cohort.cases)}
         write_record(run.metrics, facts, run.tables)
 
@@ -100,17 +109,17 @@ def _scored_cube():
     return score_against(Case("cube", (Path(),), None, "p", "lung", 0), truth, truth)
 
 
-def _kind(said, is_chosen):
-    rest = "self_training" if said.get("unannotated") == "self_training" else "none"
-    return said.get("annotation", "full") if is_chosen else rest
+def _kind(stated, is_chosen):
+    rest = "self_training" if stated.get("unannotated") == "self_training" else "none"
+    return stated.get("annotation", "full") if is_chosen else rest
 
 
 def _annotated(case, role, kind):
     """A row of annotation.csv."""
     n = case.n_lesions
-    outlined = {"full": n, "largest": 1, "slices": n}.get(kind, 0)
+    contoured = {"full": n, "largest": 1, "slices": n}.get(kind, 0)
     slices = {"full": n * SLICES_EACH, "largest": SLICES_EACH + 4, "slices": 2 * n}.get(kind, 0)
-    work = {"n_lesions": n, "n_outlined": outlined, "n_slices": slices}
+    work = {"n_lesions": n, "n_contoured": contoured, "n_slices": slices}
     work |= {"n_boxes": n * (kind == "boxes"), "n_points": n * (kind == "points")}
     facts = {"case": case.name, "patient": case.patient, "primary": case.primary, "role": role, "annotation": kind}
     return facts | work | {"known_share": 1.0}

@@ -22,19 +22,26 @@ import pandas as pd
 import pytest
 from PIL import Image, UnidentifiedImageError
 
-from metaseg_nb.checksums import write_record
+from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.fold_results import score_cases
 from metaseg_nb.files import write_table
-from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.layout import PARAMS, PROJECT, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import Train
 
 STUDIES = Path(__file__).parent / "studies"
+
+
+def full_file(text, example="studies/usz.yaml"):
+    """A parameter file in full: these lines, and those of an example for all other keys."""
+    given = re.findall(r"^(\w+):", text, re.MULTILINE)
+    others = [line for line in (PARAMS / example).read_text().splitlines() if line.split(":")[0] not in given]
+    return "\n".join([*others, text])
 
 
 def pytest_configure(config):
@@ -169,7 +176,7 @@ def store(tmp_path):
     Returns the stored case.
     """
 
-    def put(name, image, label, sources=((1000, 0), (10, 0)), **recipe):
+    def put(name, image, label, label_file=None, **recipe):
         images = image if image.ndim == 4 else image[None]
         grid = Grid((1.0, 1.0, 1.0), images.shape[1:])
         head = images[0] > 0 if (images[0] > 0).any() else np.ones(grid.shape, bool)
@@ -180,11 +187,12 @@ def store(tmp_path):
             "native_affine": volume.affine.tolist(),
             "native_orientation": volume.native_orientation.tolist(),
             "recipe": {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe,
-            "sources": [list(file) for file in sources[:-1]],
+            "sources": [[1000, 0]],
         }
         correction = record_correction(volume, volume.array, volume.array, head)
         store_image(tmp_path / "cases", name, images, head, correction, facts)
-        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [list(sources[-1])]})
+        source = checksum(label_file) if label_file else "of no file"
+        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [source]})
         return open_case(tmp_path / "cases", name)
 
     return put
@@ -254,7 +262,7 @@ def tiny_study(tmp_path_factory, metaseg):
     os.killpg(first.pid, signal.SIGKILL)
     first.wait()
     # a run whose last lines Snakemake did not see is scored again, but never trained again
-    trained = [metrics.with_name("last.pt") for metrics in home.glob("runs/tiny/*/fold*/metrics.json")]
+    trained = [metrics.with_name("history.csv") for metrics in home.glob("runs/tiny/*/fold*/metrics.json")]
     files = [*trained, *home.glob("runs/tiny/cases/*/*.json")]
     kept = {path: path.stat().st_mtime_ns for path in files}
     result = metaseg(home, "study", "--study", STUDIES / "tiny.yaml")
@@ -285,7 +293,9 @@ def reviewed_study(write_case, tmp_path, monkeypatch):
         tables.append([pd.concat(part, ignore_index=True).assign(model=model) for part in zip(*scored, strict=True)])
     for model, case in product(models, cases):
         run = layout.run(model, case.fold)
-        write_record(run.metrics, {}, [run.predictions / f"{case.name}.nii.gz"])
+        scores = tables[models.index(model)][0]
+        write_table(run.metrics_table, scores[scores["case"] == case.name].drop(columns="model"))
+        write_record(run.metrics, {}, [run.metrics_table, run.predictions / f"{case.name}.nii.gz"])
     for name, parts in zip(("metrics", "lesions"), zip(*tables, strict=True), strict=True):
         write_table(layout.cross_validation / f"{name}.csv", pd.concat(parts, ignore_index=True))
     write_table(layout.leaderboard, pd.DataFrame({"model": [*models, "intensity_threshold"]}))

@@ -1,15 +1,14 @@
-"""Minutes of a physician: counts by hand, nothing for what nobody annotated."""
+"""Minutes of a physician: counts by hand, 0 for a case that no physician annotated."""
 
 import pandas as pd
 import pytest
+from budget_fakes import COSTS, settings_with
 
-from metaseg_nb.evaluation.annotation_time import COUNTS, REASONS, Costs, case_minutes, run_effort
+from metaseg_nb.annotation.costs import COUNTS, REASONS, case_minutes, cost_table, run_effort
 
-COSTS = Costs(
-    minutes_per_case=2.0, minutes_per_lesion=1.0, minutes_per_slice=0.25, minutes_per_box=0.5, minutes_per_point=0.2
-)
+SETTINGS = settings_with()
 KINDS = [
-    # annotation, outlined, slices, boxes, points, minutes by hand
+    # annotation, contoured, slices, boxes, points, minutes by hand
     ("full", 4, 36, 0, 0, 2 + 4 + 9),
     ("largest", 1, 10, 0, 0, 2 + 1 + 2.5),
     ("slices", 3, 8, 0, 0, 2 + 3 + 2),
@@ -31,24 +30,23 @@ def annotation(kinds=KINDS, role="training"):
 @pytest.mark.parametrize("row", range(len(KINDS)))
 def test_minutes_of_each_kind_by_hand(row):
     table = annotation()
-    assert case_minutes(table, COSTS)[row] == pytest.approx(table["expected"][row])
+    assert case_minutes(table, SETTINGS)[row] == pytest.approx(table["expected"][row])
 
 
-def test_nobody_is_paid_for_labels_that_networks_made():
+def test_labels_of_networks_take_no_minutes():
     guessed = annotation([("self_training", 3, 20, 2, 2, 0)])
-    assert case_minutes(guessed, COSTS).tolist() == [0]
+    assert case_minutes(guessed, SETTINGS).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", COSTS.__dataclass_fields__)
+@pytest.mark.parametrize("name", COSTS)
 def test_every_cost_counts(name):
-    twice = Costs(**{**vars(COSTS), name: 2 * getattr(COSTS, name)})
-    more = case_minutes(annotation(), twice) - case_minutes(annotation(), COSTS)
+    more = case_minutes(annotation(), settings_with(**{name: 2 * COSTS[name]})) - case_minutes(annotation(), SETTINGS)
     assert more.sum() > 0
 
 
 def test_the_selection_set_is_counted_but_is_no_training():
     table = pd.concat([annotation(), annotation([("full", 4, 36, 0, 0, 15)] * 2, role="selection")], ignore_index=True)
-    effort = run_effort(table, COSTS)
+    effort = run_effort(table, SETTINGS)
     assert effort["selection_minutes"] == 30
     assert effort["minutes"] == pytest.approx(sum(row[-1] for row in KINDS) + 30)
     assert (effort["patients"], effort["cases"]) == (6, 8)
@@ -57,12 +55,12 @@ def test_the_selection_set_is_counted_but_is_no_training():
 
 def test_two_cases_of_a_patient_are_read_twice_and_one_patient():
     table = annotation([("full", 1, 4, 0, 0, 4)] * 2).assign(patient="p")
-    effort = run_effort(table, COSTS)
+    effort = run_effort(table, SETTINGS)
     assert (effort["patients"], effort["cases"], effort["minutes"]) == (1, 2, 8)
 
 
 def test_every_cost_is_stated_with_its_reason():
-    stated = COSTS.stated()
-    assert stated["minutes"].tolist() == list(vars(COSTS).values())
-    assert set(REASONS) == set(vars(COSTS))
+    stated = cost_table(SETTINGS)
+    assert stated["minutes"].tolist() == list(COSTS.values())
+    assert set(REASONS) == set(COSTS)
     assert stated.notna().all(axis=None)

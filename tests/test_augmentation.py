@@ -14,7 +14,7 @@ from metaseg_nb.training.augmentation import (
     finish_moving,
     rows_flipped,
 )
-from metaseg_nb.training.strong_augmentation import bias_field, move, strengthen
+from metaseg_nb.training.strong_augmentation import augment_strongly, bias_field, move
 
 SIZE = 32
 CHANCES = [name for name in vars(strong_augmentation) if name.endswith("_CHANCE")]
@@ -138,7 +138,7 @@ def differs(first, second):
 
 def test_strong_augmentation_keeps_shapes_and_types_and_leaves_what_it_was_given(batch):
     before = [tensor.clone() for tensor in batch]
-    images, labels = strengthen(*batch, seed=3)
+    images, labels = augment_strongly(*batch, seed=3)
     assert (images.shape, images.dtype, type(images)) == (batch[0].shape, torch.float32, torch.Tensor)
     assert (labels.shape, labels.dtype, type(labels)) == (batch[1].shape, torch.uint8, torch.Tensor)
     assert all(torch.equal(tensor, same) for tensor, same in zip(batch, before, strict=True))
@@ -146,7 +146,7 @@ def test_strong_augmentation_keeps_shapes_and_types_and_leaves_what_it_was_given
 
 def test_without_any_chance_nothing_happens(only, batch):
     only()
-    images, labels = strengthen(*batch, seed=0)
+    images, labels = augment_strongly(*batch, seed=0)
     assert torch.equal(images, batch[0])
     assert torch.equal(labels, batch[1])
 
@@ -154,12 +154,12 @@ def test_without_any_chance_nothing_happens(only, batch):
 @pytest.mark.parametrize("name", CHANCES)
 def test_each_change_does_something_that_depends_on_the_seed_alone(only, batch, name):
     only(name)
-    first = strengthen(*batch, seed=5)
+    first = augment_strongly(*batch, seed=5)
     torch.manual_seed(99)
     np.random.default_rng().random()
-    for one, again in zip(first, strengthen(*batch, seed=5), strict=True):
+    for one, again in zip(first, augment_strongly(*batch, seed=5), strict=True):
         assert torch.equal(one, again)
-    assert differs(first[0], strengthen(*batch, seed=6)[0])
+    assert differs(first[0], augment_strongly(*batch, seed=6)[0])
     assert differs(first[0], batch[0])
     assert first[0].isfinite().all()
 
@@ -167,13 +167,13 @@ def test_each_change_does_something_that_depends_on_the_seed_alone(only, batch, 
 @pytest.mark.parametrize("name", LOOKS)
 def test_what_changes_the_look_leaves_labels_alone(only, batch, name):
     only(name)
-    assert torch.equal(strengthen(*batch, seed=5)[1], batch[1])
+    assert torch.equal(augment_strongly(*batch, seed=5)[1], batch[1])
 
 
 @pytest.mark.parametrize("name", MOVING)
 def test_what_moves_the_image_moves_its_label_alike_and_keeps_it_binary(only, batch, name):
     only(name)
-    images, labels = strengthen(*batch, seed=5)
+    images, labels = augment_strongly(*batch, seed=5)
     assert labels.unique().tolist() == [0, 1]
     # label and image differ by half a voxel, over which the first sequence seldom changes by 0.1
     certain = ((images[:, :1] - 0.6).abs() > 0.1) * 1.0
@@ -207,7 +207,7 @@ def test_noise_has_up_to_a_tenth_of_the_variance_the_same_share_in_all_sequences
     only("NOISE_CHANCE")
     shares = []
     for seed in range(10):
-        added = strengthen(*batch, seed=seed)[0] - batch[0]
+        added = augment_strongly(*batch, seed=seed)[0] - batch[0]
         assert abs(np.corrcoef(added.flatten(1))).max(where=~np.eye(4, dtype=bool), initial=0) < 0.05
         shares += (added.var(dim=(2, 3, 4)) / batch[0].var(dim=(2, 3, 4))).tolist()
     shares = np.array(shares)
@@ -225,7 +225,7 @@ def test_a_bias_field_is_smooth_and_near_one():
 
 def test_gamma_keeps_mean_and_deviation(only, batch):
     only("GAMMA_CHANCE")
-    images, _ = strengthen(*batch, seed=5)
+    images, _ = augment_strongly(*batch, seed=5)
     for image, before in zip(images, batch[0], strict=True):
         assert image.mean() == pytest.approx(before.mean().item(), abs=1e-4)
         assert image.std() == pytest.approx(before.std().item(), rel=1e-3)
@@ -234,6 +234,6 @@ def test_gamma_keeps_mean_and_deviation(only, batch):
 def test_an_empty_patch_survives_everything(only):
     only(*CHANCES)
     zeros = torch.zeros(2, 1, SIZE, SIZE, SIZE)
-    images, labels = strengthen(zeros, zeros.to(torch.uint8), seed=0)
+    images, labels = augment_strongly(zeros, zeros.to(torch.uint8), seed=0)
     assert images.isfinite().all()
     assert not labels.any()

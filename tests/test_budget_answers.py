@@ -1,7 +1,7 @@
-"""What arms gain, patient by patient; sentences with the tables' numbers, which say so when nothing can be told."""
+"""What arms gain, patient by patient; answers with the tables' numbers, inconclusive ones included."""
 
 import re
-from dataclasses import replace
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import nbformat
@@ -10,16 +10,19 @@ import pandas as pd
 import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
+from conftest import full_file
 
+from metaseg_nb.annotation.answers import budget_answers
+from metaseg_nb.annotation.curves import budget_curves, power_laws
+from metaseg_nb.annotation.gains import COLUMNS, budget_gains
+from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
-from metaseg_nb.evaluation.budget_answers import answers, in_full, in_short
-from metaseg_nb.evaluation.budget_gains import COLUMNS, gains
-from metaseg_nb.evaluation.budget_results import BudgetResults
+from metaseg_nb.checksums import damage
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.learning_curve import curves, law_table, power_laws
-from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review import budget_figures
-from metaseg_nb.review.report import write_page
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
+from metaseg_nb.parameters import model_title, resolve
+from metaseg_nb.report.build import write_page
+from metaseg_nb.settings import Budget
 
 N = 12
 FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": ""}
@@ -57,49 +60,49 @@ def budget(dice, models=("unet", "unetr"), n=N, seeds=2):
     return BudgetResults(pd.DataFrame(rows, columns=columns), pd.DataFrame(), pd.DataFrame(arms).set_index("arm"))
 
 
-OUTLINED = {"patients_25": 0.5, "patients_50": 0.6, "patients_100": 0.66}
+BUDGETS = {"patients_25": 0.5, "patients_50": 0.6, "patients_100": 0.66}
 
 
 def gained(dice, **how):
     results = budget(dice, **how)
-    table = gains(results, results.draws(500, 0))
+    table = budget_gains(results, results.draws(500, 0))
     return table.set_index(["question", "arm", "model"])
 
 
-def told(dice, **how):
+def answered(dice, **how):
     results = budget(dice, **how)
     draws = results.draws(500, 0)
-    return answers(gains(results, draws), law_table(power_laws(results, draws), draws))
+    return budget_answers(budget_gains(results, draws), power_laws(results, draws))
 
 
 def test_more_patients_by_hand():
-    row = gained(OUTLINED | {("unetr", "patients_100"): 0.7}).xs("patients", level="question")
+    row = gained(BUDGETS | {("unetr", "patients_100"): 0.7}).xs("patients", level="question")
     assert row.loc[("patients_100", "unet"), "difference"] == pytest.approx(0.06)
     assert row.loc[("patients_100", "unetr"), "difference"] == pytest.approx(0.10)
     assert row.loc[("patients_100", "all networks"), "difference"] == pytest.approx(0.08)
     assert row.loc[("patients_100", "all networks"), ["title", "against"]].tolist() == ["40 patients", "20 patients"]
 
 
-@pytest.mark.parametrize(("arm", "outlined"), [("boxes", 0.6), ("slices", 0.63)])
-def test_cheaper_kinds_stand_beside_outlines_of_as_many_minutes(arm, outlined):
+@pytest.mark.parametrize(("arm", "contoured"), [("boxes", 0.6), ("slices", 0.63)])
+def test_cheaper_kinds_are_compared_with_contours_of_as_many_minutes(arm, contoured):
     # 200 minutes are half of the patients; the square root of 2 times as many is half way to all, in logarithms
-    row = gained(OUTLINED | {arm: 0.7}).loc["kind", arm, "unet"]
-    assert row["difference"] == pytest.approx(0.7 - outlined)
+    row = gained(BUDGETS | {arm: 0.7}).loc["kind", arm, "unet"]
+    assert row["difference"] == pytest.approx(0.7 - contoured)
     assert row["minutes_against"] == pytest.approx(row["minutes"])
-    assert row["against"] == "full outlines, equal minutes"
+    assert row["against"] == "full contours, equal minutes"
 
 
-@pytest.mark.parametrize(("dice", "verdict"), [(0.6, "better"), (0.4, "cannot be told")])
-def test_nothing_is_told_from_losing_against_more_minutes(dice, verdict):
-    row = gained(OUTLINED | {"points": dice}).loc["kind", "points", "all networks"]
-    assert (row["minutes"], row["minutes_against"], row["against"]) == (60, 100, "full outlines, 1.7 h")
+@pytest.mark.parametrize(("dice", "verdict"), [(0.6, "better"), (0.4, "inconclusive")])
+def test_losing_against_more_minutes_is_inconclusive(dice, verdict):
+    row = gained(BUDGETS | {"points": dice}).loc["kind", "points", "all networks"]
+    assert (row["minutes"], row["minutes_against"], row["against"]) == (60, 100, "full contours, 1.7 h")
     assert row["difference"] == pytest.approx(dice - 0.5)
     assert row["verdict"] == verdict
 
 
-def test_nor_from_winning_with_more_minutes():
+def test_winning_with_more_minutes_is_inconclusive():
     only_a_quarter = {"patients_25": 0.5, "boxes": 0.7}
-    assert gained(only_a_quarter).loc["kind", "boxes", "all networks"]["verdict"] == "cannot be told"
+    assert gained(only_a_quarter).loc["kind", "boxes", "all networks"]["verdict"] == "inconclusive"
     assert gained(only_a_quarter | {"boxes": 0.3}).loc["kind", "boxes", "all networks"]["verdict"] == "worse"
 
 
@@ -113,7 +116,7 @@ def test_nor_from_winning_with_more_minutes():
     ],
 )
 def test_an_arm_is_compared_with_the_one_that_differs_in_nothing_else(question, arm, against):
-    dice = OUTLINED | {"boxes": 0.55, arm: 0.62}
+    dice = BUDGETS | {"boxes": 0.55, arm: 0.62}
     row = gained(dice).loc[question, arm, "all networks"]
     assert row["difference"] == pytest.approx(0.62 - dice[against])
     assert row["minutes"] == row["minutes_against"]
@@ -126,155 +129,149 @@ def test_an_arm_without_its_partner_is_compared_with_none():
 
 def test_differences_are_paired_by_patient_and_seeds_averaged():
     results = budget({"patients_25": 0.5, "pretraining_25": 0.52}, models=["unet"])
-    table = gains(results, results.draws(20000, 0)).set_index("model")
+    table = budget_gains(results, results.draws(20000, 0)).set_index("model")
     scores = results.patients.groupby(["arm", "patient"])["dice"].mean()
     pairs = scores["pretraining_25"] - scores["patients_25"]
     row = table.loc["unet"]
     assert row["difference"] == pytest.approx(pairs.mean())
     # both seeds are as good in both arms: what is left are the patients
     assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval(pairs, 20000), abs=0.002)
-    assert row["verdict"] == ("better" if row["low"] > 0 else "cannot be told")
+    assert row["verdict"] == ("better" if row["low"] > 0 else "inconclusive")
 
 
 @pytest.mark.parametrize(
     ("gain", "n", "verdict"),
-    [(0.1, N, "better"), (-0.1, N, "worse"), (0.0, N, "cannot be told"), (0.1, 5, "cannot be told")],
+    [(0.1, N, "better"), (-0.1, N, "worse"), (0.0, N, "inconclusive"), (0.1, 5, "inconclusive")],
 )
 def test_the_verdict_is_that_of_the_interval_where_patients_are_enough(gain, n, verdict):
     dice = {"patients_25": 0.5, "pretraining_25": 0.5 + gain}
     assert gained(dice, n=n).loc["pretraining", "pretraining_25", "unet"]["verdict"] == verdict
 
 
-ALL = OUTLINED | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75}
+ALL = BUDGETS | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75}
 ALL |= {("unet", "pretraining_25"): 0.5, ("unetr", "pretraining_25"): 0.6}
 ALL |= {("unet", "self_training_25"): 0.4, ("unetr", "self_training_25"): 0.6}
 
 
-def test_every_question_is_answered_in_a_sentence():
-    short = in_short(told(ALL)).splitlines()
-    assert short == [
-        "- How many patients are enough? **More than 20 patients: 40 patients are better**",
-        "- What would twice the annotations bring? **More for every network, if power laws hold**",
-        "- Which kind of annotation? **At equal minutes worth more than full outlines: boxes; worth less: slices; "
-        "cannot be told: points**",
-        "- Does pretraining on all images help? **Helps UNETR; cannot be told for U-Net**",
-        "- Does self-training help? **Helps UNETR; harms U-Net**",
-        "- Which patient next? **A ranking beats choosing evenly**",
-        "- Are patches around boxes enough? **No, training on them only costs Dice**",
+def test_every_question_is_answered_with_its_verdict():
+    verdicts = [re.findall(r"\*\*(.*?)\*\*( for [\w-]+)?", line) for line in answered(ALL).splitlines()]
+    assert [["".join(found) for found in line] for line in verdicts] == [
+        ["How many patients are enough?", "better"],
+        ["What would twice the annotations gain?"],
+        ["Which kind of annotation is worth its minutes?", "better", "inconclusive", "worse"],
+        ["Does pretraining on all images help?", "inconclusive for U-Net", "better for UNETR"],
+        ["Does self-training help?", "worse for U-Net", "better for UNETR"],
+        ["Does it help to choose patients by a ranking?", "better"],
+        ["Are patches around boxes enough?", "worse"],
     ]
 
 
-def test_sentences_hold_the_tables_numbers():
-    text, table = in_full(told(ALL)), gained(ALL)
+def test_answers_hold_the_tables_numbers():
+    text, table = answered(ALL), gained(ALL)
     row = table.loc["pretraining", "pretraining_25", "unetr"]
-    assert f"UNETR +0.10 [{row['low']:+.2f}, {row['high']:+.2f}]; n = 12 patients" in text
+    assert f"**better** for UNETR (+0.10 [{row['low']:+.2f}, {row['high']:+.2f}])" in text
     row = table.loc["kind", "points", "all networks"]
-    assert f"points -0.20 [{row['low']:+.2f}, {row['high']:+.2f}], 1.0 h, against full outlines, 1.7 h" in text
-    assert "(Dice, 80 patients instead of 40: U-Net +0.0" in text
+    expected = f"points against full contours, 1.7 h: **inconclusive** (-0.20 [{row['low']:+.2f}, {row['high']:+.2f}])"
+    assert expected in text
+    assert re.search(r"U-Net: \+0\.0.*Dice, 80 patients instead of 40, if a power law holds; n = 12 patients", text)
     assert "nan" not in text
 
 
-def test_a_network_whose_curve_does_not_fall_is_not_predicted():
-    text = in_full(told(OUTLINED | {("unetr", "patients_100"): 0.3}))
-    assert re.search(r"More for U-Net, if power laws hold\*\* .*UNETR: the error does not fall", text)
+@pytest.mark.parametrize(
+    ("dice", "words"),
+    [
+        (BUDGETS | {("unetr", "patients_100"): 0.3}, r"U-Net: \+0\..*UNETR: no prediction \(the error does not fall"),
+        ({"patients_25": 0.5, "patients_50": 0.6}, r"gain\?\*\* U-Net: no prediction \(2 budget\(s\)"),
+    ],
+)
+def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
+    assert re.search(words, answered(dice))
 
 
-def test_with_two_budgets_there_is_no_prediction():
-    text = in_full(told({"patients_25": 0.5, "patients_50": 0.6}))
-    assert "**What would twice the annotations bring? No prediction** (U-Net: 2 budget(s)" in text
+@pytest.mark.parametrize("arm", ["patients_25", "boxes"])
+def test_questions_without_arms_are_named_as_not_asked(arm):
+    assert answered({arm: 0.5}).count("Not asked") == 6
 
 
-def test_what_a_study_does_not_ask_is_not_answered():
-    said = told({"patients_25": 0.5})
-    assert len(in_short(said).splitlines()) == 1, "no prediction is all that is said"
-    assert in_full(said).count("not asked") == 6
-
-
-def test_five_patients_are_too_few_and_it_is_said():
-    text = in_full(told(ALL, n=5))
-    assert "Whether 40 patients are better than 20 patients cannot be told" in text
-    assert "n = 5 patients, fewer than 6" in text
-
-
-def test_one_patient_has_no_interval_and_no_verdict():
-    text = in_full(told(ALL, n=1))
-    assert "[no interval]" in text and "nan" not in text
-    assert "Helps" not in text and "harms" not in text
+@pytest.mark.parametrize(
+    ("n", "words"), [(5, "n = 5 patients, fewer than 6: always inconclusive"), (1, "[no interval]")]
+)
+def test_with_few_patients_every_answer_is_inconclusive(n, words):
+    text = answered(ALL, n=n)
+    assert "40 patients against 20 patients: **inconclusive**" in text and words in text
+    assert not any(word in text for word in ("**better**", "**worse**", "nan"))
 
 
 def test_without_anything_to_compare_the_table_is_empty_and_has_its_columns():
     results = budget({"boxes": 0.5})
-    assert list(gains(results, results.draws(100, 0)).columns) == COLUMNS
-    assert in_full(told({"boxes": 0.5})).count("not asked") == 6
+    assert list(budget_gains(results, results.draws(100, 0)).columns) == COLUMNS
 
 
 @pytest.mark.parametrize("dice", [ALL, {"boxes": 0.5}, {"patients_25": 0.5}])
 def test_figures_are_drawn_of_whatever_arms_there_are(dice):
+    """Run the cells of notebook 06 between its tables and its result."""
     results = budget(dice)
     draws = results.draws(100, 0)
-    curve, laws = curves(results, draws), power_laws(results, draws)
-    patients = budget_figures.draw_patients(curve, results.outlined, laws, draws)
-    minutes = budget_figures.draw_minutes(curve, results.outlined)
-    gain = budget_figures.draw_gains(gains(results, draws))
-    for figure in (patients, minutes, gain):
+    tables = {"power_laws": power_laws(results, draws), "gains": budget_gains(results, draws)}
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOKS / "06_annotation_budget.ipynb", 4).cells}
+    figures = {}
+    names = {"results": results, "models": results.models, "tables": tables | {"curves": budget_curves(results, draws)}}
+    names["records"] = SimpleNamespace(figure=lambda figure, name: figures.update({name: figure}))
+    for cell in ("cell-02", "cell-07", "cell-09", "cell-10", "cell-12", "cell-17", "cell-19", "cell-21"):
+        exec(cells[cell], names)
+    for figure in figures.values():
         figure.canvas.draw()
         plt.close(figure)
-    assert [axes.get_ylabel() for axes in patients.axes] == list(budget_figures.LABELS.values())
-    assert [axes.get_title() for axes in minutes.axes[:2]] == ["U-Net", "UNETR"]
-    (published,) = [line for line in patients.axes[0].lines if line.get_marker() == "v" and len(line.get_xdata())]
+    assert list(figures) == ["patients", "minutes", "gains"]
+    assert [axes.get_title() for axes in figures["minutes"].axes[:2]] == [model_title(name) for name in results.models]
+    (published,) = [line for line in figures["patients"].axes[0].lines if line.get_marker() == "v"]
     assert (published.get_xdata()[-1], published.get_ydata()[-1]) == (400, 0.85)
 
 
-def test_a_power_law_stands_in_the_legend_only_where_one_is_drawn():
-    results = budget(ALL)
-    draws = results.draws(100, 0)
-    curve, laws = curves(results, draws), power_laws(results, draws)
-    accepted, refused = ({key: replace(law, refusal=why) for key, law in laws.items()} for why in ("", "does not fit"))
-    for given, expected in ((accepted, True), (refused, False)):
-        figure = budget_figures.draw_patients(curve, results.outlined, given, draws)
-        labels = [text.get_text() for text in figure.legends[0].get_texts()]
-        plt.close(figure)
-        assert any("power law" in label for label in labels) == expected
+def test_the_notebook_holds_the_parameters_of_the_demo():
+    names, cells = {}, nbformat.read(NOTEBOOKS / "06_annotation_budget.ipynb", 4).cells
+    exec(cells[1].source, names)
+    assert Budget.read(names).model_dump() == resolve("06_annotation_budget", "demo_budget")
 
 
 @pytest.fixture
 def fake_study(tmp_path, monkeypatch):
     """A budget study of two networks, written, and its file."""
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    arms = (
-        "patients_25",
-        "patients_50",
-        "patients_100",
-        "points",
-        "boxes",
-        "boxes_roi",
-        "pretraining_25",
-        "ranking_50",
-    )
-    fake = FakeBudget(StudyLayout("fake"), fake_cohort(tmp_path), ("unet", "unetr"), arms, (0, 1))
+    arms = [*BUDGETS, "points", "boxes", "boxes_roi", "pretraining_25", "ranking_50"]
+    fake = FakeBudget(StudyLayout("fake"), fake_cohort(tmp_path), ("unet", "unetr"), tuple(arms), (0, 1))
     fake.write({("unetr", "pretraining_25"): 0.3, "points": -0.2})
     study = tmp_path / "fake.yaml"
-    asked = {"study": "fake", "models": list(fake.models), "arms": list(arms), "seeds": [0, 1], "n_bootstrap": 200}
-    study.write_text(yaml.safe_dump(asked))
+    asked = {"study": "fake", "models": list(fake.models), "arms": arms, "seeds": [0, 1], "n_bootstrap": 200}
+    study.write_text(full_file(yaml.safe_dump(asked)))
     return fake, study
 
 
 @pytest.mark.slow
-def test_the_notebook_answers_draws_and_writes_its_tables(fake_study):
+def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
     fake, study = fake_study
-    notebook = nbformat.read(run_notebook("06_annotation_budget", str(study)), as_version=4)
-    said = notebook.cells[-1].outputs[0].data["text/markdown"]
-    assert re.search(r"Does pretraining on all images help\? \*\*Helps (U-Net and )?UNETR", said)
-    tables = {path.stem for path in fake.layout.annotation_budget.glob("*.csv")}
-    assert tables == {"patients", "efforts", "costs", "power_laws", "gains", "curves"}
+
+    def run():
+        notebook = nbformat.read(run_notebook("06_annotation_budget", str(study)), as_version=4)
+        assert damage(fake.layout.budget_record) == {}
+        return notebook.cells[-1].outputs[0].data["text/markdown"], {
+            path.name: path.read_bytes() for path in fake.layout.annotation_budget.glob("*.csv")
+        }
+
+    text, tables = run()
+    assert re.search(r"Does pretraining on all images help\?\*\*.*\*\*better\*\* for UNETR", text)
+    names = ("patients", "efforts", "costs", "power_laws", "gains", "curves")
+    assert tables.keys() == {f"{name}.csv" for name in names}
     curve = pd.read_csv(fake.layout.annotation_budget / "curves.csv")
     assert len(curve) == 2 * 8
     assert (curve["dice_low"] < curve["dice"]).all() and (curve["dice"] < curve["dice_high"]).all()
-    assert {path.name for path in fake.layout.figures.glob("*.png")} == {
-        "06_patients.png",
-        "06_minutes.png",
-        "06_gains.png",
-    }
+    figures = {path.name for path in fake.layout.figures.glob("*.png")}
+    assert figures == {"06_patients.png", "06_minutes.png", "06_gains.png"}
     page = write_page(str(study), "06_annotation_budget").read_text()
     box = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)[1]
-    assert box.count("<li>") == 6, "every answer is in the box"
+    assert box.count("<li>") == 7, "every answer is in the box"
+    assert run() == (text, tables)
+    fake.layout.run("unet", 0, "boxes", 0).metrics.unlink()
+    with pytest.raises(Exception, match="no such file"):
+        run_notebook("06_annotation_budget", str(study))
+    assert damage(fake.layout.budget_record) == {}, "the finished tables stay as long as the input is not whole"

@@ -4,17 +4,15 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from budget_fakes import FakeBudget, fake_cohort
+from budget_fakes import FakeBudget, fake_cohort, settings_with
 
+from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.evaluation.annotation_time import Costs
-from metaseg_nb.evaluation.budget_results import read_budget
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 
-COSTS = Costs(2.0, 1.0, 0.25, 0.5, 0.2)
-OUTLINED = 2 + 4 + 9  # minutes of a case of the fake cohort
+CONTOURED = 2 + 4 + 9  # minutes of a case of the fake cohort
 
 
 @pytest.fixture
@@ -27,8 +25,8 @@ def fake(tmp_path, monkeypatch):
 
 
 def read(fake, **changes):
-    asked = {"models": fake.models, "arms": fake.arms, "seeds": fake.seeds} | changes
-    return read_budget(fake.layout, fake.cohort, costs=COSTS, **asked)
+    asked = {"models": list(fake.models), "arms": list(fake.arms), "seeds": list(fake.seeds)} | changes
+    return read_budget(fake.layout, fake.cohort, settings_with(**asked))
 
 
 def problems(fake):
@@ -60,21 +58,16 @@ def test_effort_is_counted_run_by_run(fake):
     results = read(fake)
     assert len(results.efforts) == 2 * 4 * 2 * 3
     arms = results.arms
-    assert arms["patients"].to_dict() == {
-        "patients_25": 4,
-        "patients_100": 14,
-        "boxes_roi": 14,
-        "self_training_25": 4,
-    }
-    assert arms["selection_minutes"].unique().tolist() == [2 * OUTLINED]
-    assert arms.loc["patients_100", "minutes"] == 16 * OUTLINED
-    assert arms.loc["boxes_roi", "minutes"] == 14 * (2 + 4 * 0.5) + 2 * OUTLINED
-    assert arms.loc["self_training_25", "minutes"] == arms.loc["patients_25", "minutes"] == 6 * OUTLINED
+    assert arms["patients"].to_dict() == dict(zip(fake.arms, (4, 14, 14, 4), strict=True))
+    assert arms["selection_minutes"].unique().tolist() == [2 * CONTOURED]
+    assert arms.loc["patients_100", "minutes"] == 16 * CONTOURED
+    assert arms.loc["boxes_roi", "minutes"] == 14 * (2 + 4 * 0.5) + 2 * CONTOURED
+    assert arms.loc["self_training_25", "minutes"] == arms.loc["patients_25", "minutes"] == 6 * CONTOURED
 
 
 def test_an_arm_is_known_by_its_file(fake):
     results = read(fake)
-    assert results.outlined == ["patients_25", "patients_100"]
+    assert results.budgets == ["patients_25", "patients_100"]
     assert results.arms.loc["boxes_roi", ["share", "annotation", "recipe"]].tolist() == [1.0, "boxes", "sampling: roi"]
     assert results.arms.loc["self_training_25", ["unannotated", "recipe"]].tolist() == ["self_training", ""]
 

@@ -5,14 +5,17 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.evaluation.calibration import (
-    calibration_error_interval,
-    expected_calibration_error,
-    flagging,
-    know_failures,
+    calibration_error,
+    patient_uncertainty,
+    probability_bins,
+    probability_scores,
     reliability,
     uncertainty,
 )
-from metaseg_nb.evaluation.probability_tables import probability_bins
+
+
+def error(calibration):
+    return calibration_error(calibration, 100, 0)[0]
 
 
 def bins(probability, truth, patient="p", model="unet"):
@@ -29,7 +32,7 @@ def test_the_diagram_by_hand():
     assert diagram["probability"].tolist() == pytest.approx([0.22, (0.7 + 0.72 + 0.7) / 3])
     assert diagram["observed"].tolist() == pytest.approx([0, 2 / 3])
     gap = abs(2.12 / 3 - 2 / 3)
-    assert expected_calibration_error(diagram) == pytest.approx((0.22 + 3 * gap) / 4)
+    assert error(table) == pytest.approx((0.22 + 3 * gap) / 4)
 
 
 def test_a_network_that_means_what_it_says_has_almost_no_error():
@@ -37,24 +40,24 @@ def test_a_network_that_means_what_it_says_has_almost_no_error():
     probability = rng.uniform(0, 1, 200_000)
     honest = bins(probability, rng.random(200_000) < probability)
     boastful = bins(probability, rng.random(200_000) < probability**2)
-    assert expected_calibration_error(reliability(honest)) < 0.01
-    assert expected_calibration_error(reliability(boastful)) > 0.1
+    assert error(honest) < 0.01
+    assert error(boastful) > 0.1
 
 
 def test_doubtless_voxels_hide_no_error():
     wrong = bins([0.9] * 10, [0] * 10)
     diluted = bins([0.9] * 10 + [0.0] * 10_000, [0] * 10_010)
-    assert expected_calibration_error(reliability(diluted)) == expected_calibration_error(reliability(wrong))
-    assert np.isnan(expected_calibration_error(reliability(bins([0.0, 0.01], [0, 0]))))
+    assert error(diluted) == error(wrong)
+    assert np.isnan(error(bins([0.0, 0.01], [0, 0])))
 
 
 def test_the_error_has_the_interval_of_its_resamples():
     both_ways, boastful = bins([0.9, 0.3], [0, 1], "p"), bins([0.9, 0.9, 0.9], [1, 0, 0], "q")
     both = pd.concat([both_ways, boastful])
     # |3.6 - 1| and |0.3 - 1| of 5 voxels; p alone |0.9 - 0| and |0.3 - 1| of 2; q alone |2.7 - 1| of 3
-    assert expected_calibration_error(reliability(both)) == pytest.approx(3.3 / 5)
-    assert calibration_error_interval(both, 500, 0) == pytest.approx((1.7 / 3, 1.6 / 2))
-    assert np.isnan(calibration_error_interval(both_ways, 500, 0)).all()
+    assert error(both) == pytest.approx(3.3 / 5)
+    assert calibration_error(both, 500, 0)[1:] == pytest.approx((1.7 / 3, 1.6 / 2))
+    assert np.isnan(calibration_error(both_ways, 500, 0)[1:]).all()
 
 
 def test_uncertainty_by_hand():
@@ -76,28 +79,33 @@ def patients(confident_when_right):
     return pd.concat(tables), pd.Series(dice)
 
 
+def scored(table, dice):
+    """Of a network that finds one lesion of two."""
+    detections = pd.DataFrame({"model": "unet", "patient": ["p0"], "threshold": 0.5, "n_truth": 2})
+    uncertain = patient_uncertainty(table, pd.DataFrame({"unet": dice}))
+    found = probability_scores((detections.assign(n_detected=1, n_false=0), table), uncertain, ["unet"], 200, 0)
+    return found.iloc[0]
+
+
 def test_failures_are_flagged_by_doubt_and_not_by_confidence():
-    found = flagging(*patients(True), 200, 0)
+    found = scored(*patients(True))
     assert (found["patients"], found["failures"], found["auroc"]) == (10, 5, 1)
     assert found["auroc_low"] == found["auroc_high"] == 1
-    assert flagging(*patients(False), 200, 0)["auroc"] == 0
+    assert scored(*patients(False))["auroc"] == 0
 
 
 def test_without_a_failure_there_is_nothing_to_flag():
     table, dice = patients(True)
-    found = flagging(table, dice * 0 + 0.9, 200, 0)
+    found = scored(table, dice * 0 + 0.9)
     assert found["failures"] == 0
-    assert np.isnan([found["auroc"], found["auroc_low"], found["auroc_high"]]).all()
+    assert found[["auroc", "auroc_low", "auroc_high"]].isna().all()
 
 
-def test_each_network_is_asked_whether_it_knows_its_failures():
+def test_each_network_has_its_row_and_each_patient_an_uncertainty():
     table, dice = patients(True)
-    detections = pd.DataFrame({"model": "unet", "patient": ["p0"], "threshold": 0.5, "n_truth": 2})
-    detections = detections.assign(n_detected=1, n_false=0)
-    scores = pd.DataFrame({"unet": dice})
-    flags, unsure = know_failures((detections, table), scores, 100, 0)
-    assert flags["model"].tolist() == ["unet"]
-    assert flags.loc[0, "average_precision"] == 0.5
-    assert flags.loc[0, "ece_low"] <= flags.loc[0, "ece"] <= flags.loc[0, "ece_high"]
-    assert len(unsure) == 10
-    assert set(unsure["model"]) == {"unet"}
+    found = scored(table, dice)
+    assert (found["model"], found["average_precision"]) == ("unet", 0.5)
+    assert found["ece_low"] <= found["ece"] <= found["ece_high"]
+    uncertain = patient_uncertainty(table, pd.DataFrame({"unet": dice}))
+    assert uncertain["patient"].tolist() == [f"p{i}" for i in range(10)]
+    assert uncertain["dice"].tolist() == dice.tolist()

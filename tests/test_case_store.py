@@ -30,7 +30,7 @@ from metaseg_nb.preprocessing.grid import Grid
 GRID, NATIVE = Grid((1.0, 1.0, 1.0), (6, 5, 4), (0.5, 1.0, -2.0)), Grid((0.8, 0.8, 6.5), (32, 30, 8))
 IMAGE_WAY = {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": 2}
 LABEL_WAY = {"fill_holes": False}
-IMAGE_FILES, LABEL_FILES = [[1000, 1], [1001, 2]], [[10, 1]]
+IMAGE_FILES, LABEL_FILES = [[1000, 1], [1001, 2]], ["label's checksum"]
 IMAGE_IDENTITY = part_identity(IMAGE_WAY, IMAGE_FILES)
 LABEL_IDENTITY = part_identity(LABEL_WAY, LABEL_FILES, IMAGE_IDENTITY)
 AFFINE, LPS = np.diag([0.8, 0.8, 6.5, 1.0]), nib.orientations.axcodes2ornt("LPS")
@@ -62,17 +62,16 @@ def put(tmp_path, arrays, correction):
         facts = {"native": asdict(NATIVE), "grid": asdict(GRID), "recipe": image_way, "sources": IMAGE_FILES}
         facts |= {"native_affine": AFFINE.tolist(), "native_orientation": LPS.tolist()}
         store_image(tmp_path, name, image, head, correction, facts)
-        facts = {"recipe": label_way, "sources": LABEL_FILES}
-        if labelled_by is not None:
-            facts["content"] = checksum(labelled_by)
-        store_label(tmp_path, name, label, facts)
+        sources = LABEL_FILES if labelled_by is None else [checksum(labelled_by)]
+        store_label(tmp_path, name, label, {"recipe": label_way, "sources": sources})
         return open_case(tmp_path, name)
 
     return put
 
 
-def whole(folder, name="c"):
-    return [is_stored(folder, name, part, i) for part, i in (("image", IMAGE_IDENTITY), ("label", LABEL_IDENTITY))]
+def whole(folder, label_files=LABEL_FILES):
+    label = part_identity(LABEL_WAY, label_files, IMAGE_IDENTITY)
+    return [is_stored(folder, "c", part, identity) for part, identity in (("image", IMAGE_IDENTITY), ("label", label))]
 
 
 def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, correction):
@@ -216,10 +215,11 @@ PARTS |= {"label": ["label.npy", "lesion_voxels.npy", "lesion_boxes.npy"]}
 def test_a_part_with_a_damaged_array_does_not_count_and_is_named(tmp_path, put, write_case, array, damage):
     case = write_case("c")
     put(labelled_by=case.label)
+    label_files = [checksum(case.label)]
     (tmp_path / "c/image.npy").write_bytes((tmp_path / "c/image.npy").read_bytes())  # the same again is no damage
-    assert whole(tmp_path) == [True, True]
+    assert whole(tmp_path, label_files) == [True, True]
     damage(tmp_path / "c" / array)
-    assert whole(tmp_path) == [array not in PARTS["image"], array not in PARTS["label"]]
+    assert whole(tmp_path, label_files) == [array not in PARTS["image"], array not in PARTS["label"]]
     with pytest.raises(CohortError) as error:
         open_cases(tmp_path, [case])
     (problem,) = error.value.problems

@@ -2,19 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import papermill
 import pytest
 import SimpleITK as sitk
 import torch
+from conftest import full_file
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.inference import ensemble
-from metaseg_nb.layout import PROJECT
+from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.settings import Preprocess
@@ -30,7 +33,7 @@ def study(tmp_path):
 
     def write(text):
         path = tmp_path / "mine.yaml"
-        path.write_text(text)
+        path.write_text(full_file(text))
         return str(path)
 
     return write
@@ -87,7 +90,7 @@ def test_a_letter_that_a_terminal_cannot_show_is_no_error(home, locale):
     command = [sys.executable, "-m", "metaseg_nb", "status", "--study", "demo"]
     ran = subprocess.run(command, env={**os.environ, **locale}, cwd=PROJECT, capture_output=True)
     assert (ran.returncode, ran.stderr) == (0, b"")
-    assert b"0/32   ?          ?" in ran.stdout  # – and –
+    assert b"0/32   ?               ?" in ran.stdout  # – and –
 
 
 @pytest.mark.parametrize("study", ["my studies/a b.yaml", "a'b\"c#?.yaml", "007"])
@@ -113,12 +116,16 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
         (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),
-        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 3\nn_folds: 5", "n_folds stands there more"),
+        (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 3\nn_folds: 5", "n_folds is given more"),
         (["01_explore", "--study", "FILE"], "study: mine", "01_explore_data"),
         (["03_train", "--study", "FILE"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--fold", "0"], "study: mine", "give --model and --fold"),
         (["03_train", "--study", "FILE", "--model", "vnet", "--fold", "0"], "study: mine", "attention_unet, dynunet"),
-        (["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"], "study: mine", "fold0, fold1"),
+        (
+            ["03_train", "--study", "FILE", "--model", "unet", "--fold", "7"],
+            "study: mine",
+            "found fold 7; expected 0 to 4",
+        ),
     ],
 )
 def test_a_wrong_run_ends_before_anything_starts(study, no_kernel, home, capsys, arguments, text, named):
@@ -145,6 +152,57 @@ def test_a_right_run_hands_the_notebook_its_parameters_and_prints_where_it_is(st
     parameters = more["parameters"]
     assert [parameters[key] for key in ("study", "model", "fold", "epochs")] == ["mine", "segresnet", 2, 3]
     assert "workers" not in parameters
+
+
+OPENED = [
+    ("01_explore_data", [], "notebooks/01_explore_data.open.ipynb"),
+    ("03_train", ["--model", "segresnet", "--fold", "2"], "segresnet/fold2/03_train.open.ipynb"),
+    ("03b_pretrain", ["--model", "unet", "--fold", "0"], "pretraining/seed0/unet/fold0/03b_pretrain.open.ipynb"),
+]
+
+
+@pytest.mark.parametrize(("notebook", "which", "place"), OPENED)
+def test_an_opened_notebook_holds_the_parameters_of_the_study_in_its_own_cell(
+    study, home, capsys, notebook, which, place
+):
+    file = study("study: mine\nexclude: ['a  # \"b\"', é]\nepochs: 3\npatient_pattern: '(?P<patient>\\d+)'")
+    assert main(["open", notebook, "--study", file, *which]) == 0
+    opened = home / "runs/mine" / place
+    assert capsys.readouterr().out.strip() == str(opened)
+    committed, copy = (nbformat.read(path, 4).cells for path in (NOTEBOOKS / f"{notebook}.ipynb", opened))
+    found = {}
+    exec(copy[1].source, {}, found)
+    found.pop("__annotations__", None)
+    assert found == resolve(notebook, file, *([which[1], int(which[3])] if which else []))
+    assert len(copy) == len(committed)
+    assert [cell.source for cell in copy if cell not in committed] == [copy[1].source]
+    assert [line for line in copy[1].source.splitlines() if line.startswith("#")] == [
+        line for line in committed[1].source.splitlines() if line.startswith("#")
+    ]
+
+
+def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, capsys):
+    file = study("study: mine")
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 0
+    opened = home / "runs/mine/notebooks/02_preprocess_n4.open.ipynb"
+    text = opened.read_text().replace("## ", "## My ")
+    opened.write_text(text)
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 0
+    study("study: mine\nspacing_mm: 2.0")
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 2
+    assert "holds other parameters than the study; open it as it is, or delete it" in capsys.readouterr().err
+    assert opened.read_text() == text
+
+
+def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(papermill, "execute_notebook", interrupted)
+    assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
+    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; the same command goes on from what is finished"]
+    record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
+    assert record["state"] == "stopped"
 
 
 def test_predict_says_that_there_is_no_checkpoint(write_nifti, tmp_path, capsys):
@@ -197,6 +255,25 @@ def test_predict_takes_the_folds_of_a_model_and_says_what_it_decided_by(model_fo
     assert main(["predict", str(folder / "fold0/best.pt"), str(image), "-o", str(mask)]) == 0
     printed = capsys.readouterr().out
     assert printed.endswith("by 1 network(s), probability ≥ 0.30, lesions ≥ 10 mm³\n")
+
+
+def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_folder, write_case, home, tmp_path, capsys):
+    shutil.copytree(model_folder(), home / "runs/tiny/unet")
+    cases = [write_case(name).image for name in "ab"]
+    (tmp_path / "images").mkdir()
+    for name, image in zip("ab", cases, strict=True):
+        shutil.copy(image, tmp_path / f"images/{name}.nii.gz")
+    listed = tmp_path / "list.json"
+    labelled = {"image": str(write_case("c").image), "label": str(write_case("c").label)}
+    listed.write_text(json.dumps({"training": [labelled], "testing": [{"image": str(image)} for image in cases]}))
+    for source, folder in ((tmp_path / "images", "runs/tiny/testing"), (listed, tmp_path / "masks")):
+        assert main(["predict", "runs/tiny/unet", str(source), "-o", str(folder)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 2
+        written = list((home / folder).glob("*.nii.gz"))
+        assert len(written) == 2
+    listed.write_text(json.dumps({"training": [labelled]}))
+    assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "masks")]) == 2
+    assert "found no case without a mask" in capsys.readouterr().err
 
 
 def test_predict_refuses_folds_that_were_trained_otherwise(model_folder, write_case, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""Figures and sentences of notebook 01: they show what the tables hold, also when that is nothing."""
+"""Pictures and sentences of notebook 01, also of a cohort in which nothing could be read."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -10,17 +10,11 @@ import pytest
 from matplotlib.text import Text
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
+from metaseg_nb.cohort.examination_store import examine_all
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.review.cohort_figures import (
-    draw_acquisition,
-    draw_burden,
-    draw_lesion_map,
-    draw_montage,
-    draw_positions,
-)
-from metaseg_nb.review.cohort_words import describe_cohort, describe_counts, describe_positions, describe_problems
-from metaseg_nb.review.style import use_style
+from metaseg_nb.figures.cohort import draw_lesion_map, draw_montage
+from metaseg_nb.figures.cohort_words import describe_counts, describe_problems
+from metaseg_nb.figures.style import use_style
 
 
 @pytest.fixture
@@ -41,39 +35,6 @@ def nothing(write_case, tmp_path):
     case.image.unlink()
     case.label.unlink()
     return [case], examine_all([case], LesionRule(), tmp_path / "kept", workers=1)
-
-
-def tables(cases, examinations):
-    facts = cases_table(cases, examinations)
-    return facts, facts[facts["labelled"] & facts["n_lesions"].notna()], lesions_table(cases, examinations)
-
-
-def heights(axes):
-    return sum(patch.get_height() for patch in axes.patches)
-
-
-def test_every_patient_and_every_lesion_is_in_the_bars(looked_at):
-    _, labelled, lesions = tables(*looked_at)
-    per_patient, diameters, volumes = draw_burden(labelled, lesions).axes
-    assert per_patient.get_title() == "n = 1 patients: 4.0 ± nan"
-    assert [heights(axes) for axes in (per_patient, diameters, volumes)] == [1, 4, 4]
-
-
-def test_images_of_one_spacing_are_one_point_with_their_number(looked_at):
-    facts, *_ = tables(*looked_at)
-    spacing, intensity, scanner = draw_acquisition(facts).axes
-    assert sorted(text.get_text() for text in spacing.texts) == ["1", "2"]
-    assert spacing.collections[0].get_offsets().tolist() == [[1, 1], [1, 2]]
-    segments = intensity.collections[0].get_segments()
-    assert sorted(segment[0][1] for segment in segments) == sorted(facts["intensity_p1"])
-    assert [label.get_text() for label in scanner.get_yticklabels()] == ["MAGNETOM", "unknown"]
-    assert [patch.get_width() for patch in scanner.patches] == [1, 2]
-
-
-def test_lesions_are_counted_by_third_and_side(looked_at):
-    *_, lesions = tables(*looked_at)
-    thirds, depths = draw_positions(lesions).axes
-    assert sum(patch.get_width() for patch in thirds.patches) == len(lesions) == heights(depths) == 4
 
 
 def test_the_map_counts_patients_not_lesions(looked_at):
@@ -106,19 +67,16 @@ def test_the_montage_shows_each_case_with_its_lesions(looked_at):
     assert [bool(axes.collections) for axes in figure.axes] == [True, True, False]
 
 
-def test_a_name_with_dollar_signs_is_no_formula_and_numbers_need_none(looked_at, tmp_path):
+def test_a_name_with_dollar_signs_is_no_formula(looked_at, tmp_path):
     cases, examinations = looked_at
     name = r"$\frac$ 5$ <b>"
     cases = [replace(case, name=f"{name}{i}", primary=name, scanner=name) for i, case in enumerate(cases)]
-    facts, labelled, lesions = tables(cases, examinations)
     with plt.rc_context():
         use_style()
-        for figure in (draw_burden(labelled, lesions), draw_acquisition(facts), draw_montage(cases, examinations)):
-            figure.savefig(tmp_path / "figure.png")  # a formula that is none is an error
-            words = [text.get_text() for text in figure.findobj(Text)]
-            assert any(name in word for word in words)
-            assert not [word for word in words if "mathdefault" in word]
-            plt.close(figure)
+        figure = draw_montage(cases, examinations)
+        figure.savefig(tmp_path / "figure.png")  # a formula that is none is an error
+        assert any(name in text.get_text() for text in figure.findobj(Text))
+        plt.close(figure)
 
 
 @pytest.mark.parametrize("n", [12, 70, 210])
@@ -139,46 +97,9 @@ def test_long_names_are_shortened_in_the_middle_and_do_not_overlap(looked_at, n)
     plt.close(figure)
 
 
-def test_where_nothing_could_be_read_there_are_figures_that_say_so(nothing):
-    facts, labelled, lesions = tables(*nothing)
-    figures = (
-        draw_burden(labelled, lesions),
-        draw_acquisition(facts),
-        draw_positions(lesions),
-        draw_lesion_map(*nothing),
-    )
-    assert ["nothing to draw" in figure.texts[0].get_text() for figure in figures] == [True] * 4
+def test_where_nothing_could_be_read_the_pictures_say_so(nothing):
+    assert "nothing to draw" in draw_lesion_map(*nothing).texts[0].get_text()
     assert draw_montage(*nothing).axes[0].texts[0].get_text() == "not readable"
-    assert describe_cohort(labelled, lesions) == "**No mask could be read.**"
-    assert describe_positions(facts, lesions) == "No lesion could be placed."
-
-
-def test_sentences_count_what_the_tables_hold():
-    cases = pd.DataFrame(
-        {
-            "patient": ["p", "p", "q", "r"],
-            "n_lesions": [2, 1, 0, 1],
-            "largest_diameter_mm": [12.0, 4.0, 0.0, 8.0],
-            "skull": ["stripped", "in the image", "stripped", "stripped"],
-        }
-    )
-    lesions = pd.DataFrame(
-        {
-            "diameter_mm": [12.0, 4.0, 4.0, 8.0],
-            "volume_mm3": [1000.0, 500.0, 100.0, 300.0],
-            "third": ["superior", "middle", "middle", "inferior"],
-            "hemisphere": ["left", "left", "right", "left"],
-            "depth_mm": [5.0, 10.0, 20.0, 12.0],
-        }
-    )
-    assert describe_cohort(cases, lesions) == (
-        "**3 patients, 4 lesions**: 1.3 ± 1.5 per patient (mean ± sd, at most 3); largest diameter 7 ± 4 mm, median "
-        "volume 0.4 cm³, 2 lesions under 5 mm; patients without lesion: 1, with lesions under 10 mm only: 1."
-    )
-    assert describe_positions(cases, lesions) == (
-        "Of 4 lesions 1 in the inferior third, 2 in the middle third, 1 in the superior third; 3 left, 1 right; median "
-        "depth 11 mm. In 1 images the skull is there: positions are in the head."
-    )
 
 
 def test_problems_are_counted_with_the_cases_they_are_in(looked_at):

@@ -59,15 +59,15 @@ def test_friedman_of_demsars_example():
     assert found.critical_difference == pytest.approx(1.25, abs=0.01)
 
 
-def test_groups_are_those_within_the_critical_difference():
+def test_nemenyi_separates_what_differs_by_more_than_the_critical_difference():
     found = rank_test(table(n=40, shifts=(0.5, 0.0, 0.0)))
     assert found.p < 1e-6
     assert found.mean_ranks.index[0] == "a"
-    assert found.alike == [tuple(found.mean_ranks.index[1:])], "the two that are alike, and the best alone"
-    assert (
-        rank_test(table(shifts=(0.0, 0.0, 0.0), noise=0.01, seed=3)).alike[0][0]
-        == rank_test(table(shifts=(0.0, 0.0, 0.0), noise=0.01, seed=3)).mean_ranks.index[0]
-    )
+    apart = (found.nemenyi < 0.05).loc["a"]
+    assert apart[["b", "c"]].all() and not apart["a"]
+    assert found.nemenyi.loc["b", "c"] > 0.05
+    gaps = np.abs(found.mean_ranks["a"] - found.mean_ranks[["b", "c"]])
+    assert (gaps > found.critical_difference).all()
 
 
 def test_identical_networks_do_not_differ():
@@ -75,11 +75,11 @@ def test_identical_networks_do_not_differ():
     found = rank_test(same)
     assert (found.statistic, found.p) == (0, 1)
     assert found.mean_ranks.tolist() == [2, 2, 2]
-    assert found.alike == [("a", "b", "c")]
+    assert (found.nemenyi == 1).all(axis=None)
     pairs = pairwise(same, 200, 0)
     assert pairs[["difference", "rank_biserial", "low", "high"]].eq(0).all(axis=None)
     assert pairs[["p", "p_holm"]].eq(1).all(axis=None)
-    assert rank_distribution(same, 50, 0)[1].tolist() == [1, 1, 1], "all share the first place"
+    assert rank_distribution(same, 50, 0).to_numpy() == pytest.approx(1 / 3), "none leads: ranks are shared"
 
 
 def test_pairs_by_hand():
@@ -129,7 +129,7 @@ def test_holm_by_hand():
 def test_too_few_patients_give_no_p():
     few = table(n=5)
     assert np.isnan([rank_test(few).p, rank_test(few).critical_difference]).all()
-    assert rank_test(few).alike == []
+    assert (rank_test(few).nemenyi == 1).all(axis=None)
     pairs = pairwise(few, 200, 0)
     assert pairs[["p", "p_holm"]].isna().all(axis=None)
     assert pairs[["difference", "low", "high"]].notna().all(axis=None)

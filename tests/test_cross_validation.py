@@ -13,15 +13,18 @@ import pytest
 
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
-from metaseg_nb.evaluation.fold_results import finish_run, score_cases
+from metaseg_nb.evaluation.fold_results import finish_run, rescore, score_cases
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, summary, with_costs
-from metaseg_nb.evaluation.pooling import pool
+from metaseg_nb.evaluation.leaderboard import make_leaderboard, selection_luck, summary, with_costs
+from metaseg_nb.evaluation.metrics import METRICS, case_metrics, metric
+from metaseg_nb.evaluation.pooling import finished_part, pool
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
+from metaseg_nb.figures.leaderboard_table import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
@@ -160,6 +163,69 @@ def test_every_missing_fold_is_named(layout, cohort, finished):
         pool(layout, cohort, MODELS)
     assert [problem.case for problem in error.value.problems] == ["unet, fold 1", "segresnet, fold 0"]
     assert "run 03 for fold 1" in str(error.value)
+
+
+def test_what_is_not_finished_is_named_and_the_rest_compared_on_equal_folds(layout, cohort, finished):
+    assert finished_part(layout, cohort, MODELS) == (MODELS, [0, 1], [])
+    layout.run("unet", 0).metrics.unlink()
+    models, folds, missing = finished_part(layout, cohort, [*MODELS, "unetr"])
+    assert (models, folds) == (MODELS, [1])
+    assert missing == ["unet, fold 0", "unetr, fold 0", "unetr, fold 1"]
+    results = pool(layout, cohort, models, folds)
+    assert results.metrics.groupby("model")["case"].apply(sorted).to_dict() == {
+        model: ["case2", "case4", "case6"] for model in MODELS
+    }
+    assert finished_part(layout, cohort, ["segresnet"]) == (["segresnet"], [0, 1], [])
+    layout.run("segresnet", 1).metrics.unlink()
+    with pytest.raises(CohortError, match=r"no finished run of .*unet, fold 0.*a fold that every network has finished"):
+        finished_part(layout, cohort, MODELS)
+    with pytest.raises(CohortError, match=r"no finished run of unetr, fold 0"):
+        finished_part(layout, cohort, ["unetr"])
+
+
+@pytest.fixture
+def own_metric():
+    kept = dict(METRICS)
+
+    @metric("relative volume error", digits=2)
+    def volume_error(truth, prediction, spacing_mm):
+        return abs(int(prediction.sum()) - int(truth.sum())) / max(1, int(truth.sum()))
+
+    yield
+    METRICS.clear()
+    METRICS.update(kept)
+
+
+def test_a_metric_of_ones_own_is_asked_for_and_added_to_finished_runs(layout, cohort, finished, own_metric):
+    write_datalist(layout.dataset, cohort)
+    with pytest.raises(CohortError, match=r"no volume_error of unet, segresnet.*rescore --study tiny"):
+        pool(layout, cohort, MODELS)
+    before = read_table(layout.run("unet", 0).metrics_table)
+    assert rescore("tiny") == ["segresnet/fold0", "segresnet/fold1", "unet/fold0", "unet/fold1"]
+    pd.testing.assert_frame_equal(read_table(layout.run("unet", 0).metrics_table)[before.columns], before)
+    board = make_leaderboard(pool(layout, cohort, MODELS).metrics, 200, 0).set_index("model")
+    assert board.loc["unet", "volume_error"] == pytest.approx(0.5)
+    assert board.loc["segresnet", "volume_error"] == pytest.approx((5 * 0.5 + 1) / 6)
+    runs = pd.DataFrame({"model": ["unet"], "parameters": [7], "train_seconds": [60.0]})
+    html = show_leaderboard(with_costs(board.reset_index(), runs)).to_html()
+    assert "relative volume error" in html
+
+
+def test_a_metric_of_ones_own_that_is_not_finite_is_named(own_metric):
+    metric("share")(lambda truth, prediction, spacing_mm: np.nan)
+    METRICS["share"] = METRICS.pop("<lambda>")
+    with pytest.raises(ValueError, match=r"found \{'share': nan\}; expected a finite number for every case"):
+        case_metrics(cube(), cube(), (1.0, 1.0, 1.0))
+
+
+def test_scoring_again_needs_a_finished_run_and_its_masks_as_they_were(layout, cohort, finish):
+    write_datalist(layout.dataset, cohort)
+    with pytest.raises(CohortError, match="no finished run"):
+        rescore("tiny")
+    finish("unet", 0)
+    next(layout.run("unet", 0).predictions.iterdir()).unlink()
+    with pytest.raises(CohortError, match=r"unet, fold 0.*no such file"):
+        rescore("tiny")
 
 
 def test_cases_scored_twice_or_never_or_unknown_are_named_all_at_once(layout, cohort, finished):
@@ -385,7 +451,7 @@ def test_a_cohort_without_any_lesion_gives_a_table_without_rows(layout, cohort, 
         finish("unet", fold, of=healthy)
     results = pool(layout, healthy, ["unet"])
     assert len(results.lesions) == 0
-    board = leaderboard(results.metrics, 200, 0)
+    board = make_leaderboard(results.metrics, 200, 0)
     assert board.loc[0, "failures"] == 6
     assert np.isnan(board.loc[0, "lesion_sensitivity"])
 
@@ -406,11 +472,11 @@ def by_hand():
     table = pd.DataFrame(rows, columns=["model", "case", "patient", "dice", "hd95_mm", "n_false"])
     table["n_truth"] = [4, 2, 5, 0] * 2
     table["n_detected"] = [2, 1, 0, 0, 4, 2, 5, 0]
-    return table.assign(**{name: table["dice"] / 2 for name in MEANS if name != "hd95_mm"})
+    return table.assign(**{name: table["dice"] / 2 for name in METRICS if name != "hd95_mm"})
 
 
 def test_leaderboard_by_hand():
-    board = leaderboard(by_hand(), 500, 0)
+    board = make_leaderboard(by_hand(), 500, 0)
     assert board["model"].tolist() == ["segresnet", "unet"]
     unet, segresnet = board.iloc[1], board.iloc[0]
     # patients of unet: 0.4, 0.0, 0.8
@@ -430,7 +496,7 @@ def test_leaderboard_by_hand():
 
 
 def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
-    unet = leaderboard(by_hand(), 500, 0).iloc[1]
+    unet = make_leaderboard(by_hand(), 500, 0).iloc[1]
     patients = {"hd95_mm": [15.0, 374.0, 3.0], "false_per_patient": [1.5, 0.0, 3.0], "precision": [0.2, 0.0, 0.4]}
     for name, values in patients.items():
         spread = [unet[f"{name}_sd"], unet[f"{name}_median"]]
@@ -442,14 +508,14 @@ def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
 
 def test_costs_are_those_of_the_runs_and_the_floor_has_none():
     runs = pd.DataFrame({"model": ["unet", "unet"], "parameters": [7, 7], "train_seconds": [60.0, 180.0]})
-    board = with_costs(leaderboard(by_hand(), 200, 0), runs).set_index("model")
+    board = with_costs(make_leaderboard(by_hand(), 200, 0), runs).set_index("model")
     assert board.loc["unet", ["parameters", "train_minutes"]].tolist() == [7, 2]
     assert board.loc["segresnet", ["parameters", "train_minutes"]].isna().all()
     assert list(board.index) == ["segresnet", "unet"]
 
 
 def test_one_patient_has_a_mean_and_no_interval():
-    board = leaderboard(by_hand().query("patient == 'c'"), 200, 0)
+    board = make_leaderboard(by_hand().query("patient == 'c'"), 200, 0)
     assert board["dice_mean"].tolist() == pytest.approx([0.9, 0.8])
     assert board[["dice_sd", "dice_low", "dice_high", "hd95_mm_low"]].isna().all(axis=None)
 
@@ -467,18 +533,18 @@ def test_the_last_epochs_weights_stand_beside_the_chosen_ones():
 def test_no_patient_counts_more_for_having_more_cases():
     metrics = by_hand()
     again = pd.concat([metrics, metrics[metrics["patient"] == "c"].assign(case="c_again")])
-    pd.testing.assert_frame_equal(leaderboard(metrics, 200, 0), leaderboard(again, 200, 0))
+    pd.testing.assert_frame_equal(make_leaderboard(metrics, 200, 0), make_leaderboard(again, 200, 0))
 
 
 def test_failures_stay_in_every_mean():
     metrics = by_hand()
-    without = leaderboard(metrics[metrics["patient"] != "b"], 200, 0).set_index("model").loc["unet"]
+    without = make_leaderboard(metrics[metrics["patient"] != "b"], 200, 0).set_index("model").loc["unet"]
     assert without["dice_mean"] == pytest.approx(0.6)
     assert without["patients"] == 2
 
 
 def test_the_share_of_lesions_detected_is_unknown_where_there_are_none():
-    board = leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
+    board = make_leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
     assert board["lesion_sensitivity"].isna().all()
 
 
@@ -557,8 +623,10 @@ def test_the_threshold_is_the_best_on_average(store):
 def stored(cohort, store):
     """The cohort's cases in a store, lesions everywhere at 0.8 in a head of 0.3; returns a function to change one."""
 
+    labels = {case.name: case.label for case in cohort.cases}
+
     def put(name, lesion=0.8, head=0.3):
-        return store(name, np.where(cube(), lesion, head), cube())
+        return store(name, np.where(cube(), lesion, head), cube(), labels[name])
 
     for case in cohort.cases:
         put(case.name)
@@ -566,7 +634,7 @@ def stored(cohort, store):
 
 
 def thresholds(cohort, folder):
-    metrics, lesions = score_threshold(cohort, folder)
+    metrics, lesions = score_threshold(cohort, folder, [0, 1])
     return metrics, lesions, metrics.groupby("fold")["threshold"].unique().apply(lambda values: values.item())
 
 
@@ -596,7 +664,7 @@ def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     layout, run_it = StudyLayout("demo"), "run notebook 04 .`python -m metaseg_nb run 04_cross_validation --study demo`"
     with pytest.raises(CohortError, match=rf"leaderboard\.csv: found no such file; .*{run_it}"):
         summary("demo")
-    write_table(layout.leaderboard, leaderboard(by_hand(), 500, 0))
+    write_table(layout.leaderboard, make_leaderboard(by_hand(), 500, 0))
     write_record(layout.comparison, {}, [layout.leaderboard])
     lines = summary("demo").splitlines()
     assert lines[1].split()[:6] == ["segresnet", "3", "0", "0.700", "±", "0.200"]

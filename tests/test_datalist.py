@@ -216,9 +216,7 @@ def test_monai_finds_its_keys_in_what_is_written(study_cohort, tmp_path):
     assert content["training"][1]["image"] == "b/image.nii.gz"
     assert content["training"][1]["label"] == "b/label.nii.gz"
     assert [entry["fold"] for entry in content["training"]] == [0, 1]
-    assert content["testing"] == [
-        {"case": "c", "image": "c/image.nii.gz", "patient": "patient_c", "primary": "lung"},
-    ]
+    assert content["testing"] == [{"case": "c", "image": "c/image.nii.gz", "patient": "patient_c", "primary": "lung"}]
 
 
 def test_a_case_is_found_by_its_name(study_cohort):

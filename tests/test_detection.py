@@ -12,22 +12,20 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.evaluation.calibration import probability_bins
 from metaseg_nb.evaluation.detection import (
     FALSE_RATES,
+    THRESHOLDS,
     area_under_roc,
     average_precision,
-    average_precision_interval,
+    detections_by_threshold,
     froc,
     froc_points,
 )
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
+from metaseg_nb.evaluation.fold_results import score_probability
+from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
-from metaseg_nb.evaluation.probability_tables import (
-    THRESHOLDS,
-    detections_by_threshold,
-    probability_bins,
-    score_probability,
-)
+from metaseg_nb.evaluation.metrics import METRICS
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -55,12 +53,13 @@ def candidates(expected, threshold):
 
 def test_curves_are_those_of_picai_eval(picai):
     maps, expected = picai
-    curve = froc(pd.concat([candidates(expected, threshold) for threshold in (1.0, 2.0)]))
+    detections = pd.concat([candidates(expected, threshold) for threshold in (1.0, 2.0)]).assign(model="picai")
+    curve = froc(detections)
     assert curve["n_truth"].tolist() == [expected["num_lesions"]] * 2
     assert curve["threshold"].tolist() == expected["thresholds"][:2]
     assert curve["sensitivity"].tolist() == pytest.approx(expected["lesion_TPR"][:2])
     assert curve["false_per_patient"].tolist() == pytest.approx(expected["lesion_FPR"][:2], abs=1e-7)
-    assert average_precision(curve) == pytest.approx(expected["AP"])
+    assert average_precision(detections, 100, 0)[0] == pytest.approx(expected["AP"])
     scores, targets = (np.array([expected[name][case] for case in maps]) for name in ("case_pred", "case_target"))
     assert scores.tolist() == [confidence.max() for confidence, _ in maps.values()]
     assert area_under_roc(scores, targets) == pytest.approx(expected["auroc"])
@@ -107,7 +106,8 @@ def two_cases_of_a_patient():
     """Patient p has two cases (3 and 1 lesions), q one with 2 lesions; at 0.5 and 0.9."""
     rows = [("p1", "p", 0.5, 3, 2, 1), ("p2", "p", 0.5, 1, 0, 4), ("q", "q", 0.5, 2, 1, 1)]
     rows += [("p1", "p", 0.9, 3, 1, 0), ("p2", "p", 0.9, 1, 0, 0), ("q", "q", 0.9, 2, 1, 0)]
-    return pd.DataFrame(rows, columns=["case", "patient", "threshold", "n_truth", "n_detected", "n_false"])
+    columns = ["case", "patient", "threshold", "n_truth", "n_detected", "n_false"]
+    return pd.DataFrame(rows, columns=columns).assign(model="unet")
 
 
 def test_froc_averages_a_patients_cases_and_pools_lesions():
@@ -117,8 +117,9 @@ def test_froc_averages_a_patients_cases_and_pools_lesions():
     assert curve["sensitivity"].tolist() == [1.5 / 4, 2 / 4]
     assert curve["false_per_patient"].tolist() == [0, 3.5 / 2]
     assert curve["precision"].tolist() == [1, 2 / 5.5]
-    assert average_precision(curve) == pytest.approx(1.5 / 4 + 0.5 / 4 * 2 / 5.5)
-    points = froc_points(two_cases_of_a_patient().assign(model="unet"), ["unet"], 200, 0)
+    found = average_precision(two_cases_of_a_patient(), 100, 0)[0]
+    assert found == pytest.approx(1.5 / 4 + 0.5 / 4 * 2 / 5.5)
+    points = froc_points(two_cases_of_a_patient(), ["unet"], 200, 0)
     assert points["lesions"].unique().tolist() == [6], "all lesions that there are"
     assert points.set_index("false_per_patient").loc[[1, 2], "sensitivity"].tolist() == [1.5 / 4, 2 / 4]
 
@@ -128,15 +129,16 @@ def test_a_threshold_has_its_place_on_the_curve_also_with_two_cases_a_patient():
     detections = two_cases_of_a_patient()
     curve = froc(detections).set_index("threshold")
     for threshold, cases in detections.groupby("threshold"):
-        cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys(MEANS, 0.5), n_missed=0)
-        row = leaderboard(cases, 200, 0).iloc[0]
+        cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys(METRICS, 0.5), n_missed=0)
+        row = make_leaderboard(cases, 200, 0).iloc[0]
         assert row["false_per_patient"] == pytest.approx(curve.loc[threshold, "false_per_patient"])
         assert row["lesion_sensitivity"] == pytest.approx(curve.loc[threshold, "sensitivity"])
 
 
 def test_average_precision_counts_no_gain_twice():
-    curve = pd.DataFrame({"sensitivity": [0.5, 0.4, 0.5, 1.0], "precision": [1.0, 0.7, 0.5, 0.25]})
-    assert average_precision(curve) == pytest.approx(0.5 + 0.5 * 0.25)
+    counts = {"n_truth": 20, "n_detected": [10, 8, 10, 20], "n_false": [0, 2, 10, 60]}
+    table = pd.DataFrame({"patient": "p", "threshold": [0.9, 0.8, 0.7, 0.6], **counts})
+    assert average_precision(table, 100, 0)[0] == pytest.approx(0.5 + 0.5 * 0.25)
 
 
 def two_patients(found=(2, 0)):
@@ -165,10 +167,10 @@ def test_what_no_threshold_allows_is_not_reached():
 
 def test_average_precision_has_the_interval_of_its_resamples():
     table = two_patients((2, 3))
-    low, high = average_precision_interval(table, 4000, 0)
-    ends = [average_precision(froc(table[table["patient"] == patient])) for patient in "pq"]
+    found, low, high = average_precision(table, 4000, 0)
+    ends = [average_precision(table[table["patient"] == patient], 100, 0)[0] for patient in "pq"]
     assert (low, high) == pytest.approx((min(ends), max(ends)))
-    assert low < average_precision(froc(table)) < high
+    assert low < found < high
 
 
 def test_resamples_without_lesions_are_passed_over_and_one_patient_has_no_interval():
@@ -177,7 +179,7 @@ def test_resamples_without_lesions_are_passed_over_and_one_patient_has_no_interv
     assert points.loc[4, ["low", "high"]].tolist() == [1, 1], "q has no lesion: a resample of q alone says nothing"
     one = table.query("patient == 'p'")
     assert froc_points(one, ["unet"], 100, 0)[["low", "high"]].isna().all(axis=None)
-    assert np.isnan(average_precision_interval(one, 100, 0)).all()
+    assert np.isnan(average_precision(one, 100, 0)[1:]).all()
 
 
 def test_area_under_roc_by_hand():

@@ -6,19 +6,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from seaborn import objects
 
-from metaseg_nb.evaluation.agreement import limits_of_agreement, missed_and_false
-from metaseg_nb.evaluation.calibration import know_failures
-from metaseg_nb.evaluation.claims import claim_table, claims_by_network
-from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
-from metaseg_nb.evaluation.detection import froc_points
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard, selection_luck, with_costs
-from metaseg_nb.evaluation.probability_tables import probability_bins
-from metaseg_nb.evaluation.strata import all_strata
+from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
+from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.figures.charts import draw, palette, with_titles
+from metaseg_nb.figures.leaderboard_table import show_leaderboard
+from metaseg_nb.figures.records import Records
+from metaseg_nb.figures.style import use_style
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review import comparison_figures, lesion_figures
-from metaseg_nb.review.leaderboard_table import show_leaderboard
-from metaseg_nb.review.records import Records
 from metaseg_nb.settings import CrossValidate
 
 MODELS, RESAMPLING = ["unet", "segresnet", "unetr"], (200, 0)
@@ -40,152 +36,32 @@ def scores(n=12, models=tuple(MODELS)):
 def metrics(n=12):
     table = scores(n).melt(var_name="model", value_name="dice")
     table["patient"] = [f"p{i}" for i in range(n)] * len(MODELS)
-    volumes = {"volume_truth_mm3": 5000.0, "volume_prediction_mm3": 5000 + 1000 * table["dice"]}
     counts = {"n_truth": 3, "n_detected": 2, "n_missed": 1, "n_false": 4}
-    return table.assign(case=table["patient"], **dict.fromkeys(MEANS, 0.5), **volumes, **counts)
+    return table.assign(case=table["patient"], **dict.fromkeys(METRICS, 0.5), **counts)
 
 
-def texts(axes):
-    return " ".join(text.get_text() for text in axes.texts)
+def test_a_plot_is_drawn_in_the_style_with_its_legend_beside_it():
+    use_style()
+    table = pd.DataFrame({"model": MODELS, "dice": [0.8, 0.5, 0.4], "patients": [1, 2, 3]})
+    plot = objects.Plot(with_titles(table), x="patients", y="dice", color="network").add(objects.Dot())
+    figure = draw(plot.scale(color=palette(MODELS)), (6, 3))
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["U-Net", "SegResNet", "UNETR"]
+    assert legend.get_window_extent().x0 > figure.axes[0].get_window_extent().x1
+    assert legend.get_window_extent().x1 <= figure.bbox.x1
+    assert figure.axes[0].title.get_fontfamily() == ["DejaVu Sans"]
+    assert palette(["all networks", "unet"]) == {"all networks": "black", "U-Net": "#0072B2"}
 
 
-def drawn(figure):
-    figure.canvas.draw()  # what cannot be laid out or rendered shows here
-    return figure
-
-
-def test_the_ranking_shows_mean_ranks_groups_and_shares():
-    table = scores()
-    ranks, places = rank_test(table), rank_distribution(table, *RESAMPLING)
-    left, right = drawn(comparison_figures.draw_ranking(ranks, places)).axes
-    assert f"U-Net  {ranks.mean_ranks['unet']:.2f}" in texts(left)
-    assert f"critical difference {ranks.critical_difference:.2f}" in texts(left)
-    (bar,) = [line for line in left.lines if line.get_linewidth() == 4]
-    assert np.mean(bar.get_xdata()) == pytest.approx(ranks.mean_ranks[["segresnet", "unetr"]].mean())
-    widths = np.array([patch.get_width() for patch in right.patches]).reshape(3, 3)
-    np.testing.assert_allclose(widths.T, places.to_numpy())
-    assert right.yaxis_inverted(), "the best on top"
-
-
-@pytest.mark.parametrize(("n", "models"), [(12, ["unet"]), (1, MODELS), (5, MODELS), (12, MODELS[:2])])
-def test_what_cannot_be_tested_is_drawn_and_said(n, models):
-    table = scores(n, tuple(models))
-    figure = comparison_figures.draw_ranking(rank_test(table), rank_distribution(table, *RESAMPLING))
-    assert "too few patients or networks to test" in drawn(figure).axes[0].get_title()
-    pairs = pairwise(table, *RESAMPLING)
-    axes = drawn(comparison_figures.draw_pairs(pairs)).axes[0]
-    assert texts(axes).count("too few patients for p") == (len(pairs) if n < 6 else 0)
-    assert len(axes.texts) == len(pairs)
-
-
-def test_a_pair_is_drawn_with_its_interval_and_p():
-    pairs = pairwise(scores(), *RESAMPLING)
-    axes = drawn(comparison_figures.draw_pairs(pairs)).axes[0]
-    interval, mean = axes.lines[0], axes.lines[1]
-    assert interval.get_xdata() == pytest.approx(pairs.loc[0, ["low", "high"]].tolist())
-    assert mean.get_xdata() == pytest.approx([pairs.loc[0, "difference"]])
-    assert axes.get_yticklabels()[0].get_text() == "U-Net − SegResNet"
-    assert "n = 12 patients" in axes.get_xlabel()
-
-
-def test_every_claim_is_drawn_with_each_network_and_what_cannot_be_said_without():
-    third, small = ["inferior", "superior"] * 12, ["<5 mm", ">20 mm"] * 12
-    own = {"patient": np.repeat([f"p{i}" for i in range(12)], 2), "third": third, "diameter_class": small}
-    lesions = pd.concat([pd.DataFrame(own).assign(model=model, dice=0.5, detected=True) for model in MODELS])
-    lesions.loc[lesions["third"] == "inferior", "third"] = np.nan
-    table = claim_table(claims_by_network(metrics(), lesions, MODELS, *RESAMPLING))
-    panels = drawn(comparison_figures.draw_claims(table)).axes
-    names = [label.get_text() for label in panels[0].get_yticklabels()]
-    assert names == ["all networks", "U-Net", "SegResNet", "UNETR"]
-    assert texts(panels[0]).split("too few")[0].strip() == "" and len(panels[0].texts) == 4
-    diamonds = [line for line in panels[3].lines if line.get_marker() == "D"]
-    assert [line.get_ydata()[0] for line in diamonds] == [0, 1, 2], "a transformer is not compared with itself"
-    dice = scores()
-    assert diamonds[1].get_xdata()[0] == pytest.approx((dice["unet"] - dice["unetr"]).mean())
-    for panel in panels[1:]:
-        assert panel.get_xlim()[0] == -panel.get_xlim()[1], "0 in the middle"
-
-
-def test_chosen_and_last_weights_are_drawn():
-    table = metrics()
-    luck = selection_luck(table, table.assign(dice=table["dice"] - 0.1), MODELS, *RESAMPLING)
-    axes = drawn(comparison_figures.draw_selection_luck(luck)).axes[0]
-    diamonds = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "D"]
-    assert diamonds == pytest.approx([0.1] * 3)
-
-
-@pytest.mark.parametrize("score", ["sensitivity", "dice"])
-def test_every_stratum_has_a_panel_with_its_numbers(score):
-    rows = [
-        (model, f"p{i}", "<5 mm", f"cancer {i % 2}", "inferior", "<10 mm", "1", i % 2 == 0, 0.3)
-        for model in MODELS
-        for i in range(4)
-    ]
-    columns = [
-        "model",
-        "patient",
-        "diameter_class",
-        "primary",
-        "third",
-        "depth_class",
-        "count_class",
-        "detected",
-        "dice",
-    ]
-    table = all_strata(pd.DataFrame(rows, columns=columns), MODELS, *RESAMPLING)
-    axes = drawn(lesion_figures.draw_strata(table, MODELS, score)).axes
-    assert [panel.get_title() for panel in axes[:2]] == ["largest diameter", "primary cancer"]
-    assert [label.get_text() for label in axes[0].get_xticklabels()][:2] == ["<5 mm\n4 in 4", "5-10 mm\n0 in 0"]
-    expected = {"sensitivity": [1, 0], "dice": [0.3, 0.3]}[score]
-    assert axes[1].lines[0].get_ydata() == pytest.approx(expected)
-
-
-def test_strata_without_a_lesion_are_drawn_empty():
-    empty = pd.DataFrame(
-        columns=["model", "patient", "diameter_class", "primary", "third", "depth_class", "count_class", "detected"]
-    ).assign(dice=pd.Series(dtype=float))
-    table = all_strata(empty, MODELS, *RESAMPLING)
-    drawn(lesion_figures.draw_strata(table, MODELS, "dice"))
-
-
-@pytest.mark.parametrize("n", [1, 12])
-def test_volumes_and_mistakes_are_drawn(n):
-    table = metrics(n)
-    figure = drawn(lesion_figures.draw_agreement(table, limits_of_agreement(table, MODELS, *RESAMPLING)))
-    assert [axes.get_title() for axes in figure.axes] == ["U-Net", "SegResNet", "UNETR"]
-    points = figure.axes[0].collections[0].get_offsets()
-    assert sorted(points[:, 1].tolist()) == pytest.approx(sorted(scores(n)["unet"]))
-    left, right = drawn(lesion_figures.draw_missed_and_false(missed_and_false(table, MODELS, *RESAMPLING))).axes
-    assert [line.get_xdata().tolist() for line in left.lines] == [[1] * 3, [4] * 3]
-    assert right.lines[0].get_xdata().tolist() == [-3] * 3
-
-
-def test_probabilities_are_drawn():
-    tables = [
-        probability_bins(np.full((4, 1, 1), 0.3 + 0.05 * i), np.ones((4, 1, 1), bool)).assign(patient=f"p{i}")
-        for i in range(12)
-    ]
-    calibration = pd.concat(tables).assign(model="unet")
-    rows = [("unet", f"p{i}", t, 3, 2, f) for i in range(12) for t, f in ((0.5, 1), (0.9, 0))]
-    detections = pd.DataFrame(rows, columns=["model", "patient", "threshold", "n_truth", "n_detected", "n_false"])
-    dice = scores().set_axis([f"p{i}" for i in range(12)])
-    flags, unsure = know_failures((detections, calibration), dice[["unet"]], *RESAMPLING)
-    board = leaderboard(metrics(), *RESAMPLING)
-    points = froc_points(detections, ["unet"], *RESAMPLING)
-    left, right = drawn(lesion_figures.draw_froc(detections, points, board)).axes
-    assert left.lines[0].get_xdata().tolist() == [0, 1]
-    assert left.lines[0].get_ydata() == pytest.approx([2 / 3, 2 / 3])
-    assert right.lines[0].get_ydata() == pytest.approx(points["sensitivity"])
-    assert "36 lesions, 12 patients" in right.get_xlabel()
-    left, right = drawn(lesion_figures.draw_calibration(calibration, flags, unsure)).axes
-    ece, low, high = flags.loc[0, ["ece", "ece_low", "ece_high"]]
-    assert left.get_legend().get_texts()[1].get_text() == f"U-Net, ECE {ece:.2f} ({low:.2f} to {high:.2f})"
-    assert len(right.collections[0].get_offsets()) == 12
+def test_a_plot_of_an_empty_table_says_so():
+    plot = objects.Plot(pd.DataFrame({"x": [], "y": []}), x="x", y="y").add(objects.Dot())
+    assert draw(plot, (6, 3)).axes[0].texts[0].get_text() == "nothing to show"
 
 
 def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     runs = pd.DataFrame({"model": MODELS[:2], "parameters": [1_234_000, 2], "train_seconds": [90.0, 60.0]})
-    board = with_costs(leaderboard(metrics(), *RESAMPLING), runs)
+    board = with_costs(make_leaderboard(metrics(), *RESAMPLING), runs)
     html = show_leaderboard(board).to_html()
     best = board.iloc[0]
     assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f}<br>({best['dice_median']:.3f})<br>" in html

@@ -35,7 +35,7 @@ def test_what_is_kept_is_what_was_found(write_case, tmp_path):
     kept = load_examination(tmp_path, case, RULE)
     assert kept.facts == new.facts
     assert kept.problems == new.problems
-    pd.testing.assert_frame_equal(kept.lesions, new.lesions, check_dtype=False)
+    pd.testing.assert_frame_equal(kept.lesions, new.lesions, check_dtype=False, check_exact=True)
     for name in ("head_map", "lesion_map", "ranks", "anatomy"):
         np.testing.assert_array_equal(getattr(kept, name), getattr(new, name))
     np.testing.assert_array_equal(kept.thumbnail.grey, new.thumbnail.grey)

@@ -22,7 +22,6 @@ from metaseg_nb.files import (
     MACHINE,
     DamagedFile,
     clear_abandoned,
-    clear_unfinished,
     finished,
     finished_folder,
     read_table,
@@ -82,13 +81,13 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     kept = [tmp_path / name for name in (".03_train.lock", ".hidden_1", "last.pt", "1_a.pt")]
     for path in kept:
         path.touch()
-    below = tmp_path / "predictions/.77_case.nii.gz"
+    below = tmp_path / "predictions/.999999999_case.nii.gz"
     below.parent.mkdir()
     below.touch()
     kept.append(below.parent)
     subprocess.run([sys.executable, "-c", die])
     assert len(list(tmp_path.iterdir())) == len(kept) + 1
-    clear_unfinished(tmp_path)
+    clear_abandoned(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
     assert not below.exists()
 
@@ -288,6 +287,8 @@ def _forgets_encoding(call):
     if isinstance(call.func, ast.Name):  # this package's own `write_text(path, text)`, or the built-in `open`
         return name == "open"
     owner = getattr(call.func.value, "id", "")
+    if owner == "ms":  # the same in a notebook
+        return False
     modes = [argument.value for argument in call.args if isinstance(argument, ast.Constant)]
     binary = any(isinstance(mode, str) and "b" in mode for mode in modes)
     return not (name == "open" and (binary or owner in ("os", "tarfile", "gzip", "Image", "zipfile")))

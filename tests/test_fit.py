@@ -3,6 +3,7 @@
 import copy
 import math
 import os
+import shutil
 import signal
 from functools import partial
 from pathlib import Path
@@ -13,22 +14,23 @@ import pytest
 import torch
 from stopping_batches import Stopped, Stopping
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_label
 from metaseg_nb.provenance import versions
 from metaseg_nb.training import checkpoints, training_run
-from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
-from metaseg_nb.training.fit import fit
+from metaseg_nb.training.finished_run import finish, is_finished
+from metaseg_nb.training.fit import SCHEDULES, fit, learning_rate
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.schedules import SCHEDULES, learning_rate
-from metaseg_nb.training.stopping import StopRequest, TrainingStopped
+from metaseg_nb.training.processes import StopRequest, TrainingStopped
+from metaseg_nb.training.training_run import averaged
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
-DELETE_ALL = r"delete best\.pt, last\.pt and previous\.pt"
+DELETE_ALL = "delete its folder"
 ALL_RANDOM = {"flip_probability": 0.5, "rotate_probability": 0.5, "intensity_scale": 0.1, "intensity_shift": 0.1}
 
 
@@ -82,8 +84,8 @@ def timeless(checkpoint):
     checkpoint["versions"].pop("commit")
     if "state" in checkpoint:
         checkpoint["state"]["seconds"] = 0.0
-        for row in checkpoint["state"]["history"]:
-            row["seconds"] = 0.0
+    for row in checkpoint.get("state", checkpoint).get("history", []):
+        row["seconds"] = 0.0
     return checkpoint
 
 
@@ -284,9 +286,9 @@ def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
 
 
 def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
-    # metrics.json is what says that a run is finished
+    # metrics.json marks a finished run, which does not make room
     train(epochs=1)
-    results = [path if path.suffix else path / "case9.nii.gz" for path in run.results]
+    results = [path if path.suffix else path / "case9.nii.gz" for path in run.results if path != run.metrics]
     tables = {"annotation.csv", "ranking.csv", "detections.csv", "calibration.csv", "metrics_last.csv"}
     assert tables <= {path.name for path in results}
     for path in results:
@@ -573,14 +575,11 @@ def test_lost_best_weights_are_told_at_once_and_what_is_advised_helps(train, run
         save_checkpoint(run.last_checkpoint, checkpoint)
     lose(run.best_checkpoint)
     for _ in range(2):
-        with pytest.raises(
-            (ValueError, FileNotFoundError), match=r"best\.pt.*delete best\.pt, last\.pt and previous\.pt"
-        ) as told:
+        with pytest.raises((ValueError, FileNotFoundError), match=r"best\.pt.*delete its folder") as told:
             train(validate=never, epochs=epochs)
     assert "last.pt beside it predicts too" in str(told.value)
     assert len(load_ensemble(run.last_checkpoint, torch.device("cpu")).networks) == 1
-    for path in (run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
-        path.unlink(missing_ok=True)
+    shutil.rmtree(run.root)
     train(epochs=epochs)
     train(whole := RunLayout(tmp_path / "whole"), epochs=epochs)
     assert_same_runs(run, whole)
@@ -695,10 +694,64 @@ def test_a_run_that_starts_again_is_not_finished_until_its_end(train, run):
     assert not list(run.root.glob("superseded_*")), "nothing is trained again"
 
 
-def test_a_finished_run_that_is_set_aside_keeps_its_mark(train, run):
-    train()
-    run.metrics.write_text("{}")
-    train(learning_rate=0.02)
-    (aside,) = run.root.glob("superseded_*")
-    assert (aside / run.metrics.name).is_file()
+@pytest.fixture
+def finished(train, run, cases, tiny_training):
+    """A finished run; returns what tells whether it still is, with settings that keywords change."""
+    train(validate=lambda network: 0.5, recipe=cases[0].recipe)
+    run.metrics_table.write_text("case,dice\n")
+    finish(run, {"labels": {"case0": "a"}}, [run.metrics_table])
+
+    def ask(of=cases, facts=None, **changes):
+        settings = tiny_training(**changes)
+        return is_finished(run, settings, PatchBatches(of, settings), facts=facts)
+
+    return ask
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_keeps_its_best_weights_alone_and_is_recognised(finished, run):
+    assert {path.name for path in run.root.glob("*.pt")} == {"best.pt"}
+    before = contents(run.root)
+    assert finished()
+    assert finished(title="another name", loader_workers=1, num_processes=2)
+    assert finished(facts={"labels": {"case0": "a"}})
+    assert contents(run.root) == before
+
+
+def test_a_finished_run_of_other_settings_is_told_with_what_differs_and_what_to_do(finished, run, cases, train):
+    before = contents(run.root)
+    for change, said in (({"epochs": 3}, "epochs: 2 then, 3 now"), ({"of": cases[:3]}, "case3: ")):
+        with pytest.raises(CohortError, match=said) as told:
+            finished(**change)
+        with pytest.raises(CohortError, match=said):
+            train(recipe=cases[0].recipe, **change)
+        assert f"another study name; or, to train this one again, delete the folder {run.root}" in str(told.value)
+    assert contents(run.root) == before
+
+
+def test_a_finished_run_with_a_changed_table_or_other_labels_is_predicted_anew_and_not_trained(
+    finished, run, cases, train
+):
+    history = pd.read_csv(run.history)
+    assert not finished(facts={"labels": {"case0": "b"}})
+    run.metrics_table.write_text("case,dice\nno,1\n")
+    assert not finished()
+    weights = load_checkpoint(run.best_checkpoint)
+    pd.testing.assert_frame_equal(train(validate=never, stop_at=0, recipe=cases[0].recipe), history)
+    assert equal(load_checkpoint(run.best_checkpoint), weights)
     assert not run.metrics.exists()
+
+
+def test_an_ended_run_without_its_mark_makes_room_for_other_settings_and_comes_back(finished, run, cases, train):
+    """So it is when Snakemake was given a changed study file: it takes metrics.json away."""
+    weights = load_checkpoint(run.best_checkpoint)
+    run.metrics.unlink()
+    train(epochs=1, recipe=cases[0].recipe)
+    (aside,) = run.root.glob("superseded_*")
+    assert equal(load_checkpoint(aside / "best.pt"), weights)
+    assert (aside / "metrics.csv").is_file()
+    train(validate=never, stop_at=0, recipe=cases[0].recipe)
+    assert equal(load_checkpoint(run.best_checkpoint), weights)

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort.budgets import budget_table, nested_subset
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.folds import assign_folds, fold_table, split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.subsets import budget_table, nested_subset
 
 PRIMARIES = ("breast", "lung", "melanoma", "renal")
 
@@ -188,7 +188,7 @@ def test_folds_that_are_given_are_kept():
     ("cohort", "n_folds", "named"),
     [
         (small([0, None, 1, None]), 2, ["case c1,", "case c3,", "no fold"]),
-        (small([0, 1, 1, 0, 0, 1], ["a", "b", "a", "c", "d", "d"]), 2, ["patient a,", "patient d,", "[0, 1]"]),
+        (small([0, 1, 1, 0, 0, 1], ["a", "b", "a", "c", "d", "d"]), 2, ["patient a in", "patient d in", "[0, 1]"]),
         (small([0, 1, 2, 2]), 5, ["folds [0, 1, 2]", "folds 0 to 4", "n_folds"]),
         (small([0, 1, 2]), 2, ["folds [0, 1, 2]", "folds 0 to 1"]),
         (small([1, 2, 3]), 3, ["folds [1, 2, 3]", "folds 0 to 2"]),

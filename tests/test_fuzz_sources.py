@@ -17,7 +17,7 @@ from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
-from metaseg_nb.cohort.sources.strict import read_csv
+from metaseg_nb.cohort.sources.text_files import read_csv
 from metaseg_nb.cohort.sources.time_points import time_points
 
 budget = settings(

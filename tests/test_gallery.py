@@ -12,20 +12,24 @@ from PIL import Image
 from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.figures.case_images import CaseImages, false_lesions, read_case_images
+from metaseg_nb.figures.style import use_style
+from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.case_images import CaseImages, agreement, false_lesions, place_of, read_case_images
-from metaseg_nb.review.gallery import (
+from metaseg_nb.report.gallery import (
+    MOST_BYTES,
     MOST_ENTRIES,
     MOST_PANELS,
     anchor,
     gallery_entries,
     picture_file,
-    shown_table,
+    read_gallery,
     view_file,
 )
-from metaseg_nb.review.gallery_pictures import (
+from metaseg_nb.report.gallery_pictures import (
     CASE_FIELD_MM,
     draw_entry,
     draw_gallery,
@@ -34,7 +38,7 @@ from metaseg_nb.review.gallery_pictures import (
     save_picture,
     slice_view,
 )
-from metaseg_nb.review.style import use_style
+from metaseg_nb.viewer.study_tables import StudyTables
 
 MODELS = ["unet", "unetr"]
 
@@ -62,7 +66,8 @@ def test_files_of_other_names_are_called_like_them(name):
 
 def test_agreement_by_hand():
     reference, prediction = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
-    assert agreement(reference, prediction).tolist() == [1, 2, 3, 0]
+    images = CaseImages("c0", None, reference, {"unet": prediction})
+    assert images.agreement("unet").tolist() == [1, 2, 3, 0]
 
 
 def test_a_false_lesion_touches_no_dilated_reference_lesion_largest_first():
@@ -185,15 +190,14 @@ def test_a_poor_study_shows_the_worst_of_each_network_and_says_how_many_of_how_m
     shown = entries[(entries["page"] == "false") & (entries["group"] == "unet")]
     largest = false[false["model"] == "unet"]["diameter_mm"].nlargest(entries_shown)
     assert shown["diameter_mm"].tolist() == largest.tolist()
-    table = shown_table(entries)
-    assert table.loc["Large false positives", "U-Net"] == f"{entries_shown} of 1500"
-    assert table.loc["Best, median and worst cases", "U-Net"] == "3 of 3"
-    assert table.loc["Small lesions", "all"] == f"{entries_shown} of 600"
-    assert table.loc["Small lesions", "U-Net"] == "0"
+    of = entries.groupby(["page", "group"])["of"].first()
+    assert of["false", "unet"] == 1500
+    assert of["cases", "unet"] == 3
+    assert of["small", ""] == 600
 
 
 def test_the_gallery_of_many_patients_and_networks_can_be_mailed():
-    """Eight networks on an image as noisy as any, fine voxels: pictures and slice views make 12 MB at most."""
+    """Eight networks on an image as noisy as any, fine voxels: pictures and slice views are small enough."""
     plt.switch_backend("Agg")
     use_style()
     rng, shape, models = np.random.default_rng(0), (200, 240, 180), EIGHT
@@ -205,12 +209,12 @@ def test_the_gallery_of_many_patients_and_networks_can_be_mailed():
     image = Volume(array, np.diag([0.9, 0.9, 0.9, 1.0]), np.array([[0, 1], [1, 1], [2, 1]]))
     images = CaseImages("c", image, mask, {m: np.roll(mask, i, 0) for i, m in enumerate(models)})
     buffer = io.BytesIO()
-    figure = draw_networks(images, place_of(images), dict.fromkeys(models, "Dice 0.50"), CASE_FIELD_MM)
+    figure = draw_networks(images, images.place, dict.fromkeys(models, "Dice 0.50"), CASE_FIELD_MM)
     save_picture(figure, buffer)
     plt.close(figure)
-    views = len(slice_view(images, models[0], place_of(images), 60.0)) * 3 * len(models)
+    views = len(slice_view(images, models[0], images.place, 60.0)) * 3 * len(models)
     pictures = len(buffer.getvalue()) * (MOST_PANELS // (len(models) + 1))
-    assert pictures + views < 12e6
+    assert pictures + views < MOST_BYTES
 
 
 def test_without_a_mistake_there_is_nothing_but_cases():
@@ -233,11 +237,20 @@ def study(write_case, tmp_path, monkeypatch):
         for model, array in (("unet", label.array), ("unetr", elsewhere)):
             mask = layout.run(model, case.fold).predictions / f"{case.name}.nii.gz"
             write_volume(mask, Volume(array, label.affine, label.native_orientation))
-    return layout, Cohort("tiny", "", cases)
+    metrics = pd.DataFrame({"model": MODELS, "case": "c1", "dice": [1.0, 0.0]})
+    lesions = pd.DataFrame(
+        {"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.914, 0.0]}
+    )
+    write_table(layout.cross_validation / "metrics.csv", metrics)
+    return StudyTables(layout, Cohort("tiny", "", cases), pd.DataFrame(), metrics, lesions, MODELS, {})
+
+
+def read_images(study, case, models=MODELS):
+    return read_case_images(study.layout, study.cohort, case, models)
 
 
 def test_false_lesions_of_a_study_name_network_and_case(study):
-    found = find_false_lesions(*study, MODELS, 1)
+    found = find_false_lesions(study, MODELS, 1)
     assert found[["model", "case"]].to_numpy().tolist() == [["unetr", "c0"], ["unetr", "c1"]]
     assert found["volume_mm3"].tolist() == pytest.approx([96.0, 96.0])
     assert found[["x", "y", "z"]].to_numpy().tolist() == [[18.5, 4.5, 4.5]] * 2
@@ -250,11 +263,7 @@ def entry_of(lesion, page="missed"):
 
 def test_a_picture_says_what_each_network_made_of_the_lesion(study):
     plt.switch_backend("Agg")
-    images = read_case_images(*study, "c1", MODELS)
-    lesions = pd.DataFrame(
-        {"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.914, 0.0]}
-    )
-    figure = draw_entry(images, entry_of(1), pd.DataFrame(), lesions)
+    figure = draw_entry(study, read_images(study, "c1"), entry_of(1))
     titles = [axes.get_title() for axes in figure.axes[:3]]
     assert titles == ["whole slice", "U-Net\nDice 0.91", "UNETR\nmissed"]
     assert len(figure.axes) == 9
@@ -264,7 +273,7 @@ def test_a_picture_says_what_each_network_made_of_the_lesion(study):
 
 @pytest.mark.parametrize("models", [["unet"], MODELS])
 def test_no_label_of_a_picture_is_cut_off(study, models):
-    figure = draw_networks(read_case_images(*study, "c1", models), (8, 8, 8), dict.fromkeys(models, "title"), 20.0)
+    figure = draw_networks(read_images(study, "c1", models), (8, 8, 8), dict.fromkeys(models, "title"), 20.0)
     figure.draw_without_rendering()
     boxes = [axes.yaxis.label.get_window_extent() for axes in figure.axes if axes.get_ylabel()]
     assert len(boxes) == 3
@@ -273,24 +282,23 @@ def test_no_label_of_a_picture_is_cut_off(study, models):
 
 
 def test_the_place_of_a_case_is_its_largest_lesion_or_else_its_prediction(study):
-    images = read_case_images(*study, "c0", MODELS)
-    assert images.reference[place_of(images)]
+    images = read_images(study, "c0")
+    assert images.reference[images.place]
     nothing = type(images)(images.name, images.image, images.reference & False, images.predictions)
-    assert nothing.predictions["unet"][place_of(nothing)]
+    assert nothing.predictions["unet"][nothing.place]
 
 
 def test_the_gallery_is_drawn_anew_each_picture_once(study):
-    layout, cohort = study
+    layout = study.layout
     layout.gallery.mkdir(parents=True)
     (layout.gallery / "of_an_earlier_run.webp").write_bytes(b"")
     first = pd.Series({"page": "cases", "group": "unet", "picture": "c1", "case": "c1", "why": "best", "dice": 1.0})
     again = entry_of(1, "lower")
     again["group"] = ""
     entries = pd.DataFrame([first, entry_of(1), again])
-    metrics = pd.DataFrame({"model": MODELS, "case": "c1", "dice": [1.0, 0.0]})
-    lesions = pd.DataFrame({"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.9, 0.0]})
-    draw_gallery(layout, cohort, entries, metrics, lesions, MODELS, 20.0, 1)
-    assert sorted(path.name for path in layout.gallery.iterdir()) == ["c1.webp", "c1_lesion1.webp", "c1_unet.html"]
+    draw_gallery(study, entries, MODELS, 20.0, 1)
+    pictures = ["c1.webp", "c1_lesion1.webp", "c1_unet.html"]
+    assert sorted(path.name for path in layout.gallery.iterdir()) == [*pictures, "entries.csv"]
     with Image.open(layout.gallery / "c1_lesion1.webp") as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     red, blue = pixels[..., 0], pixels[..., 2]
@@ -298,10 +306,23 @@ def test_the_gallery_is_drawn_anew_each_picture_once(study):
     assert (red - blue > 60).sum() > 20, "a prediction is outlined in orange"
 
 
+def test_a_picture_that_changed_or_is_older_than_the_comparison_is_named(study):
+    entries = pd.DataFrame([entry_of(1)]).assign(of=1)
+    draw_gallery(study, entries, MODELS, 20.0, 1)
+    assert len(read_gallery(study.layout)) == 1
+    write_table(study.layout.cross_validation / "metrics.csv", study.metrics.assign(dice=0.5))
+    with pytest.raises(CohortError, match=r"pictures of other results than those of 04.*run notebook 05 again"):
+        read_gallery(study.layout)
+    picture = study.layout.gallery / "c1_lesion1.webp"
+    picture.write_bytes(picture.read_bytes()[:-1])
+    with pytest.raises(CohortError, match=r"c1_lesion1\.webp: found another content than was written.*notebook 05"):
+        read_gallery(study.layout)
+
+
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_a_slice_view_of_a_case_without_lesion_and_prediction_shows_the_image(study):
-    images = read_case_images(*study, "c0", ["unet"])
+    images = read_images(study, "c0", ["unet"])
     nothing = images.reference & False
     empty = replace(images, reference=nothing, predictions={"unet": nothing})
-    page = slice_view(empty, "unet", place_of(empty), 20.0)
+    page = slice_view(empty, "unet", empty.place, 20.0)
     assert 'id="spriteImg"' in page

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -15,12 +16,13 @@ import papermill
 import pytest
 from PIL import Image
 
+from metaseg_nb.batch.opening import open_notebook
+from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.review.itk_offline import PLACED
-from metaseg_nb.review.live import WATCHED
-from metaseg_nb.review.verdicts import read_verdicts
+from metaseg_nb.viewer.itk import EXTENSION
+from metaseg_nb.viewer.verdicts import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
@@ -79,9 +81,9 @@ def pixels(element):
 def showing(viewer):
     """Source of a cell that shows a case."""
     lines = [
-        "from metaseg_nb.review.case_images import read_case_images",
-        "from metaseg_nb.review.study_tables import StudyTables",
-        "from metaseg_nb.review.viewer import show_case",
+        "from metaseg_nb.figures.case_images import read_case_images",
+        "from metaseg_nb.viewer.study_tables import StudyTables",
+        "from metaseg_nb.viewer.show import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]
@@ -147,6 +149,31 @@ def test_notebooks_01_to_04_run_in_jupyterlab_one_after_the_other(lab, folder, c
     page.close()
 
 
+RUNS = [("03_train", model, fold) for model in ("unet", "segresnet") for fold in (0, 1)]
+ALL = [("01_explore_data",), ("02_preprocess_n4",), *RUNS, ("04_cross_validation",), ("05_qualitative_review",)]
+
+
+def results(home):
+    """All tables of a study, without times, and when each network was trained."""
+    tables = {path: read_table(path) for path in home.glob("runs/**/*.csv")}
+    found = {path: table.drop(columns="seconds", errors="ignore").to_csv() for path, table in tables.items()}
+    return found | {path: path.stat().st_mtime_ns for path in home.glob("runs/**/*.pt")}
+
+
+def test_run_all_after_a_study_trains_nothing_and_changes_no_table(tiny_study, lab, folder, chromium):
+    """The tiny study stands for the demo, whose values are those of the committed notebooks (test_settings)."""
+    home = folder.parent / "home"
+    shutil.copytree(tiny_study.home, home)
+    before = results(home)
+    page = chromium.new_page(viewport={"width": 1600, "height": 1300})
+    for which in ALL:
+        name = "_".join(map(str, which)) + ".ipynb"
+        shutil.copy(open_notebook(which[0], str(STUDIES / "tiny.yaml"), *which[1:]), folder / name)
+        run_all(page, lab, name)
+    assert results(home) == before
+    page.close()
+
+
 def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, reviewed_study, chromium):
     put(folder, "05_qualitative_review", PARAMETERS, "review.ipynb")
     page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
@@ -171,7 +198,7 @@ def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, review
     page.close()
 
 
-@pytest.mark.skipif(not PLACED.is_file(), reason="itkwidgets is installed by `make itkwidgets-offline` only")
+@pytest.mark.skipif(not (EXTENSION / "offline" / "placed").is_file(), reason="`make lab` fetches its files")
 def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, reviewed_study, chromium):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(showing("itkwidgets"))], metadata=KERNEL)
     nbformat.write(notebook, folder / "itk.ipynb")

@@ -1,5 +1,6 @@
 """Inference: probabilities of whole volumes, masks on the grid of the image whatever its axes, Dice by hand."""
 
+import shutil
 from dataclasses import asdict
 
 import nibabel as nib
@@ -14,7 +15,7 @@ from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.native_grid import native_mask, native_probability
-from metaseg_nb.inference.predict import predict_case, predict_image
+from metaseg_nb.inference.predict import predict_case, predict_image, require_predictable
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.parameters import resolve
@@ -24,8 +25,7 @@ from metaseg_nb.preprocessing.images import image_recipe
 from metaseg_nb.preprocessing.prepare import prepare_case
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import network_of, save_checkpoint
-from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges
-from metaseg_nb.training.precision import predicts_in
+from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, predicts_in
 
 CPU = torch.device("cpu")
 SETTINGS = Preprocess.check(
@@ -441,6 +441,31 @@ def test_an_image_is_predicted_with_the_sequences_of_the_training(save, tmp_path
     with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
         outline(two, [image_path], mask)
     assert outline(two, [image_path, other], mask) == alone  # `Steep` looks at the first
+
+
+@pytest.mark.parametrize(
+    ("names", "several"),
+    [
+        (["patient1.nii.gz", "patient2.nii.gz"], True),
+        (["p001/t1.nii.gz", "p002/t1.nii.gz"], True),
+        (["p001_0000.nii.gz", "p002_0000.nii.gz"], True),
+        (["p001_0000.nii.gz", "p001_0001.nii.gz"], False),
+        (["p001/t1.nii.gz", "p001/t2.nii.gz"], False),
+        (["p001_T1c.nii.gz", "p001_FLAIR.nii.gz"], False),
+        (["p001.nii.gz"], False),
+    ],
+)
+def test_images_of_several_patients_are_not_taken_for_sequences_of_one(image_file, tmp_path, names, several):
+    image, _ = image_file("LAS")
+    paths = [tmp_path / name for name in names]
+    for path in paths:
+        path.parent.mkdir(exist_ok=True)
+        shutil.copy(image, path)
+    if not several:
+        require_predictable(paths, [tmp_path / "mask.nii.gz"])
+        return
+    with pytest.raises(CohortError, match=r"images of several patients\?.*predict each patient by a call of its own"):
+        require_predictable(paths, [tmp_path / "mask.nii.gz"])
 
 
 GRID = Grid((1.0, 1.0, 1.0), (4, 4, 4))

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import full_file
 
 from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
@@ -39,24 +40,24 @@ def params(tmp_path, monkeypatch):
     def write(model, study):
         for name, text in {"models/unet.yaml": model, "studies/mine.yaml": study}.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(full_file(text, name.replace("mine", "usz")))
 
     return write
 
 
 def test_a_study_overrides_what_the_jobs_of_a_model_ask_for(params):
-    params("model: unet\njob_hours: 48.0\njob_memory_gb: 64.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
+    params("model: unet\njob_hours: 48.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
     job = job_resources("mine", "unet")
     assert (job.job_hours, job.job_memory_gb, job.cpu_job_hours) == (2.0, 64.0, 3.0)
-    assert job_resources("mine").job_memory_gb != 64.0
+    assert job_resources("mine").cpu_job_hours == 3.0
 
 
 @pytest.mark.parametrize("line", ["job_hours: 0.0", "job_gpus: -1", "job_cpus: 1.5", "job_memory_gb: 64GB"])
 def test_a_job_that_cannot_be_asked_for_is_refused_with_its_file(params, tmp_path, line):
-    params(f"model: unet\n{line}", "study: mine")
+    params("model: unet", f"study: mine\n{line}")
     with pytest.raises(ParameterError, match="expected: ") as error:
         job_resources("mine", "unet")
-    assert str(error.value).startswith(f"{tmp_path}/models/unet.yaml: key {line.split(':')[0]!r}: found ")
+    assert str(error.value).startswith(f"{tmp_path}/studies/mine.yaml: key {line.split(':')[0]!r}: found ")
 
 
 def test_jobs_in_the_queue_are_ours_by_study_and_folder(program, home):
@@ -98,10 +99,11 @@ def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("line", "named"), [("n_folds: 6", "fold5.yaml; "), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")]
+    ("line", "named"),
+    [("view_mm: 0.0", "key 'view_mm': found 0.0"), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")],
 )
 def test_what_cannot_be_trained_is_said_before_anything_starts(tmp_path, home, line, named):
-    (tmp_path / "mine.yaml").write_text(f"study: mine\n{line}\n")
+    (tmp_path / "mine.yaml").write_text(full_file(f"study: mine\n{line}\n"))
     with pytest.raises(ParameterError, match=named):
         run_study(str(tmp_path / "mine.yaml"))
     assert not (home / "runs/mine/snakemake.log").exists()
@@ -155,43 +157,48 @@ def test_saving_a_notebook_changes_nothing_and_changing_its_code_does(monkeypatc
 
 
 def snakemake_says(*events):
-    """Lines of Snakemake's log, shortened: a step starts, fails, is started again, or finishes."""
-    names = {"1": "unet, fold=0", "2": "unet, fold=1"}
-    folder = {job: StudyLayout("demo").run("unet", int(job) - 1).root for job in names}
+    """What the logger plugin writes: a step starts, fails or finishes."""
     for event, job in events:
-        if event == "starts":
-            yield from ("rule train:\n", f"    jobid: {job}\n", f"    wildcards: model={names[job]}\n")
-        elif event == "fails":
-            logs = f"{folder[job]}/03_train.ipynb, {folder[job]}/{job}.log"
-            yield from ("Error in rule train:\n", f"    jobid: {job}\n")
-            yield f"    log: {logs} (check log file(s) for error details)\n"
-        elif event == "again":
-            yield f"Trying to restart job {job}.\n"
-        else:
-            yield from (f"Finished jobid: {job} (Rule: train)\n", "1 of 2 steps (50%) done\n")
+        folder = StudyLayout("demo").run("unet", job).root
+        facts = {"jobid": job, "log": [str(folder / "03_train.ipynb"), str(folder / f"{job}.log")]}
+        if event == "job_info":
+            facts |= {"rule_name": "train", "wildcards": {"model": "unet", "fold": str(job)}}
+        yield json.dumps({"event": event, **facts})
+        if event == "job_finished":
+            yield json.dumps({"event": "progress", "done": 1, "total": 2})
 
 
 def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
-    events = [("starts", "1"), ("fails", "1"), ("again", "1"), ("starts", "1"), ("finishes", "1")]
-    assert follow(snakemake_says(*events)) == []
+    events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
+    assert follow(snakemake_says(*events)).failed == []
     printed = capsys.readouterr()
-    assert "train unet fold 0 was cut off or failed; it is started again" in printed.err
-    assert "1 of 2 steps (50%) done" in printed.out
+    assert "03_train unet fold 0 was cut off or failed; it is started again" in printed.err
+    assert "03_train unet fold 0 starts" in printed.out
+    assert "1 of 2 steps done" in printed.out
 
 
-def test_a_step_that_failed_is_told_with_the_last_words_of_its_logs():
+def test_the_reason_of_a_step_that_failed_is_its_last_line():
     run = StudyLayout("demo").run("unet", 1).root
     run.mkdir(parents=True)
     oom, cell = "slurmstepd: error: Detected 1 oom-kill event(s)", "cell [6] failed with ValueError: x"
-    (run / "2.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
+    (run / "1.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
     (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
-    events = [("starts", "1"), ("starts", "2"), ("fails", "2"), ("again", "2"), ("starts", "2"), ("fails", "2")]
-    (step,) = follow(snakemake_says(*events, ("finishes", "1")))
-    told = step.explain()
-    assert told.startswith("failed: train unet fold 1, also when started again 1 time(s)\n")
-    assert "it was killed" in told
-    assert told.count("oom-kill") == 1
-    assert "noise" not in told
-    assert "log: runs/demo/unet/fold1/03_train.ipynb" in told
-    (run / "03_train.run.json").write_text(json.dumps({"state": "failed", "error": cell}))
+    events = [("job_info", 0), ("job_info", 1), ("job_error", 1), ("job_info", 1), ("job_error", 1)]
+    (step,) = follow(snakemake_says(*events, ("job_finished", 0))).failed
+    *logs, reason = step.explain().splitlines()
+    assert logs[0] == "log: runs/demo/unet/fold1/03_train.ipynb"
+    assert reason.startswith("03_train unet fold 1 failed (2 times): it was killed")
+    assert reason.count("oom-kill") == 1
+    assert "noise" not in reason
+    (run / "03_train.run.json").write_text(json.dumps({"state": "failed", "error": f"{cell}\nline 2"}))
     assert step.explain().count(cell) == 1
+    assert len(step.explain().splitlines()) == 3
+
+
+def test_a_study_that_fails_ends_with_the_reason_in_one_line(home, tmp_path, capfd):
+    study = tmp_path / "nowhere.yaml"
+    study.write_text(full_file(f"study: nowhere\ncohort: {tmp_path}/list.json\ncpu_job_cpus: 1"))
+    assert run_study(str(study)) == 1
+    *_, last = capfd.readouterr().err.splitlines()
+    assert last.startswith("01_explore_data failed: cell [")
+    assert "list.json: found no such file or folder" in last

@@ -11,7 +11,7 @@ from scipy import ndimage
 from scipy.spatial.distance import pdist
 
 from metaseg_nb.cohort import lesions
-from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions, scored_as
+from metaseg_nb.cohort.lesions import find_lesions, scored_as
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS, lesion_metrics
 from metaseg_nb.evaluation.surfaces import mask_pair, surface_area_hd95_mm
 
@@ -217,13 +217,6 @@ def test_lesions_that_touch_the_border_are_kept():
     truth = boxes((0, 0, 0), (21, 17, 13))
     summary, _ = lesion_metrics(truth, truth, CUBE)
     assert (summary["n_truth"], summary["n_detected"], summary["lesion_dice"]) == (2, 2, 1)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_dilation_is_that_of_scipy(seed):
-    mask = blobs(seed, 0.03)
-    expected = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 2))
-    assert (dilate_by_one(mask) == expected).all()
 
 
 @pytest.mark.parametrize("few", [0, 10**6])

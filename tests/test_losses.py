@@ -7,7 +7,7 @@ import torch
 from monai.losses import DiceCELoss
 
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN
-from metaseg_nb.training.losses import LOSSES, build_loss, find_lesions, lesion_dice
+from metaseg_nb.training.losses import LOSSES, build_loss, lesion_dice, lesions_of
 
 SURE = 50.0  # a logit whose probability is 1 in single precision
 each_loss = pytest.mark.parametrize("name", LOSSES)
@@ -26,7 +26,7 @@ def sure_of(mask):
 
 
 def lesion_loss(logits, labels):
-    return lesion_dice(logits, labels, find_lesions(labels)).item()
+    return lesion_dice(logits, labels, lesions_of(labels)).item()
 
 
 SMALL, LARGE = cubes((0, (3, 3, 3), 2)), cubes((0, (16, 16, 16), 8))  # 8 and 512 voxels
@@ -76,7 +76,7 @@ def test_every_lesion_of_a_batch_is_alike_and_knows_only_its_own_patch():
 
 def test_lesions_that_touch_at_a_corner_are_one():
     labels = cubes((0, (2, 2, 2), 2), (0, (4, 4, 4), 2), (0, (9, 9, 9), 1))
-    found = find_lesions(labels)
+    found = lesions_of(labels)
     assert found.sizes == [16, 1]
     assert found.voxels[-1] == (9 * 32 + 9) * 32 + 9
     assert found.patches.tolist() == [0, 0]

@@ -8,9 +8,9 @@ import torch
 import yaml
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
 
+from metaseg_nb.figures.style import model_colour
 from metaseg_nb.layout import PARAMS
 from metaseg_nb.parameters import model_title, read_parameters
-from metaseg_nb.review.style import model_colour
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 from metaseg_nb.training.networks import NETWORKS, build_network, count_parameters, patch_edges, start_at_prior
 

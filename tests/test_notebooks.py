@@ -9,7 +9,7 @@ from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
-LONGEST_CELL, LONGEST_LIST = 25, 40  # a step; parameters or imports, which are looked up and not read
+LONGEST_CELL, LONGEST_LIST = 25, 60  # a step; parameters or imports, which are looked up and not read
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -43,7 +43,7 @@ def test_the_opening_says_what_is_read_written_and_needed(notebook):
 
 def test_cells_fit_a_screen_and_define_no_class(notebook):
     for cell in code_cells(notebook):
-        lines = [line for line in cell.source.splitlines() if line.strip()]
+        lines = [line for line in cell.source.splitlines() if line.strip() and not line.startswith("# ")]
         is_list = "parameters" in cell.metadata.get("tags", []) or "import" in lines[0]
         assert len(lines) <= (LONGEST_LIST if is_list else LONGEST_CELL), lines[0]
         assert not any(line.startswith(("class ", "def ")) for line in lines)
@@ -56,7 +56,7 @@ def test_words_stand_before_steps(notebook):
 
 # What each notebook writes last, and so by what others know that it ran to its end; 03 and 03b: see test_fit.
 MARKS = {"02_preprocess_n4": "preprocessing_table", "04_cross_validation": "layout.comparison"}
-MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "curves.csv"}
+MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "layout.budget_record"}
 
 
 @pytest.mark.parametrize("name", MARKS)

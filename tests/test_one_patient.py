@@ -10,8 +10,8 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import case_codes, decoded, with_codes
 from metaseg_nb.cohort.sources import read_cohort
-from metaseg_nb.cohort.sources.case_names import well_named
-from metaseg_nb.cohort.sources.sequences import is_enhanced_t1
+from metaseg_nb.cohort.sources.case_files import well_named
+from metaseg_nb.cohort.sources.naming import is_enhanced_t1
 from metaseg_nb.cohort.sources.time_points import time_points
 
 EACH = "(?P<patient>.+)"
@@ -67,6 +67,9 @@ OF_ONE_PATIENT = {
     "planning": product(IDS, ["planning", "FU_3"]),
     "BIDS with a date": ["sub-007x20190101", "sub-007x20190601", "sub-008x20190101"],
     "numbers after names": ["Huber_1", "Huber_2", "Huber_3", "Meier_1", "Meier_2", "Koch_1", "Weber_1"],
+    "numbers of patients": product(["001", "002", "003"], "12"),
+    "numbers of one width": product(["01", "02", "03"], ["01", "02"]),
+    "words after a site and number": product(["01-001", "01-002", "02-001"], ["baseline", "fu1"]),
     "UPENN": ["UPENN-GBM-00012_11", "UPENN-GBM-00012_21", "UPENN-GBM-00013_11"],
 }
 OF_MANY = {
@@ -82,6 +85,11 @@ OF_MANY = {
     "numbered scans of primaries": product(["lung", "breast"], [f"scan_{i:03d}" for i in range(40)]),
     "sites": product(["site1", "site2"], [f"{i:03d}" for i in range(10)]),
     "years": product(["2020", "2021"], [f"{i:03d}" for i in range(40)]),
+    "site and number": product(["01", "02", "03"], [f"{i:03d}" for i in range(1, 6)], "-"),
+    "longer number of a site": product(["101", "102", "103"], [f"{i:03d}" for i in range(1, 4)], "-"),
+    "field strength": product(["3T", "1.5T"], [f"{i:02d}" for i in range(1, 6)]),
+    "sites below primaries": [f"lung_01-00{i}" for i in range(1, 5)]
+    + ["lung_02-001", "breast_02-001", "breast_02-002"],
     "BraTS 2021": [f"BraTS2021_{i:05d}" for i in range(2, 40)],
     "UCSF-PDGM": [f"UCSF-PDGM-{i:04d}" for i in range(4, 200)],
     "TCGA": ["TCGA-FG-6692", "TCGA-FG-6691", "TCGA-DU-7010", "TCGA-CS-4938"],
@@ -119,7 +127,7 @@ def test_the_patients_of_a_pattern_are_those_of_the_names(names, patient, listed
 
 @pytest.mark.parametrize("names", OF_MANY.values(), ids=OF_MANY)
 def test_running_numbers_and_primaries_are_no_time_points(names):
-    assert time_points(names, names) is None
+    assert time_points(names, names, {"lung", "breast"}) is None
 
 
 def test_folders_of_patients_are_no_primaries(tmp_path):
@@ -203,6 +211,7 @@ def test_numbers_below_primaries_are_no_time_points(cases, folders):
         ("batch1/P007", "batch2/p-007"),
         ("test/patient_007", "train/patient_007"),
         ("breast/Meier", "lung/Meier"),
+        ("breast/P007", "lung/P007"),
         ("Aera/Meier", "Skyra/Meier"),
     ],
 )
@@ -212,6 +221,11 @@ def test_a_patients_folder_in_two_folders_is_a_doubt(one, other, folders):
     assert (problem.severity, problem.case) == ("doubt", name)
     assert problem.found == f"{other.partition('/')[2]} as {name} beside {one.replace('/', '_')}"
     assert folders([], patient_pattern=EACH)[1] == []
+
+
+def test_numbers_that_start_anew_in_one_primary_only_are_a_doubt(folders):
+    _, (problem,) = folders([*(f"lung/P00{i}" for i in range(1, 9)), "breast/P007"])
+    assert (problem.severity, problem.found) == ("doubt", "P007 as lung_P007 beside breast_P007")
 
 
 @pytest.mark.parametrize("case", ["007", "case_007", "scan7"])
@@ -260,11 +274,11 @@ def test_conventions_are_no_guess_and_the_basis_is_always_said(listed):
     cohort, problems = listed(["BraTS-MET-00110-000-t1c", "BraTS-MET-00110-001-t1c", "sub-7_ses-1_T1w", "x"])
     assert ([case.patient for case in cohort.cases], problems) == (["00110", "00110", "sub-7", "x"], [])
     assert cohort.patients_from == (
-        "Patients: of 3 cases read from names as BraTS and BIDS give them; of 1 cases named nowhere: each case counts "
+        "Patients: of 3 cases read from names as BraTS and BIDS give them; of 1 cases not named: each case counts "
         "as a patient of its own."
     )
     cohort, problems = listed(["a", "b"])
-    assert cohort.patients_from == "Patients are named nowhere: each case counts as a patient of its own."
+    assert cohort.patients_from == "Patients are not named: each case counts as a patient of its own."
 
 
 def test_a_table_by_patient_finds_patients_that_a_pattern_reads(listed, tmp_path):

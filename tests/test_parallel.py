@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from metaseg_nb.cohort.nifti_files import free_memory
 from metaseg_nb.parallel import map_cases
 
 
@@ -29,6 +30,16 @@ def failing_at_one(number):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_results_stand_in_the_order_of_the_items(workers):
     assert map_cases(doubled, [5, 1, 4], workers, "doubling") == [10, 2, 8]
+
+
+def free_for(_):
+    return free_memory()
+
+
+def test_processes_share_the_free_memory():
+    alone = free_memory()
+    assert all(free < 0.75 * alone for free in map_cases(free_for, range(2), 2, "looking"))
+    assert free_memory() > 0.75 * alone
 
 
 @pytest.mark.parametrize("workers", [1, 2])

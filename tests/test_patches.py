@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from metaseg_nb.training import patches
-from metaseg_nb.training.buffers import Buffers
-from metaseg_nb.training.patches import PatchBatches, cut
+from metaseg_nb.training.patches import Buffers, PatchBatches, cut
 from metaseg_nb.training.sampling import RULES, CaseArrays, place_patch
 
 SIZE = 32

@@ -1,25 +1,30 @@
 """Preprocessing: the bias field goes, whole cohorts come to one grid, and a change redoes what it touches."""
 
 import hashlib
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import images, prepare
 from metaseg_nb.preprocessing.bias import LOG_FIELDS, correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.images import image_recipe, prepare_image, read_images
-from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort
+from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort, refuse_other_settings
 from metaseg_nb.settings import Preprocess
 
 RAS = nib.orientations.axcodes2ornt("RAS")
@@ -151,7 +156,7 @@ def change(settings, **values):
 def test_a_cohort_is_brought_to_one_grid_and_its_files_are_left_alone(cohort, settings, tmp_path):
     before = content(tmp_path)
     prepared = prepare_cohort(cohort, tmp_path / "cases", settings)
-    rows = prepared.rows
+    rows = prepared.table.to_dict("records")
     assert prepared.problems == []
     assert [row["case"] for row in rows] == ["a", "b", "new"]
     assert content(tmp_path).items() >= before.items()
@@ -183,13 +188,14 @@ def test_patches_are_centred_in_the_head(cohort, settings, tmp_path):
 
 
 def test_a_second_run_does_nothing_and_says_the_same(cohort, settings, tmp_path):
-    first = prepare_cohort(cohort, tmp_path / "cases", settings).rows
+    first = prepare_cohort(cohort, tmp_path / "cases", settings)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cases").rglob("*")}
-    again = prepare_cohort(cohort, tmp_path / "cases", settings).rows
-    assert all(row["seconds"] > 0 for row in first)
-    assert [row | {"seconds": 0} for row in first] == again
+    again = prepare_cohort(cohort, tmp_path / "cases", settings)
+    assert (first.table["seconds"] > 0).all()
+    pd.testing.assert_frame_equal(again.table, first.table)
+    assert (first.made, again.made) == (["a", "b", "new"], [])
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cases").rglob("*")} == times
-    assert first[-1]["lesion_volume_mm3"] is None
+    assert np.isnan(first.table["lesion_volume_mm3"].iloc[-1])
 
 
 @pytest.mark.parametrize(
@@ -270,6 +276,68 @@ def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path, coun
     assert kept["stored_volume_mm3"] > 0 == again["stored_volume_mm3"]
     assert not open_case(folder, "corrected").label.any()
     assert counted == [("corrected", part) for part in ("image", "label", "label")]
+
+
+def test_a_label_that_was_touched_is_not_prepared_again_and_one_of_the_same_size_and_time_is(
+    write_case, settings, tmp_path, counted
+):
+    case, folder = write_case("a"), tmp_path / "cases"
+    prepare_case(case, folder, settings, LesionRule())
+    counted.clear()
+    os.utime(case.label, (1, 1))
+    prepare_case(case, folder, settings, LesionRule())
+    assert counted == []
+    content = bytearray(case.label.read_bytes())
+    content[4] ^= 1  # the time in the gzip header
+    case.label.write_bytes(content)
+    os.utime(case.label, (1, 1))
+    prepare_case(case, folder, settings, LesionRule())
+    assert counted == [("a", "label")]
+    assert open_cases(folder, [case])
+
+
+# Cases that networks were trained on
+
+
+@pytest.fixture
+def study(cohort, settings, tmp_path):
+    layout = StudyLayout("tiny", tmp_path)
+    prepare_cohort(cohort, layout.case_store, settings)
+    return layout
+
+
+def trained_network(layout, arm=""):
+    run = layout.run("unet", 1, arm)
+    run.root.mkdir(parents=True)
+    run.best_checkpoint.touch()
+
+
+@pytest.mark.parametrize("arm", ["", "boxes"])
+def test_other_settings_are_refused_once_a_network_is_trained(study, cohort, settings, arm):
+    other = change(settings, spacing_mm=1.5, fill_holes=True)
+    refuse_other_settings(study, cohort, other)
+    trained_network(study, arm)
+    refuse_other_settings(study, cohort, change(settings, workers=2))
+    with pytest.raises(
+        CohortError, match=r"spacing_mm 2\.0, fill_holes False; expected spacing_mm 1\.5.*`study`.*delete"
+    ):
+        refuse_other_settings(study, cohort, other)
+
+
+def test_what_is_damaged_or_deleted_is_never_refused(study, cohort, settings):
+    trained_network(study)
+    (study.case_store / "a/image.json").write_text("half")
+    shutil.rmtree(study.case_store / "b")
+    refuse_other_settings(study, cohort, settings)
+    shutil.rmtree(study.case_store)
+    refuse_other_settings(study, cohort, change(settings, spacing_mm=1.0))
+
+
+def test_a_new_version_of_the_workbook_is_refused_too(study, cohort, settings, monkeypatch):
+    trained_network(study)
+    monkeypatch.setattr(prepare, "VERSION", prepare.VERSION + 1)
+    with pytest.raises(CohortError, match="version"):
+        refuse_other_settings(study, cohort, settings)
 
 
 def test_cleaning_changes_what_is_learned_from_and_is_counted(write_case, settings, tmp_path):

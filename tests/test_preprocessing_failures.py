@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from metaseg_nb.cohort.cases import Cohort, LesionRule
-from metaseg_nb.cohort.checks.overflow import overflow_problem
+from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.files import MACHINE
@@ -142,7 +142,7 @@ def test_bad_cases_do_not_stop_the_others(write_case, settings, tmp_path, worker
         spoil(case)
     cohort = Cohort("mixed", "", [good[0], *bad], [replace(good[1], label=None)])
     prepared = prepare_cohort(cohort, tmp_path / "cases", settings.model_copy(update={"workers": workers}))
-    assert [row["case"] for row in prepared.rows] == ["first", "last"]
+    assert prepared.table["case"].tolist() == ["first", "last"]
     assert [problem.case for problem in prepared.problems] == [case.name for case in bad]
     assert open_case(tmp_path / "cases", "first").label.any()
 
@@ -157,7 +157,7 @@ def test_what_a_library_refuses_in_one_case_is_a_problem_of_that_case(write_case
     good, bad = write_case("good"), write_case("bad")
     rewrite(bad.image, lambda array: 2 * array)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
-    assert [row["case"] for row in prepared.rows] == ["good"]
+    assert prepared.table["case"].tolist() == ["good"]
     assert "RuntimeError: itk::ERROR" in prepared.problems[0].found
 
 
@@ -193,7 +193,7 @@ def test_an_image_that_may_not_be_read_does_not_stop_the_others(write_case, sett
 
     monkeypatch.setattr(prepare, "read_images", forbidden)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
-    assert [row["case"] for row in prepared.rows] == ["good"]
+    assert prepared.table["case"].tolist() == ["good"]
     assert "Permission denied" in prepared.problems[0].found
 
 
@@ -202,7 +202,7 @@ def test_a_case_with_fewer_sequences_than_the_others_is_named(write_case, settin
     cases[:2] = [replace(case, images=(case.image, case.image)) for case in cases[:2]]
     prepared = prepare_cohort(Cohort("mixed", "", cases), tmp_path / "cases", settings)
     assert [(problem.case, problem.found) for problem in prepared.problems] == [("c", "1 sequence(s)")]
-    assert [row["case"] for row in prepared.rows] == ["a", "b"]
+    assert prepared.table["case"].tolist() == ["a", "b"]
 
 
 # What is handled
@@ -256,10 +256,15 @@ def as_int16(array):
     return np.rint(array).astype(np.int64).astype(np.int16).astype(np.float32)
 
 
+def overflows(case, array):
+    problems = image_problems(case, "image.nii.gz", array)
+    return [problem for problem in problems if problem.expected == "no int16 overflow"]
+
+
 def test_wrapped_values_inside_the_head_are_found(write_case):
     image = noisy_head(36_000)
     image[9:12, 9:12, 9:12] = 50_000
-    problem = overflow_problem(write_case("a"), "image.nii.gz", as_int16(image))
+    (problem,) = overflows(write_case("a"), as_int16(image))
     assert problem.severity == "error"
     assert "27 voxels down to -15536" in problem.found
 
@@ -276,12 +281,12 @@ def test_wrapped_values_inside_the_head_are_found(write_case):
     ids=["bright", "centred", "padded", "noise", "float"],
 )
 def test_no_other_image_is_taken_for_wrapped(write_case, image):
-    assert overflow_problem(write_case("a"), "image.nii.gz", image.astype(np.float32)) is None
+    assert not overflows(write_case("a"), image.astype(np.float32))
 
 
 def test_a_real_volume_is_not_taken_for_wrapped(shared_data, write_case):
     for path in sorted((shared_data / "real_t1c/images").glob("*.nii.gz")):
-        assert overflow_problem(write_case("a"), path.name, read_volume(path, path.name).array) is None
+        assert not overflows(write_case("a"), read_volume(path, path.name).array)
 
 
 @pytest.mark.parametrize("codes", [(0, 0), (1, 0), (2, 1)], ids=["no place", "sform", "two places"])

@@ -1,6 +1,7 @@
 """Nothing that is handed on says where files lie, who made it, or, where it is asked for, who a case is."""
 
 import base64
+import io
 import re
 import socket
 import unicodedata
@@ -13,15 +14,16 @@ import pandas as pd
 import pytest
 from conftest import all_said_in
 from matplotlib.text import Text
+from PIL import Image
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.pseudonyms import read_key, with_codes, with_parts
+from metaseg_nb.figures.case_images import read_case_images
+from metaseg_nb.figures.records import Records
 from metaseg_nb.layout import PROJECT, StudyLayout
-from metaseg_nb.review.case_images import read_case_images
-from metaseg_nb.review.gallery_pictures import WEBP, draw_networks, slice_view
-from metaseg_nb.review.privacy import cleaned_of
-from metaseg_nb.review.records import Records
+from metaseg_nb.privacy import cleaned_of
+from metaseg_nb.report.gallery_pictures import WEBP, draw_networks, slice_view
 from metaseg_nb.settings import CrossValidate
 
 PATIENT = "MUELLER^HANS"
@@ -160,7 +162,8 @@ def cohort(write_case):
 
 
 def test_codes_replace_names_of_cases_and_patients_and_keep_who_belongs_together(cohort, tmp_path):
-    problems = [Problem("Huber_Anna_3", "a.nii", "x", "y", "z"), Problem("-", "list", "x", "y", "z")]
+    places = ["-", "training[3]", "line 12"]
+    problems = [Problem(name, "a.nii", "x", "y", "z") for name in ("Huber_Anna_3", "MRN001", *places)]
     coded, problems_coded = with_codes(cohort, problems, ["Huber_Anna_left_out"], tmp_path / "key.csv")
     every = [*coded.cases, *coded.unlabelled]
     assert all(re.fullmatch(r"case_\d{4}", case.name) for case in every)
@@ -172,7 +175,9 @@ def test_codes_replace_names_of_cases_and_patients_and_keep_who_belongs_together
     assert [groups[0].index(name) for name in groups[0]] == [groups[1].index(name) for name in groups[1]]
     key = read_key(tmp_path / "key.csv")
     assert problems_coded[0].case == key["Huber_Anna_3"] == coded.cases[3].name
-    assert problems_coded[1].case == "-"
+    assert problems_coded[1].case == key["MRN001"] == coded.cases[3].patient
+    assert [problem.case for problem in problems_coded[2:]] == places
+    assert not {*places} & {*key}, "the place of a problem is no case"
     assert key["Huber_Anna_left_out"].startswith("case_")
 
 
@@ -208,13 +213,18 @@ def planted(write_case, tmp_path, monkeypatch):
     return read_case_images(layout, Cohort("c", "", [case]), "c0", ["unet"])
 
 
+def _sprite(page):
+    """The picture of all slices in a slice view."""
+    return base64.b64decode(re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', page)[1])
+
+
 def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
     page = slice_view(planted, "unet", (7, 7, 8), view_mm=20.0)
     assert "MUELLER" not in page
-    sprite = re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', page)[1]
-    assert "MUELLER" not in base64.b64decode(sprite).decode("latin-1")
-    whole = slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)
-    assert len(sprite) < len(re.search(r'id="spriteImg"[^>]*src="data:image/\w+;base64,([^"]+)"', whole)[1]) / 4
+    near, far = (_sprite(view) for view in (page, slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)))
+    assert "MUELLER" not in near.decode("latin-1")
+    near, far = (Image.open(io.BytesIO(sprite)).size for sprite in (near, far))
+    assert np.prod(near) < np.prod(far) / 4
     assert planted.nifti(planted.image.array).to_bytes().find(b"MUELLER") == -1
 
 

@@ -17,7 +17,7 @@ from metaseg_nb.training.checkpoints import load_checkpoint
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.stopping import TrainingStopped
+from metaseg_nb.training.processes import TrainingStopped
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ def test_an_error_in_one_process_ends_all_with_its_message(cases, tmp_path, tiny
 
 
 def test_a_gpu_without_enough_memory_is_told_with_what_would_fit(cases, tmp_path, tiny_training, monkeypatch):
-    def exhausted(*_):
+    def exhausted(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(launch, "fit", exhausted)

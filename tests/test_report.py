@@ -1,6 +1,7 @@
 """The report: one folder that needs no network, with code behind a click, and with nothing private in it."""
 
 import base64
+import errno
 import io
 import re
 import shutil
@@ -15,24 +16,24 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+from conftest import full_file
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nilearn.plotting import view_img
 from PIL import Image
+from scipy import ndimage
 
 from metaseg_nb.__main__ import main
-from metaseg_nb.checksums import write_record
+from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.style import save_figure, show_table
 from metaseg_nb.files import write_table
-from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
-from metaseg_nb.review.gallery import COLUMNS, PAGES, picture_file, view_file
-from metaseg_nb.review.light_pictures import with_light_pictures
-from metaseg_nb.review.policy import policy, with_policy
-from metaseg_nb.review.report import write_page, write_report
-from metaseg_nb.review.style import save_figure, show_table
+from metaseg_nb.report.build import write_page, write_report
+from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
+from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -92,14 +93,16 @@ def gallery(layout, cases):
     volume = nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4))
     view = view_img(volume, bg_img=None, threshold=None).get_standalone()
     (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
-    write_table(layout.gallery_table, pd.DataFrame(rows, columns=COLUMNS))
-    write_record(layout.gallery_record, {}, [layout.gallery_table])
+    entries = pd.DataFrame(rows, columns=COLUMNS)
+    write_table(layout.gallery_table, entries)
+    metrics = checksum(layout.cross_validation / "metrics.csv")
+    write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))
 
 
 def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
     """A study of one network in two folds; one of its notebooks did not run to its end. Returns its file."""
     study = folder / "paper.yaml"
-    study.write_text(yaml.safe_dump({"study": "paper", "models": ["unet"]}))
+    study.write_text(full_file("study: paper\nmodels: [unet]\n"))
     layout = StudyLayout("paper")
     case = Case(names[0], (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary=primary, fold=0)
     other = Case(**{**vars(case), "name": names[1], "images": (folder / "c1.nii.gz",), "fold": 1})
@@ -109,13 +112,25 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
     numbers |= {"patients": 2, "failures": 0}
     board = pd.DataFrame([{"model": "unet", **numbers}, {"model": "intensity_threshold", **numbers, "dice_mean": 0.2}])
     write_table(layout.leaderboard, board)
-    write_record(layout.comparison, {"commit": "abc1234", "device": "CPU"}, [layout.leaderboard])
+    scores = pd.DataFrame([{"model": "unet", "case": it.name, "fold": it.fold, "dice": 0.7} for it in (case, other)])
+    tables = {name: layout.cross_validation / f"{name}.csv" for name in ("metrics", "lesions")}
+    for path in tables.values():
+        write_table(path, scores)
+    write_record(layout.comparison, {"commit": "abc1234", "device": "CPU"}, [layout.leaderboard, *tables.values()])
     for name in ("04_dice", "04_sensitivity"):
         save_figure(plt.figure(figsize=(1, 1)), layout, name)
     for fold in (0, 1):
         facts = {"train_seconds": 90.0, "last_epoch": 32, "best_epoch": 8 + fold, "selection_dice": 0.5}
         facts |= {"parameters": 1234567, "provenance": {"commit": "def5678"}}
-        write_record(layout.run("unet", fold).metrics, facts)
+        of_fold = scores["fold"] == fold
+        facts["cases"] = {
+            "training": [],
+            "selection": scores.loc[~of_fold, "case"].tolist(),
+            "test": scores.loc[of_fold, "case"].tolist(),
+        }
+        run = layout.run("unet", fold)
+        write_table(run.metrics_table, scores[of_fold].drop(columns="model"))
+        write_record(run.metrics, facts, [run.metrics_table])
     pages = {layout.run("unet", fold).notebook("03_train"): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
     pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
     pages[layout.notebook("02_preprocess_n4")] = None
@@ -346,6 +361,19 @@ def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_dis
     assert list(report.parent.iterdir()) == [report]
 
 
+def test_a_home_that_cannot_be_written_to_is_one_line_with_advice(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+
+    def refused(study):
+        raise OSError(errno.EROFS, "Read-only file system", str(StudyLayout("demo").report))
+
+    monkeypatch.setattr("metaseg_nb.report.build.write_report", refused)
+    assert main(["report", "--study", "demo"]) == 1
+    words = capsys.readouterr().err
+    assert words.endswith(f"{tmp_path} cannot be written to: set METASEG_HOME to a folder of your own\n")
+    assert words.count("\n") == 1
+
+
 def test_the_page_of_a_notebook_that_stopped_says_why_and_not_where(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
     layout, notebook = StudyLayout("demo"), executed("Title", None)
@@ -371,6 +399,55 @@ def test_large_pictures_of_a_page_become_lighter_and_look_alike():
     (data,) = re.findall(r"data:image/webp;base64,([^\"]+)", light)
     seen = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L")).astype(int)
     assert np.abs(seen - smooth.clip(0, 255)).mean() < 8
+
+
+def png(picture):
+    """A picture as notebooks keep it: PNG in base64."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def brains(width, height):
+    """A montage with as much noise as any that a notebook draws."""
+    rng = np.random.default_rng(0)
+    grey = 100 + 20 * ndimage.gaussian_filter(rng.normal(0, 5, (height, width)), 2) + rng.normal(0, 5, (height, width))
+    return png(Image.fromarray(grey.clip(0, 255).astype(np.uint8)))
+
+
+def chart():
+    """A dot for each of 300 patients, by each of eight networks."""
+    figure, axes = plt.subplots(figsize=(11, 4))
+    rng = np.random.default_rng(0)
+    for row in range(8):
+        axes.scatter(rng.random(300), rng.normal(row, 0.1, 300), alpha=0.5)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.mark.slow
+def test_the_report_of_300_patients_and_eight_networks_can_be_mailed(tmp_path, monkeypatch):
+    """Its pages, each with pictures as many and as large as its notebook draws; test_gallery weighs the gallery."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    plt.switch_backend("Agg")
+    drawn = {
+        "03_train": [brains(1100, 700), brains(840, 460), chart()],
+        "01_explore_data": [brains(1100, 4100), *[chart()] * 8],
+        "02_preprocess_n4": [brains(1100, 1100), brains(1100, 700), *[chart()] * 5],
+        "04_cross_validation": [chart()] * 15,
+        "05_qualitative_review": [brains(2200, 2800), chart(), *[brains(1890, 700)] * 6],
+    }
+    path, sizes = StudyLayout("demo").notebook("01_explore_data"), {}
+    path.parent.mkdir(parents=True)
+    for name, pictures in drawn.items():
+        notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
+        notebook.cells[-1].outputs = [new_output("display_data", {"image/png": picture}) for picture in pictures]
+        nbformat.write(notebook, path)
+        sizes[name] = write_page("demo", path.stem).stat().st_size
+    pages = sum(sizes.values()) + sizes["03_train"] * (8 * 5 - 1)
+    assert pages + MOST_BYTES < 25e6, sizes
 
 
 RUNS = '<img src=x onerror="document.title=`RAN`">'
@@ -498,9 +575,9 @@ def test_a_policy_names_a_script_as_a_browser_reads_it():
 
 def test_an_empty_description_is_no_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
-    for description, said in (("", ""), (" . ", ""), ("made by hand", " made by hand."), ("By hand.", " By hand.")):
+    for description, words in ((" . ", ""), ("By hand.", " By hand.")):
         page = write_report(str(study_of_two_folds(tmp_path, cohort=("c", description)))).read_text(encoding="utf-8")
-        assert f"1 patients.{said} Research use only." in re.sub(r" +", " ", page)
+        assert f"1 patients.{words}</li>" in re.sub(r" +", " ", page)
 
 
 # The script of a slice view has drawn.

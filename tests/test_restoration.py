@@ -12,32 +12,33 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import STUDIES, full_file
 from test_fit import assert_same_runs, equal, judge, never
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.charts import learning_curve
+from metaseg_nb.figures.restoration import draw_hidden, draw_restored
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import PARAMS, RunLayout
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
-from metaseg_nb.review.charts import learning_curve
-from metaseg_nb.review.restoration_figures import draw_hidden, draw_restored
 from metaseg_nb.settings import ParameterError, Pretrain
-from metaseg_nb.training.averaging import averaged
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.networks import NETWORKS, OUTPUT_LAYERS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretrained import load_unseen, pretrained
+from metaseg_nb.training.processes import TrainingStopped
 from metaseg_nb.training.restoration import (
     RestorationBatches,
-    patches_looked_at,
     restoration_loss,
+    validation_patches,
     variance_restored,
 )
-from metaseg_nb.training.stopping import TrainingStopped
+from metaseg_nb.training.training_run import averaged
 
 SIZE, EDGE = 32, 8
 CPU = torch.device("cpu")
@@ -226,9 +227,9 @@ class Says(torch.nn.Module):
 
 def test_the_score_is_the_share_of_variance_over_hidden_voxels(cases, tiny_pretraining):
     settings = tiny_pretraining()
-    looked_at = [patches_looked_at(case, settings) for case in cases]
-    truth = torch.cat([targets[:, :1] for _, targets in looked_at])
-    hidden = torch.cat([targets[:, 1:] > 0 for _, targets in looked_at])
+    validated = [validation_patches(case, settings) for case in cases]
+    truth = torch.cat([targets[:, :1] for _, targets in validated])
+    hidden = torch.cat([targets[:, 1:] > 0 for _, targets in validated])
     values = truth[hidden]
 
     def score(says):
@@ -242,9 +243,9 @@ def test_the_score_is_the_share_of_variance_over_hidden_voxels(cases, tiny_pretr
     assert score(truth + off) == pytest.approx(1 - off**2 / float(values.var(correction=0)), rel=1e-4)
 
 
-def test_what_is_looked_at_is_always_the_same(cases, tiny_pretraining):
+def test_validation_patches_are_always_the_same(cases, tiny_pretraining):
     settings = tiny_pretraining(**ALL_RANDOM)
-    one, other = (patches_looked_at(cases[0], settings) for _ in range(2))
+    one, other = (validation_patches(cases[0], settings) for _ in range(2))
     assert all(map(torch.equal, one, other))
     assert not torch.equal(one[1][0], one[1][1])
 
@@ -510,9 +511,8 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
 @pytest.mark.slow
 def test_the_notebook_runs_headless_with_all_labels_gone(tmp_path, metaseg):
     study = tmp_path / "tiny_pretraining.yaml"
-    more = "pretraining_epochs: 4\nhidden_edge: 4\n"
-    text = (Path(__file__).parent / "studies" / "tiny.yaml").read_text()
-    study.write_text(text.replace("synthetic_patients: 6", "synthetic_patients: 8") + more)
+    changes = "synthetic_patients: 8\npretraining_epochs: 4\nhidden_edge: 4\n"
+    study.write_text(full_file(changes, STUDIES / "tiny.yaml"))
     for notebook in ("01_explore_data", "02_preprocess_n4"):
         result = metaseg(tmp_path, "run", notebook, "--study", study)
         assert result.returncode == 0, result.stderr[-2000:]

@@ -10,14 +10,10 @@ from matplotlib.contour import ContourSet
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.leaderboard import MEANS, leaderboard
-from metaseg_nb.evaluation.strata import stratified
-from metaseg_nb.evaluation.threshold_baseline import MODEL as FLOOR
+from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
+from metaseg_nb.figures.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
+from metaseg_nb.figures.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.review.case_figures import draw_case_by_network, draw_test_case, pick_cases
-from metaseg_nb.review.charts import dice_chart, sensitivity_chart
-from metaseg_nb.review.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
-from metaseg_nb.review.style import PREDICTION, REFERENCE, save_figure
 
 AXIAL, CORONAL, SAGITTAL = 2, 1, 0
 
@@ -252,52 +248,6 @@ def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(pr
     for axes in figure.axes:
         (reference, _), (prediction, _) = outlines(axes)
         assert reference == pytest.approx(prediction)
-
-
-def board_and_metrics():
-    rng, rows = np.random.default_rng(0), []
-    for model, mean in (("unet", 0.7), ("unetr", 0.5), (FLOOR, 0.2)):
-        for i in range(6):
-            dice = float(np.clip(mean + rng.normal(0, 0.1), 0, 1))
-            rows.append({"model": model, "patient": f"p{i}", "case": f"c{i}", "dice": dice, "n_false": 1})
-    metrics = pd.DataFrame(rows).assign(**dict.fromkeys(MEANS, 0.5), n_truth=2, n_detected=1)
-    return leaderboard(metrics, 200, 0), metrics
-
-
-def test_the_dice_chart_ranks_networks_and_shows_each_patient():
-    board, metrics = board_and_metrics()
-    figure = dice_chart(metrics, board)
-    axes = figure.axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == [
-        "U-Net\n0 with Dice 0",
-        "UNETR\n0 with Dice 0",
-        f"Intensity threshold\n{int((metrics.loc[metrics['model'] == FLOOR, 'dice'] == 0).sum())} with Dice 0",
-    ]
-    assert sum(len(dots.get_offsets()) for dots in axes.collections) == 18
-    assert [text.get_text() for text in axes.texts] == [f"{mean:.2f}" for mean in board["dice_mean"]]
-    assert axes.yaxis_inverted(), "the best on top"
-
-
-def test_the_sensitivity_chart_says_how_many_lesions_stand_behind_each_share():
-    lesions = pd.DataFrame(
-        {
-            "model": ["unet"] * 3 + ["unetr"] * 3,
-            "patient": ["a", "b", "b"] * 2,
-            "diameter_class": ["<5 mm", "<5 mm", "10-20 mm"] * 2,
-            "detected": [True, False, True, False, False, True],
-            "dice": [0.5, 0, 0.5, 0, 0, 0.5],
-        }
-    )
-    table = stratified(lesions, "diameter_class", ["unet", "unetr"], 200, 0)
-    axes = sensitivity_chart(table, ["unet", "unetr"]).axes[0]
-    assert [label.get_text() for label in axes.get_xticklabels()] == [
-        "<5 mm\nlesions: 2, patients: 2",
-        "5-10 mm\nlesions: 0, patients: 0",
-        "10-20 mm\nlesions: 1, patients: 1",
-        ">20 mm\nlesions: 0, patients: 0",
-    ]
-    shares = [line.get_ydata() for line in axes.lines if line.get_marker() == "o"]
-    np.testing.assert_array_equal(shares, [[0.5, np.nan, 1, np.nan], [0, np.nan, 1, np.nan]])
 
 
 def test_a_figure_is_saved_whole(tmp_path, monkeypatch):

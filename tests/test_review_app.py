@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import socket
 import tarfile
 import time
@@ -16,19 +17,19 @@ from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.case_images import read_case_images
+from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
-from metaseg_nb.review import itk_offline, itk_viewer
-from metaseg_nb.review.case_images import read_case_images
-from metaseg_nb.review.case_order import ALL_FOLDS, ordered_cases
-from metaseg_nb.review.layers import layers_of
-from metaseg_nb.review.lesion_rows import lesion_rows
-from metaseg_nb.review.live import WATCHED
-from metaseg_nb.review.niivue_viewer import NiiVueViewer
-from metaseg_nb.review.review_app import ReviewApp
-from metaseg_nb.review.slices_viewer import SlicesViewer
-from metaseg_nb.review.study_tables import StudyTables
-from metaseg_nb.review.verdicts import read_verdicts, record_verdict
-from metaseg_nb.review.viewer import show_case, usable
+from metaseg_nb.settings import THRESHOLD_MODEL, model_names
+from metaseg_nb.viewer import itk
+from metaseg_nb.viewer.layers import layers_of, lesion_rows
+from metaseg_nb.viewer.niivue import NiiVueViewer
+from metaseg_nb.viewer.review_app import ALL_FOLDS, ReviewApp, ordered_cases
+from metaseg_nb.viewer.show import show_case
+from metaseg_nb.viewer.slices import SlicesViewer
+from metaseg_nb.viewer.study_tables import StudyTables
+from metaseg_nb.viewer.verdicts import read_verdicts, record_verdict
 
 MODELS = ["unet", "unetr"]
 
@@ -67,50 +68,28 @@ def test_with_a_browser_each_viewer_is_its_own(images, watched):
 
 
 def test_an_unknown_viewer_is_refused_with_those_there_are(images):
-    with pytest.raises(ValueError, match="expected auto, niivue, itkwidgets, slices"):
+    with pytest.raises(ValueError, match="expected auto, itkwidgets, niivue, slices"):
         show_case(images, "paraview")
 
 
-def no_name_server(*arguments, **options):
-    time.sleep(4)
-    raise socket.gaierror("nobody answers")
+# --- itkwidgets ---
 
 
-def test_without_files_and_network_itkwidgets_says_so_within_two_seconds(watched, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(itk_viewer, "PLACED", tmp_path / "nothing.json")
-    monkeypatch.setattr(itk_viewer.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(socket, "getaddrinfo", no_name_server)
-    start = time.monotonic()
-    assert usable("itkwidgets") == "niivue"
-    assert time.monotonic() - start < 2
-    assert "run `make itkwidgets-offline` once" in capsys.readouterr().out
+@pytest.fixture
+def extension(tmp_path, monkeypatch):
+    """itkwidgets' JupyterLab extension, which asks another machine; and how it was switched."""
+    static, switched = tmp_path / "static", []
+    static.mkdir()
+    (static / "lib.js").write_text('load("https://cdn.jsdelivr.net/npm/vue@2.6.10/dist/vue.min.js")')
+    monkeypatch.setattr(itk, "EXTENSION", static)
+    for word in ("enable", "disable"):
+        monkeypatch.setattr(
+            f"jupyterlab.commands.{word}_extension", lambda name, word=word: switched.append((word, name))
+        )
+    return static, switched
 
 
-def test_itkwidgets_that_is_not_installed_is_named(watched, monkeypatch, capsys):
-    monkeypatch.setattr(itk_viewer.importlib.util, "find_spec", lambda name: None)
-    assert usable("itkwidgets") == "niivue"
-    assert "it is not installed" in capsys.readouterr().out
-
-
-def test_placing_the_viewer_points_every_script_here(monkeypatch, tmp_path):
-    extension = tmp_path / "static"
-    extension.mkdir()
-    (extension / "lib.js").write_text('load("https://cdn.jsdelivr.net/npm/vue@2.6.10/dist/vue.min.js")')
-    monkeypatch.setattr(itk_offline, "EXTENSION", extension)
-    monkeypatch.setattr(itk_offline, "FILES", extension / "offline")
-    monkeypatch.setattr(itk_offline, "PLACED", extension / "offline" / "placed.json")
-    monkeypatch.setattr(itk_offline, "_fetch", lambda package, version: npm_package(package))
-    itk_offline.place_viewer()
-    assert (extension / "lib.js").read_text() == f'load("{itk_offline.SERVED}/vue@2.6.10/dist/vue.min.js")'
-    page = extension / "offline" / "itk-vtk-viewer" / "dist" / "index.html"
-    assert page.read_text() == f"{itk_offline.SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js"
-    assert not (page.parent / "source.map").exists()
-    assert json.loads((extension / "offline" / "placed.json").read_text())["vue"] == "2.6.10"
-    itk_offline.place_viewer()
-    assert (extension / "lib.js").read_text().count(itk_offline.SERVED) == 1, "a second time changes nothing"
-
-
-def npm_package(name):
+def npm_package():
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for file in ("package/dist/index.html", "package/dist/source.map", "package/README.md"):
@@ -121,12 +100,37 @@ def npm_package(name):
     return buffer.getvalue()
 
 
-def test_a_package_that_is_not_what_the_registry_says_is_refused(monkeypatch):
-    facts = json.dumps({"dist": {"tarball": "https://x/a.tgz", "integrity": "sha512-other"}}).encode()
-    answers = iter([facts, b"content"])
-    monkeypatch.setattr(itk_offline.urllib.request, "urlopen", lambda address, timeout: io.BytesIO(next(answers)))
-    with pytest.raises(ValueError, match=r"vue 2\.6\.10: found sha512-.*expected sha512-other"):
-        itk_offline._fetch("vue", "2.6.10")
+def test_itkwidgets_is_switched_on_when_every_script_points_to_this_machine(extension, monkeypatch, watched):
+    static, switched = extension
+    assert "`make lab` fetches them where npm's registry answers" in itk.why_not()
+    monkeypatch.setattr(itk, "_fetch", lambda package, version, sha512: npm_package())
+    for _ in range(2):  # a second time changes nothing
+        assert "switched on" in itk.place_viewer()
+        assert (static / "lib.js").read_text() == f'load("{itk.SERVED}/vue@2.6.10/dist/vue.min.js")'
+    page = static / "offline" / "itk-vtk-viewer" / "dist" / "index.html"
+    assert page.read_text() == f"{itk.SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js"
+    assert not (page.parent / "source.map").exists()
+    assert switched == [("enable", itk.NAME)] * 2
+    assert itk.why_not() == "JupyterLab serves its files at the root of its address only"
+
+
+def test_where_npm_does_not_answer_itkwidgets_is_switched_off_and_says_why(
+    extension, monkeypatch, watched, images, capsys
+):
+    def nobody(address, timeout):
+        raise socket.gaierror("nobody answers")
+
+    monkeypatch.setattr(itk.urllib.request, "urlopen", nobody)
+    assert re.search(r"switched off: .*npmjs.* does not answer \(nobody answers\)", itk.place_viewer())
+    assert extension[1] == [("disable", itk.NAME)]
+    assert show_case(images, "itkwidgets").__class__.__name__ == "NiiVue"
+    assert "itkwidgets is not used: the files of its viewer are not on this machine" in capsys.readouterr().out
+
+
+def test_a_package_with_another_checksum_is_refused(monkeypatch):
+    monkeypatch.setattr(itk.urllib.request, "urlopen", lambda address, timeout: io.BytesIO(b"content"))
+    with pytest.raises(ValueError, match=r"vue 2\.6\.10: found sha512 .*expected other"):
+        itk._fetch("vue", "2.6.10", "other")
 
 
 # --- what viewers hold ---
@@ -134,42 +138,43 @@ def test_a_package_that_is_not_what_the_registry_says_is_refused(monkeypatch):
 
 def test_niivue_holds_the_image_and_every_layer_on_its_grid_and_jumps(images):
     viewer = NiiVueViewer()
-    viewer.show(images, ["reference"], (6, 7, 8))
-    assert viewer.layers == ["reference", "U-Net", "UNETR", "agreement: U-Net"]
+    layers = layers_of(images)
+    assert list(layers) == ["reference", "U-Net", "UNETR", "agreement: U-Net"]
+    viewer.show(images, layers, (6, 7, 8))
     volumes = viewer.widget.volumes
-    assert [volume.name for volume in volumes] == ["image.nii.gz", *(f"{name}.nii.gz" for name in viewer.layers)]
-    assert [volume.opacity > 0 for volume in volumes] == [True, True, False, False, False]
+    assert [volume.name for volume in volumes] == ["image.nii.gz", *(f"{name}.nii.gz" for name in layers)]
+    assert [volume.opacity > 0 for volume in volumes] == [True, True, True, True, False]
     reference = nib.Nifti1Image.from_bytes(gzip.decompress(volumes[1].data))
     assert np.array_equal(np.asarray(reference.dataobj) > 0, images.reference)
     assert np.allclose(reference.affine, images.image.affine)
     assert viewer.widget.scene.crosshair_pos == pytest.approx([6.5 / 24, 7.5 / 24, 8.5 / 20])
-    viewer.set_visible("UNETR", True)
+    viewer.set_visible("agreement: U-Net", True)
     viewer.set_visible("reference", False)
-    assert [volume.opacity > 0 for volume in volumes] == [True, False, False, True, False]
+    assert [volume.opacity > 0 for volume in volumes] == [True, False, True, True, True]
 
 
-def test_layers_have_each_a_colour_and_agreement_three(images):
+def test_a_colour_means_one_thing_and_a_network_has_the_colour_of_all_figures(images):
     layers = layers_of(images)
-    assert len({next(iter(layer.colours.values())) for layer in layers.values()}) == len(layers)
-    assert list(layers["agreement: U-Net"].colours) == ["true positive", "missed", "false"]
+    assert [layers[name].colours[name] for name in ("U-Net", "UNETR")] == [model_colour("unet"), model_colour("unetr")]
+    assert list(layers["agreement: U-Net"].colours) == ["found", "missed", "false"]
+    networks = [model_colour(model) for model in [*model_names(), THRESHOLD_MODEL]]
+    assert len({*networks, REFERENCE, PREDICTION, FOUND}) == len(networks) + 3
     assert set(np.unique(layers["agreement: U-Net"].array)) == {0, 1}, "the prediction is the label"
 
 
 def test_the_slices_viewer_draws_another_picture_for_another_place_layer_or_case(images, reviewed_study):
     viewer = SlicesViewer()
     pictures = []
-    viewer.show(images, ["reference"], (6, 7, 8))
+    viewer.show(images, layers_of(images), (6, 7, 8))
     pictures.append(viewer._picture.value)
     viewer.jump((15, 15, 12))
     pictures.append(viewer._picture.value)
-    viewer.set_visible("UNETR", True)
     viewer.jump((15, 5, 5))
     pictures.append(viewer._picture.value)
     viewer.set_visible("UNETR", False)
     pictures.append(viewer._picture.value)
-    viewer.show(
-        read_case_images(reviewed_study, StudyTables.read("tiny").cohort, "c2", MODELS), ["reference"], (15, 5, 5)
-    )
+    other = read_case_images(reviewed_study, StudyTables.read("tiny").cohort, "c2", MODELS)
+    viewer.show(other, layers_of(other), (15, 5, 5))
     pictures.append(viewer._picture.value)
     assert len(set(pictures)) == len(pictures)
 
@@ -253,7 +258,7 @@ def test_networks_folds_and_layers_can_be_chosen(app):
     app.fold.value = 2
     assert [name for _, name in app.case.options] == ["c2"]
     app.networks.value = ("unetr",)
-    assert app.viewer.layers == ["reference", "UNETR", "agreement: UNETR"]
+    assert list(app.viewer._layers) == ["reference", "UNETR", "agreement: UNETR"]
     before = app.viewer._picture.value
     app.overlays.children[0].value = False
     assert app.viewer._picture.value != before
@@ -272,6 +277,15 @@ def test_verdict_and_note_are_kept_per_case_and_survive_a_restart(app, reviewed_
     assert again.saved.value == "2 of 3 cases judged"
     assert [words.startswith("✓") for words, name in again.case.options if name != "c0"] == [True, True]
     assert set(read_verdicts(reviewed_study.verdicts_table)["case"]) == {"c1", "c2"}
+
+
+def test_a_verdict_that_cannot_be_saved_says_so(app, monkeypatch):
+    def refused(*arguments):
+        raise PermissionError(13, "Permission denied", "verdicts.csv")
+
+    monkeypatch.setattr("metaseg_nb.viewer.review_app.record_verdict", refused)
+    app.verdict.value = "unusable"
+    assert app.saved.value.startswith("<b>Not saved:</b> [Errno 13] Permission denied")
 
 
 def test_looking_writes_nothing(app, reviewed_study):
@@ -309,7 +323,7 @@ def test_a_name_is_words_in_the_review_too(reviewed_study, watched):
     for model in MODELS:
         run = layout.run(model, 1)
         mask = (run.predictions / "c1.nii.gz").rename(run.predictions / f"{hostile}.nii.gz")
-        write_record(run.metrics, {}, [mask])
+        write_record(run.metrics, {}, [mask, run.metrics_table])
     app = ReviewApp("tiny")
     app.case.value = hostile
     assert app.title.value == "<b>&lt;img src=x onerror=alert(1)&gt;</b>"
@@ -320,3 +334,14 @@ def test_a_prediction_that_changed_since_its_run_finished_is_named_before_anyone
     mask.write_bytes(mask.read_bytes()[:-1])
     with pytest.raises(CohortError, match=r"unetr, fold 1, file predictions/c1\.nii\.gz.*run 03 for fold 1 again"):
         StudyTables.read("tiny")
+
+
+def test_networks_that_were_scored_again_since_04_are_named(reviewed_study):
+    run = reviewed_study.run("unetr", 1)
+    write_table(run.metrics_table, read_table(run.metrics_table).assign(dice=0.123))
+    write_record(run.metrics, {}, [run.metrics_table])
+    with pytest.raises(
+        CohortError, match=r"unetr, fold 1.*found other scores than 04 pooled.*run notebook 04"
+    ) as error:
+        StudyTables.read("tiny")
+    assert len(error.value.problems) == 1

@@ -193,19 +193,22 @@ def test_other_errors_are_recorded_and_raised(run, tmp_path):
 def test_what_an_earlier_process_left_half_written_is_removed(run):
     def leave(folder):
         (folder / "predictions").mkdir()
-        (folder / ".77_last.pt").touch()
-        (folder / "predictions/.77_case.nii.gz").touch()
+        (folder / ".999999999_last.pt").touch()
+        (folder / "predictions/.999999999_case.nii.gz").touch()
 
     _, folder = run(leave)
     run(lambda _: None)
-    assert not list(folder.rglob(".77_*"))
+    assert not list(folder.rglob(".999999999_*"))
 
 
 @pytest.mark.parametrize(("notebook", "place"), [("02_preprocess_n4", "cases/c1"), ("01_explore_data", "examinations")])
 def test_what_was_left_half_written_of_the_cases_is_removed_too(tmp_path, monkeypatch, notebook, place):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
     monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: None)
-    other, left = tmp_path / "runs/demo/unet/fold0/.77_last.pt", tmp_path / "runs/demo" / place / ".77_image.npy"
+    other, left = (
+        tmp_path / "runs/demo/unet/fold0/.999999999_last.pt",
+        tmp_path / "runs/demo" / place / ".999999999_image.npy",
+    )
     for path in (other, left):
         path.parent.mkdir(parents=True)
         path.touch()

@@ -1,12 +1,15 @@
 """Parameters: which file wins, what is refused and how it is said, and the project's own files."""
 
+import ast
 import math
 import re
+import shutil
 import tomllib
 
 import papermill
 import pytest
 import yaml
+from conftest import full_file
 
 from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT, StudyLayout, home
 from metaseg_nb.parameters import read_parameters, resolve
@@ -15,8 +18,7 @@ from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError, Preprocess, T
 MODELS = sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (PARAMS / "studies").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (PARAMS / "arms").glob("*.yaml"))
-FOLDS = range(len(list((PARAMS / "folds").glob("*.yaml"))))
-UNET = "model: unet\ntitle: U-Net\nnetwork: unet"
+UNET = full_file("model: unet", "models/unet.yaml")
 OTHERS = sorted(name for name, settings in NOTEBOOK_SETTINGS.items() if "model" not in settings.model_fields)
 
 
@@ -25,10 +27,10 @@ def params(tmp_path, monkeypatch):
     """Write parameter files of a folder that stands in for the project's; returns their paths."""
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
 
-    def write(model=UNET, fold="fold: 0", study="study: tiny"):
-        files = {"models/unet.yaml": model, "folds/fold0.yaml": fold, "studies/tiny.yaml": study}
-        others = {f"models/{name}.yaml": f"model: {name}" for name in MODELS if name != "unet"}
-        for name, text in (files | others).items():
+    def write(model="model: unet", study="study: tiny", whole=full_file):
+        shutil.copytree(PARAMS / "models", tmp_path / "models", dirs_exist_ok=True)
+        files = {"models/unet.yaml": whole(model, "models/unet.yaml"), "studies/tiny.yaml": whole(study)}
+        for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
         return [tmp_path / name for name in files]
@@ -43,21 +45,46 @@ def refusal(notebook, study, *more):
 
 
 def test_later_files_win(params):
-    params(
-        model=f"{UNET}\nepochs: 10\nlearning_rate: 0.5\nweight_decay: 0.25",
-        fold="fold: 0\nepochs: 20\nweight_decay: 0.125",
-        study="study: tiny\nepochs: 30",
-    )
+    params(model="model: unet\nepochs: 10\nlearning_rate: 0.5", study="study: tiny\nepochs: 30")
+    found = resolve("03_train", "tiny", "unet", 3)
+    assert (found["epochs"], found["learning_rate"]) == (30, 0.5)
+    assert (found["model"], found["fold"], found["study"]) == ("unet", 3, "tiny")
+
+
+def test_what_the_files_leave_out_is_the_size_of_a_real_study(params):
+    _, study = params(model="model: unet\ntitle: U\nnetwork: unet", study="study: tiny", whole=lambda text, *_: text)
     found = resolve("03_train", "tiny", "unet", 0)
-    assert (found["epochs"], found["weight_decay"], found["learning_rate"]) == (30, 0.125, 0.5)
-    assert (found["model"], found["fold"], found["study"]) == ("unet", 0, "tiny")
-    assert found["patch_size"] == 128  # said by no file: the notebook's own
+    assert (found["patch_size"], found["epochs"], found["sampling"]) == (128, 350, "voxel")
+    assert resolve("02_preprocess_n4", "tiny")["spacing_mm"] == 1.0
+    study.write_text("study: tiny\nspacing_mm: wide")
+    assert refusal("02_preprocess_n4", "tiny").startswith(f"{study}: key 'spacing_mm': found 'wide'")
+
+
+def test_a_network_says_what_it_is(params):
+    model, _ = params(model="model: unet", whole=lambda text, *_: text)
+    assert refusal("03_train", "tiny", "unet", 0) == f"{model}: missing: title, network; expected: a line for each"
+
+
+def test_a_key_may_stand_in_the_files_of_the_models_instead_of_the_studys(params):
+    def without(text, example="studies/usz.yaml"):
+        lines = full_file(text, example).splitlines()
+        return "\n".join(line for line in lines if "usz" not in example or not line.startswith("loss:"))
+
+    params(model="model: unet\nloss: tversky", whole=without)
+    assert resolve("03_train", "tiny", "unet", 0)["loss"] == "tversky"
+    assert resolve("03_train", "tiny", "segresnet", 0)["loss"] == "dice_ce"
+
+
+def test_a_study_has_the_folds_that_it_says(params):
+    *_, study = params(study="study: tiny\nn_folds: 10")
+    assert resolve("03_train", "tiny", "unet", 9)["fold"] == 9
+    assert refusal("03_train", "tiny", "unet", 10).startswith(f"{study}: n_folds is 10: found fold 10; expected 0 to 9")
 
 
 def test_a_study_may_be_a_file_anywhere(params, tmp_path):
     params()
     elsewhere = tmp_path / "mine.yaml"
-    elsewhere.write_text("study: mine\nn_folds: 3")
+    elsewhere.write_text(full_file("study: mine\nn_folds: 3"))
     assert resolve("01_explore_data", str(elsewhere))["study"] == "mine"
     assert resolve("03_train", str(elsewhere), "unet", 0)["study"] == "mine"
 
@@ -84,7 +111,7 @@ def test_an_unknown_key_is_refused_by_notebooks_that_would_not_use_it(params):
 
 @pytest.mark.parametrize(("written", "rate"), [("3e-4", 0.0003), ("1.25E-4", 0.000125), (".5", 0.5), ("1", 1)])
 def test_numbers_mean_what_they_say(params, written, rate):
-    params(model=f"{UNET}\nlearning_rate: {written}")
+    params(model=f"model: unet\nlearning_rate: {written}")
     assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == rate
 
 
@@ -140,7 +167,7 @@ def test_names_mean_what_they_say(params, name):
 @pytest.mark.parametrize("name", ["2024_01", "007", "1e3", "true", "null", "0x1", "1_000"])
 def test_a_study_may_be_named_like_a_number(params, tmp_path, name):
     params()
-    (tmp_path / f"studies/{name}.yaml").write_text(f'study: "{name}"\n')
+    (tmp_path / f"studies/{name}.yaml").write_text(full_file(f'study: "{name}"\n'))
     assert resolve("01_explore_data", name)["study"] == name
 
 
@@ -161,8 +188,10 @@ def test_a_model_file_whose_name_others_would_misread_is_refused_before_anything
 
 def test_a_model_may_have_digits_and_capitals_in_its_name(params, tmp_path):
     params(study="study: tiny\nmodels: [unet_2, UNet3D]")
-    for name in ("unet_2", "UNet3D"):
+    names = ("unet_2", "UNet3D")
+    for name in names:
         (tmp_path / f"models/{name}.yaml").write_text(UNET.replace("model: unet", f"model: {name}"))
+    for name in names:
         assert resolve("03_train", "tiny", name, 0)["model"] == name
     assert resolve("04_cross_validation", "tiny")["models"] == ["unet_2", "UNet3D"]
 
@@ -210,7 +239,7 @@ def test_an_impossible_value_is_refused_with_file_key_and_what_was_found(params,
 
 
 def test_every_wrong_value_is_reported_at_once(params):
-    model, _, study = params(model=f"{UNET}\nepochs: 0", study="study: tiny\npatch_size: 40")
+    model, study = params(model="model: unet\nepochs: 0", study="study: tiny\npatch_size: 40")
     message = refusal("03_train", "tiny", "unet", 0)
     assert f"{model}: key 'epochs'" in message
     assert f"{study}: key 'patch_size'" in message
@@ -218,15 +247,14 @@ def test_every_wrong_value_is_reported_at_once(params):
 
 @pytest.mark.parametrize("text", ["study: [tiny", "study: tiny\n\tepochs: 3", "- epochs", "demo"])
 def test_a_file_that_is_not_key_value_lines_is_named(params, text):
-    *_, study = params(study=text)
+    *_, study = params(study=text, whole=lambda text, _="": text)
     assert refusal("01_explore_data", "tiny").startswith(f"{study}: ")
 
 
 def test_a_missing_file_lists_what_is_there(params, tmp_path):
-    model, fold, study = params()
+    model, study = params()
     for message, wanted, there in (
         (refusal("03_train", "tiny", "unett", 0), f"no model file {model.with_stem('unett')}", ", ".join(MODELS)),
-        (refusal("03_train", "tiny", "unet", 9), f"no fold file {fold.with_stem('fold9')}", "fold0"),
         (refusal("03_train", "timy", "unet", 0), f"no study file {study.with_stem('timy')}", "tiny"),
         (refusal("03_train", tmp_path / "studies/mine.yaml", "unet", 0), "no study file", "tiny"),
         (refusal("01_explore_data", tmp_path / "mine.yaml"), "no study file", "none"),
@@ -268,16 +296,15 @@ def test_every_study_of_the_project_resolves_for_every_notebook(study):
     for notebook in OTHERS:
         assert resolve(notebook, study)["study"] == study
     for model in MODELS:
-        for fold in FOLDS:
+        for fold in range(resolve("01_explore_data", study)["n_folds"]):
             for notebook in sorted(set(NOTEBOOK_SETTINGS) - set(OTHERS)):
                 found = resolve(notebook, study, model, fold)
                 assert (found["study"], found["model"], found["fold"]) == (study, model, fold)
 
 
 @pytest.mark.parametrize("study", STUDIES)
-def test_there_is_a_model_file_and_a_fold_file_for_all_that_a_study_compares(study):
+def test_there_is_a_model_file_for_all_that_a_study_compares(study):
     assert set(resolve("04_cross_validation", study)["models"]) <= set(MODELS)
-    assert resolve("01_explore_data", study)["n_folds"] <= len(FOLDS)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -309,7 +336,7 @@ def test_an_arm_is_not_said_by_a_study(params):
 
 def test_every_parameter_file_is_read_strictly():
     files = sorted(PARAMS.rglob("*.yaml"))
-    assert len(files) == len(MODELS) + len(FOLDS) + len(STUDIES) + len(ARMS)
+    assert len(files) == len(MODELS) + len(STUDIES) + len(ARMS) + 5 + 1  # folds, for papermill by hand; defaults
     for file in files:
         assert read_parameters(file)
 
@@ -319,12 +346,14 @@ def test_every_notebook_has_its_settings():
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOK_SETTINGS)
-def test_a_parameters_cell_declares_exactly_the_settings_with_valid_defaults(notebook):
+def test_a_parameters_cell_holds_the_values_of_the_demo(notebook):
+    """So that Run All of a committed notebook, after the demo, is the demo again."""
     declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
-    settings = NOTEBOOK_SETTINGS[notebook]
-    assert sorted(declared) == sorted(settings.model_fields)
-    defaults = {name: yaml.safe_load(entry["default"]) for name, entry in declared.items()}
-    assert settings.check(defaults).model_dump() == defaults
+    study = "demo_budget" if notebook in ("03b_pretrain", "06_annotation_budget") else "demo"
+    run = ("unet", 0) if notebook.startswith("03") else ()
+    assert {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()} == resolve(
+        notebook, study, *run
+    )
 
 
 def test_the_notebook_reads_its_own_names_and_refuses_a_wrong_one():
@@ -338,7 +367,8 @@ def test_the_hash_changes_with_every_setting():
     values = resolve("03_train", "demo", "unet", 0)
     hashes = {settings_hash(values)}
     for key, value in values.items():
-        hashes.add(settings_hash({**values, key: f"{value}x" if isinstance(value, str) else value + 1}))
+        other = f"{value}x" if isinstance(value, str) else [*value, "x"] if isinstance(value, list) else value + 1
+        hashes.add(settings_hash({**values, key: other}))
     assert len(hashes) == len(values) + 1
 
 
@@ -362,7 +392,6 @@ def test_environment_yml_installs_what_the_package_depends_on():
         ({"study": "study: tiny\nmodel: segresnet"}, "model"),
         ({"study": "study: tiny\nfold: 1"}, "fold"),
         ({"model": "model: segresnet"}, "model"),
-        ({"fold": "fold: 1"}, "fold"),
     ],
 )
 def test_a_file_cannot_send_results_to_another_run_than_was_asked_for(params, files, key):
@@ -371,17 +400,11 @@ def test_a_file_cannot_send_results_to_another_run_than_was_asked_for(params, fi
 
 
 def test_a_study_file_must_name_its_study(params):
-    *_, study = params(study="n_folds: 3")
-    assert f"{study}: key 'study' is missing" in refusal("01_explore_data", "tiny")
+    *_, study = params()
+    study.write_text(study.read_text().replace("study: tiny", ""))
+    assert refusal("01_explore_data", "tiny").startswith(f"{study}: missing: study; ")
 
 
 def test_a_model_is_refused_where_nothing_trains(params):
     params()
     assert "takes no --model and no --fold" in refusal("01_explore_data", "tiny", "unet", 0)
-
-
-@pytest.mark.parametrize("key", ["title", "network"])
-def test_a_model_without_a_name_or_a_network_is_refused(params, key):
-    # the notebook's own would train another network under this model's name
-    model, *_ = params(model="\n".join(line for line in UNET.splitlines() if not line.startswith(key)))
-    assert refusal("03_train", "tiny", "unet", 0) == f"{model}: key '{key}' is missing"

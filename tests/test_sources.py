@@ -359,7 +359,7 @@ def test_nnunet_names_what_does_not_fit(write, tree):
     cohort, problems = read_cohort(".", base=base)
     assert [case.name for case in cohort.cases] == ["a"]
     assert said(problems) == [
-        ("warning", "-", "channels [0, 1]; the first is looked at"),
+        ("warning", "-", "channels [0, 1]; the first is used"),
         ("error", "b", "none for 1 of 2: b_0000.nii and b.nii"),
         ("error", "c", "c.nii and c.nii.gz"),
     ]
@@ -639,7 +639,7 @@ def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert said(problems) == [
         ("error", "a", "patient P1 and P2"),
-        ("warning", "bb", "a row of nobody"),
+        ("warning", "bb", "a row that matches no case"),
         ("warning", "b", "no row of b"),
     ]
     assert "did you mean b" in problems[1].fix
@@ -784,6 +784,75 @@ def test_options_that_mean_nothing_for_a_source_are_errors(write, tree):
     assert [problem.found for problem in problems] == ["`image_files` set to ['*_t1c']", "`label_file` set to '*_seg'"]
     _, problems = read_cohort("cohort", base=base, image_root="cohort")
     assert said(problems) == [("error", "-", "`image_root` set to 'cohort'")]
+
+
+FLAT = {"image_files": ["{patient}_T1KM"], "label_file": "{patient}_GTV"}
+
+
+def test_a_flat_folder_is_read_by_patterns_with_the_patient(tree):
+    base = tree(*[f"{p}_{kind}.nii.gz" for p in ("Meier", "Huber") for kind in ("T1KM", "GTV", "T2")], "Koch_T1KM.nii")
+    cohort, problems = read_cohort(".", base=base, **FLAT)
+    assert [(case.name, case.patient, case.primary) for case in cohort.cases] == [
+        ("Huber", "Huber", "unknown"),
+        ("Meier", "Meier", "unknown"),
+    ]
+    assert files_of(cohort.cases[0], base) == ["Huber_T1KM.nii.gz", "Huber_GTV.nii.gz"]
+    assert [case.name for case in cohort.unlabelled] == ["Koch"]
+    assert said(problems) == [
+        ("warning", "-", "2 files: Huber_T2.nii.gz, Meier_T2.nii.gz"),
+        ("warning", "Koch", "an image alone"),
+    ]
+    several = {"image_files": ["{patient}_T1KM", "{patient}_T2"], "label_file": FLAT["label_file"]}
+    cohort, _ = read_cohort(".", base=base, **several)
+    assert files_of(cohort.cases[1], base) == ["Meier_T1KM.nii.gz", "Meier_T2.nii.gz", "Meier_GTV.nii.gz"]
+
+
+def test_patterns_with_the_patient_read_two_flat_folders_and_time_points_are_still_asked(tree):
+    """A wide image pattern does not take the masks; a name for the patient twice in a pattern is one name."""
+    base = tree(*[f"{kind}/{p}/{p}{end}.nii" for p in ("P1_pre", "P1_post", "P2_pre") for kind, end in (("t1", ""),)])
+    tree(*[f"t1/{p}/{p}_GTV.nii" for p in ("P1_pre", "P1_post", "P2_pre")], "t1/a/b.nii")
+    patterns = {"image_files": ["t1/{patient}/{patient}.nii"], "label_file": "t1/{patient}/*_GTV.nii"}
+    cohort, problems = read_cohort(".", base=base, **patterns)
+    assert [case.name for case in cohort.cases] == ["P1_post", "P1_pre", "P2_pre"]
+    assert "may be time points of one patient: P1_post, P1_pre" in problems[0].found
+    wide, _ = read_cohort("t1/P2_pre", base=base, image_files=["{patient}.nii"], label_file="{patient}_GTV.nii")
+    assert files_of(wide.cases[0], base) == ["t1/P2_pre/P2_pre.nii", "t1/P2_pre/P2_pre_GTV.nii"]
+
+
+@pytest.mark.parametrize(
+    ("given", "advice", "not_advised"),
+    [
+        ({}, "name the files with `image_files` and `label_file` (with {patient} in each", "correct"),
+        (
+            {"image_files": ["*_T1KM"], "label_file": "*_GTV"},
+            "correct `image_files` and `label_file` (with",
+            "name the",
+        ),
+        ({"image_files": ["{patient}_T1"], "label_file": "{patient}_GTV"}, "correct `image_files` and", "{patient}"),
+    ],
+)
+def test_advice_for_a_flat_folder_is_not_what_was_just_done(tree, given, advice, not_advised):
+    base = tree("P1_T1KM.nii.gz", "P1_GTV.nii.gz") if "label_file" not in given or "*" in given["label_file"] else None
+    base = base or tree("P1_T1KM.nii.gz", "P1_mask.nii.gz")
+    with pytest.raises(CohortError) as error:
+        read_cohort(".", base=base, **given)
+    assert error.value.problems[0].fix.startswith(advice)
+    assert not_advised not in error.value.problems[0].fix
+
+
+@pytest.mark.parametrize("given", [{"image_files": ["{patient}_T1"]}, FLAT | {"label_file": "*_GTV"}])
+def test_the_patient_stands_in_each_pattern_or_in_none(tree, given):
+    with pytest.raises(CohortError, match=r"all with \{patient\}"):
+        read_cohort(".", base=tree("P1_T1.nii.gz", "P1_GTV.nii.gz"), **given)
+
+
+def test_a_list_written_on_windows_finds_its_files(write, tree):
+    base = tree("moved/images/a.nii.gz", "moved/labels/a.nii.gz")
+    drive = {key: f"D:\\cohort\\{value}".replace("/", "\\") for key, value in entry("a").items()}
+    write("a.json", {"training": [drive]})
+    cohort, problems = read_cohort("a.json", base=base, image_root="moved")
+    assert files_of(cohort.cases[0], base) == ["moved/images/a.nii.gz", "moved/labels/a.nii.gz"]
+    assert problems == []
 
 
 @pytest.mark.parametrize("pattern", ["", "/data/image.nii.gz", "**x", "a\0b"])

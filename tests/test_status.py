@@ -69,7 +69,7 @@ def test_a_run_whose_lock_is_held_runs_and_its_time_left_follows_from_its_epochs
     executed = trained("unet", 0, 8, "running")
     with alone(lock_file(executed)):
         found = row(study_status("demo"), "unet", 0)
-    assert (found["state"], found["epoch"], found["best Dice"]) == ("running", f"8/{EPOCHS}", "0.610")
+    assert (found["state"], found["epoch"], found["selection Dice"]) == ("running", f"8/{EPOCHS}", "0.610")
     assert found["time left"] == "12 min"  # 240 s for 8 epochs: 30 s each, 24 to go
     assert found["log"] == "runs/demo/unet/fold0/03_train.ipynb"
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from conftest import full_file
 
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT, RunLayout
@@ -194,9 +195,36 @@ def test_a_finished_study_has_nothing_to_do(home, metaseg):
     assert {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/**/*.csv")} == before
 
 
+def test_run_all_shows_a_finished_run_and_writes_nothing(home, metaseg):
+    run, own = home / "runs/tiny/unet/fold0", ("03_train", ".03_train")
+    files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(own)]
+    assert {"best.pt", "metrics.json", "metrics.csv"} <= {path.name for path in files}
+    assert not (run / "last.pt").exists(), "with its optimiser it takes eight times the place of best.pt"
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    result = metaseg(home, "run", "03_train", "--study", STUDY, "--model", "unet", "--fold", "0")
+    assert result.returncode == 0, result.stderr
+    assert "This run is finished" in (run / "03_train.ipynb").read_text()
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
+
+
+def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(home, metaseg, tmp_path):
+    for part in ("cases", "synthetic_cohort", "unet/fold0"):
+        shutil.copytree(home / "runs/tiny" / part, tmp_path / "runs/tiny" / part)
+    shutil.copy(home / "runs/tiny/dataset.json", tmp_path / "runs/tiny")
+    changed = tmp_path / "tiny.yaml"
+    changed.write_text(STUDY.read_text().replace("epochs: 4", "epochs: 6"))
+    kept = (tmp_path / "runs/tiny/unet/fold0/best.pt").read_bytes()
+    result = metaseg(tmp_path, "run", "03_train", "--study", changed, "--model", "unet", "--fold", "0")
+    assert result.returncode == 1
+    assert "epochs: 4 then, 6 now" in result.stderr
+    assert "another study name" in result.stderr
+    assert (tmp_path / "runs/tiny/unet/fold0/best.pt").read_bytes() == kept
+    assert not [*tmp_path.rglob("superseded_*")]
+
+
 def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, tmp_path):
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(STUDY.read_text() + "n_bootstrap: 500\n")
+    changed.write_text(full_file("n_bootstrap: 500\n", STUDY))
     trained = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
     board = home / "runs/tiny/cross_validation/leaderboard.csv"
     before = board.stat().st_mtime_ns
@@ -244,9 +272,10 @@ def test_papermill_by_hand_runs_one_network_on_one_fold(home, tmp_path):
 def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, metaseg):
     table = home / "runs/tiny/preprocessing.csv"
     first = pd.read_csv(table)
+    stored = {path: path.stat().st_mtime_ns for path in (home / "runs/tiny/cases").rglob("*")}
     result = metaseg(home, "run", "02_preprocess_n4", "--study", STUDY)
     assert result.returncode == 0, result.stderr
     again = pd.read_csv(table)
     assert (first["seconds"] > 0).all()
-    assert (again["seconds"] == 0).all()
-    pd.testing.assert_frame_equal(again.drop(columns="seconds"), first.drop(columns="seconds"))
+    assert {path: path.stat().st_mtime_ns for path in stored} == stored
+    pd.testing.assert_frame_equal(again, first)

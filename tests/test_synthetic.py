@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.lesions import label_lesions, lesion_table
-from metaseg_nb.cohort.synthetic.anatomy import Deformation, load_template, sample
-from metaseg_nb.cohort.synthetic.fields import grid_axes_mm
-from metaseg_nb.cohort.synthetic.files import make_cohort
-from metaseg_nb.cohort.synthetic.painting import look_around, push_tissue
-from metaseg_nb.cohort.synthetic.plan import KINDS, MAX_LESIONS, PRIMARIES, plan_patient
-from metaseg_nb.cohort.synthetic.rendering import patient_rng, render_patient, true_bias_field
 from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.demo_cohort.anatomy import Deformation, grid_axes_mm, load_template, sample
+from metaseg_nb.demo_cohort.files import make_cohort
+from metaseg_nb.demo_cohort.painting import look_around, push_tissue
+from metaseg_nb.demo_cohort.plan import KINDS, MAX_LESIONS, PRIMARIES, plan_patient
+from metaseg_nb.demo_cohort.rendering import patient_rng, render_patient, true_bias_field
 
 SEED = 0
 N_PATIENTS = 3

@@ -5,22 +5,44 @@ import pandas as pd
 import pytest
 import torch
 
-from metaseg_nb.annotation.next_patients import next_patients
-from metaseg_nb.annotation.teachers import load_teachers
-from metaseg_nb.annotation.training_set import training_set
+from metaseg_nb.annotation.ranking import next_patients
+from metaseg_nb.annotation.training_set import annotated_training_set, load_teachers
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_table
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import StudyLayout, parameter_file, parameter_names
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN
 from metaseg_nb.preprocessing.case_store import drop_label
+from metaseg_nb.settings import ParameterError
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
 
 CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("circle", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_arms_that_teach_each_other_are_refused_before_the_work_starts(circle, tmp_path, monkeypatch):
+    files = {arm: tmp_path / f"{arm}.yaml" for arm in circle}
+    for arm, teacher in zip(circle, [*circle[1:], circle[0]], strict=True):
+        files[arm].write_text(f"arm: {arm}\narm_title: {arm}\nunannotated: self_training\nteacher: {teacher}\n")
+    monkeypatch.setattr("metaseg_nb.parameters.parameter_file", lambda kind, name: _file(kind, name, files))
+    monkeypatch.setattr("metaseg_nb.settings.parameter_names", lambda kind: [*parameter_names(kind), *circle])
+    with pytest.raises(ParameterError, match=f"{circle[-1]}.yaml: key 'teacher': found 'a'"):
+        resolve("03_train", "demo_budget", "unet", 0, "a", 0)
+
+
+def _file(kind, name, files):
+    return files[name] if kind == "arm" else parameter_file(kind, name)
+
+
+def test_an_arm_is_taught_by_the_networks_of_its_study_and_another_by_none():
+    found = resolve("03_train", "demo_budget", "unet", 0, "self_training_25", 0)
+    assert found["models"] == ["unet", "unetr"]
+    assert resolve("03_train", "demo_budget", "unet", 0, "boxes", 0)["models"] == []
 
 
 @pytest.fixture
@@ -75,8 +97,8 @@ def learn(parts, tiny_training):
     split, layout = parts
 
     def make(**changes):
-        settings = tiny_training(teacher="patients_25", **changes)
-        return training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
+        settings = tiny_training(**{"teacher": "patients_25", "models": ["unet"]} | changes)
+        return annotated_training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
 
     return make
 
@@ -96,12 +118,17 @@ def test_a_label_is_taken_over_where_the_teachers_are_sure_and_else_unknown(teac
     assert str(found).endswith("; 4 cases labelled by networks")
 
 
-def test_all_networks_of_the_arm_teach_together(teach, learn):
+def test_all_networks_of_the_study_teach_together_and_no_other(teach, learn):
     teach(4.0)
     teach(-4.0, model="segresnet")
-    case = next(case for case in learn(unannotated="self_training", annotated_share=0.34).cases if case.annotation)
-    head = case.image[0] > 0
-    assert set(np.unique(case.label[head])) == {UNKNOWN}, "two that contradict each other are sure of nothing"
+
+    def values(models):
+        found = learn(unannotated="self_training", annotated_share=0.34, models=models)
+        case = next(case for case in found.cases if case.annotation)
+        return set(np.unique(case.label[case.image[0] > 0]))
+
+    assert values(["unet", "segresnet"]) == {UNKNOWN}, "two that contradict each other are sure of nothing"
+    assert values(["unet"]) == {1}, "a network that is no longer in the study does not teach"
 
 
 def test_what_they_say_is_kept_until_they_change(teach, learn):
@@ -119,8 +146,9 @@ def test_what_they_say_is_kept_until_they_change(teach, learn):
 
 def test_teachers_of_another_seed_do_not_count(teach, learn):
     teach(4.0, seed=1)
-    with pytest.raises(CohortError, match="no finished network of arm patients_25 on fold 0"):
-        learn(unannotated="self_training")
+    with pytest.raises(CohortError, match=r"case patients_25, seed 0: segresnet, fold 0, .*no such file") as error:
+        learn(unannotated="self_training", models=["unet", "segresnet"])
+    assert len(error.value.problems) == 2, "every network that is missing is named"
 
 
 @pytest.mark.parametrize("case", ["c6", "c8"])
@@ -130,7 +158,7 @@ def test_a_teacher_that_saw_a_case_of_selection_or_test_set_is_refused(teach, le
         learn(unannotated="self_training")
 
 
-def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_the_random_one(
+def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_the_even_one(
     teach, learn, parts, tiny_training
 ):
     teach(-1.0)
@@ -139,15 +167,15 @@ def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_th
     assert found.ranking["rank"].tolist() == [1, 2, 3, 4]
     assert set(found.ranking.index) == {"p2", "p3", "p4", "p5"}
     split, layout = parts
-    random = training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
-    spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, random))
-    assert abs(spent - wanted) <= 6, "a case has outlines on 6 slices, or on 12"
+    even = annotated_training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
+    spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, even))
+    assert abs(spent - wanted) <= 6, "a case has contours on 6 slices, or on 12"
 
 
 def test_teachers_know_whom_they_learned_from(teach, parts, tiny_training):
     teach(0.0)
     split, layout = parts
-    settings = tiny_training(teacher="patients_25", unannotated="ranking")
+    settings = tiny_training(teacher="patients_25", unannotated="ranking", models=["unet"])
     assert load_teachers(settings, layout, split, CPU).annotated == {"c0", "c1"}
 
 
@@ -167,7 +195,7 @@ def test_unlabelled_patients_are_ranked_and_the_table_is_kept(parts, store_blobs
     labelled = [Case(c.name, (tmp_path / c.name,), c.label, c.patient, c.primary, c.fold, c.n_lesions) for c in cases]
     write_datalist(layout.dataset, Cohort("blobs", "synthetic cubes", labelled, unlabelled))
     monkeypatch.setattr(
-        "metaseg_nb.annotation.next_patients.resolve", lambda *_: {"study": "tiny", "models": ["unet", "segresnet"]}
+        "metaseg_nb.annotation.ranking.resolve", lambda *_: {"study": "tiny", "models": ["unet", "segresnet"]}
     )
     table = next_patients("tiny", CPU)
     assert table["rank"].tolist() == [1, 2]
@@ -179,6 +207,6 @@ def test_a_study_without_unlabelled_cases_has_nothing_to_rank(parts, tmp_path, m
     _, layout = parts
     cases = [Case("c0", (tmp_path / "c0",), tmp_path / "label", "p0", "lung", 0, 1)]
     write_datalist(layout.dataset, Cohort("blobs", "synthetic cubes", cases))
-    monkeypatch.setattr("metaseg_nb.annotation.next_patients.resolve", lambda *_: {"study": "tiny", "models": ["unet"]})
+    monkeypatch.setattr("metaseg_nb.annotation.ranking.resolve", lambda *_: {"study": "tiny", "models": ["unet"]})
     with pytest.raises(CohortError, match="no case without a label"):
         next_patients("tiny", CPU)

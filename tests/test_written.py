@@ -4,9 +4,13 @@ import json
 
 import pytest
 
-from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.datalist import read_study_cohort, write_datalist
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.written import read_written
+from metaseg_nb.cohort.written import read_written, require_same_settings
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.settings import Explore
 
 RUN_01 = "run notebook 01 (`python -m metaseg_nb run 01_explore_data --study tiny`)"
 
@@ -57,3 +61,31 @@ def test_the_checksums_stay_beside_what_monai_reads(reviewed_study):
     content = json.loads(reviewed_study.dataset.read_text())
     assert [*content][:3] == ["name", "description", "labels"]
     assert [*content][-2:] == ["files", "sha256"] and [*content["files"]] == ["lesions.csv"]
+
+
+@pytest.fixture
+def explore():
+    """Settings of notebook 01 as committed."""
+    return Explore.check(resolve("01_explore_data", "demo"))
+
+
+def test_a_study_that_exists_keeps_its_cohort(tmp_path, explore):
+    layout = StudyLayout(explore.study, tmp_path)
+    require_same_settings(layout, explore)  # there is none yet
+    cohort = Cohort("demo", "", [])
+    write_datalist(layout.dataset, cohort, settings=explore.model_copy(update={"cohort": "data/mine", "seed": 0}))
+    problem = refused(require_same_settings, layout, explore)
+    assert problem.found == "a cohort made with `cohort` 'data/mine', now 'synthetic'; `seed` 0, now 3"
+    assert "set `study` to another name" in problem.fix
+    write_datalist(layout.dataset, cohort, settings=explore)
+    require_same_settings(layout, explore.model_copy(update={"workers": 9, "confirmed": ["a"]}))
+    write_datalist(layout.dataset, cohort)
+    with pytest.raises(CohortError, match="without its settings"):
+        require_same_settings(layout, explore)
+
+
+def test_a_damaged_cohort_is_made_anew(tmp_path, explore):
+    layout = StudyLayout(explore.study, tmp_path)
+    layout.dataset.parent.mkdir(parents=True)
+    layout.dataset.write_text('{"settings": {"seed"')
+    require_same_settings(layout, explore)

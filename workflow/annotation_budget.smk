@@ -63,7 +63,7 @@ rule annotation_budget:
     input:
         expand(ARM_RUN / "metrics.json", arm=ARMS, seed=SEEDS, model=MODELS, fold=FOLDS),
     output:
-        LAYOUT.annotation_budget / "curves.csv",
+        LAYOUT.budget_record,
     log:
         LAYOUT.notebook("06_annotation_budget"),
     params:

@@ -1,97 +1,120 @@
-"""Which patient to annotate next: one that networks are unsure of, and that is unlike those they know.
+"""Which patient to annotate next: one whom the networks are unsure of, and who is unlike those already annotated.
 
 First uncertainty, then variety among the uncertain, as in Yang et al., "Suggestive Annotation", MICCAI 2017.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from tqdm.auto import tqdm
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.files import write_table
+from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 
-# The most uncertain tissue that is looked at: a case where nothing is found has some too.
-LOOKED_AT_MM3 = 1000.0
+# Uncertainty is that of the most uncertain tissue of this volume: a case without any finding has some too.
+UNCERTAIN_MM3 = 1000.0
 FOUND = 0.5
 
 
-class Outlook(NamedTuple):
-    """What is found in a case, and how sure that is.
+def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+    """Summarise a lesion probability, float of shape (X, Y, Z) in [0, 1].
 
-    ``uncertainty_bits``: mean entropy of the most uncertain `LOOKED_AT_MM3`, in [0, 1]; ``found_mm3`` and ``n_found``:
-    volume and number of what is outlined at `FOUND`; ``x``, ``y``, ``z``: its centroid as a share of the volume's
-    edges, 0.5 where nothing is.
+    Returns
+    -------
+    dict
+        ``uncertainty_bits``: mean entropy of the most uncertain `UNCERTAIN_MM3`, in [0, 1]; ``found_mm3`` and
+        ``n_found``: volume and number of the lesions at a threshold of `FOUND`; ``x``, ``y``, ``z``: their centroid as
+        a share of the volume's edges, 0.5 without lesions.
     """
-
-    uncertainty_bits: float
-    found_mm3: float
-    n_found: int
-    x: float
-    y: float
-    z: float
-
-
-def outlook(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> Outlook:
-    """Summarise a lesion probability, float of shape (X, Y, Z) in [0, 1]."""
     p = probability.clip(1e-6, 1 - 1e-6).astype(np.float64)
     entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).ravel()
     voxel_mm3 = float(np.prod(spacing_mm))
-    n = min(entropy.size, max(1, round(LOOKED_AT_MM3 / voxel_mm3)))
+    n = min(entropy.size, max(1, round(UNCERTAIN_MM3 / voxel_mm3)))
     found = probability >= FOUND
     centre = np.argwhere(found).mean(axis=0) / found.shape if found.any() else (0.5,) * 3
-    most = np.partition(entropy, entropy.size - n)[-n:]
-    return Outlook(float(most.mean()), float(found.sum() * voxel_mm3), label_lesions(found)[1], *map(float, centre))
+    return {
+        "uncertainty_bits": float(np.partition(entropy, entropy.size - n)[-n:].mean()),
+        "found_mm3": float(found.sum() * voxel_mm3),
+        "n_found": label_lesions(found)[1],
+        **dict(zip("xyz", map(float, centre), strict=True)),
+    }
 
 
-def outlook_of(case: StoredCase, probability: Callable[[StoredCase], np.ndarray] | None) -> Outlook:
-    """Outlook of a case that networks predict; or, with None, of one that is annotated and holds no doubt."""
-    return outlook(probability(case) if probability else case.label.astype(np.float32), case.grid.spacing_mm)
-
-
-def by_patient(outlooks: Mapping[Case, Outlook]) -> pd.DataFrame:
-    """Tabulate the outlooks of cases as `rank_patients` takes them; of several cases of a patient the mean counts."""
-    rows = [{"patient": case.patient, **found._asdict()} for case, found in outlooks.items()]
-    return pd.DataFrame(rows).groupby("patient").mean()
-
-
-def rank_patients(outlooks: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
-    """Put patients in the order in which they should be annotated.
-
-    The next is always the one with the largest product of uncertainty and distance to the nearest patient who is known
-    or was chosen before; distances are between volume (its logarithm), number and place of what is found, each scaled
-    to the patients' standard deviation.
+def rank_cases(
+    cases: Iterable[tuple[Case, StoredCase]],
+    known: Collection[str],
+    probability: Callable[[StoredCase], np.ndarray],
+) -> pd.DataFrame:
+    """Rank the patients of cases; several cases of a patient are averaged.
 
     Parameters
     ----------
-    outlooks : DataFrame
-        The fields of `Outlook`; the index is the patient, known ones among them.
+    cases : iterable of (Case, StoredCase)
+    known : collection of str
+        Names of the cases that are annotated: their own label is used, which has no uncertainty.
+    probability : callable
+        Lesion probability of a case that is not annotated, shape (X, Y, Z).
+
+    Returns
+    -------
+    DataFrame
+        From `rank_patients`.
+    """
+    rows = {}
+    for case, stored in cases:
+        lesions = stored.label.astype(np.float32) if case.name in known else probability(stored)
+        rows[case] = {"patient": case.patient, **summarise(lesions, stored.grid.spacing_mm)}
+    annotated = sorted({case.patient for case in rows if case.name in known})
+    return rank_patients(pd.DataFrame(rows.values()).groupby("patient").mean(), annotated)
+
+
+def rank_patients(summaries: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
+    """Put patients in the order in which they should be annotated.
+
+    The next is always the one with the largest product of uncertainty and distance to the nearest patient who is
+    annotated or was chosen before. Distances are between volume (its logarithm), number and place of the lesions
+    found, each scaled to the patients' standard deviation.
+
+    Parameters
+    ----------
+    summaries : DataFrame
+        The columns of `summarise`; the index is the patient, annotated ones among them.
     known : sequence of str
         Patients who are annotated.
 
     Returns
     -------
     DataFrame
-        The others, the most wanted first: ``rank`` (from 1), the fields of `Outlook`, ``distance`` (when chosen).
+        The others, the most wanted first: ``rank`` (from 1), the columns of `summarise`, ``distance`` (when chosen).
     """
-    numbers = outlooks.assign(found_mm3=np.log1p(outlooks["found_mm3"])).drop(columns="uncertainty_bits")
+    table = summaries.sort_index()
+    numbers = table.assign(found_mm3=np.log1p(table["found_mm3"])).drop(columns="uncertainty_bits")
     spread = numbers.std(ddof=0)
     places = ((numbers - numbers.mean()) / spread.where(spread > 0, 1.0)).to_numpy()
-    of = dict(zip(outlooks.index, range(len(outlooks)), strict=True))
-    near, waiting, order, distances = [of[patient] for patient in known], set(outlooks.index) - set(known), [], []
-    uncertainty = outlooks["uncertainty_bits"].to_numpy()
-    while waiting:
-        gap = {patient: _gap(places, of[patient], near) for patient in waiting}
-        chosen = max(sorted(waiting), key=lambda patient: uncertainty[of[patient]] * gap[patient])
-        order.append(chosen)
-        distances.append(gap[chosen])
-        near.append(of[chosen])
-        waiting.remove(chosen)
-    table = outlooks.loc[order].assign(distance=distances)
-    table.insert(0, "rank", range(1, len(order) + 1))
-    return table
+    uncertainty, waiting = table["uncertainty_bits"].to_numpy(), ~table.index.isin(known)
+    distance = np.full(len(table), np.inf)
+    for place in places[~waiting]:
+        distance = np.minimum(distance, np.linalg.norm(places - place, axis=1))
+    order, distances = [], []
+    while waiting.any():
+        away = np.where(np.isinf(distance), 1.0, distance)  # nobody is annotated yet: all are as far
+        order.append(int(np.where(waiting, uncertainty * away, -np.inf).argmax()))
+        distances.append(away[order[-1]])
+        waiting[order[-1]] = False
+        distance = np.minimum(distance, np.linalg.norm(places - places[order[-1]], axis=1))
+    ranked = table.iloc[order].assign(distance=distances)
+    ranked.insert(0, "rank", range(1, len(order) + 1))
+    return ranked
 
 
 def follow_ranking(
@@ -99,12 +122,12 @@ def follow_ranking(
     first: Sequence[Case],
     ranking: Sequence[str],
     slices: Mapping[str, int],
-    random: Sequence[Case],
+    even: Sequence[Case],
 ) -> list[Case]:
-    """Cases of the first patients and of those that a ranking names next, for the work that a random choice takes.
+    """Cases of the first patients and of those next in a ranking, for as much work as an even choice takes.
 
-    Work is counted in outlined slices, which take most of a physician's time: patients are added as long as that
-    brings their number nearer to the random choice's.
+    Work is counted in contoured slices, which take most of a physician's time. Patients are added as long as that
+    brings the number of slices nearer to that of the even choice.
 
     Parameters
     ----------
@@ -115,13 +138,12 @@ def follow_ranking(
     ranking : sequence of str
         Patients to annotate next, the most wanted first.
     slices : mapping of str to int
-        Outlined slices that each case takes.
-    random : sequence of Case
-        The random choice.
+        Contoured slices that each case takes.
+    even : sequence of Case
+        The even choice.
     """
-    wanted = sum(slices[case.name] for case in random)
+    wanted, spent = (sum(slices[case.name] for case in some) for some in (even, first))
     chosen = {case.patient for case in first}
-    spent = sum(slices[case.name] for case in first)
     for patient in ranking:
         more = sum(slices[case.name] for case in cases if case.patient == patient)
         if abs(spent + more - wanted) > abs(spent - wanted):
@@ -131,6 +153,36 @@ def follow_ranking(
     return [case for case in cases if case.patient in chosen]
 
 
-def _gap(places: np.ndarray, patient: int, near: Sequence[int]) -> float:
-    """Distance to the nearest; 1 for all alike where nobody is near yet."""
-    return float(np.linalg.norm(places[near] - places[patient], axis=1).min()) if near else 1.0
+def next_patients(study: str, device: torch.device) -> pd.DataFrame:
+    """Rank a study's unlabelled patients by the predictions of all its trained networks.
+
+    Writes ``runs/<study>/next_patients.csv``.
+
+    Returns
+    -------
+    DataFrame
+        From `rank_patients`.
+
+    Raises
+    ------
+    CohortError
+        The study has no case without a label.
+    FileNotFoundError
+        A network of the study is not trained.
+    """
+    settings = resolve("04_cross_validation", study)
+    layout = StudyLayout(settings["study"])
+    cohort = read_study_cohort(layout)
+    if not cohort.unlabelled:
+        found, expected = "no case without a label", "unlabelled cases to choose from"
+        raise CohortError.one("-", layout.dataset, found, expected, 'list them as "testing"')
+    ensembles = [load_ensemble(layout.root / model, device) for model in settings["models"]]
+
+    def probability(case: StoredCase) -> np.ndarray:
+        return sum(one.probability(case.image, case.reach, device) for one in ensembles) / len(ensembles)
+
+    cases = [*cohort.cases, *cohort.unlabelled]
+    pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking"), strict=True)
+    table = rank_cases(pairs, {case.name for case in cohort.cases}, probability)
+    write_table(layout.next_patients_table, table.reset_index())
+    return table

@@ -1,8 +1,9 @@
-"""Snakemake's log as a progress bar, and what failed for good in the end."""
+"""Snakemake's events as a progress bar, and why a step failed for good."""
 
+import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,83 +12,102 @@ from tqdm import tqdm
 from metaseg_nb.batch.run_record import read_record
 from metaseg_nb.layout import home
 
-# Lines of Snakemake's log.
-STARTED = re.compile(r"^(?:local)?rule (?P<rule>\w+):")
-FAILED = re.compile(r"^Error in rule (?P<rule>\w+):")
-JOB = re.compile(r"^\s+jobid: (?P<job>\d+)$")
-WILDCARDS = re.compile(r"^\s+wildcards: (?P<wildcards>.+)$")
-LOGS = re.compile(r"^\s+log: (?P<logs>.*) \(check log file\(s\) for error details\)$")
-AGAIN = re.compile(r"^Trying to restart job (?P<job>\d+)\.")
-DONE = re.compile(r"^(?P<done>\d+) of (?P<all>\d+) steps")
-# Lines of any log that say what went wrong, in words of notebooks, of the command line and of SLURM.
-TELLING = re.compile(
-    r"failed with|kernel was killed|^(error:|- case|slurmstepd|srun: error|Killed)|oom|No space left|sbatch failed"
-)
-LAST = 5
+# Lines of a job's log that say why it ended, in words of the command line and of SLURM.
+REASON = re.compile(r"failed with|kernel was killed|^error:|slurmstepd|srun: error|^Killed|oom|No space left")
+LONGEST = 600
 
 
 @dataclass
 class Step:
-    """One step of the study: the logs it was last said to have, and how often it was started again."""
+    """One step of the study: its name, its logs, whether it failed, and how often it was started again."""
 
     name: str
-    failed: bool = False
     logs: list[Path] = field(default_factory=list)
+    failed: bool = False
     restarts: int = 0
 
     def explain(self) -> str:
-        """Say why it failed: what its notebook says, the last lines of its other logs, and where they are."""
-        words: list[str] = []
-        for word in (word for log in self.logs for word in _last_words(log)):
-            if not any(said in word for said in words):
-                words.append(word)
-        places = [f"log: {log.relative_to(home()) if log.is_relative_to(home()) else log}" for log in self.logs]
-        restarts = f", also when started again {self.restarts} time(s)" if self.restarts else ""
-        return "\n  ".join([f"failed: {self.name}{restarts}", *words, *places])
+        """Where its logs are, and in the last line why it failed."""
+        logs = [f"log: {log.relative_to(home()) if log.is_relative_to(home()) else log}" for log in self.logs]
+        again = f" ({self.restarts + 1} times)" if self.restarts else ""
+        return "\n".join([*logs, f"{self.name} failed{again}: {_one_line(self._reason())}"])
+
+    def _reason(self) -> str:
+        """What the record of the notebook says; where it was killed, what the cluster's log says besides."""
+        records = [read_record(log) for log in self.logs if log.suffix == ".ipynb"]
+        if errors := [record["error"] for record in records if record and record["error"]]:
+            return errors[0]
+        killed = "it was killed: by hand, by the cluster, or for lack of memory"
+        notebook = [killed if record else "it never started" for record in records]
+        return "; ".join([*notebook, *(line for log in self.logs if log.suffix != ".ipynb" for line in _lines(log))])
 
 
-def follow(lines: Iterable[str]) -> list[Step]:
-    """Turn Snakemake's log into a progress bar, pass on what goes wrong, return the steps that failed in the end."""
-    steps: dict[str, Step] = {}
-    rule, step, fails = "", Step(""), False
+@dataclass
+class Followed:
+    """What came of a study's steps: those that failed in the end, and Snakemake's own errors."""
+
+    failed: list[Step]
+    errors: list[str]
+
+
+def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> Followed:
+    """Show the events of the logger plugin as a progress bar, or as lines where there is no terminal.
+
+    Once ``asked_to_stop`` holds something, steps that end are no news.
+    """
+    steps: dict[int, Step] = {}
+    running: dict[int, Step] = {}
+    errors: list[str] = []
     with tqdm(total=None, unit="step", desc="starting", disable=None) as bar:
-        for line in lines:
-            if match := STARTED.match(line) or FAILED.match(line):
-                rule, fails = match["rule"], match.re is FAILED
-            elif match := JOB.match(line):
-                step = steps.setdefault(match["job"], Step(rule))
-                step.failed = fails  # and no longer, once it is started again
-                bar.set_description(step.name)
-            elif match := WILDCARDS.match(line):
-                step.name = f"{rule} {_named(match['wildcards'])}"
-                bar.set_description(step.name)
-            elif match := LOGS.match(line):
-                step.logs = [home() / log for log in match["logs"].split(", ")]
-            elif match := AGAIN.match(line):
-                step = steps[match["job"]]
-                step.restarts += 1
-                tqdm.write(f"{step.name} was cut off or failed; it is started again", file=sys.stderr)
-            elif match := DONE.match(line):
-                bar.total, bar.n = int(match["all"]), int(match["done"])
-                bar.refresh()
-                if bar.disable:  # no terminal: lines in a log instead of a bar
-                    print(line.rstrip(), flush=True)
-            elif TELLING.search(line):
-                tqdm.write(line.rstrip(), file=sys.stderr)
-    return [step for step in steps.values() if step.failed]
+        for event in map(json.loads, lines):
+            job = event.get("jobid", event.get("job_id"))
+            match event.get("event"):
+                case "run_info":
+                    bar.total = event["stats"]["total"]
+                case "job_info":
+                    step = running[job] = steps.setdefault(job, Step(_name(event), _logs(event)))
+                    if step.failed:
+                        step.failed, step.restarts = False, step.restarts + 1
+                        tqdm.write(f"{step.name} was cut off or failed; it is started again", file=sys.stderr)
+                    if bar.disable:
+                        print(f"{step.name} starts", flush=True)
+                case "job_finished":
+                    running.pop(job, None)
+                case "job_error":
+                    running.pop(job, None)
+                    steps[job].failed, steps[job].logs = True, _logs(event)
+                    if not asked_to_stop:
+                        tqdm.write(f"{steps[job].name} failed", file=sys.stderr)
+                case "progress":
+                    bar.total, bar.n = event["total"], event["done"]
+                    if bar.disable:
+                        print(f"{bar.n} of {bar.total} steps done", flush=True)
+                case "error":
+                    errors.append(event["error"])
+                case None:  # such as that a job could not be sent to the cluster
+                    errors.append(event["error"])
+                    tqdm.write(_one_line(event["error"]), file=sys.stderr)
+            bar.set_description(", ".join(step.name for step in running.values()) or "waiting")
+    return Followed([step for step in steps.values() if step.failed], errors)
 
 
-def _named(wildcards: str) -> str:
-    """Write "model=unet, fold=0" as "unet fold 0"."""
-    pairs = (wildcard.split("=", 1) for wildcard in wildcards.split(", "))
-    return " ".join(f"{name} {value}" if value.isdigit() else value for name, value in pairs)
+def _name(event: dict) -> str:
+    """Notebook, network and fold of a step: "03_train unet fold 0"; the rule's name where it runs no notebook."""
+    notebook = next((log.stem for log in _logs(event) if log.suffix == ".ipynb"), event["rule_name"])
+    which = event["wildcards"].items()
+    return " ".join([notebook, *(f"{name} {value}" if value.isdigit() else value for name, value in which)])
 
 
-def _last_words(log: Path) -> list[str]:
-    if log.suffix == ".ipynb":
-        record = read_record(log)
-        if record is None:
-            return ["it never started"]
-        return (record["error"] or "it was killed: by hand, by the cluster, or for lack of memory").splitlines()
+def _logs(event: dict) -> list[Path]:
+    return [home() / log for log in event["log"]]
+
+
+def _lines(log: Path) -> list[str]:
+    """Lines of a job's log that say why it ended; else its last one."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
-    return [line for line in lines if TELLING.search(line)][-LAST:] or lines[-LAST:]
+    return list(dict.fromkeys([line for line in lines if REASON.search(line)] or lines[-1:]))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"

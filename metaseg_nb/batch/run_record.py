@@ -51,6 +51,9 @@ class RunRecord:
             "ended": None,
             "peak_memory_gb": None,
         }
+
+    def begin(self) -> None:
+        """Note that it runs."""
         self._write("running", None)
 
     def end(self, state: State, error: str | None = None) -> None:

@@ -7,18 +7,20 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
 
 from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
-from metaseg_nb.files import FULL, clear_unfinished, no_room
+from metaseg_nb.files import FULL, clear_abandoned, no_room
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.locks import alone
-from metaseg_nb.parameters import as_it_is, resolve
+from metaseg_nb.parameters import resolve
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
@@ -59,18 +61,31 @@ def run_notebook(
     parameters = resolve(notebook, study, model, fold, arm, seed)
     executed = executed_copy(notebook, parameters)
     # a job that outlived its killed driver finishes before its successor starts
-    with Stop() as stop, _environment(), alone(lock_file(executed)), _recorded(executed, parameters, stop):
+    with (
+        Stop() as stop,
+        _environment(),
+        alone(lock_file(executed)),
+        _recorded(executed, parameters, stop),
+        TemporaryDirectory(prefix="metaseg-", dir="/tmp") as sockets,  # a socket's path has at most 107 letters
+    ):
         _clear_unfinished(notebook, parameters, executed)
         stop.check()
         papermill.execute_notebook(
-            as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
-            as_it_is(executed),
+            _as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
+            _as_it_is(executed),
             parameters=parameters,
             kernel_name="python3",
             progress_bar=False,
             cwd=PROJECT,
+            # files of this user's alone, where TCP would let others of the machine listen
+            config=Config(KernelManager={"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}),
         )
     return executed
+
+
+def _as_it_is(path: Path) -> Path:
+    """Write a path for papermill, which puts parameters in the place of braces."""
+    return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
 def executed_copy(notebook: str, parameters: Mapping[str, Any]) -> Path:
@@ -94,7 +109,7 @@ def _clear_unfinished(notebook: str, parameters: Mapping[str, Any], executed: Pa
     layout = StudyLayout(parameters["study"])
     own = {"01_explore_data": [layout.examinations], "02_preprocess_n4": [layout.case_store]}
     for folder in [executed.parent] if "model" in parameters else own.get(notebook, []):
-        clear_unfinished(folder)
+        clear_abandoned(folder)
 
 
 class NotebookEnded(Exception):
@@ -113,6 +128,7 @@ def _recorded(executed: Path, parameters: Mapping[str, Any], stop: "Stop") -> It
     """Keep a record of the run beside the executed notebook, however it ends."""
     record = RunRecord(executed, parameters)
     try:
+        record.begin()  # inside: a signal may come while this is written
         yield
     except KeyboardInterrupt:
         record.end("stopped", "interrupted")

@@ -1,4 +1,4 @@
-"""Where a study stands: read from files, and from a cluster's queue where there is one; nothing is waited for."""
+"""The state of a study, read from its files and, on a cluster, from the queue."""
 
 import shlex
 import shutil
@@ -21,7 +21,8 @@ from metaseg_nb.parameters import resolve
 Jobs = dict[tuple[str, str], QueuedJob]
 
 NO_LINE, DAMAGED = "–", "damaged: "
-COLUMNS = ["network", "fold", "state", "epoch", "best Dice", "time left", "log"]
+# selection Dice: the best so far, of the selection set, not of the test set
+COLUMNS = ["network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
 
 
 class Planned(NamedTuple):
@@ -35,7 +36,7 @@ class Planned(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Network, and where there are several of it, which."""
+        """Network; in a study of annotation budgets with arm and seed."""
         if self.seed is None:
             return self.model
         return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
@@ -72,7 +73,7 @@ class Status:
     steps : dict
         State of the other notebooks.
     note : str
-        Why the queue is not shown, and which commands mend damaged runs; empty where there is nothing to say.
+        Why the queue is not shown, and the commands that mend damaged runs; else empty.
     """
 
     runs: pd.DataFrame
@@ -151,10 +152,10 @@ def _steps(study: str, layout: StudyLayout) -> list[tuple[str, str, Path]]:
         ("preprocess", "02_preprocess_n4", layout.preprocessing_table),
     ]
     if resolve("06_annotation_budget", study)["arms"]:
-        return [*first, ("annotation_budget", "06_annotation_budget", layout.annotation_budget / "curves.csv")]
+        return [*first, ("annotation_budget", "06_annotation_budget", layout.budget_record)]
     return [
         *first,
-        ("cross_validate", "04_cross_validation", layout.cross_validation / "leaderboard.csv"),
+        ("cross_validate", "04_cross_validation", layout.comparison),
         ("review", "05_qualitative_review", layout.review / "cases.csv"),
     ]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 class Case:
     """One volume, with its mask where there is one.
 
-    ``images`` are the sequences, on one grid; the first, contrast-enhanced T1,
-    is the one that is looked at. ``n_lesions`` is known once the mask was.
-    ``patient`` is empty only until `with_patients` has said who it is.
+    ``images`` are the sequences, on one grid; the first one, contrast-enhanced T1,
+    is shown and measured. ``n_lesions`` is set once the mask was read.
+    ``patient`` is empty only until `with_patients` has set it.
     """
 
     name: str
@@ -51,8 +51,8 @@ class LesionRule:
     other_values : tuple of int
         Values that are something else, such as oedema, and count as background.
     threshold : float
-        Above 0 masks are grey (0 to 1, 0 to 255): what is brighter is lesion,
-        and the values above mean nothing.
+        Above 0 masks are grey (0 to 1, or 0 to 255): brighter voxels are lesion,
+        and ``values`` and ``other_values`` are not used.
     """
 
     values: tuple[int, ...] = (1,)
@@ -86,7 +86,7 @@ class Cohort:
         return [*self.cases, *self.unlabelled]
 
     def changed(self, change: Callable[[Case], Case | None], **others: str) -> "Cohort":
-        """Put what ``change`` makes of it in the place of each case, None leaving it out; set ``others`` too."""
+        """Replace each case by ``change(case)``, where None leaves it out; set ``others`` too."""
         parts = {"cases": self.cases, "unlabelled": self.unlabelled}
         new = {part: [one for case in of if (one := change(case)) is not None] for part, of in parts.items()}
         return replace(self, **new, **others)

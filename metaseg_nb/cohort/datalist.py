@@ -14,8 +14,9 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.cohort.sources.reading import no_cases
-from metaseg_nb.cohort.written import require_written
+from metaseg_nb.cohort.written import cohort_settings, require_written
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import Explore
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -45,10 +46,11 @@ def read_study_cohort(layout: StudyLayout) -> Cohort:
     return read_datalist(layout.dataset)
 
 
-def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = ()) -> None:
+def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), settings: Explore | None = None) -> None:
     """Write a cohort with its folds as a datalist that MONAI and Auto3DSeg read too.
 
-    It is a record (`write_record`): it holds its own checksum, and those of tables that lie beside it.
+    It is a record (`write_record`): it holds its own checksum, those of the tables beside it, and the ``settings``
+    of notebook 01 that decide what the cohort is (`require_same_settings`).
     """
     folder = path.parent.resolve()  # as the cases' paths are: a step up from a symbolic link leads elsewhere
     content = {
@@ -65,7 +67,7 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = ()) -> N
         "training": [_entry(case, folder) for case in cohort.cases],
         "testing": [_entry(case, folder) for case in cohort.unlabelled],
     }
-    write_record(path, content, tables)
+    write_record(path, content | ({"settings": cohort_settings(settings)} if settings else {}), tables)
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:

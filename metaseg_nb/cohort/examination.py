@@ -1,4 +1,4 @@
-"""One look at each case: what it is (facts), what lies in it (lesions), what is wrong with it (problems)."""
+"""The examination of a case: facts of its files, its lesions, and the problems that were found."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,9 +10,8 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks.header import examine_headers
-from metaseg_nb.cohort.checks.image import coverage_problem, image_problems
-from metaseg_nb.cohort.checks.label import header_problem, lesion_problems, outside_problem
-from metaseg_nb.cohort.checks.plausibility import implausible_problems
+from metaseg_nb.cohort.checks.image import coverage_problems, image_problems
+from metaseg_nb.cohort.checks.label import grid_problem, implausible_problems, lesion_problems, outside_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.labels import lesion_mask, undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
@@ -24,31 +23,17 @@ from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
 
 # Of a head's intensities, named in facts.
 PERCENTILES = (1, 50, 99)
-# What may be known of a case; each is there when the file it comes from could be read.
+# Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
-    "shape",
-    "spacing_mm",
-    "finest_mm",
-    "coarsest_mm",
-    "axes",
-    "sequences",
-    "skull",
-    "head_cm3",
-    "intensity_min",
-    "intensity_p1",
-    "intensity_median",
-    "intensity_p99",
-    "intensity_max",
-    "n_lesions",
-    "lesion_volume_mm3",
-    "largest_diameter_mm",
-    "label_content",
+    *("shape", "spacing_mm", "finest_mm", "coarsest_mm", "axes", "sequences", "skull", "head_cm3"),
+    *("intensity_min", "intensity_p1", "intensity_median", "intensity_p99", "intensity_max"),
+    *("n_lesions", "lesion_volume_mm3", "largest_diameter_mm", "label_content"),
 )
 
 
 @dataclass(frozen=True)
 class Examination:
-    """What one look at a case gave; what could not be read is missing.
+    """The result for one case; what could not be read is missing.
 
     Parameters
     ----------
@@ -75,7 +60,7 @@ class Examination:
 
 @dataclass(frozen=True)
 class _Marked:
-    """A label as it was read, and what it marks."""
+    """A label, its mask and its lesions."""
 
     label: Volume
     mask: np.ndarray
@@ -83,25 +68,21 @@ class _Marked:
 
 
 def examine(case: Case, rule: LesionRule) -> Examination:
-    """Read each file of a case once and say all that is known about it; never raises for a bad case."""
+    """Read each file of a case once and collect all facts and problems; a bad case raises nothing."""
     files, problems = examine_headers(case)
     image, found = _read_images(case, files)
     problems += found
     head = None if image is None else find_head(image.array, image.spacing_mm)
-    uncovered = None if head is None else coverage_problem(case, head)
-    problems += [] if uncovered is None else [uncovered]
+    problems += coverage_problems(case, head) if head is not None else []
     marked, found = _read_label(case, rule, files)
     problems += found
     on_image = marked is not None and image is not None and same_grid(image, marked.label)
     if marked is not None and marked.lesions.n:
         problems += implausible_problems(case, marked.lesions, head)
-    if marked is not None and head is not None and marked.lesions.n:
-        problem = (
-            outside_problem(case, marked.lesions, head)
-            if on_image
-            else header_problem(case, marked.mask, marked.label, image, head)
-        )
-        if problem is not None:  # with numbers it stands for what the headers alone said
+        if head is not None and on_image:
+            problems += outside_problems(case, marked.lesions, head)
+        elif head is not None:  # with numbers it stands for what the headers alone said
+            problem = grid_problem(case, marked.mask, marked.label, image, head)
             same = problem.file, problem.expected
             problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
     placed = on_image and head is not None

@@ -1,4 +1,4 @@
-"""Examinations that are kept, so that exploring a cohort again takes seconds: one file a case."""
+"""Examinations on disk, one file per case, so that exploring a cohort again takes seconds."""
 
 import hashlib
 import json
@@ -7,14 +7,13 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.between import problems_between
+from metaseg_nb.cohort.checks.across_cases import problems_between
 from metaseg_nb.cohort.examination import FACTS, Examination, examine
 from metaseg_nb.cohort.lesions import LESION_FACTS, SCORED_FACTS
 from metaseg_nb.cohort.position import POSITIONS
@@ -23,20 +22,21 @@ from metaseg_nb.cohort.thumbnail import Thumbnail
 from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
-# Raise it when an examination says something else of the same files.
-VERSION = 3
+# Raise it when the same files give another examination.
+VERSION = 4
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
-# Kept as they are, where they are there.
+# Arrays of an examination; any may be missing.
 ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
 
 # Columns of the tables, whatever could be read.
-CASE_COLUMNS = ("case", "patient", "primary", "scanner", "date", "labelled", *FACTS)
+WHOSE = ("patient", "primary", "scanner", "date")
+CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
 LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 
 
 def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: int) -> list[Examination]:
-    """Examine many cases, several at a time, and find what only shows between them.
+    """Examine many cases, several at a time, and compare them with each other.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
     work = partial(_examine_and_keep, rule=rule, folder=folder)
     known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
     examinations = [known[case.name] for case in cases]
-    between = problems_between(cases, examinations)
+    between = list(problems_between(cases, examinations))
     return [
         replace(examination, problems=examination.problems + [p for p in between if p.case == case.name])
         for case, examination in zip(cases, examinations, strict=True)
@@ -65,16 +65,9 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
 
 
 def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
-    """A row per case: who it is of, whether it has a label, and the facts of its examination."""
+    """A row per case: its patient, whether it has a label, and the facts of its examination."""
     rows = [
-        {
-            "case": case.name,
-            "patient": case.patient,
-            "primary": case.primary,
-            "scanner": case.scanner,
-            "date": case.date,
-            "labelled": case.label is not None,
-        }
+        {"case": case.name, "labelled": case.label is not None, **{key: getattr(case, key) for key in WHOSE}}
         | examination.facts
         for case, examination in zip(cases, examinations, strict=True)
     ]
@@ -93,7 +86,7 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
 
 
 def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
-    """The kept examination of a case; None when there is none that is whole, or files, rule or `VERSION` are others."""
+    """The stored examination of a case; None if it is missing, damaged, or of other files, rule or `VERSION`."""
     path = _path(folder, case)
     if not path.is_file():
         return None
@@ -108,7 +101,7 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
     thumbnail = Thumbnail(arrays["grey"], arrays["lesion"], tuple(record["spacing_mm"])) if "grey" in arrays else None
     return Examination(
         facts=record["facts"],
-        lesions=pd.read_json(StringIO(record["lesions"]), orient="table"),
+        lesions=pd.DataFrame(record["lesions"]),
         problems=[Problem(**problem) for problem in record["problems"]],
         thumbnail=thumbnail,
         **{name: arrays.get(name) for name in ARRAYS},
@@ -116,11 +109,11 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
 
 
 def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Examination) -> None:
-    """Write an examination, whole or not at all."""
+    """Write an examination; the file is complete or not written."""
     record = {
         "key": _key(case, rule),
         "facts": examination.facts,
-        "lesions": examination.lesions.to_json(orient="table", double_precision=15),
+        "lesions": examination.lesions.to_dict("list"),
         "problems": [asdict(problem) for problem in examination.problems],
     }
     arrays = {name: getattr(examination, name) for name in ARRAYS}
@@ -139,7 +132,7 @@ def _examine_and_keep(case: Case, rule: LesionRule, folder: Path) -> Examination
 
 
 def _key(case: Case, rule: LesionRule) -> str:
-    """Changes with a file (path, size, time), the rule, or what examinations say."""
+    """Changes with a file (path, size, time), the rule and `VERSION`."""
     files = [
         [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [str(path)]
         for path in case.files

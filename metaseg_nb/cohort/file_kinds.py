@@ -1,9 +1,8 @@
 """Files of other kinds, given where NIfTI is expected: told by their first bytes, with the way to NIfTI."""
 
 import gzip
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 # Bytes at a file's start that tell its kind.
 HEAD_BYTES = 4096
@@ -16,61 +15,57 @@ DOWNLOAD = "the download gave a page instead of the file: log in where it comes 
 NO_IMAGE = "give the NIfTI file (.nii or .nii.gz)"
 
 
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file: its name, the way to NIfTI, bytes that tell it, and where they stand (None: anywhere)."""
+class Kind(NamedTuple):
+    """A kind of file: its name, the way to NIfTI, and bytes that tell it."""
 
     name: str
     fix: str
-    signature: bytes
-    offset: int | None = 0
+    signatures: tuple[bytes, ...] = ()
+    offset: int | None = 0  # where the bytes stand; None: anywhere
 
 
 # The first that fits counts: DICOM objects are told by their class before DICOM is.
 KINDS = (
-    Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, b"1.2.840.10008.5.1.4.1.1.481.3", None),
-    Kind("a DICOM segmentation (SEG)", STRUCTURES, b"1.2.840.10008.5.1.4.1.1.66.4", None),
-    Kind("a DICOM file", DCM2NIIX, b"DICM", 128),
+    Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, (b"1.2.840.10008.5.1.4.1.1.481.3",), None),
+    Kind("a DICOM segmentation (SEG)", STRUCTURES, (b"1.2.840.10008.5.1.4.1.1.66.4",), None),
+    Kind("a DICOM file", DCM2NIIX, (b"DICM",), 128),
     # without the preamble a DICOM file starts with an element of group 0002 or 0008
-    *(Kind("a DICOM file", DCM2NIIX, start + b"\0") for start in (b"\2\0\0", b"\2\0\1", b"\2\0\2", b"\2\0\x10")),
-    *(Kind("a DICOM file", DCM2NIIX, b"\x08\0" + bytes([element]) + b"\0") for element in (0, 1, 5, 8, 0x12, 0x16)),
-    Kind("an NRRD file", CONVERTED, b"NRRD000"),
-    Kind("a MetaImage file (.mha, .mhd)", CONVERTED, b"ElementType", None),
-    Kind("a MINC or HDF5 file", "convert it to NIfTI, for instance with `mnc2nii`", b"\x89HDF\r\n\x1a\n"),
-    Kind("a MINC or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", b"CDF\1"),
-    Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", b"\0\0\0\1\0\0"),
-    Kind("a zip archive", UNPACK, b"PK\3\4"),
-    Kind("a 7-Zip archive", UNPACK, b"7z\xbc\xaf\x27\x1c"),
-    Kind("a file that is packed twice", "unpack it once", GZIP_MAGIC),
-    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", b"\0\5\x16\7"),
-    Kind("a bzip2 file", UNPACK, b"BZh"),
-    Kind("an xz file", UNPACK, b"\xfd7zXZ"),
-    Kind("a Zstandard file", UNPACK, b"\x28\xb5\x2f\xfd"),
-    Kind("a tar archive", UNPACK, b"ustar", 257),
-    Kind("a PNG picture", NO_IMAGE, b"\x89PNG"),
-    Kind("a JPEG picture", NO_IMAGE, b"\xff\xd8\xff"),
-    Kind("a TIFF picture", NO_IMAGE, b"II*\0"),
-    Kind("a TIFF picture", NO_IMAGE, b"MM\0*"),
-    Kind("a PDF document", NO_IMAGE, b"%PDF"),
-    Kind("a NumPy array", "write it as NIfTI with the affine of its image", b"\x93NUMPY"),
-    Kind("a web page", DOWNLOAD, b"<!DOCTYPE"),
-    Kind("a web page", DOWNLOAD, b"<html"),
-    Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", b"version https://git-lfs"),
-    Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", b"/annex/objects"),
+    Kind("a DICOM file", DCM2NIIX, (b"\2\0\0\0", b"\2\0\1\0", b"\2\0\2\0", b"\2\0\x10\0")),
+    Kind("a DICOM file", DCM2NIIX, tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16))),
+    Kind("an NRRD file", CONVERTED, (b"NRRD000",)),
+    Kind("a MetaImage file (.mha, .mhd)", CONVERTED, (b"ElementType",), None),
+    Kind("a MINC or HDF5 file", "convert it to NIfTI, for instance with `mnc2nii`", (b"\x89HDF\r\n\x1a\n",)),
+    Kind("a MINC or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", (b"CDF\1",)),
+    Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", (b"\0\0\0\1\0\0",)),
+    Kind("a zip archive", UNPACK, (b"PK\3\4",)),
+    Kind("a 7-Zip archive", UNPACK, (b"7z\xbc\xaf\x27\x1c",)),
+    Kind("a file that is packed twice", "unpack it once", (GZIP_MAGIC,)),
+    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
+    Kind("a bzip2 file", UNPACK, (b"BZh",)),
+    Kind("an xz file", UNPACK, (b"\xfd7zXZ",)),
+    Kind("a Zstandard file", UNPACK, (b"\x28\xb5\x2f\xfd",)),
+    Kind("a tar archive", UNPACK, (b"ustar",), 257),
+    Kind("a PNG picture", NO_IMAGE, (b"\x89PNG",)),
+    Kind("a JPEG picture", NO_IMAGE, (b"\xff\xd8\xff",)),
+    Kind("a TIFF picture", NO_IMAGE, (b"II*\0", b"MM\0*")),
+    Kind("a PDF document", NO_IMAGE, (b"%PDF",)),
+    Kind("a NumPy array", "write it as NIfTI with the affine of its image", (b"\x93NUMPY",)),
+    Kind("a web page", DOWNLOAD, (b"<!DOCTYPE", b"<html")),
+    Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", (b"version https://git-lfs",)),
+    Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", (b"/annex/objects",)),
 )
-GZIP = Kind("a gzip file", UNPACK, b"")
-FOLDER = Kind("a folder", NO_IMAGE, b"")
-DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX, b"")
+GZIP = Kind("a gzip file", UNPACK)
+FOLDER = Kind("a folder", NO_IMAGE)
+DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX)
 PAIR = Kind(
-    "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK", b""
+    "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK"
 )
 VOXELS = Kind(
     "no NIfTI header, but the voxels of a pair (.hdr and .img)",
     "write both as one file (read the .hdr with nibabel or SimpleITK); if that is Analyze, export it again as NIfTI",
-    b"",
 )
 ANALYZE = Kind(
-    "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead", b""
+    "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead"
 )
 # sizeof_hdr of Analyze and NIfTI-1, in either byte order; the magic words of NIfTI follow it.
 ANALYZE_SIZES = ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
@@ -84,7 +79,11 @@ def is_gzip(path: Path) -> bool:
 
 def opened(path: Path) -> BinaryIO:
     """Open a file's bytes, unpacked where they are packed."""
-    return gzip.open(path) if is_gzip(path) else path.open("rb")
+    file = path.open("rb")
+    if file.peek(2)[:2] != GZIP_MAGIC:
+        return file
+    file.close()
+    return gzip.open(path)
 
 
 def head_of(path: Path) -> bytes:
@@ -109,14 +108,11 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
 def kind_of_folder(folder: Path) -> Kind:
     """Tell a folder of DICOM files from any other; one file is looked at."""
     shown = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    first = next(shown, None)
-    if first is None:
-        return FOLDER
-    kind = kind_of(head_of(first))
-    return DICOM_FOLDER if kind is not None and "DICOM" in kind.name else FOLDER
+    kinds = (kind_of(head_of(path)) for path in shown)
+    return DICOM_FOLDER if (kind := next(kinds, None)) and "DICOM" in kind.name else FOLDER
 
 
 def _fits(kind: Kind, head: bytes) -> bool:
     if kind.offset is None:
-        return kind.signature in head
-    return head[kind.offset :].startswith(kind.signature)
+        return any(signature in head for signature in kind.signatures)
+    return head.startswith(kind.signatures, kind.offset)

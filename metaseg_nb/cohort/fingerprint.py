@@ -1,4 +1,4 @@
-"""Fingerprints of an image: small arrays that tell it again when it was rescaled, and its anatomy when it was moved."""
+"""Fingerprints: small arrays that recognise an image after rescaling, and a brain after it was moved."""
 
 from collections.abc import Sequence
 from itertools import permutations, product

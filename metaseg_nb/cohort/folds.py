@@ -1,4 +1,4 @@
-"""Folds that cannot leak: grouped by patient, the selection set taken from the training part."""
+"""Folds without leaks: grouped by patient; the selection set is a part of the training patients."""
 
 import math
 from collections import defaultdict
@@ -25,7 +25,7 @@ class Split:
 
 
 def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
-    """Deal the patients into folds, alike in size, primary cancer and lesion burden together.
+    """Divide the patients into folds that are alike in size, primary cancer and lesion burden.
 
     Primary by primary, patients go from many lesions to few (then from large volume to
     small), ``n_folds`` at a time, one into each fold: the heaviest into the fold that has
@@ -56,12 +56,12 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
             if case.fold is None
         )
     fold_of = _deal(_patient_table(cohort, burden), n_folds)
-    dealt = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
-    return _checked(replace(cohort, cases=dealt), n_folds)
+    cases = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
+    return _checked(replace(cohort, cases=cases), n_folds)
 
 
 def _patient_table(cohort: Cohort, burden: pd.DataFrame) -> pd.DataFrame:
-    """A row per patient, in the order they are dealt out."""
+    """A row per patient, in the order in which they are given to the folds."""
     rows = [
         {
             "patient": patient,
@@ -105,9 +105,9 @@ def split(cohort: Cohort, fold: int) -> Split:
     CohortError
         No such fold, or nobody is left to train on.
     """
-    there = sorted({case.fold for case in cohort.cases})
-    if fold not in there:
-        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {there}", "set `fold` or `n_folds`")
+    folds = sorted({case.fold for case in cohort.cases})
+    if fold not in folds:
+        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "set `fold` or `n_folds`")
     others = _by_patient(case for case in cohort.cases if case.fold != fold)
     n_selection = _selection_size(len(others))
     if len(others) <= n_selection:
@@ -131,7 +131,7 @@ def _selection_size(n_others: int) -> int:
 
 
 def _advice(cohort: Cohort) -> str:
-    """What leaves somebody to train on: more folds, where patients are enough for that."""
+    """How to keep patients for training: more folds, if there are enough patients."""
     n = len({case.patient for case in cohort.cases})
     enough = [k for k in range(2, n + 1) if n - math.ceil(n / k) > _selection_size(n - math.ceil(n / k))]
     if not enough:
@@ -188,27 +188,27 @@ def require_no_leak(cohort: Cohort) -> None:
     leaks = [(patient, sorted(of)) for patient, of in folds.items() if len(of) > 1]
     if leaks:
         raise CohortError(
-            Problem(f"of patient {patient}", "datalist", f"folds {of}", "each patient in one fold", 'correct "fold"')
+            Problem("-", "datalist", f"patient {patient} in folds {of}", "each patient in one fold", 'correct "fold"')
             for patient, of in leaks
         )
 
 
 def _checked(cohort: Cohort, n_folds: int) -> Cohort:
     require_no_leak(cohort)
-    there, n = sorted({case.fold for case in cohort.cases}), len({case.patient for case in cohort.cases})
-    if there != list(range(n_folds)):
-        numbered = there == list(range(len(there)))
-        if len(there) < 2:
+    folds, n = sorted({case.fold for case in cohort.cases}), len({case.patient for case in cohort.cases})
+    if folds != list(range(n_folds)):
+        numbered = folds == list(range(len(folds)))
+        if len(folds) < 2:
             few = 'leave out "fold" in the list, or give two folds or more'
         elif numbered:
-            few = f"set `n_folds` in the study file to what the cohort has, {len(there)}"
+            few = f"set `n_folds` in the study file to what the cohort has, {len(folds)}"
         else:
-            renumber = f"number the folds from 0 to {len(there) - 1} in the list"
-            few = renumber + ("" if len(there) == n_folds else f", and set `n_folds` in the study file to {len(there)}")
+            renumber = f"number the folds from 0 to {len(folds) - 1} in the list"
+            few = renumber + ("" if len(folds) == n_folds else f", and set `n_folds` in the study file to {len(folds)}")
         raise CohortError.one(
             "-",
             "datalist",
-            f"folds {there}, of {n} patients",
+            f"folds {folds}, of {n} patients",
             f"folds 0 to {n_folds - 1} with at least one patient each",
             few if n >= SELECTION_MINIMUM + 2 else _advice(cohort),
         )

@@ -1,4 +1,4 @@
-"""Where the head is in an image, and what its background is: it need not be 0, nor the darkest value."""
+"""The head and the background of an image; the background need not be 0, nor the darkest value."""
 
 import numpy as np
 import SimpleITK as sitk

@@ -3,7 +3,7 @@
 import logging
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,14 +11,16 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+import psutil
 from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
+from metaseg_nb import parallel
 from metaseg_nb.cohort.file_kinds import Kind, head_of, is_gzip, kind_of, kind_of_folder
-from metaseg_nb.cohort.memory import free_memory
 from metaseg_nb.cohort.problems import CohortError
 
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
 FIXES = {
@@ -29,7 +31,7 @@ FIXES = {
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
 WORK_BYTES = 16
-# What a header says about the place of its voxels: written back as it was, and all programs see mask and image alike.
+# The header's fields for the place of its voxels: a mask gets those of its image, so that all programs agree.
 PLACE_FIELDS = (
     *("xyzt_units", "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
@@ -62,6 +64,8 @@ class NiftiFile:
     path : path
     case : str
         Named in errors.
+    packed : bool
+        By gzip.
     header : Nifti1Header
         As nibabel mends it; its lengths may be in other units than millimetres.
     place : mapping
@@ -70,6 +74,7 @@ class NiftiFile:
 
     path: Path
     case: str
+    packed: bool
     header: nib.Nifti1Header
     place: Mapping[str, Any]
 
@@ -99,7 +104,7 @@ class NiftiFile:
 
 
 def read_place(header: nib.Nifti1Header) -> dict[str, Any]:
-    """What a header says about its place, as plain numbers."""
+    """The place fields of a header, as plain numbers."""
     fields = {"pixdim": header["pixdim"][:4], **{field: header[field] for field in PLACE_FIELDS}}
     return {field: np.nan_to_num(value).tolist() for field, value in fields.items()}
 
@@ -128,16 +133,17 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
     """
     path = Path(path)
     try:
-        raw = _raw_header(_first_bytes(path, case))
+        head, packed = _first_bytes(path, case)
+        raw = _raw_header(head)
         if raw is None:
             raise ImageFileError("no NIfTI header at its start")
         if what := NOT_SCALAR.get(int(raw["datatype"])):
             raise CohortError.one(case, path, what[0], "a volume of numbers", what[1])
         header = raw.copy()
         header.check_fix(QUIET)
-        file = NiftiFile(path, case, header, read_place(raw))
-        _require_volume(file)
-        _require_bytes(file)
+        file = NiftiFile(path, case, packed, header, read_place(raw))
+        for refusal in _refusals(file):
+            raise file.refused(*refusal)
     except CohortError:
         raise
     except UNREADABLE as error:
@@ -151,8 +157,8 @@ def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
 
 
-def _first_bytes(path: Path, case: str) -> bytes:
-    """The first bytes of a file (`head_of`); one that cannot be NIfTI is refused."""
+def _first_bytes(path: Path, case: str) -> tuple[bytes, bool]:
+    """The first bytes of a file (`head_of`), and whether it is packed; one that cannot be NIfTI is refused."""
     if path.is_dir():
         raise _other_kind(path, case, kind_of_folder(path))
     if not path.is_file():
@@ -168,7 +174,7 @@ def _first_bytes(path: Path, case: str) -> bytes:
     if path.suffix == ".nii" and packed:
         found, fix = "a gzip file behind the name .nii", "rename it to .nii.gz"
         raise CohortError.one(case, path, found, "a whole NIfTI file", fix)
-    return head
+    return head, packed
 
 
 def _other_kind(path: Path, case: str, kind: Kind) -> CohortError:
@@ -183,38 +189,53 @@ def _raw_header(head: bytes) -> nib.Nifti1Header | None:
     return None
 
 
-def _require_volume(file: NiftiFile) -> None:
-    """Refuse a header that does not describe one 3D volume of numbers at one place."""
-    shape, place = file.header.get_data_shape(), file.place
-    offset, first = file.header.get_data_offset(), file.header.single_vox_offset
+def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
+    """Whatever of a file is not one whole 3D volume of numbers at one place that the memory can hold."""
+    shape, place, header = file.header.get_data_shape(), file.place, file.header
+    offset, first = header.get_data_offset(), header.single_vox_offset
     if offset < first:
         found = f"voxels from byte {offset} on (vox_offset), where the header stands"
-        raise file.refused(found, f"voxels behind the header, from byte {first} on", "export it again")
+        yield found, f"voxels behind the header, from byte {first} on", "export it again"
     codes = place["sform_code"], place["qform_code"]
-    slope, shift = file.header.get_slope_inter()[0], np.nan_to_num(file.header["scl_inter"])
+    slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        raise file.refused(found, "a volume of numbers", "export it again")
+        yield found, "a volume of numbers", "export it again"
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
-        found = f"{len(shape)}D, shape {shape}"
-        raise file.refused(found, "one 3D volume", "split it or pick one volume")
+        yield f"{len(shape)}D, shape {shape}", "one 3D volume", "split it or pick one volume"
     if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
-        raise file.refused(found, "codes from 0 to 5 and edges above 0", "export it again")
+        yield found, "codes from 0 to 5 and edges above 0", "export it again"
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        raise file.refused(found, "voxels that have a volume", "export it again")
-
-
-def _require_bytes(file: NiftiFile) -> None:
-    """Refuse a file that cannot hold what its header says, or that the memory cannot hold."""
-    size, needed = file.path.stat().st_size, file.header.get_data_offset() + file.voxel_bytes
-    if needed > (MOST_UNPACKED * size if is_gzip(file.path) else size):
+        yield found, "voxels that have a volume", "export it again"
+    size, needed = file.path.stat().st_size, offset + file.voxel_bytes
+    if needed > (MOST_UNPACKED * size if file.packed else size):
         found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
-        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
+        yield found, "a whole NIfTI file", "copy or export it again"
     needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
         fix = "crop or resample it, look whether its header is right, or ask for more memory"
-        raise file.refused(found, "a volume that the memory can hold", fix)
+        yield found, "a volume that the memory can hold", fix
+
+
+def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/cgroup")) -> int:
+    """Bytes that may still be taken: of the machine's memory and of the limit of a SLURM job or container.
+
+    Parameters
+    ----------
+    groups, process : path
+        Linux's control groups (version 2) and the file that names this process's; another system has none.
+    """
+    free = [psutil.virtual_memory().available]
+    own = groups / process.read_text(encoding="utf-8").strip().rpartition("::/")[2] if process.is_file() else groups
+    for group in (own, *own.parents):
+        try:
+            limit = int((group / "memory.max").read_text(encoding="utf-8"))
+            counts = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
+        except (OSError, ValueError):  # no group, or no limit
+            continue
+        free.append(limit - int(counts["anon"]))  # the rest are pages of files, which are given back
+    return min(free) // parallel.at_work

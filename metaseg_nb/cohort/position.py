@@ -16,7 +16,7 @@ from metaseg_nb.cohort.lesions import Lesions
 
 # The head is found on voxels of about this edge: fine enough for thirds and depths, and quick.
 COARSE_MM = 2.0
-# Furrows and ventricles that open outwards are narrower than twice this.
+# Sulci and ventricles that open outwards are narrower than twice this.
 CLOSING_MM = 8.0
 # A brain without skull is smaller than this; the largest adult brains have about 1.9 litres.
 BRAIN_AT_MOST_CM3 = 2200.0
@@ -99,7 +99,7 @@ class Head:
 
     @property
     def skull(self) -> str:
-        """What is known of the skull: "stripped", "in the image", or that a part of a brain does not tell."""
+        """State of the skull: "stripped", "in the image", or unknown where only a part of the brain is covered."""
         if self.cut_at:
             return "unknown (brain not covered)"
         return "stripped" if self.is_brain else "in the image"
@@ -142,7 +142,7 @@ def _rim(array: np.ndarray, hull: np.ndarray, spacing_mm: tuple[float, float, fl
 
 
 def reach_of(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Where lesions are looked for: a head, its furrows and holes filled, and `REACH_MM` around it.
+    """Where lesions may lie: a head, its sulci and holes filled, and `REACH_MM` around it.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def _step(spacing_mm: tuple[float, float, float]) -> np.ndarray:
 
 
 def _hull(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Close furrows, fill what the background around it does not reach (ventricles, cysts), keep the largest piece."""
+    """Close sulci, fill holes that are closed off from the background (ventricles, cysts), keep the largest piece."""
     margin = [(int(np.ceil(CLOSING_MM / edge)) + 1,) * 2 for edge in spacing_mm]
     grown = edt.edt(np.pad(~mask, margin, constant_values=True), anisotropy=spacing_mm) <= CLOSING_MM
     background = cc3d.connected_components((~grown).astype(np.uint8), connectivity=6)
@@ -209,7 +209,7 @@ def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
 
 
 def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
-    """Which cells of the head's box hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
+    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
     low, high = head.box
     cells = mask[np.ix_(*_middles(low, high))]  # where voxels are larger than cells, each cell has its voxel
     places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)

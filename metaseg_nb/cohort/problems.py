@@ -1,4 +1,4 @@
-"""What is wrong with an input, said once and alike: case, file, found, expected, what to do."""
+"""Problems of the input, all in one form: case, file, found, expected, what to do."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -82,7 +82,7 @@ def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
 
 
 def settled(problems: Iterable[Problem], confirmed: Collection[str]) -> list[Problem]:
-    """Turn each doubt about a case that a person has looked at, and named in ``confirmed``, into a note."""
+    """Turn each doubt about a case that is named in ``confirmed`` into a note."""
     return [
         replace(problem, severity="note") if problem.severity == "doubt" and problem.case in confirmed else problem
         for problem in problems

@@ -12,10 +12,12 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.spelling import tidy
 from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
+# Where a problem is that belongs to no case: nowhere in particular, an entry of a list, a line of a table.
+PLACE = re.compile(r"-|\w+\[\d+\]|line \d+")
 # Only the names of persons hold these. A part that is shorter, or that so many patients and half of all share, may be
 # a word.
 PERSON = re.compile(r"[\^,]")
@@ -40,7 +42,7 @@ def with_codes(
     ----------
     cohort : Cohort
     problems : sequence of Problem
-        About it; their cases are coded too.
+        About it; their cases are coded too, and the places of entries and lines stay.
     excluded : iterable of str
         Names of cases that are left out of the cohort, and get a code nevertheless.
     key : path
@@ -48,20 +50,20 @@ def with_codes(
         cohort's owner.
     """
     cases = cohort.all_cases
-    names = {
-        "case": [*(case.name for case in cases), *excluded, *(p.case for p in problems if p.case != "-")],
-        "patient": [case.patient for case in cases],
-    }
+    patients, named = {case.patient for case in cases}, {case.name for case in cases} | {*excluded}
+    others = {p.case for p in problems if not PLACE.fullmatch(p.case)} - patients
+    names = {"case": named | others, "patient": patients}
     table = _read(key)
     for kind, needed in names.items():
         table = pd.concat([table, _new_codes(kind, needed, table)], ignore_index=True)
     write_table(key, table)
     codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
-    problems = [replace(problem, case=codes["case"].get(problem.case, problem.case)) for problem in problems]
+    code_of = {**codes["patient"], **codes["case"]}
+    problems = [replace(problem, case=code_of.get(problem.case, problem.case)) for problem in problems]
     coded = cohort.changed(lambda case: _coded(case, codes))
-    words = coding(with_parts({**codes["patient"], **codes["case"]}, coded.all_cases))
-    told = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
-    return replace(coded, **told), problems
+    words = coding(with_parts(code_of, coded.all_cases))
+    texts = {part: words(getattr(cohort, part)) for part in ("name", "description", "patients_from")}
+    return replace(coded, **texts), problems
 
 
 def read_key(key: Path) -> dict[str, str]:
@@ -117,7 +119,7 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
 
 
 def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
-    """Make what puts codes in the place of names, wherever a name is a word of a text and not a part of one.
+    """Make a function that replaces names by codes in a text, wherever a name is a whole word.
 
     Capital letters, accents (``Müller``, ``Mueller``, ``Muller``), and what stands between the parts of a
     name (``MUELLER^HANS``, ``Mueller, Hans``) make no difference.
@@ -129,7 +131,7 @@ def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
     before : str
         Regular expression of what must follow a name.
     """
-    taken = {(), *map(_words, codes.values())}  # a name that is another's code would make one of the other
+    taken = {(), *map(_words, codes.values())}  # a name that is another's code stays as it is
     spelt = [(_words(name, letters), code) for letters in (BARE, WRITTEN_OUT) for name, code in codes.items()]
     found_as = {words: code for words, code in spelt if words not in taken}
     if not found_as:
@@ -179,7 +181,7 @@ def _read(key: Path) -> pd.DataFrame:
 def _new_codes(kind: str, names: Iterable[str], table: pd.DataFrame) -> pd.DataFrame:
     known = table.loc[table["kind"] == kind, "name"]
     new = sorted(set(names) - set(known))
-    random.SystemRandom().shuffle(new)  # the order of codes tells nothing of the names
+    random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
     codes = [f"{kind}_{number:04d}" for number in range(len(known) + 1, len(known) + len(new) + 1)]
     return pd.DataFrame({"kind": kind, "name": new, "code": codes}, columns=COLUMNS)
 

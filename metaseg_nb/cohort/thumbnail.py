@@ -1,4 +1,4 @@
-"""A small picture of a case: its axial slice with most lesion, kept so that no volume is read again to draw it."""
+"""A small picture of a case: the axial slice with most lesion, stored so that the volume is not read again."""
 
 from dataclasses import dataclass
 

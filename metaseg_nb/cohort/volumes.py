@@ -116,7 +116,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
             beyond = len(stream.read(slice_bytes))
     except (*UNREADABLE, MemoryError) as error:
         raise unreadable(file.case, file.path, error) from error
-    if beyond == slice_bytes:  # less is padding
+    if beyond == slice_bytes:  # fewer bytes are padding
         found = f"more voxels than the shape {file.shape} of its header"
         raise file.refused(found, "a whole NIfTI file", "copy or export it again")
     native = orientations.io_orientation(file.affine)
@@ -125,7 +125,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
-    """Write a volume in the axis order and at the place of the file it came from; whole or not at all."""
+    """Write a volume in the axis order and at the place of the file it came from; complete or not at all."""
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, volume.native_orientation)
     array = np.ascontiguousarray(orientations.apply_orientation(volume.array, back))
@@ -164,7 +164,7 @@ def ras_grid(volume: NiftiFile | Volume) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def describe_grid(volume: NiftiFile | Volume) -> str:
-    """Put a grid in words, for errors: shape, spacing, axes, origin."""
+    """Describe a grid for an error: shape, spacing, axes, origin."""
     spacing = "x".join(f"{edge:.4g}" for edge in spacing_of(volume.affine))
     axes = "".join(nib.aff2axcodes(volume.affine))
     origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])

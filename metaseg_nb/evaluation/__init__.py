@@ -1,0 +1,27 @@
+"""Metrics, tests and tables of cross-validation (notebook 04)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calibration": ["patient_uncertainty", "probability_scores", "reliability"],
+        "claims": ["claim_table", "network_kinds"],
+        "comparison": ["pairwise", "patient_scores", "rank_distribution", "rank_test"],
+        "conclusions": ["how_sure", "is_the_transformer_better", "training_sets", "which_network", "worst_classes"],
+        "detection": ["froc", "froc_points"],
+        "fold_results": ["finish_run", "rescore", "score_cases", "score_probability", "scored_with"],
+        "intervals": ["estimate"],
+        "leaderboard": [
+            "limits_of_agreement",
+            "make_leaderboard",
+            "missed_and_false",
+            "patient_volumes",
+            "selection_luck",
+            "with_costs",
+        ],
+        "pooling": ["finished_part", "pool"],
+        "strata": ["STRATA", "all_strata", "classified", "per_patient"],
+        "threshold_baseline": ["score_threshold"],
+    },
+)

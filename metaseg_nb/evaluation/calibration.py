@@ -1,74 +1,94 @@
-"""Whether probabilities mean what they say, and whether a network knows when it fails."""
+"""Whether probabilities are right, and whether uncertainty points to the patients in whom a network fails."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.detection import area_under_roc, average_precision, average_precision_interval, froc
+from metaseg_nb.evaluation.detection import area_under_roc, average_precision
 from metaseg_nb.evaluation.intervals import percentiles, times_drawn
 
-# The lowest bin is left out: millions of voxels that nobody doubts would make every network look calibrated.
+N_BINS = 20
+# The lowest bin is left out: millions of clear background voxels would make every network look calibrated.
 FIRST_BIN = 1
 # A patient is a failure below this Dice.
 FAILURE_DICE = 0.5
+SUMS = ["n_voxels", "probability_sum", "n_lesion"]
 
 
-def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Pool the cases of one network into its reliability diagram.
+def probability_bins(probability: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Count voxels and lesion voxels by probability, in `N_BINS` bins of equal width.
 
     Parameters
     ----------
-    calibration : DataFrame
-        A row per (case, ``bin``), from `probability_bins`.
+    probability : ndarray, shape (X, Y, Z)
+        0 to 1.
+    truth : ndarray of bool, shape (X, Y, Z)
 
     Returns
     -------
     DataFrame
-        A row per bin that has voxels, from probability 1 / N_BINS on: ``n_voxels``,
-        ``probability`` (mean of what was said), ``observed`` (share that is lesion).
+        A row per bin: ``bin`` (0 to N_BINS - 1), ``n_voxels``, ``probability_sum``, ``n_lesion``.
+    """
+    flat = np.asarray(probability, dtype=np.float64).ravel()
+    bins = np.minimum((flat * N_BINS).astype(int), N_BINS - 1)
+    weights = (None, flat, np.asarray(truth).ravel().astype(float))
+    sums = [np.bincount(bins, weight, minlength=N_BINS) for weight in weights]
+    table = pd.DataFrame(dict(zip(SUMS, sums, strict=True))).astype({"n_lesion": int})
+    return table.rename_axis("bin").reset_index()
+
+
+def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Reliability diagrams of all networks; their cases are pooled.
+
+    Parameters
+    ----------
+    calibration : DataFrame
+        A row per (``model``, case, ``bin``), from `probability_bins`.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``bin``) that has voxels, from probability 1 / N_BINS on: ``n_voxels``,
+        ``probability`` (mean predicted), ``observed`` (share that is lesion).
 
     References
     ----------
     Guo et al. 2017 (ICML, arXiv:1706.04599).
     """
-    sums = calibration.groupby("bin")[["n_voxels", "probability_sum", "n_lesion"]].sum()
-    sums = sums[(sums.index >= FIRST_BIN) & (sums["n_voxels"] > 0)]
-    return pd.DataFrame(
-        {
-            "n_voxels": sums["n_voxels"],
-            "probability": sums["probability_sum"] / sums["n_voxels"],
-            "observed": sums["n_lesion"] / sums["n_voxels"],
-        }
-    ).reset_index()
+    rows = calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
+    sums = rows.groupby(["model", "bin"], sort=False)[SUMS].sum().sort_index(level="bin", sort_remaining=False)
+    shares = {
+        "probability": sums["probability_sum"] / sums["n_voxels"],
+        "observed": sums["n_lesion"] / sums["n_voxels"],
+    }
+    return sums[["n_voxels"]].assign(**shares).reset_index()
 
 
-def expected_calibration_error(diagram: pd.DataFrame) -> float:
-    """Mean gap between said and observed over voxels; NaN where no voxel has a probability that counts."""
-    if not len(diagram):
-        return float("nan")
-    gaps = (diagram["probability"] - diagram["observed"]).abs()
-    return float(np.average(gaps, weights=diagram["n_voxels"]))
+def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
+    """Expected calibration error of one network with its 95 % bootstrap interval over patients.
 
-
-def calibration_error_interval(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of `expected_calibration_error` of one network; NaN below two patients.
-
-    Resamples add noise to each bin, and a gap has no sign: the interval lies rather too high than too low.
+    The error is the mean gap between predicted probability and observed share, over voxels; NaN where no voxel has a
+    probability that counts. The interval (NaN below two patients) lies rather too high than too low: resampling adds
+    noise to each bin, and a gap has no sign.
     """
     rows = calibration[calibration["bin"] >= FIRST_BIN]
     n_patients = rows["patient"].nunique()
+    tables = [rows.pivot_table(name, "patient", "bin", aggfunc="sum", fill_value=0).to_numpy() for name in SUMS]
+
+    def error(drawn: np.ndarray) -> np.ndarray:
+        voxels, predicted, lesion = (drawn @ table for table in tables)
+        with np.errstate(invalid="ignore"):
+            return np.abs(predicted - lesion).sum(axis=-1) / voxels.sum(axis=-1)
+
+    found = float(error(np.ones(n_patients)))
     if n_patients < 2:
-        return float("nan"), float("nan")
-    drawn = times_drawn(n_patients, n_bootstrap, seed)
-    voxels, said, lesion = (
-        drawn @ rows.pivot_table(column, "patient", "bin", aggfunc="sum", fill_value=0).to_numpy()
-        for column in ("n_voxels", "probability_sum", "n_lesion")
-    )
-    with np.errstate(invalid="ignore"):
-        return percentiles(np.abs(said - lesion).sum(axis=1) / voxels.sum(axis=1))
+        return found, np.nan, np.nan
+    return found, *percentiles(error(times_drawn(n_patients, n_bootstrap, seed)))
 
 
 def uncertainty(calibration: pd.DataFrame) -> pd.Series:
-    """How unsure a network was of each patient: mean entropy of the voxels that it did not rule out, in bits.
+    """How uncertain a network was in each patient: mean entropy of the voxels that it did not rule out, in bits.
 
     Parameters
     ----------
@@ -82,7 +102,7 @@ def uncertainty(calibration: pd.DataFrame) -> pd.Series:
 
     References
     ----------
-    Mehrtash et al. 2020 (IEEE TMI 39:3868): entropy averaged over a predicted segment foretells its Dice.
+    Mehrtash et al. 2020 (IEEE TMI 39:3868): entropy averaged over a predicted segment predicts its Dice.
     """
     rows = calibration[calibration["bin"] >= FIRST_BIN]
     p = (rows["probability_sum"] / rows["n_voxels"].where(rows["n_voxels"] > 0)).clip(1e-9, 1 - 1e-9)
@@ -91,71 +111,65 @@ def uncertainty(calibration: pd.DataFrame) -> pd.Series:
     return (sums["bits"] / sums["n_voxels"].where(sums["n_voxels"] > 0)).fillna(0.0)
 
 
-def flagging(calibration: pd.DataFrame, dice: pd.Series, n_bootstrap: int, seed: int) -> dict[str, float]:
-    """Tell whether uncertainty flags the failures of one network.
-
-    Parameters
-    ----------
-    calibration : DataFrame
-        Of that network.
-    dice : Series
-        By patient.
-    n_bootstrap, seed
-        Of the interval: resamples of patients without a failure or without a success are passed over.
-
-    Returns
-    -------
-    dict
-        ``patients``, ``failures`` (Dice below `FAILURE_DICE`), ``ece`` with ``ece_low``, ``ece_high``, ``auroc``
-        (chance that a failure is less sure than a success; NaN without one of each) with ``auroc_low``,
-        ``auroc_high``.
-    """
-    unsure = uncertainty(calibration).reindex(dice.index).to_numpy()
-    failed = (dice < FAILURE_DICE).to_numpy()
-    drawn = np.random.default_rng(seed).integers(len(dice), size=(n_bootstrap, len(dice)))
-    low, high = percentiles(np.array([area_under_roc(unsure[rows], failed[rows]) for rows in drawn]))
-    ece_low, ece_high = calibration_error_interval(calibration, n_bootstrap, seed)
-    return {
-        "patients": len(dice),
-        "failures": int(failed.sum()),
-        "ece": expected_calibration_error(reliability(calibration)),
-        "ece_low": ece_low,
-        "ece_high": ece_high,
-        "auroc": area_under_roc(unsure, failed),
-        "auroc_low": low,
-        "auroc_high": high,
-    }
+def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """`uncertainty` beside Dice: ``model``, ``patient``, ``uncertainty``, ``dice``; ``scores`` a column per network."""
+    tables = []
+    for model in scores.columns:
+        unsure, dice = uncertainty(calibration[calibration["model"] == model]), scores[model].dropna()
+        table = pd.DataFrame({"uncertainty": unsure.reindex(dice.index), "dice": dice})
+        tables.append(table.rename_axis("patient").reset_index().assign(model=model))
+    return pd.concat(tables, ignore_index=True)
 
 
-def know_failures(
-    results: tuple[pd.DataFrame, pd.DataFrame], scores: pd.DataFrame, n_bootstrap: int, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`flagging` and average precision of every network, and each patient's uncertainty.
+def probability_scores(
+    results: tuple[pd.DataFrame, pd.DataFrame],
+    patients: pd.DataFrame,
+    models: Sequence[str],
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Detection, calibration and flagging of failures, from the probabilities of each network.
 
     Parameters
     ----------
     results : pair of DataFrame
         ``detections`` and ``calibration`` of all networks.
-    scores : DataFrame
-        Dice, a row per patient, a column per network.
+    patients : DataFrame
+        From `patient_uncertainty`.
+    models : sequence of str
+    n_bootstrap, seed
+        Of the intervals; resamples without a failure or without a success are passed over.
 
     Returns
     -------
-    flags : DataFrame
-        A row per network: ``model``, ``average_precision`` with ``_low``, ``_high``, and the keys of `flagging`.
-    patients : DataFrame
-        ``model``, ``patient``, ``uncertainty``, ``dice``.
+    DataFrame
+        A row per network: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`), and each with ``_low``,
+        ``_high``: ``average_precision``, ``ece`` (calibration error), ``auroc`` (chance that a failure is less certain
+        than a success; NaN without one of each).
     """
     detections, calibration = results
-    flags, patients = [], []
-    for model in scores.columns:
-        of_model, dice = calibration[calibration["model"] == model], scores[model].dropna()
-        found = detections[detections["model"] == model]
-        names = ("average_precision", "average_precision_low", "average_precision_high")
-        precision = average_precision(froc(found)), *average_precision_interval(found, n_bootstrap, seed)
-        flags.append(
-            {"model": model, **dict(zip(names, precision, strict=True)), **flagging(of_model, dice, n_bootstrap, seed)}
-        )
-        known = {"uncertainty": uncertainty(of_model).reindex(dice.index), "dice": dice}
-        patients.append(pd.DataFrame(known).rename_axis("patient").reset_index().assign(model=model))
-    return pd.DataFrame(flags), pd.concat(patients, ignore_index=True)
+    rows = []
+    for model in models:
+        found, of_model, own = (table[table["model"] == model] for table in (detections, calibration, patients))
+        failed = (own["dice"] < FAILURE_DICE).to_numpy()
+        row = {
+            "model": model,
+            **_columns("average_precision", average_precision(found, n_bootstrap, seed)),
+            "patients": len(own),
+            "failures": int(failed.sum()),
+            **_columns("ece", calibration_error(of_model, n_bootstrap, seed)),
+            **_columns("auroc", _flagging(own["uncertainty"].to_numpy(), failed, n_bootstrap, seed)),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _columns(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))
+
+
+def _flagging(unsure: np.ndarray, failed: np.ndarray, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
+    drawn = np.random.default_rng(seed).integers(len(failed), size=(n_bootstrap, len(failed)))
+    return area_under_roc(unsure, failed), *percentiles(
+        np.array([area_under_roc(unsure[rows], failed[rows]) for rows in drawn])
+    )

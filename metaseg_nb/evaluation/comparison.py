@@ -1,4 +1,4 @@
-"""Is a difference between networks real? Paired tests over patients, effect sizes, and how stable the ranking is."""
+"""Paired tests of networks over patients, effect sizes, and how stable the ranking is."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,6 +12,14 @@ from metaseg_nb.evaluation.intervals import bootstrap_interval
 # With fewer even six equal signs could not reach 5 % in a signed-rank test: 2 / 2⁵ = 0.06.
 MIN_PATIENTS = 6
 ALPHA = 0.05
+SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+
+
+def verdict(low: float, high: float, patients: int) -> str:
+    """Whether the 95 % interval of a difference lies above 0, below it, or neither."""
+    if patients < MIN_PATIENTS or not np.isfinite([low, high]).all():
+        return INCONCLUSIVE
+    return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
 
 
 def patient_scores(metrics: pd.DataFrame, models: list[str], column: str = "dice") -> pd.DataFrame:
@@ -27,10 +35,11 @@ def patient_scores(metrics: pd.DataFrame, models: list[str], column: str = "dice
 
 @dataclass(frozen=True)
 class Ranks:
-    """Friedman's test with Nemenyi's critical difference.
+    """Friedman's test with Nemenyi's.
 
-    ``mean_ranks`` has the networks, best first (1 is best, ties share the mean of their ranks). ``statistic``,
-    ``p`` and ``critical_difference`` are NaN with fewer than `MIN_PATIENTS` patients or three networks.
+    ``mean_ranks`` has the networks, best first (1 is best, ties share the mean of their ranks); ``nemenyi`` the p-value
+    of each pair (model by model). With fewer than `MIN_PATIENTS` patients or three networks ``statistic``, ``p`` and
+    ``critical_difference`` are NaN and Nemenyi's p-values 1.
     """
 
     patients: int
@@ -38,6 +47,7 @@ class Ranks:
     statistic: float
     p: float
     critical_difference: float
+    nemenyi: pd.DataFrame
 
     @property
     def table(self) -> pd.DataFrame:
@@ -45,14 +55,6 @@ class Ranks:
         tested = {"patients": self.patients, "friedman": self.statistic, "p": self.p}
         table = self.mean_ranks.rename_axis("model").rename("mean_rank").reset_index()
         return table.assign(**tested, critical_difference=self.critical_difference)
-
-    @property
-    def alike(self) -> list[tuple[str, ...]]:
-        """Largest groups of networks whose mean ranks lie within the critical difference, best first."""
-        names, ranks = list(self.mean_ranks.index), self.mean_ranks.to_numpy()
-        ends = [int((ranks - first <= self.critical_difference).sum()) for first in ranks]
-        groups = [tuple(names[i:end]) for i, end in enumerate(ends) if end - i > 1 and end > max(ends[:i], default=0)]
-        return groups
 
 
 def rank_test(scores: pd.DataFrame) -> Ranks:
@@ -68,13 +70,16 @@ def rank_test(scores: pd.DataFrame) -> Ranks:
     Friedman 1937; Nemenyi 1963; as Demšar 2006 (JMLR 7:1-30) combines them. Identical
     networks: statistic 0, p = 1.
     """
+    from scikit_posthocs import posthoc_nemenyi_friedman  # here: it takes a second, and only 04 needs it
+
     n, k = scores.shape
     ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     if n < MIN_PATIENTS or k < 3:
-        return Ranks(n, ranks, np.nan, np.nan, np.nan)
+        untested = pd.DataFrame(1.0, scores.columns, scores.columns)
+        return Ranks(n, ranks, np.nan, np.nan, np.nan, untested)
     alike = scores.eq(scores.iloc[:, 0], axis=0).all(axis=None)
     statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*scores.to_numpy().T)
-    return Ranks(n, ranks, float(statistic), float(p), critical_difference(k, n))
+    return Ranks(n, ranks, float(statistic), float(p), critical_difference(k, n), posthoc_nemenyi_friedman(scores))
 
 
 def critical_difference(n_models: int, n_patients: int, alpha: float = ALPHA) -> float:
@@ -127,7 +132,7 @@ def signed_rank_p(differences: np.ndarray) -> float:
 
 
 def rank_biserial(differences: np.ndarray) -> float:
-    """Share of the ranks that speak for the first minus that for the second; 0 when all differences are 0."""
+    """Share of the ranks in favour of the first minus that of the second; 0 when all differences are 0."""
     changed = differences[differences != 0]
     if not len(changed):
         return 0.0
@@ -136,12 +141,10 @@ def rank_biserial(differences: np.ndarray) -> float:
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p-values of one family for how many they are; NaN if any of them is."""
-    order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty(len(p))
-    adjusted[order] = np.minimum(stepped, 1)
-    return adjusted
+    """Adjust p-values of one family for how many they are; NaN stays NaN."""
+    from statsmodels.stats.multitest import multipletests  # here: it takes a second, and only 04 needs it
+
+    return multipletests(p, method="holm")[1] if np.isfinite(p).any() else p
 
 
 def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -151,7 +154,7 @@ def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
     -------
     DataFrame
         A row per network, best mean first, a column per rank (1 is best): share of the resamples.
-        Networks with equal means share the better rank.
+        Networks with equal means share their ranks evenly.
 
     References
     ----------
@@ -159,8 +162,9 @@ def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
     """
     values = scores.to_numpy(float)
     drawn = np.random.default_rng(seed).integers(len(values), size=(n_bootstrap, len(values)))
-    ranks = stats.rankdata(-values[drawn].mean(axis=1).round(12), method="min", axis=1)
+    means = -values[drawn].mean(axis=1).round(12)
+    best, worst = (stats.rankdata(means, method=method, axis=1)[:, :, None] for method in ("min", "max"))
     places = np.arange(1, scores.shape[1] + 1)
-    shares = (ranks[:, :, None] == places).mean(axis=0)
+    shares = ((best <= places) & (places <= worst)) / (worst - best + 1)
     best_first = scores.mean().sort_values(ascending=False, kind="stable").index
-    return pd.DataFrame(shares, index=scores.columns, columns=places).loc[best_first]
+    return pd.DataFrame(shares.mean(axis=0), index=scores.columns, columns=places).loc[best_first]

@@ -7,35 +7,64 @@ import pandas as pd
 from scipy import stats
 
 from metaseg_nb.evaluation.intervals import percentiles, times_drawn
+from metaseg_nb.evaluation.lesion_metrics import detection_counts
+from metaseg_nb.evaluation.surfaces import Spacing
 
+THRESHOLDS = (*np.arange(5, 100, 5) / 100, 0.99)
 # False lesions per patient at which curves are usually read: Setio et al. 2017 (Med. Image Anal. 42:1), LUNA16.
 FALSE_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 COUNTS = ["n_truth", "n_detected", "n_false"]
 
 
-def froc(detections: pd.DataFrame) -> pd.DataFrame:
-    """Pool the cases of one network into its FROC curve; a patient's cases are averaged first, as in `leaderboard`.
+def detections_by_threshold(
+    truth: np.ndarray, probability: np.ndarray, spacing_mm: Spacing, thresholds: Sequence[float] = THRESHOLDS
+) -> pd.DataFrame:
+    """Count detected and false lesions of a case at each threshold, matched as in `lesion_metrics`.
 
     Parameters
     ----------
-    detections : DataFrame
-        A row per (case, ``threshold``): ``patient``, ``n_truth``, ``n_detected``, ``n_false``.
+    truth : ndarray of bool, shape (X, Y, Z)
+    probability : ndarray, shape (X, Y, Z)
+        Or any map that grows with confidence.
+    spacing_mm : tuple of 3 floats
+    thresholds : sequence of float
+        A voxel that reaches one is lesion.
 
     Returns
     -------
     DataFrame
-        A row per threshold, from high to low: ``sensitivity`` (share of all lesions),
+        A row per threshold: ``threshold``, ``n_truth``, ``n_detected``, ``n_false``.
+    """
+    counts = [detection_counts(truth, probability >= threshold, spacing_mm) for threshold in thresholds]
+    return pd.DataFrame(counts).assign(threshold=thresholds)[["threshold", *COUNTS]]
+
+
+def froc(detections: pd.DataFrame) -> pd.DataFrame:
+    """FROC curves of all networks; a patient's cases are averaged first, as in `leaderboard`.
+
+    Parameters
+    ----------
+    detections : DataFrame
+        A row per (``model``, case, ``threshold``): ``patient``, ``n_truth``, ``n_detected``, ``n_false``.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``threshold``), from high to low: ``sensitivity`` (share of all lesions),
         ``false_per_patient``, ``precision`` (1 where nothing is predicted), and the counts, summed over patients.
 
     References
     ----------
     Free-response ROC: Bunch et al. 1978; Chakraborty 1989 (Med. Phys. 16:561).
     """
-    thresholds, counts = _by_patient(detections)
-    sums = counts.sum(axis=0)
-    table = pd.DataFrame(sums, columns=COUNTS).assign(threshold=thresholds)
-    sensitivity, false, precision = _rates(sums, len(counts))
-    return table.assign(sensitivity=np.nan_to_num(sensitivity, nan=1.0), false_per_patient=false, precision=precision)
+    tables = []
+    for model, rows in detections.groupby("model", sort=False):
+        thresholds, counts = _by_patient(rows)
+        sums = counts.sum(axis=0)
+        sensitivity, false, precision = _rates(sums, len(counts))
+        table = pd.DataFrame(sums, columns=COUNTS).assign(model=model, threshold=thresholds, precision=precision)
+        tables.append(table.assign(sensitivity=np.nan_to_num(sensitivity, nan=1.0), false_per_patient=false))
+    return pd.concat(tables, ignore_index=True)
 
 
 def _by_patient(detections: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -63,22 +92,22 @@ def _resampled_rates(counts: np.ndarray, n_bootstrap: int, seed: int) -> tuple[n
 
 
 def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Sensitivity that is reached with no more than so many false lesions per patient, and how sure that is.
+    """Highest sensitivity with no more than a given number of false lesions per patient, with its interval.
 
-    Of each resample of patients the whole curve is read, so thresholds are free in each.
+    The threshold is chosen again in each resample of patients.
 
     Parameters
     ----------
     detections : DataFrame
-        As of `froc`, with ``model``.
+        As of `froc`.
     models : sequence of str
 
     Returns
     -------
     DataFrame
         A row per (``model``, ``false_per_patient`` of `FALSE_RATES`): ``patients``, ``lesions`` (all), ``sensitivity``
-        with ``low``, ``high`` (95 % bootstrap interval; NaN below two patients). 0 where no threshold has so few
-        false lesions: then nothing may be marked.
+        with ``low``, ``high`` (95 % bootstrap interval; NaN below two patients). 0 where every threshold has more
+        false lesions.
     """
     columns = ["model", "false_per_patient", "patients", "lesions", "sensitivity", "low", "high"]
     rows = []
@@ -98,28 +127,25 @@ def _reached(sensitivity: np.ndarray, false_per_patient: np.ndarray, rate: float
     return np.where(false_per_patient <= rate, sensitivity, 0 * sensitivity).max(axis=-1)
 
 
-def average_precision(curve: pd.DataFrame) -> float:
-    """Area under precision over sensitivity, in steps: each gain in sensitivity counts with its precision.
+def average_precision(detections: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
+    """Average precision of one network with its 95 % bootstrap interval over patients (NaN below two).
 
-    What no threshold finds counts with precision 0, as in picai_eval (Saha et al. 2024,
-    Lancet Oncol. 25:879) and scikit-learn.
+    The area under precision over sensitivity, in steps: each gain in sensitivity counts with its precision, and
+    lesions that no threshold finds with precision 0, as in picai_eval (Saha et al. 2024, Lancet Oncol. 25:879).
     """
-    return float(_area(curve["sensitivity"].to_numpy(), curve["precision"].to_numpy()))
+    _, counts = _by_patient(detections)
+    sensitivity, _, precision = _rates(counts.sum(axis=0), len(counts))
+    found = float(_area(np.nan_to_num(sensitivity, nan=1.0), precision))
+    if len(counts) < 2:
+        return found, np.nan, np.nan
+    sensitivity, _, precision = _resampled_rates(counts, n_bootstrap, seed)
+    return found, *percentiles(_area(sensitivity, precision))
 
 
 def _area(sensitivity: np.ndarray, precision: np.ndarray) -> np.ndarray:
     # a lower threshold can join two lesions' predictions or lose none: only gains are counted
     best = np.maximum.accumulate(sensitivity, axis=-1)
     return (np.diff(best, prepend=0.0, axis=-1) * precision).sum(axis=-1)
-
-
-def average_precision_interval(detections: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of `average_precision`, over patients; NaN below two of them."""
-    _, counts = _by_patient(detections)
-    if len(counts) < 2:
-        return float("nan"), float("nan")
-    sensitivity, _, precision = _resampled_rates(counts, n_bootstrap, seed)
-    return percentiles(_area(sensitivity, precision))
 
 
 def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
@@ -129,9 +155,8 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray) -> float:
     ----------
     Mann & Whitney 1947; Hanley & McNeil 1982 (Radiology 143:29).
     """
-    positive = np.asarray(positive, bool)
-    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
-    if not (n_positive and n_negative):
+    score, positive = np.asarray(score), np.asarray(positive, bool)
+    if positive.all() or not positive.any():
         return float("nan")
-    ranks = stats.rankdata(score)
-    return float((ranks[positive].sum() - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+    u = stats.mannwhitneyu(score[positive], score[~positive], method="asymptotic").statistic
+    return float(u / (positive.sum() * (~positive).sum()))

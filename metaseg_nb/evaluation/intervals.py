@@ -1,4 +1,4 @@
-"""How sure a statistic of patients is: bootstrap confidence intervals."""
+"""Bootstrap confidence intervals of statistics over patients."""
 
 from collections.abc import Sequence
 
@@ -26,7 +26,7 @@ def bootstrap_interval(
     -------
     low, high : float
         In the unit of ``values``; NaN for both when there are fewer than two
-        values, because one patient says nothing of how patients differ.
+        values: one patient cannot show how patients differ.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def percentiles(resampled: np.ndarray, level: float = 0.95) -> tuple[float, floa
 
 
 def times_drawn(n_patients: int, n_resamples: int, seed: int) -> np.ndarray:
-    """How often each resample draws each patient: times a table of patients' counts, the counts of the resamples.
+    """How often each resample draws each patient; multiplied by patients' counts, it gives the resamples' counts.
 
     Returns
     -------
@@ -88,9 +88,9 @@ def bootstrap_ratio(
     """Percentile bootstrap interval of ``sum(parts) / sum(wholes)``, such as lesions detected of all lesions.
 
     Patients are resampled, each with all of its lesions, for lesions of one
-    patient are not independent. Where no patient has a part, or every one the whole,
-    each resample says the same, which is no certainty: then the interval is the exact one
-    of a proportion of patients, none or all of N.
+    patient are not independent. Where no patient has a part, or every one the whole, all resamples are
+    equal, but the share is not certain: then the interval is the exact one of a proportion
+    of patients, none or all of N.
 
     Parameters
     ----------
@@ -116,3 +116,18 @@ def bootstrap_ratio(
         return float(exact.low), float(exact.high)
     drawn = np.random.default_rng(seed).integers(len(parts), size=(n_resamples, len(parts)))
     return percentiles(parts[drawn].sum(axis=1) / wholes[drawn].sum(axis=1), level)
+
+
+def mean_with_interval(
+    name: str, values: Sequence[float] | np.ndarray, n_resamples: int, seed: int
+) -> dict[str, float]:
+    """Mean of one value per patient as columns of a table: ``name``, ``name_low``, ``name_high``."""
+    low, high = bootstrap_interval(values, n_resamples, seed)
+    return {name: float(np.mean(values)), f"{name}_low": low, f"{name}_high": high}
+
+
+def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """A value with its 95 % interval as text, such as ``0.71 (95 % interval 0.65 to 0.78)``."""
+    if np.isfinite([low, high]).all():
+        return f"{value:{form}} (95 % interval {low:{form}} to {high:{form}})"
+    return f"{value:{form}} (too few patients for an interval)" if np.isfinite(value) else "unknown"

@@ -1,4 +1,4 @@
-"""All folds of each network, pooled: every case scored once, or an error that names what is missing."""
+"""The folds of each network, pooled: every case scored once, or an error that names what is missing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.evaluation.fold_results import cohort_hash, label_checksums
+from metaseg_nb.evaluation.metrics import METRICS
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import facts_file, open_case
 from metaseg_nb.settings import deciding
 from metaseg_nb.training.finished_run import read_finished
 
-# What is pooled, in the order of `PooledResults`; and what each run says of itself.
+# Tables in the order of `PooledResults`; and what is kept of each run's `metrics.json`.
 TABLES = ("metrics_table", "lesions_table", "last_metrics_table", "detections_table", "calibration_table")
 FACTS = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
-AllFacts = Mapping[tuple[str, int], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PooledResults:
     ``metrics`` has one row per (``model``, ``case``), as has ``metrics_last``, by the last epoch's
     weights; ``lesions`` one per (``model``, reference lesion), ``detections`` one per (``model``,
     ``case``, threshold), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
-    (``model``, ``fold``).
+    (``model``, ``fold``), with the ``network`` that its parameter file names.
     """
 
     metrics: pd.DataFrame
@@ -41,24 +41,53 @@ class PooledResults:
     runs: pd.DataFrame
 
 
-def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledResults:
-    """Read the results of all folds of all networks.
+def finished_part(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> tuple[list[str], list[int], list[str]]:
+    """What of a study can be compared: its networks with a finished fold, and the folds that all of these finished.
+
+    Returns
+    -------
+    models : list of str
+    folds : list of int
+    missing : list of str
+        Runs that are not finished, such as "unet, fold 1"; empty for a whole study.
+
+    Raises
+    ------
+    CohortError
+        No fold is finished by all networks that have finished any; names what is missing.
+    """
+    runs = list(product(models, range(cohort.n_folds)))
+    done = [run for run in runs if layout.run(*run).metrics.is_file()]
+    missing = [f"{model}, fold {fold}" for model, fold in runs if (model, fold) not in done]
+    some = [model for model in models if any(of == model for of, _ in done)]
+    folds = [fold for fold in range(cohort.n_folds) if some and all((model, fold) in done for model in some)]
+    if missing and not folds:
+        expected, fix = "a fold that every network has finished", "run 03 for these, or name fewer `models`"
+        raise CohortError.one("-", str(layout.root), f"no finished run of {shortened(missing)}", expected, fix)
+    return some, folds, missing
+
+
+def pool(
+    layout: StudyLayout, cohort: Cohort, models: Sequence[str], folds: Sequence[int] | None = None
+) -> PooledResults:
+    """Read the results of networks on folds; all folds where none are named.
 
     Raises
     ------
     CohortError
         A run is missing, or a file of it is lost or not as it was when the run finished; a case is not
-        scored exactly once, or not with finite numbers; a fold was trained with other settings than the rest,
-        on cases that were preprocessed otherwise than the rest or than those of the case store, with another
-        label of a case than now, or on another cohort than this, or what counts as lesion has changed; the
-        cohort has no cases, or all of them in one fold.
+        scored exactly once, not with finite numbers, or not with a metric that was added since; a fold was trained
+        with other settings than the rest, on cases that were preprocessed otherwise than the rest or than those of
+        the case store, with another label of a case than now, or on another cohort than this, or what counts as
+        lesion has changed; the cohort has no cases, or all of them in one fold.
     """
     if cohort.n_folds < 2:
         found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
         fix = "run 01 on labelled cases with n_folds of 2 or more"
         raise CohortError.one(cohort.name, layout.dataset.name, found, "cases in two folds or more", fix)
+    folds = range(cohort.n_folds) if folds is None else folds
     facts, problems = {}, []
-    for run in product(models, range(cohort.n_folds)):
+    for run in product(models, folds):
         try:
             facts[run] = read_finished(layout.run(*run))
         except CohortError as error:
@@ -67,18 +96,17 @@ def pool(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> PooledRe
         raise CohortError(problems)
     tables = [_table(layout, facts, table) for table in TABLES]
     recipes, labels = _recipes(layout, cohort), label_checksums(cohort.cases)
-    problems = [
-        problem
-        for model in models
-        for problem in [
-            *_not_once(tables[0], cohort, model),
-            *_inconsistent(facts, cohort, model, recipes, labels),
-        ]
-    ]
-    problems += _not_finite(tables[0])
+    tested = {case.name for case in cohort.cases if case.fold in folds}
+    for model in models:
+        of_model = {fold: facts[model, fold] for fold in folds}
+        problems += [*_not_once(tables[0], tested, model), *_inconsistent(of_model, cohort, model, recipes, labels)]
+    problems += _not_scored(tables[0], layout.study) or _not_finite(tables[0])
     if problems:
         raise CohortError(problems)
-    runs = [{"model": model, "fold": fold, **{name: of[name] for name in FACTS}} for (model, fold), of in facts.items()]
+    runs = [
+        {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
+        for (model, fold), of in facts.items()
+    ]
     return PooledResults(*tables, pd.DataFrame(runs))
 
 
@@ -90,6 +118,19 @@ def _table(layout: StudyLayout, runs: Iterable[tuple[str, int]], name: str) -> p
         parts[-1].insert(0, "model", model)
     filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
     return pd.concat(filled or parts, ignore_index=True)
+
+
+def _not_scored(metrics: pd.DataFrame, study: str) -> list[Problem]:
+    """Metrics that were added after runs were scored: their columns are missing, or have no number in some runs."""
+    fix = f"`python -m metaseg_nb rescore --study {study}` computes them for finished runs"
+    missing = {
+        name: metrics.loc[metrics[name].isna(), "model"] if name in metrics else metrics["model"] for name in METRICS
+    }
+    return [
+        Problem("-", "metrics.csv", f"no {name} of {', '.join(models.unique())}", "every metric for every case", fix)
+        for name, models in missing.items()
+        if METRICS[name].compute and len(models)
+    ]
 
 
 def _not_finite(metrics: pd.DataFrame) -> list[Problem]:
@@ -116,9 +157,8 @@ def _recipes(layout: StudyLayout, cohort: Cohort) -> list[dict[str, Any]]:
     return recipes
 
 
-def _not_once(metrics: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem]:
+def _not_once(metrics: pd.DataFrame, expected: set[str], model: str) -> list[Problem]:
     times = metrics[metrics["model"] == model]["case"].value_counts()
-    expected = {case.name for case in cohort.cases}
     return [
         Problem(name, "metrics.csv", f"scored {times.get(name, 0)} times by {model}", "once", "run its folds again")
         for name in sorted(expected | set(times.index))
@@ -127,18 +167,19 @@ def _not_once(metrics: pd.DataFrame, cohort: Cohort, model: str) -> list[Problem
 
 
 def _inconsistent(
-    facts: AllFacts,
+    facts: Mapping[int, Mapping[str, Any]],
     cohort: Cohort,
     model: str,
     recipes: Sequence[Mapping[str, Any]],
     labels: Mapping[str, str],
 ) -> list[Problem]:
     """Folds that differ from the first in settings, or from the study as it is now."""
-    first, problems = facts[model, 0], []
-    for fold in range(cohort.n_folds):
-        of, wrong, again = facts[model, fold], [], f"03 for fold {fold} again"
+    (first_fold, first), problems = next(iter(facts.items())), []
+    for fold, of in facts.items():
+        wrong, again = [], f"03 for fold {fold} again"
         if differing := _differing(_settings(first), _settings(of)):
-            wrong.append((f"other settings than fold 0 ({differing})", "the same for all folds", f"run {again}"))
+            found = f"other settings than fold {first_fold} ({differing})"
+            wrong.append((found, "the same for all folds", f"run {again}"))
         for recipe in recipes or [first["recipe"]]:
             if differing := _differing(recipe, of["recipe"]):
                 found, expected = (

@@ -8,8 +8,7 @@ from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.labels import OWN_MASKS, read_mask
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, same_grid
-from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.evaluation.voxel_metrics import voxel_metrics
+from metaseg_nb.evaluation.metrics import case_metrics
 
 
 def score(
@@ -33,9 +32,8 @@ def score(
     Returns
     -------
     dict
-        The keys of `voxel_metrics` and of the summary of `lesion_metrics`, and
-        ``lesions``: a list with a dictionary per kept reference lesion (centroids in
-        voxel indices of the RAS array). Plain numbers throughout: ready for JSON.
+        The scores of `case_metrics`, and ``lesions``: a list with a dictionary per kept reference lesion
+        (centroids in voxel indices of the RAS array). Plain numbers throughout: ready for JSON.
 
     Raises
     ------
@@ -52,9 +50,8 @@ def score(
             f"the grid of the truth ({files[0]}): {describe_grid(truth)}",
             "bring the prediction to the native grid of the image before scoring, never the truth to its own",
         )
-    masks = truth.array, prediction.array
-    summary, lesions = lesion_metrics(*masks, truth.spacing_mm)
-    return {**voxel_metrics(*masks, truth.spacing_mm), **summary, "lesions": lesions.to_dict("records")}
+    scores, lesions = case_metrics(truth.array, prediction.array, truth.spacing_mm)
+    return {**scores, "lesions": lesions.to_dict("records")}
 
 
 def score_files(

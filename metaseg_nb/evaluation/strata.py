@@ -1,6 +1,7 @@
-"""For which lesions? Every reference lesion put into classes, and what is found of each class."""
+"""Reference lesions by class (size, primary, position), and what share of each class is detected."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ DEPTH_NAMES = ("<10 mm", "10-20 mm", ">20 mm")
 COUNT_EDGES = (0, 1, 4, 10, np.inf)
 COUNT_NAMES = ("1", "2-4", "5-10", ">10")
 
-# Columns of `classified` lesions: what they say, and their classes in order (None: as they come, most lesions first).
+# Columns of `classified` lesions: title, and classes in order (None: all there are, most lesions first).
 STRATA = {
     "diameter_class": ("largest diameter", DIAMETER_NAMES),
     "primary": ("primary cancer", None),
@@ -34,9 +35,8 @@ def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
     lesions : DataFrame
         From `pool`: a row per (``model``, reference lesion).
     positions : DataFrame
-        Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. A lesion
-        here has the position of the one there whose centroid is nearest, for those
-        that dilation joined are one here (`scored_as`).
+        Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. Each lesion gets the position
+        of the one whose centroid is nearest: dilation may have joined several of 01's lesions to one (`scored_as`).
 
     Returns
     -------
@@ -79,7 +79,9 @@ def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:
 
 
 def stratified(lesions: pd.DataFrame, stratum: str, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Share of lesions detected and lesion-wise Dice, class by class.
+    """Share of lesions detected and Dice per reference lesion, class by class.
+
+    A missed lesion has Dice 0; false lesions belong to no class and do not count here.
 
     The intervals resample patients, for lesions of one patient are not independent.
 
@@ -100,11 +102,9 @@ def stratified(lesions: pd.DataFrame, stratum: str, models: Sequence[str], n_boo
     """
     names = STRATA[stratum][1] or lesions[stratum].value_counts().index
     rows = []
-    for model in models:
-        of_model = lesions[lesions["model"] == model]
-        for name in names:
-            found = _found(of_model[of_model[stratum] == name], n_bootstrap, seed)
-            rows.append({"model": model, "stratum": stratum, "class": name, **found})
+    for model, name in product(models, names):
+        found = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]
+        rows.append({"model": model, "stratum": stratum, "class": name, **_found(found, n_bootstrap, seed)})
     columns = ["model", "stratum", "class", *_found(lesions.iloc[:0], n_bootstrap, seed)]
     return pd.DataFrame(rows, columns=columns)
 

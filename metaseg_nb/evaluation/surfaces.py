@@ -31,7 +31,7 @@ def as_mask(array: np.ndarray, name: str) -> np.ndarray:
     array : ndarray of bool or number, shape (X, Y, Z)
         Holds 0 and 1 only.
     name : str
-        Said in errors.
+        Named in errors.
 
     Raises
     ------

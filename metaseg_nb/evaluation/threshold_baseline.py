@@ -1,4 +1,4 @@
-"""The floor: what an intensity threshold gives, chosen and scored as fairly as a network."""
+"""The floor: an intensity threshold, chosen and scored in the same folds as a network."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,7 +51,7 @@ def _edges(case: StoredCase) -> np.ndarray:
     return np.linspace(*intensity_range(case.recipe), BINS + 1)
 
 
-def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Score a threshold in cross-validation: chosen on each fold's other patients, applied to its test set.
 
     Returns
@@ -62,7 +62,7 @@ def score_threshold(cohort: Cohort, case_store: Path) -> tuple[pd.DataFrame, pd.
     rows, lesions = [], []
     stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
     require_rule(stored.values(), cohort.rule)
-    for fold in tqdm(range(cohort.n_folds), desc="intensity threshold, folds"):
+    for fold in tqdm(folds, desc="intensity threshold, folds"):
         parts = split(cohort, fold)
         chosen = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
         for case in parts.test:

@@ -1,0 +1,8 @@
+"""From a network to masks on the image's own grid (notebook 03)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={"decision": ["choose_decision"], "predict": ["predict_case"], "selection": ["selection_dice"]},
+)

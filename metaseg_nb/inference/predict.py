@@ -1,6 +1,7 @@
 """Masks for cases: those of a fold's test set, and any new image."""
 
 import os
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,11 @@ def predict_image(
         that would not be NIfTI or would take the place of another file given.
     """
     require_predictable(images, [mask] if probability is None else [mask, probability])
+    if len(images) != (wanted := ensemble.recipe["sequences"]):
+        raise ValueError(
+            f"{len(images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
+            "training. Predict each patient by a call of its own"
+        )
     volumes = read_images(_new_case(images))
     prepared = prepare_image(volumes, ensemble.recipe)
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
@@ -100,13 +106,26 @@ def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list
         if found := _useless_place(path, taken):
             problems.append(Problem(case.name, str(path), *found))
         taken.add(path.resolve())
+    if _are_several_patients(images):
+        found = f"{len(images)} images whose names differ in a number alone: images of several patients?"
+        fix = "predict each patient by a call of its own; name sequences of one patient by what they show (t1c, flair)"
+        problems.append(Problem(case.name, ", ".join(map(str, images)), found, "all sequences of one patient", fix))
     try:
-        said = require_sound_headers(case)
+        notes = require_sound_headers(case)
     except CohortError as error:
         problems += error.problems
     if problems:
         raise CohortError(problems)
-    return said
+    return notes
+
+
+def _are_several_patients(images: Sequence[Path]) -> bool:
+    """Tell by their names whether images look like one sequence of several patients."""
+    paths = [str(path).lower() for path in images]
+    # nnU-Net ends the names of a patient's sequences in _0000, _0001
+    names = {re.sub(rf"_{i:04}(?=\.nii)", "", path) for i, path in enumerate(paths)}
+    without_numbers = {re.sub(r"(?<![a-z])(t[12])(?!\d)|\d+", lambda m: m[1] or "0", path) for path in paths}
+    return len(names) > 1 and len(without_numbers) == 1
 
 
 def _new_case(images: Sequence[Path]) -> Case:

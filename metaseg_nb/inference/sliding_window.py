@@ -9,7 +9,7 @@ from monai.inferers import sliding_window_inference
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.precision import predicts_in
+from metaseg_nb.training.networks import predicts_in
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
@@ -78,15 +78,15 @@ def predict_probability(
 def _window_probability(
     network: torch.nn.Module, mirrors: list[tuple[int, ...]]
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From windows whose last channel marks where to look to their probabilities, 0 where nothing is marked."""
+    """From windows whose last channel marks the head to their probabilities, 0 where nothing is marked."""
 
     def predict(windows: torch.Tensor) -> torch.Tensor:
         probability = torch.zeros_like(windows[:, :1])
-        looked_at = windows[:, -1].flatten(1).any(dim=1)
-        if looked_at.any():
-            images = windows[looked_at, :-1]
+        marked = windows[:, -1].flatten(1).any(dim=1)
+        if marked.any():
+            images = windows[marked, :-1]
             mirrored = (network(images.flip(axes)).float().sigmoid().flip(axes) for axes in mirrors)
-            probability[looked_at] = sum(mirrored) / len(mirrors)
+            probability[marked] = sum(mirrored) / len(mirrors)
         return probability
 
     return predict

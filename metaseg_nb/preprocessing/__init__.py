@@ -1,0 +1,12 @@
+"""From files to arrays on the study grid (notebook 02)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "case_store": ["open_case", "open_cases", "require_rule"],
+        "prepare": ["prepare_cohort", "refuse_other_settings"],
+        "stored_case": ["intensity_curves"],
+    },
+)

@@ -1,10 +1,10 @@
-"""Cases of which a training set knows less than their labels do.
+"""Partly annotated cases: a training set knows less of them than their full labels do.
 
-The label part of such a case lies in a folder of its own, with `UNKNOWN` voxels, and with two more files:
+Such a label has `UNKNOWN` voxels. It is kept in a folder of its own, with two more files:
 
 ================  ========================================================
-marked_boxes.npy  int32, shape (B, 3, 2): hold all voxels that are not 0
-head_voxels.npy   int32, shape (N, 3): those of the image's that are known
+marked_boxes.npy  int32, shape (B, 3, 2): boxes that hold all voxels that are not 0
+head_voxels.npy   int32, shape (N, 3): head voxels of the image that are known
 ================  ========================================================
 """
 
@@ -19,25 +19,25 @@ from metaseg_nb.checksums import write_record
 from metaseg_nb.preprocessing.case_store import StoredCase, facts_file, is_stored, save_array, save_label
 from metaseg_nb.settings import settings_hash
 
-# Value in a label of voxels that nobody said anything of.
+# Value of voxels in a label of which nothing is known.
 UNKNOWN = 2
 
 
 def store_annotation(
     folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, np.ndarray]]
 ) -> StoredCase:
-    """Write what is known of a case for training, and open it in the label's place.
+    """Store a partial annotation of a case, and open the case with it in place of its label.
 
     Parameters
     ----------
     folder : path
-        Of such annotations.
+        Holds such annotations, a folder each.
     case : StoredCase
     how : mapping
-        All that decides the annotation beside the case; goes into its identity.
+        Everything else that decides the annotation; part of its identity.
     make : callable
-        Called if it is not there yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`; and boxes that
-        hold all voxels that are not 0, int of shape (B, 3, 2), the upper end beyond.
+        Called if the annotation is not stored yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`;
+        and boxes that hold all voxels that are not 0, int of shape (B, 3, 2), the upper end exclusive.
     """
     facts = {"recipe": case.recipe, "sources": case.sources, "how": dict(how)}
     facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})

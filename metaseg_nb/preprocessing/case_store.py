@@ -1,9 +1,9 @@
 """The case store: each case on the study grid, as arrays that are read a patch at a time.
 
-One folder a case, in two parts, each with settings and files of its own, so that a change redoes
-only what it touches. A part's JSON file is written last and holds the checksums of its arrays: without
-it, or with an array that is another, the part counts as not there. ``image.time`` and ``label.time`` hold
-the seconds that making a part took, apart from the rest, so that a part made again is the same, byte for byte.
+A case has one folder with two parts. Each part has its own settings and files, so that a change makes only that
+part again which depends on it. The JSON file of a part is written last and holds the checksums of its arrays: without
+it, or with a changed array, the part counts as missing. ``image.time`` and ``label.time`` hold the seconds that making
+a part took. They are separate files so that a part that is made again is the same, byte for byte.
 
 =====  ==================  ==========================================================
 image  image.npy           float16, shape (C, X, Y, Z): the sequences, prepared
@@ -22,8 +22,8 @@ the noise of an MR image, and takes half of the disk and of the page cache that 
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,123 +34,20 @@ from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.files import DamagedFile, finished
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord
-from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.stored_case import StoredCase
 from metaseg_nb.settings import settings_hash
 
-# What is said of a part that cannot be used.
-AGAIN = "run notebook 02 again: it makes anew what is damaged or out of date"
+# Advice for a part that cannot be used.
+AGAIN = "run notebook 02 again: it makes again what is damaged or out of date"
 # Arrays of a label, whether drawn or made from an annotation.
 LABEL_ARRAYS = ("label.npy", "lesion_voxels.npy", "lesion_boxes.npy")
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
 
 
-@dataclass(frozen=True)
-class StoredCase:
-    """A preprocessed case; its arrays are opened, not loaded.
-
-    ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the
-    folder of an annotation that stands in for the label.
-    """
-
-    name: str
-    folder: Path
-    image_facts: Mapping[str, Any]
-    label_facts: Mapping[str, Any] | None
-    annotation: Path | None = None
-
-    @property
-    def image(self) -> np.ndarray:
-        """Memory map of float16, shape (C, X, Y, Z)."""
-        return self._array("image")
-
-    @property
-    def head_voxels(self) -> np.ndarray:
-        """Memory map of int32, shape (N, 3): of what is annotated, if only a part is."""
-        return self._array("head_voxels", self.annotation)
-
-    @property
-    def reach(self) -> np.ndarray:
-        """Bool, shape (X, Y, Z): where lesions are looked for, `reach_of` the head."""
-        voxels = np.unpackbits(self._array("reach"), count=int(np.prod(self.grid.shape)))
-        return voxels.reshape(self.grid.shape).astype(bool)
-
-    @property
-    def has_label(self) -> bool:
-        return self.label_facts is not None
-
-    @property
-    def label(self) -> np.ndarray:
-        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation also 2, which is unknown."""
-        return self._array("label", self.annotation)
-
-    @property
-    def lesion_voxels(self) -> np.ndarray:
-        """Memory map of int32, shape (N, 3): where the label is 1."""
-        return self._array("lesion_voxels", self.annotation)
-
-    @property
-    def lesion_boxes(self) -> np.ndarray:
-        """Memory map of int32, shape (L, 3, 2): bounding box of each 26-connected lesion, the upper end beyond it."""
-        return self._array("lesion_boxes", self.annotation)
-
-    @property
-    def marked_boxes(self) -> np.ndarray:
-        """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
-        return self._array("marked_boxes", self.annotation) if self.annotation else self.lesion_boxes
-
-    @property
-    def correction(self) -> CorrectionRecord:
-        return CorrectionRecord.load(self.folder / "correction.npz")
-
-    @property
-    def native(self) -> Grid:
-        """Grid of the case's files, in RAS order."""
-        return Grid.of(self.image_facts["native"])
-
-    @property
-    def grid(self) -> Grid:
-        """The study grid."""
-        return Grid.of(self.image_facts["grid"])
-
-    @property
-    def channels(self) -> int:
-        """Number of sequences."""
-        return self.recipe["sequences"]
-
-    @property
-    def recipe(self) -> dict[str, Any]:
-        """All settings the case was made with."""
-        return {**self.image_facts["recipe"], **(self.label_facts["recipe"] if self.has_label else {})}
-
-    @property
-    def sources(self) -> list[list[int]]:
-        """Size and time of each file the case was made from, images first."""
-        return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.has_label else [])]
-
-    @property
-    def identity(self) -> list[str]:
-        """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
-        return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
-
-    @property
-    def disk_mb(self) -> float:
-        """What the case takes on disk, in 10⁶ bytes."""
-        return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
-
-    def on_native(self, array: np.ndarray) -> Volume:
-        """Give an array on the native grid its place in space, so that it is written as the case's files are."""
-        place = self.image_facts["native_affine"], self.image_facts["native_orientation"]
-        return Volume(array, *(np.array(part) for part in place), self.image_facts.get("native_place"))
-
-    def _array(self, name: str, folder: Path | None = None) -> np.ndarray:
-        return np.load((folder or self.folder) / f"{name}.npy", mmap_mode="r")
-
-
-def part_identity(recipe: Mapping[str, Any], sources: list[list[int]], image: str = "") -> str:
+def part_identity(recipe: Mapping[str, Any], sources: Sequence[list[int] | str], image: str = "") -> str:
     """Hash of all that decides a part's arrays; a label's depends on its image's too."""
     return settings_hash({"recipe": dict(recipe), "sources": sources, "image": image})
 
@@ -158,7 +55,7 @@ def part_identity(recipe: Mapping[str, Any], sources: list[list[int]], image: st
 def store_image(
     folder: Path, name: str, image: np.ndarray, head: np.ndarray, correction: CorrectionRecord, facts: Mapping[str, Any]
 ) -> None:
-    """Write the image part of a case; a label there, on the former grid, is dropped.
+    """Write the image part of a case; a stored label, on the former grid, is removed.
 
     Parameters
     ----------
@@ -187,7 +84,7 @@ def store_image(
 
 
 def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write the label part of a case whose image is there.
+    """Write the label part of a case whose image is stored.
 
     Parameters
     ----------
@@ -196,7 +93,7 @@ def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, 
     name : str
     label : ndarray of bool, shape (X, Y, Z)
     facts : mapping
-        ``recipe``, ``sources``, ``content`` (checksum of the label's file) and what else is known about it.
+        ``recipe``, ``sources`` (checksum of the label's file) and what else is known about it.
     """
     image = read_record(facts_file(folder / name, "image"))["identity"]
     drop_label(folder, name)
@@ -228,7 +125,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     Raises
     ------
     CohortError
-        The case is not there or not complete, or what is said of it is damaged.
+        The case is missing or incomplete, or its record is damaged.
     """
     image, label = (facts_file(folder / name, part) for part in ("image", "label"))
     if not image.is_file():
@@ -240,15 +137,15 @@ def open_case(folder: Path, name: str) -> StoredCase:
 
 
 def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
-    """Open the stored arrays of cases, in their order, once they are known to be as they were written.
+    """Open stored cases, in their order, after comparing their arrays with the checksums.
 
     Of a case without a label only the image is opened, whatever is stored.
 
     Raises
     ------
     CohortError
-        With every case that is not there, whose label is not there, that is damaged, that was made with other
-        settings, or whose label has changed since.
+        With every case that is missing or has no stored label, that is damaged, that was made with other settings,
+        or whose label has changed since.
     """
     stored, problems = [], []
     for case in cases:
@@ -284,7 +181,7 @@ def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
 
 
 def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
-    """Arrays that are not as they were written, and a label whose file is another than they were made from."""
+    """Arrays that changed since they were written, and a label file that changed since it was read."""
     parts = {"image": stored.image_facts, "label": stored.label_facts or {"files": {}}}
     problems = [
         Problem(case.name, str(stored.folder / array), found, "the array as notebook 02 wrote it", AGAIN)
@@ -292,7 +189,7 @@ def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
         for array, found in changed_files(facts_file(stored.folder, part), facts).items()
     ]
     label = case.label if stored.has_label else None
-    if label and label.is_file() and stored.label_facts.get("content") not in (None, checksum(label)):
+    if label and label.is_file() and stored.label_facts["sources"] != [checksum(label)]:
         found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
@@ -314,7 +211,7 @@ def facts_file(folder: Path, part: str) -> Path:
 
 
 def save_label(folder: Path, label: np.ndarray) -> list[Path]:
-    """Write a label, uint8 of shape (X, Y, Z), with what is known of its lesions, the voxels that are 1.
+    """Write a label, uint8 of shape (X, Y, Z), with the places of its lesions, the voxels that are 1.
 
     Returns the files.
     """

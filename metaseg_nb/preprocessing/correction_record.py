@@ -1,4 +1,4 @@
-"""What is kept of a bias correction so that it can be judged later without correcting again."""
+"""What is stored of a bias correction, so that it can be judged later without correcting again."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -15,7 +15,6 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.preprocessing.sitk_images import from_sitk, to_sitk
 
 # Smoothing before voxels are made coarser, in new voxel edges: about the width of one new voxel.
 SIGMA_PER_VOXEL = 0.4
@@ -78,7 +77,7 @@ def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
 
 
 def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str = "linear") -> np.ndarray:
-    """Bring an image from one grid to another; coarser axes are smoothed first; 0 outside.
+    """Resample an image from one grid to another; coarser axes are smoothed first; 0 outside.
 
     Parameters
     ----------
@@ -114,13 +113,13 @@ def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str =
 
 
 def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: float = 0.5) -> np.ndarray:
-    """Bring lesions from one grid to another without losing one, or its volume.
+    """Resample lesions from one grid to another; none is lost, and each keeps its volume.
 
     Each lesion, a 26-connected component of ``values >= threshold``, gets as many voxels as its
-    volume makes and at least one: those where the values, brought to the target grid, are highest.
+    volume makes and at least one: those where the resampled values are highest.
     Coarser voxels take the mean over exactly what they cover, finer ones interpolate linearly.
-    Cut at the threshold after that, small lesions on thick slices would lose up to half of their
-    volume, and some would vanish.
+    A threshold after resampling would instead take up to half of the volume from small lesions on
+    thick slices, and some would vanish.
 
     Parameters
     ----------
@@ -136,19 +135,19 @@ def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: 
     """
     labels, _ = label_lesions(values >= threshold)
     resampled = np.zeros(target.shape, bool)
-    weights = _bringing(source, target)
+    weights = _resampling_weights(source, target)
     # how many target voxels a source voxel fills is a product of what it fills along each axis
     filled = [_overlap(axis, source, target).sum(axis=0) for axis in range(3)]
     for lesion, box in enumerate(ndimage.find_objects(labels), 1):
         around = tuple(slice(max(0, axis.start - 1), axis.stop + 1) for axis in box)  # linear weights reach further
         own = labels[around] == lesion
         n = max(1, round(float(np.einsum("xyz,x,y,z", own, *(filled[i][axis] for i, axis in enumerate(around))))))
-        fading = np.where(own | (labels[around] == 0), values[around], 0).astype(np.float32)
+        own_values = np.where(own | (labels[around] == 0), values[around], 0).astype(np.float32)
         columns = [matrix[:, axis] for matrix, axis in zip(weights, around, strict=True)]
         rows = [np.flatnonzero(matrix.any(axis=1)) for matrix in columns]
-        brought = _weighted(fading, [matrix[i] for matrix, i in zip(columns, rows, strict=True)])
+        resampled_values = _weighted(own_values, [matrix[i] for matrix, i in zip(columns, rows, strict=True)])
         centre_mm = source.centres_mm(np.argwhere(own).mean(axis=0) + [axis.start for axis in around])
-        fullest = _highest(brought, n, target.distance_mm(rows, centre_mm))
+        fullest = _highest(resampled_values, n, target.distance_mm(rows, centre_mm))
         resampled[tuple(index[place] for index, place in zip(rows, fullest, strict=True))] = True
     return resampled
 
@@ -158,8 +157,8 @@ def share_covered(mask: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     return _weighted(mask.astype(np.float32), [_overlap(axis, source, target) for axis in range(3)])
 
 
-def _bringing(source: Grid, target: Grid) -> list[np.ndarray]:
-    """Weights that bring values to another grid: means where voxels get coarser, linear where finer."""
+def _resampling_weights(source: Grid, target: Grid) -> list[np.ndarray]:
+    """Weights that resample values: means where voxels get coarser, linear interpolation where they get finer."""
     coarser = _coarser_axes(source, target)
     return [(_overlap if axis in coarser else _linear)(axis, source, target) for axis in range(3)]
 
@@ -213,3 +212,16 @@ def _axis_inside(axis: int, source: Grid, target: Grid) -> np.ndarray:
     low, high = (edges[i] for edges, i in zip(_voxel_edges(axis, source), (0, -1), strict=True))
     centres = target.centres_along(axis)
     return ((centres >= low) & (centres <= high)).astype(np.float32)
+
+
+def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm=(0.0, 0.0, 0.0)) -> sitk.Image:
+    """Make a SimpleITK image of an (X, Y, Z) array; its axes stay the array's, rotation is left out."""
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing([float(edge) for edge in spacing_mm])
+    image.SetOrigin([float(x) for x in origin_mm])
+    return image
+
+
+def from_sitk(image: sitk.Image) -> np.ndarray:
+    """Give the (X, Y, Z) array of a SimpleITK image."""
+    return np.ascontiguousarray(sitk.GetArrayFromImage(image).T)

@@ -21,7 +21,7 @@ from metaseg_nb.preprocessing.intensity import scale_intensity
 from metaseg_nb.settings import Preprocess
 
 # Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 3
+VERSION = 4
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.

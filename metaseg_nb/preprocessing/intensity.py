@@ -5,14 +5,14 @@ from typing import Any
 
 import numpy as np
 
-# Between which values a scaled image is looked at; z-scores have no bounds of their own.
+# Between which values a scaled image is shown; z-scores have no bounds of their own.
 RANGES = {"percentiles": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
 
 
 def scale_intensity(
     array: np.ndarray, head: np.ndarray, scaling: str, percentiles: tuple[float, float] = (0.5, 99.5)
 ) -> np.ndarray:
-    """Bring an image to a scale that does not depend on the scanner.
+    """Scale an image so that it does not depend on the scanner.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Label cleaning: from the values of a label file to the mask that networks learn from.
 
-Each rule counts what it changed. By default the physician's outline stays as it is: values are
-merged or thresholded as the study declares, and what lies outside the head is named, not dropped.
-Files are never changed, and scores are taken against the outline as it was drawn: a rule that
-cleans what is learned from must not make the scores look better.
+Each rule counts what it changed. By default the physician's mask stays as it is: values are merged
+or thresholded as the study states, and lesions outside the head are reported, not removed. Files are
+never changed, and predictions are scored against the mask as it was drawn: a rule that cleans what
+networks learn from must not make their scores look better.
 """
 
 from collections.abc import Mapping

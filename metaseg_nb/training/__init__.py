@@ -1,0 +1,16 @@
+"""Networks, patches and the training loop (notebooks 03 and 03b)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "checkpoints": ["load_checkpoint", "network_of", "save_checkpoint"],
+        "cost": ["network_cost"],
+        "finished_run": ["is_finished"],
+        "launch": ["train"],
+        "patches": ["PatchBatches"],
+        "pretrained": ["finish_pretraining", "load_unseen", "pretrained"],
+        "restoration": ["RestorationBatches", "variance_restored"],
+    },
+)

@@ -12,16 +12,12 @@ from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.provenance import LIBRARIES, versions
 from metaseg_nb.settings import deciding, settings_hash
-from metaseg_nb.training.networks import build_network
-from metaseg_nb.training.precision import prediction_layout
+from metaseg_nb.training.networks import build_network, prediction_layout
 
 # What every checkpoint's identity holds.
 IDENTITY = ("settings", "recipe")
 # True for every checkpoint of a run.
-TRAIN_AGAIN = (
-    "To train the network again, delete best.pt, last.pt and previous.pt in its folder, "
-    "then run notebook 03 (03b for a pretraining)"
-)
+TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 
 
 def what_decides(identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -87,15 +83,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     ValueError
         It is damaged, of another program, or holds weights that are no finite numbers.
     """
-    last = RunLayout(path.parent).last_checkpoint
-    rest = "" if path == last else f". {last.name} beside it predicts too, with the weights of the last epoch"
+    run = RunLayout(path.parent)
+    has_last = run.last_checkpoint.is_file() and path != run.last_checkpoint
+    rest = (
+        f". {run.last_checkpoint.name} beside it predicts too, with the weights of the last epoch" if has_last else ""
+    )
+    was_trained = run.last_checkpoint.is_file() or run.metrics.is_file()
     if not path.is_file():
-        advice = f"it is lost. {TRAIN_AGAIN}{rest}" if last.is_file() else "train this network first (notebook 03)"
+        advice = f"it is lost. {TRAIN_AGAIN}{rest}" if was_trained else "train this network first (notebook 03)"
         raise FileNotFoundError(f"no checkpoint {path}; {advice}")
     try:
         return _read(path)
     except ValueError as error:
-        advice = f"{TRAIN_AGAIN}{rest}" if last.is_file() else "Give the best.pt of a run of notebook 03"
+        advice = f"{TRAIN_AGAIN}{rest}" if was_trained else "Give the best.pt of a run of notebook 03"
         raise ValueError(f"{error}. {advice}") from error
 
 

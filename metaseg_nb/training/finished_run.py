@@ -1,15 +1,129 @@
-"""Finished runs: what each says of itself, and what it left, read only where it is as when the run finished."""
+"""Finished runs, and what an unfinished one left in a folder: each is recognised, and mixed with no other."""
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.checksums import damage, read_record
+from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Training, settings_hash
+from metaseg_nb.training.checkpoints import identity_code, load_checkpoint, load_last, what_decides
+from metaseg_nb.training.patches import PatchBatches
+
+
+def identity_of(
+    settings: Training,
+    batches: PatchBatches,
+    recipe: Mapping[str, Any],
+    start: Path | None = None,
+    selection: Sequence[StoredCase] = (),
+) -> dict[str, Any]:
+    """All that decides what a training computes; its checkpoints carry it. For the parameters see `fit`."""
+    named = {case.name: case.identity for case in selection}
+    return {
+        "settings": settings.model_dump(),
+        "recipe": recipe,
+        "cases": {case.name: case.identity for case in batches.cases},
+        "epoch": {"steps": batches.steps_per_epoch},
+        "start": {"weights": identity_code(load_checkpoint(start)["identity"])} if start else {},
+        **({"selection": named} if selection else {}),
+    }
+
+
+def is_finished(
+    run: RunLayout,
+    settings: Training,
+    batches: PatchBatches,
+    selection: Sequence[StoredCase] = (),
+    start: Path | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> bool:
+    """Tell whether a run is finished, so that it is shown and not made again.
+
+    Parameters
+    ----------
+    run : RunLayout
+    settings, batches, selection, start
+        See `fit`.
+    facts : mapping, optional
+        What ``metrics.json`` must say too, such as with which labels the run was scored.
+
+    Returns
+    -------
+    bool
+        False too where a table or a prediction of a finished run is lost or was changed, or where ``facts`` are
+        others now: then the test set is predicted and scored again, with the same weights.
+
+    Raises
+    ------
+    CohortError
+        The run was finished with other settings, cases or labels in training.
+    """
+    require_same(run, identity_of(settings, batches, batches.cases[0].recipe, start, selection))
+    if not run.metrics.is_file() or damage(run.metrics):
+        return False
+    record = read_record(run.metrics)
+    return all(record.get(name) == value for name, value in (facts or {}).items())
+
+
+def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
+    """Refuse to go on where a run was finished that differs; see `is_finished`."""
+    if not run.metrics.is_file():
+        return
+    differing = _differing(load_checkpoint(run.best_checkpoint)["identity"], identity)
+    if differing:
+        found = f"a finished run with other settings ({'; '.join(differing)})"
+        fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
+        raise CohortError.one(_name(run), str(run.metrics), found, "the settings of the finished run", fix)
+
+
+def trained_history(run: RunLayout) -> list[dict[str, float]] | None:
+    """Rows of the history of a training that ended, which its best.pt holds; None before the end."""
+    if not run.best_checkpoint.is_file():
+        return None
+    return load_checkpoint(run.best_checkpoint).get("history")
+
+
+def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
+    """Move what an unfinished run of other settings left into ``superseded_<code>``; move back a run of these settings.
+
+    A run is also unfinished where Snakemake, given a changed study file, has deleted its metrics.json.
+
+    Raises
+    ------
+    CohortError
+        The run that is there is finished, and of other settings.
+    """
+    require_same(run, identity)
+    left = load_last(run) or (load_checkpoint(run.best_checkpoint) if trained_history(run) else None)
+    differing = _differing(left["identity"], identity) if left else []
+    if left and not differing:
+        return
+    if differing:
+        folder = _superseded(run, left["identity"]).root
+        # what training goes on from is moved last, so that an interrupted move is done again
+        _move([*run.results, *run.trained], folder)
+        print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {folder.name}.")
+    earlier = _superseded(run, identity)
+    if any(path.exists() for path in earlier.trained):
+        _move(earlier.trained, run.root)
+        print("An earlier run of these settings is taken up again.")
+
+
+def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+    """Write ``metrics.json``, the mark of a finished run, with checksums; of its weights best.pt alone is kept.
+
+    What training went on from, with the optimiser four to eight times the size of best.pt, is of no more use.
+    """
+    write_record(run.metrics, content, files)
+    for path in (run.previous_checkpoint, run.last_checkpoint):
+        path.unlink(missing_ok=True)
 
 
 def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any], parameters: int) -> dict[str, Any]:
@@ -47,8 +161,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     CohortError
         The run is not finished, or with every file that is lost or not as it was when the run finished.
     """
-    fold = run.root.name.removeprefix("fold")
-    name, fix = f"{run.root.parent.name}, fold {fold}", f"run 03 for fold {fold}"
+    name, fix = _name(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
     fix += " again: it goes on from its checkpoint, and only predicts and scores anew"
@@ -58,3 +171,33 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
             Problem(name, file, found, "the file as notebook 03 wrote it", fix) for file, found in damaged.items()
         )
     return read_record(run.metrics)
+
+
+def _name(run: RunLayout) -> str:
+    return f"{run.root.parent.name}, fold {run.root.name.removeprefix('fold')}"
+
+
+def _superseded(run: RunLayout, identity: Mapping[str, Any]) -> RunLayout:
+    return RunLayout(run.root / f"superseded_{identity_code(identity)}")
+
+
+def _move(paths: Iterable[Path], into: Path) -> None:
+    """Move files and folders; those of the same name, of an earlier run of the same settings, are replaced."""
+    into.mkdir(exist_ok=True)
+    for path in paths:
+        if path.exists():
+            target = into / path.name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            path.replace(target)
+
+
+def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs in two identities, in words."""
+    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
+    before, now = {"selection": now.get("selection", {})} | what_decides(before), what_decides(now)
+    return [
+        f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
+        for part in now
+        for key in sorted(before.get(part, {}).keys() | now[part].keys())
+        if before.get(part, {}).get(key) != now[part].get(key) and (key in before.get(part, {}) or now[part][key])
+    ]

@@ -1,5 +1,6 @@
 """The training loop, all of it visible here."""
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,25 @@ from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Training
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.processes import any_of_all, whole_batch
-from metaseg_nb.training.schedules import learning_rate
-from metaseg_nb.training.stopping import StopRequest, TrainingStopped
-from metaseg_nb.training.strong_augmentation import strengthen
+from metaseg_nb.training.processes import StopRequest, TrainingStopped, any_of_all, whole_batch
+from metaseg_nb.training.strong_augmentation import augment_strongly
 from metaseg_nb.training.training_run import TrainingRun
 
 GRADIENT_NORM = 1.0
+WARM_UP_SHARE = 0.05
+# From 1 to 0 as the share of the steps after the warm-up goes from 0 to 1.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
+    "polynomial": lambda progress: (1 - progress) ** 0.9,  # nnU-Net's (Isensee et al., Nature Methods 2021)
+}
+
+
+def learning_rate(schedule: str, step: int, n_steps: int, peak: float) -> float:
+    """Linear warm-up over the first twentieth of the steps, then down to 0 by a schedule of `SCHEDULES`."""
+    warm_up = max(1, round(WARM_UP_SHARE * n_steps))
+    if step < warm_up:
+        return peak * (step + 1) / warm_up
+    return peak * SCHEDULES[schedule]((step - warm_up) / max(1, n_steps - warm_up))
 
 
 def fit(
@@ -32,8 +45,9 @@ def fit(
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
-    What an earlier run with other settings, recipe or cases left in the folder is set aside, and taken up
-    again when those come back. What a step draws depends on (seed, fold, step) alone.
+    What an unfinished run with other settings, recipe or cases left in the folder is kept apart, and taken up again
+    when those come back; a finished one is an error (see `make_room`). What a step draws depends on
+    (seed, fold, step) alone.
 
     Parameters
     ----------
@@ -51,7 +65,7 @@ def fit(
     start : path, optional
         Checkpoint of a network to start from, with all its weights but those of the output layers.
     selection : sequence of StoredCase
-        What ``validate`` looks at: with other cases or labels there, a run starts anew.
+        What ``validate`` scores: with other cases or labels there, a run starts anew.
 
     Returns
     -------
@@ -62,6 +76,8 @@ def fit(
 
     Raises
     ------
+    CohortError
+        A finished run of other settings is there.
     ValueError
         The run's checkpoints are damaged.
     FloatingPointError
@@ -74,8 +90,8 @@ def fit(
     loss_function, n_steps = batches.loss(), len(batches)
     with StopRequest() as stop, training.progress() as progress:
         try:
-            if training.is_due():  # it was stopped while it was looked at
-                training.look(validate, watch, stop)
+            if training.is_due():  # it was stopped in a validation
+                training.validate(validate, watch, stop)
             for images, labels in progress:
                 if any_of_all(training.is_over(), accelerator):
                     break
@@ -83,7 +99,7 @@ def fit(
                 for group in training.optimiser.param_groups:
                     group["lr"] = learning_rate(settings.schedule, state["step"], n_steps, settings.learning_rate)
                 if settings.augmentation == "strong":
-                    images, labels = strengthen(images, labels, seed)
+                    images, labels = augment_strongly(images, labels, seed)
                 training.optimiser.zero_grad(set_to_none=True)
                 with accelerator.autocast():
                     loss = loss_function(whole_batch(training.network(images)), whole_batch(labels))
@@ -93,11 +109,12 @@ def fit(
                 training.mean.update_parameters(training.plain)
                 training.note(loss)
                 if training.is_due():
-                    training.look(validate, watch, stop)
+                    training.validate(validate, watch, stop)
                     progress.set_postfix_str(training.latest_words())
                 stop.requested = any_of_all(stop.requested, accelerator)
                 stop.check()
         except TrainingStopped:
             training.save()
             raise
+    training.end()
     return pd.DataFrame(state["history"])

@@ -7,19 +7,21 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch.multiprocessing import ProcessContext, start_processes
 
+from metaseg_nb.devices import claim_gpus
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Training
-from metaseg_nb.training.checkpoints import load_last
 from metaseg_nb.training.cost import what_fits
+from metaseg_nb.training.finished_run import trained_history
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.stopping import StopRequest
+from metaseg_nb.training.processes import StopRequest
 
 
 def train(
@@ -58,57 +60,52 @@ def train(
     Returns
     -------
     DataFrame
-        See `fit`, as for what can go wrong beside
+        See `fit`, also for other errors.
 
     Raises
     ------
+    ValueError
+        This machine has fewer GPUs than ``num_processes``.
     MemoryError
         The GPU's memory is not enough; the message says which of batch, patch and precision to lower, and to what.
     """
     make = partial(batches, cases, settings, epoch_cases=epoch_cases)
+    fit_here = partial(_fit, settings, run, validate, start=start, selection=selection)
     if settings.num_processes == 1:
-        return _fit(settings, make(), run, validate, watch, start, selection)
+        return fit_here(make(), watch)
     with StopRequest() as stop:
-        arguments = (settings, make, run, validate, start, selection, _free_port())
+        arguments = (settings.num_processes, claim_gpus(settings.num_processes), make, fit_here, _free_port())
         workers = start_processes(_work, arguments, settings.num_processes, join=False, start_method="spawn")
         _wait(workers, stop)
-    history = pd.DataFrame(load_last(run)["state"]["history"])
+    history = pd.DataFrame(trained_history(run))
     watch(history)
     return history
 
 
 def _work(
-    rank: int,
-    settings: Training,
-    make: Callable[..., PatchBatches],
-    run: RunLayout,
-    validate: Callable[[torch.nn.Module], float],
-    start: Path | None,
-    selection: Sequence[StoredCase],
-    port: int,
+    rank: int, processes: int, gpus: list[str], make: Callable[..., PatchBatches], fit_here: Callable, port: int
 ) -> None:
-    """One of the processes; Accelerate reads its place among them from the environment."""
-    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": settings.num_processes, "MASTER_PORT": port}
+    """One of the processes; CUDA and Accelerate read its GPU and its place among them from the environment."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "MASTER_PORT": port}
+    places |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
     os.environ.update({name: str(value) for name, value in places.items()}, MASTER_ADDR="127.0.0.1")
     if not torch.cuda.is_available():
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // settings.num_processes))
-    batches = make(rank=rank, processes=settings.num_processes)
-    _fit(settings, batches, run, validate, start=start, selection=selection)
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // processes))
+    fit_here(make(rank=rank, processes=processes))
     torch.distributed.destroy_process_group()
 
 
 def _fit(
     settings: Training,
-    batches: PatchBatches,
     run: RunLayout,
     validate: Callable[[torch.nn.Module], float],
+    batches: PatchBatches,
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
-    start: Path | None = None,
-    selection: Sequence[StoredCase] = (),
+    **more: Any,
 ) -> pd.DataFrame:
     """Call `fit`; out of a GPU's memory, say what would fit."""
     try:
-        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, start, selection)
+        return fit(settings, batches, run, validate, batches.cases[0].recipe, watch, **more)
     except torch.OutOfMemoryError:
         pass  # its traceback holds what was trained: a smaller training would find that memory taken
     gc.collect()

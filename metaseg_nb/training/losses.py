@@ -30,7 +30,7 @@ class Lesions(NamedTuple):
     patches: torch.Tensor  # the patch that each lies in
 
 
-def find_lesions(labels: torch.Tensor) -> Lesions:
+def lesions_of(labels: torch.Tensor) -> Lesions:
     """Find every lesion of labels, shape (N, 1, X, Y, Z), on the CPU: voxels that are 1."""
     masks = (labels[:, 0] == 1).cpu().numpy()
     voxels, sizes, patches = [], [], []
@@ -110,7 +110,7 @@ def over_known(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], label
 
 def _blob(labels: torch.Tensor) -> Loss:
     """Twice the loss over all voxels and once the one over lesions, the weights of Kofler et al."""
-    overall, lesions = _dice_ce(labels), find_lesions(labels)
+    overall, lesions = _dice_ce(labels), lesions_of(labels)
     return lambda logits: 2 * overall(logits) + lesion_dice(logits, labels, lesions)
 
 

@@ -18,56 +18,45 @@ LESION_PRIOR = 0.01
 # Biases of the output layers of networks with deep supervision.
 SUPERVISED = re.compile(r"(output_block|deep_supervision_heads\.\d+|up_layers\.\d+\.head)\b.*\.bias$")
 
+HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+# Faster on a GPU when the channels of a voxel lie side by side (benchmarks/README.md). Group and instance norm turn
+# them back at every layer, so that networks with these are slower.
+CHANNELS_LAST = ("unet", "attention_unet")
+
 
 def _channels(width: float) -> tuple[int, ...]:
     return tuple(max(2, round(width * channels)) for channels in (16, 32, 64, 128, 256))
 
 
+def _volumes(in_channels: int) -> dict[str, int]:
+    """What most networks of MONAI are told of their images and logits."""
+    return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": OUT_CHANNELS}
+
+
 def _unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Residual U-Net (Kerfoot et al., STACOM 2018)."""
-    return UNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
-        channels=_channels(width),
-        strides=(2, 2, 2, 2),
-        num_res_units=2,
-        norm="batch",
-    )
+    levels = {"channels": _channels(width), "strides": (2, 2, 2, 2)}
+    return UNet(**_volumes(in_channels), **levels, num_res_units=2, norm="batch")
 
 
 def _attention_unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Attention U-Net (Oktay et al., MIDL 2018)."""
-    return AttentionUnet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
-        channels=_channels(width),
-        strides=(2, 2, 2, 2),
-    )
+    return AttentionUnet(**_volumes(in_channels), channels=_channels(width), strides=(2, 2, 2, 2))
 
 
 def _segresnet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """SegResNet without the autoencoder branch (Myronenko, BrainLes 2018)."""
     filters = max(1, round(width * 16))
-    return SegResNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
-        init_filters=filters,
-        blocks_down=(1, 2, 2, 4),
-        blocks_up=(1, 1, 1),
-        dropout_prob=0.2,
-        norm=("GROUP", {"num_groups": math.gcd(8, filters)}),
-    )
+    norm = ("GROUP", {"num_groups": math.gcd(8, filters)})
+    blocks = {"blocks_down": (1, 2, 2, 4), "blocks_up": (1, 1, 1)}
+    return SegResNet(**_volumes(in_channels), init_filters=filters, **blocks, dropout_prob=0.2, norm=norm)
 
 
 def _unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """UNETR (Hatamizadeh et al., WACV 2022); every head keeps its 64 channels at any width."""
     heads = max(1, round(width * 12))
     return UNETR(
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
+        **_volumes(in_channels),
         img_size=(patch_size,) * 3,
         feature_size=max(1, round(width * 16)),
         hidden_size=64 * heads,
@@ -80,16 +69,9 @@ def _unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
 
 def _swin_unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Swin UNETR (Hatamizadeh et al., BrainLes 2021); its feature size is a multiple of 12."""
+    layers = {"depths": (2, 2, 2, 2), "num_heads": (3, 6, 12, 24), "window_size": 7, "norm_name": "instance"}
     with torch.device("cpu"):  # MONAI reads drop rates out of a tensor, which cannot be done on the meta device
-        network = SwinUNETR(
-            in_channels=in_channels,
-            out_channels=OUT_CHANNELS,
-            feature_size=12 * max(1, round(width * 4)),
-            depths=(2, 2, 2, 2),
-            num_heads=(3, 6, 12, 24),
-            window_size=7,
-            norm_name="instance",
-        )
+        network = SwinUNETR(**_volumes(in_channels), feature_size=12 * max(1, round(width * 4)), **layers)
     return network.to(torch.get_default_device())
 
 
@@ -112,9 +94,7 @@ def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module
     while edge >= 8 and edge % 2 == 0:
         n_halvings, edge = n_halvings + 1, edge // 2
     return _DynUNet(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
+        **_volumes(in_channels),
         kernel_size=[3] * (n_halvings + 1),
         strides=[1] + [2] * n_halvings,
         upsample_kernel_size=[2] * n_halvings,
@@ -127,15 +107,8 @@ def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module
 
 def _segresnet_ds(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """SegResNet as MONAI's Auto3DSeg builds it, with deep supervision (Myronenko et al., KiTS 2023)."""
-    return SegResNetDS(
-        spatial_dims=3,
-        in_channels=in_channels,
-        out_channels=OUT_CHANNELS,
-        init_filters=max(1, round(width * 32)),
-        blocks_down=(1, 2, 2, 4, 4),
-        norm="instance",
-        dsdepth=4,
-    )
+    filters, blocks = max(1, round(width * 32)), (1, 2, 2, 4, 4)
+    return SegResNetDS(**_volumes(in_channels), init_filters=filters, blocks_down=blocks, norm="instance", dsdepth=4)
 
 
 NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
@@ -147,10 +120,12 @@ NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
     "dynunet": _dynunet,
     "segresnet_ds": _segresnet_ds,
 }
+# All others are convolutional; notebook 04 compares the two kinds.
+TRANSFORMERS = frozenset({"unetr", "swin_unetr"})
 
 
-# Names of the weights that make outputs of features, which a pretraining does not hand on: of U-Net the upper layer,
-# whose channels are the outputs already. DynUNet's have a second name, inside the layers that they hang on.
+# Names of the weights of the output layers, which do not start from a pretraining: of U-Net the upper layer, whose
+# channels are the outputs already. DynUNet's have a second name, inside the layers that they belong to.
 OUTPUT_LAYERS = {
     "unet": r"model\.2\.",
     "attention_unet": r"model\.2\.",
@@ -245,3 +220,31 @@ def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], ki
 def count_parameters(network: torch.nn.Module) -> int:
     """Number of trained values."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def predicts_in(precision: str, device: torch.device) -> torch.dtype | None:
+    """Type that a network predicts in where that is safe: None is single precision throughout.
+
+    A GPU takes that of the training. So does a CPU that multiplies matrices of bf16 (AMX), which is 2 to 6 times
+    faster; others would emulate it.
+    """
+    if device.type == "cuda":
+        return HALVES.get(precision)
+    has_matrices = torch.cpu.get_capabilities().get("amx_bf16", False)
+    return torch.bfloat16 if precision == "bf16" and has_matrices else None
+
+
+def training_layout(network: str, device: torch.device) -> torch.memory_format:
+    """Order of a network's weights in memory that trains faster on a device."""
+    return _layout(network in CHANNELS_LAST and device.type == "cuda")
+
+
+def prediction_layout(network: str, precision: str, device: torch.device) -> torch.memory_format:
+    """Order of a network's weights in memory that predicts faster on a device; on a CPU any network in bf16."""
+    if device.type == "cuda":
+        return training_layout(network, device)
+    return _layout(predicts_in(precision, device) is not None)
+
+
+def _layout(last: bool) -> torch.memory_format:
+    return torch.channels_last_3d if last else torch.contiguous_format

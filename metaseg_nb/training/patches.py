@@ -9,6 +9,7 @@ import os
 import signal
 import tempfile
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -25,7 +26,6 @@ from metaseg_nb.training.augmentation import (
     finish_moving,
     rows_flipped,
 )
-from metaseg_nb.training.buffers import Buffers
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import start_at_prior
 from metaseg_nb.training.sampling import CaseArrays, place_patch
@@ -229,3 +229,26 @@ def _overlap(
     low = np.maximum(start, first)
     high = np.maximum(np.minimum(start + size, beyond), low)
     return tuple(map(slice, low, high)), tuple(map(slice, low - start, high - start))
+
+
+class Buffers:
+    """Tensors of one shape and type, whose memory is used again as soon as nobody holds it: fresh pages are slow.
+
+    Parameters
+    ----------
+    shape : tuple of ints
+    dtype : NumPy type
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: type):
+        self._shape, self._dtype = shape, dtype
+        self._lent: list[tuple[np.ndarray, weakref.ref]] = []
+
+    def take(self) -> torch.Tensor:
+        """Give a tensor that shares memory with no other in use; what it holds is left over from before."""
+        free = [i for i, (_, holder) in enumerate(self._lent) if holder() is None]
+        array = self._lent.pop(free[0])[0] if free else np.empty(self._shape, self._dtype)
+        # a tensor, its views and what is made of them hold this view as long as one of them is there
+        view = array.view()
+        self._lent.append((array, weakref.ref(view)))
+        return torch.from_numpy(view)

@@ -6,13 +6,12 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.checkpoints import load_checkpoint
-from metaseg_nb.training.finished_run import run_facts
+from metaseg_nb.training.finished_run import finish, run_facts
 
 
 def pretrained(run: RunLayout, parts: Split) -> Path:
@@ -72,4 +71,4 @@ def finish_pretraining(
         "variance_restored": best["variance_restored"],
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection")},
     }
-    write_record(run.metrics, content)
+    finish(run, content)

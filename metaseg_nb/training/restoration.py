@@ -18,9 +18,9 @@ from metaseg_nb.training.patches import Packed, PatchBatches, cut
 from metaseg_nb.training.sampling import place_in_head
 
 # Keep the draws of hidden cubes apart from those of order, patches and dropout (0, 1, 2).
-HIDING, LOOK = 3, 4
-# Patches of each case of the selection set that are restored at a look.
-PATCHES_LOOKED_AT = 4
+HIDING, VALIDATING = 3, 4
+# Patches of each case of the selection set that are restored at each validation.
+VALIDATION_PATCHES = 4
 # In place of what is hidden: as what lies beyond a volume.
 BLANK = 0.0
 
@@ -126,20 +126,20 @@ def restoration_loss(outputs: torch.Tensor | list[torch.Tensor], targets: torch.
     return ((restored.float() - image) ** 2 * hidden).sum() / hidden.sum()
 
 
-def patches_looked_at(case: StoredCase, settings: Pretrain) -> tuple[torch.Tensor, torch.Tensor]:
+def validation_patches(case: StoredCase, settings: Pretrain) -> tuple[torch.Tensor, torch.Tensor]:
     """Patches of a case, not changed at random, and what they were; the same at each call.
 
     Returns
     -------
-    images : Tensor of float32, shape (`PATCHES_LOOKED_AT`, C, P, P, P)
-    targets : Tensor of float32, shape (`PATCHES_LOOKED_AT`, 2, P, P, P)
+    images : Tensor of float32, shape (`VALIDATION_PATCHES`, C, P, P, P)
+    targets : Tensor of float32, shape (`VALIDATION_PATCHES`, 2, P, P, P)
         As in `RestorationBatches`.
     """
-    rng, size, array = np.random.default_rng([settings.seed, settings.fold, LOOK]), settings.patch_size, case.image
-    images = np.empty((PATCHES_LOOKED_AT, len(array), size, size, size), np.float32)
-    for image, start in zip(
-        images, place_in_head(case.head_voxels, size, array.shape[1:], rng, PATCHES_LOOKED_AT), strict=True
-    ):
+    rng, size = np.random.default_rng([settings.seed, settings.fold, VALIDATING]), settings.patch_size
+    array = case.image
+    images = np.empty((VALIDATION_PATCHES, len(array), size, size, size), np.float32)
+    starts = place_in_head(case.head_voxels, size, array.shape[1:], rng, VALIDATION_PATCHES)
+    for image, start in zip(images, starts, strict=True):
         cut(array, start, image)
     hidden = torch.stack([draw_hidden(settings, rng) for _ in images])
     return hide(torch.from_numpy(images), hidden)
@@ -171,7 +171,7 @@ def variance_restored(
     """
     found = []
     for case in cases:
-        images, targets = patches_looked_at(case, settings)
+        images, targets = validation_patches(case, settings)
         hidden = targets[:, 1:] > 0
         found.append(torch.stack([restore(network, images, device)[hidden], targets[:, :1][hidden]]).double())
     restored, truth = torch.cat(found, dim=1)

@@ -29,7 +29,7 @@ COARSE_CHANCE, COARSE_ZOOM = 0.25, (0.5, 1.0)
 GAMMA_CHANCE, INVERTED_GAMMA_CHANCE, GAMMA = 0.3, 0.1, (0.7, 1.5)
 
 
-def strengthen(images: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def augment_strongly(images: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn, zoom and bend patches; add noise, a bias field, blur, low resolution and gamma: each by its own chance.
 
     Parameters
@@ -46,7 +46,7 @@ def strengthen(images: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[t
         New ones of the same shape and type on the same device. What comes from beyond a patch is 0.
     """
     rng = np.random.default_rng(seed)
-    dull = _dulling(int(rng.integers(2**32)))
+    degrade = _degrading(int(rng.integers(2**32)))
     pairs = []
     for image, label in zip(images, labels, strict=True):
         image, label = move(image, label, rng)
@@ -54,7 +54,7 @@ def strengthen(images: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[t
             image = add_noise(image, rng)
         if rng.random() < BIAS_CHANCE:
             image = image * bias_field(image.shape[1:], rng, image.device)
-        pairs.append((dull(image).as_tensor(), label))
+        pairs.append((degrade(image).as_tensor(), label))
     images, labels = zip(*pairs, strict=True)
     return torch.stack(images), torch.stack(labels)
 
@@ -99,7 +99,7 @@ def bias_field(size: tuple[int, int, int], rng: np.random.Generator, device: tor
     return torch.exp(torch.einsum("ijk,xi,yj,zk->xyz", *factors))
 
 
-def _dulling(seed: int) -> Compose:
+def _degrading(seed: int) -> Compose:
     """Blur, low resolution and gamma of an image (C, P, P, P), whose mean and deviation gamma keeps."""
     transforms = [
         RandGaussianSmooth(BLUR_VOXELS, BLUR_VOXELS, BLUR_VOXELS, prob=BLUR_CHANCE),

@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
@@ -21,20 +22,11 @@ from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.provenance import versions
 from metaseg_nb.settings import Training
-from metaseg_nb.training import superseded
-from metaseg_nb.training.averaging import averaged
-from metaseg_nb.training.checkpoints import (
-    identity_code,
-    load_checkpoint,
-    load_last,
-    save_checkpoint,
-    save_last,
-    what_decides,
-)
-from metaseg_nb.training.networks import build_network, start_from
+from metaseg_nb.training.checkpoints import load_checkpoint, load_last, save_checkpoint, save_last
+from metaseg_nb.training.finished_run import identity_of, make_room, trained_history
+from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.precision import training_layout
-from metaseg_nb.training.stopping import StopRequest
+from metaseg_nb.training.processes import StopRequest
 
 # Keeps what a step draws (dropout, strong augmentation) apart from the draws of patches.
 STEP = 2
@@ -61,15 +53,7 @@ class TrainingRun:
         self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu, kwargs_handlers=several)
         self.settings, self.batches, self.run = settings, batches, run
         before = load_checkpoint(start) if start else None
-        self.identity = {
-            "settings": settings.model_dump(),
-            "recipe": recipe,
-            "cases": {case.name: case.identity for case in batches.cases},
-            "epoch": {"steps": batches.steps_per_epoch},
-            "start": {"weights": identity_code(before["identity"])} if before else {},
-        }
-        if selection:
-            self.identity["selection"] = {case.name: case.identity for case in selection}
+        self.identity = identity_of(settings, batches, recipe, start, selection)
         self.versions = versions()
         network, optimiser = self._new(before["network"] if before else None)
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
@@ -109,13 +93,13 @@ class TrainingRun:
         self.state["losses"].append(value)
 
     def is_due(self) -> bool:
-        """Tell whether the selection set is to be looked at, and was not yet."""
+        """Tell whether a validation is due, and was not done yet."""
         step, every = self.state["step"], self.settings.validate_every * self.batches.steps_per_epoch
-        looked = self.latest()["step"] if self.state["history"] else 0
-        return step > looked and (step % every == 0 or step == len(self.batches))
+        validated = self.latest()["step"] if self.state["history"] else 0
+        return step > validated and (step % every == 0 or step == len(self.batches))
 
     def is_over(self) -> bool:
-        """Tell whether the best look at the selection set is longer ago than ``patience``."""
+        """Tell whether the best validation is longer ago than ``patience``."""
         if not self.settings.patience or not self.state["history"]:
             return False
         best = max(row["epoch"] for row in self.state["history"] if row[self.batches.score] == self.state["best"])
@@ -130,10 +114,10 @@ class TrainingRun:
         names = ("loss", self.batches.score)
         return ", ".join(f"{name}={row[name]:.3f}" for row in self.state["history"][-1:] for name in names)
 
-    def look(
+    def validate(
         self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
     ) -> None:
-        """Look at the selection set and keep what is best; last.pt comes last, for training goes on from it."""
+        """Score the selection set and keep the best weights; last.pt is written last, for training goes on from it."""
         self.read_loss()
         if self.accelerator.is_main_process:
             with stop.at_once():
@@ -150,6 +134,12 @@ class TrainingRun:
             watch(history)
         self.state["losses"] = []
         self.save()
+
+    def end(self) -> None:
+        """Note in best.pt that training has ended, by its history."""
+        if self.accelerator.is_main_process and trained_history(self.run) is None:
+            best = load_checkpoint(self.run.best_checkpoint)
+            save_checkpoint(self.run.best_checkpoint, best | {"history": self.state["history"]})
 
     def save(self) -> None:
         """Save what a stopped run goes on from."""
@@ -202,13 +192,14 @@ class TrainingRun:
         return network, torch.optim.AdamW(network.parameters(), **rates)
 
     def _resume(self) -> None:
-        """Take up a stopped run of the same identity, wherever it lies; set another one aside."""
+        """Take up a stopped run of the same identity, wherever it lies."""
         if self.accelerator.is_main_process:
-            self._make_room()
-            self.run.metrics.unlink(missing_ok=True)  # says that the run is finished, and is written at its end
+            make_room(self.run, self.identity)
+            self.run.metrics.unlink(missing_ok=True)  # the mark of a finished run, which is written at its end
         self.accelerator.wait_for_everyone()
         checkpoint = load_last(self.run)
         if not checkpoint:
+            self._take_up_ended()
             return
         if checkpoint["state"]["history"] and self.accelerator.is_main_process:
             load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
@@ -221,6 +212,12 @@ class TrainingRun:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
 
+    def _take_up_ended(self) -> None:
+        """Take up a run that ended, and kept its best weights alone: there is nothing left to train."""
+        if history := trained_history(self.run):
+            best = max(row[self.batches.score] for row in history)
+            self.state |= {"step": history[-1]["step"], "best": best, "history": history}
+
     def _compute_as_before(self, threads: int | None) -> None:
         """Take as many threads as the run began with: on a CPU another number rounds sums differently."""
         here = torch.get_num_threads()
@@ -229,29 +226,29 @@ class TrainingRun:
         torch.set_num_threads(threads)
         print(f"The run began with {threads} thread(s) and goes on with as many, not {here}: so it ends the same.")
 
-    def _make_room(self) -> None:
-        checkpoint = load_last(self.run)
-        differing = _differing(checkpoint["identity"], self.identity) if checkpoint else []
-        if checkpoint and not differing:
-            return
-        if differing:
-            aside = superseded.set_aside(self.run, identity_code(checkpoint["identity"]))
-            print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {aside.name}.")
-        if superseded.bring_back(self.run, identity_code(self.identity)):
-            print("An earlier run of these settings is taken up again.")
+
+def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
+    """Start the exponential moving average of a network's weights and buffers (Tarvainen & Valpola, NeurIPS 2017).
+
+    Parameters
+    ----------
+    network : Module
+    decay : float
+        Share of the old mean in the new one, in [0, 1); smaller in the first steps, so that the
+        random weights of the start are soon forgotten. 0: the mean is the weights themselves.
+    """
+
+    def mix(mean: list[torch.Tensor], now: list[torch.Tensor], n_averaged: torch.Tensor) -> None:
+        n = n_averaged.item()
+        share = min(decay, (1 + n) / (10 + n))
+        if mean[0].is_floating_point():
+            torch._foreach_lerp_(mean, now, 1 - share)
+        else:  # counters of normalisation layers
+            torch._foreach_copy_(mean, now)
+
+    return AveragedModel(network, multi_avg_fn=mix, use_buffers=True)
 
 
 def _require_finite(value: float, name: str, step: int) -> None:
     if not math.isfinite(value):
         raise FloatingPointError(f"{name} is {value} at step {step}: lower learning_rate, or precision: bf16")
-
-
-def _differing(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    # checkpoints of earlier versions do not know what their selection set was
-    before, now = {"selection": now.get("selection", {})} | what_decides(before), what_decides(now)
-    return [
-        f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
-        for part in now
-        for key in sorted(before.get(part, {}).keys() | now[part].keys())
-        if before.get(part, {}).get(key) != now[part].get(key)
-    ]

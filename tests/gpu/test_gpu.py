@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import STUDIES
+from conftest import STUDIES, full_file
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
@@ -17,7 +17,7 @@ from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.launch import train
 from metaseg_nb.training.networks import NETWORKS
-from metaseg_nb.training.strong_augmentation import strengthen
+from metaseg_nb.training.strong_augmentation import augment_strongly
 
 pytestmark = pytest.mark.gpu
 
@@ -76,8 +76,8 @@ def test_strong_augmentation_is_done_on_the_gpu():
     images = torch.rand(4, 1, 48, 48, 48)
     labels = (images > 0.9).to(torch.uint8)
     for seed in range(8):
-        changed, moved = strengthen(images.to(GPU), labels.to(GPU), seed)
-        expected, expected_moved = strengthen(images, labels, seed)
+        changed, moved = augment_strongly(images.to(GPU), labels.to(GPU), seed)
+        expected, expected_moved = augment_strongly(images, labels, seed)
         assert changed.device.type == moved.device.type == "cuda"
         assert set(moved.unique().tolist()) <= {0, 1}
         assert (moved.cpu() != expected_moved).float().mean() < 0.001
@@ -106,7 +106,7 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
 
 def test_notebooks_take_the_gpu_and_say_which(metaseg, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text((STUDIES / "tiny.yaml").read_text() + "precision: bf16\nloader_workers: 2\n")
+    study.write_text(full_file("precision: bf16\nloader_workers: 2\n", STUDIES / "tiny.yaml"))
     trainings = [[notebook, "--model", "unet", "--fold", "0"] for notebook in ("03_train", "03b_pretrain")]
     for notebook, *more in [["01_explore_data"], ["02_preprocess_n4"], *trainings]:
         result = metaseg(tmp_path, "run", notebook, "--study", study, *more)

@@ -7,90 +7,66 @@ from itertools import groupby
 
 import pandas as pd
 
-from metaseg_nb.cohort.leakage.comparison import SEVERITIES, Finding, cases_of, comparisons, counted
-from metaseg_nb.cohort.leakage.confounding import possibly_same_patients, primary_not_evaluated, primary_not_trained_on
+from metaseg_nb.cohort.leakage import checks
+from metaseg_nb.cohort.leakage.comparison import SEVERITIES, Comparison, Finding, cases_of, comparisons, counted
 from metaseg_nb.cohort.leakage.likeness import may_be_the_same
-from metaseg_nb.cohort.leakage.sharing import (
-    evaluated_twice,
-    never_evaluated,
-    nothing_to_compare,
-    patient_trained_on,
-    repeated,
-    taken_for_the_same,
-    trained_on,
-    trained_on_elsewhere,
-)
 from metaseg_nb.cohort.leakage.split_lists import SplitList
 
 CHECKS = (
-    trained_on,
-    patient_trained_on,
-    may_be_the_same,
-    trained_on_elsewhere,
-    nothing_to_compare,
-    evaluated_twice,
-    repeated,
-    never_evaluated,
-    primary_not_trained_on,
-    primary_not_evaluated,
-    possibly_same_patients,
-    taken_for_the_same,
+    *(checks.trained_on, checks.patient_trained_on, may_be_the_same, checks.trained_on_elsewhere),
+    *(checks.nothing_to_compare, checks.evaluated_twice, checks.repeated, checks.never_evaluated),
+    *(checks.primary_not_trained_on, checks.primary_not_evaluated, checks.possibly_same_patients),
+    checks.taken_for_the_same,
 )
-# why it matters, and what to do
+# Why it matters, and what to do.
 ADVICE = {
     "trained on": (
-        "The network has seen these cases in training: their scores say how well it remembers them, not how well it "
-        "does on new patients.",
+        "The network was trained on these cases: their scores are too good, and do not hold for new patients.",
         "Score only cases that the network was not trained on, or train it again without them. If these two lists "
-        "never meet (each has a partner), audit each with its partner alone.",
+        "do not belong together (each has a partner), audit each with its partner alone.",
     ),
     "patient trained on": (
         "Other images of these patients are in training, and images of one patient are alike: the scores are too good.",
         "Keep all cases of a patient in one part, or in one fold.",
     ),
     "may be the same": (
-        "These entries are written as differently as one case in two lists often is, or share a file. If they are the "
+        "One case in two lists is often written as differently as these entries, or they share a file. If they are the "
         "same, the scores are too good.",
         'Look at the images. Write one path for one image, and give each entry its "patient".',
     ),
     "trained on elsewhere": (
-        "A list that only trains is either the whole cohort, which others split, or what a network was trained on.",
+        "A list that only trains is either the whole cohort, or what a network was trained on.",
         "If it is the whole cohort, audit the other lists without it. If a network was trained on it, score only cases "
         "that are not in it.",
     ),
     "nothing to compare": (
-        "Leakage shows only between what is trained on and what is evaluated.",
+        "Leakage is found by comparing training cases with evaluation cases.",
         "Give the list that the network was trained on and the lists that it is scored on together.",
     ),
     "evaluated twice": (
-        'The claim "each case is scored once" does not hold: these cases weigh more in the result, and the parts are '
-        "not independent of each other.",
-        "Deal the cases anew, each into one fold.",
+        "These cases weigh more in the result, and the parts are not independent of each other.",
+        "Make new folds, each case in one of them.",
     ),
-    "repeated": (
-        "A case that is listed several times counts several times, in a mean as in training.",
-        "List each case once.",
-    ),
+    "repeated": ("A case that is listed several times counts several times.", "List each case once."),
     "never evaluated": (
-        "The result says nothing of these cases; it is a result of the others only.",
-        "Deal all cases into folds, or report how many were scored and how they were chosen.",
+        "The result does not hold for these cases.",
+        "Put all cases into folds, or report how many were scored and how they were chosen.",
     ),
     "primary not trained on": (
-        "The primary is confounded with the split: the score mixes how good the network is with how different a "
-        "primary is that it never saw.",
+        "The split depends on the primary: the score depends on the network and on the new primary.",
         "Stratify the split by primary, or report this primary apart, as an external test.",
     ),
     "primary not evaluated": (
-        "The primary is confounded with the split: nothing is known of how the network does on this primary.",
-        "Stratify the split by primary, or say that the result does not hold for this primary.",
+        "The split depends on the primary: the quality of the network on this primary is not known.",
+        "Stratify the split by primary, or report that the result does not hold for this primary.",
     ),
     "possibly the same patients": (
-        "Cases of one name in folders of similar names may be one patient imaged twice. If so, a split by case can put "
-        "the patient into training and into evaluation.",
+        "Cases of one name in folders of similar names may be two images of one patient. A split by case can put "
+        "one into training and one into evaluation.",
         'Ask whoever named the cases, and give the entries of one patient the same "patient".',
     ),
     "taken for the same": (
-        "No image is where these entries say, and a list of another folder names them alike; or their files are "
+        "These images do not exist, and a list of another folder names them alike; or their files are "
         "copies of another entry's. They count as one case.",
         "If they are other images, put each list where its paths lead to its images.",
     ),
@@ -104,7 +80,7 @@ class Audit:
     Attributes
     ----------
     answer : str
-        One line: is there leakage, how much.
+        One line: whether leakage was found, and how much.
     findings : DataFrame
         A row per finding, the worst first: ``severity`` ("leakage", "doubt": perhaps leakage,
         "problem", "note"), ``check``, ``list``, ``with_list``, ``found``, ``n_entries`` and
@@ -124,12 +100,12 @@ class Audit:
 
     @property
     def leaks(self) -> bool:
-        """Is anything leakage."""
+        """Whether leakage was found."""
         return bool((self.findings["severity"] == "leakage").any())
 
     @property
     def clean(self) -> bool:
-        """Is nothing leakage, and nothing perhaps leakage."""
+        """Whether neither leakage nor a doubt was found."""
         return not self.findings["severity"].isin(["leakage", "doubt"]).any()
 
     def summary(self) -> pd.DataFrame:
@@ -176,86 +152,69 @@ def audit(lists: list[SplitList]) -> Audit:
     Parameters
     ----------
     lists : list of SplitList
-        From one call of `read_lists`, which tells the same case in two lists.
+        From one call of `split_lists`, which finds the same case in two lists.
     """
-    found = [finding for check in CHECKS for finding in check(lists)]
+    pairs = comparisons(lists)
+    found = [finding for check in CHECKS for finding in check(lists, pairs)]
     found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Audit(_answer(lists, found), _table(found), _shared(lists))
+    return Audit(_answer(lists, pairs, found), _table(found), _shared(lists, pairs))
 
 
 def _table(findings: list[Finding]) -> pd.DataFrame:
-    rows = [
-        {
-            "severity": finding.severity,
-            "check": finding.check,
-            "list": finding.datalist,
-            "with_list": finding.with_list,
-            "found": finding.found,
-            "n_entries": len(finding.entries),
-            "n_cases": len(cases_of(finding.entries)),
-            "why": ADVICE[finding.check][0],
-            "fix": ADVICE[finding.check][1],
-            "cases": list(dict.fromkeys(entry.name for entry in finding.entries)),
-        }
-        for finding in findings
-    ]
     columns = ["severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases"]
+    rows = []
+    for each in findings:
+        names = list(dict.fromkeys(entry.name for entry in each.entries))
+        counts = len(each.entries), len(cases_of(each.entries))
+        told = each.severity, each.check, each.datalist, each.with_list, each.found
+        rows.append([*told, *counts, *ADVICE[each.check], names])
     return pd.DataFrame(rows, columns=columns)
 
 
-def _shared(lists: list[SplitList]) -> pd.DataFrame:
-    trained = [datalist for datalist in lists if datalist.training]
-    evaluated = [datalist for datalist in lists if datalist.evaluation]
-    rows = {
-        one.name: {"n_entries": len(one.evaluation), "n_cases": len(cases_of(one.evaluation))}
-        | {other.name: len(_shared_cases(one, other)) for other in trained}
-        for one in evaluated
-    }
+def _shared(lists: list[SplitList], pairs: list[Comparison]) -> pd.DataFrame:
+    rows = {}
+    for one in (datalist for datalist in lists if datalist.evaluation):
+        cases = cases_of(one.evaluation)
+        rows[one.name] = {"n_entries": len(one.evaluation), "n_cases": len(cases)}
+        own = [cases_of(pair.trained_on) for pair in pairs if pair.evaluated is one is pair.trained]
+        for other in (datalist for datalist in lists if datalist.training):
+            shared = set().union(*own) if other is one else cases & cases_of(other.training)
+            rows[one.name][other.name] = len(shared)
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _shared_cases(evaluated: SplitList, trained: SplitList) -> set:
-    if evaluated is not trained:
-        return cases_of(evaluated.evaluation) & cases_of(trained.training)
-    own = [cases_of(trained.of(part)) & cases_of(trained.trained_for(part)) for part in trained.evaluated_parts]
-    return set().union(*own)
-
-
-def _answer(lists: list[SplitList], findings: list[Finding]) -> str:
-    leaks = [finding for finding in findings if finding.severity == "leakage"]
-    if leaks:
-        groups = groupby(sorted(leaks, key=_place), key=_place)
-        return "LEAKAGE: " + "; ".join(_leak(lists, list(group)) for _, group in groups)
-    pairs = comparisons(lists)
+def _answer(lists: list[SplitList], pairs: list[Comparison], findings: list[Finding]) -> str:
+    of = {kind: [finding for finding in findings if finding.severity == kind] for kind in SEVERITIES}
+    if of["leakage"]:
+        groups = groupby(sorted(of["leakage"], key=_place), key=_place)
+        return "LEAKAGE: " + "; ".join(_leak(pairs, place, list(leaks)) for place, leaks in groups)
     evaluated = {id(entry) for pair in pairs for entry in pair.evaluation}
-    if doubts := [finding for finding in findings if finding.severity == "doubt"]:
-        elsewhere = [doubt.found for doubt in doubts if doubt.check == "trained on elsewhere"]
-        alike = {id(entry) for doubt in doubts if doubt.check != "trained on elsewhere" for entry in doubt.entries}
+    if of["doubt"]:
+        elsewhere = [doubt.found for doubt in of["doubt"] if doubt.check == "trained on elsewhere"]
+        alike = {id(each) for doubt in of["doubt"] if doubt.check != "trained on elsewhere" for each in doubt.entries}
         may_be = "evaluation entries may be training cases, or of patients in training"
-        said = [f"{len(alike & evaluated)} of {len(evaluated)} {may_be}"] if alike else []
-        answer = f"MAY BE LEAKAGE: {'; '.join([*said, *elsewhere])}"
+        counts = [f"{len(alike & evaluated)} of {len(evaluated)} {may_be}"] if alike else []
+        answer = f"MAY BE LEAKAGE: {'; '.join([*counts, *elsewhere])}"
     elif pairs:
         answer = f"No leakage found: {len(evaluated)} evaluation entries compared with their training cases"
     elif len(lists) == 1:
-        problems = [f"Problem: {each.found}." for each in findings if each.severity == "problem"]
+        problems = [f"Problem: {each.found}." for each in of["problem"]]
         return " ".join(["One list without folds: there is nothing to compare.", *problems])
     else:
         answer = "Nothing was compared"
-    others = [counted([each for each in findings if each.severity == kind], kind) for kind in ("problem", "note")]
-    return f"{answer}; {', '.join(others)}"
+    return f"{answer}; {counted(of['problem'], 'problem')}, {counted(of['note'], 'note')}"
 
 
 def _place(finding: Finding) -> tuple[str, bool, str]:
     return finding.check, finding.datalist == finding.with_list, finding.with_list
 
 
-def _leak(lists: list[SplitList], leaks: list[Finding]) -> str:
+def _leak(pairs: list[Comparison], place: tuple[str, bool, str], leaks: list[Finding]) -> str:
     """Leaks of one kind into one list, as one sentence."""
-    check, within, trained = _place(leaks[0])
-    pairs = [pair for pair in comparisons(lists) if pair.trained.name == trained]
-    n_evaluated = sum(len(pair.evaluation) for pair in pairs if (pair.evaluated is pair.trained) == within)
+    check, within, trained = place
+    compared = [pair for pair in pairs if pair.trained.name == trained and (pair.evaluated is pair.trained) == within]
+    n_evaluated, n_leaked = sum(len(pair.evaluation) for pair in compared), sum(len(leak.entries) for leak in leaks)
     what = "are training cases" if check == "trained on" else "are of patients in training"
-    n_leaked = sum(len(leak.entries) for leak in leaks)
     return f"{n_leaked} of {n_evaluated} evaluation entries {what} of {trained}{' itself' if within else ''}"
 
 

@@ -1,10 +1,11 @@
-"""Which entries must not share a case with which, and how something found is told."""
+"""Which entries must not share a case with which, and what was found."""
 
 from collections.abc import Iterable, Sized
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
-from metaseg_nb.cohort.leakage.split_lists import Entry, SplitList
+from metaseg_nb.cohort.leakage.split_lists import SplitEntry, SplitList
 from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"
@@ -21,23 +22,33 @@ class Finding:
     datalist: str
     with_list: str
     found: str
-    entries: list[Entry]
+    entries: list[SplitEntry]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Entries that are scored, and those that the model that scores them was trained on."""
 
     evaluated: SplitList
     part: str
     trained: SplitList
-    evaluation: list[Entry]
-    training: list[Entry]
+    evaluation: list[SplitEntry]
+    training: list[SplitEntry]
 
-    @property
-    def trained_on(self) -> list[Entry]:
+    @cached_property
+    def trained_on(self) -> list[SplitEntry]:
         """Evaluated entries whose case is trained on."""
         return with_cases(self.evaluation, cases_of(self.training))
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the two lists."""
+        return self.evaluated.name, self.trained.name
+
+    @property
+    def scored(self) -> str:
+        """What is scored, in words."""
+        return f"{counted(self.evaluation, 'entry')} of {self.part} of {self.evaluated.name}"
 
     @property
     def model(self) -> str:
@@ -61,29 +72,24 @@ def comparisons(lists: list[SplitList]) -> list[Comparison]:
     for evaluated in lists:
         for part in evaluated.evaluated_parts:
             scored = evaluated.of(part)
-            if evaluated.training:
-                pairs.append(Comparison(evaluated, part, evaluated, scored, evaluated.trained_for(part)))
-                continue
-            for trained in (other for other in lists if other.training):
-                models = [
-                    Comparison(evaluated, part, trained, scored, trained.trained_for(fold))
-                    for fold in trained.folds or [part]
-                ]
+            for trained in [evaluated] if evaluated.training else [other for other in lists if other.training]:
+                folds = [part] if trained is evaluated else trained.folds or [part]
+                models = [Comparison(evaluated, part, trained, scored, trained.trained_for(fold)) for fold in folds]
                 pairs.append(min(models, key=lambda model: len(model.trained_on)))
     return pairs
 
 
-def cases_of(entries: Iterable[Entry]) -> set[Path]:
+def cases_of(entries: Iterable[SplitEntry]) -> set[Path]:
     """Unique cases of entries."""
     return {entry.case for entry in entries}
 
 
-def with_cases(entries: Iterable[Entry], cases: set[Path]) -> list[Entry]:
+def with_cases(entries: Iterable[SplitEntry], cases: set[Path]) -> list[SplitEntry]:
     """Entries of some cases."""
     return [entry for entry in entries if entry.case in cases]
 
 
-def names_of(entries: Iterable[Entry]) -> str:
+def names_of(entries: Iterable[SplitEntry]) -> str:
     """Names of the entries' cases, the first few."""
     return shortened(entry.name for entry in entries)
 

@@ -1,4 +1,4 @@
-"""Copies of a file, told by little of its content: an audit answers at once."""
+"""Copies of a file, recognised by a small part of its content, so that an audit is fast."""
 
 import os
 import zlib
@@ -6,14 +6,14 @@ from pathlib import Path
 
 from metaseg_nb.cohort.file_kinds import GZIP_MAGIC, opened
 
-# Of a file that is not packed; in the middle of a volume there is anatomy.
+# Read from the middle of a file that is not packed, where a volume has anatomy.
 BLOCK_BYTES = 2**16
 # Of NIfTI-2, the longer one.
 HEADER_BYTES = 544
 
 
 def content_key(path: Path) -> tuple[int, bytes] | None:
-    """What copies of a file have in common and other files do not; None where it cannot be told.
+    """A key that only copies of a file share; None where the file cannot be read or is blank.
 
     Of a packed file the checksum and size of its content, which are its last eight bytes (RFC 1952): packing it
     again does not change them. Of another its size and its middle.

@@ -14,9 +14,9 @@ from typing import Any
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import is_volume, spelled_out, stem, volumes_in
-from metaseg_nb.cohort.sources.sequences import is_enhanced_t1
-from metaseg_nb.cohort.sources.strict import fact, read_json
+from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_volume, spelled_out, volumes_in
+from metaseg_nb.cohort.sources.spelling import fact, stem
+from metaseg_nb.cohort.sources.text_files import read_json
 
 ENTITIES = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?_")
 MASK = re.compile(r"_(mask|dseg|seg|roi)$")
@@ -66,8 +66,8 @@ def _derived(folder: Path) -> dict[str, list[Path]]:
 def _anat_folders(folder: Path) -> Iterator[Path]:
     """Each ``anat`` folder; where a patient has none, the one they should have."""
     for patient in sorted(path for path in folder.glob("sub-*") if path.is_dir()):
-        there = sorted(path for place in ("anat", "ses-*/anat") for path in patient.glob(place) if path.is_dir())
-        yield from there or [patient / "anat"]
+        found = sorted(path for place in ("anat", "ses-*/anat") for path in patient.glob(place) if path.is_dir())
+        yield from found or [patient / "anat"]
 
 
 def _case_files(
@@ -94,32 +94,32 @@ def _matching(volumes: Sequence[Path], pattern: str) -> list[Path]:
     return [path for path in volumes if any(path.match(spelled) for spelled in spelled_out([pattern]))]
 
 
-def _preferred(paths: Sequence[Path], says_so: Callable[[str], object]) -> Sequence[Path]:
-    """Those of several whose names say so, if any does."""
-    named = [path for path in paths if says_so(path.name)]
+def _preferred(paths: Sequence[Path], is_meant: Callable[[str], object]) -> Sequence[Path]:
+    """Of several paths those with a wanted name, or all if none has one."""
+    named = [path for path in paths if is_meant(path.name)]
     return named if named and len(paths) > 1 else paths
 
 
 def _sidecar(name: str, images: Sequence[Path]) -> tuple[str, str, list[Problem]]:
-    """Scanner and date of the image, "unknown" where nobody says."""
+    """Scanner and date of the image, "unknown" where its sidecar does not hold them."""
     path = images[0].with_name(f"{stem(images[0].name)}.json") if images else None
-    if path is None or not path.is_file():
-        return "unknown", "unknown", []
-    try:
-        content = read_json(path)
-    except CohortError as error:
-        return "unknown", "unknown", [replace(problem, case=name, severity="warning") for problem in error.problems]
-    if not isinstance(content, dict):
-        fix = "repair the file; scanner and date are unknown"
-        return "unknown", "unknown", [Problem(name, str(path), "no JSON object", "a JSON object", fix, "warning")]
-    maker, model, tesla, *dates = (_said(content, key) for key in (*SCANNER, "AcquisitionDateTime", "AcquisitionDate"))
+    content, problems = {}, []
+    if path is not None and path.is_file():
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict):
+                fix = "repair the file; scanner and date are unknown"
+                raise CohortError.one(name, path, "no JSON object", "a JSON object", fix)
+        except CohortError as error:
+            content, problems = {}, [replace(each, case=name, severity="warning") for each in error.problems]
+    maker, model, tesla, *dates = (_text(content, key) for key in (*SCANNER, "AcquisitionDateTime", "AcquisitionDate"))
     date = next(filter(None, dates), "unknown")
     scanner = " ".join(part for part in (maker, model, tesla and f"{tesla} T") if part)
-    return scanner or "unknown", date.partition("T")[0], []
+    return scanner or "unknown", date.partition("T")[0], problems
 
 
-def _said(content: Mapping[str, Any], key: str) -> str | None:
-    """Text of a header field; what is neither text nor a number says nothing."""
+def _text(content: Mapping[str, Any], key: str) -> str | None:
+    """Text of a header field; what is neither text nor a number is unknown."""
     with suppress(ValueError):
         return fact(content.get(key))
     return None

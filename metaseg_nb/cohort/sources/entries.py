@@ -8,10 +8,10 @@ from typing import Any
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.sources.case_names import USABLE, unusable
+from metaseg_nb.cohort.sources.case_files import USABLE, file_kind, unusable
 from metaseg_nb.cohort.sources.naming import is_volume
-from metaseg_nb.cohort.sources.other_files import file_kind
-from metaseg_nb.cohort.sources.strict import fact, means_unknown, misspelt, read_json, unwritable
+from metaseg_nb.cohort.sources.spelling import fact, means_unknown, misspelt, unwritable
+from metaseg_nb.cohort.sources.text_files import read_json
 
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
@@ -20,11 +20,13 @@ TEXTS, NUMBERS = ("case", "patient", "primary", "scanner", "date"), ("fold", "n_
 KEYS = ("image", "label", *TEXTS, *NUMBERS)
 # Bytes of a name on usual file systems.
 LONGEST_NAME = 255
+UNKNOWN_ID = 'an id, or null; NA, unknown, "-" and the like may mean "not known"'
+PATH = f"a path without control characters, of names of at most {LONGEST_NAME} bytes"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a datalist: paths as listed, and in ``given`` what else it says, as far as it says something.
+    """One line of a datalist: paths as listed, and in ``given`` its other values that are known.
 
     ``part`` is "training", "validation" or "testing".
     """
@@ -38,7 +40,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Datalist:
-    """A datalist as it was written, but for the ``problems``: entries that could not be read are not there."""
+    """A datalist without the entries that cannot be read: these are ``problems``."""
 
     path: Path
     name: str
@@ -50,7 +52,7 @@ class Datalist:
 
     @property
     def validates(self) -> bool:
-        """Whether the list names validation cases, or may, for nothing of it could be read."""
+        """Whether the list names validation cases, or may: none of its entries can be read."""
         return not self.entries or any(entry.part == "validation" for entry in self.entries)
 
 
@@ -64,92 +66,70 @@ def read_entries(path: Path) -> Datalist:
         content = _content(path)
     except CohortError as error:
         return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
-    about, problems = _about(content, path)
-    problems += [
-        Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _other_lists(content)
-    ]
-    entries, keys = [], {}
+    name, description = (fact(_printable(content.get(key))) or "" for key in ("name", "description"))
+    rule, seed, problems = _rule_and_seed(content, path)
+    for key in _other_lists(content):
+        problems.append(Problem("-", str(path), f"entries under {key}", NAMED, "rename the list"))
+    entries, renamed = [], {}
     for key in [key for key in PARTS if key in content]:
-        read, wrong = _part(content[key], key, path)
-        entries += read
-        problems += wrong
-        for listed in content[key] if isinstance(content[key], list) else []:
-            keys |= misspelt(listed, KEYS) if isinstance(listed, dict) else {}
-    problems += [
-        Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"')
-        for key, meant in keys.items()
-    ]
-    return Datalist(path, *about, entries, problems)
+        if not isinstance(content[key], list):
+            found = f'"{key}": {content[key]!r:.80}'
+            problems.append(Problem("-", str(path), found, "a list of entries", f'make "{key}" a list'))
+            continue
+        for i, listed in enumerate(content[key]):
+            renamed |= misspelt(listed, KEYS) if isinstance(listed, dict) else {}
+            try:
+                entries.append(_entry(listed, PARTS[key], path))
+            except _Wrong as error:
+                problems.append(Problem(f"{key}[{i}]", str(path), *error.args))
+    for key, meant in renamed.items():
+        problems.append(Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"'))
+    return Datalist(path, name or path.parent.name, description, rule, seed, entries, problems)
 
 
 def _content(path: Path) -> Mapping[str, Any]:
+    def refusal(found: str, fix: str, expected: str = "a datalist (JSON)") -> CohortError:
+        return CohortError.one("-", path, found, expected, fix)
+
     if path.is_dir():
-        raise CohortError.one("-", path, "a folder", "a datalist (JSON)", "give the lists: folders are not compared")
+        raise refusal("a folder", "give the lists: folders are not compared")
     if not path.is_file():
-        raise CohortError.one("-", path, "no such file", "a datalist (JSON)", "correct the path")
-    if is_volume(path) or (kind := file_kind(path)):
-        found = "a NIfTI file" if is_volume(path) else kind.name
-        fix = "" if is_volume(path) else f"{kind.fix}; then "
-        raise CohortError.one("-", path, found, "a datalist (JSON)", f"{fix}give a list or folder of the NIfTI files")
+        raise refusal("no such file", "correct the path")
+    if is_volume(path):
+        raise refusal("a NIfTI file", "give a list or folder of the NIfTI files")
+    if kind := file_kind(path):
+        raise refusal(kind.name, f"{kind.fix}; then give a list or folder of the NIfTI files")
     content = read_json(path)
     if not isinstance(content, dict):
-        found = f"no entries, but a {type(content).__name__}"
-        raise CohortError.one("-", path, found, 'an object with "training"', "see the README")
+        raise refusal(f"no entries, but a {type(content).__name__}", "see the README", 'an object with "training"')
     if not any(content.get(key) for key in PARTS) and not _other_lists(content):
         found = f"no entries, but {', '.join(map(repr, content)) or 'nothing'}"
-        raise CohortError.one("-", path, found[:200], NAMED, "add the entries, or give another file")
+        raise refusal(found[:200], "add the entries, or give another file", NAMED)
     return content
 
 
 def _other_lists(content: Mapping[str, Any]) -> list[str]:
-    """Keys of lists that look like entries, under names that nobody reads."""
-    return [
-        key
-        for key, value in content.items()
-        if key not in PARTS
-        and isinstance(value, list)
-        and any(isinstance(entry, dict) and "image" in entry for entry in value)
-    ]
+    """Keys of lists that look like entries, under names that are not read."""
+    lists = [key for key, value in content.items() if key not in PARTS and isinstance(value, list)]
+    return [key for key in lists if any(isinstance(entry, dict) and "image" in entry for entry in content[key])]
 
 
-def _about(content: Mapping[str, Any], path: Path) -> tuple[tuple[str, str, LesionRule, int], list[Problem]]:
-    """Name, description, rule and seed; what is wrong with them takes its default."""
+def _rule_and_seed(content: Mapping[str, Any], path: Path) -> tuple[LesionRule, int, list[Problem]]:
+    """Rule and seed of a list; what is wrong with them takes its default."""
     values, others = content.get("lesion_values", [1]), content.get("other_values", [])
     threshold, seed = content.get("label_threshold", 0.0), content.get("seed", 0)
-    texts, problems = {"name": "", "description": ""}, []
-    for key in texts:
-        try:
-            texts[key] = " ".join((fact(" ".join(str(content.get(key) or "").split())) or "").split())
-        except ValueError as error:
-            problems.append(Problem("-", str(path), f'"{key}": {error}', "text", f'correct "{key}"'))
-    rule = LesionRule()
-    if not all(isinstance(given, list) and all(map(_is_count, given)) for given in (values, others)) or not values:
-        found = f"lesion_values {values!r:.80}, other_values {others!r:.80}"
-        problems.append(Problem("-", str(path), found, "lists of whole numbers from 1 on", "correct them in the list"))
+    found = {}
+    if not values or not all(isinstance(of, list) and all(_is_whole(v, 1) for v in of) for of in (values, others)):
+        found[f"lesion_values {values!r:.80}, other_values {others!r:.80}"] = "lists of whole numbers from 1 on"
     elif both := set(values) & set(others):
-        found = f"{sorted(both)} in lesion_values and in other_values"
-        problems.append(Problem("-", str(path), found, "each value in one of them", "correct them in the list"))
-    elif not _is_number(threshold) or not 0 <= threshold < math.inf:
-        found, expected = f"label_threshold {threshold!r:.80}", "a number from 0 on"
-        problems.append(Problem("-", str(path), found, expected, "correct it in the list"))
-    else:
-        rule = LesionRule(tuple(values), tuple(others), threshold)
-    if not (_is_count(seed) or seed == 0) or isinstance(seed, bool):
-        problems.append(Problem("-", str(path), f"seed {seed!r:.80}", "a whole number from 0 on", 'correct "seed"'))
-        seed = 0
-    return (texts["name"] or path.parent.name, texts["description"], rule, seed), problems
-
-
-def _part(listed: Any, key: str, path: Path) -> tuple[list[Entry], list[Problem]]:
-    if not isinstance(listed, list):
-        return [], [Problem("-", str(path), f'"{key}": {listed!r:.80}', "a list of entries", f'make "{key}" a list')]
-    entries, problems = [], []
-    for i, entry in enumerate(listed):
-        try:
-            entries.append(_entry(entry, PARTS[key], path))
-        except _Wrong as error:
-            problems.append(Problem(f"{key}[{i}]", str(path), *error.args))
-    return entries, problems
+        found[f"{sorted(both)} in lesion_values and in other_values"] = "each value in one of them"
+    elif isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
+        found[f"label_threshold {threshold!r:.80}"] = "a number from 0 on"
+    rule = LesionRule() if found else LesionRule(tuple(values), tuple(others), threshold)
+    if not _is_whole(seed, 0):
+        found[f"seed {seed!r:.80}"], seed = "a whole number from 0 on", 0
+    problems = [Problem("-", str(path), what, expected, "correct it in the list") for what, expected in found.items()]
+    return rule, seed, problems
 
 
 def _entry(listed: Any, part: str, path: Path) -> Entry:
@@ -157,49 +137,40 @@ def _entry(listed: Any, part: str, path: Path) -> Entry:
     entry = {"image": listed} if isinstance(listed, str) else listed
     if not isinstance(entry, dict):
         raise _Wrong(f"{entry!r:.80}", 'an object with "image"', "correct the entry")
-    images = entry.get("image")
+    images, label = entry.get("image"), entry.get("label")
     images = images if isinstance(images, list) else [images]
     if not images or not all(isinstance(image, str) and image for image in images):
         raise _Wrong(f"{entry!r:.80}", "an image: a path or a list of paths", 'correct "image"')
-    label = entry.get("label")
-    label = None if label == "" or _is_nan(label) else label
+    label = None if label == "" or (isinstance(label, float) and math.isnan(label)) else label
     if label is not None and not isinstance(label, str):
         raise _Wrong(f"label {label!r:.80}", "a path", 'correct "label": one mask for a case')
     for listed_path in [*images, *([label] if label else [])]:
         if unwritable(listed_path) or any(len(name.encode()) > LONGEST_NAME for name in listed_path.split("/")):
-            expected = f"a path without control characters, of names of at most {LONGEST_NAME} bytes"
-            raise _Wrong(f"the path {listed_path!r:.80}", expected, "correct the path")
-    return Entry(path, part, tuple(images), label, _given(entry))
-
-
-def _given(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry says beside its files; null, NaN and empty texts say nothing."""
-    given = {}
-    for key in TEXTS:
-        value = entry.get(key)
-        if key in ("case", "patient") and isinstance(value, str) and means_unknown(value):
-            expected = 'an id, or null; NA, unknown, "-" and the like may mean "not known"'
-            raise _Wrong(f"{key} {value!r}", expected, f'write null where it is not known, or change "{key}"')
-        try:
-            given[key] = fact(value)
-        except ValueError as error:
-            raise _Wrong(f"{key} {error}", "text or a number", f'correct "{key}"') from None
-    if given["case"] and unusable(given["case"]):
+            raise _Wrong(f"the path {listed_path!r:.80}", PATH, "correct the path")
+    given = {key: _text(key, entry.get(key)) for key in TEXTS} | {key: entry.get(key) for key in NUMBERS}
+    given = {key: value for key, value in given.items() if value is not None}
+    if "case" in given and unusable(given["case"]):
         raise _Wrong(f"case {given['case']!r:.80}", USABLE, 'correct "case"')
     for key in NUMBERS:
-        given[key] = entry.get(key)
-        if given[key] is not None and not (isinstance(given[key], int) and not isinstance(given[key], bool)):
+        if key in given and not _is_whole(given[key]):
             raise _Wrong(f"{key} {given[key]!r:.80}", f"a whole number or no {key}", f'correct "{key}"')
-    return {key: value for key, value in given.items() if value is not None}
+    return Entry(path, part, tuple(images), label, given)
 
 
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _text(key: str, value: Any) -> str | None:
+    """Text of a key; null, NaN and empty texts are None."""
+    if key in ("case", "patient") and isinstance(value, str) and means_unknown(value):
+        raise _Wrong(f"{key} {value!r}", UNKNOWN_ID, f'write null where it is not known, or change "{key}"')
+    try:
+        return fact(value)
+    except ValueError as error:
+        raise _Wrong(f"{key} {error}", "text or a number", f'correct "{key}"') from None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _printable(value: Any) -> str:
+    """Text on one line, without control characters."""
+    return " ".join("".join(" " if unwritable(character) else character for character in str(value or "")).split())
 
 
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _is_whole(value: Any, lowest: float = -math.inf) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest

@@ -1,19 +1,22 @@
-"""The cohort of one or several datalists: each case once, with what all of its entries say."""
+"""The cohort and the folds of one or several datalists: each case once, from all of its entries."""
 
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.case_names import well_named
-from metaseg_nb.cohort.sources.entries import NUMBERS, TEXTS, Entry, read_entries
-from metaseg_nb.cohort.sources.list_folds import folds_of_lists
-from metaseg_nb.cohort.sources.naming import as_named, name_of, primary_of
-from metaseg_nb.cohort.sources.strict import tidy
+from metaseg_nb.cohort.sources.case_files import well_named
+from metaseg_nb.cohort.sources.entries import NUMBERS, TEXTS, Datalist, Entry, read_entries
+from metaseg_nb.cohort.sources.naming import name_of, primary_of
+from metaseg_nb.cohort.sources.spelling import located, spelled_path, tidy
+
+ONE_LIST = "each case once, in the validation list of one fold"
+REPAIR = "correct the lists, or give one list of all cases and let the folds be made here"
 
 
 def read_lists(
@@ -21,13 +24,12 @@ def read_lists(
 ) -> tuple[Cohort, list[Problem]]:
     """Read datalists as one cohort; nothing but the JSON files is opened.
 
-    Paths are relative to their list, or to ``image_root`` if there is one. Absolute
-    paths stay as they are; where nothing is there, their last parts are looked for below ``image_root``.
-    Cases are the same when their first image is. An entry's ``case`` is its name, otherwise its path names it
-    (`name_of`); a primary that is not listed is told by the path, a patient stays empty (`with_patients`).
+    Files are found by `located`. Cases are the same when their first image is. An entry's ``case`` is
+    its name, otherwise its path names it (`name_of`); a primary that is not listed is read from the path, a patient
+    stays empty (`with_patients`).
 
     With two or more lists that name validation cases these are the folds, see
-    `folds_of_lists`; cases that ``exclude`` names are not held against them.
+    `folds_of_lists`; cases in ``exclude`` are not held against them.
 
     Returns
     -------
@@ -37,108 +39,124 @@ def read_lists(
         Lists and entries that cannot be read, repeated or contradictory entries, training entries without label.
     """
     lists = [read_entries(path) for path in paths]
-    problems = [problem for datalist in lists for problem in datalist.problems]
     groups: dict[str, list[Entry]] = {}
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        groups.setdefault(os.path.realpath(_located(entry.images[0], entry, image_root)), []).append(entry)
-    every = [_case(group, image_root) for group in groups.values()]
-    held: dict[str, list[Entry]] = {}
-    for case, group in zip(every, groups.values(), strict=True):
-        held.setdefault(case.name, group)
-        problems += _entry_problems(case.name, group)
-    cases, found = well_named(every, 'give the entry another name: "case"')
-    problems += found
+        image = located(entry.images[0], entry.datalist.parent, image_root)
+        groups.setdefault(os.path.realpath(image), []).append(entry)
+    every = [(_case(group, image_root), group) for group in groups.values()]
+    cases, found = well_named([case for case, _ in every], 'give the entry another name: "case"')
+    unread = [problem for datalist in lists for problem in datalist.problems]
+    problems = [*unread, *(problem for case, group in every for problem in _entry_problems(case.name, group)), *found]
     labelled = [case for case in cases if case.label is not None]
     validating = [datalist for datalist in lists if datalist.validates]
     if len(validating) > 1:
-        of_cases = {case.name: held[case.name] for case in labelled if case.name not in exclude}
+        first_of = {case.name: group for case, group in reversed(every)}
+        of_cases = {case.name: first_of[case.name] for case in labelled if case.name not in exclude}
         folds, wrong = folds_of_lists(validating, of_cases)
         problems += wrong
-        unread = any(problem.case not in exclude for problem in found)
         # a list that could not be read whole may hold other cases
-        folds = {} if unread or any(datalist.problems for datalist in lists) else folds
-        labelled = [replace(case, fold=folds.get(case.name)) for case in labelled]
+        whole = not unread and all(problem.case in exclude for problem in found)
+        labelled = [replace(case, fold=folds.get(case.name) if whole else None) for case in labelled]
     first = lists[0]
     unlabelled = [case for case in cases if case.label is None]
     return Cohort(first.name, first.description, labelled, unlabelled, first.rule, first.seed), problems
 
 
-def _located(listed: str, entry: Entry, image_root: Path | None) -> Path:
-    path = Path(os.path.expanduser(listed))
-    if not path.is_absolute():
-        return as_named((image_root or entry.datalist.parent) / path)
-    # os.path: what may not be looked at is not there
-    if image_root is not None and not os.path.exists(path):
-        tails = (image_root.joinpath(*path.parts[i:]) for i in range(1, len(path.parts)))
-        path = next((tail for tail in tails if os.path.exists(tail)), path)
-    return as_named(path)
+def folds_of_lists(lists: Sequence[Datalist], cases: Mapping[str, list[Entry]]) -> tuple[dict[str, int], list[Problem]]:
+    """Give each case the fold of the one list that validates on it.
+
+    Parameters
+    ----------
+    lists : sequence of Datalist
+        All that name validation cases. The last number in a file's name orders them:
+        lists 0 to 4 are folds 0 to 4, and so are lists 1 to 5.
+    cases : mapping of name to entries
+        The labelled cases, each with its entries in all lists.
+
+    Returns
+    -------
+    folds : dict
+        Fold by name; empty if a case is not in one validation list, once.
+    problems : list of Problem
+        Every case that no list validates on, or more than one; lists whose names have no number or the same one.
+    """
+    held = {name: [entry.datalist for entry in of if entry.part == "validation"] for name, of in cases.items()}
+    numbers = {datalist.path: _number(datalist.path) for datalist in lists}
+    problems = _number_problems(numbers) + [_breach(name, of) for name, of in held.items() if len(set(of)) != 1]
+    if problems or any(len(of) > 1 for of in held.values()):
+        return {}, problems
+    order = {path: i for i, path in enumerate(sorted(numbers, key=numbers.get))}
+    return {name: order[path] for name, (path,) in held.items()}, []
 
 
-def _name(group: list[Entry]) -> str:
-    return _first(group, "case") or tidy(name_of(_listed(group)))
+def _number(path: Path) -> int | None:
+    numbers = re.findall(r"\d+", path.stem)
+    return int(numbers[-1]) if numbers else None
 
 
-def _listed(group: list[Entry]) -> Path:
-    return Path(os.path.normpath(group[0].images[0]))
+def _number_problems(numbers: Mapping[Path, int | None]) -> list[Problem]:
+    times = Counter(numbers.values())
+    expected, fix = "a number of its own in each list's name", "name them split_0.json, split_1.json and so on"
+    wrong = {path: number for path, number in numbers.items() if number is None or times[number] > 1}
+    if wrong or max(times) - min(times) + 1 == len(times):
+        return [Problem("-", str(path), f"the number {number}", expected, fix) for path, number in wrong.items()]
+    found, folder = f"numbers {', '.join(map(str, sorted(times)))}", str(next(iter(numbers)).parent)
+    return [Problem("-", folder, found, "lists numbered without a gap", "find the missing list")]
 
 
-def _first(group: Iterable[Entry], fact: str) -> Any:
-    return next((entry.given[fact] for entry in group if fact in entry.given), None)
+def _breach(name: str, of: list[Path]) -> Problem:
+    if not of:
+        return Problem(name, "-", "in no validation list", ONE_LIST, REPAIR)
+    found = f"in the validation lists of {' and '.join(path.name for path in dict.fromkeys(of))}"
+    return Problem(name, str(of[0]), found, ONE_LIST, REPAIR)
 
 
 def _case(group: list[Entry], image_root: Path | None) -> Case:
-    entry = group[0]
-    label = next((entry for entry in group if entry.label and entry.part != "testing"), None)
+    def first(fact: str, otherwise: Any = None) -> Any:
+        return next((entry.given[fact] for entry in group if fact in entry.given), otherwise)
+
+    def at(listed: str, entry: Entry) -> Path:
+        return located(listed, entry.datalist.parent, image_root)
+
+    listed = Path(spelled_path(group[0].images[0]))
+    labelled = next((entry for entry in group if entry.label and entry.part != "testing"), None)
     return Case(
-        name=_name(group),
-        images=tuple(_located(image, entry, image_root) for image in entry.images),
-        label=None if label is None else _located(label.label, label, image_root),
-        patient=_first(group, "patient") or "",
-        primary=_first(group, "primary") or tidy(primary_of(_listed(group))),
-        fold=_first(group, "fold"),
-        n_lesions=_first(group, "n_lesions"),
-        scanner=_first(group, "scanner") or "unknown",
-        date=_first(group, "date") or "unknown",
+        name=first("case") or tidy(name_of(listed)),
+        images=tuple(at(image, group[0]) for image in group[0].images),
+        label=at(labelled.label, labelled) if labelled else None,
+        patient=first("patient", ""),
+        primary=first("primary") or tidy(primary_of(listed)),
+        fold=first("fold"),
+        n_lesions=first("n_lesions"),
+        scanner=first("scanner", "unknown"),
+        date=first("date", "unknown"),
     )
 
 
 def _entry_problems(name: str, group: list[Entry]) -> list[Problem]:
-    """What the entries of one case have wrong: repeated, contradictory, without label, or with one that is not used."""
+    """What is wrong with the entries of one case: repeated, contradictory, without label, or with one not read."""
     problems = []
     for datalist, times in Counter(entry.datalist for entry in group).items():
         if times > 1:
             parts = dict.fromkeys(entry.part for entry in group if entry.datalist == datalist)
-            found = f"listed {times} times, in {' and '.join(parts)}"
-            problems.append(
-                Problem(name, str(datalist), found, "each case once in a list", "remove the repeated entries")
-            )
-    return problems + _contradictions(name, group) + _label_problems(name, group)
-
-
-def _contradictions(name: str, group: list[Entry]) -> list[Problem]:
-    said = {fact: {str(entry.given[fact]) for entry in group if fact in entry.given} for fact in (*TEXTS, *NUMBERS)}
-    said["label"] = {os.path.normpath(entry.label) for entry in group if entry.label}
-    said["image"] = {", ".join(map(os.path.normpath, entry.images)) for entry in group}
-    return [
-        Problem(
-            name,
-            str(group[-1].datalist),
-            f"{fact} {' and '.join(sorted(values))}",
-            "the same in all entries of a case",
-            f'correct "{fact}"',
-        )
-        for fact, values in said.items()
+            found, expected = f"listed {times} times, in {' and '.join(parts)}", "each case once in a list"
+            problems.append(Problem(name, str(datalist), found, expected, "remove the repeated entries"))
+    given = {fact: {str(entry.given[fact]) for entry in group if fact in entry.given} for fact in (*TEXTS, *NUMBERS)}
+    given["label"] = {os.path.normpath(entry.label) for entry in group if entry.label}
+    given["image"] = {", ".join(map(os.path.normpath, entry.images)) for entry in group}
+    expected = "the same in all entries of a case"
+    problems += [
+        Problem(name, str(group[-1].datalist), f"{fact} {' and '.join(sorted(values))}", expected, f'correct "{fact}"')
+        for fact, values in given.items()
         if len(values) > 1
     ]
-
-
-def _label_problems(name: str, group: list[Entry]) -> list[Problem]:
-    path = str(group[0].datalist)
+    path, labels = str(group[0].datalist), any(entry.label for entry in group)
     wanted = [entry for entry in group if entry.part != "testing"]
     if wanted and not any(entry.label for entry in wanted):
+        found, expected = f"no label in {wanted[0].part}", "a label in training and validation"
         fix = 'add "label", or move the case to the list "testing"'
-        return [Problem(name, path, f"no label in {wanted[0].part}", "a label in training and validation", fix)]
-    if not wanted and any(entry.label for entry in group):
+        problems.append(Problem(name, path, found, expected, fix))
+    if not wanted and labels:
         fix = 'move the case to "training" if its label is to be used'
-        return [Problem(name, path, "a label, which is not read", "no label in testing", fix, "note")]
-    return []
+        problems.append(Problem(name, path, "a label, which is not read", "no label in testing", fix, "note"))
+    return problems

@@ -1,32 +1,41 @@
-"""What the path of one image tells: the name of its case, its primary cancer, its patient by a known convention."""
+"""Read the case, patient, primary cancer, time and sequence from names of files and folders.
 
-import os
+All lists of words stand here.
+"""
+
 import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-SUFFIXES = (".nii.gz", ".nii")
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, stem
+
 # BraTS names: a patient of five digits, then the time point. BIDS names: the patient, then the session.
 BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-(\d{5})-\d{3}(?!\d)")
 BIDS_CASE = re.compile(r"(sub-[^_]+)_")
-# Folders that hold a set of cases, and words for what an image is: they do not tell whose it is.
+# Folders that hold a set of cases, and words for kinds of images: neither names a patient.
 SET = re.compile(
-    r"(images|labels)\w*|imgs?|train(ing)?|val(idation)?|test(ing)?|data(set)?s?|cohorts?|nifti|niis?|scans|cases|patients"
-    r"|volumes|anat|mr|mri|/|\.\.?",
+    r"(images|labels)\w*|imgs?|(train(ing)?|val(id(ation)?)?|test(ing)?|tr|ts)[-_ ]?(set|data)?|data(set)?s?|cohorts?"
+    r"|nifti|niis?|scans|cases|patients|volumes|anat|mr|mri|(fold|split)[-_ ]?\d+|/|\.\.?",
     re.IGNORECASE,
 )
 KIND_WORDS = re.compile(
     r"(image|img|scan|volume|data|brain|head|mri?|t1|t1w|t1c|t1ce|t1gd|t1km|ce|gd|gad|gado|contrast|enhanced"
     r"|mprage|flair|t2|ax|cor|sag|3d|reg(istered)?|stripped|bet|n4|corrected|norm(alized|alised)?|preproc(essed)?|resampled"
-    r"|iso|mni|native|final|orig(inal)?|axial|coronal|sagittal|nifti)?",
+    r"|iso|mni|native|final|raw|orig(inal)?|axial|coronal|sagittal|nifti|masks?|labels?|seg(mentation)?s?)?",
     re.IGNORECASE,
 )
 SEPARATORS = re.compile(r"[-_. ]+")
-# A folder of one patient: digits that are more than a grade (HER2) or a number of a set (site1).
+# Digits in these names number a set of patients (site1, 3T), not a patient.
 NUMBERED_SET = re.compile(
-    r"(site|cent(er|re)|batch|cohort|set|part|fold|split|group|scanner|year)[-_ ]?[A-Za-z0-9]{0,4}", re.IGNORECASE
+    r"(site|cent(er|re)|batch|cohort|set|part|fold|split|group|scanner|year)[-_ ]?[A-Za-z0-9]{0,4}|\d([.,]\d)?T",
+    re.IGNORECASE,
 )
-PATIENT_ID = re.compile(r"\d\d|^\d|(^|[-_ ])(p|pat|patient|sub|subj|subject|case|id|s|mr)[-_ ]?\d", re.IGNORECASE)
+PATIENT_WORDS = "p|pat|patient|patients|sub|subj|subject|case|id|no|nr"
+# A folder of one patient: digits that are more than a grade (HER2).
+PATIENT_ID = re.compile(rf"\d\d|^\d|(^|[-_ ])({PATIENT_WORDS}|s|mr)[-_ ]?\d", re.IGNORECASE)
+RUNNING_ID = re.compile(rf"({PATIENT_WORDS}|s)[-_ ]?\d{{1,3}}", re.IGNORECASE)
+# A case or image with its number, which starts anew in each folder.
+COUNTED = re.compile(rf"(case|site|cent(er|re)|{KIND_WORDS.pattern})?\d*", re.IGNORECASE)
 CANCER = re.compile(
     r"(?<![a-z])(lung|nsclc|sclc|bronch|breast|mamma|brust|melanom|skin(?![a-z])|haut(?![a-z])|kidney|renal|rcc|niere"
     r"|colon(?![a-z])|colorect|rectal|rectum|crc|darm(?![a-z])|prostat|thyroid|gastr|stomach|o?esophag|pancrea|hepat|liver"
@@ -50,73 +59,108 @@ TIME_WORDS = (
     r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
 )
 TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{YEAR}", re.IGNORECASE)
-
-
-def stem(name: str) -> str:
-    """Leave off the suffix of a NIfTI file, and nothing else: names may have dots."""
-    return next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
-
-
-def volumes_in(folder: Path) -> list[Path]:
-    """The NIfTI files of a folder, by name; hidden ones are other programs' own."""
-    return sorted(path for path in folder.iterdir() if is_volume(path)) if folder.is_dir() else []
+# Contrast agents, and words for "with" and "without". (?<![a-z]) and (?![a-z]): whole words, between "_" or digits.
+AGENT = r"(?:contrast(?:[-_ ]?(?:agent|medium|media))?|gadolinium|gadolin\w*|gado\w*|gad|gd|ce|km|kontrast\w*|dotarem)"
+ENHANCED = rf"(?:{AGENT}|c|enhanc\w*|inject\w*)"
+NO = r"(?:pre|no|non|not|none|without|w/?o|ohne|sans|senza|sin|before|vor|avant|free[-_ ]of|minus)"
+YES = r"(?:with|mit|avec|post|after|nach|plus|\+)"
+PLAIN_T1 = re.compile(
+    rf"(?<![a-z]){NO}[-_ (]*(?:(?:any|iv|i\.v\.|intravenous|t1w?)[-_ ]*)*{ENHANCED}(?![a-z])"
+    rf"|(?<![a-z])(?:unenhanced|nonenhanced|noncontrast|precontrast|nativ\w*|plain)(?![a-z])"
+    rf"|(?<![a-z]){AGENT}[-_ ]*(?:[:=][-_ ]*)?(?:no|none|off|false|free|0)(?![a-z0-9])",
+    re.IGNORECASE,
+)
+ENHANCED_T1 = re.compile(
+    rf"(?:t1w?[-_ +]*|\+ ?)(?:c|{AGENT})(?![a-z])"
+    r"|t1(?![0-9]).*(?<![a-z])post(?![a-z])(?![-_ ]?(?:op|surg|treat|rt|radi|therap|resect|chemo))"
+    rf"|(?<![a-z]){AGENT}(?![a-z])"
+    rf"|{YES}[-_ ]*(?:iv[-_ ]*)?{AGENT}(?![a-z])|(?<![a-z])enhanced(?![a-z])",
+    re.IGNORECASE,
+)
+T1 = re.compile(r"t1(?![0-9])", re.IGNORECASE)
+OTHER_SEQUENCE = re.compile(r"t2|flair|dwi|adc|swi|perf|pd(?![a-z])", re.IGNORECASE)
 
 
 def is_volume(path: Path) -> bool:
-    """Whether a file is NIfTI by its name, and is there."""
+    """Tell whether a path is a NIfTI file by its name, and exists; hidden files belong to other programs."""
     return path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
 
 
-def as_named(path: Path) -> Path:
-    """Absolute path of a file under the name that it was given: a link may lead to a file without suffix."""
-    # realpath: unlike resolve, it ends where a link leads to itself
-    return Path(os.path.realpath(path.parent), path.name)
+def volumes_in(folder: Path) -> list[Path]:
+    """The NIfTI files of a folder, by name."""
+    return sorted(path for path in folder.iterdir() if is_volume(path)) if folder.is_dir() else []
 
 
 def spelled_out(patterns: Iterable[str]) -> list[str]:
     """Glob patterns with both suffixes where they have none."""
-    return [
-        pattern + suffix
-        for pattern in patterns
-        for suffix in ([""] if pattern.endswith((*SUFFIXES, "*")) else SUFFIXES)
-    ]
+    whole = (*SUFFIXES, "*")
+    return [pattern + end for pattern in patterns for end in ([""] if pattern.endswith(whole) else SUFFIXES)]
+
+
+def is_enhanced_t1(text: str) -> bool:
+    """Tell whether the name of a file or channel means the contrast-enhanced T1.
+
+    ``T1c``, ``T1ce``, ``T1Gd``, ``ce-gad_T1w``, ``T1 with gadolinium`` do; ``T1 without gadolinium``,
+    ``non-contrast-enhanced``, ``pre_gd``, ``contrast-enhanced FLAIR`` do not.
+    """
+    other = OTHER_SEQUENCE.search(text) and not T1.search(text)
+    return bool(ENHANCED_T1.search(text)) and not is_plain(text) and not other
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a name says that no contrast agent was given."""
+    return bool(PLAIN_T1.search(text))
+
+
+def is_kind(name: str, *or_else: re.Pattern) -> bool:
+    """Tell whether all words of a name describe a kind of image (or match one of other patterns)."""
+    words = (KIND_WORDS, *or_else)
+    return all(any(kind.fullmatch(word) for kind in words) for word in SEPARATORS.split(name))
+
+
+def is_kind_or_time(name: str) -> bool:
+    """Tell whether a name holds only the kind of image and the time."""
+    return bool(TIME.fullmatch(name)) or is_kind(name, TIME)
+
+
+def is_patient(folder: str) -> bool:
+    """Tell whether a folder has the name of one patient."""
+    return bool(PATIENT_ID.search(folder)) and not NUMBERED_SET.fullmatch(folder)
 
 
 def name_of(path: PurePath) -> str:
-    """Name a case by the path of its image, as it is listed, and by nothing else.
+    """Name a case by the path of its image as it is listed.
 
-    The file's name without suffix. Where it only says what the image is (``image``, ``t1c``), the two
-    folders above instead: ``lung/p1/image.nii.gz`` is lung_p1. Where it only says when (``baseline``), or
+    The file's name without suffix. Where it is only a kind of image (``image``, ``t1c``), the two
+    folders above instead: ``lung/p1/image.nii.gz`` is lung_p1. Where it is only a time (``baseline``), or
     the folder is a patient's or a primary's, folder and file: ``P01/baseline.nii.gz`` is P01_baseline.
     Folders of sets (``images``, ``train``) are no part of a name.
     """
     own = stem(path.name) or path.name
     folders = _above(path)
-    words = SEPARATORS.split(own)
-    if all(KIND_WORDS.fullmatch(word) for word in words):
+    if is_kind(own):
         return "_".join(folders) or own
-    if TIME.fullmatch(own) or all(KIND_WORDS.fullmatch(word) or TIME.fullmatch(word) for word in words):
+    if is_kind_or_time(own):
         return "_".join([*folders, own])
-    if folders and (_of_a_patient(folders[-1]) or CANCER.search(folders[-1])) and folders[-1] not in own:
+    if folders and (is_patient(folders[-1]) or CANCER.search(folders[-1])) and folders[-1] not in own:
         return f"{folders[-1]}_{own}"
     return own
 
 
 def _above(path: PurePath) -> list[str]:
-    """The two folders above a file that are no sets; of a path from elsewhere the upper one only if it tells something.
-
-    The folders of a home or a project may be anybody's.
-    """
-    below = path.parts[3 if path.parts[1:2] in (("home",), ("Users",)) else 0 : -1]  # a login is nobody's name here
+    """The two folders above a file that are no sets; of an absolute path often the lower one only."""
+    login = len(home_of(path)) == 3  # which is no patient
+    below = path.parts[3 if login else 0 : -1]
     folders = [folder for folder in below if not SET.fullmatch(folder)][-2:]
     if len(folders) == 2 and (path.is_absolute() or ".." in path.parts):
         upper, lower = folders
-        return folders if CANCER.search(upper) or _of_a_patient(upper) or TIME.fullmatch(lower) else [lower]
+        return folders if CANCER.search(upper) or is_patient(upper) or TIME.fullmatch(lower) else [lower]
     return folders
 
 
-def _of_a_patient(folder: str) -> bool:
-    return bool(PATIENT_ID.search(folder)) and not NUMBERED_SET.fullmatch(folder)
+def home_of(path: PurePath) -> tuple[str, ...]:
+    """The first folders of an absolute path: a home with its login, or the top folder."""
+    return path.parts[: 3 if path.parts[1:2] in (("home",), ("Users",)) else 2]
 
 
 def convention_patient(case: str) -> str | None:
@@ -130,18 +174,14 @@ def convention_patient(case: str) -> str | None:
 
 
 def primary_of(path: PurePath) -> str:
-    """The primary cancer that the path of an image tells, as it is listed; "unknown" where it does not.
+    """The primary cancer in the path of an image as it is listed, or "unknown".
 
-    A folder that names a cancer; or, in a path ``<primary>/<case>/<image>``, the first one, unless
+    A folder that names a cancer; or the first folder of ``<primary>/<case>/<image>``, unless
     it is a patient's, a set's or a sequence's, or the second one is a sequence's.
     """
     folders = path.parts[:-1]
     primary = next((folder for folder in reversed(folders) if CANCER.search(folder)), None)
-    if primary is None and len(folders) == 2 and _is_primary(*folders):
-        primary = folders[0]
+    if primary is None and len(folders) == 2 and not is_patient(folders[0]):
+        others = (SET, KIND_WORDS, TIME, NUMBERED_SET)
+        primary = None if any(other.fullmatch(name) for other in others for name in folders) else folders[0]
     return "unknown" if primary is None else primary.removesuffix("_nii")
-
-
-def _is_primary(folder: str, case: str) -> bool:
-    others = (SET, KIND_WORDS, TIME, NUMBERED_SET)
-    return not (_of_a_patient(folder) or any(other.fullmatch(name) for other in others for name in (folder, case)))

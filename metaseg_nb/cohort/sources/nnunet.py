@@ -7,29 +7,18 @@ of Medical Segmentation Decathlon, whose images have no channel number, are read
 import json
 import re
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.naming import SUFFIXES, stem, volumes_in
-from metaseg_nb.cohort.sources.sequences import is_enhanced_t1, is_plain
-from metaseg_nb.cohort.sources.strict import fact, read_json
+from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, volumes_in
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, stem
+from metaseg_nb.cohort.sources.text_files import read_json
 
-NO_PATTERNS = "no file patterns for nnU-Net, whose names say what is what"
+NO_PATTERNS = "no file patterns for nnU-Net, whose names are fixed"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
-
-
-@dataclass(frozen=True)
-class _About:
-    """What ``dataset.json`` says."""
-
-    path: Path
-    description: str = ""
-    channels: dict[int, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
 
 
 def is_nnunet(folder: Path) -> bool:
@@ -44,29 +33,32 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
     without one the channels keep their order, with a warning if there are several. ``imagesTs`` are
     unlabelled. ``image_files`` and ``label_file`` mean nothing here and are a problem.
     """
-    about = _about(folder / "dataset.json")
+    problems = unused(folder, {"image_files": list(image_files), "label_file": label_file}, NO_PATTERNS)
+    description, channels = "", {}
+    try:
+        description, channels = _contents(folder / "dataset.json", problems)
+    except CohortError as error:
+        problems += error.problems
     labels = defaultdict(list)
     for path in volumes_in(folder / "labelsTr"):
         labels[stem(path.name)].append(path)
     stems = {stem(path.name) for path in volumes_in(folder / "imagesTr")}
     numbered = any(name.endswith("_0000") and name not in labels for name in stems)
     images = {part: _by_case(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
-    there = {channel for cases in images.values() for channels in cases.values() for channel in channels}
-    order = sorted(about.channels or there, key=lambda i: (not is_enhanced_t1(about.channels.get(i, "")), i))
-    given = {"image_files": list(image_files), "label_file": label_file}
-    problems = [*about.problems, *unused(folder, given, NO_PATTERNS), *_channel_problems(about, order, there)]
-    places = [Path("imagesTr", case) for case in sorted({*images["imagesTr"], *labels})]
-    places += [Path("imagesTs", case) for case in sorted(images["imagesTs"])]
+    present = {channel for cases in images.values() for files in cases.values() for channel in files}
+    order = sorted(channels or present, key=lambda i: (not is_enhanced_t1(channels.get(i, "")), i))
+    problems += _channel_problems(folder / "dataset.json", channels, order, present - set(order))
     files = [
         CaseFiles(
-            name=place.name,
-            folder=folder / place.parent,
-            images=tuple(images[place.parent.name].get(place.name, {}).get(i, []) for i in order),
-            labels=labels.get(place.name, []) if place.parent.name == "imagesTr" else None,
+            name=case,
+            folder=folder / part,
+            images=tuple(images[part].get(case, {}).get(i, []) for i in order),
+            labels=labels.get(case, []) if part == "imagesTr" else None,
         )
-        for place in places
+        for part, cases in (("imagesTr", {*images["imagesTr"], *labels}), ("imagesTs", images["imagesTs"]))
+        for case in sorted(cases)
     ]
-    cohort, found = cohort_of(folder, about.description, files)
+    cohort, found = cohort_of(folder, description, files)
     return cohort, problems + found
 
 
@@ -80,39 +72,34 @@ def _by_case(folder: Path, numbered: bool) -> dict[str, dict[int, list[Path]]]:
     return cases
 
 
-def _about(path: Path) -> _About:
-    if not path.is_file():
-        return _About(path)
+def _contents(path: Path, problems: list[Problem]) -> tuple[str, dict[int, str]]:
+    """Description and names of the channels; what else is wrong is added to ``problems``."""
+    content = read_json(path) if path.is_file() else {}
     try:
-        content = read_json(path)
         channels = content.get("channel_names", content.get("modality", {}))
         names = {int(number): fact(name) or "" for number, name in channels.items()}
-        labels, description = content.get("labels", {}), fact(content.get("description")) or ""
+        labels, described = content.get("labels", {}), fact(content.get("description"))
         if len(names) < len(channels):
             raise ValueError(f"channels {', '.join(channels)}")
-    except CohortError as error:
-        return _About(path, problems=error.problems)
     except (ValueError, AttributeError) as error:
         expected = 'JSON with "channel_names" or "modality" by number, and texts'
-        return _About(path, problems=[Problem("-", str(path), f"{error}", expected, "repair the file")])
-    problems = []
-    if content.get("file_ending", SUFFIXES[0]) not in SUFFIXES:
-        found = f"file_ending {content['file_ending']!r}"
-        problems = [Problem("-", str(path), found, "NIfTI: .nii.gz or .nii", "convert the files")]
-    described = [description, f"nnU-Net labels: {json.dumps(labels)}" if labels else ""]
-    return _About(path, ". ".join(filter(None, described)), names, problems)
+        raise CohortError.one("-", path, f"{error}", expected, "repair the file") from error
+    if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
+        found, expected = f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii"
+        problems.insert(0, Problem("-", str(path), found, expected, "convert the files"))
+    return ". ".join(filter(None, [described, labels and f"nnU-Net labels: {json.dumps(labels)}"])), names
 
 
-def _channel_problems(about: _About, order: list[int], there: set[int]) -> list[Problem]:
+def _channel_problems(path: Path, channels: Mapping[int, str], order: list[int], unread: set[int]) -> list[Problem]:
     problems = []
-    first = about.channels.get(order[0], "") if order else ""
+    first = channels.get(order[0], "") if order else ""
     if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
-        found = f"channels {[about.channels.get(i, i) for i in order]}; the first is looked at"
+        found = f"channels {[channels.get(i, i) for i in order]}; the first is used"
         fix = 'name the contrast-enhanced T1 in "channel_names"'
         expected = "a channel named as contrast-enhanced T1 (T1c, T1ce, T1Gd ...)"
-        problems.append(Problem("-", str(about.path), found, expected, fix, "warning"))
-    if there - set(order):
-        found = f"files of channels {sorted(there - set(order))}, which are not read"
+        problems.append(Problem("-", str(path), found, expected, fix, "warning"))
+    if unread:
+        found, expected = f"files of channels {sorted(unread)}, which are not read", "the channels of dataset.json only"
         fix = 'name them in "channel_names", or remove them'
-        problems.append(Problem("-", str(about.path), found, "the channels of dataset.json only", fix, "warning"))
+        problems.append(Problem("-", str(path), found, expected, fix, "warning"))
     return problems

@@ -1,4 +1,4 @@
-"""The one way in: a datalist, several lists or a folder, with its patients table and without excluded cases."""
+"""Read a cohort from a datalist, several lists or a folder, with its patients table and without excluded cases."""
 
 import os
 import re
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
-from metaseg_nb.cohort.sources.case_names import shown
+from metaseg_nb.cohort.sources.case_files import shown
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
-from metaseg_nb.cohort.sources.patients import add_patients
-from metaseg_nb.cohort.sources.strict import loosely, tidy, unwritable
+from metaseg_nb.cohort.sources.patients_table import add_patients
+from metaseg_nb.cohort.sources.spelling import loosely, tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
 APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
@@ -58,7 +58,8 @@ def read_cohort(
         Folder that the paths in lists are below, where they have moved.
     image_files : sequence of str
         Glob patterns of the image in a case's folder, one for each sequence; the
-        first is the contrast-enhanced T1. Empty: the usual names.
+        first is the contrast-enhanced T1. Empty: the usual names. With ``{patient}`` in each pattern the files of all
+        patients lie in one folder.
     label_file : str
         Glob pattern of the mask in a case's folder.
     patients_table : str
@@ -69,7 +70,7 @@ def read_cohort(
     exclude : sequence of str
         Names of cases to leave out; what is wrong with them is left out too.
     confirmed : sequence of str
-        Names of cases that a person has looked at; like those of ``exclude`` they have to be there.
+        Names of cases that a person has checked; like those of ``exclude`` they have to exist.
 
     Returns
     -------
@@ -87,13 +88,14 @@ def read_cohort(
     for name, value in (("cohort", source), ("image_root", image_root), ("patients_table", patients_table)):
         if unwritable(value):
             raise CohortError.one("-", name, shown(value), "a path without control characters", f"correct `{name}`")
-    whose = patient_reader(patient_pattern)
+    patient_of = patient_reader(patient_pattern)
     exclude, confirmed = ([tidy(name) for name in names] for names in (exclude, confirmed))
-    lists = lists_of(source, base)
-    folder_options = {"image_files": image_files, "label_file": label_file}
-    if lists:
-        root, problems = _root(image_root, base)
-        problems += unused(source, folder_options, APART)
+    if lists := lists_of(source, base):
+        root = base / os.path.expanduser(image_root) if image_root else None
+        problems = unused(source, {"image_files": image_files, "label_file": label_file}, APART)
+        if root and not root.is_dir():
+            fix = "correct `image_root`"
+            problems.append(Problem("-", str(root), "no such folder", "the folder of the images", fix))
         cohort, found = read_lists(lists, root, exclude)
     else:
         problems = unused(source, {"image_root": image_root}, APART)
@@ -103,9 +105,11 @@ def read_cohort(
     known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
     if patients_table:
         table = base / os.path.expanduser(patients_table)
-        cohort, found = add_patients(cohort, table, lambda case: whose(case)[0] or case.name)
+        cohort, found = add_patients(cohort, table, lambda case: patient_of(case)[0] or case.name)
         problems += found
-    cohort = _with_primaries_alike(cohort.changed(lambda case: None if case.name in exclude else case))
+    first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
+    cohort = cohort.changed(lambda case: None if case.name in exclude else case)
+    cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
     cohort, found = with_patients(cohort, patient_pattern, source)
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
@@ -121,7 +125,7 @@ def lists_of(source: str, base: Path) -> list[Path]:
     Raises
     ------
     CohortError
-        Nothing is given, or nothing is there.
+        ``source`` is empty, or no file matches it.
     """
     if not source.strip():
         raise CohortError.one("-", "cohort", "nothing", WANTED, "set `cohort` in the study file")
@@ -130,8 +134,15 @@ def lists_of(source: str, base: Path) -> list[Path]:
         return []
     if as_it_is.is_file():
         return [as_it_is]
-    paths = [path for pattern in source.split(",") for path in _matching(pattern.strip(), base)]
-    return list(dict.fromkeys(paths))
+    paths: dict[Path, None] = {}
+    for pattern in map(str.strip, source.split(",")):
+        matching = [base / found for found in glob(os.path.expanduser(pattern), root_dir=base, recursive=True)]
+        files = sorted(filter(Path.is_file, matching), key=_by_number)
+        if not files:
+            fix = "correct `cohort` in the study file"
+            raise CohortError.one("-", base / pattern, "no such file or folder", WANTED, fix)
+        paths |= dict.fromkeys(files)
+    return list(paths)
 
 
 def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
@@ -143,31 +154,8 @@ def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
     return CohortError(problems)
 
 
-def _matching(pattern: str, base: Path) -> list[Path]:
-    paths = [base / found for found in glob(os.path.expanduser(pattern), root_dir=base, recursive=True)]
-    paths = [path for path in paths if path.is_file()]
-    if not paths:
-        fix = "correct `cohort` in the study file"
-        raise CohortError.one("-", base / pattern, "no such file or folder", WANTED, fix)
-    return sorted(paths, key=_by_number)
-
-
 def _by_number(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
-
-
-def _root(image_root: str, base: Path) -> tuple[Path | None, list[Problem]]:
-    if not image_root:
-        return None, []
-    root = base / os.path.expanduser(image_root)
-    missing = Problem("-", str(root), "no such folder", "the folder of the images", "correct `image_root`")
-    return root, [] if root.is_dir() else [missing]
-
-
-def _with_primaries_alike(cohort: Cohort) -> Cohort:
-    """One spelling for primaries that differ in capitals and separators only: the first."""
-    first: dict[tuple, str] = {}
-    return cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
 
 
 def _unknown(name: str, known: Iterable[str], parameter: str) -> Problem:

@@ -6,19 +6,12 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from metaseg_nb.cohort.sources.naming import (
-    CANCER,
-    DATE,
-    KIND_WORDS,
-    NUMBERED_SET,
-    SET,
-    SHORT_DATE,
-    TIME_WORDS,
-    YEAR,
-)
+from metaseg_nb.cohort.sources.naming import CANCER, DATE, KIND_WORDS, NUMBERED_SET, SET, SHORT_DATE, TIME_WORDS, YEAR
 
 # More images of one patient are not believed: after an id, and after another word.
 MANY, SEVERAL = 24, 6
+# The number of a site or scanner, then of a patient: 01-001, 3T_01.
+NUMBER_OF_A_SITE = re.compile(r"\d+ \d{3,}|\d([.,]\d)? T[-_ ]\d+", re.IGNORECASE)
 # The time in the name of each case, by patient.
 Times = dict[str, dict[str, str]]
 
@@ -37,7 +30,7 @@ class TimePoints:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read names: a pattern with a place for the time, what stands there, and when to believe it."""
+    """One way to read names: a pattern with a place for the time, what the time looks like, and when to believe it."""
 
     pattern: str
     time: str
@@ -54,7 +47,7 @@ class _Reading:
         several = {
             patient: of
             for patient, of in patients.items()
-            if len(of) > 1 and _may_be_a_patient(alone[patient]) and not of.keys().isdisjoint(unnamed)
+            if len(of) > 1 and _may_be_a_patient(alone[patient], of) and not of.keys().isdisjoint(unnamed)
         }
         # with one patient alone it is the name of the cohort that stands before the number
         if not several or len(set(alone.values())) < 2 or not self.believable(patients, several):
@@ -70,14 +63,15 @@ class _Reading:
 def time_points(names: Sequence[str], unnamed: Collection[str], primaries: Collection[str] = ()) -> TimePoints | None:
     """Look for names that differ in a time point only; of several ways to read them the one that joins most cases.
 
-    Running numbers (``case_001`` to ``case_273``) are no time points, and ``<primary>_<case>`` are none.
+    Running numbers (``case_001`` to ``case_273``), numbers of a site (``01-001``, ``3T_01``) and
+    ``<primary>_<case>`` are no time points.
 
     Parameters
     ----------
     names : sequence of str
         Of all cases.
     unnamed : collection of str
-        Those whose patient nobody named: one of them is in each group.
+        Those whose patient no list or table names: one of them is in each group.
     primaries : collection of str
         Of the cohort: a name may start with one, as of ``<primary>/<case>/``.
     """
@@ -100,9 +94,10 @@ def _general(time: str) -> str:
     return digits.sub(lambda n: rf"\d{{{len(n[0])}}}" if len(n[0]) > 3 else r"\d+", re.escape(time.lower()))
 
 
-def _may_be_a_patient(name: str) -> bool:
+def _may_be_a_patient(name: str, times: dict[str, str]) -> bool:
     of_a_set = any(words.fullmatch(name) for words in (NUMBERED_SET, SET, KIND_WORDS))
-    return not (of_a_set or (CANCER.search(name) and not _is_id(name)))
+    of_a_site = all(NUMBER_OF_A_SITE.fullmatch(f"{name} {time}") for time in times.values())
+    return not (of_a_set or of_a_site or (CANCER.search(name) and not _is_id(name)))
 
 
 def _without_primary(name: str, primaries: Collection[str]) -> str:
@@ -115,8 +110,8 @@ def _is_id(name: str) -> bool:
     return bool(re.search(r"\d", re.sub(rf"{YEAR}(?!\d)", "", name)))
 
 
-def _said(patients: Times, several: Times) -> bool:
-    """A word or a date says so, unless it is the number of a case in a large set."""
+def _time_words(patients: Times, several: Times) -> bool:
+    """A word or a date is a time, unless it is the number of a case in a large set."""
     return any(_is_id(patient) or len(of) <= SEVERAL for patient, of in several.items())
 
 
@@ -152,9 +147,9 @@ def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callab
 
 # Each reads every name: one without a time is that of a patient with one image.
 READINGS = (
-    _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _said),
-    _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _said),
-    _Reading(r"^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)x)TIME)?", f"{DATE}|{SHORT_DATE}|{YEAR}", _said),
+    _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _time_words),
+    _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _time_words),
+    _Reading(r"^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)x)TIME)?", f"{DATE}|{SHORT_DATE}|{YEAR}", _time_words),
     _Reading(r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
     _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
     _Reading(r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),

@@ -1,0 +1,242 @@
+"""Kinds of annotation that are cheaper than contouring every lesion on every slice, simulated from the full mask.
+
+A kind says of each voxel that it is lesion (1), background (0) or unknown (`UNKNOWN`), and counts what a physician
+does for it. What was not annotated is unknown, never background.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.settings import Train
+
+# Around a contoured lesion, voxels up to this distance are known to be background.
+MARGIN_MM = 10.0
+# In a box, an ellipsoid of this share of its edges is taken for lesion.
+CERTAIN_OF_BOX = 0.5
+# Radii as shares of a lesion's diameter: the inner ball is taken for lesion. The outer one, around the centroid, holds
+# all of any convex lesion; beyond it is background.
+CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
+# All of these; part of an annotation's identity.
+RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a physician does with a case.
+
+    Of ``n_lesions`` in the case, ``n_contoured`` are contoured, on ``n_slices`` axial slices in all (a slice counts
+    once for each lesion on it); ``n_boxes`` are drawn and ``n_points`` set.
+    """
+
+    n_lesions: int
+    n_contoured: int = 0
+    n_slices: int = 0
+    n_boxes: int = 0
+    n_points: int = 0
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What is known of a case.
+
+    Attributes
+    ----------
+    label : ndarray of uint8, shape (X, Y, Z)
+        0 background, 1 lesion, `UNKNOWN`.
+    boxes : ndarray of int, shape (B, 3, 2)
+        Hold all voxels that are not 0; the upper end is exclusive.
+    work : Work
+    """
+
+    label: np.ndarray
+    boxes: np.ndarray = field(repr=False)
+    work: Work
+
+
+def annotate(mask: np.ndarray, spacing_mm: tuple[float, float, float], settings: Train) -> Annotation:
+    """Simulate an annotation of a case.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        All lesions.
+    spacing_mm : tuple of 3 floats
+    settings : Train
+        ``annotation``: "full"; "largest": the ``n_largest`` largest lesions are contoured, and where there are more,
+        only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice is known,
+        counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
+        "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter.
+    """
+    return KINDS[settings.annotation](find_lesions(mask, spacing_mm), settings)
+
+
+def full_work(boxes: np.ndarray) -> Work:
+    """Work of contouring all lesions on all slices; ``boxes`` as in `Annotation`, one a lesion."""
+    return Work(len(boxes), len(boxes), int(np.diff(boxes[:, 2]).sum()))
+
+
+def _full(lesions: Lesions, settings: Train) -> Annotation:
+    boxes = _boxes_of(lesions)
+    return Annotation((lesions.labels > 0).astype(np.uint8), boxes, full_work(boxes))
+
+
+def _largest(lesions: Lesions, settings: Train) -> Annotation:
+    if lesions.n <= settings.n_largest:
+        return _full(lesions, settings)
+    chosen = np.argsort(-_sizes(lesions), kind="stable")[: settings.n_largest]
+    boxes = _boxes_of(lesions)[chosen]
+    label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
+    margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
+    for low, high in zip((boxes[..., 0] - margin).clip(0), boxes[..., 1] + margin, strict=True):
+        label[tuple(map(slice, low, high))] = 0
+    label[lesions.labels > 0] = UNKNOWN  # who contours one lesion does not call its neighbour background
+    label[np.isin(lesions.labels, 1 + chosen)] = 1
+    work = full_work(boxes)
+    return Annotation(label, whole_volume(label), Work(lesions.n, work.n_contoured, work.n_slices))
+
+
+def _every_nth_slice(lesions: Lesions, settings: Train) -> Annotation:
+    label = (lesions.labels > 0).astype(np.uint8)
+    middle = label.shape[2] // 2
+    if lesions.n:
+        middle = _boxes_of(lesions)[_sizes(lesions).argmax(), 2].sum() // 2
+    known = np.arange(label.shape[2]) % settings.slice_step == middle % settings.slice_step
+    label[:, :, ~known] = UNKNOWN
+    on_slices = [int(known[box[2]].sum()) for box in lesions.boxes.values()]
+    return Annotation(label, whole_volume(label), Work(lesions.n, np.count_nonzero(on_slices), sum(on_slices)))
+
+
+def _box_each(lesions: Lesions, settings: Train) -> Annotation:
+    boxes = _boxes_of(lesions)
+    return Annotation(label_of_boxes(lesions.labels.shape, boxes), boxes, Work(lesions.n, n_boxes=lesions.n))
+
+
+def _point_each(lesions: Lesions, settings: Train) -> Annotation:
+    voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
+    centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
+    points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
+    label, boxes = label_of_points(lesions.labels.shape, lesions.spacing_mm, points, diameters_mm)
+    return Annotation(label, boxes, Work(lesions.n, n_points=lesions.n))
+
+
+KINDS: dict[str, Callable[[Lesions, Train], Annotation]] = {
+    "full": _full,
+    "largest": _largest,
+    "slices": _every_nth_slice,
+    "boxes": _box_each,
+    "points": _point_each,
+}
+
+
+def label_of_boxes(shape: tuple[int, int, int], boxes: np.ndarray, case: str = "-") -> np.ndarray:
+    """Label from a box around each lesion: outside is background, an ellipsoid in the middle of each is lesion.
+
+    Parameters
+    ----------
+    shape : tuple of 3 ints
+    boxes : ndarray of int, shape (L, 3, 2)
+        First voxel, and the one after the last.
+    case : str
+        Named in errors.
+
+    Returns
+    -------
+    ndarray of uint8, shape ``shape``
+        0, 1, and `UNKNOWN` in the rest of the boxes.
+
+    Raises
+    ------
+    CohortError
+        With every box that is empty or reaches out of the volume.
+    """
+    boxes = np.asarray(boxes).reshape(-1, 3, 2)
+    _require_inside(case, boxes, (boxes[..., 0] >= 0) & (boxes[..., 0] < boxes[..., 1]) & (boxes[..., 1] <= shape))
+    certain = CERTAIN_OF_BOX * np.diff(boxes)[..., 0] / 2
+    return _label(shape, boxes, (boxes.sum(axis=2) - 1) / 2, np.full(certain.shape, np.inf), certain)
+
+
+def label_of_points(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float],
+    points: np.ndarray,
+    diameters_mm: np.ndarray,
+    case: str = "-",
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label from a point in each lesion and its diameter: a ball around it is lesion, far from all is background.
+
+    Parameters
+    ----------
+    shape : tuple of 3 ints
+    spacing_mm : tuple of 3 floats
+    points : ndarray of int, shape (L, 3)
+        Voxel indices.
+    diameters_mm : ndarray, shape (L,)
+    case : str
+        Named in errors.
+
+    Returns
+    -------
+    label : ndarray of uint8, shape ``shape``
+        0, 1, and `UNKNOWN` where a lesion of that diameter may reach.
+    boxes : ndarray of int, shape (L, 3, 2)
+        Hold all voxels that are not 0.
+
+    Raises
+    ------
+    CohortError
+        With every point that is not in the volume or has no diameter.
+    """
+    points, diameters_mm = np.asarray(points).reshape(-1, 3), np.asarray(diameters_mm, float)
+    _require_inside(case, points, ((points >= 0) & (points < shape)) & (diameters_mm > 0)[:, None])
+    diameters = diameters_mm[:, None] / np.array(spacing_mm)
+    reach = np.ceil(POSSIBLE_OF_DIAMETER * diameters).astype(int)
+    boxes = np.stack([(points - reach).clip(0), np.minimum(points + reach + 1, shape)], axis=2)
+    return _label(shape, boxes, points, POSSIBLE_OF_DIAMETER * diameters, CERTAIN_OF_DIAMETER * diameters), boxes
+
+
+def _label(
+    shape: tuple[int, int, int], boxes: np.ndarray, middles: np.ndarray, possible: np.ndarray, certain: np.ndarray
+) -> np.ndarray:
+    """Ellipsoids in boxes; radii in voxels, shape (L, 3), of what may be lesion and of what is.
+
+    The voxel nearest to a middle is always in its ellipsoid.
+    """
+    label = np.zeros(shape, np.uint8)
+    for radii, value in ((possible, UNKNOWN), (certain, 1)):
+        for box, middle, radius in zip(boxes, middles, radii, strict=True):
+            place = tuple(slice(*axis) for axis in box)
+            voxels = np.ogrid[place]
+            distance = sum(((axis - m) / r) ** 2 for axis, m, r in zip(voxels, middle, radius, strict=True))
+            label[place][distance <= max(1.0, distance.min())] = value
+    return label
+
+
+def _require_inside(case: str, found: np.ndarray, good: np.ndarray) -> None:
+    expected, fix = "a place inside the volume, larger than nothing", "correct or remove it"
+    problems = [
+        Problem(case, "annotation", f"{place.tolist()}", expected, fix)
+        for place, fine in zip(found, good, strict=True)
+        if not fine.all()
+    ]
+    if problems:
+        raise CohortError(problems)
+
+
+def _sizes(lesions: Lesions) -> np.ndarray:
+    """Voxels of each lesion."""
+    return np.bincount(lesions.labels.ravel(), minlength=lesions.n + 1)[1:]
+
+
+def _boxes_of(lesions: Lesions) -> np.ndarray:
+    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
+    return np.array(boxes, int).reshape(-1, 3, 2)
+
+
+def whole_volume(label: np.ndarray) -> np.ndarray:
+    """One box that holds a whole volume, shape (1, 3, 2)."""
+    return np.array([[[0, n] for n in label.shape]])

@@ -1,0 +1,69 @@
+"""Learning curves, and plots of `seaborn.objects` as figures of this workbook."""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from seaborn import objects
+
+from metaseg_nb.evaluation.claims import ALL
+from metaseg_nb.figures.style import model_colour
+from metaseg_nb.parameters import model_title
+
+# Scores on the selection set, by their column of a history.
+SCORES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
+STYLE = ("axes.", "font.", "grid.", "xtick.", "ytick.")
+
+
+def with_titles(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``network``: the title of each ``model``."""
+    return table.assign(network=table["model"].map({name: _title(name) for name in table["model"].unique()}))
+
+
+def palette(models: Iterable[str]) -> dict[str, str]:
+    """Colour of each network by its title, the same in every figure."""
+    return {_title(model): "black" if model == ALL else model_colour(model) for model in models}
+
+
+def _title(model: str) -> str:
+    return model if model == ALL else model_title(model)
+
+
+def draw(plot: objects.Plot, size: tuple[float, float]) -> Figure:
+    """Draw a plot of `seaborn.objects` in the workbook's style, its legend on the right; size in inches."""
+    figure = plt.figure(figsize=size, layout="constrained")
+    style = {name: value for name, value in plt.rcParams.items() if name.startswith(STYLE)}
+    if plot._data.frame.empty:  # seaborn fails on an empty table
+        figure.subplots().text(0.5, 0.5, "nothing to show", ha="center")
+    else:
+        plot.theme(style).on(figure).plot()
+    for legend in figure.legends[:]:  # seaborn's own lies on the axes
+        figure.legends.remove(legend)
+        names = [text.get_text() for text in legend.get_texts()]
+        figure.legend(legend.legend_handles, names, loc="outside right center", frameon=False)
+    sns.despine(figure)
+    return figure
+
+
+def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
+    """Training loss and score on the selection set over epochs; the chosen epoch marked."""
+    score = score_column(history)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
+    right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
+    right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {best_epoch}")
+    words = f"{SCORES[score]}, selection set"
+    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="chosen on the selection set")
+    for panel in (left, right):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(frameon=False)
+    return figure
+
+
+def score_column(history: pd.DataFrame) -> str:
+    """Name of the column that holds the score on the selection set."""
+    return next(name for name in SCORES if name in history)

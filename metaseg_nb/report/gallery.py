@@ -1,0 +1,170 @@
+"""The gallery: which cases and lesions are worth a picture, page by page, worst first."""
+
+import re
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import pandas as pd
+
+from metaseg_nb.checksums import checksum
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.written import read_written, require_written
+from metaseg_nb.evaluation.strata import classified
+from metaseg_nb.layout import StudyLayout
+
+PAGES = {
+    "cases": "Best, median and worst cases",
+    "missed": "Missed lesions",
+    "false": "Large false positives",
+    "small": "Small lesions",
+    "lower": "Lower third of the brain",
+}
+# What each page holds, in the words of the report.
+ABOUT = {
+    "cases": "By Dice, network by network; three planes through the largest lesion.",
+    "missed": "Reference lesions that a network did not touch, largest first.",
+    "false": "Large predicted lesions that touch no reference lesion, largest first.",
+    "small": f"Reference lesions of {DIAMETER_NAMES[0]}, smallest first.",
+    "lower": "Reference lesions in the lowest third of the brain, where air and bone disturb the image; largest first.",
+}
+# Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: with its slice
+# views a gallery has at most so many bytes, and a report of 300 patients and eight networks under 25 MB.
+MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 750, 11e6
+# Of an entry. ``group`` is a network, or "" for all; ``of`` is how many entries of this group this page could show.
+CENTRE = ["x", "y", "z"]
+COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE]
+COLUMNS += ["volume_mm3", "diameter_mm", "dice", "of"]
+# What no file on Windows can be called: characters, an end, and names of devices whatever ending they have.
+UNUSABLE = re.compile(
+    r'[<>:"/\\|?*\x00-\x1f]|[. ]+$|^(?=(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$))',
+    re.IGNORECASE,
+)
+
+
+def page_file(page: str) -> str:
+    """File of a page of the report."""
+    return f"gallery_{page}.html"
+
+
+def anchor(entry: Mapping) -> str:
+    """Where an entry stands on its page."""
+    return f"{entry['group']}-{entry['picture']}" if entry["group"] else entry["picture"]
+
+
+def gallery_files(layout: StudyLayout, entries: pd.DataFrame) -> list[Path]:
+    """Every file of the gallery: its table, its pictures and its slice views."""
+    views = entries[entries["page"] == "cases"]
+    names = [layout.gallery_table.name, *map(picture_file, entries["picture"].unique())]
+    names += map(view_file, views["picture"], views["group"])
+    return [layout.gallery / name for name in names]
+
+
+def read_gallery(layout: StudyLayout) -> pd.DataFrame:
+    """Read the table of the gallery.
+
+    Raises
+    ------
+    CohortError
+        It or a picture is lost, or not as it was written; or 04 compared other results since.
+    """
+    entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
+    facts = require_written(layout, *gallery_files(layout, entries))
+    if facts.get("metrics") != checksum(layout.cross_validation / "metrics.csv"):
+        found, fix = "pictures of other results than those of 04", "run notebook 05 again"
+        raise CohortError.one("-", str(layout.gallery_record), found, "pictures made after 04", fix)
+    return entries
+
+
+def picture_file(picture: str) -> str:
+    """File of a picture."""
+    return f"{_portable(picture)}.webp"
+
+
+def view_file(picture: str, model: str) -> str:
+    """File of the slice view of a case with one network."""
+    return f"{_portable(picture)}_{model}.html"
+
+
+def gallery_entries(
+    metrics: pd.DataFrame,
+    lesions: pd.DataFrame,
+    positions: pd.DataFrame,
+    false: pd.DataFrame,
+    models: Sequence[str],
+    large_mm: float,
+) -> pd.DataFrame:
+    """Choose what the gallery shows.
+
+    Parameters
+    ----------
+    metrics, lesions : DataFrame
+        Pooled, from notebook 04.
+    positions : DataFrame
+        Notebook 01's lesions, which say in which third of the brain each lies.
+    false : DataFrame
+        False lesions, with ``model``, ``case`` and ``primary``.
+    models : sequence of str
+        Leading network first.
+    large_mm : float
+        Diameter from which a false lesion is large.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`, in the order of the pages: of each network on each page the first `MOST_ENTRIES`, or fewer where
+        their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
+    """
+    lesions = lesions[lesions["model"].isin(models)]
+    lesions = lesions.assign(picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str), why="missed")
+    missed = lesions[~lesions["detected"]].assign(page="missed", group=lambda rows: rows["model"])
+    false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
+    pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
+    false = false.assign(page="false", group=false["model"], picture=pictures, why="false positive")
+    found = lesions.groupby("picture")["detected"].agg(["sum", "size"]).astype(int).astype(str)
+    each = lesions.drop_duplicates("picture").assign(group="", model="").drop(columns="dice")
+    each["why"] = each["picture"].map("found by " + found["sum"] + " of " + found["size"] + " networks")
+    each = classified(each, positions)
+    tables = [
+        _cases_page(metrics, models),
+        _by_diameter(missed, models),
+        _by_diameter(false, models),
+        _by_diameter(each[each["diameter_class"] == DIAMETER_NAMES[0]].assign(page="small"), [""])[::-1],
+        _by_diameter(each[each["third"] == THIRDS[0]].assign(page="lower"), [""]),
+    ]
+    entries = pd.concat([table for table in tables if len(table)], ignore_index=True)
+    return _shown(entries, MOST_PANELS // (len(models) + 1))
+
+
+def _portable(name: str) -> str:
+    """A name that Windows can hold too; one that had to change ends with a checksum, so that no two become one."""
+    usable = UNUSABLE.sub("_", name)
+    return name if usable == name else f"{usable}_{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def _shown(entries: pd.DataFrame, most_pictures: int) -> pd.DataFrame:
+    """Of each network on each page the first entries, so many that all have at most some pictures."""
+    groups = entries.groupby(["page", "group"], sort=False)["case"]
+    entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()
+    numbers = range(MOST_ENTRIES, 0, -1)
+    most = next((n for n in numbers if entries[rank < n]["picture"].nunique() <= most_pictures), 1)
+    return entries[rank < most][COLUMNS].reset_index(drop=True)
+
+
+def _cases_page(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    rows = []
+    for model in models:
+        order = metrics[metrics["model"] == model].sort_values("dice", ignore_index=True)
+        places = {"worst": 0, "median": (len(order) - 1) // 2, "best": len(order) - 1}
+        for why, place in places.items():
+            case = order.iloc[place]
+            rows.append({"group": model, "picture": case["case"], "why": why, **case[["case", "primary", "dice"]]})
+    return pd.DataFrame(rows).assign(page="cases").reindex(columns=COLUMNS).drop_duplicates(["group", "picture"])
+
+
+def _by_diameter(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
+    """Rows of a page, group by group, largest first."""
+    order = rows.assign(place=rows["group"].map(list(groups).index))
+    return order.sort_values(["place", "diameter_mm"], ascending=[True, False], kind="stable").reindex(columns=COLUMNS)

@@ -1,0 +1,270 @@
+"""Conclusions of cross-validation: their numbers are those of the tables, and "inconclusive" is one of them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.evaluation import conclusions
+from metaseg_nb.evaluation.claims import ALL, claim_table, network_kinds
+from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
+from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
+from metaseg_nb.evaluation.leaderboard import (
+    limits_of_agreement,
+    make_leaderboard,
+    missed_and_false,
+    patient_volumes,
+)
+from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.strata import stratified
+
+FLOOR = "intensity_threshold"
+RESAMPLING = (500, 0)
+
+
+def metrics_of(dice, **columns):
+    """A row per (model, patient); ``dice`` maps a model to its patients' values."""
+    rows = [(model, f"p{i}", value) for model, values in dice.items() for i, value in enumerate(values)]
+    table = pd.DataFrame(rows, columns=["model", "patient", "dice"])
+    counts = {"n_truth": 2, "n_detected": 1, "n_missed": 1, "n_false": 0} | columns
+    return table.assign(case=table["patient"], **dict.fromkeys(METRICS, 0.5), **counts)
+
+
+SIX = {"segresnet": [0.5, 0.7, 0.9, 0.6, 0.7, 0.8], "unet": [0.4, 0.0, 0.8, 0.6, 0.2, 0.7]}
+KINDS = {"unet": "convolutional", "segresnet": "convolutional", "unetr": "transformer"}
+
+
+def which(dice):
+    metrics = metrics_of(dice)
+    return conclusions.which_network(make_leaderboard(metrics, *RESAMPLING), metrics, "tiny", *RESAMPLING)
+
+
+def difference(first, second):
+    gap = np.subtract(first, second)
+    return estimate(gap.mean(), *bootstrap_interval(gap, *RESAMPLING), "+.2f")
+
+
+def test_the_answer_holds_the_leaderboards_numbers():
+    low, high = bootstrap_interval(SIX["segresnet"], *RESAMPLING)
+    assert which(SIX | {FLOOR: [0.75] * 6}) == (
+        "**Which network?** SegResNet has the highest mean Dice: "
+        f"**0.70 (95 % interval {low:.2f} to {high:.2f})**, 6 patients of the cohort *tiny*, 0 with Dice 0. "
+        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: SegResNet is better. "
+        "For comparison: Intensity threshold 0.75; difference patient by patient "
+        f"{difference(SIX['segresnet'], [0.75] * 6)}: inconclusive."
+    )
+
+
+@pytest.mark.parametrize(
+    ("floor", "found"), [([0.95] * 6, "SegResNet is worse."), ([0.7] * 6, "inconclusive."), ([0.3] * 6, "is better.")]
+)
+def test_the_best_network_is_compared_with_the_floor(floor, found):
+    assert which(SIX | {FLOOR: floor}).endswith(found)
+
+
+def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals():
+    """Patients differ far more than networks: the intervals of the means overlap, and one is better in each patient."""
+    dice = {"segresnet": np.linspace(0.2, 0.93, 6), "unet": np.linspace(0.19, 0.9, 6)}
+    board = make_leaderboard(metrics_of(dice), *RESAMPLING)
+    assert board.loc[1, "dice_high"] > board.loc[0, "dice_low"]
+    assert which(dice).endswith(f"{difference(*dice.values())}: SegResNet is better.")
+    assert which({"segresnet": [0.1, 0.6, 0.9] * 2, "unet": [0.2, 0.5, 0.6] * 2}).endswith(": inconclusive.")
+
+
+def test_networks_of_equal_dice_share_the_lead():
+    text = which({"segresnet": [0.0] * 6, "unet": [0.0] * 6})
+    assert "SegResNet and U-Net share the highest mean Dice: **0.00" in text
+
+
+def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_named():
+    """Two folds of three and six patients: without the fold's own and two of the selection set, four and one."""
+    cases = [Case(f"c{i}", (Path("i"),), Path("m"), f"p{i}", "lung", fold=int(i > 2), n_lesions=1) for i in range(9)]
+    cases.append(replace(cases[0], name="again"))  # a second case of p0
+    runs = pd.DataFrame({"model": ["unet", "unetr"] * 2, "fold": [0, 0, 1, 1], "selection_dice": [0.0, 0.1, 0.3, 0.4]})
+    text = conclusions.training_sets(Cohort("tiny", "", cases), runs)
+    assert text == "**On how many patients?** Each fold was trained on 1 to 4 patients."
+    cohort = Cohort("tiny", "", cases[:6])
+    assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
+    runs.loc[1, "selection_dice"] = 0.0
+    assert "fold 0: the selection set has Dice 0.00 for every network, so it says nothing" in conclusions.training_sets(
+        cohort, runs
+    )
+
+
+def sure(scores):
+    tested = rank_test(scores), pairwise(scores, *RESAMPLING), rank_distribution(scores, *RESAMPLING)
+    return conclusions.how_sure(*tested)
+
+
+def test_one_network_alone_is_compared_with_nothing():
+    text = which({"unet": SIX["unet"]})
+    assert text.startswith("**Which network?** U-Net, the only network, has this mean Dice: **0.45 (")
+    assert "1 with Dice 0" in text and "Next" not in text and "For comparison" not in text
+    assert sure(pd.DataFrame({"unet": SIX["unet"]})) == "**How sure?** One network is compared with no other."
+
+
+def test_one_patient_has_no_interval_and_no_test():
+    text = which({"unet": [0.8], "unetr": [0.5], FLOOR: [0.3]})
+    assert "0.80 (too few patients for an interval)" in text and "nan" not in text
+    assert text.count("inconclusive") == 2
+    said = sure(pd.DataFrame({"unet": [0.8], "unetr": [0.5]}))
+    assert said == "**How sure?** Inconclusive: 1 patient, 6 are needed for a test."
+
+
+def lesion_table(rows):
+    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"])
+
+
+def test_the_worst_class_of_each_network_is_named():
+    rows = [("unet", p, "<5 mm", p == "c", 0.5) for p in "abc"] + [("unet", p, ">20 mm", True, 0.5) for p in "ab"]
+    rows += [("unet", "a", "5-10 mm", False, 0.0)]  # one patient shows little of a class
+    rows += [("segresnet", p, "<5 mm", p != "c", 0.5) for p in "abc"]
+    table = stratified(lesion_table(rows), "diameter_class", ["unet", "segresnet"], *RESAMPLING)
+    assert conclusions.worst_classes(table, ["unet", "segresnet"]).endswith(
+        "U-Net <5 mm, 0.33 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients; "
+        "SegResNet <5 mm, 0.67 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients."
+    )
+    none = stratified(lesion_table([]), "diameter_class", ["unet"], *RESAMPLING)
+    assert conclusions.worst_classes(none, ["unet"]).endswith("There is no reference lesion in this cohort.")
+
+
+def test_how_sure_names_the_pairs_that_differ():
+    rng = np.random.default_rng(0)
+    scores = pd.DataFrame({"unet": rng.uniform(0.6, 0.8, 20)})
+    scores = scores.assign(segresnet=scores["unet"] + rng.normal(0, 0.01, 20), unetr=scores["unet"] - 0.2)
+    text = sure(scores)
+    assert "2 of 3 pairs differ (U-Net and UNETR, SegResNet and UNETR)" in text
+    assert "Friedman p < 0.001" in text
+    share = rank_distribution(scores, *RESAMPLING).iloc[0, 0]
+    assert f"has the first rank in {100 * share:.0f} % of the resamples" in text
+
+
+def test_equal_networks_are_inconclusive_and_none_leads():
+    same = pd.DataFrame(dict.fromkeys(("unet", "segresnet", "unetr"), np.linspace(0.3, 0.8, 20)))
+    assert "Friedman p = 1; no pair differs, inconclusive" in sure(same)
+    assert "U-Net has the first rank in 33 % of the resamples" in sure(same)
+
+
+@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.0123, "= 0.012"), (1.0, "= 1")])
+def test_p_values_are_read_with_two_digits(p, text):
+    assert conclusions.p_value(p) == text
+
+
+# --- the study's claims ---
+
+
+def lesions_of(n_patients, inferior=0.4, superior=0.8, small=True, models=("unet", "unetr")):
+    """Each patient has a small lesion in the inferior third and a large one in the superior third."""
+    rows = []
+    for model in models:
+        for i in range(n_patients):
+            jitter = 0.01 * i / n_patients
+            rows.append((model, f"p{i}", "inferior", "<5 mm", small and i % 2 == 0, inferior + jitter))
+            rows.append((model, f"p{i}", "superior", ">20 mm", True, superior + jitter))
+    return pd.DataFrame(rows, columns=["model", "patient", "third", "diameter_class", "detected", "dice"])
+
+
+def claims_of(metrics, lesions, kinds=KINDS):
+    return claim_table(metrics, lesions, {m: kinds[m] for m in metrics["model"].unique()}, *RESAMPLING)
+
+
+def together(metrics, lesions):
+    claims = claims_of(metrics, lesions)
+    return claims[claims["model"] == ALL]
+
+
+def patients(unet, unetr, n=8, **counts):
+    return metrics_of({"unet": unet + 0.01 * np.arange(n), "unetr": unetr + 0.01 * np.arange(n)}, **counts)
+
+
+def test_claims_are_supported_where_the_data_say_so():
+    metrics = patients(0.7, 0.5, n_missed=2, n_false=1)
+    claims = together(metrics, lesions_of(8))
+    assert claims["verdict"].tolist() == ["supported"] * 4
+    assert claims["difference"].tolist() == pytest.approx([0.4, 0.5, 1.0, 0.2])
+    assert claims["counted"].iloc[0] == "8 against 8 lesions in 8 patients"
+    assert conclusions.is_the_transformer_better(claims) == (
+        "**Is the transformer better?** **No.** Dice of convolutional networks minus transformers: "
+        "+0.20 (95 % interval +0.20 to +0.20), 8 patients."
+    )
+
+
+def test_claims_are_contradicted_where_the_data_say_the_opposite():
+    metrics = patients(0.5, 0.7, n_missed=1, n_false=4)
+    lesions = lesions_of(8, inferior=0.8, superior=0.4)
+    lesions["detected"] = lesions["diameter_class"] == "<5 mm"
+    claims = together(metrics, lesions)
+    assert claims["verdict"].tolist() == ["contradicted"] * 4
+    assert "**Yes.**" in conclusions.is_the_transformer_better(claims)
+
+
+def test_claims_are_inconclusive_where_the_interval_holds_zero():
+    metrics = metrics_of({"unet": [0.5, 0.6] * 4, "unetr": [0.6, 0.5] * 4}, n_missed=1, n_false=[0, 2] * 8)
+    lesions = lesions_of(8, inferior=0.5, superior=0.5).assign(detected=[True, False, False, True] * 8)
+    lesions["dice"] = [0.2, 0.8, 0.8, 0.2] * 8
+    claims = together(metrics, lesions)
+    assert claims["verdict"].tolist() == ["inconclusive"] * 4
+    assert "**Inconclusive.**" in conclusions.is_the_transformer_better(claims)
+
+
+def test_too_few_patients_or_networks_of_one_kind_are_inconclusive():
+    assert together(patients(0.7, 0.5, n=5), lesions_of(5))["verdict"].tolist() == ["inconclusive"] * 4
+    one_kind = patients(0.7, 0.5).replace({"unetr": "segresnet"})
+    claims = together(one_kind, lesions_of(8))
+    assert claims["verdict"].iloc[3] == "inconclusive"
+    assert "Not compared: networks of one kind" in conclusions.is_the_transformer_better(claims)
+    none = together(patients(0.7, 0.5), lesions_of(8).iloc[:0])
+    assert none["verdict"].iloc[0] == "inconclusive" and np.isnan(none["difference"].iloc[0])
+
+
+def test_each_network_stands_beside_all_together():
+    """U-Net has more missed than false lesions, UNETR the other way round: their mean shows neither."""
+    n, counts = 8, {"unet": (4, 1), "segresnet": (4, 1), "unetr": (0, 6)}
+    tables = [
+        metrics_of({model: dice + 0.01 * np.arange(n)}, n_missed=missed, n_false=false)
+        for (model, (missed, false)), dice in zip(counts.items(), (0.7, 0.4, 0.5), strict=True)
+    ]
+    claims = claims_of(pd.concat(tables), lesions_of(n, models=counts))
+    assert claims["model"].value_counts().to_dict() == {ALL: 4, "unet": 4, "segresnet": 4, "unetr": 3}
+    missed = claims[claims["claim"].str.startswith("False negatives")].set_index("model")["verdict"]
+    assert missed[[*counts]].tolist() == ["supported", "supported", "contradicted"]
+    kind = claims[claims["claim"].str.startswith("Convolutional")].set_index("model")["difference"]
+    assert kind[["unet", "segresnet"]].tolist() == pytest.approx([0.2, -0.1])
+
+
+def test_a_kind_is_that_of_the_network_in_the_parameter_file_not_of_a_name():
+    runs = pd.DataFrame({"model": ["our_unetr", "ours"], "fold": 0, "network": ["unet", "swin_unetr"]})
+    assert network_kinds(runs) == {"our_unetr": "convolutional", "ours": "transformer"}
+
+
+# --- volumes, mistakes ---
+
+
+def test_limits_of_agreement_by_hand():
+    metrics = metrics_of({"unet": [0.5, 0.5, 0.5]})
+    metrics = metrics.assign(volume_truth_mm3=[1000.0, 2000.0, 3000.0], volume_prediction_mm3=[2000.0, 2000.0, 2000.0])
+    volumes = patient_volumes(metrics)
+    assert volumes[["difference", "mean"]].to_numpy().tolist() == [[1, 1.5], [0, 2], [-1, 2.5]]
+    row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
+    assert row[["patients", "bias_cm3", "lower_cm3", "upper_cm3"]].tolist() == pytest.approx([3, 0, -1.96, 1.96])
+    assert row["limit_error_cm3"] == pytest.approx(1.96)  # √(3 / 3) of 1.96 sd
+    assert (row["low"], row["high"]) == bootstrap_interval([1, 0, -1], *RESAMPLING)
+
+
+def test_limits_hold_the_volumes_of_about_95_of_100_patients():
+    error = np.random.default_rng(0).normal(300, 500, 400)
+    metrics = metrics_of({"unet": [0.5] * 400}).assign(volume_truth_mm3=9000.0)
+    volumes = patient_volumes(metrics.assign(volume_prediction_mm3=9000 + error))
+    row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
+    inside = volumes["difference"].between(row["lower_cm3"], row["upper_cm3"])
+    assert 0.92 < inside.mean() < 0.98
+
+
+def test_missed_and_false_by_hand():
+    metrics = metrics_of({"unet": [0.5, 0.5]}, n_missed=[3, 1], n_false=[0, 1])
+    row = missed_and_false(metrics, ["unet"], *RESAMPLING).iloc[0]
+    assert row[["patients", "missed", "false", "difference"]].tolist() == [2, 2, 0.5, 1.5]
+    assert row[["difference_low", "difference_high", "missed_low", "missed_high"]].tolist() == [0, 3, 1, 3]

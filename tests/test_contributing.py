@@ -1,0 +1,55 @@
+"""The steps of CONTRIBUTING for a network and a cohort layout; those for a metric are in test_cross_validation."""
+
+import pytest
+import torch
+from conftest import full_file
+
+from metaseg_nb.cohort.sources import folders
+from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
+from metaseg_nb.cohort.sources.reading import read_cohort
+from metaseg_nb.parameters import resolve
+from metaseg_nb.training import networks
+
+
+def test_a_network_of_ones_own(tmp_path, monkeypatch):
+    def one_layer(width, patch_size, in_channels):
+        return torch.nn.Sequential(torch.nn.Conv3d(in_channels, 1, 3, padding=1))
+
+    monkeypatch.setitem(networks.NETWORKS, "one_layer", one_layer)
+    monkeypatch.setitem(networks.OUTPUT_LAYERS, "one_layer", r"0\.")
+    monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
+    for folder, name, text, example in (
+        ("models", "mine", "model: mine\ntitle: Mine\nnetwork: one_layer", "models/unet.yaml"),
+        ("studies", "mine", "study: mine\nmodels: [mine]", "studies/usz.yaml"),
+    ):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / f"{name}.yaml").write_text(full_file(text, example))
+    found = resolve("03_train", "mine", "mine", 0)
+    network = networks.build_network(found["network"], found["width"], 32)
+    networks.start_at_prior(network)
+    logits = network(torch.zeros(1, 1, 32, 32, 32))
+    assert logits.shape == (1, 1, 32, 32, 32)
+    assert torch.sigmoid(logits).mean().item() == pytest.approx(networks.LESION_PRIOR, rel=1e-3)
+
+
+def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch):
+    """Images in scans/, masks in contours/, each named by its patient."""
+    for patient in ("anna", "berta"):
+        for place in ("scans", "contours"):
+            write_nifti(f"{place}/{patient}.nii.gz", torch.zeros(4, 4, 4).numpy())
+
+    def recognised(folder):
+        return (folder / "scans").is_dir()
+
+    def read(folder, image_files, label_file):
+        scans = sorted((folder / "scans").iterdir())
+        files = [CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans]
+        return cohort_of(folder, "", files)
+
+    monkeypatch.setattr(folders, "LAYOUTS", [(recognised, read), *folders.LAYOUTS])
+    cohort, problems = read_cohort(str(tmp_path), base=tmp_path)
+    assert [(case.name, case.image.parent.name, case.label.parent.name) for case in cohort.cases] == [
+        ("anna", "scans", "contours"),
+        ("berta", "scans", "contours"),
+    ]
+    assert [problem for problem in problems if problem.severity == "error"] == []
