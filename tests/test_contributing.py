@@ -4,9 +4,8 @@ import pytest
 import torch
 from conftest import full_file
 
-from metaseg_nb.cohort.sources import folders
-from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.reading import read_cohort
+from metaseg_nb.cohort.sources import folders, read_cohort
+from metaseg_nb.cohort.sources.layouts import CaseFiles, Found
 from metaseg_nb.parameters import resolve
 from metaseg_nb.training import networks
 
@@ -43,8 +42,7 @@ def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch):
 
     def read(folder, image_files, label_file):
         scans = sorted((folder / "scans").iterdir())
-        files = [CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans]
-        return cohort_of(folder, "", files)
+        return Found([CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans])
 
     monkeypatch.setattr(folders, "LAYOUTS", [(recognised, read), *folders.LAYOUTS])
     cohort, problems = read_cohort(str(tmp_path), base=tmp_path)

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "leakage.split_lists": ["split_lists"],
         "problems": ["CohortError", "problem_summary", "problem_table", "require_no_errors", "settled"],
         "pseudonyms": ["case_codes", "decoded", "with_codes"],
-        "sources.reading": ["lists_of", "read_cohort"],
+        "sources": ["lists_of", "read_cohort"],
         "subsets": ["budget_table"],
         "written": ["read_written", "require_same_settings"],
     },

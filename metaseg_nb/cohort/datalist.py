@@ -11,9 +11,9 @@ from typing import Any
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.sources import no_cases
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
-from metaseg_nb.cohort.sources.reading import no_cases
 from metaseg_nb.cohort.written import cohort_settings, require_written
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
