@@ -10,8 +10,8 @@ import pytest
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
-from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
+from metaseg_nb.cohort.volumes import read_lesions
 
 RULE = LesionRule((1,))
 

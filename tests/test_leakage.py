@@ -739,7 +739,7 @@ def test_the_worst_comes_first(write_list):
         ('{"training": [{"image": "a.nii.gz"}, {"label": "b.nii.gz"}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz"}, {"image": []}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz", "fold": 1.5}]}', "fold 1.5"),
-        ('{"training": [{"image": "a.nii.gz"}], "validation": "b.nii.gz"}', "\"validation\": 'b.nii.gz'"),
+        ('{"training": [{"image": "a.nii.gz"}], "validation": "b.nii.gz"}', "validation 'b.nii.gz'"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_named_with_what_was_found(tmp_path, text, named):

@@ -229,7 +229,7 @@ KINDS = {
     "zip": (of_bytes("image.zip", b"PK\3\4" + bytes(600)), "a zip archive", "unpack"),
     "packed twice": (of_bytes("a.nii.gz", gzip.compress(gzip.compress(b"n"))), "packed twice", "unpack"),
     "companion": (of_bytes("._a.nii.gz", b"\0\5\x16\7" + bytes(600)), "a macOS companion file", "without ._"),
-    "hdf5": (of_bytes("image.mnc", b"\x89HDF\r\n\x1a\n" + bytes(600)), "a MINC or HDF5 file", "mnc2nii"),
+    "hdf5": (of_bytes("image.mnc", b"\x89HDF\r\n\x1a\n" + bytes(600)), "a MINC, HDF5 or NetCDF file", "mnc2nii"),
     "page": (of_bytes("image.nii.gz", b"<!DOCTYPE html><p>Log in"), "a web page", "log in"),
     "lfs": (of_bytes("image.nii.gz", b"version https://git-lfs.github.com/spec/v1"), "Git LFS pointer", "git lfs pull"),
     "words": (of_bytes("image.nii", b"see the other folder"), "no NIfTI header", "export it again"),

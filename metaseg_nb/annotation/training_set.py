@@ -13,9 +13,8 @@ from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole
 from metaseg_nb.annotation.ranking import follow_ranking, rank_cases
 from metaseg_nb.annotation.results import in_arm
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.folds import Split, nested_subset
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.subsets import nested_subset
 from metaseg_nb.files import read_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout

@@ -13,13 +13,12 @@ from metaseg_nb.cohort.checks.header import examine_headers
 from metaseg_nb.cohort.checks.image import coverage_problems, image_problems
 from metaseg_nb.cohort.checks.label import grid_problem, implausible_problems, lesion_problems, outside_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
-from metaseg_nb.cohort.labels import lesion_mask, undeclared_problem
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.thumbnail import Thumbnail, make_thumbnail
-from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_problem
 
 # Of a head's intensities, named in facts.
 PERCENTILES = (1, 50, 99)

@@ -13,10 +13,9 @@ from metaseg_nb.checksums import FILES, checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import Split
-from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask
 from metaseg_nb.evaluation.calibration import probability_bins
 from metaseg_nb.evaluation.detection import detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.written import read_written, require_written
+from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.evaluation.comparison import pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio, mean_with_interval
 from metaseg_nb.evaluation.metrics import METRICS

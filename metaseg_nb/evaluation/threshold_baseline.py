@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.cohort.labels import read_lesions
+from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask

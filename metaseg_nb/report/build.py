@@ -16,8 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
-from metaseg_nb.cohort.datalist import read_study_cohort
-from metaseg_nb.cohort.written import require_written
+from metaseg_nb.cohort.datalist import read_study_cohort, require_written
 from metaseg_nb.evaluation.metrics import METRICS
 from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout

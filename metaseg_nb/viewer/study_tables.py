@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.datalist import read_study_cohort, read_written
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.written import read_written
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import THRESHOLD_MODEL
