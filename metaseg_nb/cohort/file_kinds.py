@@ -4,7 +4,7 @@ import gzip
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 # Bytes at a file's start that tell its kind.
 HEAD_BYTES = 4096
@@ -71,11 +71,7 @@ def is_gzip(path: Path) -> bool:
 
 def opened(path: Path) -> BinaryIO:
     """Open a file's bytes, unpacked where they are packed."""
-    file = path.open("rb")
-    if file.peek(2)[:2] != GZIP_MAGIC:
-        return file
-    file.close()
-    return gzip.open(path)
+    return cast(BinaryIO, gzip.open(path) if is_gzip(path) else path.open("rb"))
 
 
 def head_of(path: Path) -> bytes:

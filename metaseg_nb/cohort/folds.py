@@ -1,7 +1,7 @@
 """Folds without leaks, and smaller annotation budgets: grouped by patient, alike in primary cancer and lesions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,7 +55,7 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     elif without:
         expected = "a fold for all cases or none"
         raise CohortError(Problem(name, "datalist", "no fold", expected, 'complete "fold"') for name in without)
-    folds_of = {patient: sorted({case.fold for case in of}) for patient, of in _by_patient(cases).items()}
+    folds_of = {patient: _folds(of) for patient, of in _by_patient(cases).items()}
     if leaks := {patient: folds for patient, folds in folds_of.items() if len(folds) > 1}:
         raise CohortError(
             Problem(
@@ -63,7 +63,7 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
             )
             for patient, folds in leaks.items()
         )
-    folds = sorted({case.fold for case in cases})
+    folds = _folds(cases)
     if folds != list(range(n_folds)):
         expected = f"folds 0 to {n_folds - 1} with at least one patient each"
         fix = f"set `n_folds` in the study file to {max(2, len(folds))}"
@@ -109,7 +109,7 @@ def split(cohort: Cohort, fold: int) -> Split:
     CohortError
         No such fold, or nobody is left to train on.
     """
-    folds = sorted({case.fold for case in cohort.cases})
+    folds = _folds(cohort.cases)
     if fold not in folds:
         raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "set `fold` or `n_folds`")
     others = _lesions_of_patients(case for case in cohort.cases if case.fold != fold)
@@ -137,6 +137,10 @@ def split(cohort: Cohort, fold: int) -> Split:
 
 def _more_patients(n: int) -> str:
     return f"add patients: the cohort has {n}, a study needs {SMALLEST_COHORT} or more"
+
+
+def _folds(cases: Iterable[Case]) -> list[int]:
+    return sorted({case.fold for case in cases if case.fold is not None})
 
 
 def _by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
@@ -217,7 +221,7 @@ def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataF
     return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
 
 
-def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> Mapping[str, str]:
+def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> dict[str, str]:
     try:
         subsets = [nested_subset(part, share, seed) for part in parts]
     except CohortError:

@@ -18,7 +18,7 @@ from nibabel.arrayproxy import ArrayProxy
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.file_kinds import opened
-from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
+from metaseg_nb.cohort.nifti_files import AGAIN, UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import finished
 
@@ -126,7 +126,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
         raise unreadable(file.case, file.path, error) from error
     if beyond == slice_bytes:  # fewer bytes are padding
         found = f"more voxels than the shape {file.shape} of its header"
-        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
+        raise file.refused(found, "a whole NIfTI file", AGAIN)
     native = orientations.io_orientation(file.affine)
     affine = file.affine @ orientations.inv_ornt_aff(native, file.shape)
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)

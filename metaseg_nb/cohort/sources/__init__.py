@@ -8,21 +8,29 @@ from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
+from metaseg_nb.cohort.sources.entries import Id, Text, wrong_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
-from metaseg_nb.cohort.sources.spelling import fact, loosely, means_unknown, misspelt, read_csv, shown, tidy, unwritable
+from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
 WANTED = "a datalist (JSON), a glob of datalists, or a folder"
 APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
-FACTS = ("patient", "primary", "scanner", "date")
 COLUMNS = "a column `case` or `patient`, and any of patient, primary, scanner, date"
-AMBIGUOUS = (
-    'an id, or nothing; NA, unknown, "-" and the like may mean "not known"',
-    "leave it empty if it is not known, or change the id",
-)
+
+
+class _Row(BaseModel):
+    """The columns of the patients table that are read."""
+
+    case: Id = None
+    patient: Id = None
+    primary: Text = None
+    scanner: Text = None
+    date: Text = None
 
 
 def read_cohort(
@@ -185,13 +193,17 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         return cohort, error.problems
     values: dict[str, dict[str, set[str]]] = {}  # of each fact, by case or patient
     for line, row in table.to_dict("index").items():
-        facts, wrong = _facts(row, key)
-        if wrong:
-            problems.append(Problem(f"line {line}", str(path), *wrong))
-        elif row[key]:
-            of = values.setdefault(row[key], {})
-            for column, value in facts.items():
+        wrong = wrong_keys(_Row, row, f"line {line}", path)
+        problems += list(wrong.values())[:1]
+        known = {} if wrong else _Row.model_validate(row).model_dump(exclude_none=True)
+        name = known.pop(key, None)
+        if name:
+            of = values.setdefault(name, {})
+            for column, value in known.items():
                 of[column] = of.get(column, set()) | {value}
+        elif known:
+            found, fix = f"no {key}, but {', '.join(known.values())}", "complete or remove the row"
+            problems.append(Problem(f"line {line}", str(path), found, f"a {key} in each row", fix))
     contradictory = set()
     for name, facts in values.items():
         for column, of in facts.items():
@@ -218,30 +230,14 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
 
 def _key(columns: Sequence[str], path: Path) -> str:
     """The column that rows are found by."""
-    read = [column for column in columns if column in ("case", *FACTS)]
-    if wrong := misspelt(columns, ("case", *FACTS)):
+    read = [column for column in columns if column in _Row.model_fields]
+    if wrong := misspelt(columns, list(_Row.model_fields)):
         found = f"the column {' and '.join(wrong)}, which is not read"
         raise CohortError.one("-", path, found, COLUMNS, f"rename it to {' and '.join(wrong.values())}")
     # a row needs a key and a fact; each column once
     if not {"case", "patient"} & {*read} or len(read) < 2 or len({*read}) < len(read):
         raise CohortError.one("-", path, f"columns {', '.join(columns)}", COLUMNS, "rename or add the columns")
     return "case" if "case" in read else "patient"
-
-
-def _facts(row: dict[str, str], key: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The known facts of a row, and what is wrong with it: found, expected, what to do."""
-    for column in {key, "patient"} & {*row}:
-        if means_unknown(row[column]):
-            return {}, (f"{column} {row[column]!r}", *AMBIGUOUS)
-    try:
-        known = {column: fact(row[column]) for column in FACTS if column in row and column != key}
-    except ValueError as error:
-        return {}, (str(error), "text of one line", "correct the cell")
-    facts = {column: value for column, value in known.items() if value}
-    if facts and not row[key]:
-        found = f"no {key}, but {', '.join(facts.values())}"
-        return {}, (found, f"a {key} in each row", "complete or remove the row")
-    return facts, ()
 
 
 def _near(name: str, known: Iterable[str]) -> str:

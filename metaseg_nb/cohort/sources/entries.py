@@ -18,16 +18,14 @@ from metaseg_nb.cohort.sources.spelling import fact, read_json
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
 NAMED = 'a JSON object with entries in lists named "training", "validation" or "testing"'
-# Bytes of a name on usual file systems.
-LONGEST_NAME = 255
 # What pydantic puts before what it expects.
 PYDANTIC = re.compile("^(Value error, |Input should be )")
-PATH = f"a path without control characters, of names of at most {LONGEST_NAME} bytes"
+PATH = "a path without control characters"
 NO_ID = 'an id, or null where it is not known: NA, unknown, "-" and the like may mean "not known"'
 
 
 def _path(path: str) -> str:
-    if not path or spelling.unwritable(path) or any(len(name.encode()) > LONGEST_NAME for name in path.split("/")):
+    if not path or spelling.unwritable(path):
         raise ValueError(PATH)
     return path
 
@@ -61,9 +59,14 @@ Id = Annotated[str | None, BeforeValidator(_id)]
 LabelValues = list[Annotated[int, Field(ge=1)]]
 
 
-class _Entry(BaseModel, strict=True):
-    """The keys of an entry that are read."""
+class Entry(BaseModel, strict=True, frozen=True):
+    """One line of a datalist: paths as listed, and what else it gives.
 
+    ``part`` is "training", "validation" or "testing".
+    """
+
+    datalist: Path
+    part: str
     image: Annotated[list[ListedPath], Field(min_length=1), BeforeValidator(_several)]
     label: Annotated[ListedPath | None, BeforeValidator(lambda label: None if label == "" else label)] = None
     case: Annotated[Id, AfterValidator(_case_name)] = None
@@ -73,6 +76,16 @@ class _Entry(BaseModel, strict=True):
     date: Text = None
     fold: int | None = None
     n_lesions: int | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The paths of the sequences."""
+        return self.image
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The values beside the paths that are known."""
+        return self.model_dump(exclude={"datalist", "part", "image", "label"}, exclude_none=True)
 
 
 class _Content(BaseModel, strict=True):
@@ -96,20 +109,6 @@ class _Content(BaseModel, strict=True):
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of a datalist: paths as listed, and in ``given`` its other values that are known.
-
-    ``part`` is "training", "validation" or "testing".
-    """
-
-    datalist: Path
-    part: str
-    images: tuple[str, ...]
-    label: str | None
-    given: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Datalist:
     """A datalist without the entries that cannot be read: these are ``problems``."""
 
@@ -128,7 +127,7 @@ def read_entries(path: Path) -> Datalist:
         content = _content(path)
     except CohortError as error:
         return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
-    wrong = _wrong(_Content, content, "-", path)
+    wrong = wrong_keys(_Content, content, "-", path)
     problems = list(wrong.values())
     problems += [Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _unread(content)]
     read = _Content.model_validate({key: value for key, value in content.items() if key not in wrong})
@@ -136,12 +135,11 @@ def read_entries(path: Path) -> Datalist:
     for key, part in PARTS.items():
         for i, listed in enumerate(getattr(read, key)):
             listed = listed if isinstance(listed, dict) else {"image": listed}  # Decathlon's testing list: bare paths
-            renamed |= spelling.misspelt(listed, tuple(_Entry.model_fields))
-            if found := _wrong(_Entry, listed, f"{key}[{i}]", path):
-                problems += list(found.values())[:1]
-                continue
-            given = _Entry.model_validate(listed).model_dump(exclude_none=True)
-            entries.append(Entry(path, part, tuple(given.pop("image")), given.pop("label", None), given))
+            renamed |= spelling.misspelt(listed, tuple(Entry.model_fields))
+            found = wrong_keys(Entry, listed | {"datalist": path, "part": part}, f"{key}[{i}]", path)
+            problems += list(found.values())[:1]
+            if not found:
+                entries.append(Entry.model_validate(listed | {"datalist": path, "part": part}))
     for key, meant in renamed.items():
         problems.append(Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"'))
     rule = LesionRule(tuple(read.lesion_values), tuple(read.other_values), read.label_threshold)
@@ -173,17 +171,14 @@ def _unread(content: Mapping[str, Any]) -> list[str]:
     return [key for key in lists if any(isinstance(entry, dict) and "image" in entry for entry in content[key])]
 
 
-def _wrong(model: type[BaseModel], content: Mapping[str, Any], place: str, path: Path) -> dict[str, Problem]:
+def wrong_keys(model: type[BaseModel], content: Mapping[str, Any], place: str, path: Path) -> dict[str, Problem]:
     """A problem of each key that is not as the model wants it."""
     try:
         model.model_validate(content)
     except ValidationError as error:
-        expected = {str(each["loc"][0]): each["msg"] for each in error.errors()}
-        found = {key: f"{key} {content[key]!r:.80}" if key in content else f"{content!r:.80}" for key in expected}
-        return {
-            key: Problem(place, str(path), found[key], PYDANTIC.sub("", text), f'correct "{key}"')
-            for key, text in expected.items()
-        }
+        expected = {str(each["loc"][0]): PYDANTIC.sub("", each["msg"]) for each in error.errors()}
+        found = {key: f"{key} {content[key]!r:.80}" if key in content else f"no {key}" for key in expected}
+        return {key: Problem(place, str(path), found[key], text, f'correct "{key}"') for key, text in expected.items()}
     return {}
 
 

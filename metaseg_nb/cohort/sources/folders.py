@@ -24,6 +24,12 @@ USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
 # Stands for the patient in patterns of a folder without a folder for each case.
 PATIENT = "{patient}"
 PATTERNS = f"glob patterns within a case's folder, such as *_t1c.nii.gz, or all with {PATIENT}, such as {PATIENT}_t1c"
+# What a folder may be, in an error.
+KNOWN = "imagesTr/ (nnU-Net), sub-*/anat/ or sub-*/ses-*/anat/ (BIDS), or <case>/ or <primary>/<case>/ with"
+ADVICE = (
+    f"name the files with `image_files` and `label_file` (with {PATIENT} in each where the files of all patients lie "
+    f"in one folder: {PATIENT}_T1c.nii.gz), or give a datalist (JSON) instead of the folder"
+)
 # Named in an error; files of a folder whose kind is looked up.
 SHOWN_ENTRIES, SHOWN_FILES = 8, 200
 
@@ -57,7 +63,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     read = standard[0] if standard else _patient_files if any(by_patient) else _case_folders
     found = read(folder, image_files, label_file)
     if not standard and not any(any(files.images) for files in found.files):
-        raise _unknown_layout(folder, image_files, given)
+        raise _unknown_layout(folder, image_files)
     cases, problems = [], found.problems
     for files in found.files:
         wrong = [Problem(files.name, str(files.folder), *each) for each in _wrong(files)]
@@ -138,17 +144,11 @@ def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
     every = [*files.images, files.labels or ()]
     firsts = [found[0] for found in files.images if found]
     volumes = _listed([path for found in [*every, files.others] for path in found])
-    if not firsts and files.labels:
-        fix = "add the image, under a name that `image_files` matches"
-        yield f"a mask without an image: {_listed(files.labels)}", "an image", fix
-    elif not firsts and files.others:
-        fix = "give patterns in `image_files` and `label_file` that match these names"
-        yield f"other volumes: {volumes}", "an image of a known name", fix
-    elif not firsts:
-        found, fix = other_files(files.folder)
-        fix = fix or "fill it, remove it or `exclude` it"
-        yield found or "nothing: no NIfTI file", "an image in the folder of a case", fix
     if not firsts:
+        found, fix = (volumes, "") if volumes else other_files(files.folder)
+        found = f"a mask without an image: {volumes}" if files.labels else found
+        fix = fix or "add the image, or a pattern in `image_files` that matches it; or `exclude` the case"
+        yield found or "nothing: no NIfTI file", "an image in the folder of a case, of a known name", fix
         return
     for found in every:
         if len(found) > 1:
@@ -185,19 +185,12 @@ def other_files(folder: Path) -> tuple[str, str]:
     return found, "; ".join(dict.fromkeys(fix for _, fix in kinds))
 
 
-def _unknown_layout(folder: Path, image_files: Sequence[str], given: Sequence[str]) -> CohortError:
+def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
     more = f" and {len(entries) - SHOWN_ENTRIES} more" if len(entries) > SHOWN_ENTRIES else ""
     found = f"{', '.join(entries[:SHOWN_ENTRIES])}{more}" if entries else "an empty folder"
     names = ", ".join(image_files) or f"{', '.join(USUAL_IMAGES)} (.nii or .nii.gz)"
-    layouts = "imagesTr/ (nnU-Net), sub-*/anat/ or sub-*/ses-*/anat/ (BIDS), or <case>/ or <primary>/<case>/ with "
-    by_patient = any(PATIENT in pattern for pattern in given)
-    expected = ("" if by_patient else layouts) + f"an image named {names}"
-    fix = ("correct" if given else "name the files with") + " `image_files` and `label_file`"
-    if volumes_in(folder) and not by_patient:
-        fix += f" (with {PATIENT} in each where the files of all patients lie in one folder: {PATIENT}_T1c.nii.gz)"
-    fix += ", or give a datalist (JSON) instead of the folder"
     others, conversion = other_files(folder)
-    if others:
-        found, fix = f"{found}: {others}", f"{conversion}; then give the folder of the NIfTI files"
-    return CohortError.one("-", folder, found, expected, fix)
+    fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
+    found = ": ".join(filter(None, [found, others]))
+    return CohortError.one("-", folder, found, f"{KNOWN} an image named {names}", fix)

@@ -41,7 +41,7 @@ def read_lists(
     lists = [read_entries(path) for path in paths]
     groups: dict[str, list[Entry]] = {}
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        image = located(entry.images[0], entry.datalist.parent, image_root)
+        image = located(entry.image[0], entry.datalist.parent, image_root)
         groups.setdefault(os.path.realpath(image), []).append(entry)
     every = [(_case(group, image_root), group) for group in groups.values()]
     cases, unnamed = well_named([case for case, _ in every], 'give the entry another name: "case"')
@@ -92,9 +92,9 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
 
 def _case(group: Sequence[Entry], image_root: Path | None) -> Case:
     given = {key: value for entry in reversed(group) for key, value in entry.given.items()}  # the first entry counts
-    listed = Path(spelled_path(group[0].images[0]))
+    listed = Path(spelled_path(group[0].image[0]))
     name = given.pop("case", None) or tidy(name_of(listed))
-    images = tuple(located(image, group[0].datalist.parent, image_root) for image in group[0].images)
+    images = tuple(located(image, group[0].datalist.parent, image_root) for image in group[0].image)
     labels = [(entry.label, entry.datalist.parent) for entry in group if entry.label and entry.part != "testing"]
     label = located(*labels[0], image_root) if labels else None
     return Case(name, images, label, **{"patient": "", "primary": tidy(primary_of(listed)), **given})
@@ -112,7 +112,7 @@ def _entry_problems(name: str, group: Sequence[Entry]) -> list[Problem]:
     for entry in group:
         facts = {key: str(value) for key, value in entry.given.items()}
         facts |= {"label": os.path.normpath(entry.label)} if entry.label else {}
-        facts["image"] = ", ".join(map(os.path.normpath, entry.images))
+        facts["image"] = ", ".join(map(os.path.normpath, entry.image))
         for key, value in facts.items():
             given.setdefault(key, set()).add(value)
     for key, values in given.items():
