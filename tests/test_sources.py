@@ -360,8 +360,8 @@ def test_nnunet_names_what_does_not_fit(write, tree):
     assert [case.name for case in cohort.cases] == ["a"]
     assert said(problems) == [
         ("warning", "-", "channels [0, 1]; the first is used"),
-        ("error", "b", "none for 1 of 2: b_0000.nii and b.nii"),
-        ("error", "c", "c.nii and c.nii.gz"),
+        ("error", "b", "images b_0000.nii, none; mask b.nii"),
+        ("error", "c", "images c_0000.nii, c_0001.nii; mask c.nii and c.nii.gz"),
     ]
     write("dataset.json", {"modality": {"0": "T1c"}})
     cohort, problems = read_cohort(".", base=base, label_file="*_seg")
@@ -369,7 +369,7 @@ def test_nnunet_names_what_does_not_fit(write, tree):
     assert [problem.found for problem in problems] == [
         "`label_file` set to '*_seg'",
         "files of channels [1], which are not read",
-        "c.nii and c.nii.gz",
+        "images c_0000.nii; mask c.nii and c.nii.gz",
     ]
 
 
@@ -405,7 +405,7 @@ def test_several_patterns_are_several_sequences(tree):
     cohort, problems = read_cohort(".", base=base, image_files=["*-t1c.nii.gz", "*-t2f"])
     assert [files_of(case, base) for case in cohort.cases] == [brats("BraTS-MET-00110-000", "t1c", "t2f", "seg")]
     assert [(problem.severity, problem.case) for problem in problems] == [("error", "BraTS-MET-00111-000")]
-    with pytest.raises(CohortError, match="expected another file for each sequence"):
+    with pytest.raises(CohortError, match="one file for each sequence, another one each"):
         read_cohort(".", base=base, image_files=["*-t1c", "*t1c*"])
 
 
@@ -487,8 +487,8 @@ def test_each_case_folder_that_is_not_right_is_named(tree):
         ("error", "no_image", "a mask without an image: label.nii.gz"),
         ("warning", "no_mask", "an image alone"),
         ("error", "other", "flair.nii.gz"),
-        ("error", "two_images", "image.nii and image.nii.gz"),
-        ("error", "two_masks", "label.nii and mask.nii"),
+        ("error", "two_images", "images image.nii and image.nii.gz; mask label.nii"),
+        ("error", "two_masks", "images image.nii; mask label.nii and mask.nii"),
     ]
     wrong = ["empty", "no_image", "other", "two_images", "two_masks"]
     assert said(read_cohort(".", base=base, exclude=wrong)[1]) == [("warning", "no_mask", "an image alone")]

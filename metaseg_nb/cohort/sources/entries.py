@@ -34,17 +34,10 @@ def _several(image: Any) -> Any:
     return image if isinstance(image, list) else [image]
 
 
-def _text(value: Any) -> str | None:
-    try:
-        return fact(value)
-    except ValueError:
-        raise ValueError("text of one line, or a number") from None
-
-
 def _id(value: Any) -> str | None:
     if isinstance(value, str) and spelling.means_unknown(value):
         raise ValueError(NO_ID)
-    return _text(value)
+    return fact(value)
 
 
 def _case_name(name: str | None) -> str | None:
@@ -54,7 +47,7 @@ def _case_name(name: str | None) -> str | None:
 
 
 ListedPath = Annotated[str, AfterValidator(_path)]
-Text = Annotated[str | None, BeforeValidator(_text)]
+Text = Annotated[str | None, BeforeValidator(fact)]
 Id = Annotated[str | None, BeforeValidator(_id)]
 LabelValues = list[Annotated[int, Field(ge=1)]]
 

@@ -141,25 +141,19 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
     """Found, expected and what to do, of each thing wrong with the files of a case."""
-    every = [*files.images, files.labels or ()]
-    firsts = [found[0] for found in files.images if found]
-    volumes = _listed([path for found in [*every, files.others] for path in found])
-    if not firsts:
-        found, fix = (volumes, "") if volumes else other_files(files.folder)
-        found = f"a mask without an image: {volumes}" if files.labels else found
+    images, labels = [*files.images], files.labels or ()
+    volumes = [path for found in [*images, labels, files.others] for path in found]
+    if not any(images):
+        found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
+        found = f"a mask without an image: {_listed(volumes)}" if labels else found
         fix = fix or "add the image, or a pattern in `image_files` that matches it; or `exclude` the case"
         yield found or "nothing: no NIfTI file", "an image in the folder of a case, of a known name", fix
         return
-    for found in every:
-        if len(found) > 1:
-            fix = "remove all but one, or narrow `image_files` or `label_file`"
-            yield _listed(found), "one file for each sequence and the mask", fix
-    if len(set(firsts)) < len(firsts):
-        found = f"{_listed(firsts)} for {len(firsts)} sequences"
-        yield found, "another file for each sequence", "narrow the patterns of `image_files`"
-    if missing := len(files.images) - len(firsts):
-        found = f"none for {missing} of {len(files.images)}: {volumes}"
-        yield found, "a file for each sequence", "complete the case, or `exclude` it"
+    firsts = {path for found in images for path in found[:1]}
+    if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels]):
+        found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
+        fix = "complete the case, remove what is too much, narrow `image_files` or `label_file`, or `exclude` the case"
+        yield found, "one file for each sequence, another one each, and one for the mask", fix
     if files.labels is not None and not files.labels:
         fix = "nothing, if it is to be predicted only; otherwise add its mask, under a name that `label_file` matches"
         yield "an image alone", "an image and its mask", fix, "warning"

@@ -80,7 +80,7 @@ def fact(value: Any) -> str | None:
         The value is neither text nor a number, or holds characters that no table can show.
     """
     if isinstance(value, bool | list | dict) or unwritable(str(value)):
-        raise ValueError(f"{value!r:.80}")
+        raise ValueError(f"text of one line, or a number; not {value!r:.80}")
     if value is None:
         return None
     text = tidy(str(int(value) if isinstance(value, float) and value.is_integer() else value))
