@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
 
+import pandas as pd
 from pydantic import BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
@@ -191,40 +192,35 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         key = _key(list(table.columns), path)
     except CohortError as error:
         return cohort, error.problems
-    values: dict[str, dict[str, set[str]]] = {}  # of each fact, by case or patient
+    rows = []
     for line, row in table.to_dict("index").items():
         wrong = wrong_keys(_Row, row, f"line {line}", path)
         problems += list(wrong.values())[:1]
         known = {} if wrong else _Row.model_validate(row).model_dump(exclude_none=True)
-        name = known.pop(key, None)
-        if name:
-            of = values.setdefault(name, {})
-            for column, value in known.items():
-                of[column] = of.get(column, set()) | {value}
+        if key in known:
+            rows.append(known)
         elif known:
             found, fix = f"no {key}, but {', '.join(known.values())}", "complete or remove the row"
             problems.append(Problem(f"line {line}", str(path), found, f"a {key} in each row", fix))
-    contradictory = set()
-    for name, facts in values.items():
-        for column, of in facts.items():
-            if len(of) > 1:
-                contradictory.add(name)
-                found = f"{column} {' and '.join(sorted(of))}"
-                problems.append(Problem(name, str(path), found, f"one row a {key}", "correct the table"))
+    frame = pd.DataFrame(rows, columns=list(_Row.model_fields), dtype=object)
+    facts = frame.melt(id_vars=key, var_name="fact").dropna().drop_duplicates()
+    differ = facts.duplicated([key, "fact"], keep=False)
+    for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
+        found = f"{column} {' and '.join(values)}"
+        problems.append(Problem(name, str(path), found, f"one row a {key}", "correct the table"))
+    agreed = {
+        name: dict(zip(of["fact"], of["value"], strict=True))
+        for name, of in facts[~facts[key].isin(facts.loc[differ, key])].groupby(key)
+    }
     keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
-    without = {name: own for name, own in keys.items() if own not in values}
-    for name in [name for name in values if name not in keys.values()]:
+    without = {name: own for name, own in keys.items() if own not in set(frame[key])}
+    for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
         fix = _near(name, without.values()) or "nothing, if it belongs to another cohort"  # a misspelt row leaves one
         found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
         problems.append(Problem(name, str(path), found, expected, fix, "warning"))
     for name, own in without.items():
         fix = "add a row; without one the patient comes from the list or folder"
         problems.append(Problem(name, str(path), f"no row of {own}", "a row for each case", fix, "warning"))
-    agreed = {
-        name: {column: value for column, (value,) in facts.items()}
-        for name, facts in values.items()
-        if name not in contradictory
-    }
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
 

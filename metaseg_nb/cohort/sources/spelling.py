@@ -29,10 +29,10 @@ MISSING = {
 SPREADSHEET_NUMBER = re.compile(r"\d+[.,]0+|\d+([.,]\d+)?[eE]\+\d\d?")
 # Unicode's categories of control characters, halves of characters, and breaks of lines and paragraphs.
 UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Other names of the keys that are read.
+# Other names of the keys that are read, in small letters alone.
 SYNONYMS = {
-    "patient": re.compile(r"(patient|pat|subject|subj|participant)s?(id|name|number|no|nr|key|code)?|pid|mrn"),
-    "case": re.compile(r"cases?(id|name)?"),
+    "patient": r"(patient|pat|subject|subj|participant)s?(id|name|number|no|nr|key|code)?|pid|mrn",
+    "case": r"cases?(id|name)?",
 }
 # File systems end at 255; endings and what programs put in front of a name need room too.
 LONGEST_BYTES = 150
@@ -89,13 +89,9 @@ def fact(value: Any) -> str | None:
 
 def misspelt(keys: Collection[str], known: Sequence[str]) -> dict[str, str]:
     """Keys that mean a known one, such as ``PatientID``, where the known one is missing."""
-
-    def means(key: str, name: str) -> bool:
-        plain = re.sub(r"[^a-z]", "", key.lower())
-        return plain == name.replace("_", "") or bool(name in SYNONYMS and SYNONYMS[name].fullmatch(plain))
-
-    missing = [name for name in known if name not in keys]
-    return {key: name for key in keys if key not in known for name in missing if means(key, name)}
+    letters = {key: re.sub(r"[^a-z]", "", key.lower()) for key in keys if key not in known}
+    meant = {name: SYNONYMS.get(name, name.replace("_", "")) for name in known if name not in keys}
+    return {key: name for key, text in letters.items() for name, words in meant.items() if re.fullmatch(words, text)}
 
 
 def usable(name: str) -> bool:
