@@ -80,7 +80,7 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
     assert (job["time"], job["memory"], job["cpus"]) == ("30:00", "1500M", "1")
     assert "TresPerJob=gres:gpu:1" in subprocess.check_output(["scontrol", "show", "job", job["id"]], text=True)
     status = workbook.call("status", "--study", "tiny").stdout
-    (line,) = (line for line in status.splitlines() if line.split()[:2] == [first[0], str(first[1])])
+    (line,) = (line for line in status.splitlines() if line.split()[1:3] == [first[0], str(first[1])])
     assert f"running (job {job['id']})" in line
     assert "/16" in line
     assert "03_train.ipynb" in line
@@ -178,7 +178,8 @@ def test_what_fails_does_not_stop_the_rest_and_is_named_with_its_last_words(clus
         assert "it was killed" in reason
         assert "oom" in reason.lower() or "memory" in reason.split("lack of memory")[1]
     status = prepared.call("status", "--study", "tiny").stdout
-    states = {tuple(line.split()[:2]): line.split()[2] for line in status.splitlines()[1:5]}
+    trainings = [line.split() for line in status.splitlines() if line.startswith("03_train")]
+    states = {(model, fold): state for _, model, fold, state, *_ in trainings}
     assert states == {
         ("unet", "0"): "failed",
         ("unet", "1"): "done",
