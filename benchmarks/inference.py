@@ -28,15 +28,14 @@ from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.devices import device
 from metaseg_nb.inference.decision import THRESHOLDS, decision_of
 from metaseg_nb.inference.selection import dice, selection_dice
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import device, device_name
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.provenance import device_name
 from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit

@@ -28,7 +28,7 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.fold_results import score_cases
 from metaseg_nb.files import write_table
-from metaseg_nb.layout import PARAMS, PROJECT, StudyLayout
+from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
 from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
@@ -37,11 +37,11 @@ from metaseg_nb.settings import Train
 STUDIES = Path(__file__).parent / "studies"
 
 
-def full_file(text, example="studies/usz.yaml"):
-    """A parameter file in full: these lines, and those of an example for all other keys."""
-    given = re.findall(r"^(\w+):", text, re.MULTILINE)
-    others = [line for line in (PARAMS / example).read_text().splitlines() if line.split(":")[0] not in given]
-    return "\n".join([*others, text])
+def tiny_file(changes):
+    """The file of the tiny study with these lines for those of the same keys."""
+    given = re.findall(r"^(\w+):", changes, re.MULTILINE)
+    others = [line for line in (STUDIES / "tiny.yaml").read_text().splitlines() if line.split(":")[0] not in given]
+    return "\n".join([*others, changes])
 
 
 def pytest_configure(config):

@@ -10,7 +10,7 @@ from test_fit import RECIPE, equal
 
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.sliding_window import predict_probability
-from metaseg_nb.provenance import versions
+from metaseg_nb.machine import versions
 from metaseg_nb.training import checkpoints
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.networks import NETWORKS, build_network

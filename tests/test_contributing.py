@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import full_file
 
 from metaseg_nb.cohort.sources import folders, read_cohort
 from metaseg_nb.cohort.sources.layouts import CaseFiles, Found
@@ -17,12 +16,12 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.setitem(networks.NETWORKS, "one_layer", one_layer)
     monkeypatch.setitem(networks.OUTPUT_LAYERS, "one_layer", r"0\.")
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
-    for folder, name, text, example in (
-        ("models", "mine", "model: mine\ntitle: Mine\nnetwork: one_layer", "models/unet.yaml"),
-        ("studies", "mine", "study: mine\nmodels: [mine]", "studies/usz.yaml"),
-    ):
+    for folder, text in {
+        "models": "model: mine\ntitle: Mine\nnetwork: one_layer",
+        "studies": "study: mine\nmodels: [mine]",
+    }.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{name}.yaml").write_text(full_file(text, example))
+        (tmp_path / folder / "mine.yaml").write_text(text)
     found = resolve("03_train", "mine", "mine", 0)
     network = networks.build_network(found["network"], found["width"], 32)
     networks.start_at_prior(network)

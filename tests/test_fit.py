@@ -18,8 +18,8 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.selection import selection_dice
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import open_case, store_label
-from metaseg_nb.provenance import versions
 from metaseg_nb.training import checkpoints, training_run
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
 from metaseg_nb.training.finished_run import finish, is_finished

@@ -16,7 +16,8 @@ import papermill
 import pytest
 from PIL import Image
 
-from metaseg_nb.batch.opening import open_notebook
+from metaseg_nb.batch.runner import open_notebook
+from metaseg_nb.batch.runs import Run
 from metaseg_nb.figures.live import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
@@ -168,7 +169,7 @@ def test_run_all_after_a_study_trains_nothing_and_changes_no_table(tiny_study, l
     page = chromium.new_page(viewport={"width": 1600, "height": 1300})
     for which in ALL:
         name = "_".join(map(str, which)) + ".ipynb"
-        shutil.copy(open_notebook(which[0], str(STUDIES / "tiny.yaml"), *which[1:]), folder / name)
+        shutil.copy(open_notebook(Run(which[0], str(STUDIES / "tiny.yaml"), *which[1:])), folder / name)
         run_all(page, lab, name)
     assert results(home) == before
     page.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import STUDIES, full_file
+from conftest import tiny_file
 from test_fit import assert_same_runs, equal, judge, never
 
 from metaseg_nb.cohort.cases import Case
@@ -512,7 +512,7 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
 def test_the_notebook_runs_headless_with_all_labels_gone(tmp_path, metaseg):
     study = tmp_path / "tiny_pretraining.yaml"
     changes = "synthetic_patients: 8\npretraining_epochs: 4\nhidden_edge: 4\n"
-    study.write_text(full_file(changes, STUDIES / "tiny.yaml"))
+    study.write_text(tiny_file(changes))
     for notebook in ("01_explore_data", "02_preprocess_n4"):
         result = metaseg(tmp_path, "run", notebook, "--study", study)
         assert result.returncode == 0, result.stderr[-2000:]

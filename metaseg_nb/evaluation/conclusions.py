@@ -20,7 +20,7 @@ from metaseg_nb.evaluation.comparison import (
     verdict,
 )
 from metaseg_nb.evaluation.intervals import estimate
-from metaseg_nb.markdown import escaped
+from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
 

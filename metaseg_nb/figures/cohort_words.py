@@ -7,7 +7,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import SCORED_FACTS, UNSCORED_MM3
 from metaseg_nb.cohort.problems import STOPPING, CohortError, Problem, problem_table
-from metaseg_nb.markdown import escaped
+from metaseg_nb.files import escaped
 
 # Lesions under this diameter are hard to see.
 TINY_MM = 5

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from metaseg_nb.figures.style import save_figure
 from metaseg_nb.files import finished, write_json, write_table, write_text
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.machine import commit
 from metaseg_nb.privacy import private_free
-from metaseg_nb.provenance import commit
 from metaseg_nb.settings import Settings
 
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from metaseg_nb.cohort.sources import read_cohort
-from metaseg_nb.devices import device
 from metaseg_nb.inference import ensemble
 from metaseg_nb.inference.predict import predict_image, require_predictable
 from metaseg_nb.layout import home
+from metaseg_nb.machine import device
 
 NIFTI = (".nii", ".nii.gz")
 

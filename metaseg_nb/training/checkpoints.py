@@ -10,7 +10,7 @@ import torch
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.provenance import LIBRARIES, versions
+from metaseg_nb.machine import LIBRARIES, versions
 from metaseg_nb.settings import deciding, settings_hash
 from metaseg_nb.training.networks import build_network, prediction_layout
 

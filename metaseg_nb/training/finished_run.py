@@ -10,8 +10,8 @@ import pandas as pd
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import provenance
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.provenance import provenance
 from metaseg_nb.settings import Training, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint, load_last, what_decides
 from metaseg_nb.training.patches import PatchBatches

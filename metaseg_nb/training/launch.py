@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from torch.multiprocessing import ProcessContext, start_processes
 
-from metaseg_nb.devices import claim_gpus
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import claim_gpus
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Training
 from metaseg_nb.training.cost import what_fits

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.provenance import versions
 from metaseg_nb.settings import Training
 from metaseg_nb.training.checkpoints import load_checkpoint, load_last, save_checkpoint, save_last
 from metaseg_nb.training.finished_run import identity_of, make_room, trained_history

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_nb.files import read_text_table, write_table
-from metaseg_nb.locks import alone
+from metaseg_nb.machine import alone
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import STUDIES, full_file
+from conftest import tiny_file
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
@@ -106,7 +106,7 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
 
 def test_notebooks_take_the_gpu_and_say_which(metaseg, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text(full_file("precision: bf16\nloader_workers: 2\n", STUDIES / "tiny.yaml"))
+    study.write_text(tiny_file("precision: bf16\nloader_workers: 2\n"))
     trainings = [[notebook, "--model", "unet", "--fold", "0"] for notebook in ("03_train", "03b_pretrain")]
     for notebook, *more in [["01_explore_data"], ["02_preprocess_n4"], *trainings]:
         result = metaseg(tmp_path, "run", notebook, "--study", study, *more)
