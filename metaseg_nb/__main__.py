@@ -196,14 +196,12 @@ def _which(options: argparse.Namespace) -> tuple:
 
 
 def _audit(options: argparse.Namespace) -> int:
-    from metaseg_nb.cohort.leakage.audit import audit
-    from metaseg_nb.cohort.leakage.split_lists import split_lists
+    from metaseg_nb.cohort.audit import audit
     from metaseg_nb.cohort.problems import CohortError
 
-    lists, problems = split_lists(options.datalists)
-    if problems:
-        raise CohortError(problems)
-    found = audit(lists)
+    found = audit(options.datalists)
+    if found.unread:
+        raise CohortError(found.unread)
     print(found.as_json() if options.json else found.as_text())
     return int(not found.clean)
 

@@ -1,24 +1,22 @@
-"""The audit: all checks, in one table that a supervisor can read."""
+"""The audit: leakage between and inside datalists, in one table that a supervisor can read."""
 
 import json
 import textwrap
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
+from typing import cast
 
 import pandas as pd
 
-from metaseg_nb.cohort.leakage import checks
-from metaseg_nb.cohort.leakage.comparison import SEVERITIES, Comparison, Finding, cases_of, comparisons, counted
-from metaseg_nb.cohort.leakage.likeness import may_be_the_same
-from metaseg_nb.cohort.leakage.split_lists import SplitList
+from metaseg_nb.cohort.audit_checks import Comparison, Finding, comparisons, counted, findings
+from metaseg_nb.cohort.audit_entries import listed_entries
+from metaseg_nb.cohort.problems import Problem
 
-CHECKS = (
-    *(checks.trained_on, checks.patient_trained_on, may_be_the_same, checks.trained_on_elsewhere),
-    *(checks.nothing_to_compare, checks.evaluated_twice, checks.repeated, checks.never_evaluated),
-    *(checks.primary_not_trained_on, checks.primary_not_evaluated, checks.possibly_same_patients),
-    checks.taken_for_the_same,
-)
-# Why it matters, and what to do.
+# "doubt": perhaps leakage.
+SEVERITIES = ("leakage", "doubt", "problem", "note")
+# Of each check, the worst first: why it matters, and what to do.
 ADVICE = {
     "trained on": (
         "The network was trained on these cases: their scores are too good, and do not hold for new patients.",
@@ -71,6 +69,7 @@ ADVICE = {
         "If they are other images, put each list where its paths lead to its images.",
     ),
 }
+COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +91,17 @@ class Audit:
         with folds is compared with itself fold by fold, with other lists as a whole.
         Only what `findings` call leakage is wrong: the validation list of one
         split is naturally in the training list of another.
+    lists : list of str
+        Names of the lists with entries.
+    unread : list of Problem
+        What could not be read, and was not compared.
     """
 
     answer: str
     findings: pd.DataFrame
     shared: pd.DataFrame
+    lists: list[str]
+    unread: list[Problem]
 
     @property
     def leaks(self) -> bool:
@@ -105,8 +110,8 @@ class Audit:
 
     @property
     def clean(self) -> bool:
-        """Whether neither leakage nor a doubt was found."""
-        return not self.findings["severity"].isin(["leakage", "doubt"]).any()
+        """Whether everything was read, and neither leakage nor a doubt was found."""
+        return not self.unread and not self.findings["severity"].isin(["leakage", "doubt"]).any()
 
     def summary(self) -> pd.DataFrame:
         """A row per check: ``severity``, ``check``, how many ``times``, the first ``found``, ``why``, ``fix``."""
@@ -129,19 +134,17 @@ class Audit:
         """The audit for a terminal: the answer, the matrix, the findings check by check."""
         blocks = [self.answer]
         if not self.shared.empty:
-            blocks.append(
-                "Evaluated entries and cases, and how many of these cases are training cases of ...\n"
-                + self.shared.to_string()
-            )
+            counts = "Evaluated entries and cases, and how many of these cases are training cases of ..."
+            blocks.append(f"{counts}\n{self.shared.to_string()}")
         for (severity, check), rows in self.findings.groupby(["severity", "check"], sort=False):
-            why, fix = ADVICE[check]
+            why, fix = ADVICE[cast(str, check)]
             heading = f"{severity.upper()}: {check}\n" + _wrapped(f"{why} What to do: {fix}", "  ")
             blocks.append("\n".join([heading, *(_wrapped(found, "  - ") for found in rows["found"])]))
         return "\n\n".join(blocks)
 
 
-def audit(lists: list[SplitList]) -> Audit:
-    """Look for leakage between and inside datalists.
+def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
+    """Look for leakage between and inside datalists; no image needs to exist.
 
     A list that only evaluates must be scored by a model of another list: a case
     that it shares with a list that trains is leakage. A list that trains and
@@ -151,73 +154,76 @@ def audit(lists: list[SplitList]) -> Audit:
 
     Parameters
     ----------
-    lists : list of SplitList
-        From one call of `split_lists`, which finds the same case in two lists.
+    lists : iterable of path
+        Decathlon or MONAI lists (JSON), see `listed_entries`.
+    image_root : path, optional
+        Where relative paths begin; without it, in the folder of each list.
     """
-    pairs = comparisons(lists)
-    found = [finding for check in CHECKS for finding in check(lists, pairs)]
-    found.sort(key=lambda finding: SEVERITIES.index(finding.severity))
-    return Audit(_answer(lists, pairs, found), _table(found), _shared(lists, pairs))
+    entries, unread = listed_entries(lists, image_root)
+    pairs = list(comparisons(entries))
+    checks = list(ADVICE)
+    found = list(findings(entries, pairs))
+    found.sort(key=lambda each: (SEVERITIES.index(each.severity), checks.index(each.check)))
+    answer = _answer(entries, pairs, found)
+    if unread:
+        answer += f"; {counted(len(unread), 'entry')} or lists could not be read"
+    names = entries["list"].unique().tolist()
+    table = pd.DataFrame([_row(each) for each in found], columns=COLUMNS)
+    return Audit(answer, table, _shared(entries, pairs), names, unread)
 
 
-def _table(findings: list[Finding]) -> pd.DataFrame:
-    columns = ["severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases"]
-    rows = []
-    for each in findings:
-        names = list(dict.fromkeys(entry.name for entry in each.entries))
-        counts = len(each.entries), len(cases_of(each.entries))
-        told = each.severity, each.check, each.datalist, each.with_list, each.found
-        rows.append([*told, *counts, *ADVICE[each.check], names])
-    return pd.DataFrame(rows, columns=columns)
+def _row(finding: Finding) -> tuple:
+    """Its row in `Audit.findings`."""
+    *told, entries = finding
+    counts = len(entries), entries["case"].nunique()
+    return (*told, *counts, *ADVICE[finding.check], list(dict.fromkeys(entries["name"])))
 
 
-def _shared(lists: list[SplitList], pairs: list[Comparison]) -> pd.DataFrame:
+def _shared(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> pd.DataFrame:
     rows = {}
-    for one in (datalist for datalist in lists if datalist.evaluation):
-        cases = cases_of(one.evaluation)
-        rows[one.name] = {"n_entries": len(one.evaluation), "n_cases": len(cases)}
-        own = [cases_of(pair.trained_on) for pair in pairs if pair.evaluated is one is pair.trained]
-        for other in (datalist for datalist in lists if datalist.training):
-            shared = set().union(*own) if other is one else cases & cases_of(other.training)
-            rows[one.name][other.name] = len(shared)
+    for name, scored in entries[entries["scored"]].groupby("list", sort=False):
+        rows[name] = {"n_entries": len(scored), "n_cases": scored["case"].nunique()}
+        own = [pair.leaked["case"] for pair in pairs if pair.list == name == pair.trained]
+        for other, training in entries[entries["trains"]].groupby("list", sort=False):
+            shared = pd.concat(own) if other == name else scored.loc[scored["case"].isin(training["case"]), "case"]
+            rows[name][other] = shared.nunique()
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def _answer(lists: list[SplitList], pairs: list[Comparison], findings: list[Finding]) -> str:
-    of = {kind: [finding for finding in findings if finding.severity == kind] for kind in SEVERITIES}
+def _answer(entries: pd.DataFrame, pairs: Sequence[Comparison], found: Sequence[Finding]) -> str:
+    of = {kind: [each for each in found if each.severity == kind] for kind in SEVERITIES}
+    n_evaluated = len(set().union(*(pair.evaluation.index for pair in pairs)))
     if of["leakage"]:
-        groups = groupby(sorted(of["leakage"], key=_place), key=_place)
-        return "LEAKAGE: " + "; ".join(_leak(pairs, place, list(leaks)) for place, leaks in groups)
-    evaluated = {id(entry) for pair in pairs for entry in pair.evaluation}
+        leaks = defaultdict(list)
+        for leak in of["leakage"]:
+            leaks[leak.check, leak.list == leak.with_list, leak.with_list].append(leak)
+        return "LEAKAGE: " + "; ".join(_leak(pairs, place, leaks[place]) for place in sorted(leaks))
     if of["doubt"]:
         elsewhere = [doubt.found for doubt in of["doubt"] if doubt.check == "trained on elsewhere"]
-        alike = {id(each) for doubt in of["doubt"] if doubt.check != "trained on elsewhere" for each in doubt.entries}
-        may_be = "evaluation entries may be training cases, or of patients in training"
-        counts = [f"{len(alike & evaluated)} of {len(evaluated)} {may_be}"] if alike else []
-        answer = f"MAY BE LEAKAGE: {'; '.join([*counts, *elsewhere])}"
+        alike = [doubt.entries for doubt in of["doubt"] if doubt.check != "trained on elsewhere"]
+        if alike:
+            n, may_be = pd.concat(alike)["scored"].groupby(level=0).first().sum(), "may be training cases"
+            elsewhere.insert(0, f"{n} of {n_evaluated} evaluation entries {may_be}, or of patients in training")
+        answer = f"MAY BE LEAKAGE: {'; '.join(elsewhere)}"
     elif pairs:
-        answer = f"No leakage found: {len(evaluated)} evaluation entries compared with their training cases"
-    elif len(lists) == 1:
+        answer = f"No leakage found: {n_evaluated} evaluation entries compared with their training cases"
+    elif len(set(entries["list"])) == 1:
         problems = [f"Problem: {each.found}." for each in of["problem"]]
         return " ".join(["One list without folds: there is nothing to compare.", *problems])
     else:
         answer = "Nothing was compared"
-    return f"{answer}; {counted(of['problem'], 'problem')}, {counted(of['note'], 'note')}"
+    return f"{answer}; {counted(len(of['problem']), 'problem')}, {counted(len(of['note']), 'note')}"
 
 
-def _place(finding: Finding) -> tuple[str, bool, str]:
-    return finding.check, finding.datalist == finding.with_list, finding.with_list
-
-
-def _leak(pairs: list[Comparison], place: tuple[str, bool, str], leaks: list[Finding]) -> str:
+def _leak(pairs: Sequence[Comparison], place: tuple[str, bool, str], leaks: Sequence[Finding]) -> str:
     """Leaks of one kind into one list, as one sentence."""
     check, within, trained = place
-    compared = [pair for pair in pairs if pair.trained.name == trained and (pair.evaluated is pair.trained) == within]
+    compared = [pair for pair in pairs if pair.trained == trained and (pair.list == trained) == within]
     n_evaluated, n_leaked = sum(len(pair.evaluation) for pair in compared), sum(len(leak.entries) for leak in leaks)
     what = "are training cases" if check == "trained on" else "are of patients in training"
     return f"{n_leaked} of {n_evaluated} evaluation entries {what} of {trained}{' itself' if within else ''}"
 
 
 def _wrapped(text: str, first: str) -> str:
-    whole = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * len(first), **whole)
+    wrapper = textwrap.TextWrapper(110, first, " " * len(first), break_long_words=False, break_on_hyphens=False)
+    return wrapper.fill(text)
