@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import rankdata, spearmanr
 
-from metaseg_nb.cohort.position import Head
+from metaseg_nb.cohort.head import Head
 
 # Voxels that are looked at, at places drawn once for each shape.
 SAMPLES = 4096
@@ -100,8 +100,8 @@ def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
     """
     if head.volume_cm3 < HEAD_AT_LEAST_CM3:
         return None
-    spacing_mm = np.array(head.spacing_mm)
-    coarse = np.nan_to_num(array[tuple(slice(None, None, n) for n in head.step)], posinf=0, neginf=0)
+    spacing_mm = head.spacing_mm
+    coarse = np.nan_to_num(array[head.coarse], posinf=0, neginf=0)
     coarse = ndimage.gaussian_filter(coarse.astype(np.float32), BLUR_MM / spacing_mm)
     places_mm = np.argwhere(head.mask) * spacing_mm
     centre, axes = places_mm.mean(axis=0), _principal_axes(places_mm)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.labels import OWN_MASKS, read_mask
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, same_grid

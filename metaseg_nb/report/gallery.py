@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_nb.checksums import checksum
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.written import read_written, require_written
 from metaseg_nb.evaluation.strata import classified
