@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 
@@ -16,58 +15,34 @@ from metaseg_nb.cohort.problems import Problem
 
 # "doubt": perhaps leakage.
 SEVERITIES = ("leakage", "doubt", "problem", "note")
-# Of each check, the worst first: why it matters, and what to do.
-ADVICE = {
-    "trained on": (
-        "The network was trained on these cases: their scores are too good, and do not hold for new patients.",
-        "Score only cases that the network was not trained on, or train it again without them. If these two lists "
-        "do not belong together (each has a partner), audit each with its partner alone.",
-    ),
-    "patient trained on": (
-        "Other images of these patients are in training, and images of one patient are alike: the scores are too good.",
-        "Keep all cases of a patient in one part, or in one fold.",
-    ),
-    "may be the same": (
-        "One case in two lists is often written as differently as these entries, or they share a file. If they are the "
-        "same, the scores are too good.",
-        'Look at the images. Write one path for one image, and give each entry its "patient".',
-    ),
-    "trained on elsewhere": (
-        "A list that only trains is either the whole cohort, or what a network was trained on.",
-        "If it is the whole cohort, audit the other lists without it. If a network was trained on it, score only cases "
-        "that are not in it.",
-    ),
-    "nothing to compare": (
-        "Leakage is found by comparing training cases with evaluation cases.",
-        "Give the list that the network was trained on and the lists that it is scored on together.",
-    ),
-    "evaluated twice": (
-        "These cases weigh more in the result, and the parts are not independent of each other.",
-        "Make new folds, each case in one of them.",
-    ),
-    "repeated": ("A case that is listed several times counts several times.", "List each case once."),
-    "never evaluated": (
-        "The result does not hold for these cases.",
-        "Put all cases into folds, or report how many were scored and how they were chosen.",
-    ),
-    "primary not trained on": (
-        "The split depends on the primary: the score depends on the network and on the new primary.",
-        "Stratify the split by primary, or report this primary apart, as an external test.",
-    ),
-    "primary not evaluated": (
-        "The split depends on the primary: the quality of the network on this primary is not known.",
-        "Stratify the split by primary, or report that the result does not hold for this primary.",
-    ),
-    "possibly the same patients": (
-        "Cases of one name in folders of similar names may be two images of one patient. A split by case can put "
-        "one into training and one into evaluation.",
-        'Ask whoever named the cases, and give the entries of one patient the same "patient".',
-    ),
-    "taken for the same": (
-        "These images do not exist, and a list of another folder names them alike; or their files are "
-        "copies of another entry's. They count as one case.",
-        "If they are other images, put each list where its paths lead to its images.",
-    ),
+# The checks, the worst first: why a finding matters, and what to do.
+WHY = {
+    "trained on": "The network was trained on these cases: their scores are too good, and hold for no new patient.",
+    "patient trained on": "Images of one patient are alike: with others in training, the scores are too good.",
+    "may be the same": "One case is often written differently in two lists. If it is one, the scores are too good.",
+    "trained on elsewhere": "A list that only trains is the whole cohort, or what a network was trained on.",
+    "nothing to compare": "Leakage is found by comparing training cases with evaluation cases.",
+    "evaluated twice": "These cases weigh more in the result, and the parts depend on each other.",
+    "repeated": "A case that is listed several times counts several times.",
+    "never evaluated": "The result does not hold for these cases.",
+    "primary not trained on": "The split depends on the primary: the score is of the network and of a new primary.",
+    "primary not evaluated": "The split depends on the primary: the network's quality on this primary is not known.",
+    "possibly the same patients": "Cases of one name in folders of similar names may show one patient.",
+    "taken for the same": "The files are copies, or missing and listed alike in another folder.",
+}
+FIX = {
+    "trained on": "Score other cases, or train without these. Audit lists that do not belong together apart.",
+    "patient trained on": "Keep all cases of a patient in one part, or in one fold.",
+    "may be the same": 'Look at the images. Write one path for one image, and give each entry its "patient".',
+    "trained on elsewhere": "Leave out the list of a whole cohort. If a network was trained on it, score others.",
+    "nothing to compare": "Give the list that the network was trained on and the lists that it is scored on together.",
+    "evaluated twice": "Make new folds, each case in one of them.",
+    "repeated": "List each case once.",
+    "never evaluated": "Put all cases into folds, or report how many were scored and how they were chosen.",
+    "primary not trained on": "Stratify the split by primary, or report this primary apart, as an external test.",
+    "primary not evaluated": "Stratify the split by primary, or report that the result does not hold for this primary.",
+    "possibly the same patients": 'Ask who named the cases, and give the entries of one patient the same "patient".',
+    "taken for the same": "If they are other images, put each list where its paths lead to its images.",
 }
 COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
 
@@ -137,8 +112,8 @@ class Audit:
             counts = "Evaluated entries and cases, and how many of these cases are training cases of ..."
             blocks.append(f"{counts}\n{self.shared.to_string()}")
         for (severity, check), rows in self.findings.groupby(["severity", "check"], sort=False):
-            why, fix = ADVICE[cast(str, check)]
-            heading = f"{severity.upper()}: {check}\n" + _wrapped(f"{why} What to do: {fix}", "  ")
+            advice = f"{rows['why'].iloc[0]} What to do: {rows['fix'].iloc[0]}"
+            heading = f"{str(severity).upper()}: {check}\n{_wrapped(advice, '  ')}"
             blocks.append("\n".join([heading, *(_wrapped(found, "  - ") for found in rows["found"])]))
         return "\n\n".join(blocks)
 
@@ -161,7 +136,7 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     """
     entries, unread = listed_entries(lists, image_root)
     pairs = list(comparisons(entries))
-    checks = list(ADVICE)
+    checks = list(WHY)
     found = list(findings(entries, pairs))
     found.sort(key=lambda each: (SEVERITIES.index(each.severity), checks.index(each.check)))
     answer = _answer(entries, pairs, found)
@@ -176,7 +151,7 @@ def _row(finding: Finding) -> tuple:
     """Its row in `Audit.findings`."""
     *told, entries = finding
     counts = len(entries), entries["case"].nunique()
-    return (*told, *counts, *ADVICE[finding.check], list(dict.fromkeys(entries["name"])))
+    return (*told, *counts, WHY[finding.check], FIX[finding.check], list(dict.fromkeys(entries["name"])))
 
 
 def _shared(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> pd.DataFrame:

@@ -25,14 +25,7 @@ from metaseg_nb.cohort.lesions import (
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
-from metaseg_nb.cohort.voxel_checks import (
-    coverage_problems,
-    grid_problem,
-    image_problems,
-    implausible_problems,
-    lesion_problems,
-    outside_problems,
-)
+from metaseg_nb.cohort.voxel_checks import coverage_problems, grid_problem, image_problems, lesion_problems
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
@@ -76,7 +69,7 @@ class Examination:
 def examine(case: Case, rule: LesionRule) -> Examination:
     """Read each file of a case once and collect all facts and problems; a bad case raises nothing."""
     files, problems = examine_headers(case)
-    image, head, facts, arrays, table = None, None, {}, {}, pd.DataFrame()
+    image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept
         image = _read(case, path, files, problems)
         problems += [] if image is None else image_problems(case, str(path), image.array)
@@ -84,27 +77,23 @@ def examine(case: Case, rule: LesionRule) -> Examination:
         head = find_head(image.array, image.spacing_mm)
         problems += [] if head is None else coverage_problems(case, head)
         facts |= _image_facts(image, head) | {"sequences": len(case.images)}
-    mask_on_image = None
     label = None if case.label is None else _read(case, case.label, files, problems, must_be_finite=True)
     if case.label is not None and label is not None:
         mask = lesion_mask(label.array, rule)
         lesions = find_lesions(mask, label.spacing_mm)
         table = lesions.table.join(scored_as(lesions))
         facts |= _label_facts(mask, table)
+        mask_on_image = mask if image is not None and same_grid(image, label) else None
         undeclared = undeclared_problem(case.label, case.name, label.array, rule)
         problems += [undeclared] if undeclared else []
         if lesions.n or not undeclared:  # else not empty, but of values that mean nothing yet
-            problems += lesion_problems(case, lesions)
-        if image is not None and same_grid(image, label):
-            mask_on_image = mask
-        problems += implausible_problems(case, lesions, head) if lesions.n else []
+            problems += lesion_problems(case, lesions, head, mask_on_image is not None)
         if lesions.n and image is not None and head is not None:
             if mask_on_image is None:  # with numbers it stands for what the headers alone said
                 problem = grid_problem(case, mask, label, image, head)
                 same = problem.file, problem.expected
                 problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
             else:
-                problems += outside_problems(case, lesions, head)
                 table = table.join(lesion_positions(lesions, head))
     if image is not None:
         arrays = _pictures(image, mask_on_image, head) | {"ranks": sampled_ranks(image.array)}

@@ -173,16 +173,13 @@ class Head:
         return cut
 
     @property
-    def is_brain(self) -> bool:
-        """True where the skull seems to be stripped off already: by the volume, and no scalp is seen."""
-        return self.volume_cm3 <= BRAIN_AT_MOST_CM3 and self.rim <= BRIGHT_SCALP
-
-    @property
     def skull(self) -> str:
         """State of the skull: "stripped", "in the image", or unknown where only a part of the brain is covered."""
         if self.cut_at:
             return "unknown (brain not covered)"
-        return "stripped" if self.is_brain else "in the image"
+        # by the volume, and by whether a scalp is seen
+        is_brain = self.volume_cm3 <= BRAIN_AT_MOST_CM3 and self.rim <= BRIGHT_SCALP
+        return "stripped" if is_brain else "in the image"
 
     @property
     def box(self) -> tuple[np.ndarray, np.ndarray]:

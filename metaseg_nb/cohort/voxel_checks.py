@@ -61,25 +61,20 @@ def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
         yield broken("whole brain", case, case.image, f"brain not covered: {'; '.join([*sizes, cut])}")
 
 
-def lesion_problems(case: Case, lesions: Lesions) -> Iterator[Problem]:
-    """No lesion, or lesions that are too small or cut off."""
-    specks = int((lesions.table["voxels"] == 1).sum())
-    cut = sum(_touches(box, lesions.labels.shape) for box in lesions.boxes.values())
+def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image: bool) -> Iterator[Problem]:
+    """Problems of the lesions of a label: none, single voxels, cut off, too large for metastases, outside the head.
+
+    ``head`` is that of the image, where it could be found; lesions are looked for in it where they lie on its grid.
+    """
     if not lesions.n:
         yield broken("a lesion", case, case.label, "an empty label")
-    if specks:
+        return
+    if specks := int((lesions.table["voxels"] == 1).sum()):
         yield broken("several voxels", case, case.label, f"{specks} of {lesions.n} lesions of a single voxel")
-    if cut:
+    if cut := sum(_touches(box, lesions.labels.shape) for box in lesions.boxes.values()):
         yield broken("not cut", case, case.label, f"{cut} of {lesions.n} lesions cut by the edge of the volume")
-
-
-def implausible_problems(case: Case, lesions: Lesions, head: Head | None) -> Iterator[Problem]:
-    """Lesions (at least one) that are too large for metastases, or a file named as a mask of the brain.
-
-    ``head`` is that of the image, where it could be found.
-    """
     brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
-    largest_cm3, all_cm3 = lesions.table["volume_mm3"].max() / 1000, lesions.table["volume_mm3"].sum() / 1000
+    largest_cm3, all_cm3 = lesions.table["volume_mm3"].agg(["max", "sum"]) / 1000
     found = f"{all_cm3:.0f} cm³ of lesion, {100 * all_cm3 / brain_cm3:.0f} % of a brain of {brain_cm3:.0f} cm³"
     if all_cm3 > MOST_OF_BRAIN * brain_cm3 and all_cm3 > LARGEST_LESION_CM3:
         yield broken("not the brain", case, case.label, found)
@@ -87,11 +82,7 @@ def implausible_problems(case: Case, lesions: Lesions, head: Head | None) -> Ite
         yield broken("usual size", case, case.label, f"{found}; the largest has {largest_cm3:.0f} cm³")
     if case.label and BRAIN_MASK.search(stem(case.label.name)):
         yield broken("usual name", case, case.label, f"a file named {case.label.name}")
-
-
-def outside_problems(case: Case, lesions: Lesions, head: Head) -> Iterator[Problem]:
-    """Lesions outside the head of the image, which lies on the label's grid."""
-    if n := len(outside_lesions(lesions, head)):
+    if head is not None and is_on_image and (n := len(outside_lesions(lesions, head))):
         rule = "some inside" if n == lesions.n else "all inside"
         yield broken(rule, case, case.label, f"{n} of {lesions.n} lesions outside the brain")
 
