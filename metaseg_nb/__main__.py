@@ -90,14 +90,12 @@ def _open(notebook: str, **of: Any) -> None:
 
 
 def _audit(datalists: list[Path], json: bool) -> int:
-    from metaseg_nb.cohort.leakage.audit import audit
-    from metaseg_nb.cohort.leakage.split_lists import split_lists
+    from metaseg_nb.cohort.audit import audit
     from metaseg_nb.cohort.problems import CohortError
 
-    lists, problems = split_lists(datalists)
-    if problems:
-        raise CohortError(problems)
-    found = audit(lists)
+    found = audit(datalists)
+    if found.unread:
+        raise CohortError(found.unread)
     print(found.as_json() if json else found.as_text())
     return int(not found.clean)
 

@@ -377,7 +377,7 @@ def test_the_label_of_an_unreadable_image_is_looked_at_too(good_case):
     assert ["unreadable" in p.found for p in examination.problems] == [True]
     assert len(examination.lesions) == 2
     assert examination.facts["n_lesions"] == 2
-    assert examination.thumbnail is None
+    assert examination.grey_slice is None
 
 
 def test_further_sequences_are_checked_like_the_first(good_case):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.position import REACH_MM
+from metaseg_nb.cohort.head import REACH_MM
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.position import find_head
+from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.label_cleaning import clean_label, fill_holes, remove_specks
 

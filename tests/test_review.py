@@ -8,7 +8,7 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.thumbnail import fullest_slice
+from metaseg_nb.cohort.lesions import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
 from metaseg_nb.figures.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around

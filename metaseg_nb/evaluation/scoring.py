@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_mask, same_grid
 from metaseg_nb.evaluation.metrics import case_metrics

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.evaluation.intervals import bootstrap_ratio
 
 DEPTH_EDGES_MM = (-np.inf, 10, 20, np.inf)

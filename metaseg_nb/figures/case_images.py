@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
-from metaseg_nb.cohort.head import with_dark_background
+from metaseg_nb.cohort.head import shown_window, with_dark_background
 from metaseg_nb.cohort.lesions import dilate_by_one, find_lesions
-from metaseg_nb.cohort.thumbnail import shown_window
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.figures.slices import centre_of_largest
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE

@@ -11,8 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
-from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.thumbnail import fullest_slice
+from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.case_images import CaseImages, read_case_images, read_image
 from metaseg_nb.figures.slices import add_legend, centre_of_largest, draw_planes, draw_slice

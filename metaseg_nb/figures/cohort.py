@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.examination import Examination
 from metaseg_nb.figures.montage import grid_of_panels, title_panel
-from metaseg_nb.figures.slices import PLANES, add_legend, draw_thumbnail, mark_sides, picture
+from metaseg_nb.figures.slices import PLANES, add_legend, draw_axial_slice, mark_sides, picture
 
 
 def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
@@ -42,11 +42,12 @@ def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> 
     """Every case's axial slice with most lesion, with its outline."""
     figure, panels = grid_of_panels(len(cases))
     for panel, case, examination in zip(panels, cases, examinations, strict=True):
-        if examination.thumbnail is None:
+        if examination.grey_slice is None or examination.lesion_slice is None:
             panel.text(0.5, 0.5, "not readable", ha="center", va="center", transform=panel.transAxes)
             panel.set(xticks=[], yticks=[])
         else:
-            draw_thumbnail(panel, examination.thumbnail)
+            spacing_mm = examination.facts["slice_spacing_mm"]
+            draw_axial_slice(panel, examination.grey_slice, examination.lesion_slice, spacing_mm)
         count = "no label" if case.label is None else f"lesions: {examination.facts.get('n_lesions', 'unknown')}"
         title_panel(panel, case.name, f"{case.primary}, {count}")
     add_legend(figure, ["reference"])

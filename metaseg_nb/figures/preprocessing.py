@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaseg_nb.cohort.thumbnail import fullest_slice
+from metaseg_nb.cohort.lesions import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.montage import grid_of_panels, title_panel
 from metaseg_nb.figures.slices import PLANES, add_legend, draw_slice, mark_sides, picture

@@ -8,8 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from metaseg_nb.cohort.head import shown_window
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.thumbnail import Thumbnail, shown_window
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.style import PREDICTION, REFERENCE
 
@@ -116,10 +116,10 @@ def centre_of_largest(mask: np.ndarray) -> tuple[int, int, int]:
     return tuple(int(i) for i in nearest)
 
 
-def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
-    """Draw a stored axial slice with the outline of its lesions."""
-    shown, lesion = (picture(array[..., None], 2, 0) for array in (thumbnail.grey, thumbnail.lesion))
-    _draw(axes, shown, thumbnail.spacing_mm, (0, 255), [(lesion, REFERENCE)], PLANES[2][1])
+def draw_axial_slice(axes: Axes, grey: np.ndarray, lesion: np.ndarray, spacing_mm: Sequence[float]) -> None:
+    """Draw an axial slice of grey values 0 to 255, shape (X, Y), with the outline of its lesions."""
+    shown, outlined = (picture(array[..., None], 2, 0) for array in (grey, lesion))
+    _draw(axes, shown, spacing_mm, (0, 255), [(outlined, REFERENCE)], PLANES[2][1])
 
 
 def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:

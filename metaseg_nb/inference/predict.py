@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import Decision

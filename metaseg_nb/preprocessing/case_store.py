@@ -31,8 +31,8 @@ import numpy as np
 
 from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.head import reach_of
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, finished
 from metaseg_nb.preprocessing.correction_record import CorrectionRecord

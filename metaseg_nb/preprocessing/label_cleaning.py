@@ -14,8 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import Head, outside_lesions
+from metaseg_nb.cohort.head import Head
+from metaseg_nb.cohort.lesions import find_lesions, outside_lesions
 from metaseg_nb.cohort.volumes import Volume, lesion_mask
 
 

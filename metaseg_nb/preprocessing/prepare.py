@@ -14,9 +14,9 @@ import pandas as pd
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.head import find_head
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
-from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import lesion_mask, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json

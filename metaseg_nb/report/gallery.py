@@ -9,8 +9,7 @@ import pandas as pd
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.datalist import read_written, require_written
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.strata import classified
 from metaseg_nb.layout import StudyLayout
