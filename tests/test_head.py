@@ -10,7 +10,7 @@ from metaseg_nb.cohort.head import background_mask, head_mask, is_magnitude, wit
 from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.images import image_recipe, prepare_image
+from metaseg_nb.preprocessing.steps import image_recipe, prepare_image
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
