@@ -18,8 +18,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import read_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN, store_annotation
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
+from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
 from metaseg_nb.training.finished_run import read_finished

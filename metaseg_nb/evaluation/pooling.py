@@ -14,7 +14,7 @@ from metaseg_nb.evaluation.fold_results import cohort_hash, label_checksums
 from metaseg_nb.evaluation.metrics import METRICS
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.preprocessing.case_store import facts_file, open_case
+from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import deciding
 from metaseg_nb.training.finished_run import read_finished
 
@@ -151,7 +151,7 @@ def _recipes(layout: StudyLayout, cohort: Cohort) -> list[dict[str, Any]]:
     """Settings that the labelled cases of the case store were made with: one, unless 02 was broken off."""
     recipes = []
     for case in cohort.cases:
-        if facts_file(layout.case_store / case.name, "label").is_file():
+        if (layout.case_store / case.name / "label.json").is_file():
             recipe = open_case(layout.case_store, case.name).recipe
             recipes += [] if recipe in recipes else [recipe]
     return recipes

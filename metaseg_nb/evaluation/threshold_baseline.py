@@ -15,7 +15,7 @@ from metaseg_nb.evaluation.fold_results import score_against
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
-from metaseg_nb.preprocessing.intensity import intensity_range
+from metaseg_nb.preprocessing.steps import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL as MODEL
 
 BINS = 100

@@ -12,8 +12,7 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.montage import grid_of_panels, title_panel
 from metaseg_nb.figures.slices import PLANES, add_legend, draw_slice, mark_sides, picture
 from metaseg_nb.figures.style import fitted
-from metaseg_nb.preprocessing.correction_record import CorrectionRecord
-from metaseg_nb.preprocessing.stored_case import StoredCase
+from metaseg_nb.preprocessing.stored_case import CorrectionRecord, StoredCase
 
 # Brightest grey value, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7

@@ -4,7 +4,7 @@ import numpy as np
 
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.preprocessing.grid import Grid, resample, resample_lesions
-from metaseg_nb.preprocessing.label_cleaning import remove_specks
+from metaseg_nb.preprocessing.steps import remove_specks
 
 
 def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Decision) -> np.ndarray:
@@ -24,7 +24,7 @@ def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Dec
     ndarray of uint8, shape ``native.shape``
     """
     mask = resample_lesions(probability, grid, native, decision.threshold)
-    return remove_specks(mask, native.spacing_mm, decision.min_lesion_mm3)[0].astype(np.uint8)
+    return remove_specks(mask, native.spacing_mm, decision.min_lesion_mm3).astype(np.uint8)
 
 
 def native_probability(probability: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:

@@ -19,7 +19,7 @@ from metaseg_nb.inference.ensemble import Ensemble
 from metaseg_nb.inference.native_grid import native_mask, native_probability
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.images import prepare_image, read_images
+from metaseg_nb.preprocessing.steps import prepare_image, read_images
 from metaseg_nb.settings import Train
 
 

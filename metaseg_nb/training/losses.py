@@ -13,7 +13,7 @@ import torch
 from monai.losses import DiceCELoss, DiceFocalLoss, TverskyLoss
 from torch.nn.functional import interpolate
 
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.preprocessing.case_store import UNKNOWN
 
 # From logits to one number; both float32, logits of shape (N, 1, X, Y, Z).
 Loss = Callable[[torch.Tensor], torch.Tensor]
