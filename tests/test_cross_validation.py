@@ -668,8 +668,8 @@ def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     write_table(layout.leaderboard, make_leaderboard(by_hand(), 500, 0))
     write_record(layout.comparison, {}, [layout.leaderboard])
     lines = summary("demo").splitlines()
-    assert lines[1].split()[:6] == ["segresnet", "3", "0", "0.700", "±", "0.200"]
-    assert lines[2].split()[:6] == ["unet", "3", "1", "0.400", "±", "0.400"]
+    assert lines[1].split()[:5] == ["segresnet", "3", "0", "0.700", "0.200"]
+    assert lines[2].split()[:5] == ["unet", "3", "1", "0.400", "0.400"]
     assert lines[-1] == "report: reports/demo/index.html"
     for content in (layout.leaderboard.read_bytes().replace(b"0.7", b"0.8"), b"[]"):
         layout.leaderboard.write_bytes(content)

@@ -233,7 +233,7 @@ def test_diameters_are_the_largest_distance_between_any_two_corners(few, monkeyp
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match="prediction: found shape"):
+    with pytest.raises(ValueError, match="found shapes"):
         lesion_metrics(empty(), empty((4, 5, 6)), CUBE)
 
 

@@ -177,11 +177,11 @@ def test_full_masks_agree():
 
 def test_wrong_inputs_are_named():
     mask = np.zeros((4, 5, 6), bool)
-    with pytest.raises(ValueError, match=r"prediction: found shape \(4, 5, 7\); expected \(4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"found shapes \(4, 5, 6\) of the truth and \(4, 5, 7\) of the prediction"):
         voxel_metrics(mask, np.zeros((4, 5, 7), bool), SPACING_MM)
     with pytest.raises(ValueError, match="truth: found values 0, 255; expected 0 and 1"):
         voxel_metrics(np.where(np.arange(6) > 3, 255, mask), mask, SPACING_MM)
-    with pytest.raises(ValueError, match="truth: found 2D"):
+    with pytest.raises(ValueError, match=r"found shapes \(5, 6\) of the truth .* expected one 3D shape"):
         voxel_metrics(mask[0], mask[0], SPACING_MM)
     for spacing_mm in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0)):
         with pytest.raises(ValueError, match="spacing_mm: found"):

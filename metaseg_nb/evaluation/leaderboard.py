@@ -260,10 +260,7 @@ def summary(study: str) -> str:
         found = layout.annotation_answers.read_text(encoding="utf-8")
     else:
         board = read_written(layout, layout.leaderboard)
-        shown = board[["model", "patients", "failures"]].copy()
-        shown["Dice (mean ± sd)"] = [f"{row.dice_mean:.3f} ± {row.dice_sd:.3f}" for row in board.itertuples()]
-        shown["95 % interval"] = [f"{row.dice_low:.3f} to {row.dice_high:.3f}" for row in board.itertuples()]
-        shown["HD95 mm"] = board["hd95_mm"].map("{:.1f}".format)
-        shown["false/patient"] = board["false_per_patient"].map("{:.1f}".format)
-        found = shown.to_string(index=False)
+        dice = ["dice_mean", "dice_sd", "dice_low", "dice_high"]
+        shown = board[["model", "patients", "failures", *dice, "hd95_mm", "false_per_patient"]]
+        found = shown.to_string(index=False, float_format="{:.3f}".format)
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"

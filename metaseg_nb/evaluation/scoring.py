@@ -29,7 +29,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, same_grid
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.evaluation.probabilities import detections_by_threshold, probability_bins
-from metaseg_nb.evaluation.voxel_metrics import Spacing, as_mask, voxel_metrics
+from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
 from metaseg_nb.inference.decision import Decision
 from metaseg_nb.inference.native_grid import native_mask, native_probability
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
@@ -119,7 +119,8 @@ def score(
             f"the grid of the truth ({files[0]}): {describe_grid(truth)}",
             "bring the prediction to the native grid of the image before scoring, never the truth to its own",
         )
-    masks, spacing_mm = (as_mask(truth.array, "truth"), as_mask(prediction.array, "prediction")), truth.spacing_mm
+    spacing_mm = truth.spacing_mm
+    masks = binary_masks(truth.array, prediction.array, spacing_mm)
     own = {name: float(one.compute(*masks, spacing_mm)) for name, one in METRICS.items() if one.compute}
     if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
         raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also where a mask is empty")

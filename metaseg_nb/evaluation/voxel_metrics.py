@@ -88,45 +88,38 @@ def _share_within(distances: np.ndarray, tolerance_mm: float) -> float:
     return float(np.mean(distances <= tolerance_mm + ROUNDING_MM)) if distances.size else 1.0
 
 
-def as_mask(array: np.ndarray, name: str) -> np.ndarray:
-    """Give a 3D array of 0 and 1 as bool; ``name`` is named in the ValueError about any other."""
-    array = np.asarray(array)
-    if array.ndim != 3:
-        raise ValueError(f"{name}: found {array.ndim}D, shape {array.shape}; expected one 3D mask (X, Y, Z)")
-    if array.dtype == bool:
-        return array
-    mask = array == 1
-    if not (mask | (array == 0)).all():
-        values = np.unique(array)
-        found = ", ".join(f"{value:g}" for value in values[:8]) + (", ..." if len(values) > 8 else "")
-        raise ValueError(f"{name}: found values {found}; expected 0 and 1 only: say first which values are lesion")
-    return mask
-
-
-def mask_pair(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray, Box]:
-    """Check two masks and find the smallest box that holds both.
-
-    Returns
-    -------
-    truth, prediction : ndarray of bool, shape (x, y, z)
-        Cropped to the box; one voxel of background when both masks are empty.
-    box : tuple of 3 slices
-        Where the crop lies in the whole arrays.
+def binary_masks(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays as masks of bool.
 
     Raises
     ------
     ValueError
         Not binary, not 3D, of different shapes, or spacing not 3 positive lengths.
     """
-    truth, prediction = as_mask(truth, "truth"), as_mask(prediction, "prediction")
-    if truth.shape != prediction.shape:
-        raise ValueError(
-            f"prediction: found shape {prediction.shape}; expected {truth.shape}, that of the truth: "
-            "bring the prediction to the truth's grid first"
-        )
-    spacing = np.asarray(spacing_mm, dtype=float)
+    truth, prediction, spacing = np.asarray(truth), np.asarray(prediction), np.asarray(spacing_mm, float)
+    if truth.ndim != 3 or truth.shape != prediction.shape:
+        found = f"shapes {truth.shape} of the truth and {prediction.shape} of the prediction"
+        raise ValueError(f"masks: found {found}; expected one 3D shape (X, Y, Z): bring both to the truth's grid first")
+    for name, mask in (("truth", truth), ("prediction", prediction)):
+        if mask.dtype != bool and not np.isin(mask, (0, 1)).all():
+            found = ", ".join(f"{value:g}" for value in np.unique(mask)[:8])
+            raise ValueError(f"{name}: found values {found}; expected 0 and 1 only: say first which values are lesion")
     if spacing.shape != (3,) or not (np.isfinite(spacing) & (spacing > 0)).all():
         raise ValueError(f"spacing_mm: found {spacing_mm}; expected 3 positive lengths in mm, for X, Y and Z")
+    return truth.astype(bool, copy=False), prediction.astype(bool, copy=False)
+
+
+def mask_pair(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> tuple[np.ndarray, np.ndarray, Box]:
+    """Check two masks as `binary_masks` does, and crop them to the smallest box that holds both.
+
+    Returns
+    -------
+    truth, prediction : ndarray of bool, shape (x, y, z)
+        One voxel of background when both masks are empty.
+    box : tuple of 3 slices
+        Where the crop lies in the whole arrays.
+    """
+    truth, prediction = binary_masks(truth, prediction, spacing_mm)
     boxes = ndimage.find_objects((truth | prediction).view(np.uint8))
     box = boxes[0] if boxes else (slice(0, 1),) * 3
     return truth[box], prediction[box], box
