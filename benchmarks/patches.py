@@ -83,13 +83,9 @@ def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
 
 
 def ours_for_gpu(folder: Path, n: int, **changes: float) -> Iterator[torch.Tensor]:
-    """What the processor has to do for a GPU, which changes intensities itself."""
+    """What the processor has to do for a GPU, which makes all changes itself."""
     batches = our_batches(folder, n, **changes)
     return chain.from_iterable(batches.packed(step)[0] for step in count())
-
-
-def ours_unchanged(folder: Path, n: int) -> Iterator[torch.Tensor]:
-    return ours_for_gpu(folder, n, flip_probability=0.0, rotate_probability=0.0)
 
 
 def bare_copy(folder: Path, n: int) -> Iterator[np.ndarray]:
@@ -161,8 +157,7 @@ def in_new_process(*arguments) -> tuple[float, float]:
 
 def by_way(folder: Path) -> None:
     ways = {
-        "ours, for a GPU, which changes intensities itself": (ours_for_gpu, 400),
-        "the same, not flipped or turned": (ours_unchanged, 400),
+        "ours, for a GPU, which makes all changes itself": (ours_for_gpu, 400),
         "ours, for a CPU": (ours, 400),
         "bare copy of crops, as stored (float16, uint8)": (bare_copy, 400),
         "bare copy of crops, then float32": (bare_float32, 400),

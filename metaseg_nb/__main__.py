@@ -209,7 +209,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> None:
-    from metaseg_nb.inference.many_cases import predict
+    from metaseg_nb.inference.predict import predict
 
     for line in predict(options.checkpoint, options.images, options.output, options.probability):
         print(line, flush=True)

@@ -24,7 +24,7 @@ from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
 from metaseg_nb.training.finished_run import read_finished
-from metaseg_nb.training.pretrained import load_unseen
+from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
 NOBODY, NETWORKS = NO_PHYSICIAN

@@ -22,7 +22,7 @@ from metaseg_nb.evaluation.detection import detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS
 from metaseg_nb.evaluation.scoring import score
 from metaseg_nb.files import write_table
-from metaseg_nb.inference.native_grid import native_probability
+from metaseg_nb.inference.decision import native_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train, settings_hash

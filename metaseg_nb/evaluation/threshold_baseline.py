@@ -12,8 +12,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.evaluation.fold_results import score_against
-from metaseg_nb.inference.decision import Decision
-from metaseg_nb.inference.native_grid import native_mask
+from metaseg_nb.inference.decision import Decision, native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
 from metaseg_nb.preprocessing.intensity import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL as MODEL
