@@ -68,13 +68,9 @@ def files(folder: Path, n: int) -> list[dict[str, str]]:
     return [pairs[i % len(pairs)] for i in range(n)]
 
 
-def our_batches(folder: Path, n: int, **changes: float) -> PatchBatches:
-    settings = Train.check(
-        resolve("03_train", "usz", "unet", 0)
-        | {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
-        | changes
-    )
-    return PatchBatches(stored_cases(folder, n), settings)
+def our_batches(folder: Path, n: int) -> PatchBatches:
+    changes = {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
+    return PatchBatches(stored_cases(folder, n), Train.check(resolve("03_train", "usz", "unet", 0) | changes))
 
 
 def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
@@ -82,9 +78,9 @@ def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
         yield from images
 
 
-def ours_for_gpu(folder: Path, n: int, **changes: float) -> Iterator[torch.Tensor]:
+def ours_for_gpu(folder: Path, n: int) -> Iterator[torch.Tensor]:
     """What the processor has to do for a GPU, which makes all changes itself."""
-    batches = our_batches(folder, n, **changes)
+    batches = our_batches(folder, n)
     return chain.from_iterable(batches.packed(step)[0] for step in count())
 
 

@@ -219,7 +219,7 @@ CHANGES = [
     ({"learning_rate": 0.02}, "learning_rate: 0.01 then, 0.02 now"),
     ({"epochs": 3}, "epochs: 2 then, 3 now"),
     ({"recipe": {**RECIPE, "n4_levels": 0}}, "n4_levels: 4 then, 0 now"),
-    ({"recipe": {"spacing_mm": 1.0}}, "n4_levels: 4 then, None now"),
+    ({"recipe": {"spacing_mm": 1.0, "sequences": 1}}, "n4_levels: 4 then, None now"),
 ]
 
 

@@ -99,7 +99,8 @@ def _read(path: Path) -> dict[str, Any]:
             # torch looks at neither: one flipped bit gives other weights, or a tensor that is taken for a folder
             whole = archive.testzip() is None and not any(member.external_attr for member in archive.infolist())
         content = torch.load(path, map_location="cpu", weights_only=True) if whole else {}
-        _ = {**content["identity"]["settings"], **content["identity"]["recipe"]}  # both are needed
+        if not all(isinstance(content["identity"][part], dict) for part in ("settings", "recipe")):
+            raise TypeError("no settings, or no recipe")
         broken = [name for name, weights in content["network"].items() if not weights.isfinite().all()]
     except Exception as error:  # of many kinds, and torch's text advises to load the file unsafely
         found = "not a whole checkpoint of this workbook: damaged, or written by another program"

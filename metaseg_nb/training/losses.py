@@ -15,13 +15,15 @@ from torch.nn.functional import interpolate
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN
 
 Outputs = torch.Tensor | list[torch.Tensor]
+# From logits and labels, float32 of one shape, to one number.
+VoxelLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Keeps a lesion's Dice finite; as MONAI's.
 SMOOTH = 1e-5
 
 # Over all voxels of a batch: a patch without lesion has no Dice of its own.
 DICE_CE = DiceCELoss(sigmoid=True, batch=True)
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+LOSSES: dict[str, VoxelLoss] = {
     "dice_ce": DICE_CE,
     # voxels that are already right count little (Lin et al., ICCV 2017)
     "dice_focal": DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0),
@@ -59,7 +61,8 @@ def build_loss(name: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
 
     def loss(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.float()
-        known = None if (certain := labels != UNKNOWN).all() else certain
+        certain = labels != UNKNOWN
+        known = None if certain.all() else certain
         lesions = lesions_of(labels) if name == "blob" else None
         total, weights = torch.zeros((), device=labels.device), 0.0
         for place, output in enumerate([outputs] if torch.is_tensor(outputs) else outputs):
@@ -80,12 +83,7 @@ def as_fine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return interpolate(logits.float(), labels.shape[2:], mode="trilinear", align_corners=False)
 
 
-def over_known(
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    known: torch.Tensor | None,
-) -> torch.Tensor:
+def over_known(loss: VoxelLoss, logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
     """Loss over the known voxels alone (None: all are known), 0 where there is none; places must not matter to it."""
     if known is None:
         return loss(logits, labels)

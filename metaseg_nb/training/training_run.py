@@ -29,6 +29,8 @@ from metaseg_nb.training.processes import StopRequest
 STEP = 2
 # Other processes wait while the first one validates.
 PATIENCE = timedelta(hours=6)
+# UNETR has parameters that it does not use: DDP finds them in the first step.
+UNUSED_PARAMETERS = DistributedDataParallelKwargs(static_graph=True)
 
 Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
@@ -42,11 +44,7 @@ class TrainingRun:
         self.accelerator = Accelerator(
             mixed_precision=self.settings.precision,
             cpu=not torch.cuda.is_available(),
-            # UNETR has parameters that it does not use: DDP finds them in the first step
-            kwargs_handlers=[
-                InitProcessGroupKwargs(timeout=PATIENCE),
-                DistributedDataParallelKwargs(static_graph=True),
-            ],
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE), UNUSED_PARAMETERS],
         )
         self.identity, self.versions = batches.identity(), versions()
         network, optimiser = self._new()
