@@ -101,7 +101,7 @@ def _audit(datalists: list[Path], json: bool) -> int:
 
 
 def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None) -> None:
-    from metaseg_nb.inference.many_cases import predict
+    from metaseg_nb.inference.predict import predict
 
     for line in predict(checkpoint, images, output, probability):
         print(line, flush=True)

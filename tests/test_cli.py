@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 
 from metaseg_nb.__main__ import main
-from metaseg_nb.inference import ensemble
+from metaseg_nb.inference import predict
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.steps import image_recipe
@@ -301,7 +301,7 @@ PLACES = {
 def test_predict_refuses_a_result_that_cannot_be_written_before_the_work(
     write_case, tmp_path, monkeypatch, capsys, option, name, found
 ):
-    monkeypatch.setattr(ensemble, "load_ensemble", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(predict, "load_ensemble", lambda *_: pytest.fail("the work began"))
     image = write_case("a").image
     (tmp_path / "folder.nii.gz").mkdir()
     (tmp_path / "file").write_text("")

@@ -13,8 +13,9 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     def one_layer(width, patch_size, in_channels):
         return torch.nn.Sequential(torch.nn.Conv3d(in_channels, 1, 3, padding=1))
 
-    monkeypatch.setitem(networks.NETWORKS, "one_layer", one_layer)
-    monkeypatch.setitem(networks.OUTPUT_LAYERS, "one_layer", r"0\.")
+    for table in ("NETWORKS", "OUTPUT_LAYERS"):
+        monkeypatch.setattr(networks, table, {**getattr(networks, table)})
+    networks.register(output_layers=r"0\.")(one_layer)
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
     for folder, text in {
         "models": "model: mine\ntitle: Mine\nnetwork: one_layer",

@@ -21,7 +21,7 @@ from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
-from metaseg_nb.training.pretrained import load_unseen
+from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
 NOBODY, NETWORKS = NO_PHYSICIAN

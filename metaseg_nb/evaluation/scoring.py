@@ -29,8 +29,7 @@ from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_les
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.evaluation.probabilities import detections_by_threshold, probability_bins
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
-from metaseg_nb.inference.decision import Decision
-from metaseg_nb.inference.native_grid import native_mask, native_probability
+from metaseg_nb.inference.decision import Decision, native_mask, native_probability
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
 from metaseg_nb.preprocessing.steps import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
-from metaseg_nb.training.restoration import RestorationBatches, restore, validation_patches
+from metaseg_nb.training.pretraining import RestorationBatches, restore, validation_patches
 
 WIDTH_INCHES, ROW_INCHES = 11.0, 2.2
 PATCHES_SHOWN = 4

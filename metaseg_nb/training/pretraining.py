@@ -1,21 +1,29 @@
-"""Learning from images without labels: a network restores cubes of a patch that were hidden from it.
+"""Pretraining without labels (03b): a network restores hidden cubes of a patch; and whom start weights have seen.
 
 As in Models Genesis (Zhou et al., Medical Image Analysis 67, 2021) and, beside two other tasks, Swin UNETR's
 pretraining (Tang et al., CVPR 2022). Cubes are cells of one grid, and the loss is over hidden voxels alone, as in
 SimMIM (Xie et al., CVPR 2022).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import torch
 
+from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
-from metaseg_nb.training.augmentation import draw_change
-from metaseg_nb.training.patches import Packed, PatchBatches, cut
-from metaseg_nb.training.sampling import place_in_head
+from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
+from metaseg_nb.training.checkpoints import load_checkpoint
+from metaseg_nb.training.finished_run import finish, run_facts
+from metaseg_nb.training.losses import Outputs
+from metaseg_nb.training.patches import Packed, PatchBatches, cut, place_in_head
 
 # Keep the draws of hidden cubes apart from those of order, patches and dropout (0, 1, 2).
 HIDING, VALIDATING = 3, 4
@@ -33,21 +41,15 @@ class RestorationBatches(PatchBatches):
 
     Parameters
     ----------
-    cases, settings, rank, processes, epoch_cases
+    cases, settings, more
         See `PatchBatches`; ``settings`` are those of `Pretrain`.
     """
 
     score = "variance_restored"
+    settings: Pretrain
 
-    def __init__(
-        self,
-        cases: Sequence[StoredCase],
-        settings: Pretrain,
-        rank: int = 0,
-        processes: int = 1,
-        epoch_cases: int | None = None,
-    ):
-        super().__init__([replace(case, label_facts=None) for case in cases], settings, rank, processes, epoch_cases)
+    def __init__(self, cases: Sequence[StoredCase], settings: Pretrain, **more: Any):
+        super().__init__([replace(case, label_facts=None) for case in cases], cast(Any, settings), **more)
 
     def loss(self):
         """`restoration_loss`."""
@@ -58,35 +60,31 @@ class RestorationBatches(PatchBatches):
 
     def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         """Make images and targets, with what is to be hidden as labels."""
-        images, hidden, intensity = packed
-        return hide(self._show(images, intensity), hidden)
+        images, hidden, changes = packed
+        return hide(change_intensity(move_patches(images, changes), changes), hidden)
 
-    @property
-    def _label_edge(self) -> int:
-        return self.settings.patch_size // self.settings.hidden_edge
-
-    def _fill(self, step: int, place: int, stored: StoredCase, patches: Packed) -> None:
-        settings, array, head = self.settings, stored.image, stored.head_voxels
+    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[np.ndarray, np.ndarray, Change]]:
+        settings, image = self.settings, case.image
         rng = np.random.default_rng([settings.seed, settings.fold, HIDING, step, place])
-        for image, hidden, intensity in zip(*patches, strict=True):
-            (start,) = place_in_head(head, settings.patch_size, array.shape[1:], rng)
-            self._write_image(array, start, draw_change(settings, len(image), rng), image, intensity)
-            hidden.copy_(draw_hidden(settings, rng))
+        for _ in range(settings.patches_per_case):
+            (start,) = place_in_head(case, settings.patch_size, rng)
+            change = draw_change(settings, len(image), rng)
+            yield cut(image, start, settings.patch_size), draw_hidden(settings, rng), change
 
 
-def draw_hidden(settings: Pretrain, rng: np.random.Generator) -> torch.Tensor:
+def draw_hidden(settings: Pretrain, rng: np.random.Generator) -> np.ndarray:
     """Draw which cubes of a patch are hidden, of those with edge ``hidden_edge`` that it is made of.
 
     Returns
     -------
-    Tensor of uint8, shape (1, cubes, cubes, cubes)
+    ndarray of uint8, shape (1, cubes, cubes, cubes)
         1 where one is hidden; their share is ``hidden_share``, rounded to whole cubes, but never none and never all.
     """
     cubes = settings.patch_size // settings.hidden_edge
     n = min(max(1, round(settings.hidden_share * cubes**3)), cubes**3 - 1)
-    hidden = torch.zeros(cubes**3, dtype=torch.uint8)
-    hidden[torch.from_numpy(rng.choice(cubes**3, n, replace=False))] = 1
-    return hidden.view(1, cubes, cubes, cubes)
+    hidden = np.zeros(cubes**3, np.uint8)
+    hidden[rng.choice(cubes**3, n, replace=False)] = 1
+    return hidden.reshape(1, cubes, cubes, cubes)
 
 
 def hide(images: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +107,7 @@ def hide(images: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torc
     return images.masked_fill(hidden > 0, BLANK), torch.cat([images[:, :1], hidden], dim=1)
 
 
-def restoration_loss(outputs: torch.Tensor | list[torch.Tensor], targets: torch.Tensor) -> torch.Tensor:
+def restoration_loss(outputs: Outputs, targets: torch.Tensor) -> torch.Tensor:
     """Mean squared error over hidden voxels, in single precision; of several outputs the first counts.
 
     Squared, because that is what the score measures, and because the absolute error (that of Swin UNETR's pretraining
@@ -135,14 +133,14 @@ def validation_patches(case: StoredCase, settings: Pretrain) -> tuple[torch.Tens
     targets : Tensor of float32, shape (`VALIDATION_PATCHES`, 2, P, P, P)
         As in `RestorationBatches`.
     """
-    rng, size = np.random.default_rng([settings.seed, settings.fold, VALIDATING]), settings.patch_size
-    array = case.image
-    images = np.empty((VALIDATION_PATCHES, len(array), size, size, size), np.float32)
-    starts = place_in_head(case.head_voxels, size, array.shape[1:], rng, VALIDATION_PATCHES)
-    for image, start in zip(images, starts, strict=True):
-        cut(array, start, image)
-    hidden = torch.stack([draw_hidden(settings, rng) for _ in images])
-    return hide(torch.from_numpy(images), hidden)
+    rng, size, array = (
+        np.random.default_rng([settings.seed, settings.fold, VALIDATING]),
+        settings.patch_size,
+        case.image,
+    )
+    images = np.stack([cut(array, start, size) for start in place_in_head(case, size, rng, VALIDATION_PATCHES)])
+    hidden = np.stack([draw_hidden(settings, rng) for _ in images])
+    return hide(torch.from_numpy(images).float(), torch.from_numpy(hidden))
 
 
 @torch.inference_mode()
@@ -176,3 +174,63 @@ def variance_restored(
         found.append(torch.stack([restore(network, images, device)[hidden], targets[:, :1][hidden]]).double())
     restored, truth = torch.cat(found, dim=1)
     return float(1 - ((restored - truth) ** 2).sum() / ((truth - truth.mean()) ** 2).sum())
+
+
+def pretrained(run: RunLayout, parts: Split) -> Path:
+    """Checkpoint of a finished pretraining that saw no case of a fold's test and selection set.
+
+    Raises
+    ------
+    FileNotFoundError
+        The pretraining is not finished.
+    CohortError
+        It saw a case that it must not have seen.
+    """
+    if not run.metrics.is_file():
+        raise FileNotFoundError(f"no {run.metrics}; pretrain this network on this fold, with this seed, first (03b)")
+    load_unseen(run.best_checkpoint, parts)
+    return run.best_checkpoint
+
+
+def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
+    """Load a checkpoint whose network saw no case of a fold's test and selection set, with or without its label.
+
+    Raises
+    ------
+    CohortError
+        With every such case that it saw.
+    """
+    content = load_checkpoint(checkpoint)
+    seen = content["identity"]["cases"]
+    problems = [
+        Problem(
+            case.name,
+            str(checkpoint),
+            f"it was trained with this case of the {name} set",
+            "weights that saw no case of selection and test set",
+            "train that network again on the folds of this study",
+        )
+        for name, part in (("selection", parts.selection), ("test", parts.test))
+        for case in part
+        if case.name in seen
+    ]
+    if problems:
+        raise CohortError(problems)
+    return content
+
+
+def finish_pretraining(
+    run: RunLayout,
+    settings: Pretrain,
+    parts: Split,
+    history: pd.DataFrame,
+    best: Mapping[str, Any],
+    parameters: int,
+) -> None:
+    """Write ``metrics.json``, the mark of a finished pretraining; see `run_facts`."""
+    content = {
+        **run_facts(settings, history, best, parameters),
+        "variance_restored": best["variance_restored"],
+        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection")},
+    }
+    finish(run, content)
