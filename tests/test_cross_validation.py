@@ -24,7 +24,7 @@ from metaseg_nb.evaluation.metrics import METRICS, case_metrics, metric
 from metaseg_nb.evaluation.pooling import finished_part, pool
 from metaseg_nb.evaluation.strata import stratified
 from metaseg_nb.evaluation.threshold_baseline import dice_by_threshold, score_threshold, threshold_of
-from metaseg_nb.figures.leaderboard_table import show_leaderboard
+from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case

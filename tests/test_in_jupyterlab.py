@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from metaseg_nb.batch.opening import open_notebook
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve

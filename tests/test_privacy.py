@@ -20,7 +20,7 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.pseudonyms import read_key, with_codes, with_parts
 from metaseg_nb.figures.case_images import read_case_images
-from metaseg_nb.figures.records import Records
+from metaseg_nb.figures.style import Records
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.privacy import cleaned_of
 from metaseg_nb.report.gallery_pictures import WEBP, draw_networks, slice_view

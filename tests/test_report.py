@@ -27,7 +27,8 @@ from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.style import save_figure, show_table
+from metaseg_nb.figures.style import save_figure
+from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped

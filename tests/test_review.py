@@ -10,8 +10,9 @@ from matplotlib.contour import ContourSet
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
-from metaseg_nb.figures.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
+from metaseg_nb.figures.case_figures import draw_case_by_network, draw_test_case, pick_cases
+from metaseg_nb.figures.case_images import centre_of_largest
+from metaseg_nb.figures.slices import draw_planes, draw_slice, picture, window_around
 from metaseg_nb.figures.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.layout import StudyLayout
 
@@ -72,8 +73,7 @@ def test_no_picture_is_mirrored(axis, voxel, top, left):
 def test_letters_name_the_sides_of_the_picture(axis, left, right, top):
     axes = plt.figure().add_subplot()
     draw_slice(axes, ras(np.random.default_rng(0).random((10, 12, 14)), (9.0, 9.0, 9.0)), {}, axis, 5)
-    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
-    places = {text.get_text(): np.divide(text.get_position(), (width, height)) for text in axes.texts}
+    places = {text.get_text(): text.get_position() for text in axes.texts}  # as shares of the picture
     assert places[left][0] < 0.1
     assert places[right][0] > 0.9
     assert places[top][1] > 0.9
@@ -126,7 +126,8 @@ def test_a_window_lies_around_its_voxel_in_millimetres_and_letters_stand_at_its_
     assert (*axes.get_xlim(), *axes.get_ylim()) == pytest.approx(window)
     assert np.ptp(axes.get_xlim()) == pytest.approx(5.0)
     first = next(text for text in axes.texts if text.get_text() == ("A" if axis == SAGITTAL else "R"))
-    assert window[0] < first.get_position()[0] < window[0] + 1
+    x, _ = axes.transData.inverted().transform(first.get_transform().transform(first.get_position()))
+    assert window[0] < x < window[0] + 1
 
 
 def test_a_lesion_at_the_border_is_outlined_whole_and_colours_tell_masks_apart():

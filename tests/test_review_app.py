@@ -18,7 +18,7 @@ from IPython.display import Image
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.figures.case_images import read_case_images
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names

@@ -6,7 +6,7 @@ from typing import Any
 from IPython.display import Image
 
 from metaseg_nb.figures.case_images import CaseImages
-from metaseg_nb.figures.live import somebody_watches
+from metaseg_nb.figures.charts import somebody_watches
 from metaseg_nb.viewer.layers import layers_of
 from metaseg_nb.viewer.slices import SlicesViewer, layers_picture
 

@@ -1,0 +1,118 @@
+"""What a network sees while it learns: patches, how each way of sampling draws them, and what is hidden of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cc3d
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from metaseg_nb.cohort.thumbnail import fullest_slice
+from metaseg_nb.figures.slices import WIDTH_INCHES, as_volume, draw_slice, grid_of_panels
+from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.settings import Pretrain, Train
+from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.restoration import RestorationBatches, restore, validation_patches
+
+SAMPLINGS = ("voxel", "lesion", "roi")  # as they are written in parameter files
+PANELS, PATCHES_COUNTED, PATCHES_RESTORED, ROW_INCHES = 12, 48, 4, 2.2
+HIDDEN_COLOUR = "#0072B2"
+# Patches are turned and flipped at random: they have no sides.
+NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
+
+
+def draw_batch(batches: PatchBatches) -> Figure:
+    """Draw the first patches of a run, each by its slice with most lesion; they are turned and flipped at random."""
+    images, labels = _patches(batches, PANELS)
+    figure, panels = grid_of_panels(len(images))
+    for panel, image, label in zip(panels, images, labels, strict=True):
+        masks = {"reference": label}
+        draw_slice(panel, as_volume(image), masks, index=fullest_slice(label), greys=_greys(image), **NO_MARKS)
+        lesions = cc3d.connected_components(label, connectivity=26, return_N=True)[1]
+        panel.set_title(f"{lesions} lesion{'s' * (lesions != 1)}" if lesions else "background", fontsize=8)
+    return figure
+
+
+def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame:
+    """Count what each way of sampling shows to a network, over its first patches of a run.
+
+    Parameters
+    ----------
+    cases : sequence of StoredCase
+        The training set.
+    settings : Train
+        All but ``sampling``, of which each is tried.
+
+    Returns
+    -------
+    DataFrame
+        A row per way: share of patches with lesion, share of voxels that are lesion, lesions per patch, and
+        the median volume of a lesion seen (what a patch cuts off does not count).
+    """
+    voxel_mm3, rows = float(np.prod(cases[0].grid.spacing_mm)), []
+    for way in SAMPLINGS:
+        _, labels = _patches(PatchBatches(cases, settings.model_copy(update={"sampling": way})), PATCHES_COUNTED)
+        sizes = [np.bincount(cc3d.connected_components(label, connectivity=26).ravel())[1:] for label in labels]
+        row = {
+            "sampling": f"{way} (this run)" if way == settings.sampling else way,
+            "patches": len(labels),
+            "with lesion, %": 100 * labels.any(axis=(1, 2, 3)).mean(),
+            "lesion voxels, %": 100 * labels.mean(),
+            "lesions per patch": np.mean([len(of_patch) for of_patch in sizes]),
+            "median lesion seen, mm³": pd.Series(np.concatenate(sizes) * voxel_mm3).median(),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw_hidden(batches: RestorationBatches) -> Figure:
+    """Draw the first patches of a run: as they are, and as the network sees them; turned and flipped at random."""
+    steps = [batches[step] for step in range(min(PATCHES_RESTORED, len(batches)))]
+    images, targets = (torch.cat(parts)[:PATCHES_RESTORED] for parts in zip(*steps, strict=True))
+    return _draw_rows({"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets)})
+
+
+def draw_restored(network: torch.nn.Module, case: StoredCase, settings: Pretrain, device: torch.device) -> Figure:
+    """Draw patches of a case: as they are, as the network sees them, and with what it restores of them."""
+    images, targets = validation_patches(case, settings)
+    restored = torch.where(targets[:, 1:] > 0, restore(network, images, device), targets[:, :1])
+    rows = {"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets), "restored": restored[:, 0]}
+    return _draw_rows(rows)
+
+
+def _patches(batches: PatchBatches, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """First sequence and label of the first n patches of a run, or of all there are."""
+    images, labels = [], []
+    for step in range(len(batches)):
+        more_images, more_labels = batches[step]
+        images += list(more_images[:, 0].numpy())
+        labels += list(more_labels[:, 0].numpy() == 1)
+        if len(images) >= n:
+            break
+    return np.stack(images[:n]), np.stack(labels[:n])
+
+
+def _seen(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return images[:, 0].masked_fill(targets[:, 1] > 0, torch.nan)
+
+
+def _draw_rows(rows: dict[str, torch.Tensor]) -> Figure:
+    """Draw the middle slice of patches, shape (N, X, Y, Z), a row for each kind, alike in grey; NaN is hidden."""
+    image = rows["image"]
+    look = {"cmap": plt.get_cmap("gray").with_extremes(bad=HIDDEN_COLOUR), "interpolation": "nearest", **NO_MARKS}
+    size = (WIDTH_INCHES * len(image) / PATCHES_RESTORED, ROW_INCHES * len(rows))
+    figure, panels = plt.subplots(len(rows), len(image), figsize=size, layout="constrained", squeeze=False)
+    for (name, patches), row in zip(rows.items(), panels, strict=True):
+        row[0].set_ylabel(name)
+        for panel, patch, whole in zip(row, patches, image, strict=True):
+            shown, index = as_volume(patch.numpy()), patch.shape[2] // 2
+            draw_slice(panel, shown, {}, index=index, greys=_greys(whole.numpy()), **look)
+    return figure
+
+
+def _greys(patch: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(patch, (1, 99.8))
+    return float(low), float(max(high, low + 1e-6))
