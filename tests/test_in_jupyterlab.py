@@ -22,7 +22,7 @@ from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.viewer.itk import EXTENSION
-from metaseg_nb.viewer.verdicts import read_verdicts
+from metaseg_nb.viewer.review_app import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
@@ -83,7 +83,7 @@ def showing(viewer):
     lines = [
         "from metaseg_nb.figures.case_images import read_case_images",
         "from metaseg_nb.viewer.study_tables import StudyTables",
-        "from metaseg_nb.viewer.show import show_case",
+        "from metaseg_nb.viewer.viewers import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]

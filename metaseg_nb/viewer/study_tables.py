@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Self
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,6 @@ from metaseg_nb.cohort.written import read_written
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.settings import THRESHOLD_MODEL
-from metaseg_nb.training.finished_run import read_finished
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class StudyTables:
     runs: dict[tuple[str, int], dict]
 
     @classmethod
-    def read(cls, study: str) -> "StudyTables":
+    def read(cls, study: str) -> Self:
         """Read the tables of a study.
 
         Raises
@@ -50,14 +50,16 @@ class StudyTables:
             Notebook 04 has not been run, or not since a network was trained or scored again; or a prediction, a table
             of a run or one of 01 or 04 is lost, or not as it was written.
         """
+        # loads torch and MONAI, which the processes that draw the gallery do not need: 300 MB each
+        from metaseg_nb.training.finished_run import read_finished
+
         layout = StudyLayout(study)
         names = ("leaderboard", "metrics", "lesions")
         board, metrics, lesions = (read_written(layout, layout.cross_validation / f"{name}.csv") for name in names)
         models, cohort = [model for model in board["model"] if model != THRESHOLD_MODEL], read_study_cohort(layout)
         runs = {run: read_finished(layout.run(*run)) for run in product(models, range(cohort.n_folds))}
         fix = f"run notebook 04 (`python -m metaseg_nb run 04_cross_validation --study {study}`), then 05"
-        later = [run for run in runs if not _is_pooled(metrics, layout, *run)]
-        if later:
+        if later := [run for run in runs if not _is_pooled(metrics, layout, *run)]:
             raise CohortError(
                 Problem(f"{model}, fold {fold}", "metrics.csv", "other scores than 04 pooled", "one training", fix)
                 for model, fold in later
