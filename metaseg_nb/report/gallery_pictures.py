@@ -1,8 +1,10 @@
 """The pictures of the gallery: three planes, networks side by side; and slice views that turn in a browser."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +17,15 @@ from nilearn.plotting import view_img
 
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.figures.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, read_case_images
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.written import require_written
+from metaseg_nb.figures.case_images import (
+    AGREEMENT_COLOURS,
+    CaseImages,
+    false_lesions,
+    prediction_files,
+    read_case_images,
+)
 from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.figures.style import fitted, use_style
 from metaseg_nb.files import finished, write_table
@@ -44,7 +54,8 @@ def draw_gallery(
 ) -> None:
     """Draw every picture that `gallery_entries` names, and a slice view for each entry of its page "cases".
 
-    An earlier gallery is replaced. The table of the gallery is written after its pictures, their checksums last.
+    A gallery that is whole and was made from the same files and settings is kept; another one is replaced. The table
+    of the gallery is written after its pictures, their checksums last.
 
     Parameters
     ----------
@@ -57,14 +68,31 @@ def draw_gallery(
         Edge of the box around the largest lesion that a slice view holds; what lies beyond is not in the file.
     workers : int
     """
-    layout = tables.layout
+    layout, metrics = tables.layout, tables.layout.cross_validation / "metrics.csv"
+    made_from = _checksum_of_inputs(tables, entries, models, view_mm)
+    files = gallery_files(layout, entries)
+    try:
+        if require_written(layout, *files).get("made_from") == made_from:
+            print("The gallery is kept: what it was made from is unchanged.")
+            return
+    except CohortError:  # none yet, or files are missing or changed
+        pass
     layout.gallery_record.unlink(missing_ok=True)
     shutil.rmtree(layout.gallery, ignore_errors=True)
     by_case = [rows for _, rows in entries.groupby("case", sort=False)]
     map_cases(partial(_draw_case, tables, models, view_mm), by_case, workers, "pictures")
     write_table(layout.gallery_table, entries)
-    metrics = checksum(layout.cross_validation / "metrics.csv")
-    write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))
+    write_record(layout.gallery_record, {"metrics": checksum(metrics), "made_from": made_from}, files)
+
+
+def _checksum_of_inputs(tables: StudyTables, entries: pd.DataFrame, models: Sequence[str], view_mm: float) -> str:
+    """One checksum of all that the pictures are made from: settings, tables, images, masks and predictions."""
+    layout, shown = tables.layout, set(entries["case"])
+    files = [layout.cross_validation / "metrics.csv", layout.cross_validation / "lesions.csv"]
+    for case in [case for case in tables.cohort.cases if case.name in shown]:
+        files += [*case.files, *prediction_files(layout, case, models).values()]
+    facts = [entries.to_csv(), list(models), view_mm, repr(tables.cohort.rule), [checksum(file) for file in files]]
+    return sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[str, str], field_mm: float) -> Figure:
