@@ -34,7 +34,7 @@ from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.markdown import escaped
 from metaseg_nb.report.build import write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
+from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"

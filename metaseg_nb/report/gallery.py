@@ -22,14 +22,6 @@ PAGES = {
     "small": "Small lesions",
     "lower": "Lower third of the brain",
 }
-# What each page holds, in the words of the report.
-ABOUT = {
-    "cases": "By Dice, network by network; three planes through the largest lesion.",
-    "missed": "Reference lesions that a network did not touch, largest first.",
-    "false": "Large predicted lesions that touch no reference lesion, largest first.",
-    "small": f"Reference lesions of {DIAMETER_NAMES[0]}, smallest first.",
-    "lower": "Reference lesions in the lowest third of the brain, where air and bone disturb the image; largest first.",
-}
 # Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: with its slice
 # views a gallery has at most so many bytes, and a report of 300 patients and eight networks under 25 MB.
 MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 750, 11e6

@@ -32,7 +32,7 @@ from metaseg_nb.files import finished, write_table
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
+from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
 from metaseg_nb.viewer.study_tables import StudyTables
 
 PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
