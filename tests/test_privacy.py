@@ -230,7 +230,7 @@ def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
 
 def test_a_picture_of_the_gallery_names_nobody(planted, tmp_path):
     plt.switch_backend("Agg")
-    figure = draw_networks(planted, (7, 7, 8), {"unet": "U-Net\nmissed"}, 40.0)
+    figure = draw_networks(planted, (7, 7, 8), {"unet": "missed"}, 40.0)
     words = [text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts]]
     assert not [word for word in words if "c0" in word or "MUELLER" in word]
     figure.savefig(tmp_path / "picture.webp", **WEBP)

@@ -4,9 +4,10 @@ No page asks anything of a network, and none says where or by whom it was made.
 """
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,8 @@ from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.privacy import private_free
-from metaseg_nb.report.gallery import PAGES, anchor, page_file, picture_file, read_gallery, view_file
-from metaseg_nb.report.pages import (
-    cells_to_html,
-    contents_of,
-    policy,
-    read_notebook,
-    result_of,
-    title_of,
-    with_light_pictures,
-    with_policy,
-)
+from metaseg_nb.report import gallery, pages
+from metaseg_nb.report.gallery import PAGES, page_file
 from metaseg_nb.viewer.study_tables import StudyTables
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
@@ -57,30 +49,33 @@ class Report:
     site: Mapping[str, Mapping[str, str]]
     folder: Path
 
+    @cached_property
+    def clean(self) -> Callable[[str], str]:
+        """Takes private words out of a text."""
+        return private_free(self.layout)
+
     def write(self, template: str, file: str, title: str, **content: Any) -> None:
         """Fill a template, every word of which is cleaned, then escaped, and write it as a page."""
-        clean = private_free(self.layout)
         templates = Environment(
             loader=PackageLoader("metaseg_nb.report", "templates"),
             autoescape=True,
             trim_blocks=True,
-            finalize=lambda it: clean(it) if type(it) is str else it,
+            finalize=lambda it: self.clean(it) if type(it) is str else it,
         )
-        functions = (anchor, model_title, page_file, picture_file, view_file)
-        templates.globals |= {function.__name__: function for function in functions}
-        shared = {"cohort_name": self.cohort_name, "site": self.site, "file": file, "title": title}
-        shared |= {"policy": policy(), "code_style": CODE_STYLE, "small": DIAMETER_NAMES[0]}
+        templates.globals |= {"gallery": gallery, "model_title": model_title, "small": DIAMETER_NAMES[0]}
+        templates.globals |= {"policy": pages.policy(), "code_style": CODE_STYLE, "site": self.site}
+        shared = {"cohort_name": self.cohort_name, "file": file, "title": title}
         page = templates.get_template(template).render(**shared, **content)
-        self.put(file, with_light_pictures(page).encode())
+        self.put(file, pages.with_light_pictures(page).encode())
 
     def write_notebook(self, path: Path, file: str, title: str = "", made: Mapping[str, Any] | None = None) -> str:
         """Write a notebook as a page; returns its cells, HTML."""
-        notebook, clean = read_notebook(path), private_free(self.layout)
-        run, title = notebook.metadata.get("papermill", {}), title or title_of(notebook)
-        cells = cells_to_html(notebook, clean)
-        contents = [*contents_of(cells), ("made", "How this was made")]
+        notebook = pages.read_notebook(path)
+        run, title = notebook.metadata.get("papermill", {}), title or pages.title_of(notebook)
+        cells = pages.cells_to_html(notebook, self.clean)
+        contents = [*pages.contents_of(cells), ("made", "How this was made")]
         # a path is recognised by its quotes
-        parameters = {name: clean(repr(it)).strip("'") for name, it in run.get("parameters", {}).items()}
+        parameters = {name: self.clean(repr(it)).strip("'") for name, it in run.get("parameters", {}).items()}
         made = {**_when(run), **(made or {})}
         shown = {"cells": cells, "contents": contents, "made": made, "parameters": parameters}
         self.write("notebook.html.j2", file, title, **shown)
@@ -107,7 +102,9 @@ def write_report(study: str) -> Path:
     files = {name: f"{name}.html" for name in (BUDGET_CHAPTERS if is_budget else CHAPTERS)}
     if is_budget:  # 06 comes first, for it holds the answers; its many runs have no pages
         files["06_annotation_budget"] = "index.html"
-    site = {"Chapters": {file: title_of(read_notebook(layout.notebook(name))) for name, file in files.items()}}
+    site = {
+        "Chapters": {file: pages.title_of(pages.read_notebook(layout.notebook(name))) for name, file in files.items()}
+    }
     if not is_budget:
         site["Gallery"] = {page_file(page): title for page, title in PAGES.items()}
     with finished_folder(layout.report) as folder:
@@ -115,9 +112,9 @@ def write_report(study: str) -> Path:
         tables = None if is_budget else StudyTables.read(layout.study)
         cells = {name: report.write_notebook(layout.notebook(name), file) for name, file in files.items()}
         if tables:
-            entries = read_gallery(layout)
+            entries = gallery.read_gallery(layout)
             _write_gallery(report, entries, [model for model in tables.models if model in settings["models"]])
-            _write_index(report, tables, result_of(cells["04_cross_validation"]), entries)
+            _write_index(report, tables, pages.result_of(cells["04_cross_validation"]), entries)
     return layout.report / "index.html"
 
 
@@ -151,7 +148,7 @@ def _write_run(report: Report, model: str, fold: int, facts: Mapping[str, Any]) 
 def _write_gallery(report: Report, entries: pd.DataFrame, models: list[str]) -> None:
     for path in report.layout.gallery.iterdir():
         if path.suffix == ".html":
-            report.put(f"gallery/{path.name}", with_policy(path.read_text(encoding="utf-8")).encode())
+            report.put(f"gallery/{path.name}", pages.with_policy(path.read_text(encoding="utf-8")).encode())
         elif path.suffix != ".csv":
             report.put(f"gallery/{path.name}", path.read_bytes())
     for page, title in PAGES.items():
@@ -164,7 +161,7 @@ def _write_gallery(report: Report, entries: pd.DataFrame, models: list[str]) -> 
 def _write_index(report: Report, tables: StudyTables, answer: str, entries: pd.DataFrame) -> None:
     layout, cohort = report.layout, tables.cohort
     first = entries.drop_duplicates(["group", "page"]).set_index(["group", "page"], drop=False).to_dict("index")
-    pages = {run: _write_run(report, *run, facts) for run, facts in tables.runs.items()}
+    run_pages = {run: _write_run(report, *run, facts) for run, facts in tables.runs.items()}
     patient, numbers = {case.name: case.patient for case in cohort.cases}, {}
     for part in ("training", "selection", "test"):  # patients of a fold: "14", or "13 to 15"
         counts = {len({patient[name] for name in facts["cases"][part]}) for facts in tables.runs.values()}
@@ -182,7 +179,7 @@ def _write_index(report: Report, tables: StudyTables, answer: str, entries: pd.D
         own_metrics={name: metric for name, metric in METRICS.items() if metric.compute},
         worst={model: {page: first.get((model, page)) for page in WORST} for model in tables.models},
         worst_of=WORST,
-        runs={model: [page for run, page in pages.items() if run[0] == model] for model in tables.models},
+        runs={model: [page for run, page in run_pages.items() if run[0] == model] for model in tables.models},
         figures={words: base64.b64encode(png).decode() for words, png in pictures.items()},
         provenance=require_written(layout, layout.comparison),
     )

@@ -95,7 +95,7 @@ def _checksum_of_inputs(tables: StudyTables, entries: pd.DataFrame, models: Sequ
     return sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[str, str], field_mm: float) -> Figure:
+def draw_networks(images: CaseImages, centre: Sequence[float], results: Mapping[str, str], field_mm: float) -> Figure:
     """Three planes through a voxel, a row each; first the whole slice with a box, then the box, network by network.
 
     Parameters
@@ -103,12 +103,12 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[s
     images : CaseImages
     centre : sequence of 3 floats
         RAS voxel.
-    titles : mapping of str to str
-        What is written above each network.
+    results : mapping of str to str
+        What is written above the networks, below their names.
     field_mm : float
         Edge of the box.
     """
-    columns = len(titles) + 1
+    columns = len(images.predictions) + 1
     figure, panels = plt.subplots(3, columns, figsize=(PANEL_INCHES * columns, 3 * PANEL_INCHES + 0.7), squeeze=False)
     figure.subplots_adjust(LABEL_INCHES / figure.get_figwidth(), 0.06, 0.995, 0.92, wspace=0.03, hspace=0.03)
     for row, axis in zip(panels, AXES, strict=True):
@@ -117,10 +117,12 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[s
         draw_slice(row[0], masks={"reference": images.reference}, **shared)
         row[0].add_patch(Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor="white"))
         row[0].set_ylabel(PLANES[axis][0], fontsize=8)
-        for panel, model in zip(row[1:], titles, strict=True):
-            masks = {"reference": images.reference, "prediction": images.predictions[model]}
+        for panel, prediction in zip(row[1:], images.predictions.values(), strict=True):
+            masks = {"reference": images.reference, "prediction": prediction}
             draw_slice(panel, masks=masks, window=window, **shared)
-    for panel, title in zip(panels[0], ["whole slice", *titles.values()], strict=True):
+    names = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
+    titles = ["whole slice", *(f"{name}\n{results.get(model, '')}" for model, name in names.items())]
+    for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
     add_legend(figure, ("reference", "prediction"))
     return figure
@@ -158,14 +160,14 @@ def draw_entry(tables: StudyTables, images: CaseImages, entry: pd.Series) -> Fig
     metrics, lesions = tables.metrics, tables.lesions
     if entry["page"] == "cases":
         dice = metrics[metrics["case"] == images.name].set_index("model")["dice"]
-        return draw_networks(images, images.place, _titles(images, "Dice " + dice.map("{:.2f}".format)), CASE_FIELD_MM)
+        return draw_networks(images, images.place, dice.map("Dice {:.2f}".format).to_dict(), CASE_FIELD_MM)
     if entry["page"] == "false":
-        result = pd.Series({entry["group"]: "false positive"})
+        results = {entry["group"]: "false positive"}
     else:
         rows = lesions[(lesions["case"] == images.name) & (lesions["lesion"] == entry["lesion"])].set_index("model")
-        result = ("Dice " + rows["dice"].map("{:.2f}".format)).where(rows["detected"], "missed")
+        results = rows["dice"].map("Dice {:.2f}".format).where(rows["detected"], "missed").to_dict()
     field_mm = max(FIELD_MM, FIELD_DIAMETERS * entry["diameter_mm"])
-    return draw_networks(images, entry[CENTRE].to_numpy(float), _titles(images, result), field_mm)
+    return draw_networks(images, entry[CENTRE].to_list(), results, field_mm)
 
 
 def save_picture(figure: Figure, file: Path | BinaryIO) -> None:
@@ -194,8 +196,3 @@ def _draw_case(tables: StudyTables, models: Sequence[str], view_mm: float, entri
     for entry in entries[entries["page"] == "cases"].itertuples():
         with finished(tables.layout.gallery / view_file(entry.picture, entry.group)) as unfinished:
             unfinished.write_text(slice_view(images, entry.group, images.place, view_mm), encoding="utf-8")
-
-
-def _titles(images: CaseImages, results: pd.Series) -> dict[str, str]:
-    titles = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
-    return {model: f"{title}\n{results.get(model, '')}" for model, title in titles.items()}
