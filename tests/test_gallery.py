@@ -15,7 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.figures.case_images import CaseImages, false_lesions, read_case_images
+from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, read_case_images
 from metaseg_nb.figures.style import use_style
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
@@ -38,7 +38,6 @@ from metaseg_nb.report.gallery_pictures import (
     save_picture,
     slice_view,
 )
-from metaseg_nb.viewer.study_tables import StudyTables
 
 MODELS = ["unet", "unetr"]
 

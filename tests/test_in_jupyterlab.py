@@ -81,8 +81,8 @@ def pixels(element):
 def showing(viewer):
     """Source of a cell that shows a case."""
     lines = [
-        "from metaseg_nb.figures.case_images import read_case_images",
-        "from metaseg_nb.viewer.study_tables import StudyTables",
+        "from metaseg_nb.figures.reviewed import read_case_images",
+        "from metaseg_nb.figures.reviewed import StudyTables",
         "from metaseg_nb.viewer.viewers import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",

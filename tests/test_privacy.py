@@ -19,7 +19,7 @@ from PIL import Image
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.pseudonyms import read_key, with_codes, with_parts
-from metaseg_nb.figures.case_images import read_case_images
+from metaseg_nb.figures.reviewed import read_case_images
 from metaseg_nb.figures.style import Records
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.privacy import cleaned_of

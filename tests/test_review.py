@@ -11,7 +11,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.thumbnail import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.figures.case_figures import draw_case_by_network, draw_test_case, pick_cases
-from metaseg_nb.figures.case_images import centre_of_largest
+from metaseg_nb.figures.reviewed import centre_of_largest
 from metaseg_nb.figures.slices import draw_planes, draw_slice, picture, window_around
 from metaseg_nb.figures.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.layout import StudyLayout
@@ -244,8 +244,12 @@ def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(pr
     layout, cohort, metrics = predicted
     picked = {"case2": "worst", "case0": "best"}
     figure = draw_case_by_network(layout, cohort, metrics, ["unet", "unetr"], picked)
-    assert [axes.get_title() for axes in figure.axes] == ["U-Net: 0.75", "UNETR: 0.75", "U-Net: 0.25", "UNETR: 0.25"]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["case2\nworst", "", "case0\nbest", ""]
+    titles = [
+        (case, f"{network}: {dice}")
+        for case, dice in (("case2, worst", 0.75), ("case0, best", 0.25))
+        for network in ("U-Net", "UNETR")
+    ]
+    assert [tuple(axes.get_title().split("\n")) for axes in figure.axes] == titles
     for axes in figure.axes:
         (reference, _), (prediction, _) = outlines(axes)
         assert reference == pytest.approx(prediction)

@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -16,23 +14,13 @@ from metaseg_nb.cohort.examination import Examination
 from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.thumbnail import fullest_slice
-from metaseg_nb.figures.case_images import CaseImages, centre_of_largest, read_case_images, read_image
-from metaseg_nb.figures.slices import (
-    AXES,
-    PLANES,
-    add_legend,
-    as_volume,
-    draw_planes,
-    draw_slice,
-    grid_of_panels,
-    title_panel,
-)
+from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
+from metaseg_nb.figures.slices import AXES, PLANES, Panel, as_volume, draw_panels, draw_planes, draw_slice
 from metaseg_nb.figures.style import fitted
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.preprocessing.stored_case import StoredCase
 
-BOTH = ("reference", "prediction")
 # Brightest grey value of a bias correction, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7
 # A field's colours reach at least this far from 1, or no correction would look like a strong one.
@@ -66,18 +54,16 @@ def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) 
 
 def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
     """Every case's axial slice with most lesion, with its outline."""
-    figure, panels = grid_of_panels(len(cases))
-    for panel, case, examination in zip(panels, cases, examinations, strict=True):
-        if (shown := examination.thumbnail) is None:
-            panel.text(0.5, 0.5, "not readable", ha="center", va="center", transform=panel.transAxes)
-            panel.set(xticks=[], yticks=[])
-        else:
-            masks = {"reference": shown.lesion[:, :, None]}
-            draw_slice(panel, as_volume(shown.grey, shown.spacing_mm), masks, greys=(0, 255))
+    panels = []
+    for case, examination in zip(cases, examinations, strict=True):
         count = "no label" if case.label is None else f"lesions: {examination.facts.get('n_lesions', 'unknown')}"
-        title_panel(panel, case.name, f"{case.primary}, {count}")
-    add_legend(figure, ["reference"])
-    return figure
+        title = [case.name, f"{case.primary}, {count}"]
+        if (shown := examination.thumbnail) is None:
+            panels.append(Panel(title, None))
+        else:
+            image, masks = as_volume(shown.grey, shown.spacing_mm), {"reference": shown.lesion[:, :, None]}
+            panels.append(Panel(title, image, masks, look={"greys": (0, 255)}))
+    return draw_panels(panels)
 
 
 def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
@@ -85,49 +71,45 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
 
     Before and after share one grey scale in a row, all fields share one colour scale.
     """
-    size, records = (6.8, 2.8 * len(cases) + 0.6), [case.correction for case in cases]
-    figure, rows = plt.subplots(len(cases), 3, figsize=size, layout="constrained", squeeze=False)
-    fields = [record.field[np.isfinite(record.field)].astype(np.float32) for record in records]
-    reach = max([LEAST_FIELD, *(float(np.percentile(np.abs(field - 1), 99)) for field in fields if field.size)])
+    fields = [case.correction.field.astype(np.float32) for case in cases]
+    known = [field[np.isfinite(field)] for field in fields]
+    reach = max([LEAST_FIELD, *(float(np.percentile(np.abs(field - 1), 99)) for field in known if field.size)])
     coloured = {"greys": (1 - reach, 1 + reach), "cmap": "viridis", "interpolation": "nearest"}
-    for row, case, record in zip(rows, cases, records, strict=True):
+    panels = []
+    for case, field, record in zip(cases, fields, (case.correction for case in cases), strict=True):
         low, high = np.percentile(record.before, (100 - WHITE_PERCENTILE, WHITE_PERCENTILE))
         grey = {"greys": (float(min(low, 0)), float(high))}
-        views = [
-            (f"{fitted(case.name, 1.6, 9)}, before", record.before, grey),
-            (f"field, {float(record.field_range):.2f}-fold", record.field.astype(np.float32), coloured),
-            ("after", record.after, grey),
-        ]
-        for panel, (title, array, look) in zip(row, views, strict=True):
-            draw_slice(panel, as_volume(array, record.spacing_mm.tolist()), {}, **look)
-            panel.set_title(title, fontsize=9, fontweight="normal")
-    field = rows[0, 1].images[0]
-    figure.colorbar(field, ax=rows[:, 1], orientation="horizontal", label="factor divided out")
+        before, field, after = (
+            as_volume(it, record.spacing_mm.tolist()) for it in (record.before, field, record.after)
+        )
+        panels.append(Panel([f"{case.name}, before"], before, look=grey))
+        panels.append(Panel([f"field, {float(record.field_range):.2f}-fold"], field, look=coloured))
+        panels.append(Panel(["after"], after, look=grey))
+    figure = draw_panels(panels, 3)
+    middle = figure.axes[1::3]
+    figure.colorbar(middle[0].images[0], ax=middle, orientation="horizontal", label="factor divided out")
     return figure
 
 
 def draw_stored_cases(cases: Sequence[StoredCase]) -> Figure:
     """Every prepared case on the study grid, slice with most lesion, first sequence."""
-    figure, panels = grid_of_panels(len(cases))
-    for panel, case in zip(panels, cases, strict=True):
+    panels = []
+    for case in cases:
         image = as_volume(case.image[0].astype(np.float32), case.grid.spacing_mm)
         mask = np.asarray(case.label) > 0 if case.has_label else np.zeros(image.array.shape, bool)
-        draw_slice(panel, image, {"reference": mask}, index=fullest_slice(mask))
-        title_panel(panel, case.name, "x".join(map(str, case.grid.shape)))
-    add_legend(figure, ["reference"] if any(case.has_label for case in cases) else [])
-    return figure
+        masks = {"reference": mask} if case.has_label else {}
+        panels.append(Panel([case.name, "x".join(map(str, case.grid.shape))], image, masks, fullest_slice(mask)))
+    return draw_panels(panels)
 
 
 def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, rule: LesionRule) -> Figure:
     """Worst and best case of a test set, axial slice with most lesion."""
-    rows = metrics.sort_values("dice").iloc[[0, -1]].drop_duplicates("case")
-    figure, panels = plt.subplots(1, len(rows), figsize=(4.2 * len(rows), 4.6), layout="constrained", squeeze=False)
-    for panel, row in zip(panels[0], rows.itertuples(), strict=True):
+    panels = []
+    for row in metrics.sort_values("dice").iloc[[0, -1]].drop_duplicates("case").itertuples():
         case, mask = case_named(cases, row.case), read_mask(predictions / f"{row.case}.nii.gz", row.case)
         images = CaseImages(row.case, read_image(case), read_lesions(case, rule).array, {"": mask.array})
-        _draw_both([panel], images, [f"{fitted(row.case, 2.8, 11)}: Dice {row.dice:.2f}"])
-    add_legend(figure, BOTH)
-    return figure
+        panels += _fullest(images, {"": [f"{row.case}: Dice {row.dice:.2f}"]})
+    return draw_panels(panels, len(panels))
 
 
 def pick_cases(metrics: pd.DataFrame, n: int) -> dict[str, str]:
@@ -144,15 +126,11 @@ def draw_case_by_network(
     layout: StudyLayout, cohort: Cohort, metrics: pd.DataFrame, models: Sequence[str], picked: Mapping[str, str]
 ) -> Figure:
     """A row per picked case, a column per network, with each one's Dice."""
-    size = (2.75 * len(models), 3.1 * len(picked))
-    figure, panels = plt.subplots(len(picked), len(models), figsize=size, layout="constrained", squeeze=False)
-    dice = metrics.set_index(["model", "case"])["dice"]
-    for row, (name, why) in zip(panels, picked.items(), strict=True):
-        titles = [f"{fitted(model_title(model), 2.2, 9)}: {dice[model, name]:.2f}" for model in models]
-        _draw_both(row, read_case_images(layout, cohort, name, models), titles, fontsize=9, fontweight="normal")
-        row[0].set_ylabel(f"{fitted(name, 2.6, 9)}\n{why}", fontsize=9)
-    add_legend(figure, BOTH)
-    return figure
+    dice, panels = metrics.set_index(["model", "case"])["dice"], []
+    for name, why in picked.items():
+        titles = {model: [f"{name}, {why}", f"{model_title(model)}: {dice[model, name]:.2f}"] for model in models}
+        panels += _fullest(read_case_images(layout, cohort, name, models), titles)
+    return draw_panels(panels, len(models))
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:
@@ -165,10 +143,10 @@ def draw_unlabelled(case: Case, mask: Path) -> Figure:
     return draw_planes(read_image(case), masks, centre_of_largest(prediction.array), title)
 
 
-def _draw_both(panels: Sequence[Axes], images: CaseImages, titles: Sequence[str], **style: Any) -> None:
-    """Draw the axial slice with most lesion: a panel per network, each with the reference."""
-    index = fullest_slice(images.marked)
-    for panel, prediction, title in zip(panels, images.predictions.values(), titles, strict=True):
-        masks = {"reference": images.reference, "prediction": prediction}
-        draw_slice(panel, images.image, masks, index=index, greys=images.greys)
-        panel.set_title(title, **style)
+def _fullest(images: CaseImages, titles: Mapping[str, Sequence[str]]) -> list[Panel]:
+    """The axial slice with most lesion: a panel per network, each with the reference."""
+    index, look = fullest_slice(images.marked), {"greys": images.greys}
+    return [
+        Panel(titles[model], images.image, {"reference": images.reference, "prediction": prediction}, index, look)
+        for model, prediction in images.predictions.items()
+    ]

@@ -11,14 +11,14 @@ import torch
 from matplotlib.figure import Figure
 
 from metaseg_nb.cohort.thumbnail import fullest_slice
-from metaseg_nb.figures.slices import WIDTH_INCHES, as_volume, draw_slice, grid_of_panels
+from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain, Train
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.restoration import RestorationBatches, restore, validation_patches
 
 SAMPLINGS = ("voxel", "lesion", "roi")  # as they are written in parameter files
-PANELS, PATCHES_COUNTED, PATCHES_RESTORED, ROW_INCHES = 12, 48, 4, 2.2
+PANELS, PATCHES_COUNTED, PATCHES_RESTORED = 12, 48, 4
 HIDDEN_COLOUR = "#0072B2"
 # Patches are turned and flipped at random: they have no sides.
 NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
@@ -26,14 +26,13 @@ NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
 
 def draw_batch(batches: PatchBatches) -> Figure:
     """Draw the first patches of a run, each by its slice with most lesion; they are turned and flipped at random."""
-    images, labels = _patches(batches, PANELS)
-    figure, panels = grid_of_panels(len(images))
-    for panel, image, label in zip(panels, images, labels, strict=True):
-        masks = {"reference": label}
-        draw_slice(panel, as_volume(image), masks, index=fullest_slice(label), greys=_greys(image), **NO_MARKS)
+    panels = []
+    for image, label in zip(*_patches(batches, PANELS), strict=True):
         lesions = cc3d.connected_components(label, connectivity=26, return_N=True)[1]
-        panel.set_title(f"{lesions} lesion{'s' * (lesions != 1)}" if lesions else "background", fontsize=8)
-    return figure
+        title = f"{lesions} lesion{'s' * (lesions != 1)}" if lesions else "background"
+        masks, look = {"reference": label}, {"greys": _greys(image), **NO_MARKS}
+        panels.append(Panel([title], as_volume(image), masks, fullest_slice(label), look))
+    return draw_panels(panels)
 
 
 def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame:
@@ -101,16 +100,12 @@ def _seen(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 def _draw_rows(rows: dict[str, torch.Tensor]) -> Figure:
     """Draw the middle slice of patches, shape (N, X, Y, Z), a row for each kind, alike in grey; NaN is hidden."""
-    image = rows["image"]
-    look = {"cmap": plt.get_cmap("gray").with_extremes(bad=HIDDEN_COLOUR), "interpolation": "nearest", **NO_MARKS}
-    size = (WIDTH_INCHES * len(image) / PATCHES_RESTORED, ROW_INCHES * len(rows))
-    figure, panels = plt.subplots(len(rows), len(image), figsize=size, layout="constrained", squeeze=False)
-    for (name, patches), row in zip(rows.items(), panels, strict=True):
-        row[0].set_ylabel(name)
-        for panel, patch, whole in zip(row, patches, image, strict=True):
-            shown, index = as_volume(patch.numpy()), patch.shape[2] // 2
-            draw_slice(panel, shown, {}, index=index, greys=_greys(whole.numpy()), **look)
-    return figure
+    panels, look = [], {"cmap": plt.get_cmap("gray").with_extremes(bad=HIDDEN_COLOUR), "interpolation": "nearest"}
+    for name, patches in rows.items():
+        for patch, whole in zip(patches.numpy(), rows["image"].numpy(), strict=True):
+            look = look | NO_MARKS | {"greys": _greys(whole)}
+            panels.append(Panel([name], as_volume(patch), index=patch.shape[2] // 2, look=look))
+    return draw_panels(panels, len(rows["image"]))
 
 
 def _greys(patch: np.ndarray) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -143,21 +144,41 @@ def add_legend(figure: Figure, names: Iterable[str], colours: Mapping[str, str] 
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
 
-def grid_of_panels(n: int) -> tuple[Figure, list[Axes]]:
-    """Make a figure with n small panels, row by row; what is left of the last row stays blank."""
-    columns = min(n, 6 if n <= FEW else 8 if n <= MANY else 10)
+@dataclass(frozen=True)
+class Panel:
+    """An axial slice of a figure of many: what `draw_slice` takes, below lines of a title; no image: not readable."""
+
+    title: Sequence[str]
+    image: Volume | None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    index: int = 0
+    look: Mapping[str, Any] = field(default_factory=dict)
+
+
+def draw_panels(shown: Sequence[Panel], columns: int = 0) -> Figure:
+    """Draw slices row by row, with a legend; what is left of the last row stays blank.
+
+    Parameters
+    ----------
+    shown : sequence of Panel
+        Lines of their titles are no wider than the picture.
+    columns : int
+        0: six, and more for many slices.
+    """
+    n = len(shown)
+    columns = columns or min(n, 6 if n <= FEW else 8 if n <= MANY else 10)
     inches, rows = min(WIDTH_INCHES / columns, 4.0), math.ceil(n / columns)
     size = (columns * inches, rows * inches * 1.25)
-    figure, panels = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
-    for panel in panels.flat[n:]:
-        panel.set_visible(False)
-    return figure, list(panels.flat[:n])
-
-
-def title_panel(panel: Axes, *lines: str) -> None:
-    """Write lines above a panel of `grid_of_panels`, none wider than the panel."""
-    figure, place = panel.get_figure(root=True), panel.get_subplotspec()
-    assert figure and place, "panels of a grid"
-    inches = figure.get_figwidth() / place.get_gridspec().ncols
-    words = "\n".join(fitted(line, inches, TITLE_POINTS) for line in lines)
-    panel.set_title(words, fontsize=TITLE_POINTS, fontweight="normal")
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for blank in axes.flat[n:]:
+        blank.set_visible(False)
+    for panel, it in zip(axes.flat, shown, strict=False):
+        if it.image is None:
+            panel.text(0.5, 0.5, "not readable", ha="center", va="center", transform=panel.transAxes)
+            panel.set(xticks=[], yticks=[])
+        else:
+            draw_slice(panel, it.image, it.masks, index=it.index, **it.look)
+        title = "\n".join(fitted(line, inches, TITLE_POINTS) for line in it.title)
+        panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
+    add_legend(figure, dict.fromkeys(name for panel in shown for name in panel.masks))
+    return figure

@@ -20,13 +20,13 @@ from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.written import require_written
 from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.figures.reviewed import StudyTables
 from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.privacy import private_free
 from metaseg_nb.report import gallery, pages
 from metaseg_nb.report.gallery import PAGES, page_file
-from metaseg_nb.viewer.study_tables import StudyTables
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
 CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")

@@ -19,9 +19,10 @@ from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.written import require_written
-from metaseg_nb.figures.case_images import (
+from metaseg_nb.figures.reviewed import (
     AGREEMENT_COLOURS,
     CaseImages,
+    StudyTables,
     false_lesions,
     prediction_files,
     read_case_images,
@@ -33,7 +34,6 @@ from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
 from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
-from metaseg_nb.viewer.study_tables import StudyTables
 
 PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.

@@ -4,5 +4,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"review_app": ["ReviewApp"], "study_tables": ["StudyTables"], "viewers": ["show_case"]},
+    submod_attrs={"review_app": ["ReviewApp"], "viewers": ["show_case"]},
 )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jupyter_server.serverapp import list_running_servers
 
-from metaseg_nb.figures.case_images import CaseImages
+from metaseg_nb.figures.reviewed import CaseImages
 
 REGISTRY = "https://registry.npmjs.org"
 NAME = "imjoy-jupyterlab-extension"

@@ -9,11 +9,10 @@ from typing import Any
 import ipywidgets
 import pandas as pd
 
-from metaseg_nb.figures.case_images import CaseImages, false_lesions, read_case_images
+from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, finished_studies, read_case_images
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.locks import alone
 from metaseg_nb.parameters import model_title
-from metaseg_nb.viewer.study_tables import StudyTables, finished_studies
 from metaseg_nb.viewer.viewers import Layer, layers_of, open_viewer, usable
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")

@@ -15,8 +15,8 @@ from ipyniivue.traits import LUT
 from IPython.display import Image
 from matplotlib.colors import to_rgba
 
-from metaseg_nb.figures.case_images import AGREEMENT_COLOURS, CaseImages
 from metaseg_nb.figures.charts import somebody_watches
+from metaseg_nb.figures.reviewed import AGREEMENT_COLOURS, CaseImages
 from metaseg_nb.figures.slices import AXES, PLANES, draw_planes
 from metaseg_nb.figures.style import REFERENCE, model_colour
 from metaseg_nb.parameters import model_title
