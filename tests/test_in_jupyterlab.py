@@ -18,12 +18,12 @@ from PIL import Image
 
 from metaseg_nb.batch.runner import open_notebook
 from metaseg_nb.batch.runs import Run
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.viewer.itk import EXTENSION
-from metaseg_nb.viewer.verdicts import read_verdicts
+from metaseg_nb.viewer.review_app import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
@@ -82,9 +82,9 @@ def pixels(element):
 def showing(viewer):
     """Source of a cell that shows a case."""
     lines = [
-        "from metaseg_nb.figures.case_images import read_case_images",
-        "from metaseg_nb.viewer.study_tables import StudyTables",
-        "from metaseg_nb.viewer.show import show_case",
+        "from metaseg_nb.figures.reviewed import read_case_images",
+        "from metaseg_nb.figures.reviewed import StudyTables",
+        "from metaseg_nb.viewer.viewers import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]

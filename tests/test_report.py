@@ -26,12 +26,13 @@ from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.style import save_figure, show_table
+from metaseg_nb.figures.style import save_figure
+from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.report.build import write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
+from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"

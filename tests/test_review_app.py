@@ -17,19 +17,21 @@ from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.case_images import read_case_images
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.charts import WATCHED
+from metaseg_nb.figures.reviewed import StudyTables, read_case_images
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 from metaseg_nb.viewer import itk
-from metaseg_nb.viewer.layers import layers_of, lesion_rows
-from metaseg_nb.viewer.niivue import NiiVueViewer
-from metaseg_nb.viewer.review_app import ALL_FOLDS, ReviewApp, ordered_cases
-from metaseg_nb.viewer.show import show_case
-from metaseg_nb.viewer.slices import SlicesViewer
-from metaseg_nb.viewer.study_tables import StudyTables
-from metaseg_nb.viewer.verdicts import read_verdicts, record_verdict
+from metaseg_nb.viewer.review_app import (
+    ALL_FOLDS,
+    ReviewApp,
+    lesion_rows,
+    ordered_cases,
+    read_verdicts,
+    record_verdict,
+)
+from metaseg_nb.viewer.viewers import NiiVueViewer, SlicesViewer, layers_of, show_case
 
 MODELS = ["unet", "unetr"]
 

@@ -135,7 +135,7 @@ def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Dec
     ndarray of uint8, shape ``native.shape``
     """
     mask = resample_lesions(probability, grid, native, decision.threshold)
-    return remove_specks(mask, native.spacing_mm, decision.min_lesion_mm3)[0].astype(np.uint8)
+    return remove_specks(mask, native.spacing_mm, decision.min_lesion_mm3).astype(np.uint8)
 
 
 def native_probability(probability: np.ndarray, grid: Grid, native: Grid) -> np.ndarray:
