@@ -1,4 +1,4 @@
-"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
+"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` lists the commands."""
 
 import argparse
 import errno
@@ -26,11 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = options.command(options) or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # nobody reads on, as after `| head`; what is left to print must not end in an error too
+    except BrokenPipeError:  # nobody reads on, as after `| head`; printing the rest would be a second error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; the same command goes on from what is finished", file=sys.stderr)
+        print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -51,85 +51,96 @@ def _advice(error: Exception) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m metaseg_nb", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m metaseg_nb",
+        description="Brain metastasis segmentation: run studies and notebooks, predict, score.",
+    )
     commands = parser.add_subparsers(required=True)
 
-    study = commands.add_parser("study", help="run what is missing of a whole study")
+    study = commands.add_parser("study", help="run all unfinished steps of a study")
     study.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
-    study.add_argument("--profile", default="default", help="folder of workflow/profiles: default (here) or slurm")
-    study.add_argument("targets", nargs="*", help="only these and what they need, such as unet or unet_fold0")
+    study.add_argument(
+        "--profile", default="default", help="folder in workflow/profiles: default (this machine) or slurm"
+    )
+    study.add_argument("targets", nargs="*", help="run only these and what they need, such as unet or unet_fold0")
     study.set_defaults(command=_study)
 
-    status = commands.add_parser("status", help="print where every network on every fold stands")
+    status = commands.add_parser("status", help="print the state of every network on every fold")
     status.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     status.set_defaults(command=_status)
 
     for name, command, does in (
-        ("run", _run, "execute one notebook of a study"),
+        ("run", _run, "run one notebook of a study"),
         ("open", _open, "write a copy of a notebook with a study's parameters, for JupyterLab"),
     ):
         one = commands.add_parser(name, help=does)
-        one.add_argument("notebook", help="such as 03_train")
+        one.add_argument("notebook", help="name of the notebook, such as 03_train")
         one.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
         one.add_argument("--model", help="name in params/models")
-        one.add_argument("--fold", type=int)
+        one.add_argument("--fold", type=int, help="fold to test on, from 0")
         one.add_argument("--arm", default="", help="name in params/arms, for a study of annotation budgets")
-        one.add_argument("--seed", type=int, help="instead of the parameter files'")
+        one.add_argument("--seed", type=int, help="seed to use instead of that in the parameter files")
         one.set_defaults(command=command)
 
     audit = commands.add_parser(
-        "audit", help="look for leakage between datalists; exit code 1 when there is or may be any"
+        "audit", help="check datalists for leakage; exit code 1 if leakage is found or possible"
     )
-    audit.add_argument("datalists", type=Path, nargs="+", help="all lists that belong together, JSON")
+    audit.add_argument("datalists", type=Path, nargs="+", help="all datalists (JSON) that belong together")
     audit.add_argument("--json", action="store_true", help="print JSON instead of text")
     audit.set_defaults(command=_audit)
 
-    predict = commands.add_parser("predict", help="segment the lesions of an image, or of several cases")
+    predict = commands.add_parser("predict", help="segment the lesions of one image or of several cases")
     predict.add_argument(
         "checkpoint",
         type=Path,
-        help="best.pt of a run; or, for a new patient, a folder runs/<study>/<model>: the mean of all its folds",
+        help="best.pt of a run; or, for new patients, a folder runs/<study>/<model> (mean of all its folds)",
     )
     predict.add_argument(
         "images",
         type=Path,
         nargs="+",
-        help="NIfTI, contrast-enhanced T1, all sequences of a case; or a folder of cases, or a datalist (JSON)",
+        help="all sequences of one case (NIfTI, contrast-enhanced T1 first); or a folder; or a datalist (JSON)",
     )
-    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write; of several cases, a folder")
-    predict.add_argument("--probability", type=Path, help="probabilities to write; of several cases, a folder")
+    predict.add_argument("-o", "--output", type=Path, required=True, help="mask to write; for several cases, a folder")
+    predict.add_argument("--probability", type=Path, help="probabilities to write; for several cases, a folder")
     predict.set_defaults(command=_predict)
 
-    rank = commands.add_parser("rank", help="put a study's unlabelled patients in the order to annotate them in")
+    rank = commands.add_parser("rank", help="list unlabelled patients in the order in which to annotate them")
     rank.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     rank.set_defaults(command=_rank)
 
-    rescore = commands.add_parser("rescore", help="score a study's finished runs again, as after adding a metric")
-    rescore.add_argument("--study", required=True)
+    rescore = commands.add_parser("rescore", help="score finished runs again, for example after adding a metric")
+    rescore.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     rescore.set_defaults(command=_rescore)
 
-    score = commands.add_parser("score", help="print all metrics of a prediction as JSON")
-    score.add_argument("truth", type=Path)
-    score.add_argument("prediction", type=Path)
+    score = commands.add_parser("score", help="print all metrics of one prediction as JSON")
+    score.add_argument("truth", type=Path, help="reference mask (NIfTI)")
+    score.add_argument("prediction", type=Path, help="predicted mask (NIfTI)")
     values = {"type": _label_values, "metavar": "N", "default": ()}
-    score.add_argument("--lesion-values", **values, help="label values that are lesion, such as 1 4 or 1,4; usually 1")
-    score.add_argument("--prediction-lesion-values", **values, help="those of the prediction, where they are others")
-    score.add_argument("--other-values", **values, help="values of something else, such as oedema: background")
+    score.add_argument("--lesion-values", **values, help="label values that are lesion, such as 1 4 or 1,4; default 1")
     score.add_argument(
-        "--label-threshold", type=_threshold, default=0.0, help="of grey masks: what is brighter is lesion"
+        "--prediction-lesion-values", **values, help="the same for the prediction, if it has other values"
+    )
+    score.add_argument(
+        "--other-values", **values, help="label values of something else, such as oedema; they count as background"
+    )
+    score.add_argument(
+        "--label-threshold", type=_threshold, default=0.0, help="for grey masks: brighter voxels are lesion"
     )
     score.set_defaults(command=_score)
 
     report = commands.add_parser("report", help="make the HTML report of a study")
-    report.add_argument("--study", required=True)
-    report.add_argument("--notebook", help="only the page of this one, such as 01_explore_data")
+    report.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
+    report.add_argument("--notebook", help="make only the page of this notebook, such as 01_explore_data")
     report.set_defaults(command=_report)
 
-    offline = commands.add_parser("itkwidgets-offline", help="fetch itkwidgets' viewer once (120 MB), or switch it off")
+    offline = commands.add_parser(
+        "itkwidgets-offline", help="fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off"
+    )
     offline.set_defaults(command=_itkwidgets_offline)
 
-    summary = commands.add_parser("summary", help="print a study's leaderboard and where its report is")
-    summary.add_argument("--study", required=True)
+    summary = commands.add_parser("summary", help="print the leaderboard of a study and the place of its report")
+    summary.add_argument("--study", required=True, help="name in params/studies, or path to a YAML file")
     summary.set_defaults(command=_summary)
     return parser
 
@@ -159,7 +170,7 @@ def _threshold(text: str) -> float:
     raise argparse.ArgumentTypeError(f"found {text!r}; expected a number from 0 on, such as 0.5")
 
 
-# The imports are inside: each command loads only what it needs, and the first message comes at once.
+# Imports are inside the functions, so that each command starts at once.
 
 
 def _study(options: argparse.Namespace) -> int:
@@ -266,7 +277,7 @@ def _summary(options: argparse.Namespace) -> int:
 if __name__ == "__main__":
     os.environ["PYTHONUTF8"] = "1"  # kernels and jobs read and write UTF-8, whatever the locale
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a letter that a terminal cannot show is no error of the input
+        stream.reconfigure(errors="replace")  # a letter that the terminal cannot show is not an error
     # a notebook that is run hears it in its own way; until then nothing has begun, and nothing else is left half-done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     sys.exit(main())
