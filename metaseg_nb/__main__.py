@@ -1,4 +1,4 @@
-"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` names the commands."""
+"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` lists the commands."""
 
 import argparse
 import errno
@@ -28,11 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
         code = command(**options) or 0
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # nobody reads on, as after `| head`; what is left to print must not end in an error too
+    except BrokenPipeError:  # nobody reads on, as after `| head`; printing the rest would be a second error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; the same command goes on from what is finished", file=sys.stderr)
+        print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
         return INTERRUPTED
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -52,7 +52,7 @@ def _advice(error: Exception) -> str:
     return ""
 
 
-# The imports are inside: each command loads only what it needs, and the first message comes at once.
+# Imports are inside the functions, so that each command starts at once.
 
 
 def _study(study: str, profile: str, targets: list[str]) -> int:
@@ -186,33 +186,33 @@ def _threshold(text: str) -> float:
 VALUES = {"type": _label_values, "metavar": "N", "default": ()}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "--study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
-    "--profile": {"default": "default", "help": "folder of workflow/profiles: default (here) or slurm"},
-    "targets": {"nargs": "*", "help": "only these and what they need, such as unet or unet_fold0"},
-    "notebook": {"help": "such as 03_train"},
+    "--profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
+    "targets": {"nargs": "*", "help": "run only these and what they need, such as unet or unet_fold0"},
+    "notebook": {"help": "name of the notebook, such as 03_train"},
     "--model": {"help": "name in params/models"},
-    "--fold": {"type": int, "help": "from 0 on"},
+    "--fold": {"type": int, "help": "fold to test on, from 0"},
     "--arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
-    "--seed": {"type": int, "help": "instead of the parameter files'"},
-    "datalists": {"type": Path, "nargs": "+", "help": "all lists that belong together, JSON"},
+    "--seed": {"type": int, "help": "seed to use instead of that in the parameter files"},
+    "datalists": {"type": Path, "nargs": "+", "help": "all datalists (JSON) that belong together"},
     "--json": {"action": "store_true", "help": "print JSON instead of text"},
     "checkpoint": {
         "type": Path,
-        "help": "best.pt of a run; or runs/<study>/<model>: the mean of all folds",
+        "help": "best.pt of a run; or, for new patients, a folder runs/<study>/<model> (mean of all its folds)",
     },
     "images": {
         "type": Path,
         "nargs": "+",
-        "help": "NIfTI files of one case; or a folder or a datalist of cases",
+        "help": "all sequences of one case (NIfTI, contrast-enhanced T1 first); or a folder; or a datalist (JSON)",
     },
-    "--output": {"type": Path, "required": True, "help": "mask to write; of several cases, a folder"},
-    "--probability": {"type": Path, "help": "probabilities to write; of several cases, a folder"},
-    "truth": {"type": Path},
-    "prediction": {"type": Path},
-    "--lesion-values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; usually 1"},
-    "--prediction-lesion-values": {**VALUES, "help": "those of the prediction, where they are others"},
-    "--other-values": {**VALUES, "help": "values of something else, such as oedema: background"},
-    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "of grey masks: what is brighter is lesion"},
-    "--notebook": {"help": "only the page of this one, such as 01_explore_data"},
+    "--output": {"type": Path, "required": True, "help": "mask to write; for several cases, a folder"},
+    "--probability": {"type": Path, "help": "probabilities to write; for several cases, a folder"},
+    "truth": {"type": Path, "help": "reference mask (NIfTI)"},
+    "prediction": {"type": Path, "help": "predicted mask (NIfTI)"},
+    "--lesion-values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
+    "--prediction-lesion-values": {**VALUES, "help": "the same for the prediction, if it has other values"},
+    "--other-values": {**VALUES, "help": "label values of something else, such as oedema; they count as background"},
+    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: brighter voxels are lesion"},
+    "--notebook": {"help": "make only the page of this notebook, such as 01_explore_data"},
 }
 SHORT = {"--output": "-o"}
 # Which run is meant.
@@ -220,31 +220,38 @@ RUN = ("notebook", "--study", "--model", "--fold", "--arm", "--seed")
 VALUE_OPTIONS = ("--lesion-values", "--prediction-lesion-values", "--other-values", "--label-threshold")
 # Commands: function, help, arguments.
 COMMANDS = {
-    "study": (_study, "run what is missing of a whole study", ("--study", "--profile", "targets")),
-    "status": (_status, "print where every notebook, and every network on every fold, stands", ("--study",)),
-    "run": (_run, "execute one notebook of a study", RUN),
+    "study": (_study, "run all unfinished steps of a study", ("--study", "--profile", "targets")),
+    "status": (_status, "print the state of every notebook, and of every network on every fold", ("--study",)),
+    "run": (_run, "run one notebook of a study", RUN),
     "open": (_open, "write a copy of a notebook with a study's parameters, for JupyterLab", RUN),
     "audit": (
         _audit,
-        "look for leakage between datalists; exit code 1 if there may be any",
+        "check datalists for leakage; exit code 1 if leakage is found or possible",
         ("datalists", "--json"),
     ),
     "predict": (
         _predict,
-        "segment the lesions of a case, or of several",
+        "segment the lesions of one image or of several cases",
         ("checkpoint", "images", "--output", "--probability"),
     ),
-    "rank": (_rank, "put a study's unlabelled patients in the order to annotate them in", ("--study",)),
-    "rescore": (_rescore, "score a study's finished runs again, as after adding a metric", ("--study",)),
-    "score": (_score, "print all metrics of a prediction as JSON", ("truth", "prediction", *VALUE_OPTIONS)),
+    "rank": (_rank, "list unlabelled patients in the order in which to annotate them", ("--study",)),
+    "rescore": (_rescore, "score finished runs again, for example after adding a metric", ("--study",)),
+    "score": (_score, "print all metrics of one prediction as JSON", ("truth", "prediction", *VALUE_OPTIONS)),
     "report": (_report, "make the HTML report of a study", ("--study", "--notebook")),
-    "itkwidgets-offline": (_itkwidgets_offline, "fetch itkwidgets' viewer once (120 MB), or switch it off", ()),
-    "summary": (_summary, "print a study's leaderboard and where its report is", ("--study",)),
+    "itkwidgets-offline": (
+        _itkwidgets_offline,
+        "fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off",
+        (),
+    ),
+    "summary": (_summary, "print the leaderboard of a study and the place of its report", ("--study",)),
 }
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m metaseg_nb", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m metaseg_nb",
+        description="Brain metastasis segmentation: run studies and notebooks, predict, score.",
+    )
     commands = parser.add_subparsers(required=True)
     for name, (command, does, arguments) in COMMANDS.items():
         one = commands.add_parser(name, help=does)
@@ -257,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
 if __name__ == "__main__":
     os.environ["PYTHONUTF8"] = "1"  # kernels and jobs read and write UTF-8, whatever the locale
     for stream in (sys.stdout, sys.stderr):
-        cast(Any, stream).reconfigure(errors="replace")  # a letter that a terminal cannot show is no error of the input
+        cast(Any, stream).reconfigure(errors="replace")  # a letter that the terminal cannot show is not an error
     # a notebook that is run hears it in its own way; until then nothing has begun, and nothing else is left half-done
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(os.EX_TEMPFAIL))
     sys.exit(main())

@@ -194,7 +194,7 @@ def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
     assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
-    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; the same command goes on from what is finished"]
+    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; run the same command again to continue"]
     record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
     assert record["state"] == "stopped"
 

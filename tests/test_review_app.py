@@ -21,7 +21,8 @@ from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.figures.reviewed import StudyTables, read_case_images
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
-from metaseg_nb.settings import THRESHOLD_MODEL, model_names
+from metaseg_nb.layout import parameter_names
+from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.viewer import itk
 from metaseg_nb.viewer.review_app import (
     ALL_FOLDS,
@@ -159,7 +160,7 @@ def test_a_colour_means_one_thing_and_a_network_has_the_colour_of_all_figures(im
     layers = layers_of(images)
     assert [layers[name].colours[name] for name in ("U-Net", "UNETR")] == [model_colour("unet"), model_colour("unetr")]
     assert list(layers["agreement: U-Net"].colours) == ["found", "missed", "false"]
-    networks = [model_colour(model) for model in [*model_names(), THRESHOLD_MODEL]]
+    networks = [model_colour(model) for model in [*parameter_names("model"), THRESHOLD_MODEL]]
     assert len({*networks, REFERENCE, PREDICTION, FOUND}) == len(networks) + 3
     assert set(np.unique(layers["agreement: U-Net"].array)) == {0, 1}, "the prediction is the label"
 
