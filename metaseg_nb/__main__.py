@@ -124,21 +124,15 @@ def _rescore(study: str) -> None:
     print("scored again:", ", ".join(rescore(name)), "\nnow run 04_cross_validation")
 
 
-def _score(
-    truth: Path,
-    prediction: Path,
-    lesion_values: tuple[int, ...],
-    prediction_lesion_values: tuple[int, ...],
-    other_values: tuple[int, ...],
-    label_threshold: float,
-) -> None:
+def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_threshold: float, **of: Any) -> None:
     from metaseg_nb.cohort.cases import LesionRule
     from metaseg_nb.evaluation.scoring import score_files
 
-    values = lesion_values or LesionRule().values
+    values = of["lesion_values"] or LesionRule().values
     if both := set(values) & set(other_values):
         raise ValueError(f"label values {sorted(both)} are lesion and something else: name each in one option")
-    rules = [LesionRule(some, other_values, label_threshold) for some in (values, prediction_lesion_values or values)]
+    both_masks = values, of["prediction_lesion_values"] or values
+    rules = [LesionRule(lesion, other_values, label_threshold) for lesion in both_masks]
     print(json.dumps(score_files(truth, prediction, *rules), indent=1))
 
 
@@ -197,15 +191,8 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--seed": {"type": int, "help": "instead of the parameter files'"},
     "datalists": {"type": Path, "nargs": "+", "help": "all lists that belong together, JSON"},
     "--json": {"action": "store_true", "help": "print JSON instead of text"},
-    "checkpoint": {
-        "type": Path,
-        "help": "best.pt of a run; or runs/<study>/<model>: the mean of all folds",
-    },
-    "images": {
-        "type": Path,
-        "nargs": "+",
-        "help": "NIfTI files of one case; or a folder or a datalist of cases",
-    },
+    "checkpoint": {"type": Path, "help": "best.pt of a run; or runs/<study>/<model>: the mean of all folds"},
+    "images": {"type": Path, "nargs": "+", "help": "NIfTI files of one case; or a folder or datalist of cases"},
     "--output": {"type": Path, "required": True, "help": "mask to write; of several cases, a folder"},
     "--probability": {"type": Path, "help": "probabilities to write; of several cases, a folder"},
     "truth": {"type": Path},
@@ -226,11 +213,7 @@ COMMANDS = {
     "status": (_status, "print where every notebook, and every network on every fold, stands", ("--study",)),
     "run": (_run, "execute one notebook of a study", RUN),
     "open": (_open, "write a copy of a notebook with a study's parameters, for JupyterLab", RUN),
-    "audit": (
-        _audit,
-        "look for leakage between datalists; exit code 1 if there may be any",
-        ("datalists", "--json"),
-    ),
+    "audit": (_audit, "look for leakage between datalists; exit code 1 if there may be any", ("datalists", "--json")),
     "predict": (
         _predict,
         "segment the lesions of a case, or of several",

@@ -11,9 +11,9 @@ from matplotlib.text import Text
 from pandas.io.formats.style import Styler
 
 from metaseg_nb.files import finished
-from metaseg_nb.layout import StudyLayout, parameter_names
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.privacy import private_free
-from metaseg_nb.settings import THRESHOLD_MODEL
+from metaseg_nb.settings import THRESHOLD_MODEL, model_names
 
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
@@ -34,7 +34,7 @@ MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77"
 
 def model_colour(model: str) -> str:
     """Colour of a model, the same in every figure."""
-    more = [name for name in parameter_names("model") if name not in MODEL_COLOURS]
+    more = [name for name in model_names() if name not in MODEL_COLOURS]
     return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
 
 
