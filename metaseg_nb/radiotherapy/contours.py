@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import contourpy
 import numpy as np
@@ -64,10 +65,7 @@ def rasterise(contours: Sequence[np.ndarray], shape: tuple[int, int, int], affin
     used = set()
     for k in range(max(0, int(places[0] - reach)), min(shape[2], int(places[-1] + reach) + 2)):
         near = places[np.abs(places - k) <= reach]
-        if apart > 1.5:
-            near = near[np.argsort(np.abs(near - k), kind="stable")[:1]]
-        else:
-            near = near[np.rint(near) == k]
+        near = near[np.argsort(np.abs(near - k), kind="stable")[:1]] if apart > 1.5 else near[np.rint(near) == k]
         for place in near:
             used.add(place)
             result.mask[:, :, k] |= even_odd(planes[place], shape[:2])
@@ -139,7 +137,7 @@ def trace(mask: np.ndarray, affine: np.ndarray) -> list[tuple[int, np.ndarray]]:
             z=padded.T, fill_type=contourpy.FillType.OuterOffset, corner_mask=False
         ).filled(0.5, 2.0)
         for points, offsets in zip(*lines, strict=True):
-            rings = [points[a : b - 1] - 1 for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            rings = [points[a : b - 1] - 1 for a, b in pairwise(offsets)]
             outline = _keyhole(rings[0], rings[1:])
             voxels = np.column_stack([outline, np.full(len(outline), k)])
             contours.append((int(k), voxels @ affine[:3, :3].T + affine[:3, 3]))
