@@ -32,7 +32,7 @@ def write_series(folder: Path, array: np.ndarray, affine: np.ndarray, patient: s
     spacing = np.linalg.norm(columns, axis=0)
     directions = columns / spacing
     study, series, frame = (
-        generate_uid(prefix=None, entropy_srcs=[patient, kind]) for kind in ("study", "series", "for")
+        generate_uid(entropy_srcs=[patient, kind]) for kind in ("study", "series", "frame of reference")
     )
     for k in range(array.shape[2]):
         data = Dataset()
@@ -49,7 +49,7 @@ def write_series(folder: Path, array: np.ndarray, affine: np.ndarray, patient: s
         data.ImageType = ["ORIGINAL", "PRIMARY", "OTHER"]
         data.ScanningSequence, data.SequenceVariant, data.ScanOptions, data.MRAcquisitionType = "GR", "NONE", "", "3D"
         data.EchoTime, data.RepetitionTime, data.EchoTrainLength = 3, 2000, 1
-        data.PatientPosition, data.Laterality = "HFS", ""
+        data.PatientPosition, data.BodyPartExamined = "HFS", "HEAD"
         data.SliceThickness = f"{spacing[2]:.6f}"
         data.InstanceNumber = k + 1
         data.ImageOrientationPatient = [f"{value:.10f}"[:16] for value in directions[:, :2].T.ravel()]
@@ -62,6 +62,6 @@ def write_series(folder: Path, array: np.ndarray, affine: np.ndarray, patient: s
         data.PixelData = np.ascontiguousarray(array[:, :, k].T).astype("<i2").tobytes()
         for name, value in tags.items():
             setattr(data, name, value)
-        uid = generate_uid(None, [data.SeriesInstanceUID, str(k)])
+        uid = generate_uid(entropy_srcs=[data.SeriesInstanceUID, str(k)])
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = uid
         data.save_as(folder / f"{k:04d}.dcm", enforce_file_format=True)

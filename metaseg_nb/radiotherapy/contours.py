@@ -17,23 +17,22 @@ class Rasterised:
 
     ``mask`` (columns, rows, slices) bool. ``off_slice_mm`` is the largest distance of a contour from the slice it was
     drawn on. Counted contours make no voxel: those of one or two points, copies of another one, those ``across``
-    the slices, and those with no slice (``outside``). ``cut`` ones reach beyond the image's edge. ``plane_mm`` is
-    the distance of the contours' planes where it is larger than that of the slices, else 0.
+    the slices, and those with no slice (``outside``). ``cut`` ones reach beyond the image's edge.
     """
 
     mask: np.ndarray
     off_slice_mm: float = 0.0
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("points", "copies", "across", "outside"), 0))
     cut: int = 0
-    plane_mm: float = 0.0
 
 
-def rasterise(contours: Sequence[np.ndarray], shape: tuple[int, int, int], affine: np.ndarray) -> Rasterised:
+def rasterise(
+    contours: Sequence[np.ndarray], shape: tuple[int, int, int], affine: np.ndarray, every: float = 1.0
+) -> Rasterised:
     """Make a mask from closed contours.
 
     Contours of one plane are combined by the even-odd rule: one inside another is a hole. A plane between two slices
-    belongs to the nearest one, half a slice off at most. Where planes are further apart than slices, each slice
-    takes the nearest plane.
+    belongs to the nearest one, half a slice off at most.
 
     Parameters
     ----------
@@ -43,6 +42,8 @@ def rasterise(contours: Sequence[np.ndarray], shape: tuple[int, int, int], affin
         Columns, rows, slices.
     affine : (4, 4) array
         From column, row and slice to LPS mm.
+    every : float
+        Distance of the contours' planes in slices (`plane_distance`). Above 1, each slice takes the nearest plane.
     """
     result = Rasterised(np.zeros(shape, dtype=bool))
     inverse = np.linalg.inv(affine)
@@ -56,23 +57,26 @@ def rasterise(contours: Sequence[np.ndarray], shape: tuple[int, int, int], affin
         outline = voxels[:, :2]
         result.cut += bool((outline < -0.5).any() or (outline > np.array(shape[:2]) - 0.5).any())
         planes.setdefault(round(float(voxels[:, 2].mean()), 2), []).append(outline)
-    if not planes:
-        return result
-    places = np.array(sorted(planes))
-    apart = float(np.median(np.diff(places))) if len(places) > 1 else 1.0
-    result.plane_mm = apart * slice_mm if apart > 1.5 else 0.0
-    reach = max(apart, 1.0) / 2 + 0.01  # of a plane, in slices
+    reach = max(every, 1.0) / 2 + 0.01  # of a plane, in slices
     used = set()
-    for k in range(max(0, int(places[0] - reach)), min(shape[2], int(places[-1] + reach) + 2)):
-        near = places[np.abs(places - k) <= reach]
-        near = near[np.argsort(np.abs(near - k), kind="stable")[:1]] if apart > 1.5 else near[np.rint(near) == k]
-        for place in near:
+    for k in range(shape[2]):
+        near = sorted((abs(place - k), place) for place in planes if abs(place - k) <= reach)
+        near = near[:1] if every > 1 else [(off, place) for off, place in near if np.rint(place) == k]
+        for off, place in near:
             used.add(place)
             result.mask[:, :, k] |= even_odd(planes[place], shape[:2])
-            if apart <= 1.5:
-                result.off_slice_mm = max(result.off_slice_mm, abs(place - k) * slice_mm)
-    result.counts["outside"] = sum(len(planes[place]) for place in places if place not in used)
+            result.off_slice_mm = max(result.off_slice_mm, off * slice_mm if every <= 1 else 0.0)
+    result.counts["outside"] = sum(len(outlines) for place, outlines in planes.items() if place not in used)
     return result
+
+
+def plane_distance(contours: Sequence[np.ndarray], affine: np.ndarray) -> float:
+    """Smallest distance of the planes of contours, in slices; 1 where it is a slice, or cannot be told."""
+    row = np.linalg.inv(affine)[2]
+    places = np.unique([np.round(points.mean(axis=0) @ row[:3] + row[3], 2) for points in contours if len(points) > 2])
+    gaps = np.diff(places)
+    every = float(gaps[gaps > FLAT].min(initial=np.inf))
+    return every if 1.5 < every < np.inf else 1.0
 
 
 def _different(contours: Sequence[np.ndarray], result: Rasterised) -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.files import finished_folder, write_json
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.radiotherapy.contours import Rasterised, rasterise
+from metaseg_nb.radiotherapy.contours import Rasterised, plane_distance, rasterise
 from metaseg_nb.radiotherapy.exports import Export, Found, fits, read_export
 from metaseg_nb.radiotherapy.series import DicomError, Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, chosen
@@ -123,8 +123,9 @@ def _plan(
         problems += noticed
         planned += [case] if case else []
     used = {case.structures.file for case in planned if case.structures}
+    damaged = {found.patient for found in export.series if found.error}  # whose sets may fit what cannot be used
     for of, structures in export.sets:
-        if structures.file not in used and not _any_fits(export, structures):
+        if structures.file not in used and of not in damaged and not _any_fits(export, structures):
             found = f"structure set {structures.label!r} that fits no MR series"
             fix = "export the series it was drawn on, or leave the structure set out"
             problems.append(Problem(patients[of], structures.label, found, "a series in its frame of reference", fix))
@@ -241,8 +242,16 @@ def _masks(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, 
         expected = f"regions named like {', '.join(patterns)}, and not like {', '.join(without)}"
         fix = "correct `roi_names` or `roi_names_without`"
         return None, {}, [Problem(case.name, case.structures.label, found, expected, fix, "warning")]
-    made = {name: rasterise(regions[name].contours, case.series.shape, case.series.affine) for name in names}
-    problems = [problem for name in names for problem in _noticed(case, name, len(regions[name].contours), made[name])]
+    every = 1.0
+    if case.series.uid not in case.structures.series:  # drawn on other images, whose slices may be further apart
+        every = plane_distance([one for region in regions.values() for one in region.contours], case.series.affine)
+    made = {name: rasterise(regions[name].contours, case.series.shape, case.series.affine, every) for name in names}
+    problems = [one for name in names for one in _noticed(case, name, len(regions[name].contours), made[name])]
+    if every > 1:
+        slice_mm = case.series.spacing_mm[2]
+        found = f"contours every {every * slice_mm:.2f} mm, on slices every {slice_mm:.2f} mm"
+        fix = "look at the case: each slice took the nearest contour"
+        problems.append(Problem(case.name, case.structures.label, found, "contours on every slice", fix, "warning"))
     whole = np.any([one.mask for one in made.values()], axis=0)
     labels, n = label_lesions(whole)
     inside = {name: set(np.unique(labels[one.mask])) for name, one in made.items()}
@@ -285,13 +294,6 @@ def _noticed(case: Planned, name: str, n: int, made: Rasterised) -> list[Problem
             "error",
         ),
         (made.cut, f"{made.cut} contours beyond the edge of the image", "contours within the image", look, "warning"),
-        (
-            made.plane_mm,
-            f"contours every {made.plane_mm:.2f} mm",
-            every,
-            f"{look}: each slice took the nearest contour",
-            "warning",
-        ),
         (
             made.off_slice_mm > OFF_SLICE * slice_mm,
             f"contours up to {made.off_slice_mm:.2f} mm beside their slice",
