@@ -20,8 +20,8 @@ from scipy.spatial.transform import Rotation
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
-from metaseg_nb.radiotherapy.exports import describe_export, read_export
-from metaseg_nb.radiotherapy.importing import Choice, import_export
+from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
+from metaseg_nb.radiotherapy.importing import Choice, import_dicom
 from metaseg_nb.radiotherapy.margins import lesion_coverage, smallest_margin_mm, treated_besides
 from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
@@ -70,14 +70,14 @@ def a_patient(folder, image, mask=None, affine=AXIAL, patient="P1", **tags):
     """An MR series and, with a mask, a structure set of it."""
     write_series(folder / "mr", image, affine, patient, **tags)
     if mask is not None:
-        (found,) = (found for found in read_export(folder / "mr").series if found.volume)
+        (found,) = (found for found in read_dicom(folder / "mr").series if found.volume)
         write_structure_set(folder / "rs.dcm", {"GTV": mask}, found.volume, "unet")
     return folder
 
 
 def imported(folder, target, **choice):
     """The cases of an import by code: image, mask or None, problems of all."""
-    datalist, problems = import_export(folder, target / "imported", Choice(**choice), codes)
+    datalist, problems = import_dicom(folder, target / "imported", Choice(**choice), codes)
     cases = {}
     for place in sorted(path for path in datalist.parent.iterdir() if path.is_dir()):
         label = place / "label.nii.gz"
@@ -148,7 +148,7 @@ def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path
     write_series(tmp_path / "mr", image, affine, "P1")
     for number, path in enumerate(sorted((tmp_path / "mr").iterdir(), key=lambda path: hash(path.name))):
         path.rename(tmp_path / f"{number}.{'IMA' if number % 2 else 'x'}")
-    (found,) = read_export(tmp_path).series
+    (found,) = read_dicom(tmp_path).series
     assert np.array_equal(read_pixels(found.volume), image)
     np.testing.assert_allclose(found.volume.affine_ras, affine, atol=1e-6)
 
@@ -166,7 +166,7 @@ def test_a_compressed_series_is_read(tmp_path, image):
         writer.SetFileName(str(path))
         writer.Execute(one)
         assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
-    (found,) = read_export(tmp_path).series
+    (found,) = read_dicom(tmp_path).series
     assert np.array_equal(read_pixels(found.volume), image)
 
 
@@ -205,7 +205,7 @@ def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
     shutil.rmtree(tmp_path / "mr")
     data.save_as(tmp_path / "multi.dcm", enforce_file_format=True)
-    (found,) = read_export(tmp_path).series
+    (found,) = read_dicom(tmp_path).series
     assert np.array_equal(read_pixels(found.volume), image)
     np.testing.assert_allclose(found.volume.affine_ras, OBLIQUE, atol=1e-6)
 
@@ -228,7 +228,7 @@ def doubled_with_other_content(folder):
     path = folder / "again.dcm"
     shutil.copy(slices_of(folder)[5], path)
     data = pydicom.dcmread(path)
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID + ".1"
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
     data.PixelData = data.PixelData[::-1]
     data.save_as(path, enforce_file_format=True)
 
@@ -302,7 +302,7 @@ def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
     write_series(
         tmp_path / "ct", image, AXIAL, "P1", SeriesInstanceUID="1.2.5", Modality="CT", SeriesDescription="planning"
     )
-    listed = describe_export(read_export(tmp_path), {"P1": "patient_0001"})
+    listed = describe_dicom(read_dicom(tmp_path), {"P1": "patient_0001"})
     for words in ("scout: 12 slices", "not used: localizer", "not used: adc", "not used: CT, not MR", "GTV ("):
         assert words in listed
     assert "P1" not in listed
@@ -346,7 +346,7 @@ def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_ch
     written = label.stat().st_mtime_ns
     imported(tmp_path / "export", tmp_path)
     assert label.stat().st_mtime_ns == written
-    (found,) = read_export(tmp_path / "export" / "mr").series
+    (found,) = read_dicom(tmp_path / "export" / "mr").series
     write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found.volume, "unet")
     cases, _ = imported(tmp_path / "export", tmp_path)
     assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
@@ -357,7 +357,7 @@ def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_ch
 
 def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
-    (found,) = read_export(tmp_path / "mr").series
+    (found,) = read_dicom(tmp_path / "mr").series
     write_structure_set(tmp_path / "old.dcm", {"GTV": ~mask}, found.volume, "unet")
     change(tmp_path / "old.dcm", StructureSetDate="20200101", StructureSetLabel="OLD")
     cases, problems = imported(tmp_path, tmp_path / "here")
@@ -400,7 +400,7 @@ def test_a_structure_set_that_fits_nothing_is_an_error(tmp_path, image, mask):
 
 def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_path, image, mask):
     write_series(tmp_path / "mr", image, AXIAL, "P1")
-    (found,) = read_export(tmp_path).series
+    (found,) = read_dicom(tmp_path).series
     first, second = mask.copy(), mask.copy()
     first[12:], second[:12] = False, False
     grown = ndimage.binary_dilation(mask)
@@ -450,7 +450,7 @@ def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image,
         ContrastBolusAgent="",
     )
     write_series(tmp_path / "late", image + 1, AXIAL, "P1", SeriesInstanceUID="1.2.4", SeriesDescription="t1 late")
-    with pytest.raises(CohortError, match="2 series that fit: t1 contrast"):
+    with pytest.raises(CohortError, match="2 series that fit"):
         imported(tmp_path, tmp_path / "here")
     cases, _ = imported(tmp_path, tmp_path / "there", series="t1 late")
     assert np.array_equal(np.asarray(cases["case_0001"][0].dataobj), image + 1)
@@ -519,7 +519,7 @@ def test_shapes_with_holes_have_their_analytic_volumes():
 @pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
 def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path, image, mask, affine):
     write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B")
-    (found,) = read_export(tmp_path).series
+    (found,) = read_dicom(tmp_path).series
     noise = np.random.default_rng(3).random(SHAPE) < 0.4
     regions = {"GTV_auto_01": mask, "GTV_auto_02": noise}
     write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")

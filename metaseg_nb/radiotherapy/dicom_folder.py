@@ -31,7 +31,7 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Export:
+class DicomFolder:
     """What lies below a folder; ``sets`` are (patient, structure set), ``problems`` files that cannot be read."""
 
     series: list[Found]
@@ -44,7 +44,7 @@ class Export:
         return sorted({found.patient for found in self.series} | {patient for patient, _ in self.sets})
 
 
-def read_export(folder: Path) -> Export:
+def read_dicom(folder: Path) -> DicomFolder:
     """Read all headers and structure sets below a folder, sorted by their tags; no pixels."""
     headers, problems = read_headers(folder)
     sets = []
@@ -58,7 +58,7 @@ def read_export(folder: Path) -> Export:
             problems.append(Problem("-", str(row.file), found, "a whole structure set", "export it again"))
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(["SEG", "SR", "PR", "REG"])]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
-    return Export([_found(frames) for _, frames in groups], sets, problems)
+    return DicomFolder([_found(frames) for _, frames in groups], sets, problems)
 
 
 def _found(frames: pd.DataFrame) -> Found:
@@ -79,29 +79,29 @@ def fits(series: Series, structures: StructureSet) -> bool:
     return same_frame or series.uid in structures.series
 
 
-def describe_export(export: Export, code_of: dict[str, str]) -> str:
+def describe_dicom(dicom: DicomFolder, code_of: dict[str, str]) -> str:
     """Say what an export holds, without names: patients by their codes, series, structure sets, names of regions.
 
     Parameters
     ----------
-    export : Export
+    dicom : DicomFolder
     code_of : dict of str to str
         Code by patient ID.
     """
-    lines = [f"{len(export.patients)} patients, {len(export.series)} series, {len(export.sets)} structure sets"]
-    for patient in export.patients:
+    lines = [f"{len(dicom.patients)} patients, {len(dicom.series)} series, {len(dicom.sets)} structure sets"]
+    for patient in dicom.patients:
         lines.append(f"\n{code_of[patient]}")
-        own = [found for found in export.series if found.patient == patient]
+        own = [found for found in dicom.series if found.patient == patient]
         lines += [f"  series {_series(found)}" for found in own]
-        for structures in (one for of, one in export.sets if of == patient):
+        for structures in (one for of, one in dicom.sets if of == patient):
             fitting = [f.description or "no description" for f in own if f.volume and fits(f.volume, structures)]
             names = ", ".join(f"{region.name} ({len(region.contours)})" for region in structures.regions)
             lines.append(f"  structure set {structures.label or 'without label'}: {names or 'no regions'}")
             lines.append(f"    fits: {', '.join(fitting) or 'no series of this patient'}")
-    counts = Counter(name for _, structures in export.sets for name in {region.name for region in structures.regions})
+    counts = Counter(name for _, structures in dicom.sets for name in {region.name for region in structures.regions})
     lines += ["", "regions of all structure sets (number of sets):"]
     lines += [f"  {name} ({count})" for name, count in counts.most_common()]
-    return "\n".join([*lines, *_problems(export.problems)])
+    return "\n".join([*lines, *_problems(dicom.problems)])
 
 
 def _series(found: Found) -> str:

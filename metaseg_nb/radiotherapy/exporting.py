@@ -1,0 +1,122 @@
+"""Predictions as structure sets, on the slices that a planning system holds."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+
+from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.importing import RECORD, save_image
+from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
+
+
+def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of the lesions of a mask, from large to small, as ``GTV_auto_01`` and so on."""
+    labels, n = label_lesions(mask)
+    sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
+    order = np.argsort(-sizes, kind="stable") + 1
+    return {f"GTV_auto_{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
+
+
+def write_prediction(path: Path, prediction: Path, series: Series, model: str, segmentation: bool) -> int:
+    """Write a predicted mask as a structure set or a segmentation; returns the number of lesions.
+
+    Raises
+    ------
+    ValueError
+        The mask is not on the grid of the series, or it is empty: DICOM has no structure set without a region.
+    """
+    image = nib.load(prediction)
+    if image.shape != series.shape or not np.allclose(image.affine, series.affine_ras, atol=1e-3):
+        raise ValueError(
+            f"file {prediction}: found another grid than that of series {series.description!r}; expected the same. "
+            "What to do: predict it again from these images."
+        )
+    regions = lesion_regions(np.asarray(image.dataobj) > 0)
+    if not regions:
+        raise ValueError(f"file {prediction}: found no lesion; nothing is written to {path}")
+    (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
+    return len(regions)
+
+
+def one_series(folder: Path, pattern: str = "*") -> Series:
+    """The series of a folder that is to be predicted: the only one, or the only one with contrast agent.
+
+    Raises
+    ------
+    ValueError
+        There is none, or more than one; names what there is.
+    """
+    found = [one for one in read_dicom(folder).series if not one.left_aside]
+    broken = [f"{one.description}: {one.error}" for one in found if one.error]
+    volumes = [one.volume for one in found if one.volume]
+    volumes = [one for one in volumes if one.contrast] or volumes
+    if len(volumes) != 1:
+        names = ", ".join(one.description or "no description" for one in volumes) or "; ".join(broken) or "no MR series"
+        raise ValueError(f"folder {folder}: found {names}; expected one MR series. What to do: give its folder alone.")
+    return volumes[0]
+
+
+def predict_dicom(
+    folder: Path, output: Path, segmentation: bool, model: str, predict: Callable[[Path, Path], None]
+) -> int:
+    """Predict a DICOM series, and write its lesions as a structure set or a segmentation.
+
+    Parameters
+    ----------
+    folder : Path
+        With the files of one series.
+    output : Path
+        File to write, ``.dcm``.
+    segmentation : bool
+        Write a DICOM segmentation instead of a structure set.
+    model : str
+        Named in the file.
+    predict : callable
+        ``predict(image, mask)`` reads a NIfTI image and writes a mask on its grid.
+
+    Returns
+    -------
+    int
+        Number of lesions.
+    """
+    series = one_series(folder)
+    with TemporaryDirectory() as temporary:
+        image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
+        save_image(image, read_pixels(series), series)
+        predict(image, mask)
+        return write_prediction(output, mask, series, model, segmentation)
+
+
+def export_study(study: str, model: str, folder: Path, segmentation: bool) -> Iterator[str]:
+    """Write a study's predictions of imported cases as structure sets; yields a line about each.
+
+    Parameters
+    ----------
+    study, model : str
+    folder : Path
+        The study's cohort: DICOM files, which are found again by their content.
+    segmentation : bool
+        Write DICOM segmentations.
+    """
+    layout = StudyLayout(study)
+    series = {one.volume.fingerprint: one.volume for one in read_dicom(folder).series if one.volume}
+    for prediction in sorted((layout.root / model).glob("fold*/predictions/*.nii.gz")):
+        case = prediction.name.removesuffix(".nii.gz")
+        record = json.loads((layout.imported / case / RECORD).read_text(encoding="utf-8"))
+        if record["series"] not in series:
+            yield f"{case}: its series is no longer in {folder}; nothing is written"
+            continue
+        path = layout.radiotherapy / model / f"{case}.dcm"
+        try:
+            n = write_prediction(path, prediction, series[record["series"]], model, segmentation)
+        except ValueError as error:
+            yield f"{case}: {error}"
+        else:
+            yield f"{path}: {n} lesions"
