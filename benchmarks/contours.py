@@ -117,7 +117,9 @@ def against_shape(contours, inside, diameter, shape, affine):
 def by_others(folder):
     """What other programs make of our files."""
     shape, affine = grid((0.8, 0.8, 1.5), (0, 0, 0), 40)
-    mask = shell(centres(shape, affine) + [8, 0, 0], 16) | sphere(centres(shape, affine) - [14, 0, 0], 6)
+    mask = shell(centres(shape, affine) - np.array([-8, 0, 0]), 16) | sphere(
+        centres(shape, affine) - np.array([14, 0, 0]), 6
+    )
     write_series(folder / "mr", np.full(shape, 100), RAS @ affine, "synthetic", PatientName="Synthetic^One")
     series = read_dicom(folder / "mr").series[0].volume
     write_structure_set(folder / "rs.dcm", {"GTV_auto_01": mask}, series, "benchmark")
@@ -167,9 +169,8 @@ if __name__ == "__main__":
     print(table.round(3).to_string())
     large = table[table["diameter_mm"] >= 10]
     print(f"voxels different after a round trip: {table['voxels_different'].sum()}")
-    print(
-        f"10 mm and more, worst: volume {large['contours_volume_error_%'].abs().max():.2f} %, Dice {large['Dice'].min():.3f},"
-    )
+    error = large["contours_volume_error_%"].abs().max()
+    print(f"10 mm and more, worst: volume {error:.2f} %, Dice {large['Dice'].min():.3f},")
     print(f"surface Dice at 1 mm {large['NSD_1mm'].min():.3f}, HD95 {large['HD95_mm'].max():.2f} mm")
     with tempfile.TemporaryDirectory() as temporary:
         by_others(Path(temporary))

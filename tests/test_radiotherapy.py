@@ -22,7 +22,7 @@ from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import Choice, import_dicom
-from metaseg_nb.radiotherapy.margins import lesion_coverage, smallest_margin_mm, treated_besides
+from metaseg_nb.radiotherapy.margins import lesion_coverage, margin_needed, treated_besides
 from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
 
@@ -556,7 +556,7 @@ def test_coverage_by_margins_of_a_cube_found_in_part():
     assert [cube[f"covered_{m}"] for m in (0, 1, 2)] == pytest.approx([0.8, 0.9, 1.0])
     assert cube["needed_95_mm"] == cube["needed_98_mm"] == 2
     assert missed["needed_95_mm"] == pytest.approx(np.sqrt(9 + 9 + 9))
-    assert smallest_margin_mm(table) == 2
+    assert margin_needed(table.assign(patient="one"), 100, 0)[0] == 2  # the missed lesion does not count
 
 
 def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():

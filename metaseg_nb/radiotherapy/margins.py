@@ -1,16 +1,27 @@
 """Would one treat by these contours? What a margin around them covers, lesion by lesion, and what it treats besides."""
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import edt
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import describe_grid, same_grid
+from metaseg_nb.evaluation.comparison import bootstrap
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parallel import map_cases
 
 # Shares of a lesion that count as covered, as of a prescription dose in a target.
 SHARES = (0.95, 0.98)
 MARGINS_MM = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+# Margins that are tried to find the smallest one that is enough.
+STEPS_MM = np.arange(0, 201) / 10
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
@@ -94,17 +105,87 @@ def _apart(mask: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> 
     return len(set(scored) - set(np.unique(lesions.labels[other.astype(bool)])))
 
 
-def smallest_margin_mm(lesions: pd.DataFrame, share_of_lesions: float = 0.95, needed: str = "needed_95_mm") -> float:
-    """The smallest margin that covers so many of the found lesions, in mm; NaN if no lesion was found.
+def study_coverage(
+    layout: StudyLayout,
+    cohort: Cohort,
+    models: Sequence[str],
+    folds: Sequence[int],
+    margins_mm: Sequence[float] = MARGINS_MM,
+    workers: int = 1,
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Coverage of all test patients of a study, by networks that never saw them.
+
+    Returns
+    -------
+    lesions : DataFrame
+        `lesion_coverage` with ``model``, ``case`` and ``patient``.
+    cases : DataFrame
+        `treated_besides` with the same.
+    """
+    cases = [case for case in cohort.cases if case.fold in folds]
+    work = [
+        (case, layout.run(model, case.fold).predictions / f"{case.name}.nii.gz", model)
+        for model in models
+        for case in cases
+    ]
+    measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
+    lesions, besides = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)
+    return pd.concat(lesions, ignore_index=True), pd.concat(besides, ignore_index=True)
+
+
+def reader_coverage(
+    cohort: Cohort, second_reader: Path, margins_mm: Sequence[float] = MARGINS_MM, workers: int = 1
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Coverage of the reference by a second reader's masks, ``<case>.nii.gz`` in a folder: as `study_coverage`."""
+    masks = {case: second_reader / f"{case.name}.nii.gz" for case in cohort.cases}
+    work = [(case, path, "second reader") for case, path in masks.items() if path.is_file()]
+    if not work:
+        expected, fix = "a mask <case>.nii.gz for a case of the study", "correct `second_reader`"
+        raise CohortError.one("-", second_reader, "no such mask", expected, fix)
+    measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
+    lesions, besides = zip(*map_cases(measure, work, workers, "second reader"), strict=True)
+    return pd.concat(lesions, ignore_index=True), pd.concat(besides, ignore_index=True)
+
+
+def _case_coverage(
+    work: tuple[Case, Path, str], rule: LesionRule, margins_mm: Sequence[float]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    case, mask, model = work
+    reference, prediction = read_lesions(case, rule), read_mask(mask, case.name)
+    if not same_grid(reference, prediction):
+        found, expected = describe_grid(prediction), describe_grid(reference)
+        raise CohortError.one(case.name, mask, found, expected, "predict or draw it again on the grid of the image")
+    masks = (reference.array > 0, prediction.array > 0, reference.spacing_mm, margins_mm)
+    about = {"model": model, "case": case.name, "patient": case.patient}
+    return lesion_coverage(*masks).assign(**about), treated_besides(*masks).assign(**about)
+
+
+def margin_needed(
+    lesions: pd.DataFrame, n_bootstrap: int, seed: int, share_of_lesions: float = 0.95, needed: str = "needed_95_mm"
+) -> tuple[float, float, float]:
+    """The smallest margin that covers so many of the found lesions, with its 95 % interval over patients, in mm.
+
+    Margins are tried in steps of 0.1 mm up to 20 mm; NaN where none of these is enough, or no lesion was found.
 
     Parameters
     ----------
     lesions : DataFrame
-        Rows of `lesion_coverage`.
+        Rows of `lesion_coverage` with ``patient``.
+    n_bootstrap, seed : int
+        Resamples of patients.
     share_of_lesions : float
         0 to 1.
     needed : str
         Column: the share of each lesion that is to be covered.
     """
-    values = np.sort(lesions.loc[lesions["found"], needed])
-    return float(values[_last(share_of_lesions, len(values))]) if len(values) else float("nan")
+    found = lesions[lesions["found"]]
+    patients = found.groupby("patient")[needed]
+    counts = [[*np.sum(values.to_numpy()[:, None] <= STEPS_MM + 1e-6, axis=0), len(values)] for _, values in patients]
+
+    def smallest(sums: np.ndarray) -> np.ndarray:
+        enough = sums[:, :-1] >= share_of_lesions * sums[:, -1:] - 1e-9
+        return np.where(enough.any(axis=1), STEPS_MM[enough.argmax(axis=1)], np.nan)
+
+    if not counts:
+        return np.nan, np.nan, np.nan
+    return bootstrap(smallest, np.array(counts, dtype=float), n_bootstrap, seed)
