@@ -123,6 +123,7 @@ class RunLayout:
     annotation_table = _Below("annotation.csv")  # what of each case in training and selection was annotated
     pseudo_labels = _Below("pseudo_labels")  # labels that the networks of another arm gave cases without annotation
     ranking_table = _Below("ranking.csv")  # patients in the order in which an arm would have them annotated
+    ranking_record = _Below("ranking.json")  # which networks ranked which cases; checksum of the table
     last_checkpoint = _Below("last.pt")  # what training goes on from, and the weights of the last epoch
     previous_checkpoint = _Below("previous.pt")  # the one before the last, should that be damaged
     best_checkpoint = _Below("best.pt")
@@ -155,4 +156,4 @@ class RunLayout:
     @property
     def results(self) -> list[Path]:
         """All that is made with the trained network; what marks the run as finished is first."""
-        return [self.metrics, *self.tables, self.ranking_table, self.predictions, self.last_predictions]
+        return [self.metrics, *self.tables, self.predictions, self.last_predictions]

@@ -14,7 +14,8 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.subsets import nested_subset
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.fold_results import cohort_hash, identity, label_checksums, score_against
+from metaseg_nb.evaluation.fold_results import scored_with
+from metaseg_nb.evaluation.scoring import identity, score_against
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.parameters import read_parameters
@@ -71,8 +72,7 @@ class FakeBudget:
             write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
         facts |= {"settings": {"fold": fold, "arm": arm, "network": model}, "recipe": {"spacing_mm": 1.0}}
-        facts |= {"cohort_hash": cohort_hash(self.cohort), "labels": label_checksums(self.cohort.cases)}
-        write_record(run.metrics, facts, run.tables)
+        write_record(run.metrics, facts | scored_with(self.cohort), run.tables)
 
     def _scored(self, case, error, model, arm, seed):
         """A patient is as hard in every arm; the rest of the noise is of each training."""

@@ -26,7 +26,7 @@ from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
-from metaseg_nb.evaluation.fold_results import score_cases
+from metaseg_nb.evaluation.scoring import score_cases
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import PARAMS, PROJECT, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 from budget_fakes import COSTS, settings_with
 
-from metaseg_nb.annotation.costs import COUNTS, REASONS, case_minutes, cost_table, run_effort
+from metaseg_nb.annotation.results import COUNTS, REASONS, cost_table, run_effort
 
 SETTINGS = settings_with()
 KINDS = [
@@ -29,19 +29,19 @@ def annotation(kinds=KINDS, role="training"):
 
 @pytest.mark.parametrize("row", range(len(KINDS)))
 def test_minutes_of_each_kind_by_hand(row):
-    table = annotation()
-    assert case_minutes(table, SETTINGS)[row] == pytest.approx(table["expected"][row])
+    table = annotation()[row : row + 1]
+    assert run_effort(table, SETTINGS)["minutes"] == pytest.approx(table["expected"].item())
 
 
 def test_labels_of_networks_take_no_minutes():
     guessed = annotation([("self_training", 3, 20, 2, 2, 0)])
-    assert case_minutes(guessed, SETTINGS).tolist() == [0]
+    assert run_effort(guessed, SETTINGS)["minutes"] == 0
 
 
 @pytest.mark.parametrize("name", COSTS)
 def test_every_cost_counts(name):
-    more = case_minutes(annotation(), settings_with(**{name: 2 * COSTS[name]})) - case_minutes(annotation(), SETTINGS)
-    assert more.sum() > 0
+    dearer = settings_with(**{name: 2 * COSTS[name]})
+    assert run_effort(annotation(), dearer)["minutes"] > run_effort(annotation(), SETTINGS)["minutes"]
 
 
 def test_the_selection_set_is_counted_but_is_no_training():

@@ -12,13 +12,11 @@ import yaml
 from budget_fakes import FakeBudget, fake_cohort
 from conftest import full_file
 
-from metaseg_nb.annotation.answers import budget_answers
-from metaseg_nb.annotation.curves import budget_curves, power_laws
-from metaseg_nb.annotation.gains import COLUMNS, budget_gains
+from metaseg_nb.annotation.comparison import COLUMNS, budget_answers, budget_curves, budget_gains, power_laws
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.checksums import damage
-from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.comparison import bootstrap_interval
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.report.build import write_page
@@ -64,15 +62,13 @@ BUDGETS = {"patients_25": 0.5, "patients_50": 0.6, "patients_100": 0.66}
 
 
 def gained(dice, **how):
-    results = budget(dice, **how)
-    table = budget_gains(results, results.draws(500, 0))
+    table = budget_gains(budget(dice, **how), 500, 0)
     return table.set_index(["question", "arm", "model"])
 
 
 def answered(dice, **how):
     results = budget(dice, **how)
-    draws = results.draws(500, 0)
-    return budget_answers(budget_gains(results, draws), power_laws(results, draws))
+    return budget_answers(budget_gains(results, 500, 0), power_laws(results, 500, 0))
 
 
 def test_more_patients_by_hand():
@@ -129,7 +125,7 @@ def test_an_arm_without_its_partner_is_compared_with_none():
 
 def test_differences_are_paired_by_patient_and_seeds_averaged():
     results = budget({"patients_25": 0.5, "pretraining_25": 0.52}, models=["unet"])
-    table = budget_gains(results, results.draws(20000, 0)).set_index("model")
+    table = budget_gains(results, 20000, 0).set_index("model")
     scores = results.patients.groupby(["arm", "patient"])["dice"].mean()
     pairs = scores["pretraining_25"] - scores["patients_25"]
     row = table.loc["unet"]
@@ -203,19 +199,21 @@ def test_with_few_patients_every_answer_is_inconclusive(n, words):
 
 
 def test_without_anything_to_compare_the_table_is_empty_and_has_its_columns():
-    results = budget({"boxes": 0.5})
-    assert list(budget_gains(results, results.draws(100, 0)).columns) == COLUMNS
+    assert list(budget_gains(budget({"boxes": 0.5}), 100, 0).columns) == COLUMNS
 
 
 @pytest.mark.parametrize("dice", [ALL, {"boxes": 0.5}, {"patients_25": 0.5}])
 def test_figures_are_drawn_of_whatever_arms_there_are(dice):
     """Run the cells of notebook 06 between its tables and its result."""
     results = budget(dice)
-    draws = results.draws(100, 0)
-    tables = {"power_laws": power_laws(results, draws), "gains": budget_gains(results, draws)}
+    tables = {"power_laws": power_laws(results, 100, 0), "gains": budget_gains(results, 100, 0)}
     cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOKS / "06_annotation_budget.ipynb", 4).cells}
     figures = {}
-    names = {"results": results, "models": results.models, "tables": tables | {"curves": budget_curves(results, draws)}}
+    names = {
+        "results": results,
+        "models": results.models,
+        "tables": tables | {"curves": budget_curves(results, 100, 0)},
+    }
     names["records"] = SimpleNamespace(figure=lambda figure, name: figures.update({name: figure}))
     for cell in ("cell-02", "cell-07", "cell-09", "cell-10", "cell-12", "cell-17", "cell-19", "cell-21"):
         exec(cells[cell], names)

@@ -4,13 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.evaluation.calibration import (
+from metaseg_nb.evaluation.probabilities import (
     calibration_error,
     patient_uncertainty,
     probability_bins,
     probability_scores,
     reliability,
-    uncertainty,
 )
 
 
@@ -62,7 +61,8 @@ def test_the_error_has_the_interval_of_its_resamples():
 
 def test_uncertainty_by_hand():
     table = pd.concat([bins([0.5, 0.5], [1, 0], "half"), bins([0.9, 0.0], [1, 0], "sure"), bins([0.0], [1], "blind")])
-    unsure = uncertainty(table)
+    scores = pd.DataFrame({"unet": {"half": 0.5, "sure": 0.9, "blind": 0.0}})
+    unsure = patient_uncertainty(table, scores).set_index("patient")["uncertainty"]
     assert unsure["half"] == pytest.approx(1)
     assert unsure["sure"] == pytest.approx(-0.9 * np.log2(0.9) - 0.1 * np.log2(0.1))
     assert unsure["blind"] == 0, "what is ruled out everywhere is not doubted"

@@ -9,17 +9,16 @@ import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
-from metaseg_nb.evaluation.claims import ALL, claim_table, network_kinds
-from metaseg_nb.evaluation.comparison import pairwise, rank_distribution, rank_test
-from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
+from metaseg_nb.evaluation.comparison import bootstrap_interval, estimate, pairwise, rank_distribution, rank_test
+from metaseg_nb.evaluation.conclusions import ALL, claim_table, network_kinds
 from metaseg_nb.evaluation.leaderboard import (
+    all_strata,
     limits_of_agreement,
     make_leaderboard,
     missed_and_false,
     patient_volumes,
 )
-from metaseg_nb.evaluation.metrics import METRICS
-from metaseg_nb.evaluation.strata import stratified
+from metaseg_nb.evaluation.scoring import METRICS
 
 FLOOR = "intensity_threshold"
 RESAMPLING = (500, 0)
@@ -115,19 +114,19 @@ def test_one_patient_has_no_interval_and_no_test():
 
 
 def lesion_table(rows):
-    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"])
+    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"]).assign(weight=1.0)
 
 
 def test_the_worst_class_of_each_network_is_named():
     rows = [("unet", p, "<5 mm", p == "c", 0.5) for p in "abc"] + [("unet", p, ">20 mm", True, 0.5) for p in "ab"]
     rows += [("unet", "a", "5-10 mm", False, 0.0)]  # one patient shows little of a class
     rows += [("segresnet", p, "<5 mm", p != "c", 0.5) for p in "abc"]
-    table = stratified(lesion_table(rows), "diameter_class", ["unet", "segresnet"], *RESAMPLING)
+    table = all_strata(lesion_table(rows), ["unet", "segresnet"], *RESAMPLING)
     assert conclusions.worst_classes(table, ["unet", "segresnet"]).endswith(
         "U-Net <5 mm, 0.33 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients; "
         "SegResNet <5 mm, 0.67 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients."
     )
-    none = stratified(lesion_table([]), "diameter_class", ["unet"], *RESAMPLING)
+    none = all_strata(lesion_table([]), ["unet"], *RESAMPLING)
     assert conclusions.worst_classes(none, ["unet"]).endswith("There is no reference lesion in this cohort.")
 
 
@@ -148,11 +147,6 @@ def test_equal_networks_are_inconclusive_and_none_leads():
     assert "U-Net has the first rank in 33 % of the resamples" in sure(same)
 
 
-@pytest.mark.parametrize(("p", "text"), [(0.0004, "< 0.001"), (0.0123, "= 0.012"), (1.0, "= 1")])
-def test_p_values_are_read_with_two_digits(p, text):
-    assert conclusions.p_value(p) == text
-
-
 # --- the study's claims ---
 
 
@@ -164,7 +158,8 @@ def lesions_of(n_patients, inferior=0.4, superior=0.8, small=True, models=("unet
             jitter = 0.01 * i / n_patients
             rows.append((model, f"p{i}", "inferior", "<5 mm", small and i % 2 == 0, inferior + jitter))
             rows.append((model, f"p{i}", "superior", ">20 mm", True, superior + jitter))
-    return pd.DataFrame(rows, columns=["model", "patient", "third", "diameter_class", "detected", "dice"])
+    columns = ["model", "patient", "third", "diameter_class", "detected", "dice"]
+    return pd.DataFrame(rows, columns=columns).assign(weight=1.0)
 
 
 def claims_of(metrics, lesions, kinds=KINDS):

@@ -12,8 +12,9 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.evaluation.calibration import probability_bins
-from metaseg_nb.evaluation.detection import (
+from metaseg_nb.evaluation.leaderboard import make_leaderboard
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
+from metaseg_nb.evaluation.probabilities import (
     FALSE_RATES,
     THRESHOLDS,
     area_under_roc,
@@ -21,11 +22,9 @@ from metaseg_nb.evaluation.detection import (
     detections_by_threshold,
     froc,
     froc_points,
+    probability_bins,
 )
-from metaseg_nb.evaluation.fold_results import score_probability
-from metaseg_nb.evaluation.leaderboard import make_leaderboard
-from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
-from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.scoring import METRICS, score_probability
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -62,7 +61,7 @@ def test_curves_are_those_of_picai_eval(picai):
     assert average_precision(detections, 100, 0)[0] == pytest.approx(expected["AP"])
     scores, targets = (np.array([expected[name][case] for case in maps]) for name in ("case_pred", "case_target"))
     assert scores.tolist() == [confidence.max() for confidence, _ in maps.values()]
-    assert area_under_roc(scores, targets) == pytest.approx(expected["auroc"])
+    assert area_under_roc(scores, targets, 100, 0)[0] == pytest.approx(expected["auroc"])
 
 
 # Where BraTS-METS says something else than picai_eval, which wants an overlap (IoU) of 0.1, one to one:
@@ -86,9 +85,9 @@ def test_counting_alone_counts_as_lesion_metrics_does():
     for _ in range(6):
         truth, prediction = rng.random((2, 14, 13, 12)) < 0.01
         prediction |= np.roll(truth, 1, axis=0) & (rng.random(truth.shape) < 0.7)
-        for smallest in (0.0, 2.0, 5.0):
-            full, _ = lesion_metrics(truth, prediction, (1.0, 2.0, 1.5), min_volume_mm3=smallest)
-            counts = detection_counts(truth, prediction, (1.0, 2.0, 1.5), min_volume_mm3=smallest)
+        for spacing_mm in ((1.0, 2.0, 1.5), (1.0, 1.0, 0.9)):
+            full, _ = lesion_metrics(truth, prediction, spacing_mm)
+            counts = detection_counts(truth, prediction, spacing_mm)
             assert counts == {name: full[name] for name in counts}
 
 
@@ -183,11 +182,16 @@ def test_resamples_without_lesions_are_passed_over_and_one_patient_has_no_interv
 
 
 def test_area_under_roc_by_hand():
-    assert area_under_roc(np.array([0.9, 0.8, 0.1]), np.array([True, True, False])) == 1
-    assert area_under_roc(np.array([0.5, 0.5]), np.array([True, False])) == 0.5
-    assert area_under_roc(np.array([3, 1, 2]), np.array([True, False, True])) == 1
-    assert area_under_roc(np.array([1, 2, 3, 4]), np.array([1, 0, 1, 0])) == 0.25
-    assert np.isnan(area_under_roc(np.array([1.0, 2.0]), np.array([True, True])))
+    def area(score, positive):
+        return area_under_roc(np.array(score), np.array(positive), 200, 0)[0]
+
+    assert area([0.9, 0.8, 0.1], [1, 1, 0]) == 1
+    assert area([0.5, 0.5], [1, 0]) == 0.5
+    assert area([3, 1, 2], [1, 0, 1]) == 1
+    assert area([1, 2, 3, 4], [1, 0, 1, 0]) == 0.25
+    assert np.isnan(area([1.0, 2.0], [1, 1]))
+    # resamples hold the negative and the positives in other shares, or no negative
+    assert area_under_roc(np.array([3, 1, 2]), np.array([1, 0, 1]), 200, 0)[1:] == (1, 1)
 
 
 def test_bins_by_hand():

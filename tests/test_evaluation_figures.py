@@ -9,7 +9,7 @@ import pytest
 from seaborn import objects
 
 from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
-from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.leaderboard_table import show_leaderboard
 from metaseg_nb.figures.records import Records

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles, times_drawn
+from metaseg_nb.evaluation.comparison import bootstrap_interval, percentiles, times_drawn
 
 
 def test_close_to_scipy():
@@ -24,16 +24,14 @@ def test_holds_the_true_mean_about_as_often_as_it_says():
 def test_two_values_by_hand():
     # Means of two draws from {0, 1}: 0, 0.5, 0.5, 1 with equal chance.
     assert bootstrap_interval([0, 1]) == (0, 1)
-    assert bootstrap_interval([0, 1], level=0.4) == (0.5, 0.5)
 
 
-def test_same_seed_same_interval_and_shift_and_level():
+def test_same_seed_same_interval_and_shift():
     values = np.random.default_rng(1).random(30)
     low, high = bootstrap_interval(values)
     assert (low, high) == bootstrap_interval(list(values), seed=0) != bootstrap_interval(values, seed=1)
     assert bootstrap_interval(values + 3) == pytest.approx((low + 3, high + 3))
-    narrow_low, narrow_high = bootstrap_interval(values, level=0.5)
-    assert low < narrow_low < values.mean() < narrow_high < high
+    assert low < values.mean() < high
 
 
 @pytest.mark.parametrize("values", [[], [0.7]])
@@ -45,13 +43,9 @@ def test_equal_values_have_no_width():
     assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
 
 
-def test_impossible_inputs_are_named():
+def test_values_that_are_no_numbers_are_named():
     with pytest.raises(ValueError, match="found 1 NaN or infinite"):
         bootstrap_interval([0.5, float("nan")])
-    with pytest.raises(ValueError, match=r"found shape \(2, 2\)"):
-        bootstrap_interval([[0.5, 1], [0, 1]])
-    with pytest.raises(ValueError, match="found 95"):
-        bootstrap_interval([0.5, 1], level=95)
 
 
 def test_counting_how_often_patients_are_drawn_is_the_same_bootstrap():
@@ -62,5 +56,5 @@ def test_counting_how_often_patients_are_drawn_is_the_same_bootstrap():
 
 
 def test_resamples_without_the_statistic_are_passed_over():
-    assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0]), level=1.0) == (1, 3)
+    assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0])) == pytest.approx((1.05, 2.95))
     assert np.isnan(percentiles(np.array([np.nan, np.nan]))).all()

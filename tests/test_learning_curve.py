@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.annotation.curves import budget_curves, fit_power_law, power_laws
-from metaseg_nb.annotation.results import BudgetResults, Draws
-from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.annotation.comparison import budget_curves, fit_power_law, power_laws
+from metaseg_nb.annotation.results import BudgetResults
+from metaseg_nb.evaluation.comparison import bootstrap_interval
 
 FACTS = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": "", "minutes": 60.0}
 
@@ -34,7 +34,7 @@ def law(patients, error):
 
 def laws_of(results):
     """Power laws of one network, a row per measure."""
-    return power_laws(results, results.draws(300, 0)).set_index("measure")
+    return power_laws(results, 300, 0).set_index("measure")
 
 
 def test_a_power_law_is_found_again():
@@ -92,16 +92,12 @@ def test_no_missed_lesion_counts_as_half_of_one():
 def test_a_cohort_without_lesions_has_no_missed_share():
     results = results_of({n: [[0.5] * 6] for n in (2, 4, 8)}, n_truth=0)
     assert laws_of(results).loc["sensitivity", "refusal"] == "there are no lesions"
-    assert budget_curves(results, results_draws(results))["sensitivity"].isna().all()
-
-
-def results_draws(results):
-    return results.draws(300, 0)
+    assert budget_curves(results, 300, 0)["sensitivity"].isna().all()
 
 
 def test_curves_by_hand():
     results = results_of({10: [[0.2, 0.4, 0.9], [0.4, 0.4, 0.7]]})
-    row = budget_curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, 300, 0).iloc[0]
     assert row[["dice", "sensitivity", "false_per_patient"]].tolist() == pytest.approx([0.5, 0.5, 5.0])
     assert row[["n", "seeds", "patients", "minutes"]].tolist() == [3, 2, 10, 60]
     assert row["dice_low"] < 0.5 < row["dice_high"]
@@ -111,35 +107,36 @@ def test_curves_by_hand():
 def test_sensitivity_is_a_share_of_all_lesions():
     results = results_of({10: [[0.0, 1.0]]})
     results.patients["n_truth"], results.patients["n_detected"] = [9, 1], [0, 1]
-    assert budget_curves(results, results_draws(results))["sensitivity"].item() == pytest.approx(0.1)
+    assert budget_curves(results, 300, 0)["sensitivity"].item() == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(("dice", "interval"), [(0.0, (0, 0.265)), (1.0, (0.735, 1))])
 def test_none_or_all_of_the_lesions_found_is_no_certainty(dice, interval):
     results = results_of({10: [[dice] * 12] * 2})
-    row = budget_curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, 300, 0).iloc[0]
     # Clopper and Pearson: 0 of 12, 12 of 12
     assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx(interval, abs=0.001)
 
 
 def test_with_one_seed_the_interval_is_that_of_patients():
     values = np.random.default_rng(0).uniform(0, 1, 40)
-    draws = Draws.of(40, 1, 20000, 0)
-    found = draws.interval(draws.ratios(values[None], np.ones((1, 40))))
-    assert found == pytest.approx(bootstrap_interval(values, 20000), abs=0.005)
+    row = budget_curves(results_of({10: values[None]}), 20000, 0).iloc[0]
+    assert (row["dice_low"], row["dice_high"]) == pytest.approx(bootstrap_interval(values, 20000), abs=0.005)
 
 
 def test_seeds_that_differ_widen_the_interval():
     patients = np.random.default_rng(0).normal(0.5, 0.05, 50)
-    draws, one = Draws.of(50, 3, 2000, 0), np.ones((3, 50))
-    low, high = draws.interval(draws.ratios(np.tile(patients, (3, 1)), one))
-    wide_low, wide_high = draws.interval(draws.ratios(patients + np.array([[-0.1], [0.0], [0.1]]), one))
-    assert wide_high - wide_low > 3 * (high - low)
+    rows = [
+        budget_curves(results_of({10: patients + seeds}), 2000, 0).iloc[0]
+        for seeds in (np.zeros((3, 1)), np.array([[-0.1], [0.0], [0.1]]))
+    ]
+    narrow, wide = (row["dice_high"] - row["dice_low"] for row in rows)
+    assert wide > 3 * narrow
 
 
 def test_one_patient_has_no_interval():
     results = results_of({10: [[0.5], [0.7]]})
-    row = budget_curves(results, results_draws(results)).iloc[0]
+    row = budget_curves(results, 300, 0).iloc[0]
     assert row["dice"] == pytest.approx(0.6)
     assert row[["dice_low", "dice_high"]].isna().all()
 

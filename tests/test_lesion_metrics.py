@@ -13,7 +13,7 @@ from scipy.spatial.distance import pdist
 from metaseg_nb.cohort import lesions
 from metaseg_nb.cohort.lesions import find_lesions, scored_as
 from metaseg_nb.evaluation.lesion_metrics import COLUMNS, lesion_metrics
-from metaseg_nb.evaluation.surfaces import mask_pair, surface_area_hd95_mm
+from metaseg_nb.evaluation.voxel_metrics import mask_pair, surface_area_hd95_mm
 
 CUBE = (1.0, 1.0, 1.0)
 SPACING_MM = (0.8, 1.1, 2.5)
@@ -233,7 +233,7 @@ def test_diameters_are_the_largest_distance_between_any_two_corners(few, monkeyp
 
 
 def test_wrong_shapes_are_named():
-    with pytest.raises(ValueError, match="prediction: found shape"):
+    with pytest.raises(ValueError, match="found shapes"):
         lesion_metrics(empty(), empty((4, 5, 6)), CUBE)
 
 

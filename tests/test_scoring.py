@@ -225,7 +225,8 @@ def test_volumes_in_memory(tmp_path):
     volumes = [
         read_volume(write(tmp_path / name, mask), name) for name, mask in (("t.nii", truth), ("p.nii", prediction))
     ]
-    assert score(*volumes) == score_files(tmp_path / "t.nii", tmp_path / "p.nii")
+    scores, lesions = score(*volumes)
+    assert scores | {"lesions": lesions.to_dict("records")} == score_files(tmp_path / "t.nii", tmp_path / "p.nii")
 
 
 def test_published_volume_of_a_real_lesion(shared_data):

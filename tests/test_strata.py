@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.evaluation.intervals import bootstrap_ratio
-from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, per_patient, stratified
+from metaseg_nb.evaluation.comparison import bootstrap_ratio
+from metaseg_nb.evaluation.leaderboard import COUNT_NAMES, STRATA, all_strata, classified, per_patient
 
 
 def lesions_by_hand():
@@ -20,11 +20,11 @@ def lesions_by_hand():
         ("unet", "b", ">20 mm", True, 0.5),
         ("segresnet", "a", "<5 mm", True, 0.6),
     ]
-    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"])
+    return pd.DataFrame(rows, columns=["model", "patient", "diameter_class", "detected", "dice"]).assign(weight=1.0)
 
 
 def test_classes_by_hand():
-    table = stratified(lesions_by_hand(), "diameter_class", ["unet", "segresnet"], 5000, 0)
+    table = all_strata(lesions_by_hand(), ["unet", "segresnet"], 5000, 0)
     assert table["model"].tolist() == ["unet"] * 4 + ["segresnet"] * 4
     assert table["class"].tolist() == list(DIAMETER_NAMES) * 2
     unet = table[table["model"] == "unet"].set_index("class")
@@ -52,14 +52,14 @@ def test_each_patient_counts_alike_however_many_cases_there_are():
     lesions = pd.DataFrame(rows, columns=["case", "patient", "detected"])
     lesions = lesions.assign(model="unet", diameter_class="<5 mm", dice=lesions["detected"] * 0.5)
     metrics = pd.DataFrame({"model": "unet", "case": ["p1", "p2", "q"], "patient": ["p", "p", "q"]})
-    row = stratified(per_patient(lesions, metrics), "diameter_class", ["unet"], 200, 0).iloc[0]
+    row = all_strata(per_patient(lesions, metrics), ["unet"], 200, 0).iloc[0]
     assert (row["n_lesions"], row["n_patients"]) == (6, 2)
     # of p's two lesions a case half of one, of q's two both
     assert row["sensitivity"] == pytest.approx((1 / 2 + 2) / (2 + 2))
     assert row["dice"] == pytest.approx((1 / 2 + 2) / (2 + 2) / 2)
     # a second case without lesions halves what the first says
     metrics = pd.concat([metrics, pd.DataFrame([{"model": "unet", "case": "q2", "patient": "q"}])])
-    row = stratified(per_patient(lesions, metrics), "diameter_class", ["unet"], 200, 0).iloc[0]
+    row = all_strata(per_patient(lesions, metrics), ["unet"], 200, 0).iloc[0]
     assert row["sensitivity"] == pytest.approx((1 / 2 + 1) / (2 + 1))
 
 
@@ -116,7 +116,7 @@ def test_classes_of_lesion_counts(n, name):
 
 
 def test_all_strata_have_all_lesions_that_can_be_placed():
-    found = all_strata(classified(*placed()), ["unet"], 200, 0)
+    found = all_strata(classified(*placed()).assign(weight=1.0), ["unet"], 200, 0)
     assert found.groupby("stratum")["n_lesions"].sum().to_dict() == {
         "diameter_class": 5,
         "primary": 5,
@@ -130,7 +130,7 @@ def test_all_strata_have_all_lesions_that_can_be_placed():
 def test_without_lesions_there_are_classes_of_none():
     lesions, positions = placed()
     empty = classified(lesions.iloc[:0], positions)
-    found = all_strata(empty, ["unet"], 200, 0)
+    found = all_strata(empty.assign(weight=1.0), ["unet"], 200, 0)
     assert set(found["stratum"]) == set(STRATA) - {"primary"}
     assert found["n_lesions"].sum() == 0
     assert found[["sensitivity", "low", "dice"]].isna().all(axis=None)

@@ -164,12 +164,32 @@ def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_th
     teach(-1.0)
     found = learn(unannotated="ranking", annotated_share=0.5)
     assert {"c0", "c1"} < {case.name for case in found.cases}
-    assert found.ranking["rank"].tolist() == [1, 2, 3, 4]
-    assert set(found.ranking.index) == {"p2", "p3", "p4", "p5"}
     split, layout = parts
+    ranking = pd.read_csv(layout.run("unet", 0, "later", 0).ranking_table)
+    assert ranking["rank"].tolist() == [1, 2, 3, 4]
+    assert set(ranking["patient"]) == {"p2", "p3", "p4", "p5"}
     even = annotated_training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
     spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, even))
     assert abs(spent - wanted) <= 6, "a case has contours on 6 slices, or on 12"
+
+
+def test_a_ranking_is_made_once_and_again_when_its_teachers_change(teach, learn, parts, monkeypatch):
+    table = parts[1].run("unet", 0, "later", 0).ranking_table
+
+    def ranked():
+        chosen = [case.name for case in learn(unannotated="ranking", annotated_share=0.5).cases]
+        return chosen, table.stat().st_mtime_ns, table.read_bytes()
+
+    teach(-1.0)
+    first = ranked()
+    with monkeypatch.context() as without_networks:
+        without_networks.setattr("metaseg_nb.annotation.training_set.case_probability", None)
+        assert ranked() == first
+    table.write_bytes(table.read_bytes()[:-5])
+    assert ranked()[2] == first[2], "a damaged table is made again"
+    teach(-1.0, seen=("c0", "c2"))
+    chosen = ranked()[0]
+    assert {"c0", "c2"} < set(chosen)
 
 
 def test_teachers_know_whom_they_learned_from(teach, parts, tiny_training):

@@ -15,9 +15,7 @@ from monai.metrics import (
 )
 from scipy import ndimage
 
-from metaseg_nb.evaluation import surfaces
-from metaseg_nb.evaluation.surfaces import surface_area_hd95_mm, surface_distances_mm
-from metaseg_nb.evaluation.voxel_metrics import pooled_hd95_mm, voxel_metrics
+from metaseg_nb.evaluation.voxel_metrics import surface_area_hd95_mm, surface_distances_mm, voxel_metrics
 
 SPACING_MM = (0.8, 1.1, 2.5)
 RATIOS = ("dice", "nsd_1mm", "nsd_2mm", "precision", "recall")
@@ -53,7 +51,7 @@ def test_bars_by_hand():
     assert metrics["nsd_1mm"] == pytest.approx(4 / 7)
     assert metrics["nsd_2mm"] == pytest.approx(6 / 7)
     # Pooled: 0, 0, 0, 0, 2, 2, 4; position 5.7.
-    assert pooled_hd95_mm(*bars(), (1.0, 1.0, 2.0)) == pytest.approx(2 + 0.7 * 2)
+    assert metrics["pooled_hd95_mm"] == pytest.approx(2 + 0.7 * 2)
 
 
 def test_spacing_of_each_axis_is_its_own():
@@ -102,8 +100,9 @@ def test_pooled_hd95_is_that_of_panoptica(shared_data, region, values):
         prediction, truth = (np.isin(nib.load(folder / file).dataobj, values) for file in files)
         if truth.any():
             pooled, dice = expected[name][region]["global_bin_hd95"], expected[name][region]["global_bin_dsc"]
-            assert pooled_hd95_mm(truth, prediction, (1.0, 1.0, 1.0)) == pytest.approx(pooled, abs=1e-6)
-            assert voxel_metrics(truth, prediction, (1.0, 1.0, 1.0))["dice"] == pytest.approx(dice, abs=1e-12)
+            ours = voxel_metrics(truth, prediction, (1.0, 1.0, 1.0))
+            assert ours["pooled_hd95_mm"] == pytest.approx(pooled, abs=1e-6)
+            assert ours["dice"] == pytest.approx(dice, abs=1e-12)
 
 
 def test_lesion_metrics_vector(shared_data):
@@ -125,14 +124,13 @@ def test_identical_masks_agree():
 def test_the_pooled_percentile_has_its_own_name(seed):
     truth, prediction = blobs(seed), moved(blobs(seed), seed)
     metrics = voxel_metrics(truth, prediction, SPACING_MM)
-    assert metrics["pooled_hd95_mm"] == pooled_hd95_mm(truth, prediction, SPACING_MM)
     assert metrics["pooled_hd95_mm"] < metrics["hd95_mm"]
 
 
 def test_a_transform_of_crowded_surfaces_gives_the_distances_of_the_tree(monkeypatch):
     truth, prediction = blobs(1), moved(blobs(1), 1)
     few, area = surface_distances_mm(truth, prediction, SPACING_MM), surface_area_hd95_mm(truth, prediction, SPACING_MM)
-    monkeypatch.setattr(surfaces, "CROWD", 0)
+    monkeypatch.setattr("metaseg_nb.evaluation.voxel_metrics.CROWD", 0)
     many = surface_distances_mm(truth, prediction, SPACING_MM)
     for ours, transformed in zip(few, many, strict=True):
         np.testing.assert_allclose(ours, transformed, rtol=1e-6)
@@ -161,7 +159,7 @@ def test_both_masks_empty():
     empty = np.zeros((4, 5, 6), bool)
     metrics = voxel_metrics(empty, empty, SPACING_MM)
     assert [metrics[name] for name in RATIOS] == [1] * 5
-    assert (metrics["hd95_mm"], pooled_hd95_mm(empty, empty, SPACING_MM)) == (0, 0)
+    assert (metrics["hd95_mm"], metrics["pooled_hd95_mm"]) == (0, 0)
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -169,7 +167,7 @@ def test_one_mask_empty(order):
     masks = [np.zeros((4, 5, 6), bool), np.ones((4, 5, 6), bool)][::order]
     metrics = voxel_metrics(*masks, SPACING_MM)
     assert [metrics[name] for name in RATIOS] == [0] * 5
-    assert (metrics["hd95_mm"], pooled_hd95_mm(*masks, SPACING_MM)) == (374, 374)
+    assert (metrics["hd95_mm"], metrics["pooled_hd95_mm"]) == (374, 374)
 
 
 def test_full_masks_agree():
@@ -179,11 +177,11 @@ def test_full_masks_agree():
 
 def test_wrong_inputs_are_named():
     mask = np.zeros((4, 5, 6), bool)
-    with pytest.raises(ValueError, match=r"prediction: found shape \(4, 5, 7\); expected \(4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"found shapes \(4, 5, 6\) of the truth and \(4, 5, 7\) of the prediction"):
         voxel_metrics(mask, np.zeros((4, 5, 7), bool), SPACING_MM)
     with pytest.raises(ValueError, match="truth: found values 0, 255; expected 0 and 1"):
         voxel_metrics(np.where(np.arange(6) > 3, 255, mask), mask, SPACING_MM)
-    with pytest.raises(ValueError, match="truth: found 2D"):
+    with pytest.raises(ValueError, match=r"found shapes \(5, 6\) of the truth .* expected one 3D shape"):
         voxel_metrics(mask[0], mask[0], SPACING_MM)
     for spacing_mm in ((1.0, 1.0), (1.0, 0.0, 1.0), (1.0, float("nan"), 1.0)):
         with pytest.raises(ValueError, match="spacing_mm: found"):

@@ -5,11 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "answers": ["budget_answers"],
-        "costs": ["cost_table"],
-        "curves": ["budget_curves", "power_laws"],
-        "gains": ["budget_gains"],
-        "results": ["read_budget"],
+        "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
+        "results": ["cost_table", "read_budget"],
         "training_set": ["annotated_training_set"],
     },
 )

@@ -5,12 +5,11 @@ does for it. What was not annotated is unknown, never background.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
-from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN
 from metaseg_nb.settings import Train
 
@@ -54,7 +53,7 @@ class Annotation:
     """
 
     label: np.ndarray
-    boxes: np.ndarray = field(repr=False)
+    boxes: np.ndarray
     work: Work
 
 
@@ -72,7 +71,9 @@ def annotate(mask: np.ndarray, spacing_mm: tuple[float, float, float], settings:
         counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
         "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter.
     """
-    return KINDS[settings.annotation](find_lesions(mask, spacing_mm), settings)
+    lesions = find_lesions(mask, spacing_mm)
+    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
+    return KINDS[settings.annotation](lesions, np.array(boxes, int).reshape(-1, 3, 2), settings)
 
 
 def full_work(boxes: np.ndarray) -> Work:
@@ -80,51 +81,50 @@ def full_work(boxes: np.ndarray) -> Work:
     return Work(len(boxes), len(boxes), int(np.diff(boxes[:, 2]).sum()))
 
 
-def _full(lesions: Lesions, settings: Train) -> Annotation:
-    boxes = _boxes_of(lesions)
+def whole_volume(label: np.ndarray) -> np.ndarray:
+    """One box that holds a whole volume, shape (1, 3, 2)."""
+    return np.array([[[0, n] for n in label.shape]])
+
+
+def _full(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
     return Annotation((lesions.labels > 0).astype(np.uint8), boxes, full_work(boxes))
 
 
-def _largest(lesions: Lesions, settings: Train) -> Annotation:
+def _largest(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
     if lesions.n <= settings.n_largest:
-        return _full(lesions, settings)
+        return _full(lesions, boxes, settings)
     chosen = np.argsort(-_sizes(lesions), kind="stable")[: settings.n_largest]
-    boxes = _boxes_of(lesions)[chosen]
     label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
     margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
-    for low, high in zip((boxes[..., 0] - margin).clip(0), boxes[..., 1] + margin, strict=True):
-        label[tuple(map(slice, low, high))] = 0
+    for box in boxes[chosen]:
+        label[tuple(map(slice, (box[:, 0] - margin).clip(0), box[:, 1] + margin))] = 0
     label[lesions.labels > 0] = UNKNOWN  # who contours one lesion does not call its neighbour background
     label[np.isin(lesions.labels, 1 + chosen)] = 1
-    work = full_work(boxes)
-    return Annotation(label, whole_volume(label), Work(lesions.n, work.n_contoured, work.n_slices))
+    return Annotation(label, whole_volume(label), replace(full_work(boxes[chosen]), n_lesions=lesions.n))
 
 
-def _every_nth_slice(lesions: Lesions, settings: Train) -> Annotation:
+def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
     label = (lesions.labels > 0).astype(np.uint8)
-    middle = label.shape[2] // 2
-    if lesions.n:
-        middle = _boxes_of(lesions)[_sizes(lesions).argmax(), 2].sum() // 2
+    middle = boxes[_sizes(lesions).argmax(), 2].sum() // 2 if lesions.n else label.shape[2] // 2
     known = np.arange(label.shape[2]) % settings.slice_step == middle % settings.slice_step
     label[:, :, ~known] = UNKNOWN
-    on_slices = [int(known[box[2]].sum()) for box in lesions.boxes.values()]
-    return Annotation(label, whole_volume(label), Work(lesions.n, np.count_nonzero(on_slices), sum(on_slices)))
+    on_slices = [int(known[low:high].sum()) for low, high in boxes[:, 2]]
+    return Annotation(label, whole_volume(label), Work(lesions.n, sum(n > 0 for n in on_slices), sum(on_slices)))
 
 
-def _box_each(lesions: Lesions, settings: Train) -> Annotation:
-    boxes = _boxes_of(lesions)
+def _box_each(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
     return Annotation(label_of_boxes(lesions.labels.shape, boxes), boxes, Work(lesions.n, n_boxes=lesions.n))
 
 
-def _point_each(lesions: Lesions, settings: Train) -> Annotation:
+def _point_each(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
     voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
     centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
     points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
-    label, boxes = label_of_points(lesions.labels.shape, lesions.spacing_mm, points, diameters_mm)
-    return Annotation(label, boxes, Work(lesions.n, n_points=lesions.n))
+    label, around = label_of_points(lesions.labels.shape, lesions.spacing_mm, points, diameters_mm)
+    return Annotation(label, around, Work(lesions.n, n_points=lesions.n))
 
 
-KINDS: dict[str, Callable[[Lesions, Train], Annotation]] = {
+KINDS: dict[str, Callable[[Lesions, np.ndarray, Train], Annotation]] = {
     "full": _full,
     "largest": _largest,
     "slices": _every_nth_slice,
@@ -133,7 +133,12 @@ KINDS: dict[str, Callable[[Lesions, Train], Annotation]] = {
 }
 
 
-def label_of_boxes(shape: tuple[int, int, int], boxes: np.ndarray, case: str = "-") -> np.ndarray:
+def _sizes(lesions: Lesions) -> np.ndarray:
+    """Voxels of each lesion."""
+    return np.bincount(lesions.labels.ravel(), minlength=lesions.n + 1)[1:]
+
+
+def label_of_boxes(shape: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
     """Label from a box around each lesion: outside is background, an ellipsoid in the middle of each is lesion.
 
     Parameters
@@ -141,31 +146,18 @@ def label_of_boxes(shape: tuple[int, int, int], boxes: np.ndarray, case: str = "
     shape : tuple of 3 ints
     boxes : ndarray of int, shape (L, 3, 2)
         First voxel, and the one after the last.
-    case : str
-        Named in errors.
 
     Returns
     -------
     ndarray of uint8, shape ``shape``
         0, 1, and `UNKNOWN` in the rest of the boxes.
-
-    Raises
-    ------
-    CohortError
-        With every box that is empty or reaches out of the volume.
     """
-    boxes = np.asarray(boxes).reshape(-1, 3, 2)
-    _require_inside(case, boxes, (boxes[..., 0] >= 0) & (boxes[..., 0] < boxes[..., 1]) & (boxes[..., 1] <= shape))
     certain = CERTAIN_OF_BOX * np.diff(boxes)[..., 0] / 2
-    return _label(shape, boxes, (boxes.sum(axis=2) - 1) / 2, np.full(certain.shape, np.inf), certain)
+    return _ellipsoids(shape, boxes, (np.sum(boxes, axis=2) - 1) / 2, np.full(certain.shape, np.inf), certain)
 
 
 def label_of_points(
-    shape: tuple[int, int, int],
-    spacing_mm: tuple[float, float, float],
-    points: np.ndarray,
-    diameters_mm: np.ndarray,
-    case: str = "-",
+    shape: tuple[int, ...], spacing_mm: tuple[float, float, float], points: np.ndarray, diameters_mm: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Label from a point in each lesion and its diameter: a ball around it is lesion, far from all is background.
 
@@ -176,8 +168,6 @@ def label_of_points(
     points : ndarray of int, shape (L, 3)
         Voxel indices.
     diameters_mm : ndarray, shape (L,)
-    case : str
-        Named in errors.
 
     Returns
     -------
@@ -185,22 +175,15 @@ def label_of_points(
         0, 1, and `UNKNOWN` where a lesion of that diameter may reach.
     boxes : ndarray of int, shape (L, 3, 2)
         Hold all voxels that are not 0.
-
-    Raises
-    ------
-    CohortError
-        With every point that is not in the volume or has no diameter.
     """
-    points, diameters_mm = np.asarray(points).reshape(-1, 3), np.asarray(diameters_mm, float)
-    _require_inside(case, points, ((points >= 0) & (points < shape)) & (diameters_mm > 0)[:, None])
-    diameters = diameters_mm[:, None] / np.array(spacing_mm)
+    diameters = np.reshape(diameters_mm, (-1, 1)) / np.array(spacing_mm)
     reach = np.ceil(POSSIBLE_OF_DIAMETER * diameters).astype(int)
     boxes = np.stack([(points - reach).clip(0), np.minimum(points + reach + 1, shape)], axis=2)
-    return _label(shape, boxes, points, POSSIBLE_OF_DIAMETER * diameters, CERTAIN_OF_DIAMETER * diameters), boxes
+    return _ellipsoids(shape, boxes, points, POSSIBLE_OF_DIAMETER * diameters, CERTAIN_OF_DIAMETER * diameters), boxes
 
 
-def _label(
-    shape: tuple[int, int, int], boxes: np.ndarray, middles: np.ndarray, possible: np.ndarray, certain: np.ndarray
+def _ellipsoids(
+    shape: tuple[int, ...], boxes: np.ndarray, middles: np.ndarray, possible: np.ndarray, certain: np.ndarray
 ) -> np.ndarray:
     """Ellipsoids in boxes; radii in voxels, shape (L, 3), of what may be lesion and of what is.
 
@@ -210,33 +193,7 @@ def _label(
     for radii, value in ((possible, UNKNOWN), (certain, 1)):
         for box, middle, radius in zip(boxes, middles, radii, strict=True):
             place = tuple(slice(*axis) for axis in box)
-            voxels = np.ogrid[place]
-            distance = sum(((axis - m) / r) ** 2 for axis, m, r in zip(voxels, middle, radius, strict=True))
+            x, y, z = (((axis - m) / r) ** 2 for axis, m, r in zip(np.ogrid[place], middle, radius, strict=True))
+            distance = x + y + z
             label[place][distance <= max(1.0, distance.min())] = value
     return label
-
-
-def _require_inside(case: str, found: np.ndarray, good: np.ndarray) -> None:
-    expected, fix = "a place inside the volume, larger than nothing", "correct or remove it"
-    problems = [
-        Problem(case, "annotation", f"{place.tolist()}", expected, fix)
-        for place, fine in zip(found, good, strict=True)
-        if not fine.all()
-    ]
-    if problems:
-        raise CohortError(problems)
-
-
-def _sizes(lesions: Lesions) -> np.ndarray:
-    """Voxels of each lesion."""
-    return np.bincount(lesions.labels.ravel(), minlength=lesions.n + 1)[1:]
-
-
-def _boxes_of(lesions: Lesions) -> np.ndarray:
-    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
-    return np.array(boxes, int).reshape(-1, 3, 2)
-
-
-def whole_volume(label: np.ndarray) -> np.ndarray:
-    """One box that holds a whole volume, shape (1, 3, 2)."""
-    return np.array([[[0, n] for n in label.shape]])

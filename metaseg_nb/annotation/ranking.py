@@ -4,7 +4,6 @@ First uncertainty, then variety among the uncertain, as in Yang et al., "Suggest
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ UNCERTAIN_MM3 = 1000.0
 FOUND = 0.5
 
 
-def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, Any]:
+def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
     """Summarise a lesion probability, float of shape (X, Y, Z) in [0, 1].
 
     Returns
@@ -41,13 +40,10 @@ def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -
     voxel_mm3 = float(np.prod(spacing_mm))
     n = min(entropy.size, max(1, round(UNCERTAIN_MM3 / voxel_mm3)))
     found = probability >= FOUND
-    centre = np.argwhere(found).mean(axis=0) / found.shape if found.any() else (0.5,) * 3
-    return {
-        "uncertainty_bits": float(np.partition(entropy, entropy.size - n)[-n:].mean()),
-        "found_mm3": float(found.sum() * voxel_mm3),
-        "n_found": label_lesions(found)[1],
-        **dict(zip("xyz", map(float, centre), strict=True)),
-    }
+    x, y, z = np.argwhere(found).mean(axis=0) / found.shape if found.any() else (0.5,) * 3
+    uncertainty_bits = float(np.partition(entropy, entropy.size - n)[-n:].mean())
+    lesions = {"found_mm3": float(found.sum() * voxel_mm3), "n_found": label_lesions(found)[1]}
+    return {"uncertainty_bits": uncertainty_bits, **lesions, "x": float(x), "y": float(y), "z": float(z)}
 
 
 def rank_cases(
@@ -70,15 +66,15 @@ def rank_cases(
     DataFrame
         From `rank_patients`.
     """
-    rows = {}
+    rows, annotated = [], set()
     for case, stored in cases:
         lesions = stored.label.astype(np.float32) if case.name in known else probability(stored)
-        rows[case] = {"patient": case.patient, **summarise(lesions, stored.grid.spacing_mm)}
-    annotated = sorted({case.patient for case in rows if case.name in known})
-    return rank_patients(pd.DataFrame(rows.values()).groupby("patient").mean(), annotated)
+        rows.append({"patient": case.patient, **summarise(lesions, stored.grid.spacing_mm)})
+        annotated |= {case.patient} if case.name in known else set()
+    return rank_patients(pd.DataFrame(rows).groupby("patient").mean(), annotated)
 
 
-def rank_patients(summaries: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame:
+def rank_patients(summaries: pd.DataFrame, known: Collection[str]) -> pd.DataFrame:
     """Put patients in the order in which they should be annotated.
 
     The next is always the one with the largest product of uncertainty and distance to the nearest patient who is
@@ -89,7 +85,7 @@ def rank_patients(summaries: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame
     ----------
     summaries : DataFrame
         The columns of `summarise`; the index is the patient, annotated ones among them.
-    known : sequence of str
+    known : collection of str
         Patients who are annotated.
 
     Returns
@@ -101,7 +97,7 @@ def rank_patients(summaries: pd.DataFrame, known: Sequence[str]) -> pd.DataFrame
     numbers = table.assign(found_mm3=np.log1p(table["found_mm3"])).drop(columns="uncertainty_bits")
     spread = numbers.std(ddof=0)
     places = ((numbers - numbers.mean()) / spread.where(spread > 0, 1.0)).to_numpy()
-    uncertainty, waiting = table["uncertainty_bits"].to_numpy(), ~table.index.isin(known)
+    uncertainty, waiting = table["uncertainty_bits"].to_numpy(), ~table.index.isin(list(known))
     distance = np.full(len(table), np.inf)
     for place in places[~waiting]:
         distance = np.minimum(distance, np.linalg.norm(places - place, axis=1))
@@ -179,7 +175,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     ensembles = [load_ensemble(layout.root / model, device) for model in settings["models"]]
 
     def probability(case: StoredCase) -> np.ndarray:
-        return sum(one.probability(case.image, case.reach, device) for one in ensembles) / len(ensembles)
+        return np.sum([one.probability(case.image, case.reach, device) for one in ensembles], axis=0) / len(ensembles)
 
     cases = [*cohort.cases, *cohort.unlabelled]
     pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking"), strict=True)

@@ -1,21 +1,18 @@
-"""Results of all runs of an annotation budget, every arm on the same patients; and resamples of patients and seeds."""
+"""Results of all runs of an annotation budget, every arm on the same patients, and the minutes of a physician."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from typing import Self
 
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.costs import run_effort
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.evaluation.intervals import percentiles
-from metaseg_nb.evaluation.pooling import pool
+from metaseg_nb.evaluation.fold_results import not_once, pool
 from metaseg_nb.files import read_table
-from metaseg_nb.layout import RunLayout, StudyLayout, parameter_file
+from metaseg_nb.layout import StudyLayout, parameter_file
 from metaseg_nb.parameters import read_parameters
 from metaseg_nb.settings import Budget
 
@@ -23,50 +20,69 @@ SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
 # Keys of an arm's file that other columns of the table of arms show.
 IN_COLUMNS = {"arm", "arm_title", "annotated_share", "annotation", "unannotated"}
 IN_COLUMNS |= {"n_largest", "slice_step", "teacher", "confidence"}
+# Kinds of "annotation" for which no physician looked at the case.
+NO_PHYSICIAN = ("none", "self_training")
+COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point"}
+# What each cost is for, and what its default rests on.
+REASONS = {
+    "minutes_per_case": (
+        "reading a case",
+        "2.0: radiologists who looked for metastases took 1.1 (doi:10.1186/s40644-024-00669-9) to 2.4 (Hua et al., "
+        "Acad. Radiol., doctors without assistance) minutes a scan",
+    ),
+    "minutes_per_lesion": (
+        "each contoured lesion: finding it, setting the window, checking in three planes",
+        "1.0: assumed; see the next",
+    ),
+    "minutes_per_slice": (
+        "a contour on one axial slice",
+        "0.25: assumed; a patient with four lesions over nine slices each then takes 15 minutes, and junior "
+        "physicians took 14.2 a patient (doi:10.12455/j.issn.1671-7104.250339)",
+    ),
+    "minutes_per_box": (
+        "a box around a lesion",
+        "0.5: a box in one plane takes 7 to 35 s (Papadopoulos et al., ICCV 2017); a box in 3D is two of these",
+    ),
+    "minutes_per_point": (
+        "a point in a lesion, and its diameter",
+        "0.2: a click takes a ninth to an eighteenth of a box's time (Papadopoulos et al., CVPR 2017); the line along "
+        "the diameter is assumed to take ten seconds",
+    ),
+}
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Resamples of patients and of seeds, the same for everything that is compared.
+def cost_table(settings: Budget) -> pd.DataFrame:
+    """A row per cost: ``what`` it is for, its ``minutes``, and what the default rests on."""
+    rows = [(what, getattr(settings, name), reason) for name, (what, reason) in REASONS.items()]
+    return pd.DataFrame(rows, columns=["what", "minutes", "what the default rests on"])
 
-    Patients and seeds are drawn separately, each with replacement, and crossed (pigeonhole bootstrap). Intervals are
-    too wide where trainings hardly differ, and too narrow where they differ much and seeds are few: in simulated
-    studies of three or five seeds, 95 % intervals held the truth in 84 to 99 %. With one seed they do not show how
-    much another training would differ.
 
-    Attributes
+def run_effort(annotation: pd.DataFrame, settings: Budget) -> dict[str, float]:
+    """What a physician did for one run; a case that no physician annotated took 0 minutes.
+
+    Parameters
     ----------
-    patients : ndarray of int, shape (B, P)
-        How often each resample draws each patient.
-    seeds : ndarray of int, shape (B, S)
+    annotation : DataFrame
+        A row per case, from `annotated_training_set`.
+    settings : Budget
+        Its ``minutes_per_...``.
 
-    References
-    ----------
-    Owen 2007, Ann. Appl. Stat. 1(2):386-411.
+    Returns
+    -------
+    dict
+        ``patients`` (annotated, for training), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
+        ``selection_minutes``, for the selection set.
     """
-
-    patients: np.ndarray
-    seeds: np.ndarray
-
-    @classmethod
-    def of(cls, n_patients: int, n_seeds: int, n_bootstrap: int, seed: int) -> Self:
-        """Draw ``n_bootstrap`` times."""
-        rng = np.random.default_rng(seed)
-        return cls(*(rng.multinomial(n, np.full(n, 1 / n), n_bootstrap) for n in (n_patients, n_seeds)))
-
-    def ratios(self, parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-        """``parts.sum() / wholes.sum()``, both of shape (S, P), in each resample; shape (B,), NaN without wholes."""
-        return ratio(*(((self.seeds @ values) * self.patients).sum(axis=1) for values in (parts, wholes)))
-
-    def interval(self, resampled: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-        """Percentile interval of a number from its values in the resamples; NaN with fewer than two patients."""
-        return percentiles(resampled, level) if self.patients.shape[1] > 1 else (float("nan"), float("nan"))
-
-
-def ratio(parts: np.ndarray, wholes: np.ndarray) -> np.ndarray:
-    """Quotient; NaN where there are no wholes."""
-    parts, wholes = np.asarray(parts, float), np.asarray(wholes, float)
-    return np.divide(parts, wholes, out=np.full(parts.shape, np.nan), where=wholes > 0)
+    done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
+    costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
+    minutes = settings.minutes_per_case + done[list(COUNTS)].dot(costs)
+    return {
+        "patients": done.loc[done["role"] == "training", "patient"].nunique(),
+        "cases": len(done),
+        **done[list(COUNTS)].sum(),
+        "minutes": minutes.sum(),
+        "selection_minutes": minutes[done["role"] == "selection"].sum(),
+    }
 
 
 @dataclass(frozen=True)
@@ -108,21 +124,6 @@ class BudgetResults:
         """A score of each patient by each seed's network, shape (S, P)."""
         return self._scores.loc[(model, arm), score].to_numpy(float)
 
-    def draws(self, n_bootstrap: int, seed: int) -> Draws:
-        """Resamples of these patients and seeds."""
-        return Draws.of(self.patients["patient"].nunique(), self.patients["seed"].nunique(), n_bootstrap, seed)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _ArmLayout(StudyLayout):
-    """The study as if it had only this arm and seed."""
-
-    arm: str
-    seed: int
-
-    def run(self, model: str, fold: int) -> RunLayout:
-        return super().run(model, fold, self.arm, self.seed)
-
 
 def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> BudgetResults:
     """Read the results of all networks, arms, seeds and folds, and what a physician did for them.
@@ -139,20 +140,16 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
         raise CohortError.one("-", "the study's file", "no arms", "arms to compare", fix)
     problems, scores, efforts = [], [], []
     for arm, seed in product(settings.arms, settings.seeds):
-        where = {"arm": arm, "seed": seed}
-        of_arm = _ArmLayout(layout.study, layout.base, **where)
         try:
-            scores.append(pool(of_arm, cohort, settings.models).metrics.assign(**where))
+            metrics = pool(layout, cohort, settings.models, arm=arm, seed=seed).metrics
         except CohortError as error:
             problems += in_arm(error.problems, arm, seed)
             continue
+        scores.append(metrics.assign(arm=arm, seed=seed))
         for model, fold in product(settings.models, range(cohort.n_folds)):
-            file = of_arm.run(model, fold).annotation_table
-            annotation = read_table(file)
-            if wrong := _not_once(annotation["case"], cohort, fold, f"{model}, fold {fold}", file.name):
-                problems += in_arm(wrong, arm, seed)
-            else:
-                efforts.append({"model": model, **where, "fold": fold, **run_effort(annotation, settings)})
+            annotation = read_table(layout.run(model, fold, arm, seed).annotation_table)
+            problems += in_arm(_wrong_cases(annotation, cohort, model, fold), arm, seed)
+            efforts.append({"model": model, "arm": arm, "seed": seed, "fold": fold, **run_effort(annotation, settings)})
     if problems:
         raise CohortError(problems)
     patients = pd.concat(scores).groupby(["model", "arm", "seed", "patient"], sort=False)[SCORES].mean().reset_index()
@@ -166,6 +163,16 @@ def in_arm(problems: Iterable[Problem], arm: str, seed: int) -> list[Problem]:
     return [replace(problem, case=f"{arm}, seed {seed}: {problem.case}") for problem in problems]
 
 
+def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int) -> list[Problem]:
+    """Every case outside the fold must be in a run's training or selection set once, and no other."""
+    outside = {case.name for case in cohort.cases if case.fold != fold}
+    expected = "every case of training and selection set once, and none of the test set"
+    return [
+        Problem(f"{model}, fold {fold}, {name}", "annotation.csv", f"the case {times} times", expected, "run 03 again")
+        for name, times in not_once(annotation["case"], outside).items()
+    ]
+
+
 def _arm(arm: str) -> dict[str, str | float]:
     stated = read_parameters(parameter_file("arm", arm))
     return {
@@ -176,14 +183,3 @@ def _arm(arm: str) -> dict[str, str | float]:
         "unannotated": stated.get("unannotated", "unused"),
         "recipe": ", ".join(f"{key}: {value}" for key, value in sorted(stated.items()) if key not in IN_COLUMNS),
     }
-
-
-def _not_once(cases: pd.Series, cohort: Cohort, fold: int, run: str, file: str) -> list[Problem]:
-    """Every case outside the fold must be in a run's training or selection set once, and no other."""
-    times, outside = cases.value_counts(), {case.name for case in cohort.cases if case.fold != fold}
-    expected = "every case of training and selection set once, and none of the test set"
-    return [
-        Problem(f"{run}, {name}", file, f"the case {times.get(name, 0)} times", expected, "run 03 for it again")
-        for name in sorted(outside | set(times.index))
-        if times.get(name, 0) != (name in outside)
-    ]

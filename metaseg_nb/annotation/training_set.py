@@ -1,29 +1,28 @@
 """What a network learns from: annotated cases, and what the networks of an earlier arm make of the others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.costs import NO_PHYSICIAN
 from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
 from metaseg_nb.annotation.ranking import follow_ranking, rank_cases
-from metaseg_nb.annotation.results import in_arm
+from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
+from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.subsets import nested_subset
-from metaseg_nb.files import read_table
+from metaseg_nb.evaluation.fold_results import read_all
+from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.annotation_store import UNKNOWN, store_annotation
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
-from metaseg_nb.training.finished_run import read_finished
 from metaseg_nb.training.pretrained import load_unseen
 
 # What the table says of cases that no physician annotated.
@@ -41,26 +40,24 @@ class TrainingSet:
         A row for each case of training and selection set: ``case``, ``patient``, ``primary``, ``role`` ("training",
         "selection"), ``annotation`` (its kind, "none" or "self_training"), the fields of `Work`, ``known_share`` (of
         its voxels).
-    ranking : DataFrame or None
-        From `rank_patients`, where an arm follows one.
     """
 
     cases: list[StoredCase]
     table: pd.DataFrame
-    ranking: pd.DataFrame | None
 
     def __str__(self) -> str:
         own = self.table[self.table["role"] == "training"]
         done = own[~own["annotation"].isin(NO_PHYSICIAN)]
         counts = {"slices contoured": "n_slices", "boxes": "n_boxes", "points": "n_points"}
-        work = [f"{done[column].sum()} {name}" for name, column in counts.items() if done[column].sum()]
-        work = ", ".join([f"{done['n_lesions'].sum()} lesions", *work])
-        words = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated ({work})"
+        work = [f"{done['n_lesions'].sum()} lesions"]
+        work += [f"{done[column].sum()} {name}" for name, column in counts.items() if done[column].sum()]
+        text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
+        text += f" ({', '.join(work)})"
         if guessed := (own["annotation"] == NETWORKS).sum():
-            words += f"; {guessed} cases labelled by networks"
+            text += f"; {guessed} cases labelled by networks"
         if absent := sorted(set(own["primary"]) - set(done["primary"])):
-            words += f"; no annotated patient with {', '.join(absent)}"
-        return words
+            text += f"; no annotated patient with {', '.join(absent)}"
+        return text
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Teachers:
     def probability(self, case: StoredCase) -> np.ndarray:
         """Mean of their lesion probabilities, float32 of shape (X, Y, Z)."""
         found = [case_probability(network, case, settings, self.device) for network, settings in self.networks]
-        return sum(found) / np.float32(len(found))
+        return np.sum(found, axis=0) / np.float32(len(found))
 
 
 def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: torch.device) -> Teachers:
@@ -89,18 +86,15 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     CohortError
         With every one that is not finished; or one learned from a case outside the training set of ``parts``.
     """
-    runs = [layout.run(model, settings.fold, settings.teacher, settings.seed) for model in sorted(settings.models)]
-    problems = []
-    for run in runs:
-        try:
-            read_finished(run)
-        except CohortError as error:
-            problems += in_arm(error.problems, settings.teacher, settings.seed)
-    if problems:
-        raise CohortError(problems)
-    contents = [load_unseen(run.best_checkpoint, parts) for run in runs]
+    models = sorted(settings.models)
+    runs = {model: layout.run(model, settings.fold, settings.teacher, settings.seed) for model in models}
+    try:
+        read_all(runs)
+    except CohortError as error:
+        raise CohortError(in_arm(error.problems, settings.teacher, settings.seed)) from error
+    contents = [load_unseen(run.best_checkpoint, parts) for run in runs.values()]
     trained = [(network_of(content, device), Train.check(content["identity"]["settings"])) for content in contents]
-    table = read_table(runs[0].annotation_table)
+    table = read_table(runs[models[0]].annotation_table)
     annotated = set(table.loc[(table["role"] == "training") & (table["annotation"] == "full"), "case"])
     return Teachers(trained, [identity_code(content["identity"]) for content in contents], annotated, device)
 
@@ -118,7 +112,7 @@ def annotated_training_set(
         labelled (self_training) or ranked beforehand (ranking) by the networks of the arm ``teacher``.
     layout : StudyLayout
     run : RunLayout
-        Keeps the labels that networks make.
+        Keeps the labels or the ranking that networks make, so that they are made once.
     device : torch.device
 
     Raises
@@ -126,36 +120,41 @@ def annotated_training_set(
     CohortError
         Fewer than two patients, or no lesion, would be annotated; or the teachers cannot be used.
     """
-    stored = _opened(layout, parts.training)
+    stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
     chosen = nested_subset(parts.training, settings.annotated_share, settings.seed)
-    teachers = load_teachers(settings, layout, parts, device) if settings.teacher else None
-    ranking = None
+    teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
     if settings.unannotated == "ranking":
         first = [case for case in parts.training if case.name in teachers.annotated]
-        pairs = [(case, stored[case.name]) for case in parts.training]
-        ranking = rank_cases(pairs, teachers.annotated, teachers.probability)
-        slices = {name: full_work(case.lesion_boxes).n_slices for name, case in stored.items()}
-        chosen = follow_ranking(parts.training, first, list(ranking.index), slices, chosen)
+        slices = {case.name: full_work(stored[case.name].lesion_boxes).n_slices for case in parts.training}
+        chosen = follow_ranking(parts.training, first, _ranking(parts.training, stored, teachers, run), slices, chosen)
     known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or in another way"
         raise CohortError.one("-", "dataset.json", found, "a lesion to learn from", fix)
-    nothing = {name: Work(len(case.lesion_boxes)) for name, case in stored.items() if name not in known}
+    rest = [stored[case.name] for case in parts.training if case.name not in known]
+    nothing = {case.name: (NOBODY, None, Work(len(case.lesion_boxes))) for case in rest}
     if settings.unannotated == "self_training":
-        labels = {name: _labelled(stored[name], teachers, settings.confidence, run) for name in nothing}
-        known |= {name: (NETWORKS, label, nothing[name]) for name, label in labels.items()}
-    rows = [
-        _row(case, "training", *known.get(case.name) or (NOBODY, None, nothing[case.name])) for case in parts.training
-    ]
-    selection = _opened(layout, parts.selection)
+        for case in rest:
+            label = _labelled(case, teachers, settings.confidence, run)
+            known[case.name] = NETWORKS, label, Work(len(case.lesion_boxes))
+    rows = [_row(case, "training", *(nothing | known)[case.name]) for case in parts.training]
     for case in parts.selection:  # contoured in full in every arm
-        rows.append(_row(case, "selection", "full", selection[case.name], full_work(selection[case.name].lesion_boxes)))
-    return TrainingSet([case for _, case, _ in known.values()], pd.DataFrame(rows), ranking)
+        own = stored[case.name]
+        rows.append(_row(case, "selection", "full", own, full_work(own.lesion_boxes)))
+    return TrainingSet([case for _, case, _ in known.values()], pd.DataFrame(rows))
 
 
-def _opened(layout: StudyLayout, cases: Sequence[Case]) -> dict[str, StoredCase]:
-    return {stored.name: stored for stored in open_cases(layout.case_store, cases)}
+def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: Teachers, run: RunLayout) -> list[str]:
+    """Patients, the most wanted first: as the run keeps them, if these teachers ranked these cases, or ranked now."""
+    made_with = {"teachers": teachers.hashes, "cases": {case.name: stored[case.name].identity for case in cases}}
+    code = settings_hash(made_with)
+    kept = run.ranking_record.is_file() and not damage(run.ranking_record)
+    if not kept or read_record(run.ranking_record)["made_with"] != code:
+        pairs = [(case, stored[case.name]) for case in cases]
+        write_table(run.ranking_table, rank_cases(pairs, teachers.annotated, teachers.probability).reset_index())
+        write_record(run.ranking_record, {"made_with": code}, [run.ranking_table])
+    return read_table(run.ranking_table)["patient"].tolist()
 
 
 def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[StoredCase, Work]:
@@ -181,7 +180,7 @@ def _labelled(case: StoredCase, teachers: Teachers, confidence: float, run: RunL
     return store_annotation(run.pseudo_labels, case, {"teachers": teachers.hashes, "confidence": confidence}, make)
 
 
-def _row(case: Case, role: str, annotation: str, known: StoredCase | None, work: Work) -> dict[str, Any]:
+def _row(case: Case, role: str, annotation: str, known: StoredCase | None, work: Work) -> dict[str, str | float]:
     who = {"case": case.name, "patient": case.patient, "primary": case.primary, "role": role}
     share = 0.0 if known is None else float((known.label != UNKNOWN).mean()) if known.annotation else 1.0
     return who | {"annotation": annotation, **asdict(work), "known_share": share}

@@ -1,5 +1,6 @@
-"""Paired tests of networks over patients, effect sizes, and how stable the ranking is."""
+"""Bootstrap intervals over patients; paired tests of networks, effect sizes, and how stable their ranking is."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -7,30 +8,127 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval
-
 # With fewer even six equal signs could not reach 5 % in a signed-rank test: 2 / 2⁵ = 0.06.
 MIN_PATIENTS = 6
 ALPHA = 0.05
-SUPPORTED, CONTRADICTED, INCONCLUSIVE = "supported", "contradicted", "inconclusive"
+INCONCLUSIVE = "inconclusive"
+
+Values = Sequence[float] | np.ndarray | pd.Series
+Estimate = tuple[float, float, float]
 
 
-def verdict(low: float, high: float, patients: int) -> str:
-    """Whether the 95 % interval of a difference lies above 0, below it, or neither."""
-    if patients < MIN_PATIENTS or not np.isfinite([low, high]).all():
-        return INCONCLUSIVE
-    return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
+def bootstrap(
+    statistic: Callable[[np.ndarray], np.ndarray], of_patients: np.ndarray, n_resamples: int, seed: int
+) -> Estimate:
+    """Percentile bootstrap over patients: all intervals of cross-validation come from here.
 
-
-def patient_scores(metrics: pd.DataFrame, models: list[str], column: str = "dice") -> pd.DataFrame:
-    """Mean of a metric over each patient's cases.
+    Parameters
+    ----------
+    statistic : callable
+        Takes sums over patients, shape (B, ...), and gives its values, shape (B,); NaN where it does not exist, such as
+        a sensitivity without lesions. Such resamples are passed over.
+    of_patients : ndarray, shape (n_patients, ...)
+        What is summed.
+    n_resamples : int
+        Resamples of as many patients, drawn with replacement.
+    seed : int
+        The same seed gives the same interval.
 
     Returns
     -------
-    DataFrame
-        A row per patient, a column per model, in the order of ``models``.
+    found, low, high : float
+        The statistic of all patients once, with its 95 % interval; NaN for low and high with fewer than two patients:
+        one patient cannot show how patients differ.
+
+    References
+    ----------
+    Efron 1979, Ann. Statist. 7(1):1-26; Efron & Tibshirani 1993, An Introduction to
+    the Bootstrap, chapter 13.
     """
-    return metrics.pivot_table(index="patient", columns="model", values=column, observed=True)[list(models)]
+    found = float(statistic(of_patients.sum(axis=0)[None])[0])
+    if len(of_patients) < 2:
+        return found, np.nan, np.nan
+    drawn = times_drawn(len(of_patients), n_resamples, seed)
+    return found, *percentiles(statistic(np.tensordot(drawn, of_patients, axes=1)))
+
+
+def times_drawn(n_patients: int, n_resamples: int, seed: int) -> np.ndarray:
+    """How often each resample draws each patient, int of shape (n_resamples, n_patients)."""
+    drawn = np.random.default_rng(seed).integers(n_patients, size=(n_resamples, n_patients))
+    places = drawn + n_patients * np.arange(n_resamples)[:, None]
+    return np.bincount(places.ravel(), minlength=n_resamples * n_patients).reshape(n_resamples, n_patients)
+
+
+def percentiles(resampled: np.ndarray) -> tuple[float, float]:
+    """95 % interval of a statistic over the resamples in which it exists (is finite); NaN where it does in none."""
+    exist = resampled[np.isfinite(resampled)]
+    low, high = np.quantile(exist, [0.025, 0.975]) if len(exist) else (np.nan, np.nan)
+    return float(low), float(high)
+
+
+def bootstrap_interval(values: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of a mean; see `bootstrap`.
+
+    Parameters
+    ----------
+    values : sequence of float, shape (N,)
+        One value per patient (first average a patient's cases: they are not independent).
+
+    Raises
+    ------
+    ValueError
+        Values are not finite.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(values).all():
+        bad = int((~np.isfinite(values)).sum())
+        raise ValueError(f"values: found {bad} NaN or infinite; expected finite: give such cases their defined score")
+    return bootstrap(lambda sums: sums / max(1, len(values)), values, n_resamples, seed)[1:]
+
+
+def bootstrap_ratio(parts: Values, wholes: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """95 % interval of ``sum(parts) / sum(wholes)``, such as lesions detected of all lesions; see `bootstrap`.
+
+    Patients are resampled, each with all of its lesions, for lesions of one
+    patient are not independent. Where no patient has a part, or every one the whole, all resamples are
+    equal, but the share is not certain: then the interval is the exact one of a proportion
+    of patients, none or all of N.
+
+    Parameters
+    ----------
+    parts, wholes : sequence of float, shape (N,)
+        One value per patient; every whole above 0.
+
+    References
+    ----------
+    Exact interval: Clopper & Pearson 1934 (Biometrika 26:404).
+    """
+    parts, wholes, n = np.asarray(parts, float), np.asarray(wholes, float), len(parts)
+    if n < 2:
+        return np.nan, np.nan
+    if not parts.any() or np.array_equal(parts, wholes):
+        exact = stats.binomtest(n * bool(parts.any()), n).proportion_ci(method="exact")
+        return float(exact.low), float(exact.high)
+    return bootstrap(lambda sums: sums[:, 0] / sums[:, 1], np.column_stack([parts, wholes]), n_resamples, seed)[1:]
+
+
+def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
+    """A value with its 95 % interval as text, such as ``0.71 (95 % interval 0.65 to 0.78)``."""
+    if np.isfinite([low, high]).all():
+        return f"{value:{form}} (95 % interval {low:{form}} to {high:{form}})"
+    return f"{value:{form}} (too few patients for an interval)" if np.isfinite(value) else "unknown"
+
+
+def verdict(low: float, high: float, patients: int, above: str, below: str) -> str:
+    """Say whether the 95 % interval of a difference lies above 0, below it, or neither: `INCONCLUSIVE`."""
+    if patients < MIN_PATIENTS or not np.isfinite([low, high]).all():
+        return INCONCLUSIVE
+    return above if low > 0 else below if high < 0 else INCONCLUSIVE
+
+
+def patient_scores(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Mean Dice of each patient's cases: a row per patient, a column per model, in the order of ``models``."""
+    return metrics.pivot_table(index="patient", columns="model", values="dice", observed=True)[list(models)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +180,9 @@ def rank_test(scores: pd.DataFrame) -> Ranks:
     return Ranks(n, ranks, float(statistic), float(p), critical_difference(k, n), posthoc_nemenyi_friedman(scores))
 
 
-def critical_difference(n_models: int, n_patients: int, alpha: float = ALPHA) -> float:
-    """Nemenyi's: mean ranks that differ by more are different at ``alpha``, all pairs taken together."""
-    quantile = stats.studentized_range.isf(alpha, n_models, np.inf) / np.sqrt(2)
+def critical_difference(n_models: int, n_patients: int) -> float:
+    """Nemenyi's: mean ranks that differ by more are different at `ALPHA`, all pairs taken together."""
+    quantile = stats.studentized_range.isf(ALPHA, n_models, np.inf) / np.sqrt(2)
     return float(quantile * np.sqrt(n_models * (n_models + 1) / (6 * n_patients)))
 
 
@@ -112,39 +210,30 @@ def pairwise(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     Wilcoxon 1945, zeros as Pratt 1959; Holm 1979; matched-pairs rank-biserial
     correlation: Kerby 2014 (Compr. Psychol. 3:11.IT.3.1).
     """
-    rows = [_pair(scores[a] - scores[b], a, b, n_bootstrap, seed) for a, b in combinations(scores.columns, 2)]
+    from statsmodels.stats.multitest import multipletests  # here: it takes a second, and only 04 needs it
+
+    rows = []
+    for first, second in combinations(scores.columns, 2):
+        gain = (scores[first] - scores[second]).to_numpy(float).round(12)  # 0.3 - 0.1 and 0.2 are a tie
+        tested = gain.mean(), *bootstrap_interval(gain, n_bootstrap, seed), rank_biserial(gain), signed_rank_p(gain)
+        rows.append((first, second, len(gain), *tested))
     columns = ["first", "second", "patients", "difference", "low", "high", "rank_biserial", "p"]
     table = pd.DataFrame(rows, columns=columns)
-    return table.assign(p_holm=holm(table["p"].to_numpy(float)))
-
-
-def _pair(difference: pd.Series, first: str, second: str, n_bootstrap: int, seed: int) -> tuple:
-    values = difference.to_numpy(float).round(12)  # 0.3 - 0.1 and 0.2 are a tie
-    low, high = bootstrap_interval(values, n_bootstrap, seed)
-    return first, second, len(values), values.mean(), low, high, rank_biserial(values), signed_rank_p(values)
+    return table.assign(p_holm=multipletests(table["p"], method="holm")[1] if table["p"].notna().any() else table["p"])
 
 
 def signed_rank_p(differences: np.ndarray) -> float:
     """Two-sided p of Wilcoxon's signed-rank test; 1 when all are 0, NaN when there are too few."""
     if len(differences) < MIN_PATIENTS:
-        return float("nan")
+        return np.nan
     return float(stats.wilcoxon(differences, zero_method="pratt").pvalue) if differences.any() else 1.0
 
 
 def rank_biserial(differences: np.ndarray) -> float:
     """Share of the ranks in favour of the first minus that of the second; 0 when all differences are 0."""
     changed = differences[differences != 0]
-    if not len(changed):
-        return 0.0
     ranks = stats.rankdata(np.abs(changed))
-    return float((ranks[changed > 0].sum() - ranks[changed < 0].sum()) / ranks.sum())
-
-
-def holm(p: np.ndarray) -> np.ndarray:
-    """Adjust p-values of one family for how many they are; NaN stays NaN."""
-    from statsmodels.stats.multitest import multipletests  # here: it takes a second, and only 04 needs it
-
-    return multipletests(p, method="holm")[1] if np.isfinite(p).any() else p
+    return float((ranks * np.sign(changed)).sum() / ranks.sum()) if len(changed) else 0.0
 
 
 def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -160,10 +249,8 @@ def rank_distribution(scores: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
     ----------
     Wiesenfarth et al. 2021 (Sci. Rep. 11:2369), challengeR.
     """
-    values = scores.to_numpy(float)
-    drawn = np.random.default_rng(seed).integers(len(values), size=(n_bootstrap, len(values)))
-    means = -values[drawn].mean(axis=1).round(12)
-    best, worst = (stats.rankdata(means, method=method, axis=1)[:, :, None] for method in ("min", "max"))
+    means = times_drawn(len(scores), n_bootstrap, seed) @ scores.to_numpy(float) / len(scores)
+    best, worst = (stats.rankdata(-means.round(12), method=method, axis=1)[:, :, None] for method in ("min", "max"))
     places = np.arange(1, scores.shape[1] + 1)
     shares = ((best <= places) & (places <= worst)) / (worst - best + 1)
     best_first = scores.mean().sort_values(ascending=False, kind="stable").index

@@ -1,28 +1,141 @@
-"""The conclusions of cross-validation, as Markdown; short ones stand in notebook 04 itself."""
+"""What cross-validation found: the four claims of the Zürich study, tested, and conclusions as Markdown sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.evaluation.claims import ALL, KINDS
 from metaseg_nb.evaluation.comparison import (
     ALPHA,
-    CONTRADICTED,
-    INCONCLUSIVE,
     MIN_PATIENTS,
-    SUPPORTED,
+    Estimate,
     Ranks,
+    bootstrap,
+    estimate,
     pairwise,
     patient_scores,
     verdict,
 )
-from metaseg_nb.evaluation.intervals import estimate
+from metaseg_nb.evaluation.leaderboard import weighted
 from metaseg_nb.markdown import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
+from metaseg_nb.training.networks import TRANSFORMERS
+
+SMALL = ("<5 mm", "5-10 mm")
+KINDS = ("convolutional", "transformer")
+# Under this name stand the claims for the mean over all networks.
+ALL = "all networks"
+# A claim, what is measured, what was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
+Claim = tuple[str, str, str, pd.DataFrame, pd.DataFrame]
+
+
+def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
+    """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
+    networks = runs.drop_duplicates("model").set_index("model")["network"]
+    return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
+
+
+def claim_table(
+    metrics: pd.DataFrame, lesions: pd.DataFrame, kinds: Mapping[str, str], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Test the claims for all networks together, then for each alone.
+
+    Each lesion and patient counts with its mean over the networks; intervals resample patients. A convolutional
+    network alone is compared with the transformers; a transformer alone has no such row.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        A row per (``model``, ``case``), networks only.
+    lesions : DataFrame
+        From `classified` and `per_patient`, the same networks.
+    kinds : mapping
+        Model to one of `KINDS`.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, claim), `ALL` first: ``claim``, ``measured`` (a difference; above 0
+        it supports the claim), ``difference``, ``low``, ``high``, ``counted``, ``patients``, ``verdict``.
+    """
+    transformers = [model for model, kind in kinds.items() if kind == "transformer"]
+    rows = []
+    for name, models in {ALL: list(kinds), **{model: [model] for model in kinds}}.items():
+        own, found = metrics[metrics["model"].isin(models)], lesions[lesions["model"].isin(models)]
+        claims = [*_claims_on_lesions(found), _more_missed_than_false(own)]
+        if name not in transformers:
+            claims.append(_by_kind(metrics[metrics["model"].isin([*models, *transformers])], kinds))
+        for claim, measured, counted, first, second in claims:
+            patients = min(len(first), len(second))
+            difference, low, high = _difference(first, second, n_bootstrap, seed)
+            answer = verdict(low, high, patients, "supported", "contradicted")
+            rows.append((name, claim, measured, difference, low, high, counted, patients, answer))
+    columns = ["model", "claim", "measured", "difference", "low", "high", "counted", "patients", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _difference(first: pd.DataFrame, second: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
+    """Mean of one group minus that of another, with its interval; patients are resampled with all they have."""
+    sums = pd.concat([first, second], axis=1).fillna(0).to_numpy(float)
+
+    def gap(totals: np.ndarray) -> np.ndarray:
+        a, n_a, b, n_b = totals.T
+        with np.errstate(invalid="ignore"):
+            return a / n_a - b / n_b
+
+    return bootstrap(gap, sums, n_bootstrap, seed)
+
+
+def _claims_on_lesions(lesions: pd.DataFrame) -> list[Claim]:
+    upper, lower = lesions["third"].isin(["middle", "superior"]), lesions["third"] == "inferior"
+    small = lesions["diameter_class"].isin(SMALL)
+    thirds = "Dice per reference lesion, middle and superior thirds minus inferior third"
+    sizes = "Share detected, lesions of 10 mm and more minus smaller ones"
+    claims: list[Claim] = []
+    for claim, measured, easier, harder, column in (
+        ("Lesions in the lower brain are harder", thirds, lesions[upper], lesions[lower], "dice"),
+        ("Small lesions are missed", sizes, lesions[~small], lesions[small], "detected"),
+    ):
+        first, second = weighted(easier, column), weighted(harder, column)
+        n_models = max(1, pd.concat([easier, harder])["model"].nunique())
+        n_patients, fewest = len(first.index.union(second.index)), min(len(first), len(second))
+        counted = f"{len(easier) // n_models} against {len(harder) // n_models} lesions in {n_patients} patients"
+        if fewest < MIN_PATIENTS:
+            counted += f" ({fewest} patients in one group, {MIN_PATIENTS} are needed)"
+        claims.append((claim, measured, counted, first, second))
+    return claims
+
+
+def _more_missed_than_false(metrics: pd.DataFrame) -> Claim:
+    counts = metrics.groupby("patient")[["n_missed", "n_false"]].mean()
+    missed, false = counts.mean()
+    return (
+        "False negatives are more common than false positives",
+        "Missed minus false lesions per patient",
+        f"{missed:.1f} missed, {false:.1f} false per patient, {len(counts)} patients",
+        _once_each(counts["n_missed"]),
+        _once_each(counts["n_false"]),
+    )
+
+
+def _by_kind(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Claim:
+    kind = metrics["model"].map(kinds)
+    dice = metrics.assign(kind=kind).pivot_table(index="patient", columns="kind", values="dice")
+    paired = dice.reindex(columns=list(KINDS)).dropna()
+    return (
+        "Convolutional networks are better than transformers",
+        "Dice of convolutional networks minus transformers",
+        f"{len(paired)} patients" if kind.nunique() == len(KINDS) else "networks of one kind",
+        _once_each(paired["convolutional"]),
+        _once_each(paired["transformer"]),
+    )
+
+
+def _once_each(values: pd.Series) -> pd.DataFrame:
+    return pd.DataFrame({"sum": values, "n": 1.0})
 
 
 def which_network(board: pd.DataFrame, metrics: pd.DataFrame, cohort: str, n_bootstrap: int, seed: int) -> str:
@@ -43,18 +156,17 @@ def which_network(board: pd.DataFrame, metrics: pd.DataFrame, cohort: str, n_boo
     lead = f"{' and '.join(equal)} {'share' if len(equal) > 1 else 'has'} the highest mean Dice"
     if len(networks) == 1:
         lead = f"{name}, the only network, has this mean Dice"
-    failures = (
-        f"{counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*, {best['failures']} with Dice 0"
-    )
-    text = f"{lead}: **{estimate(best['dice_mean'], best['dice_low'], best['dice_high'])}**, {failures}."
-    for other, row in [*networks.iloc[1:2].iterrows(), *floor.iterrows()]:
+    dice = estimate(best["dice_mean"], best["dice_low"], best["dice_high"])
+    patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
+    text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
+    others = [("Next", row) for _, row in networks.iloc[1:2].iterrows()]
+    for place, row in [*others, *(("For comparison", row) for _, row in floor.iterrows())]:
         scores = patient_scores(metrics, [best["model"], row["model"]])
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
-        found = {SUPPORTED: f"{name} is better", CONTRADICTED: f"{name} is worse", INCONCLUSIVE: "inconclusive"}
-        title = f"{'Next' if other in networks.index else 'For comparison'}: {model_title(row['model'])}"
         difference = estimate(gain["difference"], gain["low"], gain["high"], "+.2f")
-        answer = found[verdict(gain["low"], gain["high"], gain["patients"])]
-        text += f" {title} {row['dice_mean']:.2f}; difference patient by patient {difference}: {answer}."
+        answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
+        other = f"{place}: {model_title(row['model'])} {row['dice_mean']:.2f}"
+        text += f" {other}; difference patient by patient {difference}: {answer}."
     return f"**Which network?** {text}"
 
 
@@ -63,7 +175,7 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
     row = claims[(claims["model"] == ALL) & claims["claim"].str.startswith("Convolutional")].iloc[0]
     if not np.isfinite(row["difference"]):
         return f"**Is the transformer better?** Not compared: {row['counted']} ({' and '.join(KINDS)} are needed)."
-    answer = {SUPPORTED: "No", CONTRADICTED: "Yes", INCONCLUSIVE: "Inconclusive"}[row["verdict"]]
+    answer = {"supported": "No", "contradicted": "Yes"}.get(row["verdict"], "Inconclusive")
     difference = estimate(row["difference"], row["low"], row["high"], "+.2f")
     return f"**Is the transformer better?** **{answer}.** {row['measured']}: {difference}, {row['counted']}."
 
@@ -73,19 +185,19 @@ def how_sure(ranks: Ranks, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
     if len(places) < 2:
         return "**How sure?** One network is compared with no other."
     if ranks.patients < MIN_PATIENTS:
-        return (
-            f"**How sure?** Inconclusive: {counted(ranks.patients, 'patient')}, {MIN_PATIENTS} are needed for a test."
-        )
+        few = _counted(ranks.patients, "patient")
+        return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
     differ = pairs[pairs["p_holm"] < ALPHA]
     named = ", ".join(f"{model_title(row.first)} and {model_title(row.second)}" for row in differ.itertuples())
     found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "no pair differs, inconclusive"
-    overall = f"Friedman p {p_value(ranks.p)}; " if np.isfinite(ranks.p) else ""
+    p = "< 0.001" if ranks.p < 0.001 else f"= {ranks.p:.2g}"
+    overall = f"Friedman p {p}; " if np.isfinite(ranks.p) else ""
     stays = f"{model_title(places.index[0])} has the first rank in {100 * places.iloc[0, 0]:.0f} % of the resamples"
     return f"**How sure?** {overall}{found} (Wilcoxon, Holm, 5 %); {stays}."
 
 
 def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
-    """Lesions of which diameter each network misses most; ``strata`` from `stratified`."""
+    """Lesions of which diameter each network misses most; ``strata`` from `all_strata`."""
     rows = strata[(strata["stratum"] == "diameter_class") & (strata["n_lesions"] > 0)]
     if rows.empty:
         return "**For which lesions does each fail?** There is no reference lesion in this cohort."
@@ -95,33 +207,23 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
         often = own[own["n_patients"] > 1]  # one patient shows little of a class
         worst = own.loc[(own if often.empty else often)["sensitivity"].idxmin()]
         share = estimate(worst["sensitivity"], worst["low"], worst["high"])
-        n = f"{counted(worst['n_lesions'], 'lesion')} in {counted(worst['n_patients'], 'patient')}"
+        n = f"{_counted(worst['n_lesions'], 'lesion')} in {_counted(worst['n_patients'], 'patient')}"
         parts.append(f"{model_title(model)} {worst['class']}, {share} detected, {n}")
     return f"**For which lesions does each fail?** Diameters with the lowest share detected: {'; '.join(parts)}."
 
 
 def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
     """On how many patients each fold was trained, and in which folds the selection set could choose nothing."""
-    folds = sorted(runs["fold"].unique())
-    sizes = {fold: len({case.patient for case in split(cohort, fold).training}) for fold in folds}
-    least, most = min(sizes.values()), max(sizes.values())
-    text = f"Each fold was trained on {counted(least, 'patient')}."
-    if least < most:
-        text = f"Each fold was trained on {least} to {most} patients."
+    sizes = {len({case.patient for case in split(cohort, fold).training}) for fold in runs["fold"].unique()}
+    number = _counted(min(sizes), "patient") if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)} patients"
+    text = f"**On how many patients?** Each fold was trained on {number}."
     best = runs.groupby("fold")["selection_dice"].max()
     if empty := [f"fold {fold}" for fold in best.index[best == 0]]:
-        choice = "epoch and threshold could not be chosen there"
-        text += (
-            f" {' and '.join(empty)}: the selection set has Dice 0.00 for every network, so it says nothing; {choice}."
-        )
-    return f"**On how many patients?** {text}"
+        says = "the selection set has Dice 0.00 for every network, so it says nothing"
+        text += f" {' and '.join(empty)}: {says}; epoch and threshold could not be chosen there."
+    return text
 
 
-def p_value(p: float) -> str:
-    """A p-value with two digits, and a bound below 0.001."""
-    return "< 0.001" if p < 0.001 else f"= {p:.2g}"
-
-
-def counted(n: int, word: str) -> str:
+def _counted(n: int, word: str) -> str:
     """A number with its word: 1 patient, 2 patients."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"

@@ -1,8 +1,8 @@
-"""Scores of one run on its test set, and the tables they are kept in."""
+"""Finished runs: what marks them, scoring them again, and pooling their folds: every case once, or an error."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -10,164 +10,33 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from metaseg_nb.checksums import FILES, checksum, write_record
-from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import Split
-from metaseg_nb.cohort.labels import read_lesions, read_mask
-from metaseg_nb.cohort.lesions import diameter_class
-from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.calibration import probability_bins
-from metaseg_nb.evaluation.detection import detections_by_threshold
-from metaseg_nb.evaluation.lesion_metrics import COLUMNS
-from metaseg_nb.evaluation.scoring import score
-from metaseg_nb.files import write_table
-from metaseg_nb.inference.native_grid import native_probability
+from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.evaluation.scoring import METRICS, score_cases
+from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import RunLayout, StudyLayout
-from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.settings import Train, settings_hash
+from metaseg_nb.preprocessing.case_store import facts_file, open_case
+from metaseg_nb.settings import Train, deciding, settings_hash
 from metaseg_nb.training.finished_run import finish, read_finished, run_facts
 
-
-def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the predicted masks of a test set on each case's own grid.
-
-    Parameters
-    ----------
-    cases : sequence of Case
-    predictions : path
-        Folder of ``<case>.nii.gz``.
-    rule : LesionRule
-        Label values that are lesion.
-
-    Returns
-    -------
-    metrics : DataFrame
-        One row per case: ``case``, ``patient``, ``primary``, ``fold`` and the keys of `score`.
-    lesions : DataFrame
-        One row per reference lesion, with its case and ``diameter_class``.
-    """
-    rows, lesions = [], []
-    for case in cases:
-        truth = read_lesions(case, rule)
-        row, found = score_against(case, truth, read_mask(predictions / f"{case.name}.nii.gz", case.name))
-        rows.append(row)
-        lesions.append(found)
-    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
-
-
-def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict, pd.DataFrame]:
-    """Score one case; see `score_cases`."""
-    scores = score(truth, prediction, case=case.name)
-    lesions = pd.DataFrame(scores.pop("lesions"), columns=COLUMNS)
-    for place, (column, value) in enumerate(identity(case).items()):
-        lesions.insert(place, column, value)
-    lesions["diameter_class"] = diameter_class(lesions["diameter_mm"]).astype(str)
-    return identity(case) | scores, lesions
-
-
-def score_probability(
-    case: Case, stored: StoredCase, probability: np.ndarray, rule: LesionRule
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Compare the probabilities of one case with its reference.
-
-    Parameters
-    ----------
-    case : Case
-    stored : StoredCase
-        The same case, with its label.
-    probability : ndarray, shape ``stored.grid.shape``
-        Lesion probability, 0 to 1.
-    rule : LesionRule
-
-    Returns
-    -------
-    detections : DataFrame
-        From `detections_by_threshold` on the case's own grid.
-    calibration : DataFrame
-        From `probability_bins` on the study grid.
-        Both tables start with ``case``, ``patient``, ``primary``, ``fold``.
-
-    Raises
-    ------
-    CohortError
-        The probabilities are not finite or not between 0 and 1.
-    """
-    if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
-        found = f"probabilities from {np.min(probability)} to {np.max(probability)}"
-        fix = "the network diverged: look at its training loss, then train it again"
-        raise CohortError.one(case.name, "probability", found, "finite ones from 0 to 1", fix)
-    truth = read_lesions(case, rule)
-    native = native_probability(probability, stored.grid, stored.native)
-    detections = detections_by_threshold(truth.array > 0, native, truth.spacing_mm)
-    calibration = probability_bins(probability, stored.label > 0)
-    named = (pd.DataFrame([identity(case)] * len(table)).join(table) for table in (detections, calibration))
-    return tuple(named)
-
-
-def rescore(study: str) -> list[str]:
-    """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
-
-    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_last.csv`` where the masks
-    of the last weights are kept. Notebook 04 is then to be run again.
-
-    Parameters
-    ----------
-    study : str
-        Its name: the folder under ``runs/``.
-
-    Returns
-    -------
-    list of str
-        The runs, such as ``unet/fold0``.
-
-    Raises
-    ------
-    CohortError
-        No run is finished, or what a run wrote is lost or has changed.
-    """
-    layout = StudyLayout(study)
-    cohort, runs = read_study_cohort(layout), _finished_runs(layout)
-    if not runs:
-        raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
-    all_facts = [read_finished(run) for run in runs]
-    for run, facts in zip(tqdm(runs, desc="scoring again, runs"), all_facts, strict=True):
-        test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
-        metrics, lesions = score_cases(test, run.predictions, cohort.rule)
-        write_table(run.metrics_table, metrics)
-        write_table(run.lesions_table, lesions)
-        if all((run.last_predictions / f"{case.name}.nii.gz").is_file() for case in test):
-            write_table(run.last_metrics_table, score_cases(test, run.last_predictions, cohort.rule)[0])
-        files = [run.root / name for name in facts.pop(FILES)]
-        write_record(run.metrics, facts | {"dice_mean": float(metrics["dice"].mean())}, files)
-    return [run.root.relative_to(layout.root).as_posix() for run in runs]
-
-
-def _finished_runs(layout: StudyLayout) -> list[RunLayout]:
-    """Runs of the study and of its arms, as they stand on the disk."""
-    marks = [*layout.root.glob("*/fold*/metrics.json"), *layout.root.glob("arms/*/seed*/*/fold*/metrics.json")]
-    return [RunLayout(mark.parent) for mark in sorted(marks)]
-
-
-def identity(case: Case) -> dict[str, Any]:
-    """The columns by which tables name a case."""
-    return {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
-
-
-def cohort_hash(cohort: Cohort) -> str:
-    """Twelve hexadecimal digits that change when a case, its patient or its fold does, or what counts as lesion."""
-    cases = {case.name: [case.patient, case.fold] for case in cohort.cases}
-    return settings_hash({"cases": cases, "lesions": asdict(cohort.rule)})
-
-
-def label_checksums(cases: Sequence[Case]) -> dict[str, str]:
-    """Checksum of each case's label file; empty where there is none."""
-    return {case.name: checksum(case.label) if case.label.is_file() else "" for case in cases}
+# What the table of runs has of each run's `metrics.json`.
+FACTS = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
 
 
 def scored_with(cohort: Cohort) -> dict[str, Any]:
-    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files."""
-    return {"cohort_hash": cohort_hash(cohort), "labels": label_checksums(cohort.cases)}
+    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files.
+
+    Returns
+    -------
+    dict
+        ``cohort_hash``: twelve hexadecimal digits that change when a case, its patient or its fold does, or what
+        counts as lesion. ``labels``: checksum of each case's label file, empty where there is none.
+    """
+    cases = {case.name: [case.patient, case.fold] for case in cohort.cases}
+    labels = {case.name: checksum(case.label) if case.label and case.label.is_file() else "" for case in cohort.cases}
+    return {"cohort_hash": settings_hash({"cases": cases, "lesions": asdict(cohort.rule)}), "labels": labels}
 
 
 def finish_run(
@@ -203,3 +72,211 @@ def finish_run(
     }
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
     finish(run, content, [*run.tables, *masks])
+
+
+def rescore(study: str) -> list[str]:
+    """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
+
+    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_last.csv`` where the masks
+    of the last weights are kept. Notebook 04 is then to be run again.
+
+    Parameters
+    ----------
+    study : str
+        Its name: the folder under ``runs/``.
+
+    Returns
+    -------
+    list of str
+        The runs, such as ``unet/fold0``.
+
+    Raises
+    ------
+    CohortError
+        No run is finished, or what a run wrote is lost or has changed.
+    """
+    layout = StudyLayout(study)
+    cohort = read_study_cohort(layout)
+    marks = [*layout.root.glob("*/fold*/metrics.json"), *layout.root.glob("arms/*/seed*/*/fold*/metrics.json")]
+    runs = [RunLayout(mark.parent) for mark in sorted(marks)]
+    if not runs:
+        raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
+    all_facts = read_all({run: run for run in runs})
+    for run, facts in tqdm(all_facts.items(), desc="scoring again, runs"):
+        test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
+        metrics, lesions = score_cases(test, run.predictions, cohort.rule)
+        write_table(run.metrics_table, metrics)
+        write_table(run.lesions_table, lesions)
+        if all((run.last_predictions / f"{case.name}.nii.gz").is_file() for case in test):
+            write_table(run.last_metrics_table, score_cases(test, run.last_predictions, cohort.rule)[0])
+        files = [run.root / name for name in facts.pop(FILES)]
+        write_record(run.metrics, facts | {"dice_mean": float(metrics["dice"].mean())}, files)
+    return [run.root.relative_to(layout.root).as_posix() for run in runs]
+
+
+def read_all(runs: Mapping[Any, RunLayout]) -> dict[Any, dict[str, Any]]:
+    """Read ``metrics.json`` of runs by their names; a CohortError holds all problems of `read_finished`."""
+    facts, problems = {}, []
+    for name, run in runs.items():
+        try:
+            facts[name] = read_finished(run)
+        except CohortError as error:
+            problems += error.problems
+    if problems:
+        raise CohortError(problems)
+    return facts
+
+
+@dataclass(frozen=True)
+class PooledResults:
+    """Every test case of every network.
+
+    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_last``, by the last epoch's
+    weights; ``lesions`` one per (``model``, reference lesion), ``detections`` one per (``model``,
+    ``case``, threshold), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
+    (``model``, ``fold``), with the ``network`` that its parameter file names.
+    """
+
+    metrics: pd.DataFrame
+    lesions: pd.DataFrame
+    metrics_last: pd.DataFrame
+    detections: pd.DataFrame
+    calibration: pd.DataFrame
+    runs: pd.DataFrame
+
+
+def finished_part(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> tuple[list[str], list[int], list[str]]:
+    """What of a study can be compared: its networks with a finished fold, and the folds that all of these finished.
+
+    Returns
+    -------
+    models : list of str
+    folds : list of int
+    missing : list of str
+        Runs that are not finished, such as "unet, fold 1"; empty for a whole study.
+
+    Raises
+    ------
+    CohortError
+        No fold is finished by all networks that have finished any; names what is missing.
+    """
+    runs = list(product(models, range(cohort.n_folds)))
+    done = {run for run in runs if layout.run(*run).metrics.is_file()}
+    missing = [f"{model}, fold {fold}" for model, fold in runs if (model, fold) not in done]
+    some = [model for model in models if any(of == model for of, _ in done)]
+    folds = [fold for fold in range(cohort.n_folds) if some and all((model, fold) in done for model in some)]
+    if missing and not folds:
+        expected, fix = "a fold that every network has finished", "run 03 for these, or name fewer `models`"
+        raise CohortError.one("-", str(layout.root), f"no finished run of {shortened(missing)}", expected, fix)
+    return some, folds, missing
+
+
+def pool(
+    layout: StudyLayout,
+    cohort: Cohort,
+    models: Sequence[str],
+    folds: Sequence[int] | None = None,
+    arm: str = "",
+    seed: int = 0,
+) -> PooledResults:
+    """Read the results of networks on folds, all folds where none are named; of an annotation budget, of one arm.
+
+    Raises
+    ------
+    CohortError
+        A run is missing, or a file of it is lost or not as it was when the run finished; a case is not
+        scored exactly once, not with finite numbers, or not with a metric that was added since; a fold was trained
+        with other settings than the rest, on cases that were preprocessed otherwise than the rest or than those of
+        the case store, with another label of a case than now, or on another cohort than this, or what counts as
+        lesion has changed; the cohort has no cases, or all of them in one fold.
+    """
+    if cohort.n_folds < 2:
+        found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
+        fix = "run 01 on labelled cases with n_folds of 2 or more"
+        raise CohortError.one(cohort.name, layout.dataset.name, found, "cases in two folds or more", fix)
+    folds = range(cohort.n_folds) if folds is None else folds
+    runs = {(model, fold): layout.run(model, fold, arm, seed) for model, fold in product(models, folds)}
+    facts = read_all(runs)
+
+    def table(name: str) -> pd.DataFrame:
+        parts = []
+        for (model, _), run in runs.items():
+            parts.append(read_table(getattr(run, name)))
+            parts[-1].insert(0, "model", model)
+        filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
+        return pd.concat(filled or parts, ignore_index=True)
+
+    metrics = table("metrics_table")
+    tested = {case.name for case in cohort.cases if case.fold in folds}
+    problems = [
+        Problem(name, "metrics.csv", f"scored {times} times by {model}", "once", "run its folds again")
+        for model in models
+        for name, times in not_once(metrics.loc[metrics["model"] == model, "case"], tested).items()
+    ]
+    problems += [*_not_finite(metrics, layout.study), *_outdated(layout, cohort, facts)]
+    if problems:
+        raise CohortError(problems)
+    of_runs = [
+        {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
+        for (model, fold), of in facts.items()
+    ]
+    others = ("lesions_table", "last_metrics_table", "detections_table", "calibration_table")
+    lesions, metrics_last, detections, calibration = map(table, others)
+    return PooledResults(metrics, lesions, metrics_last, detections, calibration, pd.DataFrame(of_runs))
+
+
+def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
+    """How often a column names a case, where that is wrong: each wanted case should stand there once, and no other."""
+    times = cases.value_counts().to_dict()
+    return {
+        name: times.get(name, 0) for name in sorted(wanted | times.keys()) if times.get(name, 0) != (name in wanted)
+    }
+
+
+def _not_finite(metrics: pd.DataFrame, study: str) -> Iterator[Problem]:
+    """Scores that are no numbers, such as those of a metric that was added after a run was scored."""
+    added = [name for name in METRICS if name not in metrics]
+    for (model, fold), cases in metrics.assign(**dict.fromkeys(added, np.nan)).groupby(["model", "fold"], sort=False):
+        bad = ~np.isfinite(cases.select_dtypes("number"))
+        if bad.any(axis=None):
+            names = shortened(cases.loc[bad.any(axis=1), "case"])
+            found = f"no finite {', '.join(bad.columns[bad.any()])} of {names}"
+            expected = "a number for every metric and case: empty masks have their defined scores"
+            fix = f"`python -m metaseg_nb rescore --study {study}` scores finished runs again"
+            yield Problem(f"{model}, fold {fold}", "metrics.csv", found, expected, fix)
+
+
+def _outdated(
+    layout: StudyLayout, cohort: Cohort, facts: Mapping[tuple[str, int], Mapping[str, Any]]
+) -> Iterator[Problem]:
+    """Runs that differ in settings from the first fold of their network, or from the study as it is now."""
+    stored = [case.name for case in cohort.cases if facts_file(layout.case_store / case.name, "label").is_file()]
+    recipes = [open_case(layout.case_store, name).recipe for name in stored]
+    recipes = [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]]  # several: 02 was broken off
+    now = scored_with(cohort)
+    for (model, fold), of in facts.items():
+        first_fold = next(other for name, other in facts if name == model)
+        first, again, wrong = facts[model, first_fold], f"03 for fold {fold} again", []
+        if differing := _differing(*(deciding(one["settings"]) | {"fold": 0} for one in (first, of))):
+            found = f"other settings than fold {first_fold} ({differing})"
+            wrong.append((found, "the same for all folds", f"run {again}"))
+        for recipe in recipes or [first["recipe"]]:
+            if differing := _differing(recipe, of["recipe"]):
+                found, expected = (
+                    f"cases preprocessed otherwise ({differing})",
+                    "one preprocessing, that of the case store",
+                )
+                wrong.append((found, expected, f"run {again}, or 02 with the former settings"))
+        if of["cohort_hash"] != now["cohort_hash"]:
+            found = "other cases, patients, folds or lesion values than now"
+            wrong.append((found, "those of dataset.json", f"run {again}"))
+        elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
+            found = f"another label than now of {changed}"
+            wrong.append((found, "training and scores by today's labels", f"run 02, then run {again}"))
+        for problem in wrong:
+            yield Problem(f"{model}, fold {fold}", "metrics.json", *problem)
+
+
+def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+    return ", ".join(f"{key} {other.get(key)}, there {first.get(key)}" for key in keys)

@@ -1,16 +1,34 @@
-"""Means over patients, network by network: the leaderboard, mistakes, volumes, and what choosing the epoch did."""
+"""Tables of all networks: means over patients, mistakes, volumes, choice of the epoch, and lesions by class."""
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import KDTree
 
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES
+from metaseg_nb.cohort.position import THIRDS
 from metaseg_nb.cohort.written import read_written, require_written
-from metaseg_nb.evaluation.comparison import pairwise, patient_scores
-from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio, mean_with_interval
-from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.comparison import Estimate, bootstrap_interval, bootstrap_ratio
+from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.parameters import resolve
+
+DEPTH_EDGES_MM = (-np.inf, 10, 20, np.inf)
+DEPTH_NAMES = ("<10 mm", "10-20 mm", ">20 mm")
+# The classes of radiosurgery trials (Yamamoto et al. 2014, Lancet Oncol. 15:387), and what lies beyond.
+COUNT_EDGES = (0, 1, 4, 10, np.inf)
+COUNT_NAMES = ("1", "2-4", "5-10", ">10")
+
+# Columns of `classified` lesions: title, and classes in order (None: all there are, most lesions first).
+STRATA = {
+    "diameter_class": ("largest diameter", DIAMETER_NAMES),
+    "primary": ("primary cancer", None),
+    "third": ("third of the brain", THIRDS),
+    "depth_class": ("distance to the surface", DEPTH_NAMES),
+    "count_class": ("lesions per patient", COUNT_NAMES),
+}
 
 
 def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -35,8 +53,46 @@ def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
         ``dice_low``, ``dice_high``; and for each of `METRICS` and ``false_per_patient`` its mean under its
         own name, with ``_sd``, ``_median``, ``_low``, ``_high``; ``lesion_sensitivity`` with ``_low``, ``_high``.
     """
-    rows = [_row(model, cases, n_bootstrap, seed) for model, cases in metrics.groupby("model", sort=False)]
-    return pd.DataFrame(rows).sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
+    patients = metrics.groupby(["model", "patient"]).mean(numeric_only=True)
+    scores = patients[["dice", *METRICS]].assign(false_per_patient=patients["n_false"])
+    board = means(scores, metrics["model"].unique(), n_bootstrap, seed).rename(columns={"dice": "dice_mean"})
+    board.insert(2, "failures", [int((scores.loc[model, "dice"] == 0).sum()) for model in board["model"]])
+    counts = patients.rename(columns={"n_detected": "sum", "n_truth": "n"}).query("n > 0")
+    found = [_share(counts[counts.index.isin([model], "model")], n_bootstrap, seed) for model in board["model"]]
+    names = ["lesion_sensitivity", "lesion_sensitivity_low", "lesion_sensitivity_high"]
+    board[names] = np.array(found)
+    return board.sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
+
+
+def means(values: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Mean over patients of every column, network by network.
+
+    Parameters
+    ----------
+    values : DataFrame
+        A row per (``model``, ``patient``), which are its index.
+
+    Returns
+    -------
+    DataFrame
+        A row per network, in the order of ``models``: ``model``, ``patients``, and for each column its mean under its
+        own name, with ``_sd``, ``_median``, and the 95 % bootstrap interval ``_low``, ``_high``.
+    """
+    rows = []
+    for model in models:
+        row = {"model": model, "patients": len(values.loc[model])}
+        for name, of_patients in values.loc[model].items():
+            low, high = bootstrap_interval(of_patients, n_bootstrap, seed)
+            row |= {name: of_patients.mean(), f"{name}_sd": of_patients.std(), f"{name}_median": of_patients.median()}
+            row |= {f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _share(patients: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
+    """A share with its interval, ``sum`` of ``n``, from a row per patient; NaN without patients."""
+    share = patients["sum"].sum() / patients["n"].sum() if len(patients) else np.nan
+    return share, *bootstrap_ratio(patients["sum"], patients["n"], n_bootstrap, seed)
 
 
 def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -57,15 +113,11 @@ def selection_luck(
         A row per network: ``model``, ``patients``, ``best``, ``last``, ``difference``
         (best minus last) with ``low``, ``high``. Below 0, the last epoch was better.
     """
-    columns = ["model", "patients", "best", "last", "difference", "low", "high"]
-    rows = []
-    for model in models:
-        both = {"best": metrics, "last": metrics_last}
-        parts = (table[table["model"] == model].assign(model=name) for name, table in both.items())
-        scores = patient_scores(pd.concat(parts), ["best", "last"])
-        pair = pairwise(scores, n_bootstrap, seed).iloc[0]
-        rows.append({"model": model, **scores.mean(), **pair[["patients", "difference", "low", "high"]]})
-    return pd.DataFrame(rows, columns=columns)
+    both = pd.concat([metrics.assign(weights="best"), metrics_last.assign(weights="last")])
+    dice = both.pivot_table("dice", ["model", "patient"], "weights").dropna()
+    dice["difference"] = (dice["best"] - dice["last"]).round(12)
+    table = means(dice, models, n_bootstrap, seed).rename(columns={"difference_low": "low", "difference_high": "high"})
+    return table[["model", "patients", "best", "last", "difference", "low", "high"]]
 
 
 def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -75,17 +127,11 @@ def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: 
     -------
     DataFrame
         A row per model: ``patients``; ``missed``, ``false`` (mean lesions per patient) and ``difference`` (missed
-        minus false), each with ``_low``, ``_high`` (95 % bootstrap interval).
+        minus false), each as in `means`.
     """
-    rows = []
-    for model in models:
-        counts = metrics[metrics["model"] == model].groupby("patient")[["n_missed", "n_false"]].mean()
-        counts.columns = ["missed", "false"]
-        counts["difference"] = counts["missed"] - counts["false"]
-        rows.append({"model": model, "patients": len(counts)})
-        for name, values in counts.items():
-            rows[-1] |= mean_with_interval(name, values, n_bootstrap, seed)
-    return pd.DataFrame(rows)
+    counts = metrics.groupby(["model", "patient"])[["n_missed", "n_false"]].mean()
+    counts = counts.set_axis(["missed", "false"], axis=1)
+    return means(counts.assign(difference=counts["missed"] - counts["false"]), models, n_bootstrap, seed)
 
 
 def patient_volumes(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -118,53 +164,103 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     ----------
     Bland & Altman 1986 (Lancet 327:307); intervals of the limits: 1999 (Stat. Methods Med. Res. 8:135).
     """
+    difference = volumes.set_index(["model", "patient"])[["difference"]].set_axis(["bias_cm3"], axis=1)
+    table = means(difference, models, n_bootstrap, seed)
+    table = table.rename(columns={"bias_cm3_low": "low", "bias_cm3_high": "high"})
+    spread = 1.96 * table["bias_cm3_sd"]
+    return table[["model", "patients", "bias_cm3", "low", "high"]].assign(
+        lower_cm3=table["bias_cm3"] - spread,
+        upper_cm3=table["bias_cm3"] + spread,
+        limit_error_cm3=np.sqrt(3 / table["patients"]) * spread,
+    )
+
+
+def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
+    """Put every lesion into its classes.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `pool`: a row per (``model``, reference lesion).
+    positions : DataFrame
+        Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. Each lesion gets the position
+        of the one whose centroid is nearest: dilation may have joined several of 01's lesions to one (`scored_as`).
+
+    Returns
+    -------
+    DataFrame
+        With ``third``, ``depth_mm``, ``depth_class`` and ``count_class``; NaN where the case has no positions.
+    """
+    placed = lesions.assign(third=pd.Series(np.nan, lesions.index, dtype=object), depth_mm=np.nan)
+    known = dict(list(positions.groupby("case")))
+    for case, rows in lesions.groupby("case"):
+        if case in known:
+            nearest = KDTree(known[case][["x", "y", "z"]]).query(rows[["x", "y", "z"]])[1]
+            placed.loc[rows.index, ["third", "depth_mm"]] = known[case][["third", "depth_mm"]].to_numpy()[nearest]
+    of_patient = placed.groupby(["model", "patient"])["case"]
+    numbers = of_patient.transform("size") / of_patient.transform("nunique")  # a mean over a patient's cases
+    depth_class = pd.cut(placed["depth_mm"].astype(float), DEPTH_EDGES_MM, labels=DEPTH_NAMES, right=False)
+    count_class = pd.cut(numbers, COUNT_EDGES, labels=COUNT_NAMES)
+    classes = {"depth_class": depth_class.astype(object), "count_class": count_class.astype(object)}
+    return placed.astype({"depth_mm": float}).assign(**classes)
+
+
+def per_patient(lesions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Give every lesion its ``weight``: one over the number of its patient's cases.
+
+    So each patient counts alike, however many cases there are, as in the leaderboard. ``metrics`` has every
+    (``model``, ``case``), also those without lesions.
+    """
+    cases = metrics.groupby("patient")["case"].nunique()
+    return lesions.assign(weight=1 / lesions["patient"].map(cases).astype(float))
+
+
+def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sums over each patient's lesions: ``sum``, of a column times ``weight``, and ``n``, of the weights."""
+    sums = pd.DataFrame({"sum": lesions[column] * lesions["weight"], "n": lesions["weight"]})
+    return sums.groupby(lesions["patient"]).sum()
+
+
+def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Share of lesions detected and Dice per reference lesion, class by class.
+
+    A missed lesion has Dice 0; false lesions belong to no class and do not count here.
+    The intervals resample patients, for lesions of one patient are not independent.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion), ``weight`` (`per_patient`), and columns
+        of `STRATA`; those that are absent are left out.
+
+    Returns
+    -------
+    DataFrame
+        One row per (``model``, class) of each stratum: ``stratum`` (its column), ``class``, ``n_lesions``,
+        ``n_patients``, ``sensitivity``, ``low``, ``high``, ``dice``, ``dice_low``, ``dice_high``; intervals are NaN
+        below two patients.
+    """
     rows = []
-    for model in models:
-        difference = volumes.loc[volumes["model"] == model, "difference"]
-        n, bias, spread = len(difference), difference.mean(), 1.96 * difference.std()
-        low, high = bootstrap_interval(difference, n_bootstrap, seed)
-        limits = {"lower_cm3": bias - spread, "upper_cm3": bias + spread, "limit_error_cm3": np.sqrt(3 / n) * spread}
-        rows.append({"model": model, "patients": n, "bias_cm3": bias, "low": low, "high": high, **limits})
-    return pd.DataFrame(rows)
+    for stratum in (name for name in STRATA if name in lesions):
+        classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
+        for model, name in product(models, classes):
+            own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]
+            found, dice = (_share(weighted(own, score), n_bootstrap, seed) for score in ("detected", "dice"))
+            rows.append((model, stratum, name, len(own), own["patient"].nunique(), *found, *dice))
+    columns = ["model", "stratum", "class", "n_lesions", "n_patients", "sensitivity", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "dice", "dice_low", "dice_high"])
 
 
 def summary(study: str) -> str:
     """What a finished study found, its leaderboard or its answers, and where its report is, as text for a terminal."""
     settings = resolve("06_annotation_budget", study)
     layout = StudyLayout(settings["study"])
-    if not settings["arms"]:
-        found = _as_text(read_written(layout, layout.leaderboard))
-    else:
+    if settings["arms"]:
         require_written(layout, layout.annotation_answers)
         found = layout.annotation_answers.read_text(encoding="utf-8")
+    else:
+        board = read_written(layout, layout.leaderboard)
+        dice = ["dice_mean", "dice_sd", "dice_low", "dice_high"]
+        shown = board[["model", "patients", "failures", *dice, "hd95_mm", "false_per_patient"]]
+        found = shown.to_string(index=False, float_format="{:.3f}".format)
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"
-
-
-def _as_text(table: pd.DataFrame) -> str:
-    shown = table[["model", "patients", "failures"]].copy()
-    shown["Dice (mean ± sd)"] = _pairs(table, "dice_mean", "dice_sd", "±")
-    shown["95 % interval"] = _pairs(table, "dice_low", "dice_high", "to")
-    shown["HD95 mm"] = table["hd95_mm"].map("{:.1f}".format)
-    shown["false/patient"] = table["false_per_patient"].map("{:.1f}".format)
-    return shown.to_string(index=False)
-
-
-def _pairs(table: pd.DataFrame, first: str, second: str, between: str) -> list[str]:
-    return [f"{a:.3f} {between} {b:.3f}" for a, b in zip(table[first], table[second], strict=True)]
-
-
-def _row(model: str, cases: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
-    columns = {"dice": "dice", **{name: name for name in METRICS}, "n_false": "false_per_patient"}
-    patients = cases.groupby("patient")[[*columns, "n_truth", "n_detected"]].mean()
-    row = {"model": model, "patients": len(patients), "failures": int((patients["dice"] == 0).sum())}
-    for column, name in columns.items():
-        values, found = patients[column], mean_with_interval(name, patients[column], n_bootstrap, seed)
-        mean = {"dice_mean" if name == "dice" else name: found.pop(name)}
-        row |= mean | {f"{name}_sd": values.std(), f"{name}_median": values.median()} | found
-    return row | _sensitivity(patients[patients["n_truth"] > 0], n_bootstrap, seed)
-
-
-def _sensitivity(patients: pd.DataFrame, n_bootstrap: int, seed: int) -> dict:
-    low, high = bootstrap_ratio(patients["n_detected"], patients["n_truth"], n_bootstrap, seed)
-    share = patients["n_detected"].sum() / patients["n_truth"].sum() if len(patients) else np.nan
-    return {"lesion_sensitivity": share, "lesion_sensitivity_low": low, "lesion_sensitivity_high": high}

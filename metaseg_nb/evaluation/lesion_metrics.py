@@ -1,4 +1,4 @@
-"""How well the lesions of a case are found and outlined, lesion by lesion, as in BraTS-METS 2023.
+"""How well the lesions of a case are found and segmented, lesion by lesion, as in BraTS-METS 2023.
 
 The rules (Moawad et al. 2023, arXiv:2306.00838; evaluation code of BraTS 2023):
 
@@ -18,7 +18,7 @@ import pandas as pd
 from scipy import ndimage
 
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
-from metaseg_nb.evaluation.surfaces import MISSED_HD95_MM, Box, Spacing, mask_pair, surface_area_hd95_mm
+from metaseg_nb.evaluation.voxel_metrics import MISSED_HD95_MM, Box, Spacing, mask_pair, surface_area_hd95_mm
 
 COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "dice", "hd95_mm"]
 
@@ -58,23 +58,25 @@ def lesion_metrics(
         Not binary, not 3D, of different shapes, or spacing not 3 positive lengths.
     """
     truth, prediction, box = mask_pair(truth, prediction, spacing_mm)
-    grown, n_reference = label_lesions(dilate_by_one(truth))
+    grown, n_reference, predicted, n_prediction, touching = _matched(truth, prediction)
     reference = np.where(truth, grown, 0)
-    predicted, n_prediction = label_lesions(prediction)
-    touching = _touching(grown, predicted, n_prediction)
-
     lesions = lesion_table(reference, n_reference, spacing_mm)
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
     lesions = lesions[is_scored(lesions["volume_mm3"], min_volume_mm3)]
-    scores = _lesion_scores(lesions["lesion"], reference, predicted, touching, spacing_mm)
+    boxes = ndimage.find_objects(reference), ndimage.find_objects(predicted)
+    scores: dict[str, list] = {"detected": [], "dice": [], "hd95_mm": []}
+    for lesion in lesions["lesion"]:
+        parts = touching.loc[touching["lesion"] == lesion, "part"]
+        around = _hull([boxes[0][lesion - 1], *(boxes[1][part - 1] for part in parts)])
+        own, found = reference[around] == lesion, np.isin(predicted[around], parts)
+        scores["detected"].append(len(parts) > 0)
+        scores["dice"].append(2 * np.count_nonzero(own & found) / (np.count_nonzero(own) + np.count_nonzero(found)))
+        scores["hd95_mm"].append(surface_area_hd95_mm(own, found, spacing_mm))
     lesions = lesions.assign(lesion=np.arange(1, len(lesions) + 1), **scores)[COLUMNS].reset_index(drop=True)
-    n_false = n_prediction - len(np.unique(touching[:, 1]))
-    return _summary(lesions, n_prediction, n_false), lesions
+    return _summary(lesions, n_prediction, n_prediction - touching["part"].nunique()), lesions
 
 
-def detection_counts(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = UNSCORED_MM3
-) -> dict[str, int]:
+def detection_counts(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> dict[str, int]:
     """Count as `lesion_metrics` does, and measure no lesion: many times faster.
 
     Returns
@@ -83,43 +85,24 @@ def detection_counts(
         ``n_truth``, ``n_prediction``, ``n_detected``, ``n_false``.
     """
     truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
-    grown, n_reference = label_lesions(dilate_by_one(truth))
-    predicted, n_prediction = label_lesions(prediction)
-    touching = _touching(grown, predicted, n_prediction)
+    grown, n_reference, _, n_prediction, touching = _matched(truth, prediction)
     volumes_mm3 = np.bincount(grown[truth], minlength=n_reference + 1) * float(np.prod(spacing_mm))
-    kept = is_scored(volumes_mm3, min_volume_mm3)
+    kept = is_scored(volumes_mm3, UNSCORED_MM3)
     return {
         "n_truth": int(kept[1:].sum()),
         "n_prediction": n_prediction,
-        "n_detected": int(kept[np.unique(touching[:, 0])].sum()),
-        "n_false": n_prediction - len(np.unique(touching[:, 1])),
+        "n_detected": int(kept[touching["lesion"].unique()].sum()),
+        "n_false": n_prediction - touching["part"].nunique(),
     }
 
 
-def _touching(grown: np.ndarray, predicted: np.ndarray, n_prediction: int) -> np.ndarray:
-    """Pairs (reference lesion, predicted component) that touch, shape (N, 2)."""
-    marked = predicted > 0
-    lesions, parts = grown[marked].astype(np.int64), predicted[marked]
-    pairs = np.unique((lesions * (n_prediction + 1) + parts)[lesions > 0])
-    return np.stack(np.divmod(pairs, n_prediction + 1), axis=1)
-
-
-def _lesion_scores(
-    lesions: pd.Series, reference: np.ndarray, predicted: np.ndarray, touching: np.ndarray, spacing_mm: Spacing
-) -> dict[str, list]:
-    reference_boxes, predicted_boxes = ndimage.find_objects(reference), ndimage.find_objects(predicted)
-    scores = {"detected": [], "dice": [], "hd95_mm": []}
-    for lesion in lesions:
-        parts = touching[touching[:, 0] == lesion, 1]
-        box = _hull([reference_boxes[lesion - 1], *(predicted_boxes[part - 1] for part in parts)])
-        is_part = np.zeros(len(predicted_boxes) + 1, bool)
-        is_part[parts] = True
-        truth, found = reference[box] == lesion, is_part[predicted[box]]
-        size = np.count_nonzero(truth) + np.count_nonzero(found)
-        scores["detected"].append(len(parts) > 0)
-        scores["dice"].append(2 * np.count_nonzero(truth & found) / size)
-        scores["hd95_mm"].append(surface_area_hd95_mm(truth, found, spacing_mm))
-    return scores
+def _matched(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, int, np.ndarray, int, pd.DataFrame]:
+    """Label the dilated reference and the prediction; a row for each ``lesion`` and ``part`` of these that touch."""
+    grown, n_reference = label_lesions(dilate_by_one(truth))
+    predicted, n_prediction = label_lesions(prediction)
+    both = (grown > 0) & (predicted > 0)
+    touching = pd.DataFrame({"lesion": grown[both], "part": predicted[both]}).drop_duplicates()
+    return grown, n_reference, predicted, n_prediction, touching
 
 
 def _hull(boxes: list[Box]) -> Box:

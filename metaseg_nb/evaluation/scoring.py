@@ -1,14 +1,82 @@
-"""Score one prediction against its reference: every metric of a case in one flat dictionary."""
+"""Predictions against their references: a pair of masks, a test set, and the intensity threshold that is the floor.
 
+A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
+run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
+it for a finished study::
+
+    @metric("relative volume error", digits=2)
+    def volume_error(truth, prediction, spacing_mm):
+        return abs(int(prediction.sum()) - int(truth.sum())) / max(1, int(truth.sum()))
+
+It must give a finite number for every case, also where a mask is empty.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from metaseg_nb.cohort.cases import Case, LesionRule
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks.header import require_sound_headers
-from metaseg_nb.cohort.labels import OWN_MASKS, read_mask
+from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.labels import OWN_MASKS, read_lesions, read_mask
+from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, same_grid
-from metaseg_nb.evaluation.metrics import case_metrics
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.probabilities import detections_by_threshold, probability_bins
+from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
+from metaseg_nb.inference.decision import Decision
+from metaseg_nb.inference.native_grid import native_mask, native_probability
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
+from metaseg_nb.preprocessing.intensity import intensity_range
+from metaseg_nb.settings import THRESHOLD_MODEL
+
+Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
+# Thresholds that are tried for the floor divide the range of intensities into so many parts.
+N_THRESHOLDS = 100
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown; ``compute`` is the function of one of your own."""
+
+    title: str
+    digits: int = 3
+    compute: Compute | None = None
+
+
+# Beside Dice, by column; averaged over patients in the leaderboard, in this order.
+METRICS = {
+    "hd95_mm": Metric("HD95, mm", 1),
+    "nsd_1mm": Metric("surface Dice at 1 mm"),
+    "nsd_2mm": Metric("surface Dice at 2 mm"),
+    "precision": Metric("precision"),
+    "recall": Metric("recall"),
+    "lesion_dice": Metric("lesion-wise Dice"),
+}
+
+
+def metric(title: str, digits: int = 3) -> Callable[[Compute], Compute]:
+    """Make a function of two masks a metric; its name becomes the name of its column.
+
+    Parameters
+    ----------
+    title : str
+        Its name in the leaderboard.
+    digits : int
+        Digits after the point there.
+    """
+
+    def add(compute: Compute) -> Compute:
+        METRICS[compute.__name__] = Metric(title, digits, compute)
+        return compute
+
+    return add
 
 
 def score(
@@ -17,8 +85,8 @@ def score(
     *,
     case: str = "unnamed",
     files: tuple[str | Path, str | Path] = ("truth", "prediction"),
-) -> dict[str, Any]:
-    """Compute all voxel and lesion metrics of one case.
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """Compute all metrics of one case.
 
     Parameters
     ----------
@@ -31,16 +99,17 @@ def score(
 
     Returns
     -------
-    dict
-        The scores of `case_metrics`, and ``lesions``: a list with a dictionary per kept reference lesion
-        (centroids in voxel indices of the RAS array). Plain numbers throughout: ready for JSON.
+    scores : dict
+        The keys of `voxel_metrics`, of your own metrics, and of the summary of `lesion_metrics`.
+    lesions : DataFrame
+        From `lesion_metrics`; centroids in voxel indices of the RAS array.
 
     Raises
     ------
     CohortError
         The grids differ.
     ValueError
-        A mask holds other values.
+        A mask holds other values; a metric of your own is not finite.
     """
     if not same_grid(truth, prediction):
         raise CohortError.one(
@@ -50,8 +119,13 @@ def score(
             f"the grid of the truth ({files[0]}): {describe_grid(truth)}",
             "bring the prediction to the native grid of the image before scoring, never the truth to its own",
         )
-    scores, lesions = case_metrics(truth.array, prediction.array, truth.spacing_mm)
-    return {**scores, "lesions": lesions.to_dict("records")}
+    spacing_mm = truth.spacing_mm
+    masks = binary_masks(truth.array, prediction.array, spacing_mm)
+    own = {name: float(one.compute(*masks, spacing_mm)) for name, one in METRICS.items() if one.compute}
+    if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
+        raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also where a mask is empty")
+    summary, lesions = lesion_metrics(*masks, spacing_mm)
+    return {**voxel_metrics(*masks, spacing_mm), **own, **summary}, lesions
 
 
 def score_files(
@@ -60,13 +134,19 @@ def score_files(
     rule: LesionRule = OWN_MASKS,
     prediction_rule: LesionRule | None = None,
 ) -> dict[str, Any]:
-    """Score a mask file against a reference mask file, read as everywhere in the workbook; see `score`.
+    """Score a mask file against a reference mask file, read as everywhere in the workbook.
 
     Parameters
     ----------
     truth_path, prediction_path : path
     rule, prediction_rule : LesionRule
         Of the reference and of the prediction; one for both where the second is None.
+
+    Returns
+    -------
+    dict
+        The scores of `score`, and ``lesions``, a list with a dictionary per kept reference lesion. Plain numbers
+        throughout: ready for JSON.
 
     Raises
     ------
@@ -84,4 +164,135 @@ def score_files(
             problems += error.problems
     if problems:
         raise CohortError(problems)
-    return score(*masks, case=name, files=(truth_path, prediction_path))
+    scores, lesions = score(masks[0], masks[1], case=name, files=(truth_path, prediction_path))
+    return {**scores, "lesions": lesions.to_dict("records")}
+
+
+def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score the predicted masks of a test set on each case's own grid.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    predictions : path
+        Folder of ``<case>.nii.gz``.
+    rule : LesionRule
+        Label values that are lesion.
+
+    Returns
+    -------
+    metrics : DataFrame
+        One row per case: ``case``, ``patient``, ``primary``, ``fold`` and the scores of `score`.
+    lesions : DataFrame
+        One row per reference lesion, with its case and ``diameter_class``.
+    """
+    scored = [
+        score_against(case, read_lesions(case, rule), read_mask(predictions / f"{case.name}.nii.gz", case.name))
+        for case in cases
+    ]
+    return pd.DataFrame([row for row, _ in scored]), pd.concat([lesions for _, lesions in scored], ignore_index=True)
+
+
+def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Score one case; see `score_cases`."""
+    scores, lesions = score(truth, prediction, case=case.name)
+    classes = diameter_class(lesions["diameter_mm"]).astype(str)
+    return identity(case) | scores, _of_case(case, lesions.assign(diameter_class=classes))
+
+
+def identity(case: Case) -> dict[str, Any]:
+    """The columns by which tables name a case."""
+    return {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
+
+
+def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(identity(case), index=table.index).join(table)
+
+
+def score_probability(
+    case: Case, stored: StoredCase, probability: np.ndarray, rule: LesionRule
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Compare the probabilities of one case with its reference.
+
+    Parameters
+    ----------
+    case : Case
+    stored : StoredCase
+        The same case, with its label.
+    probability : ndarray, shape ``stored.grid.shape``
+        Lesion probability, 0 to 1.
+    rule : LesionRule
+
+    Returns
+    -------
+    detections : DataFrame
+        From `detections_by_threshold` on the case's own grid.
+    calibration : DataFrame
+        From `probability_bins` on the study grid.
+        Both tables start with ``case``, ``patient``, ``primary``, ``fold``.
+
+    Raises
+    ------
+    CohortError
+        The probabilities are not finite or not between 0 and 1.
+    """
+    if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
+        found = f"probabilities from {np.min(probability)} to {np.max(probability)}"
+        fix = "the network diverged: look at its training loss, then train it again"
+        raise CohortError.one(case.name, "probability", found, "finite ones from 0 to 1", fix)
+    truth = read_lesions(case, rule)
+    native = native_probability(probability, stored.grid, stored.native)
+    detections = detections_by_threshold(truth.array > 0, native, truth.spacing_mm)
+    return _of_case(case, detections), _of_case(case, probability_bins(probability, stored.label > 0))
+
+
+def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score the floor, an intensity threshold: chosen on each fold's other patients, applied to its test set.
+
+    Returns
+    -------
+    metrics, lesions : DataFrame
+        As of `score_cases`, with ``model`` and ``threshold``.
+    """
+    rows, lesions = [], []
+    stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
+    require_rule(stored.values(), cohort.rule)
+    for fold in tqdm(folds, desc="intensity threshold, folds"):
+        parts = split(cohort, fold)
+        threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
+        for case in parts.test:
+            truth, own = read_lesions(case, cohort.rule), stored[case.name]
+            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, 0.0))
+            row, found = score_against(case, truth, replace(truth, array=mask))
+            rows.append({"model": THRESHOLD_MODEL, "threshold": threshold, **row})
+            lesions.append(found.assign(model=THRESHOLD_MODEL))
+    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
+
+
+def threshold_of(cases: Sequence[StoredCase]) -> float:
+    """The intensity whose mean Dice over these cases is highest."""
+    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
+    return float(_edges(cases[0])[np.argmax(mean) + 1])
+
+
+def dice_by_threshold(case: StoredCase) -> np.ndarray:
+    """Dice of ``image >= threshold`` within reach of the head, at each inner threshold of the scale; first sequence.
+
+    Returns
+    -------
+    ndarray of float, shape (N_THRESHOLDS - 1,)
+        For a case without lesion: 0, as any threshold marks something.
+    """
+    edges, label = _edges(case), case.label > 0
+    image = np.clip(_within_reach(case), edges[0], edges[-1])
+    above, hit = (np.histogram(part, edges)[0][::-1].cumsum()[::-1][1:] for part in (image, image[label]))
+    return 2 * hit / np.maximum(1, above + label.sum())
+
+
+def _edges(case: StoredCase) -> np.ndarray:
+    return np.linspace(*intensity_range(case.recipe), N_THRESHOLDS + 1)
+
+
+def _within_reach(case: StoredCase) -> np.ndarray:
+    """The first sequence, darkest beyond reach of the head: no network predicts there either."""
+    return np.where(case.reach, case.image[0].astype(np.float32), np.float32(intensity_range(case.recipe)[0]))

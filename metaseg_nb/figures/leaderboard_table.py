@@ -3,7 +3,7 @@
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.parameters import model_title
 
 LESIONS = {

@@ -18,7 +18,7 @@ from pygments.formatters import HtmlFormatter
 
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.written import require_written
-from metaseg_nb.evaluation.metrics import METRICS
+from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.files import finished, finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title, resolve

@@ -12,7 +12,7 @@ from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.cohort.position import THIRDS
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.written import read_written, require_written
-from metaseg_nb.evaluation.strata import classified
+from metaseg_nb.evaluation.leaderboard import classified
 from metaseg_nb.layout import StudyLayout
 
 PAGES = {
