@@ -1,21 +1,21 @@
 # make demo    the whole study on synthetic patients, with its report
-# make demo-budget     with how few annotations? a study of annotation budgets on synthetic patients
-# make study STUDY=mine           another study; PROFILE=slurm: as jobs of a cluster
-# make status STUDY=mine          where every network on every fold stands
-# make install the environment alone, in .venv: about 2 minutes and 2.5 GB
+# make demo-budget     a study of annotation budgets on synthetic patients
+# make study STUDY=mine           a study of your own; PROFILE=slurm: as jobs on a cluster
+# make status STUDY=mine          the state of every network on every fold
+# make install only the environment, in .venv: about 2 minutes and 2.5 GB
 # make test    the test suite
-# make test-cluster    a study on a one-node SLURM that is started here (as root)
-# make test-gpu        the same networks, resumed runs and notebooks on this machine's GPU
-# make lab     JupyterLab on the notebooks; the first time with the files of itkwidgets' viewer, from npm's registry
-# make lint    code and notebook style, import layers, no outputs committed
-# make size    the package's files, lines and lines of code, by room
-# make bench   speed, as ratios against a named other way
-# make clean   removes what running made (runs/, reports/), not the environment
+# make test-cluster    a study on a SLURM with one node, which it starts (as root)
+# make test-gpu        tests on this machine's GPU
+# make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
+# make lint    code style, import layers, notebooks without outputs
+# make size    files, lines and lines of code of each room
+# make bench   speed, compared with another way
+# make clean   deletes all results (runs/, reports/), not the environment
 
 PYTHON ?= python3.11
 BIN := .venv/bin
 READY := .venv/.ready
-# the versions that were tested, of packages that others need too
+# the tested versions, also of indirect dependencies
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint requirements.lock
 STUDY ?= demo
 PROFILE ?= default
@@ -37,11 +37,11 @@ study: $(READY)
 status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
-# two processes of one thread each: half the time of one process with two
+# two processes with one thread each take half the time of one process with two
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# needs slurmctld slurmd slurm-client munge, which .ci/run installs
+# needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)
 	$(BIN)/python -m pytest -m cluster tests/cluster
 
@@ -61,7 +61,7 @@ lint: $(READY)
 size:
 	@$(PYTHON) benchmarks/size.py
 
-# make bench PART=metrics runs one of them
+# make bench PART=metrics runs one part
 PART ?= metrics exploration bias_field preprocessing patches step gpu inference
 bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
@@ -74,5 +74,5 @@ $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(INSTALL) torch==2.13.0
 	$(INSTALL) --editable '.[dev]'
-	$(BIN)/jupyter labextension disable imjoy-jupyterlab-extension  # it asks other machines, until `make lab` has copies
+	$(BIN)/jupyter labextension disable imjoy-jupyterlab-extension  # it asks other machines until `make lab` has local copies
 	@touch $@

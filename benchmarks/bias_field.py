@@ -22,7 +22,7 @@ from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.demo_cohort.rendering import true_bias_field
+from metaseg_nb.demo_cohort.patients import true_bias_field
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.bias import correct_bias
 

@@ -28,15 +28,13 @@ from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.devices import device
-from metaseg_nb.inference.decision import THRESHOLDS, decision_of
-from metaseg_nb.inference.selection import dice, selection_dice
+from metaseg_nb.inference.decision import THRESHOLDS, decision_of, dice, selection_dice
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import device, device_name
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.provenance import device_name
 from metaseg_nb.settings import Preprocess, Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit
@@ -90,7 +88,7 @@ def prepared(folder: Path, n: int, spacing_mm: float) -> list[StoredCase]:
 def trained(folder: Path, training: list[StoredCase], selection: list[StoredCase], settings: Train) -> torch.nn.Module:
     run = RunLayout(folder / settings.network)
     validate = partial(selection_dice, cases=selection, settings=settings, device=DEVICE)
-    history = fit(settings, PatchBatches(training, settings), run, validate, training[0].recipe)
+    history = fit(run, PatchBatches(training, settings), validate)
     steps, seconds = (history[column].diff().iloc[-1] for column in ("step", "seconds"))
     patches = steps * settings.batch_size * settings.patches_per_case
     print(

@@ -68,13 +68,9 @@ def files(folder: Path, n: int) -> list[dict[str, str]]:
     return [pairs[i % len(pairs)] for i in range(n)]
 
 
-def our_batches(folder: Path, n: int, **changes: float) -> PatchBatches:
-    settings = Train.check(
-        resolve("03_train", "usz", "unet", 0)
-        | {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
-        | changes
-    )
-    return PatchBatches(stored_cases(folder, n), settings)
+def our_batches(folder: Path, n: int) -> PatchBatches:
+    changes = {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
+    return PatchBatches(stored_cases(folder, n), Train.check(resolve("03_train", "usz", "unet", 0) | changes))
 
 
 def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
@@ -82,14 +78,10 @@ def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
         yield from images
 
 
-def ours_for_gpu(folder: Path, n: int, **changes: float) -> Iterator[torch.Tensor]:
-    """What the processor has to do for a GPU, which changes intensities itself."""
-    batches = our_batches(folder, n, **changes)
+def ours_for_gpu(folder: Path, n: int) -> Iterator[torch.Tensor]:
+    """What the processor has to do for a GPU, which makes all changes itself."""
+    batches = our_batches(folder, n)
     return chain.from_iterable(batches.packed(step)[0] for step in count())
-
-
-def ours_unchanged(folder: Path, n: int) -> Iterator[torch.Tensor]:
-    return ours_for_gpu(folder, n, flip_probability=0.0, rotate_probability=0.0)
 
 
 def bare_copy(folder: Path, n: int) -> Iterator[np.ndarray]:
@@ -161,8 +153,7 @@ def in_new_process(*arguments) -> tuple[float, float]:
 
 def by_way(folder: Path) -> None:
     ways = {
-        "ours, for a GPU, which changes intensities itself": (ours_for_gpu, 400),
-        "the same, not flipped or turned": (ours_unchanged, 400),
+        "ours, for a GPU, which makes all changes itself": (ours_for_gpu, 400),
         "ours, for a CPU": (ours, 400),
         "bare copy of crops, as stored (float16, uint8)": (bare_copy, 400),
         "bare copy of crops, then float32": (bare_float32, 400),

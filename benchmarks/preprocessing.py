@@ -87,7 +87,6 @@ def by_precision(folder: Path) -> None:
     """Half against single precision: what the case store holds, and drawing patches from it."""
     case = open_case(folder / "1", "case0")
     half, rng = np.array(case.image), np.random.default_rng(0)
-    patch = np.empty((case.channels, *(PATCH,) * 3), np.float32)
     starts = rng.integers(-PATCH // 4, np.array(case.grid.shape) - PATCH // 2, (50, 3))
     print("| image.npy | MB | ms a patch of 96³ |\n|---|---|---|")
     for dtype in (np.float16, np.float32):
@@ -95,7 +94,7 @@ def by_precision(folder: Path) -> None:
         np.save(path, half.astype(dtype))
         stored, start = np.load(path, mmap_mode="r"), time.perf_counter()
         for corner in starts:
-            cut(stored, corner, patch)
+            cut(stored, corner, PATCH).astype(np.float32)
         milliseconds = 1000 * (time.perf_counter() - start) / len(starts)
         print(f"| {dtype.__name__} | {path.stat().st_size / 1e6:.1f} | {milliseconds:.1f} |")
     values = np.linspace(0, 1, 1_000_001, dtype=np.float32)

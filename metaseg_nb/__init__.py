@@ -19,11 +19,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ],
     submod_attrs={
         "checksums": ["write_record"],
-        "devices": ["device"],
-        "files": ["read_table", "write_json", "write_table", "write_text"],
+        "files": ["escaped", "read_table", "write_json", "write_table", "write_text"],
         "layout": ["PROJECT", "StudyLayout"],
-        "markdown": ["escaped"],
+        "machine": ["describe", "device", "provenance"],
         "parameters": ["model_title"],
-        "provenance": ["describe", "provenance"],
     },
 )

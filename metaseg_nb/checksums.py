@@ -61,13 +61,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
     """What is wrong with the files of a record, by name; empty where all is well. ``path`` is the record's file."""
-    files = {name: path.parent / name for name in record[FILES]}
-    found = {name: checksum(file) if file.is_file() else "" for name, file in files.items()}
-    return {
-        name: "another content than was written" if found[name] else "no such file"
-        for name, wanted in record[FILES].items()
-        if found[name] != wanted
-    }
+    wrong = {}
+    for name, wanted in record[FILES].items():
+        file = path.parent / name
+        if not file.is_file():
+            wrong[name] = "no such file"
+        elif checksum(file) != wanted:
+            wrong[name] = "another content than was written"
+    return wrong
 
 
 def damage(path: Path) -> dict[str, str]:

@@ -22,12 +22,14 @@ import psutil
 NAMES = ("case", "patient", "primary", "model", "arm")
 # A spreadsheet runs a cell that begins with one of these; behind an apostrophe it is text.
 FORMULA = re.compile(r"'*[=+@\-\t\r\n]")
+# What can format something in a line of Markdown, or be a link.
+FORMATS = re.compile(r"[^\w\s.,:;()/+%='-]|_|:(?=/)")
 # Error numbers of a full disk and of a full quota.
 FULL = {errno.ENOSPC, errno.EDQUOT}
 PROBE = 1 << 20
 # Temporary names: the process, its machine, and the name that a file gets in the end.
 MACHINE = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
-UNFINISHED = re.compile(r"\.([1-9]\d{0,9})(?:@([^_]+))?_")
+UNFINISHED = re.compile(r"\.([1-9]\d{0,9})@([^_]+)_")
 # Seconds after which nobody is writing a file any more.
 ABANDONED = 24 * 3600
 
@@ -54,7 +56,7 @@ def finished(path: Path) -> Iterator[Path]:
         No room is left; names the file. Libraries that write raise all kinds of errors then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    clear_abandoned(path.parent, f".[1-9]*_{glob.escape(path.name)}")
+    clear_abandoned(path.parent, path.name)
     unfinished = _temporary(path)
     try:
         yield unfinished
@@ -75,7 +77,7 @@ def finished_folder(path: Path) -> Iterator[Path]:
 
     An earlier folder stays until then, and is put back when it cannot be replaced.
     """
-    clear_abandoned(path.parent, f".[1-9]*_{glob.escape(path.name)}")
+    clear_abandoned(path.parent, path.name)
     unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")
     _settle(path, earlier)  # a process may have ended between the two renames
     try:
@@ -101,28 +103,29 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{os.getpid()}@{MACHINE}_{path.name}")
 
 
+def clear_abandoned(folder: Path, name: str | None = None) -> None:
+    """Remove files and folders that ended processes left half-written; others may be writing there.
+
+    One goes when its process no longer runs on this machine; one of another machine when it has not changed for a day.
+    With ``name`` only what should have become that file of the folder; else all, in the folders below too.
+    """
+    for path in list(folder.glob(f".[1-9]*@*_{glob.escape(name)}" if name else "**/.[1-9]*@*_*")):
+        if not (found := UNFINISHED.match(path.name)):
+            continue
+        process, machine = found.groups()
+        if machine == MACHINE:
+            ended = not psutil.pid_exists(int(process))
+        else:
+            ended = time.time() - path.stat().st_mtime > ABANDONED
+        if ended:
+            _delete(path)
+
+
 def _delete(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def clear_abandoned(folder: Path, pattern: str = "**/.[1-9]*_*") -> None:
-    """Remove files and folders that ended processes left half-written; others may be writing there.
-
-    One goes when its process no longer runs on this machine; one of another machine when it has not changed for a day.
-    ``pattern`` is of temporary names, from ``folder``; by default all of them, in the folders below too.
-    """
-    for path in list(folder.glob(pattern)):
-        if (found := UNFINISHED.match(path.name)) and _is_abandoned(path, *found.groups()):
-            _delete(path)
-
-
-def _is_abandoned(path: Path, process: str, machine: str | None) -> bool:
-    if machine in (None, MACHINE):  # none: an earlier version wrote it
-        return not psutil.pid_exists(int(process))
-    return time.time() - path.stat().st_mtime > ABANDONED
 
 
 def _flush(path: Path) -> None:
@@ -211,3 +214,12 @@ def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
     for column in table.select_dtypes(["object", "string", "category"]) if len(table) else []:
         table[column] = [change(cell) if isinstance(cell, str) else cell for cell in table[column]]
     return table
+
+
+def escaped(text: object) -> str:
+    """Text of data for a line of Markdown: it is shown as it is, and formats nothing.
+
+    Line breaks become blanks; each character with a meaning in Markdown, HTML or formulas
+    becomes an entity, such as ``&#42;``.
+    """
+    return FORMATS.sub(lambda found: f"&#{ord(found[0])};", " ".join(str(text).split()))

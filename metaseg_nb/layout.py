@@ -74,6 +74,7 @@ class StudyLayout:
     leaderboard = _Below("cross_validation/leaderboard.csv")
     comparison = _Below("cross_validation/provenance.json")  # written last by 04, with checksums of its tables
     review = _Below("review")
+    reviewed_cases = _Below("review/cases.csv")  # written last by 05
     gallery = _Below("review/gallery")  # pictures of cases and lesions
     gallery_table = _Below("review/gallery/entries.csv")  # what each picture shows; written last
     gallery_record = _Below("review/gallery.json")  # checksum of the gallery's table

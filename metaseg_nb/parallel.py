@@ -78,10 +78,11 @@ def _killed(futures: Sequence[Future], items: Sequence[Any], processes: int, des
 def _begin(processes: int) -> None:
     """Prepare a worker: it knows how many there are, and ends when its parent is gone, so that none goes on writing."""
     global at_work
-    at_work = processes
+    at_work, parent = processes, multiprocessing.parent_process()
+    assert parent is not None  # it runs in a worker
 
     def watch() -> None:
-        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        multiprocessing.connection.wait([parent.sentinel])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

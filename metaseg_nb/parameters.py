@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from metaseg_nb.layout import PROJECT, parameter_file
-from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError, Settings
+from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError
 
 # Holds what the other files leave out.
 DEFAULTS = PROJECT / "params/defaults.yaml"
@@ -26,17 +26,6 @@ def model_title(model: str) -> str:
     return read_parameters(parameter_file("model", model))["title"]
 
 
-def arm_title(arm: str) -> str:
-    """An arm as figures and reports write it: ``arm_title`` in its parameter file."""
-    return read_parameters(parameter_file("arm", arm))["arm_title"]
-
-
-def study_file(study: str) -> Path:
-    """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
-    path = Path(study) if study.endswith((".yaml", ".yml")) else parameter_file("study", study)
-    return _existing(path, "study")
-
-
 def read_parameters(path: Path) -> dict[str, Any]:
     """Read one flat parameter file, refusing keys that no notebook declares or that are given twice."""
     try:
@@ -45,10 +34,15 @@ def read_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path}: not YAML ({error})") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
-    problems = [_unknown_key(path, key) for key in values if key not in KEYS]
-    if problems:
+    if problems := [f"{path}: {_unknown(str(key))}" for key in values if key not in KEYS]:
         raise ParameterError("\n".join(problems))
     return dict(values)
+
+
+def _unknown(key: str) -> str:
+    close = difflib.get_close_matches(key, KEYS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KEYS)}"
+    return f"key {key!r} is declared by no notebook; {hint}"
 
 
 @cache  # one file is read for each run of a study
@@ -95,50 +89,24 @@ def resolve(
     if notebook not in NOTEBOOK_SETTINGS:
         raise ParameterError(f"no notebook {notebook!r}; expected one of {', '.join(NOTEBOOK_SETTINGS)}")
     settings = NOTEBOOK_SETTINGS[notebook]
-    _require_what_it_takes(notebook, settings, model=model, fold=fold, arm=arm or None, seed=seed)
-    values, origin = _merge(study, model, arm, settings)
-    asked = {"model": model, "fold": fold, "arm": arm}
-    for key, value in asked.items():
-        if key in settings.model_fields and values.setdefault(key, value) != value:
+    given = {"model": model, "fold": fold, "arm": arm or None, "seed": seed}
+    takes = [name for name in given if name in settings.model_fields] if "model" in settings.model_fields else []
+    if takes and (model is None or fold is None):
+        raise ParameterError(f"{notebook} trains one network on one fold: give --model and --fold")
+    if useless := [f"--{name}" for name, value in given.items() if value is not None and name not in takes]:
+        raise ParameterError(f"{notebook} takes no {' and no '.join(useless)}")
+    values, origin = _merge(study, model, arm)
+    for key, value in {"model": model, "fold": fold, "arm": arm}.items():
+        if key in takes and values.setdefault(key, value) != value:
             raise ParameterError(f"{origin[key]}: key {key!r}: found {values[key]!r}; expected: {value!r}")
     if seed is not None:
         values["seed"] = seed
-    _require_fold(study, fold)
+    if fold is not None and not 0 <= fold < (n_folds := resolve("01_explore_data", study)["n_folds"]):
+        file = _study_file(study)
+        raise ParameterError(f"{file}: n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}")
     if arm:
         _require_no_circle(arm)
-    return settings.check(values, origin).model_dump()
-
-
-def _require_no_circle(arm: str) -> None:
-    """An arm must not be taught by itself, be it through other arms."""
-    chain = [arm]
-    while teacher := read_parameters(_existing(parameter_file("arm", chain[-1]), "arm")).get("teacher", ""):
-        if teacher in chain:
-            file, order = parameter_file("arm", chain[-1]), ", which learns from ".join([*chain, teacher])
-            expected = "an arm that is trained before, without help of this one"
-            raise ParameterError(f"{file}: key 'teacher': found {teacher!r}; expected: {expected} ({order})")
-        chain.append(teacher)
-
-
-def _require_what_it_takes(notebook: str, settings: type[Settings], **given: Any) -> None:
-    """Refuse what a notebook has no use for, and the lack of what it needs."""
-    trains = "model" in settings.model_fields
-    missing = [name for name in ("model", "fold") if trains and given[name] is None]
-    useless = [
-        name for name, value in given.items() if value is not None and not (trains and name in settings.model_fields)
-    ]
-    if missing:
-        raise ParameterError(f"{notebook} trains one network on one fold: give --model and --fold")
-    if useless:
-        raise ParameterError(f"{notebook} takes no {' and no '.join(f'--{name}' for name in useless)}")
-
-
-def _require_fold(study: str, fold: int | None) -> None:
-    n_folds = resolve("01_explore_data", study)["n_folds"] if fold is not None else 0
-    if fold is not None and not 0 <= fold < n_folds:
-        raise ParameterError(
-            f"{study_file(study)}: n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}"
-        )
+    return settings.read(values, origin).model_dump()
 
 
 def job_resources(study: str, model: str | None = None) -> CpuJob:
@@ -149,42 +117,46 @@ def job_resources(study: str, model: str | None = None) -> CpuJob:
     ParameterError
         As `resolve`.
     """
-    settings = Job if model else CpuJob
-    return settings.check(*_merge(study, model, "", settings))
+    return (Job if model else CpuJob).read(*_merge(study, model))
 
 
-def _merge(study: str, model: str | None, arm: str, settings: type[Settings]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Values of one kind of settings, and the file that each came from.
-
-    The defaults come first, then a network's file, the study's and an arm's: the later wins. A study and a network say
-    who they are.
-    """
-    asked = {"model": model, "study": study, "arm": arm}
-    files = {
-        kind: _existing(parameter_file(kind, name), kind) for kind, name in asked.items() if name and kind != "study"
-    }
-    files["study"] = study_file(study)
-    found = read_parameters(DEFAULTS)
-    origin = dict.fromkeys(found, str(DEFAULTS))
-    for kind in (kind for kind in asked if kind in files):
-        values = read_parameters(files[kind])
-        found |= values
-        origin |= dict.fromkeys(values, str(files[kind]))
-    for kind, keys in (("study", ["study"]), ("model", ["model", "title", "network"])):
-        missing = [key for key in keys if kind in files and key not in read_parameters(files[kind])]
-        if missing:
-            raise ParameterError(f"{files[kind]}: missing: {', '.join(missing)}; expected: a line for each")
-    return {key: value for key, value in found.items() if key in settings.model_fields}, origin
+def _merge(study: str, model: str | None, arm: str = "") -> tuple[dict[str, Any], dict[str, str]]:
+    """Values of the defaults and of the files of a network, a study and an arm, the later winning; and their files."""
+    files = [(DEFAULTS, [])]
+    if model:
+        files.append((_existing("model", model), ["model", "title", "network"]))
+    files.append((_study_file(study), ["study"]))
+    if arm:
+        files.append((_existing("arm", arm), []))
+    values, origin = {}, {}
+    for file, required in files:
+        found = read_parameters(file)
+        if missing := [key for key in required if key not in found]:
+            raise ParameterError(f"{file}: missing: {', '.join(missing)}; expected: a line for each")
+        values |= found
+        origin |= dict.fromkeys(found, str(file))
+    return values, origin
 
 
-def _existing(path: Path, kind: str) -> Path:
+def _require_no_circle(arm: str) -> None:
+    """An arm must not be taught by itself, be it through other arms."""
+    chain = [arm]
+    while teacher := read_parameters(_existing("arm", chain[-1])).get("teacher", ""):
+        if teacher in chain:
+            file, order = parameter_file("arm", chain[-1]), ", which learns from ".join([*chain, teacher])
+            expected = "an arm that is trained before, without help of this one"
+            raise ParameterError(f"{file}: key 'teacher': found {teacher!r}; expected: {expected} ({order})")
+        chain.append(teacher)
+
+
+def _study_file(study: str) -> Path:
+    """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
+    return _existing("study", study, Path(study) if study.endswith((".yaml", ".yml")) else None)
+
+
+def _existing(kind: str, name: str, path: Path | None = None) -> Path:
+    path = path or parameter_file(kind, name)
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise ParameterError(f"no {kind} file {path}; {path.parent} has: {names}")
     return path
-
-
-def _unknown_key(path: Path, key: str) -> str:
-    close = difflib.get_close_matches(str(key), KEYS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KEYS)}"
-    return f"{path}: key {key!r} is declared by no notebook; {hint}"

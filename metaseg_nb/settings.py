@@ -11,15 +11,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from metaseg_nb.layout import parameter_names
 
 # The floor that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
-# What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike.
-FILE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+# What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
+FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Names that a study uses for other things: rules of the workflow, its folders, the floor.
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "report"),
@@ -28,45 +28,92 @@ TAKEN = {
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
-# Texts that YAML reads as a number where no quotes stand around them.
-YAML_NUMBERS = {"int_type": r"[+-]?(0|[1-9]\d*)", "float_type": r"[+-]?(0|[1-9]\d*)(\.\d+([eE][+-]\d+)?)?"}
+# What a person writes for a number.
+NUMBER = re.compile(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?")
 # Settings that change how a run is computed or called, and not what it computes.
 NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
 
 
-def model_names() -> list[str]:
-    """Names of the files in ``params/models``."""
-    return parameter_names("model")
+class ParameterError(ValueError):
+    """A parameter that cannot be used; the message names file, key, found and expected."""
 
 
-def _is_a_file_of(kind: str, name: str) -> str:
+# Rules that pydantic has no words for: each returns the value, or says what is expected. ``info.data`` holds the
+# settings that stand before.
+
+
+def _file_of(kind: str, name: str) -> str:
     if name not in parameter_names(kind):
         raise ValueError(f"a file of params/{kind}s: one of {', '.join(parameter_names(kind))}")
-    if not FILE_NAME.fullmatch(name):
+    if not FILE_NAME.fullmatch(name) or name.lower() in TAKEN:
         raise ValueError(
-            "a file name of at most 40 letters (a to z), digits and _ that begins with a letter: rename it"
+            "a file name of at most 40 letters (a to z), digits and _ that begins with a letter, does not end like "
+            "unet_fold0, and is no other name in a study, such as report: rename it"
         )
-    if name.lower() in TAKEN or re.search(r"_fold\d+$", name):
-        raise ValueError("a file name that the workflow does not use for something else: rename it")
     return name
 
 
-def _names_a_study(study: str) -> str:
+def _study_name(study: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}", study):
         raise ValueError("at most 40 letters (a to z), digits, _ and -, not - first: it names folders and jobs")
     return study
 
 
-ModelName = Annotated[str, AfterValidator(partial(_is_a_file_of, "model"))]
-ArmName = Annotated[str, AfterValidator(lambda arm: arm and _is_a_file_of("arm", arm))]
-StudyName = Annotated[str, AfterValidator(_names_a_study)]
+def _apart(others: list[int], info: ValidationInfo) -> list[int]:
+    if both := set(others) & set(info.data.get("lesion_values", ())):
+        raise ValueError(f"values that are not in lesion_values too: {sorted(both)} cannot be both")
+    return others
+
+
+def _growing(percentiles: list[float]) -> list[float]:
+    if percentiles[0] >= percentiles[1]:
+        raise ValueError("two percentiles that grow")
+    return percentiles
+
+
+def _shares_the_batch(processes: int, info: ValidationInfo) -> int:
+    batch = info.data.get("batch_size", processes)
+    if batch % processes:
+        raise ValueError(
+            f"a number that divides batch_size, {batch}, for all take equally many cases. To use {processes} GPUs, "
+            f"write batch_size: {-(-batch // processes) * processes}; or num_processes: 1 and train {processes} "
+            "folds or networks side by side, each of which takes a GPU of its own"
+        )
+    return processes
+
+
+def _only_where_taught(teacher: str, info: ValidationInfo) -> str:
+    if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
+        raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
+    return teacher
+
+
+def _that_teach(models: list[str], info: ValidationInfo) -> list[str]:
+    """The study's networks teach together; without a teacher they decide nothing, and are left out."""
+    if info.data.get("teacher") and not models:
+        raise ValueError("the networks of the study, whose runs in the arm `teacher` label or rank together")
+    return models if info.data.get("teacher") else []
+
+
+def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
+    if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
+        raise ValueError(f"a number that divides patch_size, {patch}, and is smaller")
+    return edge
+
+
+StudyName = Annotated[str, AfterValidator(_study_name)]
+ModelName = Annotated[str, AfterValidator(partial(_file_of, "model"))]
+ModelNames = Annotated[list[ModelName], Field(min_length=1)]
+ArmName = Annotated[str, AfterValidator(lambda arm: arm and _file_of("arm", arm))]
 Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
-
-
-class ParameterError(ValueError):
-    """A parameter that cannot be used; the message names file, key, found and expected."""
+NotNegative = Annotated[float, Field(ge=0)]
+Resamples = Annotated[int, Field(ge=100)]
 
 
 class Settings(BaseModel):
@@ -75,9 +122,9 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     @classmethod
-    def read(cls, namespace: Mapping[str, Any]) -> Self:
-        """Take this notebook's parameters out of ``globals()`` and check them."""
-        return cls.check({name: namespace[name] for name in cls.model_fields if name in namespace})
+    def read(cls, namespace: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Self:
+        """Take this notebook's parameters out of ``globals()``, or of merged files, and check them."""
+        return cls.check({name: namespace[name] for name in cls.model_fields if name in namespace}, origin)
 
     @classmethod
     def check(cls, values: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> Self:
@@ -103,19 +150,12 @@ class Explore(Settings):
     anonymise: bool
     synthetic_patients: Annotated[int, Field(ge=4)]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
-    other_values: list[Count]
-    label_threshold: Annotated[float, Field(ge=0)]
+    other_values: Annotated[list[Count], AfterValidator(_apart)]
+    label_threshold: NotNegative
     n_folds: Annotated[int, Field(ge=2)]
-    annotation_shares: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0)]
+    annotation_shares: Annotated[list[PositiveShare], Field(min_length=1)]
+    seed: Whole
     workers: Count
-
-    @field_validator("other_values")
-    @classmethod
-    def _apart(cls, others: list[int], info: ValidationInfo) -> list[int]:
-        if both := set(others) & set(info.data.get("lesion_values", ())):
-            raise ValueError(f"values that are not in lesion_values too: {sorted(both)} cannot be both")
-        return others
 
 
 class Preprocess(Settings):
@@ -129,18 +169,11 @@ class Preprocess(Settings):
     n4_iterations: Count
     n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "min_max", "z_score"]
-    intensity_percentiles: Annotated[list[Annotated[float, Field(ge=0, le=100)]], Field(min_length=2, max_length=2)]
+    intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_growing)]
     fill_holes: bool
-    min_lesion_mm3: Annotated[float, Field(ge=0)]
+    min_lesion_mm3: NotNegative
     outside_head: Literal["flag", "drop"]
     workers: Count
-
-    @field_validator("intensity_percentiles")
-    @classmethod
-    def _ordered(cls, percentiles: list[float]) -> list[float]:
-        if percentiles[0] >= percentiles[1]:
-            raise ValueError("two percentiles that grow")
-        return percentiles
 
 
 class Training(Settings):
@@ -149,39 +182,27 @@ class Training(Settings):
     study: StudyName
     model: ModelName
     title: str
-    fold: Annotated[int, Field(ge=0)]
+    fold: Whole
     network: str
-    width: Annotated[float, Field(gt=0, le=1)]
+    width: PositiveShare
     patch_size: Annotated[int, Field(ge=32, multiple_of=16)]
     batch_size: Count
     patches_per_case: Count
     flip_probability: Share
     rotate_probability: Share
-    intensity_scale: Annotated[float, Field(ge=0, lt=1)]
-    intensity_shift: Annotated[float, Field(ge=0, lt=1)]
+    intensity_scale: ShareBelowOne
+    intensity_shift: ShareBelowOne
     learning_rate: Positive
     schedule: Literal["cosine", "polynomial"]
-    weight_decay: Annotated[float, Field(ge=0)]
-    ema_decay: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NotNegative
+    ema_decay: ShareBelowOne
     validate_every: Count
-    patience: Annotated[int, Field(ge=0)]
+    patience: Whole
     precision: Literal["no", "bf16", "fp16"]
     compiled: bool
-    num_processes: Count
-    seed: Annotated[int, Field(ge=0)]
-    loader_workers: Annotated[int, Field(ge=0)]
-
-    @field_validator("num_processes")
-    @classmethod
-    def _share_the_batch(cls, processes: int, info: ValidationInfo) -> int:
-        if info.data.get("batch_size", processes) % processes:
-            batch = info.data["batch_size"]
-            raise ValueError(
-                f"a number that divides batch_size, {batch}, for all take equally many cases. To use {processes} GPUs, "
-                f"write batch_size: {-(-batch // processes) * processes}; or num_processes: 1 and train {processes} "
-                "folds or networks side by side, each of which takes a GPU of its own"
-            )
-        return processes
+    num_processes: Annotated[Count, AfterValidator(_shares_the_batch)]
+    seed: Whole
+    loader_workers: Whole
 
 
 class Train(Training):
@@ -192,33 +213,18 @@ class Train(Training):
     augmentation: Literal["study", "strong"]
     loss: Literal["dice_ce", "dice_focal", "tversky", "blob"]
     epochs: Count
-    overlap: Annotated[float, Field(ge=0, lt=1)]
+    overlap: ShareBelowOne
     mirrored: bool
     arm: ArmName
     arm_title: str
-    annotated_share: Annotated[float, Field(gt=0, le=1)]
+    annotated_share: PositiveShare
     annotation: Literal["full", "largest", "slices", "boxes", "points"]
     n_largest: Count
     slice_step: Count
     unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
-    teacher: ArmName
-    models: list[ModelName] = []  # checkpoints of earlier versions do not have it
+    teacher: Annotated[ArmName, AfterValidator(_only_where_taught)]
+    models: Annotated[list[ModelName], AfterValidator(_that_teach)] = []  # checkpoints of earlier versions lack it
     confidence: Annotated[float, Field(gt=0.5, le=1)]
-
-    @field_validator("teacher")
-    @classmethod
-    def _only_where_taught(cls, teacher: str, info: ValidationInfo) -> str:
-        if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
-            raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
-        return teacher
-
-    @field_validator("models")
-    @classmethod
-    def _that_teach(cls, models: list[str], info: ValidationInfo) -> list[str]:
-        """The study's networks teach together; without a teacher they decide nothing, and are left out."""
-        if info.data.get("teacher") and not models:
-            raise ValueError("the networks of the study, whose runs in the arm `teacher` label or rank together")
-        return models if info.data.get("teacher") else []
 
 
 class Pretrain(Training):
@@ -227,55 +233,44 @@ class Pretrain(Training):
     augmentation: ClassVar[str] = "study"  # the strong one would have to be restored too
     pretraining_epochs: Count
     hidden_share: Annotated[float, Field(gt=0, lt=1)]
-    hidden_edge: Count
+    hidden_edge: Annotated[Count, AfterValidator(_divides_the_patch)]
 
     @property
     def epochs(self) -> int:
         """As `Train` calls them; `epochs` of the files are those of 03."""
         return self.pretraining_epochs
 
-    @field_validator("hidden_edge")
-    @classmethod
-    def _divides_the_patch(cls, edge: int, info: ValidationInfo) -> int:
-        if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
-            raise ValueError(f"a number that divides patch_size, {patch}, and is smaller")
-        return edge
-
 
 class CrossValidate(Settings):
     """04: pooled results of every network."""
 
     study: StudyName
-    models: Annotated[list[ModelName], Field(min_length=1)]
-    n_bootstrap: Annotated[int, Field(ge=100)]
-    seed: Annotated[int, Field(ge=0)]
+    models: ModelNames
+    n_bootstrap: Resamples
+    seed: Whole
 
 
 class Review(Settings):
     """05: cases to review."""
 
     study: StudyName
-    models: Annotated[list[ModelName], Field(min_length=1)]
+    models: ModelNames
     cases_shown: Count
     large_false_mm: Positive
     view_mm: Positive
     workers: Count
 
 
-class Budget(Settings):
+class Budget(CrossValidate):
     """06: how many annotations, of which kind, in how many minutes of a physician."""
 
-    study: StudyName
-    models: Annotated[list[ModelName], Field(min_length=1)]
     arms: list[ArmName]
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    seeds: Annotated[list[Whole], Field(min_length=1)]
     minutes_per_case: Positive
-    minutes_per_lesion: Annotated[float, Field(ge=0)]
-    minutes_per_slice: Annotated[float, Field(ge=0)]
-    minutes_per_box: Annotated[float, Field(ge=0)]
-    minutes_per_point: Annotated[float, Field(ge=0)]
-    n_bootstrap: Annotated[int, Field(ge=100)]
-    seed: Annotated[int, Field(ge=0)]
+    minutes_per_lesion: NotNegative
+    minutes_per_slice: NotNegative
+    minutes_per_box: NotNegative
+    minutes_per_point: NotNegative
 
 
 class CpuJob(Settings):
@@ -292,7 +287,7 @@ class Job(CpuJob):
     job_hours: Positive
     job_memory_gb: Positive
     job_cpus: Count
-    job_gpus: Annotated[int, Field(ge=0)]
+    job_gpus: Whole
 
 
 NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
@@ -321,23 +316,21 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "parameters"
     where = origin.get(key.split(".")[0], "the notebook's parameters cell")
-    return f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}{_advice(item)}"
+    return (
+        f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}{_advice(item['input'], item['type'])}"
+    )
 
 
-def _advice(item: Mapping[str, Any]) -> str:
+def _advice(found: Any, wanted: str) -> str:
     """How to write a value that YAML reads otherwise than it was meant."""
-    found, wanted = item["input"], item["type"]
     if wanted == "string_type" and not isinstance(found, (list, dict)):
         return " (a name that looks like a number, a date, true or null stands in quotes)"
     if wanted == "list_type" and isinstance(found, int | float | str):
         return f" (write [{found}])"
-    if wanted == "int_type" and isinstance(found, float):
-        return f" (write {found:.0f})" if found.is_integer() else ""
-    if wanted in YAML_NUMBERS and re.fullmatch(YAML_NUMBERS[wanted], str(found)):
-        return f" (in quotes it is text: write {found} without quotes)"
-    if wanted in YAML_NUMBERS and re.fullmatch(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?", str(found)):
+    if wanted in ("int_type", "float_type") and NUMBER.fullmatch(str(found)):
         with suppress(ValueError):
-            number = int(found) if wanted == "int_type" else float(found)
-            plain = number if wanted == "int_type" else np.format_float_scientific(number, trim="0", exp_digits=2)
-            return f" (YAML reads {found} as text: write {plain})"
+            number = float(str(found))
+            if wanted == "float_type" or number.is_integer():
+                plain = yaml.safe_dump(int(number) if wanted == "int_type" else number).split()[0]
+                return f" (write {plain}, without quotes)"
     return ""

@@ -11,8 +11,7 @@ import pandas as pd
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
-from metaseg_nb.cohort.folds import split
-from metaseg_nb.cohort.subsets import nested_subset
+from metaseg_nb.cohort.folds import nested_subset, split
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.fold_results import scored_with
 from metaseg_nb.evaluation.scoring import identity, score_against

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
@@ -28,20 +28,21 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.scoring import score_cases
 from metaseg_nb.files import write_table
-from metaseg_nb.layout import PARAMS, PROJECT, StudyLayout
+from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
-from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.steps import PreparedImage
+from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Train
 
 STUDIES = Path(__file__).parent / "studies"
 
 
-def full_file(text, example="studies/usz.yaml"):
-    """A parameter file in full: these lines, and those of an example for all other keys."""
-    given = re.findall(r"^(\w+):", text, re.MULTILINE)
-    others = [line for line in (PARAMS / example).read_text().splitlines() if line.split(":")[0] not in given]
-    return "\n".join([*others, text])
+def tiny_file(changes):
+    """The file of the tiny study with these lines for those of the same keys."""
+    given = re.findall(r"^(\w+):", changes, re.MULTILINE)
+    others = [line for line in (STUDIES / "tiny.yaml").read_text().splitlines() if line.split(":")[0] not in given]
+    return "\n".join([*others, changes])
 
 
 def pytest_configure(config):
@@ -181,16 +182,10 @@ def store(tmp_path):
         grid = Grid((1.0, 1.0, 1.0), images.shape[1:])
         head = images[0] > 0 if (images[0] > 0).any() else np.ones(grid.shape, bool)
         volume = Volume(np.ones(grid.shape, np.float32), np.eye(4), nib.orientations.axcodes2ornt("RAS"))
-        facts = {
-            "native": asdict(grid),
-            "grid": asdict(grid),
-            "native_affine": volume.affine.tolist(),
-            "native_orientation": volume.native_orientation.tolist(),
-            "recipe": {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe,
-            "sources": [[1000, 0]],
-        }
         correction = record_correction(volume, volume.array, volume.array, head)
-        store_image(tmp_path / "cases", name, images, head, correction, facts)
+        prepared = PreparedImage(images, head, grid, volume, [correction])
+        way = {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe
+        store_image(tmp_path / "cases", name, prepared, way, [[1000, 0]])
         source = checksum(label_file) if label_file else "of no file"
         store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [source]})
         return open_case(tmp_path / "cases", name)

@@ -10,8 +10,8 @@ class Stopped(Exception):
 class Stopping(PatchBatches):
     """Batches that end in an exception at a step."""
 
-    def __init__(self, cases, settings, stop_at):
-        super().__init__(cases, settings)
+    def __init__(self, cases, settings, stop_at, **more):
+        super().__init__(cases, settings, **more)
         self.stop_at = stop_at
 
     def packed(self, step):

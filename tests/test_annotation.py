@@ -14,8 +14,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
-from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
 from metaseg_nb.settings import ParameterError
 from metaseg_nb.training.patches import PatchBatches
 

@@ -6,31 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from metaseg_nb.training import strong_augmentation
+from metaseg_nb.training import augmentation
 from metaseg_nb.training.augmentation import (
-    before_change,
+    augment_strongly,
+    bias_field,
     change_intensity,
     draw_change,
-    finish_moving,
-    rows_flipped,
+    move,
+    move_patches,
 )
-from metaseg_nb.training.strong_augmentation import augment_strongly, bias_field, move
 
 SIZE = 32
-CHANCES = [name for name in vars(strong_augmentation) if name.endswith("_CHANCE")]
+CHANCES = [name for name in vars(augmentation) if name.endswith("_CHANCE")]
 MOVING = ["TURN_CHANCE", "ZOOM_CHANCE", "BEND_CHANCE"]
 LOOKS = [name for name in CHANCES if name not in MOVING]
 
 
 def changed(image, label, change):
     """Image (C, P, P, P) and label (P, P, P) with a change done to them."""
-    half, out = np.empty(image.shape, np.float16), torch.empty(image.shape, dtype=torch.float16)
-    rows_flipped(half, change)[:] = image
-    finish_moving(torch.from_numpy(half), change, out)
-    brightened = change_intensity(out[None].float(), torch.from_numpy(change.intensity)[None])[0]
-    moved = np.empty((1, *label.shape), np.uint8)
-    before_change(moved, change)[0] = label
-    return brightened.numpy(), moved[0]
+    images, labels = (
+        torch.from_numpy(image.astype(np.float16))[None],
+        torch.tensor(label, dtype=torch.uint8)[None, None],
+    )
+    (brightened,) = change_intensity(move_patches(images, [change]), [change])
+    return brightened.numpy(), move_patches(labels, [change])[0, 0].numpy()
 
 
 def noise(channels=1, size=SIZE):
@@ -117,7 +116,7 @@ def only(monkeypatch):
 
     def allow(*names):
         for name in CHANCES:
-            monkeypatch.setattr(strong_augmentation, name, float(name in names))
+            monkeypatch.setattr(augmentation, name, float(name in names))
 
     return allow
 

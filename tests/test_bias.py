@@ -8,8 +8,7 @@ import SimpleITK as sitk
 
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.demo_cohort.plan import plan_patient
-from metaseg_nb.demo_cohort.rendering import render_patient
+from metaseg_nb.demo_cohort.patients import plan_patient, render_patient
 from metaseg_nb.preprocessing import bias
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.grid import from_sitk, to_sitk
@@ -70,7 +69,7 @@ def test_the_field_is_itks_on_thick_slices(head):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_field_is_itks_on_synthetic_patients(seed):
-    assert_same_field(render_patient(plan_patient(seed, 0)).image, 8.0)
+    assert_same_field(render_patient(plan_patient(seed, 0))[0], 8.0)
 
 
 # ms_patient26 at 8 mm: its darkest voxel comes first, which ITK's filter overlooks

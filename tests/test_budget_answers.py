@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
-from conftest import full_file
 
 from metaseg_nb.annotation.comparison import COLUMNS, budget_answers, budget_curves, budget_gains, power_laws
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
+from metaseg_nb.batch.runs import Run
 from metaseg_nb.checksums import damage
 from metaseg_nb.evaluation.comparison import bootstrap_interval
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
@@ -241,7 +241,7 @@ def fake_study(tmp_path, monkeypatch):
     fake.write({("unetr", "pretraining_25"): 0.3, "points": -0.2})
     study = tmp_path / "fake.yaml"
     asked = {"study": "fake", "models": list(fake.models), "arms": arms, "seeds": [0, 1], "n_bootstrap": 200}
-    study.write_text(full_file(yaml.safe_dump(asked)))
+    study.write_text(yaml.safe_dump(asked))
     return fake, study
 
 
@@ -250,7 +250,7 @@ def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
     fake, study = fake_study
 
     def run():
-        notebook = nbformat.read(run_notebook("06_annotation_budget", str(study)), as_version=4)
+        notebook = nbformat.read(run_notebook(Run("06_annotation_budget", str(study))), as_version=4)
         assert damage(fake.layout.budget_record) == {}
         return notebook.cells[-1].outputs[0].data["text/markdown"], {
             path.name: path.read_bytes() for path in fake.layout.annotation_budget.glob("*.csv")
@@ -271,5 +271,5 @@ def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
     assert run() == (text, tables)
     fake.layout.run("unet", 0, "boxes", 0).metrics.unlink()
     with pytest.raises(Exception, match="no such file"):
-        run_notebook("06_annotation_budget", str(study))
+        run_notebook(Run("06_annotation_budget", str(study)))
     assert damage(fake.layout.budget_record) == {}, "the finished tables stay as long as the input is not whole"

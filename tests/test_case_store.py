@@ -24,8 +24,9 @@ from metaseg_nb.preprocessing.case_store import (
     store_image,
     store_label,
 )
-from metaseg_nb.preprocessing.correction_record import record_correction
 from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.steps import PreparedImage
+from metaseg_nb.preprocessing.stored_case import record_correction
 
 GRID, NATIVE = Grid((1.0, 1.0, 1.0), (6, 5, 4), (0.5, 1.0, -2.0)), Grid((0.8, 0.8, 6.5), (32, 30, 8))
 IMAGE_WAY = {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": 2}
@@ -47,23 +48,21 @@ def arrays():
 
 
 @pytest.fixture
-def correction():
-    """The record of an image that was not corrected."""
+def prepared(arrays):
+    """An image that was not corrected."""
     array = np.random.default_rng(1).uniform(1, 2, NATIVE.shape).astype(np.float32)
-    return record_correction(Volume(array, AFFINE, LPS), array, array, array > 1.5)
+    volume = Volume(array, AFFINE, LPS)
+    return PreparedImage(*arrays[:2], GRID, volume, [record_correction(volume, array, array, array > 1.5)])
 
 
 @pytest.fixture
-def put(tmp_path, arrays, correction):
+def put(tmp_path, arrays, prepared):
     """Store both parts of a case; keywords change their settings."""
 
     def put(name="c", image_way=IMAGE_WAY, label_way=LABEL_WAY, labelled_by=None):
-        image, head, label = arrays
-        facts = {"native": asdict(NATIVE), "grid": asdict(GRID), "recipe": image_way, "sources": IMAGE_FILES}
-        facts |= {"native_affine": AFFINE.tolist(), "native_orientation": LPS.tolist()}
-        store_image(tmp_path, name, image, head, correction, facts)
+        store_image(tmp_path, name, prepared, image_way, IMAGE_FILES)
         sources = LABEL_FILES if labelled_by is None else [checksum(labelled_by)]
-        store_label(tmp_path, name, label, {"recipe": label_way, "sources": sources})
+        store_label(tmp_path, name, arrays[2], {"recipe": label_way, "sources": sources})
         return open_case(tmp_path, name)
 
     return put
@@ -74,7 +73,7 @@ def whole(folder, label_files=LABEL_FILES):
     return [is_stored(folder, "c", part, identity) for part, identity in (("image", IMAGE_IDENTITY), ("label", label))]
 
 
-def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, correction):
+def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, prepared):
     image, head, label = arrays
     stored = put()
     assert (stored.name, stored.native, stored.grid, stored.channels) == ("c", NATIVE, GRID, 2)
@@ -90,7 +89,7 @@ def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, correction
         assert isinstance(array, np.memmap)
         assert array.dtype == dtype
         np.testing.assert_array_equal(array, expected)
-    for name, value in asdict(correction).items():
+    for name, value in asdict(prepared.corrections[0]).items():
         np.testing.assert_array_equal(getattr(stored.correction, name), value)
 
 
@@ -128,9 +127,9 @@ def test_a_label_counts_on_the_image_that_it_was_made_for(tmp_path, put):
     assert whole(tmp_path) == [False, False]
 
 
-def test_a_new_image_takes_the_old_label_away(tmp_path, put, arrays, correction):
-    facts = dict(put().image_facts)
-    store_image(tmp_path, "c", *arrays[:2], correction, facts)
+def test_a_new_image_takes_the_old_label_away(tmp_path, put, prepared):
+    put()
+    store_image(tmp_path, "c", prepared, IMAGE_WAY, IMAGE_FILES)
     assert whole(tmp_path) == [True, False]
     assert not open_case(tmp_path, "c").has_label
 

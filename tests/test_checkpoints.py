@@ -8,9 +8,9 @@ import pytest
 import torch
 from test_fit import RECIPE, equal
 
-from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.predict import load_ensemble
 from metaseg_nb.inference.sliding_window import predict_probability
-from metaseg_nb.provenance import versions
+from metaseg_nb.machine import versions
 from metaseg_nb.training import checkpoints
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.networks import NETWORKS, build_network
@@ -104,9 +104,9 @@ def test_a_file_of_another_program_is_told_as_such(tmp_path, other):
     assert len(str(told.value).splitlines()) == 1
 
 
-def test_what_another_checkpoint_lacks_is_named(path, content):
+def test_a_checkpoint_that_does_not_say_how_images_were_prepared_is_refused(path, content):
     save_checkpoint(path, content | {"identity": {"settings": {}}})
-    with pytest.raises(ValueError, match=r"it lacks identity \(recipe\)\. Give"):
+    with pytest.raises(ValueError, match=r"no.* checkpoint of this workbook.*Give"):
         load_checkpoint(path)
 
 

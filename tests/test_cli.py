@@ -13,13 +13,12 @@ import papermill
 import pytest
 import SimpleITK as sitk
 import torch
-from conftest import full_file
 
 from metaseg_nb.__main__ import main
-from metaseg_nb.inference import ensemble
+from metaseg_nb.inference import predict
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.images import image_recipe
+from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
@@ -33,7 +32,7 @@ def study(tmp_path):
 
     def write(text):
         path = tmp_path / "mine.yaml"
-        path.write_text(full_file(text))
+        path.write_text(text)
         return str(path)
 
     return write
@@ -90,7 +89,7 @@ def test_a_letter_that_a_terminal_cannot_show_is_no_error(home, locale):
     command = [sys.executable, "-m", "metaseg_nb", "status", "--study", "demo"]
     ran = subprocess.run(command, env={**os.environ, **locale}, cwd=PROJECT, capture_output=True)
     assert (ran.returncode, ran.stderr) == (0, b"")
-    assert b"0/32   ?               ?" in ran.stdout  # – and –
+    assert b"0/32  ?              ?" in ran.stdout  # – and –
 
 
 @pytest.mark.parametrize("study", ["my studies/a b.yaml", "a'b\"c#?.yaml", "007"])
@@ -162,23 +161,18 @@ OPENED = [
 
 
 @pytest.mark.parametrize(("notebook", "which", "place"), OPENED)
-def test_an_opened_notebook_holds_the_parameters_of_the_study_in_its_own_cell(
-    study, home, capsys, notebook, which, place
-):
+def test_an_opened_notebook_holds_the_parameters_of_the_study(study, home, capsys, notebook, which, place):
     file = study("study: mine\nexclude: ['a  # \"b\"', é]\nepochs: 3\npatient_pattern: '(?P<patient>\\d+)'")
     assert main(["open", notebook, "--study", file, *which]) == 0
     opened = home / "runs/mine" / place
     assert capsys.readouterr().out.strip() == str(opened)
     committed, copy = (nbformat.read(path, 4).cells for path in (NOTEBOOKS / f"{notebook}.ipynb", opened))
     found = {}
-    exec(copy[1].source, {}, found)
+    for cell in copy[1:3]:  # that of the notebook, and papermill's
+        exec(cell.source, {}, found)
     found.pop("__annotations__", None)
     assert found == resolve(notebook, file, *([which[1], int(which[3])] if which else []))
-    assert len(copy) == len(committed)
-    assert [cell.source for cell in copy if cell not in committed] == [copy[1].source]
-    assert [line for line in copy[1].source.splitlines() if line.startswith("#")] == [
-        line for line in committed[1].source.splitlines() if line.startswith("#")
-    ]
+    assert [cell.source for cell in copy[:2] + copy[3:]] == [cell.source for cell in committed]
 
 
 def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, capsys):
@@ -200,7 +194,7 @@ def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
     assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
-    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; the same command goes on from what is finished"]
+    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; run the same command again to continue"]
     record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
     assert record["state"] == "stopped"
 
@@ -307,7 +301,7 @@ PLACES = {
 def test_predict_refuses_a_result_that_cannot_be_written_before_the_work(
     write_case, tmp_path, monkeypatch, capsys, option, name, found
 ):
-    monkeypatch.setattr(ensemble, "load_ensemble", lambda *_: pytest.fail("the work began"))
+    monkeypatch.setattr(predict, "load_ensemble", lambda *_: pytest.fail("the work began"))
     image = write_case("a").image
     (tmp_path / "folder.nii.gz").mkdir()
     (tmp_path / "file").write_text("")
@@ -316,13 +310,6 @@ def test_predict_refuses_a_result_that_cannot_be_written_before_the_work(
     assert main(["predict", "best.pt", str(image), *arguments]) == 2
     assert found in capsys.readouterr().err
     assert not (tmp_path / "right.nii.gz").exists()
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_predict_refuses_a_folder_that_is_read_only(write_case, tmp_path, capsys):
-    (tmp_path / "closed").mkdir(mode=0o500)
-    assert main(["predict", "best.pt", str(write_case("a").image), "-o", str(tmp_path / "closed/mask.nii.gz")]) == 2
-    assert "Permission denied" in capsys.readouterr().err
 
 
 def test_predict_refuses_an_image_of_another_kind_before_the_work(tmp_path, capsys):

@@ -12,9 +12,9 @@ from matplotlib.text import Text
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination_store import examine_all
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.figures.cohort import draw_lesion_map, draw_montage
-from metaseg_nb.figures.cohort_words import describe_counts, describe_problems
+from metaseg_nb.figures.case_figures import draw_lesion_map, draw_montage
 from metaseg_nb.figures.style import use_style
+from metaseg_nb.figures.tables import describe_counts, describe_problems
 
 
 @pytest.fixture

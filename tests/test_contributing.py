@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-from conftest import full_file
 
-from metaseg_nb.cohort.sources import folders
-from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of
-from metaseg_nb.cohort.sources.reading import read_cohort
+from metaseg_nb.cohort.sources import folders, read_cohort
+from metaseg_nb.cohort.sources.layouts import CaseFiles, Found
 from metaseg_nb.parameters import resolve
 from metaseg_nb.training import networks
 
@@ -15,15 +13,16 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     def one_layer(width, patch_size, in_channels):
         return torch.nn.Sequential(torch.nn.Conv3d(in_channels, 1, 3, padding=1))
 
-    monkeypatch.setitem(networks.NETWORKS, "one_layer", one_layer)
-    monkeypatch.setitem(networks.OUTPUT_LAYERS, "one_layer", r"0\.")
+    for table in ("NETWORKS", "OUTPUT_LAYERS"):
+        monkeypatch.setattr(networks, table, {**getattr(networks, table)})
+    networks.register(output_layers=r"0\.")(one_layer)
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
-    for folder, name, text, example in (
-        ("models", "mine", "model: mine\ntitle: Mine\nnetwork: one_layer", "models/unet.yaml"),
-        ("studies", "mine", "study: mine\nmodels: [mine]", "studies/usz.yaml"),
-    ):
+    for folder, text in {
+        "models": "model: mine\ntitle: Mine\nnetwork: one_layer",
+        "studies": "study: mine\nmodels: [mine]",
+    }.items():
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / f"{name}.yaml").write_text(full_file(text, example))
+        (tmp_path / folder / "mine.yaml").write_text(text)
     found = resolve("03_train", "mine", "mine", 0)
     network = networks.build_network(found["network"], found["width"], 32)
     networks.start_at_prior(network)
@@ -43,8 +42,7 @@ def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch):
 
     def read(folder, image_files, label_file):
         scans = sorted((folder / "scans").iterdir())
-        files = [CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans]
-        return cohort_of(folder, "", files)
+        return Found([CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans])
 
     monkeypatch.setattr(folders, "LAYOUTS", [(recognised, read), *folders.LAYOUTS])
     cohort, problems = read_cohort(str(tmp_path), base=tmp_path)

@@ -29,7 +29,7 @@ from metaseg_nb.evaluation.scoring import (
     score_threshold,
     threshold_of,
 )
-from metaseg_nb.figures.leaderboard_table import show_leaderboard
+from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case

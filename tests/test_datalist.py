@@ -125,19 +125,17 @@ def test_a_name_with_dots_keeps_them(datalist):
         ({"training": [{"image": ["t1c.nii.gz", 2], "label": "l.nii.gz"}]}, "case training[0], "),
         ('{"training": [{"image": "a.nii", "label": "b.nii", "image": "c.nii"}]}', 'the key "image" more than once'),
         ({"training": entries("a"), "lesion_values": [True]}, "lesion_values [True]"),
-        ({"training": entries("a"), "label_threshold": float("nan")}, "label_threshold nan"),
+        ({"training": entries("a"), "label_threshold": -1}, "label_threshold -1"),
         ({"training": entries("a"), "seed": True}, "seed True"),
         ({"training": entries("a", fold=True)}, "fold True"),
-        ({"training": entries("a", fold=float("nan"))}, "fold nan"),
         ({"training": entries("a", n_lesions=1.5)}, "n_lesions 1.5"),
         ({"training": entries("a", patient=["P1"])}, "patient ['P1']"),
         ({"training": entries("a", patient=True)}, "patient True"),
         ({"training": entries("a", patient="nan")}, "patient 'nan'"),
         ({"training": entries("a", patient_id="P1")}, '"patient_id" in entries'),
         ({"training": [{"image": "a.nii", "label": 5}]}, "label 5"),
-        ({"training": [{"image": "a\0.nii", "label": "l.nii"}]}, "the path 'a\\x00.nii'"),
-        ({"training": [{"image": "a" * 300 + ".nii", "label": "l.nii"}]}, "the path 'aaa"),
-        ({"training": [{"image": "\ud800.nii", "label": "l.nii"}]}, "the path"),
+        ({"training": [{"image": "a\0.nii", "label": "l.nii"}]}, "image 'a\\x00.nii'"),
+        ({"training": [{"image": "\ud800.nii", "label": "l.nii"}]}, "image '"),
         ("[" * 100_000, "not JSON"),
     ],
     ids=[
@@ -150,11 +148,11 @@ def test_a_name_with_dots_keeps_them(datalist):
             "no path",
             "equal keys",
             "bool value",
-            "NaN threshold",
+            "negative threshold",
             "bool seed",
         ),
-        *("bool fold", "NaN fold", "half a lesion", "list of patients", "bool patient", "nan patient", "misspelt"),
-        *("number as label", "NUL", "long path", "half a character", "deep"),
+        *("bool fold", "half a lesion", "list of patients", "bool patient", "nan patient", "misspelt"),
+        *("number as label", "NUL", "half a character", "deep"),
     ],
 )
 def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, named):
@@ -168,9 +166,13 @@ def test_a_datalist_that_cannot_be_used_is_refused_by_name(datalist, content, na
 def test_nan_is_not_given_as_null_is_and_ids_stay_as_they_are(datalist):
     """As json.dump writes a data frame: whole numbers of a column with gaps are floats."""
     given = [float("nan"), None, "", 3.0, "007", "1e3", 12]
-    training = [entry | {"patient": patient} for entry, patient in zip(entries(*"abcdefg"), given, strict=True)]
+    training = [
+        entry | {"patient": patient, "fold": float("nan")}
+        for entry, patient in zip(entries(*"abcdefg"), given, strict=True)
+    ]
     cohort = read_datalist(datalist({"training": training}))
     assert [case.patient for case in cohort.cases] == ["a", "b", "c", "3", "007", "1e3", "12"]
+    assert {case.fold for case in cohort.cases} == {None}
 
 
 def test_a_missing_datalist_says_where_it_was_looked_for(tmp_path):

@@ -9,9 +9,8 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.probabilities import (

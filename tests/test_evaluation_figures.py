@@ -11,9 +11,8 @@ from seaborn import objects
 from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
-from metaseg_nb.figures.leaderboard_table import show_leaderboard
-from metaseg_nb.figures.records import Records
-from metaseg_nb.figures.style import use_style
+from metaseg_nb.figures.style import Records, use_style
+from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import CrossValidate
 

@@ -10,8 +10,8 @@ import pytest
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
-from metaseg_nb.cohort.labels import read_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
+from metaseg_nb.cohort.volumes import read_lesions
 
 RULE = LesionRule((1,))
 
@@ -261,7 +261,7 @@ FAULTS = {
     "giant": (giant, [("by its header shape (30000, 30000, 30000)", "image", "error")]),
     "flipped_bit": (flipped_bit, [("CRC check failed", "label", "error")]),
     "complex": (complex_values, [("complex numbers", "image", "error")]),
-    "picture": (picture, [("RGB colours", "label", "error")]),
+    "picture": (picture, [("colours", "label", "error")]),
     "no_codes": (
         no_codes,
         [("sform and qform codes of 0", "image", "warning"), ("sform and qform codes of 0", "label", "warning")],
@@ -377,7 +377,7 @@ def test_the_label_of_an_unreadable_image_is_looked_at_too(good_case):
     assert ["unreadable" in p.found for p in examination.problems] == [True]
     assert len(examination.lesions) == 2
     assert examination.facts["n_lesions"] == 2
-    assert examination.thumbnail is None
+    assert examination.grey_slice is None
 
 
 def test_further_sequences_are_checked_like_the_first(good_case):

@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import STUDIES, all_said_in, full_file
+from conftest import STUDIES, all_said_in
 
 from metaseg_nb.cohort.lesions import largest_diameter_mm
 from metaseg_nb.cohort.volumes import read_volume
@@ -41,7 +41,7 @@ def test_a_faulty_case_stops_the_study_and_is_left_out_by_name(write_case, tmp_p
     entries = [{"case": c.name, "image": str(c.image), "label": str(c.label), "patient": c.patient} for c in cases]
     (tmp_path / "list.json").write_text(json.dumps({"training": entries}))
     study = tmp_path / "faulty.yaml"
-    study.write_text(full_file(f"study: faulty\ncohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n"))
+    study.write_text(f"study: faulty\ncohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n")
     stopped = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
     assert stopped.returncode == 1
     assert "case e, file image.nii.gz: found 0 bytes" in stopped.stderr
@@ -61,7 +61,7 @@ def test_a_folder_is_a_cohort_that_no_other_settings_replace(write_case, tmp_pat
     for seed, name in enumerate(("lung/a", "lung/b", "lung/c", "renal/d", "renal/e", "renal/f")):
         write_case(f"cohort/{name}", seed=seed)
     study = tmp_path / "folder.yaml"
-    study.write_text(full_file(f"study: folder\ncohort: {tmp_path / 'cohort'}\nn_folds: 2\nworkers: 1\n"))
+    study.write_text(f"study: folder\ncohort: {tmp_path / 'cohort'}\nn_folds: 2\nworkers: 1\n")
     result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
     assert result.returncode == 0, result.stderr
     listed = json.loads((tmp_path / "runs/folder/dataset.json").read_text())["training"]
@@ -86,7 +86,7 @@ def test_an_entry_that_cannot_be_read_hides_no_other_problem(write_case, tmp_pat
     entries = [{"image": str(case.image), "label": str(case.label)} for case in cases]
     (tmp_path / "list.json").write_text(json.dumps({"training": [*entries, {"label": "without_image.nii.gz"}]}))
     study = tmp_path / "entry.yaml"
-    study.write_text(full_file(f"study: entry\ncohort: {tmp_path / 'list.json'}\nworkers: 1\n"))
+    study.write_text(f"study: entry\ncohort: {tmp_path / 'list.json'}\nworkers: 1\n")
     assert metaseg(tmp_path, "run", "01_explore_data", "--study", study).returncode == 1
     problems = pd.read_csv(tmp_path / "runs/entry/problems.csv")
     errors = problems[problems["severity"] == "error"]
@@ -115,7 +115,7 @@ def test_nothing_that_is_shared_of_an_anonymised_cohort_names_anybody_or_runs(
     (tmp_path / "Müller_Änne.json").write_text(json.dumps(told), encoding="utf-8")
     study = tmp_path / "private.yaml"
     asked = f"study: private\ncohort: {tmp_path}/Müller_Änne.json\nanonymise: true\nn_folds: 2\nworkers: 1\n"
-    study.write_text(full_file(asked))
+    study.write_text(asked)
     result = metaseg(home, "run", "01_explore_data", "--study", study)
     assert result.returncode == 0, result.stderr
     assert metaseg(home, "report", "--study", study, "--notebook", "01_explore_data").returncode == 0

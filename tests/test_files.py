@@ -29,7 +29,7 @@ from metaseg_nb.files import (
     write_table,
 )
 from metaseg_nb.layout import PROJECT
-from metaseg_nb.locks import alone, is_held
+from metaseg_nb.machine import alone, is_held
 
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
@@ -55,7 +55,7 @@ def test_an_error_with_room_left_stays_what_it_was(tmp_path):
 def test_a_lock_is_held_as_long_as_a_process_has_it(tmp_path):
     lock = tmp_path / "lock"
     assert not is_held(lock)
-    imports = "from pathlib import Path\nfrom metaseg_nb.locks import alone\n"
+    imports = "from pathlib import Path\nfrom metaseg_nb.machine import alone\n"
     hold = f"{imports}with alone(Path({str(lock)!r})): print(); input()"
     process = subprocess.Popen([sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     process.stdout.readline()
@@ -81,7 +81,7 @@ def test_what_a_killed_process_left_half_written_is_removed_and_nothing_else(tmp
     kept = [tmp_path / name for name in (".03_train.lock", ".hidden_1", "last.pt", "1_a.pt")]
     for path in kept:
         path.touch()
-    below = tmp_path / "predictions/.999999999_case.nii.gz"
+    below = tmp_path / f"predictions/.999999999@{MACHINE}_case.nii.gz"
     below.parent.mkdir()
     below.touch()
     kept.append(below.parent)
@@ -186,7 +186,6 @@ def test_what_ended_processes_left_is_removed_where_others_write_too(tmp_path):
     alive, long_ago = os.getpid(), time.time() - ABANDONED - 60
     names = {
         f".{ended.pid}@{MACHINE}_a.npy": False,
-        f".{ended.pid}_a.npy": False,  # of an earlier version
         f".{alive}@{MACHINE}_a.npy": True,
         f".{ended.pid}@elsewhere_a.npy": True,  # may still run there
         f".{ended.pid}@long-ago_a.npy": False,
@@ -202,7 +201,7 @@ def test_what_ended_processes_left_is_removed_where_others_write_too(tmp_path):
 
 
 def test_whoever_writes_a_file_again_removes_what_a_killed_process_left_of_it(tmp_path):
-    half, other = tmp_path / ".999999999_a [1].csv", tmp_path / ".999999999_b.csv"
+    half, other = (tmp_path / f".999999999@{MACHINE}_{name}.csv" for name in ("a [1]", "b"))
     half.touch()
     other.touch()
     write_table(tmp_path / "a [1].csv", pd.DataFrame({"case": ["a"]}))

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from metaseg_nb.cohort.fingerprint import LIKE_ANATOMY, anatomy_of, look_alikes, same_voxels, sampled_ranks
-from metaseg_nb.cohort.position import find_head
+from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.volumes import read_volume
 
 SHAPE, SPACING_MM = (64, 76, 60), (3.0, 3.0, 3.0)

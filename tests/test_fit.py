@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import torch
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.inference.ensemble import load_ensemble
-from metaseg_nb.inference.selection import selection_dice
+from metaseg_nb.inference.decision import selection_dice
+from metaseg_nb.inference.predict import load_ensemble
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import open_case, store_label
-from metaseg_nb.provenance import versions
 from metaseg_nb.training import checkpoints, training_run
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
 from metaseg_nb.training.finished_run import finish, is_finished
@@ -39,6 +40,11 @@ def judge(network):
     ramp = torch.linspace(0, 1, 32**3).reshape(1, 1, 32, 32, 32)
     with torch.inference_mode():
         return float(torch.sigmoid(network(ramp)).mean())
+
+
+def prepared_by(recipe, case):
+    """The case as if its image had been prepared by this recipe."""
+    return replace(case, image_facts={**case.image_facts, "recipe": recipe})
 
 
 def never(network):
@@ -61,8 +67,8 @@ def train(cases, run, tiny_training):
 
     def start(into=run, validate=judge, recipe=RECIPE, stop_at=None, of=cases, selection=(), **changes):
         torch.seed()  # whatever the process did before must not matter
-        batches = Stopping(of, settings := tiny_training(**changes), stop_at)
-        return fit(settings, batches, into, validate, recipe, selection=selection)
+        prepared = [prepared_by(recipe, case) for case in of]
+        return fit(into, Stopping(prepared, tiny_training(**changes), stop_at, selection=selection), validate)
 
     return start
 
@@ -213,7 +219,7 @@ CHANGES = [
     ({"learning_rate": 0.02}, "learning_rate: 0.01 then, 0.02 now"),
     ({"epochs": 3}, "epochs: 2 then, 3 now"),
     ({"recipe": {**RECIPE, "n4_levels": 0}}, "n4_levels: 4 then, 0 now"),
-    ({"recipe": {"spacing_mm": 1.0}}, "n4_levels: 4 then, None now"),
+    ({"recipe": {"spacing_mm": 1.0, "sequences": 1}}, "n4_levels: 4 then, None now"),
 ]
 
 
@@ -340,7 +346,7 @@ def test_where_all_checkpoints_are_damaged_they_are_named(train, run, damage):
 
 
 def test_a_missing_checkpoint_says_what_to_run(run):
-    with pytest.raises(FileNotFoundError, match=r"best\.pt; train this network first \(notebook 03\)"):
+    with pytest.raises(FileNotFoundError, match=r"no such checkpoint.*train this network first \(notebook 03\)"):
         load_checkpoint(run.best_checkpoint)
 
 
@@ -656,7 +662,7 @@ class Spoilt(PatchBatches):
 def test_sigterm_does_not_save_a_step_whose_loss_is_no_number(cases, run, tiny_training):
     settings = tiny_training(epochs=3)
     with pytest.raises(FloatingPointError, match="at step 2"):
-        fit(settings, Spoilt(cases, settings), run, judge, RECIPE)
+        fit(run, Spoilt(cases, settings), judge)
     assert load_checkpoint(run.last_checkpoint)["state"]["step"] == 2
 
 
@@ -664,7 +670,7 @@ def test_sigterm_finishes_the_step_and_saves_it(cases, run, tmp_path, train, tin
     settings = tiny_training(epochs=4, network="segresnet")
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(TrainingStopped, match="start the same notebook again"):
-        fit(settings, Terminated(cases, settings), run, judge, RECIPE)
+        fit(run, Terminated([prepared_by(RECIPE, case) for case in cases], settings), judge)
     assert signal.getsignal(signal.SIGTERM) is handler
     assert load_checkpoint(run.last_checkpoint)["state"]["step"] == 4
     train(epochs=4, network="segresnet")
@@ -702,8 +708,7 @@ def finished(train, run, cases, tiny_training):
     finish(run, {"labels": {"case0": "a"}}, [run.metrics_table])
 
     def ask(of=cases, facts=None, **changes):
-        settings = tiny_training(**changes)
-        return is_finished(run, settings, PatchBatches(of, settings), facts=facts)
+        return is_finished(run, PatchBatches(of, tiny_training(**changes)), facts)
 
     return ask
 

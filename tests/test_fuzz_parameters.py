@@ -1,7 +1,6 @@
 """Any parameter file ends as what its writer reads in it, or in one clear error."""
 
 import pytest
-from conftest import full_file
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -67,7 +66,7 @@ LISTS = st.lists(SCALARS).map(lambda parts: f"[{', '.join(parts)}]")
 @given(st.dictionaries(st.sampled_from(KEYS), SCALARS | LISTS))
 def test_values_of_any_type_are_taken_as_they_stand_or_refused_by_key(file, values):
     lines = [f"{key}: {value}\n" for key, value in {"study": "fuzz", **values}.items()]
-    file.write_text(full_file("".join(lines)), encoding="utf-8")
+    file.write_text("".join(lines), encoding="utf-8")
     try:
         resolved = resolve("01_explore_data", str(file))
     except ParameterError as error:

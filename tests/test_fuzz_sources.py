@@ -17,7 +17,7 @@ from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
-from metaseg_nb.cohort.sources.text_files import read_csv
+from metaseg_nb.cohort.sources.spelling import read_csv
 from metaseg_nb.cohort.sources.time_points import time_points
 
 budget = settings(
@@ -107,7 +107,7 @@ def test_tables_are_read_as_pandas_reads_them(tmp_path, content, separator):
     ours, problems = read_csv(tmp_path / "p.csv")
     theirs = pd.read_csv(tmp_path / "p.csv", sep=separator, dtype=str, keep_default_na=False)
     expected = [[unicodedata.normalize("NFC", cell).strip() for cell in row] for row in theirs.to_numpy().tolist()]
-    assert [list(row.values()) for _, row in ours.rows] == [row for row in expected if any(row)]
+    assert ours.to_numpy().tolist() == [row for row in expected if any(row)]
     assert problems == []
 
 
@@ -130,7 +130,7 @@ def test_each_line_that_does_not_fit_is_named(tmp_path, content):
     said = [line for line in range(2, len(lines) + 2) if lines[line - 2].replace(",", "").strip()]
     uneven = [line for line in said if lines[line - 2].count(",") != 2]
     assert [problem.case for problem in problems] == [f"line {line}" for line in uneven]
-    assert [line for line, _ in table.rows] == [line for line in said if line not in uneven]
+    assert list(table.index) == [line for line in said if line not in uneven]
 
 
 names = st.text(max_size=20) | st.from_regex(r"[A-Z]{0,2}[0-9]{0,4}[_\-. ]?[a-z0-9]{0,4}", fullmatch=True)

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.figures.case_images import CaseImages, false_lesions, read_case_images
+from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, read_case_images
 from metaseg_nb.figures.style import use_style
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
@@ -38,7 +38,6 @@ from metaseg_nb.report.gallery_pictures import (
     save_picture,
     slice_view,
 )
-from metaseg_nb.viewer.study_tables import StudyTables
 
 MODELS = ["unet", "unetr"]
 
@@ -242,6 +241,7 @@ def study(write_case, tmp_path, monkeypatch):
         {"model": MODELS, "case": "c1", "lesion": 1, "detected": [True, False], "dice": [0.914, 0.0]}
     )
     write_table(layout.cross_validation / "metrics.csv", metrics)
+    write_table(layout.cross_validation / "lesions.csv", lesions)
     return StudyTables(layout, Cohort("tiny", "", cases), pd.DataFrame(), metrics, lesions, MODELS, {})
 
 
@@ -304,6 +304,27 @@ def test_the_gallery_is_drawn_anew_each_picture_once(study):
     red, blue = pixels[..., 0], pixels[..., 2]
     assert (blue - red > 60).sum() > 20, "the reference is outlined in blue"
     assert (red - blue > 60).sum() > 20, "a prediction is outlined in orange"
+
+
+def test_a_gallery_is_kept_until_something_that_it_shows_changes(study, capsys):
+    entries = pd.DataFrame([entry_of(1)]).assign(of=1)
+    picture = study.layout.gallery / "c1_lesion1.webp"
+
+    def drawn(models=MODELS):
+        before = picture.stat().st_mtime_ns if picture.is_file() else None
+        draw_gallery(study, entries, models, 20.0, 1)
+        assert ("is kept" in capsys.readouterr().out) == (picture.stat().st_mtime_ns == before)
+        return picture.stat().st_mtime_ns != before
+
+    assert [drawn(), drawn()] == [True, False]
+    mask = study.layout.run("unetr", 1).predictions / "c1.nii.gz"
+    mask.write_bytes((study.layout.run("unet", 1).predictions / "c1.nii.gz").read_bytes())
+    assert [drawn(), drawn()] == [True, False]
+    assert [drawn(["unet"]), drawn(["unet"])] == [True, False]
+    write_table(study.layout.cross_validation / "lesions.csv", study.lesions.assign(dice=0.5))
+    assert [drawn(["unet"]), drawn(["unet"])] == [True, False]
+    picture.write_bytes(b"damaged")
+    assert [drawn(["unet"]), drawn(["unet"])] == [True, False]
 
 
 def test_a_picture_that_changed_or_is_older_than_the_comparison_is_named(study):

@@ -4,13 +4,12 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.examination import examine
-from metaseg_nb.cohort.head import background_mask, head_mask, is_magnitude, with_dark_background
-from metaseg_nb.cohort.position import find_head
+from metaseg_nb.cohort.head import background_mask, find_head, head_mask, is_magnitude, with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.images import image_recipe, prepare_image
+from metaseg_nb.preprocessing.steps import image_recipe, prepare_image
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -153,7 +152,7 @@ def test_a_real_head_with_skull_is_found_again_after_z_scoring(shared_data, way)
 def test_a_case_is_looked_at_with_a_dark_background(write_nifti):
     array, inside = stripped()
     case = Case("scored", (write_nifti("image.nii.gz", z_scored(array, inside, "mask, 0")),), None, "p", "lung")
-    grey = examine(case, LesionRule()).thumbnail.grey
+    grey = examine(case, LesionRule()).grey_slice
     middle = inside[:, :, inside.shape[2] // 2]
     assert grey[~middle].max() == 0
     assert np.median(grey[middle]) > 60

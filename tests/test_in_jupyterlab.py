@@ -16,13 +16,14 @@ import papermill
 import pytest
 from PIL import Image
 
-from metaseg_nb.batch.opening import open_notebook
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.batch.runner import open_notebook
+from metaseg_nb.batch.runs import Run
+from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.viewer.itk import EXTENSION
-from metaseg_nb.viewer.verdicts import read_verdicts
+from metaseg_nb.viewer.review_app import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
@@ -81,9 +82,9 @@ def pixels(element):
 def showing(viewer):
     """Source of a cell that shows a case."""
     lines = [
-        "from metaseg_nb.figures.case_images import read_case_images",
-        "from metaseg_nb.viewer.study_tables import StudyTables",
-        "from metaseg_nb.viewer.show import show_case",
+        "from metaseg_nb.figures.reviewed import read_case_images",
+        "from metaseg_nb.figures.reviewed import StudyTables",
+        "from metaseg_nb.viewer.viewers import show_case",
         "tables = StudyTables.read('tiny')",
         f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]
@@ -168,7 +169,7 @@ def test_run_all_after_a_study_trains_nothing_and_changes_no_table(tiny_study, l
     page = chromium.new_page(viewport={"width": 1600, "height": 1300})
     for which in ALL:
         name = "_".join(map(str, which)) + ".ipynb"
-        shutil.copy(open_notebook(which[0], str(STUDIES / "tiny.yaml"), *which[1:]), folder / name)
+        shutil.copy(open_notebook(Run(which[0], str(STUDIES / "tiny.yaml"), *which[1:])), folder / name)
         run_all(page, lab, name)
     assert results(home) == before
     page.close()

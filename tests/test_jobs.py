@@ -3,15 +3,14 @@
 import json
 
 import pytest
-from conftest import full_file
 
-from metaseg_nb.batch.progress import follow
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
-from metaseg_nb.batch.study import code_hash, run_study
+from metaseg_nb.batch.study import code_hash, follow, run_study
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import job_resources
 from metaseg_nb.settings import ParameterError
 
+UNET = "model: unet\ntitle: U-Net\nnetwork: unet"
 UUID = "1eb7169c-8961-4886-84b1-00b35e8c86c6"
 
 
@@ -40,13 +39,13 @@ def params(tmp_path, monkeypatch):
     def write(model, study):
         for name, text in {"models/unet.yaml": model, "studies/mine.yaml": study}.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
-            (tmp_path / name).write_text(full_file(text, name.replace("mine", "usz")))
+            (tmp_path / name).write_text(text)
 
     return write
 
 
 def test_a_study_overrides_what_the_jobs_of_a_model_ask_for(params):
-    params("model: unet\njob_hours: 48.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
+    params(f"{UNET}\njob_hours: 48.0\njob_memory_gb: 64.0", "study: mine\njob_hours: 2.0\ncpu_job_hours: 3.0")
     job = job_resources("mine", "unet")
     assert (job.job_hours, job.job_memory_gb, job.cpu_job_hours) == (2.0, 64.0, 3.0)
     assert job_resources("mine").cpu_job_hours == 3.0
@@ -54,7 +53,7 @@ def test_a_study_overrides_what_the_jobs_of_a_model_ask_for(params):
 
 @pytest.mark.parametrize("line", ["job_hours: 0.0", "job_gpus: -1", "job_cpus: 1.5", "job_memory_gb: 64GB"])
 def test_a_job_that_cannot_be_asked_for_is_refused_with_its_file(params, tmp_path, line):
-    params("model: unet", f"study: mine\n{line}")
+    params(UNET, f"study: mine\n{line}")
     with pytest.raises(ParameterError, match="expected: ") as error:
         job_resources("mine", "unet")
     assert str(error.value).startswith(f"{tmp_path}/studies/mine.yaml: key {line.split(':')[0]!r}: found ")
@@ -70,8 +69,8 @@ def test_jobs_in_the_queue_are_ours_by_study_and_folder(program, home):
         f"5|RUNNING|(null)|myjob|{home}",
     ]
     program("squeue", "cat <<END\n" + "\n".join(lines) + "\nEND")
-    train = QueuedJob("1", "RUNNING", "train", "attention_unet_0")
-    assert queued_jobs("demo") == [train, QueuedJob("2", "PENDING", "explore", "")]
+    train = QueuedJob("1", "RUNNING", "rule_train_wildcards_attention_unet_0")
+    assert queued_jobs("demo") == [train, QueuedJob("2", "PENDING", "rule_explore")]
     assert [job.id for job in queued_jobs("demo_2")] == ["3"]
 
 
@@ -103,7 +102,7 @@ def test_a_queue_that_does_not_answer_is_an_error_that_says_why(program, tmp_pat
     [("view_mm: 0.0", "key 'view_mm': found 0.0"), ("models: [unet]\nepochs: 0", "key 'epochs': found 0")],
 )
 def test_what_cannot_be_trained_is_said_before_anything_starts(tmp_path, home, line, named):
-    (tmp_path / "mine.yaml").write_text(full_file(f"study: mine\n{line}\n"))
+    (tmp_path / "mine.yaml").write_text(f"study: mine\n{line}\n")
     with pytest.raises(ParameterError, match=named):
         run_study(str(tmp_path / "mine.yaml"))
     assert not (home / "runs/mine/snakemake.log").exists()
@@ -170,11 +169,11 @@ def snakemake_says(*events):
 
 def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
     events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
-    assert follow(snakemake_says(*events)).failed == []
-    printed = capsys.readouterr()
-    assert "03_train unet fold 0 was cut off or failed; it is started again" in printed.err
-    assert "03_train unet fold 0 starts" in printed.out
-    assert "1 of 2 steps done" in printed.out
+    assert follow(snakemake_says(*events)) == ([], [])
+    printed = capsys.readouterr().err
+    assert "03_train unet fold 0 was cut off or failed; it is started again" in printed
+    assert "03_train unet fold 0 starts" in printed
+    assert "1 of 2 steps done" in printed
 
 
 def test_the_reason_of_a_step_that_failed_is_its_last_line():
@@ -184,7 +183,7 @@ def test_the_reason_of_a_step_that_failed_is_its_last_line():
     (run / "1.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
     (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
     events = [("job_info", 0), ("job_info", 1), ("job_error", 1), ("job_info", 1), ("job_error", 1)]
-    (step,) = follow(snakemake_says(*events, ("job_finished", 0))).failed
+    (step,), _ = follow(snakemake_says(*events, ("job_finished", 0)))
     *logs, reason = step.explain().splitlines()
     assert logs[0] == "log: runs/demo/unet/fold1/03_train.ipynb"
     assert reason.startswith("03_train unet fold 1 failed (2 times): it was killed")
@@ -197,7 +196,7 @@ def test_the_reason_of_a_step_that_failed_is_its_last_line():
 
 def test_a_study_that_fails_ends_with_the_reason_in_one_line(home, tmp_path, capfd):
     study = tmp_path / "nowhere.yaml"
-    study.write_text(full_file(f"study: nowhere\ncohort: {tmp_path}/list.json\ncpu_job_cpus: 1"))
+    study.write_text(f"study: nowhere\ncohort: {tmp_path}/list.json\ncpu_job_cpus: 1")
     assert run_study(str(study)) == 1
     *_, last = capfd.readouterr().err.splitlines()
     assert last.startswith("01_explore_data failed: cell [")

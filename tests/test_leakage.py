@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metaseg_nb.cohort.leakage import likeness
-from metaseg_nb.cohort.leakage.audit import audit
-from metaseg_nb.cohort.leakage.split_lists import split_lists
+from metaseg_nb.cohort import audit_likeness
+from metaseg_nb.cohort.audit import audit
+from metaseg_nb.cohort.audit_entries import listed_entries
 from metaseg_nb.cohort.sources.entries import read_entries
 
 
@@ -42,13 +42,13 @@ def found_by(check, audited, *columns):
 
 
 def run(*paths):
-    lists, problems = split_lists(paths)
-    assert problems == []
-    return audit(lists)
+    found = audit(paths)
+    assert found.unread == []
+    return found
 
 
 def problems_of(*paths):
-    return split_lists(paths)[1]
+    return audit(paths).unread
 
 
 def cohort():
@@ -385,9 +385,9 @@ def test_an_image_root_tells_where_the_images_of_all_lists_lie(write_list, tmp_p
         (tmp_path / f"moved/lung/{name}.nii.gz").touch()
     train = write_list("train.json", training=["/scratch/old/lung/a.nii.gz"])
     test = write_list("test.json", validation=["lung/a.nii.gz", "lung/b.nii.gz"])
-    lists, _ = split_lists([train, test], tmp_path / "moved")
-    assert found_by("trained on", audit(lists), "n_entries") == [(1,)]
-    assert found_by("taken for the same", audit(lists)) == []
+    found = audit([train, test], tmp_path / "moved")
+    assert found_by("trained on", found, "n_entries") == [(1,)]
+    assert found_by("taken for the same", found) == []
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -428,14 +428,10 @@ def test_a_list_in_a_linked_folder_means_the_folder_that_it_lies_in(write_list, 
 
 
 def test_a_case_is_named_by_its_folder_only_where_files_are_named_alike(write_list):
-    (datalist,), _ = split_lists(
-        [write_list("dataset.json", training=["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"], testing=["imagesTs/c.nii.gz"])]
-    )
-    assert [entry.name for entry in datalist.entries] == ["imagesTr/a", "imagesTr/b", "imagesTs/c"]
-    (datalist,), _ = split_lists(
-        [write_list("dataset.json", training=["lung/a/t1c.nii.gz"], testing=["lung/b/t1c.nii.gz"])]
-    )
-    assert [entry.name for entry in datalist.entries] == ["lung/a", "lung/b"]
+    flat = write_list("dataset.json", training=["imagesTr/a.nii.gz", "imagesTr/b.nii.gz"], testing=["imagesTs/c.nii"])
+    assert listed_entries([flat])[0]["name"].tolist() == ["imagesTr/a", "imagesTr/b", "imagesTs/c"]
+    alike = write_list("dataset.json", training=["lung/a/t1c.nii.gz"], testing=["lung/b/t1c.nii.gz"])
+    assert listed_entries([alike])[0]["name"].tolist() == ["lung/a", "lung/b"]
 
 
 def test_the_first_of_several_sequences_tells_the_case(write_list):
@@ -650,7 +646,7 @@ def test_a_value_of_a_list_is_lesion_or_something_else(write_list):
     path = write_list("dataset.json", training=["a.nii.gz"])
     path.write_text(json.dumps(json.loads(path.read_text()) | {"lesion_values": [1, 2], "other_values": [2]}))
     (problem,) = read_entries(path).problems
-    assert problem.found == "[2] in lesion_values and in other_values"
+    assert problem.found == "other_values [2]"
 
 
 def test_who_is_named_differently_is_another_patient(write_list):
@@ -700,9 +696,9 @@ def test_lists_of_one_side_only_are_not_called_clean(write_list):
 
 def test_a_list_given_twice_is_one_list(write_list):
     path = write_list("dataset.json", training=cohort())
-    assert [datalist.name for datalist in split_lists([path, path.parent / "." / "dataset.json"])[0]] == [
-        "dataset.json"
-    ]
+    found = audit([path, path.parent / "." / "dataset.json"])
+    assert found.lists == ["dataset.json"]
+    assert len(found.shared) == 1
 
 
 def test_the_audit_as_json_and_as_text_says_what_the_table_says(published):
@@ -739,7 +735,7 @@ def test_the_worst_comes_first(write_list):
         ('{"training": [{"image": "a.nii.gz"}, {"label": "b.nii.gz"}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz"}, {"image": []}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz", "fold": 1.5}]}', "fold 1.5"),
-        ('{"training": [{"image": "a.nii.gz"}], "validation": "b.nii.gz"}', "\"validation\": 'b.nii.gz'"),
+        ('{"training": [{"image": "a.nii.gz"}], "validation": "b.nii.gz"}', "validation 'b.nii.gz'"),
     ],
 )
 def test_a_list_that_cannot_be_read_is_named_with_what_was_found(tmp_path, text, named):
@@ -753,22 +749,22 @@ def test_a_list_that_cannot_be_read_is_named_with_what_was_found(tmp_path, text,
 def test_all_that_cannot_be_read_is_said_at_once(tmp_path):
     (tmp_path / "b.json").write_text('{"training": [{"image": 3}, {"image": "a.nii.gz", "fold": "1"}]}')
     found = problems_of(tmp_path / "a.json", tmp_path / "b.json")
-    assert [problem.found for problem in found] == ["no such file", "{'image': 3}", "fold '1'"]
+    assert [problem.found for problem in found] == ["no such file", "image 3", "fold '1'"]
 
 
 def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path):
-    assert not audit(split_lists([])[0]).leaks
+    assert not audit([]).leaks
     (tmp_path / "dataset.json").write_text('{"training": [{"label": "a.nii.gz"}]}')
-    (datalist,), _ = split_lists([tmp_path / "dataset.json"])
-    assert datalist.entries == ()
-    assert not audit([datalist]).leaks
+    found = audit([tmp_path / "dataset.json"])
+    assert (found.lists, found.leaks, found.clean) == ([], False, False)
+    assert found.answer == "Nothing was compared; 1 problem, 0 notes; 1 entry or lists could not be read"
 
 
 @pytest.mark.parametrize("place", ["lung/p{:04}/t1c.nii.gz", "lung/pat{:04}/study{}/t1c.nii.gz"])
 def test_many_cases_are_not_compared_each_with_each(write_list, monkeypatch, place):
     """Of cases whose paths have a folder in common only, and whose folders hold the same names."""
     compared = []
-    monkeypatch.setattr(likeness, "_paths_alike", lambda *of: compared.append(of))
+    monkeypatch.setattr(audit_likeness, "_paths_alike", lambda *of: compared.append(of))
     paths = [place.format(i // 2 if "study" in place else i, i % 2) for i in range(400)]
     run(write_list("a.json", training=paths[:300], validation=paths[300:]))
     assert len(compared) < len(paths)

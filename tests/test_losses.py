@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.training.losses import LOSSES, build_loss, lesion_dice, lesions_of
 
 SURE = 50.0  # a logit whose probability is 1 in single precision

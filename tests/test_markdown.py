@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 from nbconvert.filters.markdown import markdown2html
 
-from metaseg_nb.markdown import escaped
+from metaseg_nb.files import escaped
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import yaml
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
 
 from metaseg_nb.figures.style import model_colour
-from metaseg_nb.layout import PARAMS
+from metaseg_nb.layout import PARAMS, parameter_names
 from metaseg_nb.parameters import model_title, read_parameters
-from metaseg_nb.settings import THRESHOLD_MODEL, model_names
+from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.training.networks import NETWORKS, build_network, count_parameters, patch_edges, start_at_prior
 
 CHANNELS = {"channels": (16, 32, 64, 128, 256), "strides": (2, 2, 2, 2)}
@@ -201,19 +201,19 @@ def test_what_is_not_refused_trains(model, patch_size):
 
 
 def test_every_network_has_a_model_file_and_every_file_a_network():
-    files = {name: read_parameters(PARAMS / "models" / f"{name}.yaml") for name in model_names()}
+    files = {name: read_parameters(PARAMS / "models" / f"{name}.yaml") for name in parameter_names("model")}
     assert {values["network"] for values in files.values()} == set(NETWORKS)
     assert all(values["model"] == name for name, values in files.items())
 
 
 def test_no_two_models_share_a_title_or_a_colour():
-    models = [*model_names(), THRESHOLD_MODEL]
+    models = [*parameter_names("model"), THRESHOLD_MODEL]
     assert len({model_title(model) for model in models}) == len(models)
     assert len({model_colour(model) for model in models}) == len(models)
 
 
 def test_every_value_of_a_model_file_has_its_reason():
-    for name in model_names():
+    for name in parameter_names("model"):
         lines = (PARAMS / "models" / f"{name}.yaml").read_text().splitlines()
         assert lines[0].startswith("# ")
         assert all(line.partition(" # ")[2] for line in lines[1:]), name

@@ -6,11 +6,9 @@ import unicodedata
 
 import pytest
 
-from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import case_codes, decoded, with_codes
 from metaseg_nb.cohort.sources import read_cohort
-from metaseg_nb.cohort.sources.case_files import well_named
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1
 from metaseg_nb.cohort.sources.time_points import time_points
 
@@ -386,12 +384,6 @@ def test_names_and_ids_are_in_one_spelling(tmp_path):
     assert [(case.name, case.patient, case.primary) for case in cohort.cases] == [("c0", "Müller", "Lung")]
     cohort, problems = read_cohort("a.json", base=tmp_path)
     assert ({case.patient for case in cohort.cases}, problems) == ({"Müller"}, [])
-
-
-def test_of_cases_with_one_name_the_first_stays(tmp_path):
-    cases = [Case("a", (tmp_path / name,), None, "", "unknown") for name in ("1.nii", "2.nii")]
-    kept, problems = well_named(cases, "rename it")
-    assert (kept, len(problems)) == (cases[:1], 1)
 
 
 def test_cases_may_be_named_by_their_codes(listed, tmp_path):

@@ -5,17 +5,8 @@ import pytest
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.examination import examine
-from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import (
-    BRAIN_AT_MOST_CM3,
-    MAP_SHAPE,
-    REACH_MM,
-    find_head,
-    lesion_positions,
-    map_of_head,
-    map_of_lesions,
-    reach_of,
-)
+from metaseg_nb.cohort.head import BRAIN_AT_MOST_CM3, REACH_MM, find_head, reach_of
+from metaseg_nb.cohort.lesions import MAP_SHAPE, find_lesions, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.volumes import read_volume
 
 SHAPE = (60, 80, 50)
@@ -39,7 +30,7 @@ def test_the_head_is_the_box_with_cysts_and_furrows_filled(spacing_mm):
     array = brain(spacing_mm)
     head = find_head(array, spacing_mm)
     assert head.volume_cm3 == pytest.approx(40 * 60 * 30 / 1000, rel=0.1)
-    assert head.is_brain
+    assert head.skull == "stripped"
     low, high = (np.array(ends) * spacing_mm for ends in head.box)
     np.testing.assert_allclose(low, [10, 10, 10], atol=5)
     np.testing.assert_allclose(high, [50, 70, 40], atol=5)
@@ -50,7 +41,7 @@ def test_the_head_is_the_box_with_cysts_and_furrows_filled(spacing_mm):
 def test_a_head_with_skull_is_no_brain():
     array = np.zeros((180, 200, 180), np.float32)
     array[10:-10, 10:-10, 10:-10] = 100
-    assert not find_head(array, (1.0, 1.0, 1.0)).is_brain
+    assert find_head(array, (1.0, 1.0, 1.0)).skull == "in the image"
 
 
 def whole_head(spacing_mm=3.0):
@@ -86,10 +77,10 @@ PARTS = {
 def test_a_small_head_with_a_bright_scalp_is_no_brain():
     head = find_head(whole_head(), (2.4, 2.4, 2.4))  # a child's: 1.6 litres
     assert head.volume_cm3 < BRAIN_AT_MOST_CM3
-    assert not head.is_brain
+    assert head.skull == "in the image"
     scalp_darkened = whole_head()
     scalp_darkened[scalp_darkened > 290] -= 100
-    assert find_head(scalp_darkened, (2.4, 2.4, 2.4)).is_brain
+    assert find_head(scalp_darkened, (2.4, 2.4, 2.4)).skull == "stripped"
 
 
 @pytest.mark.parametrize("part", PARTS)

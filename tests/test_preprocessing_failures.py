@@ -10,15 +10,15 @@ import pytest
 import SimpleITK as sitk
 
 from metaseg_nb.cohort.cases import Cohort, LesionRule
-from metaseg_nb.cohort.checks.image import image_problems
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
+from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.files import MACHINE
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import images, prepare
+from metaseg_nb.preprocessing import prepare, steps
 from metaseg_nb.preprocessing.case_store import open_case
-from metaseg_nb.preprocessing.images import read_images
 from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort
+from metaseg_nb.preprocessing.steps import read_images
 from metaseg_nb.settings import Preprocess
 
 
@@ -153,7 +153,7 @@ def test_what_a_library_refuses_in_one_case_is_a_problem_of_that_case(write_case
             raise RuntimeError("itk::ERROR: something about this image")
         return volume.array
 
-    monkeypatch.setattr(images, "correct_bias", refuse)
+    monkeypatch.setattr(steps, "correct_bias", refuse)
     good, bad = write_case("good"), write_case("bad")
     rewrite(bad.image, lambda array: 2 * array)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
@@ -165,7 +165,7 @@ def test_a_mistake_of_the_program_is_none_of_the_case(write_case, settings, tmp_
     def mistake(*_, **__):
         raise TypeError("wrong argument")
 
-    monkeypatch.setattr(images, "correct_bias", mistake)
+    monkeypatch.setattr(steps, "correct_bias", mistake)
     with pytest.raises(TypeError):
         prepare_cohort(Cohort("one", "", [write_case("a")]), tmp_path / "cases", settings)
 

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from metaseg_nb.figures.preprocessing import draw_corrections, draw_stored_cases
+from metaseg_nb.figures.case_figures import draw_corrections, draw_stored_cases
 from metaseg_nb.preprocessing.stored_case import intensity_curves
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.pseudonyms import read_key, with_codes, with_parts
-from metaseg_nb.figures.case_images import read_case_images
-from metaseg_nb.figures.records import Records
+from metaseg_nb.figures.reviewed import read_case_images
+from metaseg_nb.figures.style import Records
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.privacy import cleaned_of
 from metaseg_nb.report.gallery_pictures import WEBP, draw_networks, slice_view
@@ -230,7 +230,7 @@ def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
 
 def test_a_picture_of_the_gallery_names_nobody(planted, tmp_path):
     plt.switch_backend("Agg")
-    figure = draw_networks(planted, (7, 7, 8), {"unet": "U-Net\nmissed"}, 40.0)
+    figure = draw_networks(planted, (7, 7, 8), {"unet": "missed"}, 40.0)
     words = [text.get_text() for axes in figure.axes for text in [axes.title, *axes.texts]]
     assert not [word for word in words if "c0" in word or "MUELLER" in word]
     figure.savefig(tmp_path / "picture.webp", **WEBP)

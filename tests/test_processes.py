@@ -9,13 +9,12 @@ import time
 import pandas as pd
 import pytest
 import torch
-from test_fit import RECIPE, Stopping, assert_same_runs, judge
+from test_fit import Stopping, assert_same_runs, judge
 
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.training import launch
+from metaseg_nb.training import fit as training_loop
 from metaseg_nb.training.checkpoints import load_checkpoint
-from metaseg_nb.training.fit import fit
-from metaseg_nb.training.launch import train
+from metaseg_nb.training.fit import fit, train
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import TrainingStopped
 
@@ -41,7 +40,7 @@ def test_two_processes_give_the_loss_and_gradients_of_one_with_the_whole_batch(c
     runs = [RunLayout(tmp_path / name) for name in ("one", "two")]
     for run, processes in zip(runs, (1, 2), strict=True):
         settings = tiny_training(**NETWORK | {"network": network}, epochs=1, num_processes=processes)
-        history = train(settings, cases, run, judge)
+        history = train(run, PatchBatches(cases, settings), judge)
         assert history["step"].tolist() == [1]
     losses = [pd.read_csv(run.history)["loss"].item() for run in runs]
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
@@ -58,19 +57,19 @@ def test_a_batch_that_cannot_be_shared_is_refused(tiny_training):
 def test_an_error_in_one_process_ends_all_with_its_message(cases, tmp_path, tiny_training):
     settings = tiny_training(**NETWORK, epochs=2, num_processes=2)
     with pytest.raises(Exception, match="selection set gone"):
-        train(settings, cases, RunLayout(tmp_path / "run"), broken_look)
+        train(RunLayout(tmp_path / "run"), PatchBatches(cases, settings), broken_look)
 
 
 def test_a_gpu_without_enough_memory_is_told_with_what_would_fit(cases, tmp_path, tiny_training, monkeypatch):
     def exhausted(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(launch, "fit", exhausted)
+    monkeypatch.setattr(training_loop, "fit", exhausted)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(1.5e9), int(80e9)))  # others hold the rest
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: int(0.5e9))
     settings = tiny_training(network="segresnet", width=1.0, patch_size=64, patches_per_case=4)
     with pytest.raises(MemoryError, match=r"of 2\.0 GB\. Any of these fits: .*patches_per_case: \d; patch_size: \d+"):
-        train(settings, cases, RunLayout(tmp_path / "run"), judge)
+        train(RunLayout(tmp_path / "run"), PatchBatches(cases, settings), judge)
 
 
 def broken_look(network):
@@ -88,7 +87,7 @@ def test_a_request_to_stop_reaches_all_processes_and_the_run_goes_on_from_there(
 
     threading.Thread(target=ask, daemon=True).start()
     with pytest.raises(TrainingStopped):
-        train(settings, cases, run, judge)
+        train(run, PatchBatches(cases, settings), judge)
     assert not multiprocessing.active_children()
     assert 1 <= load_checkpoint(run.last_checkpoint)["state"]["step"] < 300
 
@@ -103,7 +102,7 @@ class Killed(PatchBatches):
 
 
 def fit_until_killed(cases, settings, run):
-    fit(settings, Killed(cases, settings), run, judge, RECIPE)
+    fit(run, Killed(cases, settings), judge)
 
 
 def test_a_run_killed_outright_ends_as_if_it_had_never_been(cases, tmp_path, tiny_training):
@@ -115,5 +114,5 @@ def test_a_run_killed_outright_ends_as_if_it_had_never_been(cases, tmp_path, tin
     assert process.exitcode == -signal.SIGKILL
     assert load_checkpoint(killed.last_checkpoint)["state"]["step"] == 4
     for run in (killed, whole):
-        fit(settings, Stopping(cases, settings, None), run, judge, RECIPE)
+        fit(run, Stopping(cases, settings, None), judge)
     assert_same_runs(killed, whole)

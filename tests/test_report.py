@@ -16,7 +16,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import full_file
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from nilearn.plotting import view_img
 from PIL import Image
@@ -27,13 +26,13 @@ from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.style import save_figure, show_table
-from metaseg_nb.files import write_table
+from metaseg_nb.figures.style import save_figure
+from metaseg_nb.figures.tables import show_table
+from metaseg_nb.files import escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.markdown import escaped
 from metaseg_nb.report.build import write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import policy, with_light_pictures, with_policy
+from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -102,7 +101,7 @@ def gallery(layout, cases):
 def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zürich & <friends>", "made by hand")):
     """A study of one network in two folds; one of its notebooks did not run to its end. Returns its file."""
     study = folder / "paper.yaml"
-    study.write_text(full_file("study: paper\nmodels: [unet]\n"))
+    study.write_text("study: paper\nmodels: [unet]\n")
     layout = StudyLayout("paper")
     case = Case(names[0], (folder / "c0.nii.gz",), folder / "m0.nii.gz", patient="p0", primary=primary, fold=0)
     other = Case(**{**vars(case), "name": names[1], "images": (folder / "c1.nii.gz",), "fold": 1})

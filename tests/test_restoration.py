@@ -12,32 +12,32 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import STUDIES, full_file
+from conftest import tiny_file
 from test_fit import assert_same_runs, equal, judge, never
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.figures.charts import learning_curve
-from metaseg_nb.figures.restoration import draw_hidden, draw_restored
+from metaseg_nb.figures.patches import draw_hidden, draw_restored
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import PARAMS, RunLayout
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
 from metaseg_nb.settings import ParameterError, Pretrain
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
-from metaseg_nb.training.fit import fit
-from metaseg_nb.training.launch import train
+from metaseg_nb.training.fit import fit, train
 from metaseg_nb.training.networks import NETWORKS, OUTPUT_LAYERS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.pretrained import load_unseen, pretrained
-from metaseg_nb.training.processes import TrainingStopped
-from metaseg_nb.training.restoration import (
+from metaseg_nb.training.pretraining import (
     RestorationBatches,
+    load_unseen,
+    pretrained,
     restoration_loss,
     validation_patches,
     variance_restored,
 )
+from metaseg_nb.training.processes import TrainingStopped
 from metaseg_nb.training.training_run import averaged
 
 SIZE, EDGE = 32, 8
@@ -145,8 +145,8 @@ def test_patches_lie_all_over_the_head_and_no_label_is_read(store, tiny_pretrain
 def test_another_label_is_the_same_pretraining(cases, tiny_pretraining, run):
     settings = tiny_pretraining(pretraining_epochs=1)
     relabelled = [replace(case, label_facts={"recipe": {"fill_holes": True}, "identity": "new"}) for case in cases]
-    train(settings, cases, run, judge, batches=RestorationBatches)
-    train(settings, relabelled, run, never, batches=RestorationBatches)
+    train(run, RestorationBatches(cases, settings), judge)
+    train(run, RestorationBatches(relabelled, settings), never)
     identity = load_checkpoint(run.last_checkpoint)["identity"]
     assert identity["cases"] == {case.name: [case.image_facts["identity"]] for case in cases}
 
@@ -175,7 +175,7 @@ def test_seed_and_fold_change_what_is_hidden(cases, tiny_pretraining, change):
 
 def test_processes_share_exactly_the_batch_of_one(cases, tiny_pretraining):
     settings = tiny_pretraining(batch_size=4, patches_per_case=2, **ALL_RANDOM)
-    shares = [RestorationBatches(cases, settings, rank, 2)[0] for rank in range(2)]
+    shares = [RestorationBatches(cases, settings).share(rank, 2)[0] for rank in range(2)]
     for part, expected in zip(zip(*shares, strict=True), RestorationBatches(cases, settings)[0], strict=True):
         pairs = torch.stack([tensor.unflatten(0, (-1, 2)) for tensor in part], dim=1).flatten(0, 2)
         assert torch.equal(pairs, expected)
@@ -192,12 +192,12 @@ class Terminated(RestorationBatches):
 
 def test_a_stopped_pretraining_ends_as_if_it_had_never_stopped(cases, tiny_pretraining, run, tmp_path):
     settings = tiny_pretraining(network="segresnet", pretraining_epochs=4, ema_decay=0.9, **ALL_RANDOM)
-    whole, recipe = RunLayout(tmp_path / "whole"), {"sequences": 1}
+    whole = RunLayout(tmp_path / "whole")
     with pytest.raises(TrainingStopped):
-        fit(settings, Terminated(cases, settings), run, judge, recipe)
+        fit(run, Terminated(cases, settings), judge)
     assert load_checkpoint(run.last_checkpoint)["state"]["step"] == 4
     for into in (run, whole):
-        fit(settings, RestorationBatches(cases, settings), into, judge, recipe)
+        fit(into, RestorationBatches(cases, settings), judge)
     assert_same_runs(run, whole)
 
 
@@ -253,7 +253,7 @@ def test_validation_patches_are_always_the_same(cases, tiny_pretraining):
 def test_a_network_learns_to_restore_and_the_best_look_is_kept(smooth, tiny_pretraining, run):
     settings = tiny_pretraining(pretraining_epochs=30, validate_every=5, hidden_edge=4, width=0.25)
     validate = partial(variance_restored, cases=smooth[:1], settings=settings, device=CPU)
-    history = train(settings, smooth[1:], run, validate, batches=RestorationBatches)
+    history = train(run, RestorationBatches(smooth[1:], settings), validate)
     assert list(history.columns) == ["epoch", "step", "loss", "variance_restored", "learning_rate", "seconds"]
     assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
     assert history["variance_restored"].iloc[-1] > history["variance_restored"].iloc[0] + 0.2
@@ -263,7 +263,7 @@ def test_a_network_learns_to_restore_and_the_best_look_is_kept(smooth, tiny_pret
 
 def test_a_network_that_is_worse_than_nothing_is_kept_too(cases, tiny_pretraining, run):
     settings = tiny_pretraining(pretraining_epochs=1)
-    train(settings, cases, run, lambda network: -50.0, batches=RestorationBatches)
+    train(run, RestorationBatches(cases, settings), lambda network: -50.0)
     assert load_checkpoint(run.best_checkpoint)["variance_restored"] == -50
 
 
@@ -275,7 +275,7 @@ def test_two_processes_give_the_loss_and_weights_of_one(cases, tiny_pretraining,
         settings = tiny_pretraining(
             network="dynunet", batch_size=4, pretraining_epochs=2, num_processes=processes, **ALL_RANDOM
         )
-        history = train(settings, cases, run, judge, batches=RestorationBatches)
+        history = train(run, RestorationBatches(cases, settings), judge)
         moments = load_checkpoint(run.last_checkpoint)["optimiser"]["state"]
         found.append((history["loss"].tolist(), torch.cat([m["exp_avg"].ravel() for m in moments.values()])))
     (losses, one), (losses_of_two, two) = found
@@ -285,7 +285,8 @@ def test_two_processes_give_the_loss_and_weights_of_one(cases, tiny_pretraining,
 
 @pytest.mark.slow
 def test_two_processes_start_from_the_weights_they_are_given(cases, donors, tiny_training, run):
-    train(tiny_training(epochs=1, num_processes=2), cases, run, judge, start=donors[0].best_checkpoint)
+    settings = tiny_training(epochs=1, num_processes=2)
+    train(run, PatchBatches(cases, settings, start=donors[0].best_checkpoint), judge)
     assert load_checkpoint(run.last_checkpoint)["identity"]["start"]["weights"]
 
 
@@ -328,7 +329,7 @@ def test_all_weights_are_carried_over_but_those_of_the_output_layers(network):
 def test_every_network_learns_to_restore(network, cases, tiny_pretraining, run):
     size = {"network": network, "patch_size": patch_edges(network)[0], "width": 0.05}
     settings = tiny_pretraining(**size, batch_size=1, pretraining_epochs=1)
-    train(settings, cases[:1], run, lambda network: 0.5, batches=RestorationBatches)
+    train(run, RestorationBatches(cases[:1], settings), lambda network: 0.5)
     learned, moments = (load_checkpoint(run.last_checkpoint)[part] for part in ("network", "optimiser"))
     assert all(tensor.isfinite().all() for tensor in learned.values())
     assert sum(moment["exp_avg"].abs().sum() > 0 for moment in moments["state"].values()) > 5
@@ -338,7 +339,7 @@ def test_every_network_learns_to_restore(network, cases, tiny_pretraining, run):
 @pytest.mark.parametrize("network", ["unetr", "dynunet"])
 def test_03_begins_with_the_weights_it_is_given(network, cases, tiny_pretraining, tiny_training, run, monkeypatch):
     donor = RunLayout(run.root.parent / "donor")
-    train(tiny_pretraining(network=network), cases, donor, lambda network: 0.5, batches=RestorationBatches)
+    train(donor, RestorationBatches(cases, tiny_pretraining(network=network)), lambda network: 0.5)
     begun = []
 
     def noted(network, decay):
@@ -347,8 +348,8 @@ def test_03_begins_with_the_weights_it_is_given(network, cases, tiny_pretraining
 
     monkeypatch.setattr("metaseg_nb.training.training_run.averaged", noted)
     settings = tiny_training(network=network, epochs=1)
-    history = train(settings, cases, run, lambda network: 0.5, start=donor.best_checkpoint)
-    train(settings, cases, RunLayout(run.root.parent / "scratch"), lambda network: 0.5)
+    history = train(run, PatchBatches(cases, settings, start=donor.best_checkpoint), lambda network: 0.5)
+    train(RunLayout(run.root.parent / "scratch"), PatchBatches(cases, settings), lambda network: 0.5)
     learned, (given, scratch) = load_checkpoint(donor.best_checkpoint)["network"], begun
     for name in learned:
         assert torch.equal(given[name], (scratch if name.startswith(OUTPUTS[network]) else learned)[name]), name
@@ -363,7 +364,8 @@ def test_weights_of_another_size_are_refused():
 
 def test_a_network_whose_output_layers_nobody_named_inherits_nothing_silently(monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1))
-    with pytest.raises(ValueError, match=r"mine: found no weights that OUTPUT_LAYERS .* names"):
+    monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"head\.")
+    with pytest.raises(ValueError, match=r"mine: found no weights that its output_layers .* name"):
         start_from(network, network.state_dict(), "mine")
     monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"1\.")
     donor = noisy(torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1)))
@@ -373,37 +375,37 @@ def test_a_network_whose_output_layers_nobody_named_inherits_nothing_silently(mo
     assert torch.equal(network[1].weight, head)
 
 
-def test_each_network_names_its_output_layers():
-    assert OUTPUT_LAYERS.keys() == NETWORKS.keys()
-
-
 @pytest.fixture
 def donors(cases, tiny_pretraining, tmp_path):
     """Two finished pretrainings with other seeds."""
     runs = [RunLayout(tmp_path / f"pretraining{seed}") for seed in range(2)]
     for seed, run in enumerate(runs):
-        train(tiny_pretraining(seed=seed, pretraining_epochs=1), cases, run, judge, batches=RestorationBatches)
+        train(run, RestorationBatches(cases, tiny_pretraining(seed=seed, pretraining_epochs=1)), judge)
         write_json(run.metrics, {})
     return runs
 
 
 def test_other_start_weights_are_another_run_and_the_same_are_not(cases, donors, tiny_training, run, capsys):
     settings = tiny_training(epochs=1)
+
+    def begin(start, validate):
+        train(run, PatchBatches(cases, settings, start=start), validate)
+
     for start in (None, donors[0].best_checkpoint, donors[1].best_checkpoint):
-        train(settings, cases, run, judge, start=start)
+        begin(start, judge)
     said = [line for line in capsys.readouterr().out.splitlines() if "differed" in line]
     assert len(said) == 2
     assert "weights: None then, " in said[0]
-    train(settings, cases, run, never, start=donors[1].best_checkpoint)
-    train(settings, cases, run, never, start=donors[0].best_checkpoint)
+    begin(donors[1].best_checkpoint, never)
+    begin(donors[0].best_checkpoint, never)
     assert "taken up again" in capsys.readouterr().out
-    train(settings, cases, run, never)
+    begin(None, never)
     assert load_checkpoint(run.last_checkpoint)["identity"]["start"] == {}
 
 
 def test_a_stopped_run_goes_on_the_same_from_start_weights(cases, donors, tiny_training, run, tmp_path):
     settings, whole = tiny_training(epochs=3, network="unet", ema_decay=0.9), RunLayout(tmp_path / "whole")
-    start, recipe = donors[0].best_checkpoint, {"sequences": 1}
+    start = donors[0].best_checkpoint
 
     class Ended(PatchBatches):
         def packed(self, step):
@@ -412,11 +414,11 @@ def test_a_stopped_run_goes_on_the_same_from_start_weights(cases, donors, tiny_t
             return super().packed(step)
 
     with pytest.raises(TrainingStopped):
-        fit(settings, Ended(cases, settings), run, judge, recipe, start=start)
+        fit(run, Ended(cases, settings, start=start), judge)
     for into in (run, whole):
-        fit(settings, PatchBatches(cases, settings), into, judge, recipe, start=start)
+        fit(into, PatchBatches(cases, settings, start=start), judge)
     assert_same_runs(run, whole)
-    train(settings, cases, scratch := RunLayout(tmp_path / "scratch"), judge)
+    train(scratch := RunLayout(tmp_path / "scratch"), PatchBatches(cases, settings), judge)
     assert not equal(*(dict(load_checkpoint(one.last_checkpoint)["network"]) for one in (whole, scratch)))
 
 
@@ -512,7 +514,7 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
 def test_the_notebook_runs_headless_with_all_labels_gone(tmp_path, metaseg):
     study = tmp_path / "tiny_pretraining.yaml"
     changes = "synthetic_patients: 8\npretraining_epochs: 4\nhidden_edge: 4\n"
-    study.write_text(full_file(changes, STUDIES / "tiny.yaml"))
+    study.write_text(tiny_file(changes))
     for notebook in ("01_explore_data", "02_preprocess_n4"):
         result = metaseg(tmp_path, "run", notebook, "--study", study)
         assert result.returncode == 0, result.stderr[-2000:]

@@ -8,10 +8,11 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.thumbnail import fullest_slice
+from metaseg_nb.cohort.lesions import fullest_slice
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.figures.cases import draw_case_by_network, draw_test_case, pick_cases
-from metaseg_nb.figures.slices import centre_of_largest, draw_planes, draw_slice, picture, window_around
+from metaseg_nb.figures.case_figures import draw_case_by_network, draw_test_case, pick_cases
+from metaseg_nb.figures.reviewed import centre_of_largest
+from metaseg_nb.figures.slices import draw_planes, draw_slice, picture, window_around
 from metaseg_nb.figures.style import PREDICTION, REFERENCE, save_figure
 from metaseg_nb.layout import StudyLayout
 
@@ -72,8 +73,7 @@ def test_no_picture_is_mirrored(axis, voxel, top, left):
 def test_letters_name_the_sides_of_the_picture(axis, left, right, top):
     axes = plt.figure().add_subplot()
     draw_slice(axes, ras(np.random.default_rng(0).random((10, 12, 14)), (9.0, 9.0, 9.0)), {}, axis, 5)
-    width, height = axes.get_xlim()[1], axes.get_ylim()[1]
-    places = {text.get_text(): np.divide(text.get_position(), (width, height)) for text in axes.texts}
+    places = {text.get_text(): text.get_position() for text in axes.texts}  # as shares of the picture
     assert places[left][0] < 0.1
     assert places[right][0] > 0.9
     assert places[top][1] > 0.9
@@ -126,7 +126,8 @@ def test_a_window_lies_around_its_voxel_in_millimetres_and_letters_stand_at_its_
     assert (*axes.get_xlim(), *axes.get_ylim()) == pytest.approx(window)
     assert np.ptp(axes.get_xlim()) == pytest.approx(5.0)
     first = next(text for text in axes.texts if text.get_text() == ("A" if axis == SAGITTAL else "R"))
-    assert window[0] < first.get_position()[0] < window[0] + 1
+    x, _ = axes.transData.inverted().transform(first.get_transform().transform(first.get_position()))
+    assert window[0] < x < window[0] + 1
 
 
 def test_a_lesion_at_the_border_is_outlined_whole_and_colours_tell_masks_apart():
@@ -243,8 +244,12 @@ def test_networks_stand_side_by_side_with_their_dice_and_equal_masks_coincide(pr
     layout, cohort, metrics = predicted
     picked = {"case2": "worst", "case0": "best"}
     figure = draw_case_by_network(layout, cohort, metrics, ["unet", "unetr"], picked)
-    assert [axes.get_title() for axes in figure.axes] == ["U-Net: 0.75", "UNETR: 0.75", "U-Net: 0.25", "UNETR: 0.25"]
-    assert [axes.get_ylabel() for axes in figure.axes] == ["case2\nworst", "", "case0\nbest", ""]
+    titles = [
+        (case, f"{network}: {dice}")
+        for case, dice in (("case2, worst", 0.75), ("case0, best", 0.25))
+        for network in ("U-Net", "UNETR")
+    ]
+    assert [tuple(axes.get_title().split("\n")) for axes in figure.axes] == titles
     for axes in figure.axes:
         (reference, _), (prediction, _) = outlines(axes)
         assert reference == pytest.approx(prediction)

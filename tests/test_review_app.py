@@ -17,19 +17,22 @@ from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.case_images import read_case_images
-from metaseg_nb.figures.live import WATCHED
+from metaseg_nb.figures.charts import WATCHED
+from metaseg_nb.figures.reviewed import StudyTables, read_case_images
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
-from metaseg_nb.settings import THRESHOLD_MODEL, model_names
+from metaseg_nb.layout import parameter_names
+from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.viewer import itk
-from metaseg_nb.viewer.layers import layers_of, lesion_rows
-from metaseg_nb.viewer.niivue import NiiVueViewer
-from metaseg_nb.viewer.review_app import ALL_FOLDS, ReviewApp, ordered_cases
-from metaseg_nb.viewer.show import show_case
-from metaseg_nb.viewer.slices import SlicesViewer
-from metaseg_nb.viewer.study_tables import StudyTables
-from metaseg_nb.viewer.verdicts import read_verdicts, record_verdict
+from metaseg_nb.viewer.review_app import (
+    ALL_FOLDS,
+    ReviewApp,
+    lesion_rows,
+    ordered_cases,
+    read_verdicts,
+    record_verdict,
+)
+from metaseg_nb.viewer.viewers import NiiVueViewer, SlicesViewer, layers_of, show_case
 
 MODELS = ["unet", "unetr"]
 
@@ -157,7 +160,7 @@ def test_a_colour_means_one_thing_and_a_network_has_the_colour_of_all_figures(im
     layers = layers_of(images)
     assert [layers[name].colours[name] for name in ("U-Net", "UNETR")] == [model_colour("unet"), model_colour("unetr")]
     assert list(layers["agreement: U-Net"].colours) == ["found", "missed", "false"]
-    networks = [model_colour(model) for model in [*model_names(), THRESHOLD_MODEL]]
+    networks = [model_colour(model) for model in [*parameter_names("model"), THRESHOLD_MODEL]]
     assert len({*networks, REFERENCE, PREDICTION, FOUND}) == len(networks) + 3
     assert set(np.unique(layers["agreement: U-Net"].array)) == {0, 1}, "the prediction is the label"
 

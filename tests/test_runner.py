@@ -16,8 +16,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.batch import runner
-from metaseg_nb.batch.runner import lock_file, run_notebook
-from metaseg_nb.locks import alone, is_held
+from metaseg_nb.machine import alone, is_held
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import settings_hash
 
@@ -48,11 +47,9 @@ def failing(kind, text):
 
 def test_a_run_is_recorded_with_what_it_was_made_of(run):
     seen = []
-    code, folder = run(
-        lambda folder: seen.append((record(folder)["state"], is_held(lock_file(folder / "03_train.ipynb"))))
-    )
+    code, folder = run(lambda folder: seen.append((record(folder)["state"], is_held(folder / ".03_train.lock"))))
     assert seen == [("running", True)]
-    assert not is_held(lock_file(folder / "03_train.ipynb"))
+    assert not is_held(folder / ".03_train.lock")
     found, parameters = record(folder), resolve("03_train", "demo", "unet", 0)
     assert (code, found["state"], found["error"]) == (0, "done", None)
     assert (found["parameters"], found["settings_hash"]) == (parameters, settings_hash(parameters))
@@ -190,34 +187,36 @@ def test_other_errors_are_recorded_and_raised(run, tmp_path):
     assert record(tmp_path / "runs/demo/unet/fold0")["error"] == "RuntimeError: Kernel died"
 
 
-def test_what_an_earlier_process_left_half_written_is_removed(run):
-    def leave(folder):
-        (folder / "predictions").mkdir()
-        (folder / ".999999999_last.pt").touch()
-        (folder / "predictions/.999999999_case.nii.gz").touch()
-
-    _, folder = run(leave)
-    run(lambda _: None)
-    assert not list(folder.rglob(".999999999_*"))
-
-
-@pytest.mark.parametrize(("notebook", "place"), [("02_preprocess_n4", "cases/c1"), ("01_explore_data", "examinations")])
-def test_what_was_left_half_written_of_the_cases_is_removed_too(tmp_path, monkeypatch, notebook, place):
+def test_the_good_copy_of_a_finished_run_stays_when_it_is_run_again_and_fails(tmp_path, monkeypatch):
+    """As with other settings, which the notebook refuses: the report still reads the good copy."""
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    monkeypatch.setattr(papermill, "execute_notebook", lambda *_, **__: None)
-    other, left = (
-        tmp_path / "runs/demo/unet/fold0/.999999999_last.pt",
-        tmp_path / "runs/demo" / place / ".999999999_image.npy",
-    )
-    for path in (other, left):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    run_notebook(notebook, "demo")
-    assert (other.exists(), left.exists()) == (True, False)
+    folder = tmp_path / "runs/demo/unet/fold0"
+    executed, again, result = (folder / name for name in ("03_train.ipynb", "03_train.rerun.ipynb", "metrics.json"))
+
+    def call(text, fails=False, removes_result=False):
+        def execute(_, copy, **__):
+            copy.write_text(text)
+            if removes_result:
+                result.unlink()
+            if fails:
+                raise PapermillExecutionError(7, 3, "source", "CohortError", "other settings", ["traceback"])
+
+        monkeypatch.setattr(papermill, "execute_notebook", execute)
+        return main(["run", "03_train", "--study", "demo", "--model", "unet", "--fold", "0"])
+
+    assert call("first try", fails=True) == 1
+    assert executed.read_text() == "first try"
+    assert call("good") == 0
+    result.touch()
+    assert call("refused", fails=True) == 1
+    assert (executed.read_text(), again.read_text()) == ("good", "refused")
+    assert call("good again") == 0
+    assert (executed.read_text(), again.exists()) == ("good again", False)
+    assert call("begun anew", fails=True, removes_result=True) == 1
+    assert (executed.read_text(), again.exists()) == ("begun anew", False)
 
 
 def test_nothing_is_recorded_of_a_run_with_wrong_parameters(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    with pytest.raises(ValueError, match="give --model and --fold"):
-        run_notebook("03_train", "demo")
+    assert main(["run", "03_train", "--study", "demo"]) == 2
     assert not list(tmp_path.iterdir())

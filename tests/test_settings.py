@@ -9,7 +9,6 @@ import tomllib
 import papermill
 import pytest
 import yaml
-from conftest import full_file
 
 from metaseg_nb.layout import NOTEBOOKS, PARAMS, PROJECT, StudyLayout, home
 from metaseg_nb.parameters import read_parameters, resolve
@@ -18,7 +17,7 @@ from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError, Preprocess, T
 MODELS = sorted(path.stem for path in (PARAMS / "models").glob("*.yaml"))
 STUDIES = sorted(path.stem for path in (PARAMS / "studies").glob("*.yaml"))
 ARMS = sorted(path.stem for path in (PARAMS / "arms").glob("*.yaml"))
-UNET = full_file("model: unet", "models/unet.yaml")
+UNET = "model: unet\ntitle: U\nnetwork: unet"
 OTHERS = sorted(name for name, settings in NOTEBOOK_SETTINGS.items() if "model" not in settings.model_fields)
 
 
@@ -27,9 +26,9 @@ def params(tmp_path, monkeypatch):
     """Write parameter files of a folder that stands in for the project's; returns their paths."""
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
 
-    def write(model="model: unet", study="study: tiny", whole=full_file):
+    def write(model=UNET, study="study: tiny"):
         shutil.copytree(PARAMS / "models", tmp_path / "models", dirs_exist_ok=True)
-        files = {"models/unet.yaml": whole(model, "models/unet.yaml"), "studies/tiny.yaml": whole(study)}
+        files = {"models/unet.yaml": model, "studies/tiny.yaml": study}
         for name, text in files.items():
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(text)
@@ -45,14 +44,14 @@ def refusal(notebook, study, *more):
 
 
 def test_later_files_win(params):
-    params(model="model: unet\nepochs: 10\nlearning_rate: 0.5", study="study: tiny\nepochs: 30")
+    params(model=f"{UNET}\nepochs: 10\nlearning_rate: 0.5", study="study: tiny\nepochs: 30")
     found = resolve("03_train", "tiny", "unet", 3)
     assert (found["epochs"], found["learning_rate"]) == (30, 0.5)
     assert (found["model"], found["fold"], found["study"]) == ("unet", 3, "tiny")
 
 
 def test_what_the_files_leave_out_is_the_size_of_a_real_study(params):
-    _, study = params(model="model: unet\ntitle: U\nnetwork: unet", study="study: tiny", whole=lambda text, *_: text)
+    _, study = params()
     found = resolve("03_train", "tiny", "unet", 0)
     assert (found["patch_size"], found["epochs"], found["sampling"]) == (128, 350, "voxel")
     assert resolve("02_preprocess_n4", "tiny")["spacing_mm"] == 1.0
@@ -61,16 +60,12 @@ def test_what_the_files_leave_out_is_the_size_of_a_real_study(params):
 
 
 def test_a_network_says_what_it_is(params):
-    model, _ = params(model="model: unet", whole=lambda text, *_: text)
+    model, _ = params(model="model: unet")
     assert refusal("03_train", "tiny", "unet", 0) == f"{model}: missing: title, network; expected: a line for each"
 
 
 def test_a_key_may_stand_in_the_files_of_the_models_instead_of_the_studys(params):
-    def without(text, example="studies/usz.yaml"):
-        lines = full_file(text, example).splitlines()
-        return "\n".join(line for line in lines if "usz" not in example or not line.startswith("loss:"))
-
-    params(model="model: unet\nloss: tversky", whole=without)
+    params(model=f"{UNET}\nloss: tversky")
     assert resolve("03_train", "tiny", "unet", 0)["loss"] == "tversky"
     assert resolve("03_train", "tiny", "segresnet", 0)["loss"] == "dice_ce"
 
@@ -84,7 +79,7 @@ def test_a_study_has_the_folds_that_it_says(params):
 def test_a_study_may_be_a_file_anywhere(params, tmp_path):
     params()
     elsewhere = tmp_path / "mine.yaml"
-    elsewhere.write_text(full_file("study: mine\nn_folds: 3"))
+    elsewhere.write_text("study: mine\nn_folds: 3")
     assert resolve("01_explore_data", str(elsewhere))["study"] == "mine"
     assert resolve("03_train", str(elsewhere), "unet", 0)["study"] == "mine"
 
@@ -111,13 +106,13 @@ def test_an_unknown_key_is_refused_by_notebooks_that_would_not_use_it(params):
 
 @pytest.mark.parametrize(("written", "rate"), [("3e-4", 0.0003), ("1.25E-4", 0.000125), (".5", 0.5), ("1", 1)])
 def test_numbers_mean_what_they_say(params, written, rate):
-    params(model=f"model: unet\nlearning_rate: {written}")
+    params(model=f"{UNET}\nlearning_rate: {written}")
     assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == rate
 
 
 @pytest.mark.parametrize(
     ("written", "advised"),
-    [("3e-4", "3.0e-04"), ("125e-6", "1.25e-04"), ("1.0e5", "1.0e+05"), ("2E-5", "2.0e-05")],
+    [("3e-4", "0.0003"), ("125e-6", "0.000125"), ("1.0e5", "100000.0"), ("2E-5", "2.0e-05")],
 )
 def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(written, advised):
     assert yaml.safe_load(f"x: {written}")["x"] == written  # as papermill reads a file
@@ -125,7 +120,7 @@ def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(w
     with pytest.raises(ParameterError) as error:
         Train.check(resolve("03_train", "demo", "unet", 0) | {"learning_rate": written})
     assert f"key 'learning_rate': found '{written}'" in str(error.value)
-    assert str(error.value).endswith(f"write {advised})")
+    assert str(error.value).endswith(f"(write {advised}, without quotes)")
 
 
 @pytest.mark.parametrize(
@@ -141,9 +136,9 @@ def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(w
         ("label_threshold: 1e999", "1e999", "a finite number"),
         ("anonymise: yes", True, "a valid boolean"),
         ("exclude: [12]", [12], "in quotes"),
-        ("label_threshold: '0.5'", "0.5", "(in quotes it is text: write 0.5 without quotes)"),
-        ("n_folds: '5'", "5", "(in quotes it is text: write 5 without quotes)"),
-        ("n_folds: 5.0", 5.0, "(write 5)"),
+        ("label_threshold: '0.5'", "0.5", "(write 0.5, without quotes)"),
+        ("n_folds: '5'", "5", "(write 5, without quotes)"),
+        ("n_folds: 5.0", 5.0, "(write 5, without quotes)"),
         ("n_folds: 5.5", 5.5, "a valid integer"),
         ("lesion_values: 1", 1, "(write [1])"),
         ("exclude: p3", "p3", "(write [p3])"),
@@ -167,7 +162,7 @@ def test_names_mean_what_they_say(params, name):
 @pytest.mark.parametrize("name", ["2024_01", "007", "1e3", "true", "null", "0x1", "1_000"])
 def test_a_study_may_be_named_like_a_number(params, tmp_path, name):
     params()
-    (tmp_path / f"studies/{name}.yaml").write_text(full_file(f'study: "{name}"\n'))
+    (tmp_path / f"studies/{name}.yaml").write_text(f'study: "{name}"\n')
     assert resolve("01_explore_data", name)["study"] == name
 
 
@@ -239,7 +234,7 @@ def test_an_impossible_value_is_refused_with_file_key_and_what_was_found(params,
 
 
 def test_every_wrong_value_is_reported_at_once(params):
-    model, study = params(model="model: unet\nepochs: 0", study="study: tiny\npatch_size: 40")
+    model, study = params(model=f"{UNET}\nepochs: 0", study="study: tiny\npatch_size: 40")
     message = refusal("03_train", "tiny", "unet", 0)
     assert f"{model}: key 'epochs'" in message
     assert f"{study}: key 'patch_size'" in message
@@ -247,7 +242,7 @@ def test_every_wrong_value_is_reported_at_once(params):
 
 @pytest.mark.parametrize("text", ["study: [tiny", "study: tiny\n\tepochs: 3", "- epochs", "demo"])
 def test_a_file_that_is_not_key_value_lines_is_named(params, text):
-    *_, study = params(study=text, whole=lambda text, _="": text)
+    *_, study = params(study=text)
     assert refusal("01_explore_data", "tiny").startswith(f"{study}: ")
 
 
@@ -391,7 +386,7 @@ def test_environment_yml_installs_what_the_package_depends_on():
     [
         ({"study": "study: tiny\nmodel: segresnet"}, "model"),
         ({"study": "study: tiny\nfold: 1"}, "fold"),
-        ({"model": "model: segresnet"}, "model"),
+        ({"model": UNET.replace("model: unet", "model: segresnet")}, "model"),
     ],
 )
 def test_a_file_cannot_send_results_to_another_run_than_was_asked_for(params, files, key):
@@ -400,8 +395,7 @@ def test_a_file_cannot_send_results_to_another_run_than_was_asked_for(params, fi
 
 
 def test_a_study_file_must_name_its_study(params):
-    *_, study = params()
-    study.write_text(study.read_text().replace("study: tiny", ""))
+    *_, study = params(study="n_folds: 5")
     assert refusal("01_explore_data", "tiny").startswith(f"{study}: missing: study; ")
 
 

@@ -5,11 +5,10 @@ import json
 import pandas as pd
 import pytest
 
-from metaseg_nb.batch.runner import lock_file
-from metaseg_nb.batch.status import Planned, study_status
+from metaseg_nb.batch.runs import Run, status_text, study_status
 from metaseg_nb.checksums import write_record
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.locks import alone
+from metaseg_nb.machine import alone
 
 EPOCHS = 32  # of the demo
 
@@ -38,37 +37,44 @@ def on_cluster(layout, tmp_path, monkeypatch):
 
 @pytest.fixture
 def trained(layout):
-    """Leave what a run has after some epochs; returns its executed notebook."""
+    """Leave what a run has after some epochs; returns it."""
 
     def leave(model, fold, epoch, state, seconds=240.0):
-        run, executed = layout.run(model, fold), layout.run(model, fold).notebook("03_train")
+        run, left = layout.run(model, fold), Run("03_train", "demo", model, fold)
         run.root.mkdir(parents=True)
         rows = {"epoch": [epoch // 2, epoch], "dice": [0.61, 0.42], "seconds": [seconds / 2, seconds]}
         pd.DataFrame(rows).to_csv(run.history, index=False)
-        executed.write_text("{}")
-        executed.with_suffix(".run.json").write_text(json.dumps({"state": state, "error": None}))
-        return executed
+        left.executed.write_text("{}")
+        left.executed.with_suffix(".run.json").write_text(json.dumps({"state": state, "error": None}))
+        return left
 
     return leave
 
 
-def row(status, model, fold):
-    runs = status.runs
+def row(study, model, fold):
+    runs, _ = study_status(study)
     return runs[(runs["network"] == model) & (runs["fold"] == str(fold))].iloc[0]
 
 
+def steps(study):
+    """States of the notebooks that train no network."""
+    runs, _ = study_status(study)
+    others = runs[runs["network"] == "–"]
+    return dict(zip(others["notebook"], others["state"], strict=True))
+
+
 def test_nothing_begun_waits(layout):
-    status = study_status("demo")
-    assert len(status.runs) == 4 * 5
-    assert set(status.runs["state"]) == {"waiting"}
-    assert set(status.runs["epoch"]) == {f"0/{EPOCHS}"}
-    assert set(status.steps.values()) == {"waiting"}
+    runs, notes = study_status("demo")
+    assert len(runs) == 4 + 4 * 5
+    assert set(runs["state"]) == {"waiting"}
+    assert set(runs["epoch"]) == {f"0/{EPOCHS}", "–"}
+    assert notes == []
 
 
 def test_a_run_whose_lock_is_held_runs_and_its_time_left_follows_from_its_epochs(layout, trained):
-    executed = trained("unet", 0, 8, "running")
-    with alone(lock_file(executed)):
-        found = row(study_status("demo"), "unet", 0)
+    run = trained("unet", 0, 8, "running")
+    with alone(run.lock):
+        found = row("demo", "unet", 0)
     assert (found["state"], found["epoch"], found["selection Dice"]) == ("running", f"8/{EPOCHS}", "0.610")
     assert found["time left"] == "12 min"  # 240 s for 8 epochs: 30 s each, 24 to go
     assert found["log"] == "runs/demo/unet/fold0/03_train.ipynb"
@@ -78,30 +84,30 @@ def test_a_run_whose_lock_is_held_runs_and_its_time_left_follows_from_its_epochs
     "damage", ["", "epoch,dice,seconds\n", "epoch,dice\n1,0.5\n", "\0\0\0", "epoch,seconds\n0,1\n"]
 )
 def test_a_damaged_history_is_named_and_stops_nothing(layout, trained, damage):
-    executed = trained("unet", 0, 8, "running")
+    run = trained("unet", 0, 8, "running")
     layout.run("unet", 0).history.write_text(damage)
-    with alone(lock_file(executed)):
-        found = row(study_status("demo"), "unet", 0)
+    with alone(run.lock):
+        found = row("demo", "unet", 0)
     assert (found["state"], found["epoch"]) == ("running", "unknown: history.csv is damaged")
-    assert len(study_status("demo").runs) == 20
+    assert len(study_status("demo")[0]) == 24
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"state": "fai'])
 def test_a_damaged_record_is_that_of_a_run_that_was_cut_off(layout, trained, damage):
-    trained("unet", 0, 8, "failed").with_suffix(".run.json").write_text(damage)
-    assert row(study_status("demo"), "unet", 0)["state"] == "stopped"
+    trained("unet", 0, 8, "failed").executed.with_suffix(".run.json").write_text(damage)
+    assert row("demo", "unet", 0)["state"] == "stopped"
 
 
 def test_hours_are_told_as_hours(layout, trained):
-    executed = trained("unet", 0, 8, "running", seconds=8 * 600.0)
-    with alone(lock_file(executed)):
-        assert row(study_status("demo"), "unet", 0)["time left"] == "4 h 00"
+    run = trained("unet", 0, 8, "running", seconds=8 * 600.0)
+    with alone(run.lock):
+        assert row("demo", "unet", 0)["time left"] == "4 h 00"
 
 
 @pytest.mark.parametrize(("record", "state"), [("running", "stopped"), ("stopped", "stopped"), ("failed", "failed")])
 def test_a_run_that_ended_without_a_result_is_stopped_or_failed(layout, trained, record, state):
     trained("segresnet", 2, 8, record)
-    found = row(study_status("demo"), "segresnet", 2)
+    found = row("demo", "segresnet", 2)
     assert (found["state"], found["time left"]) == (state, "–")
 
 
@@ -109,9 +115,8 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
     trained("unetr", 4, EPOCHS, "done")
     write_record(layout.run("unetr", 4).metrics, {})
     layout.dataset.write_text("{}")
-    status = study_status("demo")
-    assert row(status, "unetr", 4)["state"] == "done"
-    assert status.steps == {
+    assert row("demo", "unetr", 4)["state"] == "done"
+    assert steps("demo") == {
         "01_explore_data": "done",
         "02_preprocess_n4": "waiting",
         "04_cross_validation": "waiting",
@@ -129,13 +134,12 @@ def test_a_finished_run_that_is_damaged_is_said_with_the_command_that_mends_it(l
     for path in files:
         path.write_text("as it was written")
     write_record(run.metrics, {}, files)
-    assert row(study_status("demo"), "unetr", 4)["state"] == "done"
+    assert row("demo", "unetr", 4)["state"] == "done"
     harm(run.root / file)
-    status = study_status("demo")
     lost = not run.metrics.is_file()  # then it is not finished
-    assert row(status, "unetr", 4)["state"] == ("stopped" if lost else f"damaged: {file}")
+    assert row("demo", "unetr", 4)["state"] == ("stopped" if lost else f"damaged: {file}")
     command = "python -m metaseg_nb run 03_train --study demo --model unetr --fold 4"
-    assert (command in str(status).splitlines()) != lost
+    assert (command in status_text("demo").splitlines()) != lost
 
 
 def test_of_many_damaged_files_the_first_is_named(layout, trained):
@@ -147,19 +151,21 @@ def test_of_many_damaged_files_the_first_is_named(layout, trained):
     write_record(run.metrics, {}, files)
     for path in files:
         path.unlink()
-    assert row(study_status("demo"), "unetr", 4)["state"] == "damaged: metrics.csv and 2 more"
+    assert row("demo", "unetr", 4)["state"] == "damaged: metrics.csv and 2 more"
 
 
-def test_the_command_of_a_run_names_all_that_it_needs():
-    assert Planned("unet", 1, "boxes", 3).command("my studies/a.yaml") == (
-        "python -m metaseg_nb run 03_train --study 'my studies/a.yaml' --model unet --fold 1 --arm boxes --seed 3"
+def test_the_command_of_a_run_names_all_that_it_needs(tmp_path):
+    study = tmp_path / "my study.yaml"
+    study.write_text("study: mine")
+    assert Run("03_train", str(study), "unet", 1, "boxes", 3).command == (
+        f"python -m metaseg_nb run 03_train --study '{study}' --model unet --fold 1 --arm boxes --seed 3"
     )
-    assert Planned("unet", 1, seed=3, notebook="03b_pretrain").command("demo").endswith("--fold 1 --seed 3")
+    assert Run("03b_pretrain", "demo", "unet", 1, seed=3).command.endswith("--fold 1 --seed 3")
 
 
 def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(on_cluster):
     on_cluster("echo no controller >&2; exit 1")
-    printed = str(study_status("demo"))
+    printed = status_text("demo")
     assert "queue is not shown: squeue failed: no controller" in printed
     assert printed.count("waiting") >= 20
 
@@ -167,7 +173,7 @@ def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(on_cluster
 def test_a_study_of_this_machine_asks_no_queue(layout, on_cluster):
     on_cluster("echo no controller >&2; exit 1")
     layout.slurm_logs.rmdir()  # never sent to a cluster, though squeue is installed here
-    assert study_status("demo").note == ""
+    assert study_status("demo")[1] == []
 
 
 def test_jobs_in_the_queue_are_shown_with_their_number(on_cluster, tmp_path, trained):
@@ -175,9 +181,8 @@ def test_jobs_in_the_queue_are_shown_with_their_number(on_cluster, tmp_path, tra
     name = "metaseg-demo_1eb7169c-8961-4886-84b1-00b35e8c86c6"
     lines = [f"41|PENDING|rule_train_wildcards_unet_0|{name}|{tmp_path}", f"42|RUNNING|rule_review|{name}|{tmp_path}"]
     on_cluster("".join(f"echo '{line}'\n" for line in lines))
-    status = study_status("demo")
-    assert row(status, "unet", 0)["state"] == "waiting (job 41)"
-    assert status.steps["05_qualitative_review"] == "running (job 42)"
+    assert row("demo", "unet", 0)["state"] == "waiting (job 41)"
+    assert steps("demo")["05_qualitative_review"] == "running (job 42)"
 
 
 def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_fold(tmp_path, monkeypatch):
@@ -191,10 +196,10 @@ def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_f
     write_record(run.metrics, {})
     layout.run("unet", 0, "boxes", 0).root.mkdir(parents=True)
     write_record(layout.run("unet", 0, "boxes", 0).metrics, {})
-    status = study_status("demo_budget")
-    assert len(status.runs) == 4 + 8 * 4  # pretrainings, and 8 arms; 2 networks and 2 folds each
-    assert row(status, "unetr, pretraining, seed 0", 1)["state"] == "done"
-    assert row(status, "unetr, pretraining, seed 0", 1)["epoch"] == "25/50"
-    assert row(status, "unet, boxes, seed 0", 0)["state"] == "done"
-    assert row(status, "unet, boxes, seed 0", 1)["state"] == "waiting"
-    assert list(status.steps) == ["01_explore_data", "02_preprocess_n4", "06_annotation_budget"]
+    study = "demo_budget"
+    assert len(study_status(study)[0]) == 3 + 4 + 8 * 4  # pretrainings, and 8 arms; 2 networks and 2 folds each
+    assert row(study, "unetr, pretraining, seed 0", 1)["state"] == "done"
+    assert row(study, "unetr, pretraining, seed 0", 1)["epoch"] == "25/50"
+    assert row(study, "unet, boxes, seed 0", 0)["state"] == "done"
+    assert row(study, "unet, boxes, seed 0", 1)["state"] == "waiting"
+    assert list(steps(study)) == ["01_explore_data", "02_preprocess_n4", "06_annotation_budget"]

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from conftest import full_file
+from conftest import tiny_file
 
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT, RunLayout
@@ -224,7 +224,7 @@ def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(ho
 
 def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, tmp_path):
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(full_file("n_bootstrap: 500\n", STUDY))
+    changed.write_text(tiny_file("n_bootstrap: 500\n"))
     trained = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
     board = home / "runs/tiny/cross_validation/leaderboard.csv"
     before = board.stat().st_mtime_ns

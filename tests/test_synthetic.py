@@ -9,11 +9,18 @@ import pytest
 
 from metaseg_nb.cohort.lesions import label_lesions, lesion_table
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.demo_cohort.anatomy import Deformation, grid_axes_mm, load_template, sample
+from metaseg_nb.demo_cohort.anatomy import Deformation, load_template, sample
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.demo_cohort.painting import look_around, push_tissue
-from metaseg_nb.demo_cohort.plan import KINDS, MAX_LESIONS, PRIMARIES, plan_patient
-from metaseg_nb.demo_cohort.rendering import patient_rng, render_patient, true_bias_field
+from metaseg_nb.demo_cohort.lesions import KINDS, look_around, push_tissue
+from metaseg_nb.demo_cohort.patients import (
+    MAX_LESIONS,
+    PRIMARIES,
+    grid_axes_mm,
+    patient_rng,
+    plan_patient,
+    render_patient,
+    true_bias_field,
+)
 
 SEED = 0
 N_PATIENTS = 3
@@ -29,9 +36,9 @@ def cohort(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[0, 3, 17])
 def rendered(request):
-    """Plan and rendering of a patient with lesions of all sizes, only small ones, and 3 mm slices."""
+    """Plan, image, label and lesions of a patient with lesions of all sizes, only small ones, and 3 mm slices."""
     plan = plan_patient(SEED, request.param)
-    return plan, render_patient(plan)
+    return plan, *render_patient(plan)
 
 
 @pytest.fixture(scope="module")
@@ -78,39 +85,39 @@ def test_other_seeds_and_indices_give_other_patients():
 
 
 def test_label_holds_exactly_the_planned_lesions(rendered):
-    plan, patient = rendered
-    labels, n = label_lesions(patient.label.array)
+    plan, _, label, lesions = rendered
+    labels, n = label_lesions(label.array)
     assert n == len(plan.lesions)
     table = lesion_table(labels, n, plan.spacing_mm)
     assert (table["volume_mm3"] > 2).all()
-    for lesion in patient.lesions:
-        voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(patient.label.affine), lesion.centre_mm)).astype(int)
+    for lesion in lesions:
+        voxel = np.rint(nib.affines.apply_affine(np.linalg.inv(label.affine), lesion.centre_mm)).astype(int)
         row = table.iloc[labels[tuple(voxel)] - 1]
         tolerance = 0.08 if lesion.plan.diameter_mm > 10 else 0.5
-        assert row["volume_mm3"] == pytest.approx(lesion.shape.volume_mm3, rel=tolerance)
+        volume_mm3 = 4 / 3 * np.pi * (lesion.shape.radii_mm() ** 3).mean()
+        assert row["volume_mm3"] == pytest.approx(volume_mm3, rel=tolerance)
         # Corners of voxels are measured, so a lesion gains up to a voxel's diagonal.
         assert 0 < row["diameter_mm"] - lesion.plan.diameter_mm < np.linalg.norm(plan.spacing_mm) + 0.5
 
 
 def test_lesions_lie_in_brain_tissue(rendered):
-    plan, patient = rendered
+    plan, _, label, lesions = rendered
     template = load_template()
     deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
-    axes_mm = grid_axes_mm(patient.label.array.shape, patient.label.affine)
+    axes_mm = grid_axes_mm(label.array.shape, label.affine)
     positions_mm = deformation.on_axes(axes_mm)
-    surroundings = [look_around(lesion, axes_mm, template, positions_mm) for lesion in patient.lesions]
+    surroundings = [look_around(lesion, axes_mm, positions_mm) for lesion in lesions]
     for around in surroundings:
         push_tissue(positions_mm, around, deformation)
-    inside = patient.label.array > 0
-    assert (sample(template, template.tissue, positions_mm[:, inside]) > 0.5).mean() > 0.97
-    assert (sample(template, template.depth_mm, positions_mm[:, inside]) > 0).all()
+    inside = label.array > 0
+    assert (sample(template.tissue, positions_mm[:, inside]) > 0.5).mean() > 0.97
+    assert (sample(template.depth_mm, positions_mm[:, inside]) > 0).all()
 
 
 def test_image_cannot_be_segmented_by_a_threshold(rendered):
-    plan, patient = rendered
-    grid = patient.image
-    corrected = grid.array / true_bias_field(plan.seed, plan.index, grid.array.shape, grid.affine)
-    lesion = patient.label.array > 0
+    plan, image, label, _ = rendered
+    corrected = image.array / true_bias_field(plan.seed, plan.index, image.array.shape, image.affine)
+    lesion = label.array > 0
     for threshold in np.percentile(corrected, [97, 98, 99, 99.3, 99.6, 99.9]):
         bright = corrected > threshold
         assert 2 * (bright & lesion).sum() / (bright.sum() + lesion.sum()) < 0.75
@@ -124,13 +131,6 @@ def test_bias_field_is_the_same_on_every_grid():
     np.testing.assert_allclose(fine[::2, ::2, ::2], coarse, rtol=1e-5)
     assert coarse.min() > 0.3
     assert not np.allclose(coarse, true_bias_field(0, 6, (20, 24, 22), affine))
-
-
-def test_bias_field_refuses_an_oblique_grid():
-    affine = np.eye(4)
-    affine[0, 1] = 0.1
-    with pytest.raises(ValueError, match="parallel to the world axes"):
-        true_bias_field(0, 0, (4, 4, 4), affine)
 
 
 def test_template_needs_no_network(monkeypatch):
@@ -174,11 +174,19 @@ def test_files_have_one_valid_grid_and_the_planned_axes(cohort):
 
 def test_patient_does_not_depend_on_the_cohort(cohort):
     index = N_PATIENTS - 1
-    patient = render_patient(plan_patient(SEED, index))
-    image = read_volume(cohort / "images" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.int16)
-    label = read_volume(cohort / "labels" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.uint8)
-    np.testing.assert_array_equal(image.array, patient.image.array)
-    np.testing.assert_array_equal(label.array, patient.label.array)
+    image, label, _ = render_patient(plan_patient(SEED, index))
+    stored_image = read_volume(cohort / "images" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.int16)
+    stored_label = read_volume(cohort / "labels" / f"synthetic_{index + 1:03d}.nii.gz", "case", np.uint8)
+    np.testing.assert_array_equal(stored_image.array, image.array)
+    np.testing.assert_array_equal(stored_label.array, label.array)
+
+
+def test_the_voxels_of_the_committed_demo_stay_the_same():
+    """Raise `RECIPE_VERSION` where they must change; brightness is rounded, so another machine may differ by a few."""
+    image, label, _ = render_patient(plan_patient(0, 3))
+    assert image.array.shape == (188, 218, 86)
+    assert label.array.sum() == 61
+    assert int(image.array.sum(dtype=np.int64)) == pytest.approx(656_278_924, abs=1000)
 
 
 def test_interrupted_cohort_is_completed_and_the_rest_kept(cohort):
@@ -199,9 +207,3 @@ def test_a_folder_of_unknown_origin_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match="without a recipe"):
         make_cohort(tmp_path)
-
-
-@pytest.mark.parametrize("wrong", [{"n_patients": 0}, {"seed": -1}, {"workers": 0}])
-def test_numbers_out_of_range_are_refused(tmp_path, wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        make_cohort(tmp_path, **wrong)

@@ -15,8 +15,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout, parameter_file, parameter_names
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
-from metaseg_nb.preprocessing.case_store import drop_label
+from metaseg_nb.preprocessing.case_store import UNKNOWN, drop_label
 from metaseg_nb.settings import ParameterError
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network

@@ -5,9 +5,8 @@ import json
 import pytest
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.datalist import read_study_cohort, write_datalist
+from metaseg_nb.cohort.datalist import read_study_cohort, read_written, require_same_settings, write_datalist
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.written import read_written, require_same_settings
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Explore
@@ -80,7 +79,7 @@ def test_a_study_that_exists_keeps_its_cohort(tmp_path, explore):
     write_datalist(layout.dataset, cohort, settings=explore)
     require_same_settings(layout, explore.model_copy(update={"workers": 9, "confirmed": ["a"]}))
     write_datalist(layout.dataset, cohort)
-    with pytest.raises(CohortError, match="without its settings"):
+    with pytest.raises(CohortError, match="kept no settings"):
         require_same_settings(layout, explore)
 
 

@@ -1,4 +1,4 @@
-"""A study of annotation budgets: 03 trains each network in each arm, with each seed, on each fold; 06 compares.
+"""A study of annotation budgets: 03 trains each network in each arm, with each seed, on each fold; 06 compares them.
 
     snakemake boxes --config study=demo_budget     one arm: all its networks, seeds and folds
 """
@@ -13,7 +13,7 @@ def arm_settings(wildcards):
 
 
 def taught_by(wildcards):
-    """What an arm needs of others: networks that label or rank for it, or its pretrained weights."""
+    """Files that an arm needs: its pretrained weights, or the networks of its teacher."""
     settings, which = arm_settings(wildcards), {"seed": wildcards.seed, "fold": wildcards.fold}
     if settings["unannotated"] == "pretraining":
         return [str(PRETRAINING / "metrics.json").format(**which, model=wildcards.model)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train
 
 # Around a contoured lesion, voxels up to this distance are known to be background.

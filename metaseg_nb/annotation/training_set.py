@@ -12,18 +12,16 @@ from metaseg_nb.annotation.ranking import follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.folds import Split, nested_subset
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.subsets import nested_subset
 from metaseg_nb.evaluation.fold_results import read_all
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN, store_annotation
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
+from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
-from metaseg_nb.training.pretrained import load_unseen
+from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
 NOBODY, NETWORKS = NO_PHYSICIAN

@@ -1,26 +1,31 @@
-"""Run a notebook headless, strictly: parameters first, then the kernel; the executed copy is always kept."""
+"""Run a notebook headless, and keep its executed copy however it ends; or write a copy to be opened."""
 
 import os
+import resource
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import nbformat
 import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from papermill.iorw import load_notebook_node
+from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
-from metaseg_nb.batch.run_record import RunRecord, State, peak_memory_gb
-from metaseg_nb.files import FULL, clear_abandoned, no_room
-from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.locks import alone
-from metaseg_nb.parameters import resolve
+from metaseg_nb.batch.runs import Run, record_file
+from metaseg_nb.files import FULL, no_room, write_json, write_text
+from metaseg_nb.layout import NOTEBOOKS, PROJECT
+from metaseg_nb.machine import alone, machine, versions
+from metaseg_nb.settings import ParameterError, settings_hash
 
 # Seconds between two lines of a progress bar in the executed notebook.
 SPARSE = "30"
@@ -30,21 +35,19 @@ STOPPED = 75
 GRACE_S = 150
 
 
-def run_notebook(
-    notebook: str, study: str, model: str | None = None, fold: int | None = None, arm: str = "", seed: int | None = None
-) -> Path:
-    """Execute one notebook of a study with its resolved parameters.
+class NotebookEnded(Exception):
+    """A notebook that did not run to its end.
 
-    Parameters
-    ----------
-    notebook : str
-        Such as "03_train".
-    study : str
-        Name in ``params/studies``, or path to a YAML file.
-    model, fold, seed
-        For notebooks that train; without a seed, that of the parameter files.
-    arm : str
-        For 03: one of ``params/arms``, of a study of annotation budgets.
+    ``state`` is "stopped" when the same run, started again, goes on; else "failed". ``code`` is the exit code.
+    """
+
+    def __init__(self, state: str, why: str):
+        super().__init__(why)
+        self.state, self.code = state, STOPPED if state == "stopped" else 1
+
+
+def run_notebook(run: Run) -> Path:
+    """Execute one notebook of a study with its parameters.
 
     Returns
     -------
@@ -53,34 +56,30 @@ def run_notebook(
 
     Raises
     ------
-    ParameterError
-        Before any kernel starts.
     NotebookEnded
         A cell failed, the kernel died, or the run was stopped; the partial notebook is kept.
     """
-    parameters = resolve(notebook, study, model, fold, arm, seed)
-    executed = executed_copy(notebook, parameters)
+    _use_own_kernel()
     # a job that outlived its killed driver finishes before its successor starts
     with (
         Stop() as stop,
-        _environment(),
-        alone(lock_file(executed)),
-        _recorded(executed, parameters, stop),
+        alone(run.lock),
+        _recorded(run, stop),
+        _copy_of(run) as copy,
         TemporaryDirectory(prefix="metaseg-", dir="/tmp") as sockets,  # a socket's path has at most 107 letters
     ):
-        _clear_unfinished(notebook, parameters, executed)
         stop.check()
         papermill.execute_notebook(
-            _as_it_is(NOTEBOOKS / f"{notebook}.ipynb"),
-            _as_it_is(executed),
-            parameters=parameters,
+            _as_it_is(NOTEBOOKS / f"{run.notebook}.ipynb"),
+            _as_it_is(copy),
+            parameters=run.parameters,
             kernel_name="python3",
             progress_bar=False,
             cwd=PROJECT,
             # files of this user's alone, where TCP would let others of the machine listen
             config=Config(KernelManager={"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}),
         )
-    return executed
+    return run.executed
 
 
 def _as_it_is(path: Path) -> Path:
@@ -88,77 +87,110 @@ def _as_it_is(path: Path) -> Path:
     return Path(str(path).replace("{", "{{").replace("}", "}}"))
 
 
-def executed_copy(notebook: str, parameters: Mapping[str, Any]) -> Path:
-    """Where the executed copy of a notebook is kept: with its run where it trains, else with the study."""
-    layout = StudyLayout(parameters["study"])
-    if "model" not in parameters:
-        return layout.notebook(notebook)
-    which = {name: parameters[name] for name in ("model", "fold", "seed")}
-    if "arm" not in parameters:
-        return layout.pretraining(**which).notebook(notebook)
-    return layout.run(**which, arm=parameters["arm"]).notebook(notebook)
+@contextmanager
+def _copy_of(run: Run) -> Iterator[Path]:
+    """Where to execute a notebook.
 
-
-def lock_file(executed: Path) -> Path:
-    """Lock that is held while a notebook is executed."""
-    return executed.with_name(f".{executed.stem}.lock")
-
-
-def _clear_unfinished(notebook: str, parameters: Mapping[str, Any], executed: Path) -> None:
-    """Remove what a killed process left half-written where no other notebook of the study writes."""
-    layout = StudyLayout(parameters["study"])
-    own = {"01_explore_data": [layout.examinations], "02_preprocess_n4": [layout.case_store]}
-    for folder in [executed.parent] if "model" in parameters else own.get(notebook, []):
-        clear_abandoned(folder)
-
-
-class NotebookEnded(Exception):
-    """A notebook that did not run to its end.
-
-    ``state`` is "stopped" when the same run, started again, goes on; else "failed". ``code`` is the exit code.
+    The copy of a finished run, which the report shows, is replaced only when the notebook ends well again, or when
+    the run is finished no more. Else the new copy stays beside it: ``03_train.rerun.ipynb``.
     """
-
-    def __init__(self, state: State, why: str):
-        super().__init__(why)
-        self.state, self.code = state, STOPPED if state == "stopped" else 1
+    again = run.executed.with_suffix(".rerun.ipynb")
+    again.unlink(missing_ok=True)
+    copy = again if run.executed.is_file() and run.result.is_file() else run.executed
+    ended_well = False
+    try:
+        yield copy
+        ended_well = True
+    finally:
+        if copy.is_file() and (ended_well or not run.result.is_file()):
+            copy.replace(run.executed)
 
 
 @contextmanager
-def _recorded(executed: Path, parameters: Mapping[str, Any], stop: "Stop") -> Iterator[None]:
-    """Keep a record of the run beside the executed notebook, however it ends."""
-    record = RunRecord(executed, parameters)
+def _recorded(run: Run, stop: "Stop") -> Iterator[None]:
+    """Keep a record beside the executed notebook, however it ends: with what, where and when it ran."""
+    facts = {
+        "notebook": run.notebook,
+        "parameters": run.parameters,
+        "settings_hash": settings_hash(run.parameters),
+        **versions(),
+        "machine": machine(),
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "started": _now(),
+        "ended": None,
+        "peak_memory_gb": None,
+    }
+
+    def note(state: str, error: str | None = None) -> None:
+        end = {"ended": _now(), "peak_memory_gb": _peak_memory_gb()} if state != "running" else {}
+        write_json(record_file(run.executed), {"state": state, "error": error, **facts, **end})
+
     try:
-        record.begin()  # inside: a signal may come while this is written
+        note("running")  # inside: a signal may come while this is written
         yield
     except KeyboardInterrupt:
-        record.end("stopped", "interrupted")
+        note("stopped", "interrupted")
         raise
     except (Exception, SystemExit) as error:
         if isinstance(error, OSError) and error.errno in FULL:  # no room for the notebook, and none for a record
-            raise no_room(error.errno, executed) from error
+            raise no_room(error.errno, run.executed) from error
         if ended := _ending(error, stop):
-            record.end(ended.state, str(ended))
+            note(ended.state, str(ended))
             raise ended from error
-        record.end("failed", f"{type(error).__name__}: {error}")
+        note("failed", f"{type(error).__name__}: {error}")
         raise
-    record.end("done")
+    note("done")
 
 
-def _ending(error: BaseException, stop: "Stop") -> NotebookEnded | None:
+def _ending(error: Any, stop: "Stop") -> NotebookEnded | None:
     """Say in a line how a notebook ended, without the kernel's traceback; None for what is no end of a notebook."""
     in_cell = isinstance(error, PapermillExecutionError)
-    why = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}" if in_cell else ""
-    if in_cell and error.ename == "TrainingStopped":
-        return NotebookEnded("stopped", why)
-    if stop.asked:
+    saved = in_cell and error.ename == "TrainingStopped"
+    if stop.asked and not saved:
         return NotebookEnded("stopped", "stopped on request (SIGTERM); start the same notebook again to go on")
     if in_cell:
-        return NotebookEnded("failed", why)
+        why = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
+        return NotebookEnded("stopped" if saved else "failed", why)
     if isinstance(error, DeadKernelError):
         total_gb = psutil.virtual_memory().total / 1e9
-        peak = f"its largest process took {peak_memory_gb():.1f} GB of this machine's {total_gb:.0f} GB"
+        peak = f"its largest process took {_peak_memory_gb():.1f} GB of this machine's {total_gb:.0f} GB"
         return NotebookEnded("failed", f"the kernel was killed, probably for lack of memory, or crashed ({peak})")
     return None
+
+
+def _peak_memory_gb() -> float:
+    """The most memory that the kernel took, or the largest process that it waited for; once it has ended."""
+    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9, 3)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def open_notebook(run: Run) -> Path:
+    """Write a copy of a run's notebook with its parameters, as papermill puts them, to be opened in JupyterLab.
+
+    Returns
+    -------
+    path
+        The copy, beside the executed notebook: ``03_train.open.ipynb``. An earlier copy with the same parameters stays.
+
+    Raises
+    ------
+    ParameterError
+        An earlier copy holds other parameters.
+    """
+    copy = run.executed.with_suffix(".open.ipynb")
+    notebook = parameterize_notebook(load_notebook_node(str(NOTEBOOKS / f"{run.notebook}.ipynb")), run.parameters)
+    if not copy.exists():
+        write_text(copy, nbformat.writes(notebook))
+    elif _parameters_in(nbformat.read(copy, as_version=4)) != _parameters_in(notebook):
+        raise ParameterError(f"{copy} holds other parameters than the study; open it as it is, or delete it")
+    return copy
+
+
+def _parameters_in(notebook: nbformat.NotebookNode) -> str:
+    return next(cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
 
 
 class Stop:
@@ -168,19 +200,15 @@ class Stop:
     after `GRACE_S` seconds. Without a kernel the run ends at once.
     """
 
-    def __init__(self) -> None:
-        self.asked = False
-        self._kill = threading.Timer(GRACE_S, self._kill_kernels)
-        self._kill.daemon = True
+    asked = False
 
     def __enter__(self) -> "Stop":
-        self._others = set(psutil.Process().children())
+        self._others = set(psutil.Process().children())  # such as a browser: no kernels of the run
         self._before = signal.signal(signal.SIGTERM, self._hear)
         return self
 
     def __exit__(self, *_) -> None:
         signal.signal(signal.SIGTERM, self._before)
-        self._kill.cancel()
 
     def check(self) -> None:
         """End the run if it came: what it interrupted may have been no kernel."""
@@ -188,21 +216,21 @@ class Stop:
             sys.exit(STOPPED)
 
     def _hear(self, *_) -> None:
-        again, self.asked, kernels = self.asked, True, self._kernels()
+        again, self.asked = self.asked, True
+        kernels = set(psutil.Process().children()) - self._others
         if not kernels:
             self.check()
         if not again:
-            self._kill.start()
+            killer = threading.Timer(GRACE_S, _kill, [kernels])
+            killer.daemon = True
+            killer.start()
         _send(signal.SIGTERM, kernels)
 
-    def _kernels(self) -> set[psutil.Process]:
-        """Child processes that began in the block; others, such as a browser, are not the run's."""
-        return set(psutil.Process().children()) - self._others
 
-    def _kill_kernels(self) -> None:
-        for kernel in self._kernels():
-            with suppress(psutil.NoSuchProcess):
-                _send(signal.SIGKILL, [*kernel.children(recursive=True), kernel])
+def _kill(kernels: Iterable[psutil.Process]) -> None:
+    for kernel in kernels:
+        with suppress(psutil.NoSuchProcess):
+            _send(signal.SIGKILL, [*kernel.children(recursive=True), kernel])
 
 
 def _send(number: int, processes: Iterable[psutil.Process]) -> None:
@@ -211,19 +239,9 @@ def _send(number: int, processes: Iterable[psutil.Process]) -> None:
             process.send_signal(number)
 
 
-@contextmanager
-def _environment() -> Iterator[None]:
-    """This environment's own kernel whatever kernels the user has, and sparse progress bars."""
-    wanted = {
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "TQDM_MININTERVAL": SPARSE,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-    }
-    before = dict(os.environ)
+def _use_own_kernel() -> None:
+    """From now on this process starts its environment's kernel, whatever kernels the user has, with sparse bars."""
     os.environ.pop("JUPYTER_PATH", None)
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
+    os.environ["TQDM_MININTERVAL"] = SPARSE
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

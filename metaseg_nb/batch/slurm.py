@@ -8,15 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from metaseg_nb.layout import home
 
-# Snakemake's plugin names jobs <prefix>_<uuid of the driver> and says in the comment what they do.
+# Snakemake's plugin names jobs <prefix>_<uuid of the driver>.
 UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
-COMMENT = re.compile(r"rule_(?P<rule>\w+?)(?:_wildcards_(?P<wildcards>\w+))?")
-FORMAT = "%i|%T|%k|%j|%Z"
 # Letters of paths that the shells between SLURM and a job hand on as they are.
 PLAIN_PATH = re.compile(r"[\w/.+~:=@-]*")
 # Seconds in which an answer comes.
@@ -29,17 +27,12 @@ class QueueError(RuntimeError):
     """The queue cannot be asked, or does not do what it was told."""
 
 
-@dataclass(frozen=True)
-class QueuedJob:
-    """One job in the queue: its id, its state as SLURM calls it, and what it runs: a rule, and of what.
-
-    ``wildcards`` are those of the rule's output, in their order, with _ between: "unet_0"; empty for one without.
-    """
+class QueuedJob(NamedTuple):
+    """One job in the queue: its id, its state as SLURM calls it, and the plugin's comment: what it runs (`Run.job`)."""
 
     id: str
     state: str
-    rule: str
-    wildcards: str
+    comment: str
 
 
 def job_prefix(study: str) -> str:
@@ -72,15 +65,9 @@ def queued_jobs(study: str) -> list[QueuedJob]:
     QueueError
         SLURM does not answer.
     """
-    name = re.compile(f"{re.escape(job_prefix(study))}_{UUID}")
-    jobs = []
-    answer = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", FORMAT)
-    for line in answer.splitlines():
-        job, state, comment, job_name, folder = [*line.split("|", 4), "", "", "", ""][:5]
-        what = COMMENT.fullmatch(comment)
-        if what and name.fullmatch(job_name) and folder == str(home()):
-            jobs.append(QueuedJob(job, state, what["rule"], what["wildcards"] or ""))
-    return jobs
+    ours = re.compile(rf"(\d+)\|(\w+)\|(rule_\w+)\|{re.escape(job_prefix(study))}_{UUID}\|{re.escape(str(home()))}")
+    answer = _slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%k|%j|%Z")
+    return [QueuedJob(*line.groups()) for line in map(ours.fullmatch, answer.splitlines()) if line]
 
 
 def cancel_leftovers(study: str) -> None:

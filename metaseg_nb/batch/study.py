@@ -3,31 +3,35 @@
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import yaml
+from tqdm import tqdm
 
-from metaseg_nb.batch.progress import Followed, follow
+from metaseg_nb.batch.runs import planned_runs, read_record
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
-from metaseg_nb.batch.status import planned_runs
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
-from metaseg_nb.locks import alone, name_holder
-from metaseg_nb.parameters import job_resources, resolve
-from metaseg_nb.settings import NOTEBOOK_SETTINGS, ParameterError
+from metaseg_nb.machine import alone, name_holder
+from metaseg_nb.parameters import job_resources
+from metaseg_nb.settings import ParameterError
 
 PROFILES = PROJECT / "workflow" / "profiles"
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOOK_EVERY_S = 0.2
-STUDY_NOTEBOOKS = [name for name, settings in NOTEBOOK_SETTINGS.items() if "model" not in settings.model_fields]
+# Lines of a job's log that say why it ended, in words of the command line and of SLURM.
+REASON = re.compile(r"failed with|kernel was killed|^error:|slurmstepd|srun: error|^Killed|oom|No space left")
+KILLED = "it was killed: by hand, by the cluster, or for lack of memory"
+LONGEST = 600
 
 
 def run_study(study: str, profile: str = "default", targets: Sequence[str] = ()) -> int:
@@ -54,29 +58,28 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     QueueError
         The cluster does not answer.
     """
-    folder = _profile(profile)
-    for notebook in STUDY_NOTEBOOKS:  # what cannot be run is an error before anything starts
-        name = resolve(notebook, study)["study"]
-    for planned in planned_runs(study):
-        planned.parameters(study), job_resources(study, planned.model)
-    layout = StudyLayout(name)
-    print(f"study {name}: looking for what is to be done", flush=True)
-    log = layout.root / "snakemake.log"
+    folder, on_slurm = _profile(profile)
+    runs = planned_runs(study)  # what cannot be run is an error before anything starts
+    for run in runs:
+        job_resources(study, run.model)
+    layout = runs[0].layout
+    print(f"study {layout.study}: looking for what is to be done", flush=True)
+    log, events = layout.root / "snakemake.log", layout.root / "snakemake_events.jsonl"
     with alone(layout.root / ".study.lock") as lock:
-        if _on_slurm(folder):
+        if on_slurm:
             refuse_strange_paths([PROJECT, home(), Path(anywhere(study))])
             layout.slurm_logs.mkdir(exist_ok=True)
-            cancel_leftovers(name)
+            cancel_leftovers(layout.study)
         write_json(layout.workflow_settings, {"study": anywhere(study)})
         shutil.copytree(folder, layout.workflow_profile, dirs_exist_ok=True)
-        events = layout.root / "snakemake_events.jsonl"
         events.write_bytes(b"")
+        plugin = os.pathsep.join(filter(None, [str(SNAKEFILE.parent), os.environ.get("PYTHONPATH")]))
         # should this process be killed, Snakemake goes on: it needs no pipe, and the lock lives as long as it does
         with log.open("w", encoding="utf-8") as record:
             process = subprocess.Popen(
-                _command(StudyLayout(name, Path()), targets),
+                _command(StudyLayout(layout.study, Path()), targets),
                 cwd=home(),
-                env=os.environ | {"METASEG_EVENTS": str(events), "PYTHONPATH": _with_plugin()},
+                env=os.environ | {"METASEG_EVENTS": str(events), "PYTHONPATH": plugin},
                 stdout=record,
                 stderr=subprocess.STDOUT,
                 pass_fds=[lock.fileno()],
@@ -93,63 +96,114 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         with events.open(encoding="utf-8") as written:
-            followed = follow(_lines(written, process), asked)
+            failed, errors = follow(_lines(written, process), asked)
         code = process.wait()
-    if code:
-        print("\n".join(_end(study, log, followed, asked)), file=sys.stderr)
-    return code
-
-
-def _end(study: str, log: Path, followed: Followed, asked: Sequence[str]) -> Iterator[str]:
-    """Lines that say how a study ended before its end; the last one says why."""
     again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
-    if asked:
-        yield f"stopped by {asked[0]}; to go on: {again}"
-        return
-    yield f"the study is not complete (log: {log.relative_to(home())}); when the cause is removed, go on with: {again}"
-    yield from [step.explain() for step in followed.failed] or [_last_error(log, followed.errors)]
-
-
-def _last_error(log: Path, errors: Sequence[str]) -> str:
-    """What Snakemake says where none of its steps failed: its first error, or else its last line."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return f"error: {' '.join([*errors, *lines[-1:], 'no reason is known'][0].split())}"
-
-
-def _with_plugin() -> str:
-    """Where Python finds the logger plugin, before all that it finds now."""
-    return os.pathsep.join(filter(None, [str(SNAKEFILE.parent), os.environ.get("PYTHONPATH")]))
+    if code and asked:
+        print(f"stopped by {asked[0]}; to go on: {again}", file=sys.stderr)
+    elif code:
+        where = f"log: {log.relative_to(home())}"
+        print(f"the study is not complete ({where}); when the cause is removed, go on with: {again}", file=sys.stderr)
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        other = f"error: {_one_line([*errors, *lines[-1:], 'no reason is known'][0])}"
+        print("\n".join([step.explain() for step in failed] or [other]), file=sys.stderr)
+    return code
 
 
 def _lines(written: IO[str], process: subprocess.Popen) -> Iterator[str]:
     """Lines that a process writes into a file, as they come."""
-    line = ""
-    while True:
+    rest, ended = "", False
+    while not ended:
+        time.sleep(LOOK_EVERY_S)
         ended = process.poll() is not None
-        line += written.readline()
-        if line.endswith("\n"):
-            yield line
-            line = ""
-        elif ended:
-            return
-        else:
-            time.sleep(LOOK_EVERY_S)
+        *lines, rest = (rest + written.read()).split("\n")
+        yield from lines
 
 
-def _profile(profile: str) -> Path:
+@dataclass
+class Step:
+    """One step of a study as Snakemake runs it: its name, its logs, how often it started, and whether it failed."""
+
+    name: str
+    logs: list[Path] = field(default_factory=list)
+    starts: int = 0
+    failed: bool = False
+
+    def explain(self) -> str:
+        """Where its logs are; and in the last line why it failed, as the notebook's record or the cluster says."""
+        reasons = []
+        for log in self.logs:
+            record = read_record(log) if log.suffix == ".ipynb" else None
+            if record and record["error"]:
+                reasons = [record["error"]]
+                break
+            if log.suffix == ".ipynb":
+                reasons.append(KILLED if record else "it never started")
+            elif log.is_file():
+                lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+                reasons += dict.fromkeys([line for line in lines if REASON.search(line)] or lines[-1:])
+        logs = [f"log: {log.relative_to(home()) if log.is_relative_to(home()) else log}" for log in self.logs]
+        again = f" ({self.starts} times)" if self.starts > 1 else ""
+        return "\n".join([*logs, f"{self.name} failed{again}: {_one_line('; '.join(reasons))}"])
+
+
+def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[list[Step], list[str]]:
+    """Show the events of the logger plugin: lines, and in a terminal a progress bar.
+
+    Once ``asked_to_stop`` holds something, steps that end are no news.
+
+    Returns
+    -------
+    failed : list of Step
+        Steps that failed in the end.
+    errors : list of str
+        Snakemake's own errors, such as that a job could not be sent to the cluster.
+    """
+    steps: dict[int, Step] = {}
+    errors: list[str] = []
+    with tqdm(unit="step", disable=None) as bar:
+        for event in map(json.loads, lines):
+            news, job = "", event.get("jobid")
+            match event.get("event"):
+                case "job_info":
+                    step = steps.setdefault(job, Step(_name(event)))
+                    news = f"{step.name} {'was cut off or failed; it is started again' if step.failed else 'starts'}"
+                    step.starts, step.failed = step.starts + 1, False
+                case "job_error":
+                    steps[job].logs, steps[job].failed = [home() / log for log in event["log"]], True
+                    news = "" if asked_to_stop else f"{steps[job].name} failed"
+                case "progress":
+                    bar.total, bar.n = event["total"], event["done"]
+                    bar.refresh()
+                    news = f"{bar.n} of {bar.total} steps done" if bar.disable else ""
+                case "error" | None:
+                    errors.append(event["error"])
+                    news = _one_line(event["error"])
+            if news:
+                tqdm.write(news, file=sys.stderr)
+    return [step for step in steps.values() if step.failed], errors
+
+
+def _name(event: dict) -> str:
+    """Notebook, network and fold of a step: "03_train unet fold 0"; the rule's name where it runs no notebook."""
+    notebook = next((Path(log).stem for log in event["log"] if log.endswith(".ipynb")), event["rule_name"])
+    which = event["wildcards"].items()
+    return " ".join([notebook, *(f"{name} {value}" if value.isdigit() else value for name, value in which)])
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
+
+
+def _profile(profile: str) -> tuple[Path, bool]:
+    """Folder of a profile, and whether it sends jobs to SLURM."""
     folder = PROFILES / profile if (PROFILES / profile).is_dir() else Path(profile).resolve()
-    if not (folder / "config.yaml").is_file():
+    file = folder / "config.yaml"
+    if not file.is_file():
         names = ", ".join(sorted(path.name for path in PROFILES.iterdir()))
         raise ParameterError(f"no profile {profile!r}; expected a folder with a config.yaml, or one of {names}")
-    return folder
-
-
-def _on_slurm(profile: Path) -> bool:
-    try:
-        settings = yaml.safe_load((profile / "config.yaml").read_bytes())
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{profile / 'config.yaml'}: not YAML ({error})") from error
-    return isinstance(settings, dict) and settings.get("executor") == "slurm"
+    return folder, bool(re.search(r"^executor: *slurm\b", file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def anywhere(study: str) -> str:
@@ -163,21 +217,10 @@ def _command(layout: StudyLayout, targets: Sequence[str]) -> list[str]:
     Its settings and profile are files in that folder: on its command line 007 would be a number, and ? in the path of
     a profile a pattern. Its own lock (``--nolock``) outlives a killed process and would have to be removed by hand.
     """
+    snakemake = [sys.executable, "-m", "snakemake", *targets, "--snakefile", str(SNAKEFILE)]
     files = ["--configfile", str(layout.workflow_settings), "--workflow-profile", str(layout.workflow_profile)]
     jobs = ["--slurm-jobname-prefix", job_prefix(layout.study), "--slurm-logdir", str(layout.slurm_logs)]
-    return [
-        sys.executable,
-        "-m",
-        "snakemake",
-        *targets,
-        "--snakefile",
-        str(SNAKEFILE),
-        "--nolock",
-        "--logger",
-        "events",
-        *files,
-        *jobs,
-    ]
+    return [*snakemake, "--nolock", "--logger", "events", *files, *jobs]
 
 
 def code_hash(notebook: str) -> str:

@@ -5,16 +5,13 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "audit": ["audit"],
         "cases": ["LesionRule"],
-        "datalist": ["read_study_cohort", "write_datalist"],
+        "datalist": ["read_study_cohort", "read_written", "require_same_settings", "write_datalist"],
         "examination_store": ["cases_table", "examine_all", "lesions_table"],
-        "folds": ["assign_folds", "fold_table", "split"],
-        "leakage.audit": ["audit"],
-        "leakage.split_lists": ["split_lists"],
+        "folds": ["assign_folds", "budget_table", "fold_table", "split"],
         "problems": ["CohortError", "problem_summary", "problem_table", "require_no_errors", "settled"],
         "pseudonyms": ["case_codes", "decoded", "with_codes"],
-        "sources.reading": ["lists_of", "read_cohort"],
-        "subsets": ["budget_table"],
-        "written": ["read_written", "require_same_settings"],
+        "sources": ["lists_of", "read_cohort"],
     },
 )

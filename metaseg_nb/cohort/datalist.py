@@ -1,20 +1,24 @@
-"""Cohorts as datalists: the Decathlon / MONAI JSON list with Auto3DSeg's ``fold`` key.
+"""What notebook 01 and others write for later notebooks: read unchanged, or an error.
 
-``{"training": [{"image", "label", "patient", "primary", "fold"}], "testing": [...]}``,
-paths relative to the file.
+A cohort is a datalist: the Decathlon / MONAI JSON list with Auto3DSeg's ``fold`` key,
+``{"training": [{"image", "label", "patient", "primary", "fold"}], "testing": [...]}``, paths relative to the file.
 """
 
+import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from metaseg_nb.checksums import write_record
+import pandas as pd
+
+from metaseg_nb.checksums import FILES, changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources import no_cases
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
-from metaseg_nb.cohort.sources.reading import no_cases
-from metaseg_nb.cohort.written import cohort_settings, require_written
+from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
@@ -67,14 +71,94 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
         "training": [_entry(case, folder) for case in cohort.cases],
         "testing": [_entry(case, folder) for case in cohort.unlabelled],
     }
-    write_record(path, content | ({"settings": cohort_settings(settings)} if settings else {}), tables)
+    write_record(path, content | ({"settings": _cohort_settings(settings)} if settings else {}), tables)
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:
     images = [os.path.relpath(image, folder) for image in case.images]
-    entry = {"case": case.name, "image": images if len(images) > 1 else images[0]}
-    if case.label is not None:
-        entry["label"] = os.path.relpath(case.label, folder)
-    entry |= {"patient": case.patient, "primary": case.primary}
+    entry = {
+        "case": case.name,
+        "image": images if len(images) > 1 else images[0],
+        "label": os.path.relpath(case.label, folder) if case.label else None,
+        "patient": case.patient,
+        "primary": case.primary,
+    }
     known = {"fold": case.fold, "n_lesions": case.n_lesions, "scanner": case.scanner, "date": case.date}
-    return entry | {key: value for key, value in known.items() if value not in (None, "unknown")}
+    entry |= {key: None if value == "unknown" else value for key, value in known.items()}
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
+    """Refuse to replace the cohort of a study by another; with the same settings, its files may have changed.
+
+    Raises
+    ------
+    CohortError
+        Names each setting that differs from those that ``dataset.json`` was made with.
+    """
+    try:
+        kept = json.loads(layout.dataset.read_bytes()).get("settings", {})
+    except (OSError, ValueError, AttributeError):  # no cohort yet, or a damaged one, which is written anew
+        return
+    new = _cohort_settings(settings)
+    differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
+    if differ or not kept:
+        found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"
+        fix = "set `study` to another name, or set these parameters back; to replace this cohort, delete the file first"
+        expected = "a new study, or the settings that this study was made with"
+        raise CohortError.one("-", layout.dataset, found, expected, fix)
+
+
+def _cohort_settings(settings: Explore) -> dict[str, Any]:
+    """The settings of notebook 01 that decide what a cohort and its folds are."""
+    others = {"study", "workers", "confirmed", "annotation_shares"}
+    return settings.model_dump(exclude=others | ({"synthetic_patients"} if settings.cohort != "synthetic" else set()))
+
+
+def read_written(layout: StudyLayout, table: Path) -> pd.DataFrame:
+    """Read a table that 01, 04, 05 or 06 wrote; see `require_written`."""
+    require_written(layout, table)
+    return read_table(table)
+
+
+def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
+    """Compare files of one folder with the record that their notebook wrote last.
+
+    Parameters
+    ----------
+    layout : StudyLayout
+    *files : path
+        In the folder of the study, of its cross-validation, annotation budget or gallery.
+
+    Returns
+    -------
+    dict
+        What else the record says.
+
+    Raises
+    ------
+    CohortError
+        With every file that is lost, or not as it was written; names the notebook and the command that writes it.
+    """
+    notebook, record = {
+        layout.root: ("01_explore_data", layout.dataset),
+        layout.cross_validation: ("04_cross_validation", layout.comparison),
+        layout.annotation_budget: ("06_annotation_budget", layout.budget_record),
+        layout.gallery: ("05_qualitative_review", layout.gallery_record),
+    }[files[0].parent]
+    facts: dict[str, Any] = {}
+    found = {path: "no such file" for path in [*files, record] if not path.is_file()}
+    if not found:
+        try:
+            facts = read_record(record)
+            names = {file: file.relative_to(record.parent).as_posix() for file in files if file != record}
+            kept = facts.pop(FILES)
+            changed = changed_files(record, {FILES: {name: kept.get(name) for name in names.values()}})
+            found = {file: changed[name] for file, name in names.items() if name in changed}
+        except DamagedFile as error:
+            found = {record: error.found}
+    if found:
+        expected = f"the file as notebook {notebook[:2]} wrote it"
+        fix = f"run notebook {notebook[:2]} (`python -m metaseg_nb run {notebook} --study {layout.study}`)"
+        raise CohortError(Problem("-", str(path), what, expected, fix) for path, what in found.items())
+    return facts

@@ -1,6 +1,7 @@
 """The examination of a case: facts of its files, its lesions, and the problems that were found."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,22 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.header import examine_headers
-from metaseg_nb.cohort.checks.image import coverage_problems, image_problems
-from metaseg_nb.cohort.checks.label import grid_problem, implausible_problems, lesion_problems, outside_problems
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
-from metaseg_nb.cohort.labels import lesion_mask, undeclared_problem
-from metaseg_nb.cohort.lesions import Lesions, find_lesions, scored_as
+from metaseg_nb.cohort.head import Head, find_head, shown_window, with_dark_background
+from metaseg_nb.cohort.header_checks import examine_headers
+from metaseg_nb.cohort.lesions import (
+    find_lesions,
+    fullest_slice,
+    lesion_positions,
+    map_of_head,
+    map_of_lesions,
+    scored_as,
+)
 from metaseg_nb.cohort.nifti_files import NiftiFile
-from metaseg_nb.cohort.position import Head, find_head, lesion_positions, map_of_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.thumbnail import Thumbnail, make_thumbnail
-from metaseg_nb.cohort.volumes import Volume, not_finite, read_voxels, same_grid
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_problem
+from metaseg_nb.cohort.voxel_checks import coverage_problems, grid_problem, image_problems, lesion_problems
 
-# Of a head's intensities, named in facts.
-PERCENTILES = (1, 50, 99)
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
     *("shape", "spacing_mm", "finest_mm", "coarsest_mm", "axes", "sequences", "skull", "head_cm3"),
@@ -38,11 +41,14 @@ class Examination:
     Parameters
     ----------
     facts : dict
-        A row of the table of cases.
+        A row of the table of cases; and ``slice_spacing_mm``, voxel edges of ``grey_slice`` along X and Y.
     lesions : DataFrame
         From `lesion_table` and `scored_as`, with the positions where there is a head to measure them by.
     problems : list of Problem
-    thumbnail : Thumbnail or None
+    grey_slice : ndarray of uint8, shape (X, Y), or None
+        The axial slice with most lesion, or the middle one, in RAS order.
+    lesion_slice : ndarray of bool, shape (X, Y), or None
+        Its lesions; empty where no label lies on the image.
     head_map, lesion_map : ndarray of bool, shape `MAP_SHAPE`, or None
     ranks, anatomy : ndarray or None
         Fingerprints of the image: `sampled_ranks`, `anatomy_of`.
@@ -51,119 +57,104 @@ class Examination:
     facts: dict[str, Any] = field(default_factory=dict)
     lesions: pd.DataFrame = field(default_factory=pd.DataFrame)
     problems: list[Problem] = field(default_factory=list)
-    thumbnail: Thumbnail | None = None
+    grey_slice: np.ndarray | None = None
+    lesion_slice: np.ndarray | None = None
     head_map: np.ndarray | None = None
     lesion_map: np.ndarray | None = None
     ranks: np.ndarray | None = None
     anatomy: np.ndarray | None = None
 
 
-@dataclass(frozen=True)
-class _Marked:
-    """A label, its mask and its lesions."""
-
-    label: Volume
-    mask: np.ndarray
-    lesions: Lesions
-
-
 def examine(case: Case, rule: LesionRule) -> Examination:
     """Read each file of a case once and collect all facts and problems; a bad case raises nothing."""
     files, problems = examine_headers(case)
-    image, found = _read_images(case, files)
-    problems += found
-    head = None if image is None else find_head(image.array, image.spacing_mm)
-    problems += coverage_problems(case, head) if head is not None else []
-    marked, found = _read_label(case, rule, files)
-    problems += found
-    on_image = marked is not None and image is not None and same_grid(image, marked.label)
-    if marked is not None and marked.lesions.n:
-        problems += implausible_problems(case, marked.lesions, head)
-        if head is not None and on_image:
-            problems += outside_problems(case, marked.lesions, head)
-        elif head is not None:  # with numbers it stands for what the headers alone said
-            problem = grid_problem(case, marked.mask, marked.label, image, head)
-            same = problem.file, problem.expected
-            problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
-    placed = on_image and head is not None
-    return Examination(
-        facts=_image_facts(case, image, head) | _label_facts(marked),
-        lesions=_lesion_table(marked, head if placed else None),
-        problems=problems,
-        thumbnail=None if image is None else make_thumbnail(image, marked.mask if on_image else None),
-        head_map=None if head is None else map_of_head(head),
-        lesion_map=map_of_lesions(marked.mask, head) if placed else None,
-        ranks=None if image is None else sampled_ranks(image.array),
-        anatomy=None if head is None else anatomy_of(image.array, head),
-    )
+    image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
+    for path in reversed(case.images):  # only the first sequence is kept
+        image = _read(case, path, files, problems)
+        problems += [] if image is None else image_problems(case, str(path), image.array)
+    if image is not None:
+        head = find_head(image.array, image.spacing_mm)
+        problems += [] if head is None else coverage_problems(case, head)
+        facts |= _image_facts(image, head) | {"sequences": len(case.images)}
+    label = None if case.label is None else _read(case, case.label, files, problems, must_be_finite=True)
+    if case.label is not None and label is not None:
+        mask = lesion_mask(label.array, rule)
+        lesions = find_lesions(mask, label.spacing_mm)
+        table = lesions.table.join(scored_as(lesions))
+        facts |= _label_facts(mask, table)
+        mask_on_image = mask if image is not None and same_grid(image, label) else None
+        undeclared = undeclared_problem(case.label, case.name, label.array, rule)
+        problems += [undeclared] if undeclared else []
+        if lesions.n or not undeclared:  # else not empty, but of values that mean nothing yet
+            problems += lesion_problems(case, lesions, head, mask_on_image is not None)
+        if lesions.n and image is not None and head is not None:
+            if mask_on_image is None:  # with numbers it stands for what the headers alone said
+                problem = grid_problem(case, mask, label, image, head)
+                same = problem.file, problem.expected
+                problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
+            else:
+                table = table.join(lesion_positions(lesions, head))
+    if image is not None:
+        arrays = _pictures(image, mask_on_image, head) | {"ranks": sampled_ranks(image.array)}
+        facts["slice_spacing_mm"] = list(image.spacing_mm[:2])
+    return Examination(facts, table, problems, **arrays)
 
 
-def _read_images(case: Case, files: dict[Path, NiftiFile]) -> tuple[Volume | None, list[Problem]]:
-    """Read and check the sequences one by one; only the first is kept."""
-    problems, first = [], None
-    for path in reversed(case.images):
-        first, found = _read(case, path, files)
-        problems += found + ([] if first is None else image_problems(case, str(path), first.array))
-    return first, problems
-
-
-def _read_label(case: Case, rule: LesionRule, files: dict[Path, NiftiFile]) -> tuple[_Marked | None, list[Problem]]:
-    label, problems = (None, []) if case.label is None else _read(case, case.label, files)
-    if label is None:
-        return None, problems
-    if problem := not_finite(label.array, case.label, case.name):
-        return None, [problem]
-    mask = lesion_mask(label.array, rule)
-    marked = _Marked(label, mask, find_lesions(mask, label.spacing_mm))
-    undeclared = undeclared_problem(case.label, case.name, label.array, rule)
-    if undeclared and marked.lesions.n == 0:
-        return marked, [undeclared]  # not empty, but of values that mean nothing yet
-    return marked, [*([undeclared] if undeclared else []), *lesion_problems(case, marked.lesions)]
-
-
-def _read(case: Case, path: Path, files: dict[Path, NiftiFile]) -> tuple[Volume | None, list[Problem]]:
-    """The voxels of a file that could be opened, or why they cannot be read."""
+def _read(
+    case: Case,
+    path: Path,
+    files: Mapping[Path, NiftiFile],
+    problems: list[Problem],
+    must_be_finite: bool = False,
+) -> Volume | None:
+    """Read the voxels of a file that could be opened; add why they cannot be used to ``problems``."""
     try:
-        return (read_voxels(files[path]) if path in files else None), []
+        volume = read_voxels(files[path]) if path in files else None
     except CohortError as error:
-        return None, error.problems
+        problems += error.problems
+        return None
+    if must_be_finite and volume is not None and (problem := not_finite(volume.array, path, case.name)):
+        problems.append(problem)
+        return None
+    return volume
 
 
-def _image_facts(case: Case, image: Volume | None, head: Head | None) -> dict[str, Any]:
-    if image is None:
-        return {}
+def _image_facts(image: Volume, head: Head | None) -> dict[str, Any]:
     facts = {
         "shape": "x".join(str(n) for n in image.array.shape),
         "spacing_mm": "x".join(f"{edge:.3g}" for edge in image.spacing_mm),
         "finest_mm": min(image.spacing_mm),
         "coarsest_mm": max(image.spacing_mm),
         "axes": image.native_axes,
-        "sequences": len(case.images),
         "intensity_min": float(np.nanmin(image.array)),
         "intensity_max": float(np.nanmax(image.array)),
     }
     if head is not None:
-        inside = image.array[tuple(slice(None, None, n) for n in head.step)][head.mask]
-        low, middle, high = (float(value) for value in np.nanpercentile(inside, PERCENTILES))
-        facts |= {"intensity_p1": low, "intensity_median": middle, "intensity_p99": high}
+        inside = image.array[head.coarse][head.mask]
+        percentiles = zip((1, 50, 99), ("intensity_p1", "intensity_median", "intensity_p99"), strict=True)
+        facts |= {name: float(np.nanpercentile(inside, percentile)) for percentile, name in percentiles}
         facts |= {"head_cm3": head.volume_cm3, "skull": head.skull}
     return facts
 
 
-def _label_facts(marked: _Marked | None) -> dict[str, Any]:
-    if marked is None:
-        return {}
-    table = marked.lesions.table
+def _label_facts(mask: np.ndarray, lesions: pd.DataFrame) -> dict[str, Any]:
     return {
-        "n_lesions": len(table),
-        "lesion_volume_mm3": float(table["volume_mm3"].sum()),
-        "largest_diameter_mm": float(table["diameter_mm"].max()) if len(table) else 0.0,
-        "label_content": hashlib.sha256(np.ascontiguousarray(marked.mask).tobytes()).hexdigest()[:16],
+        "n_lesions": len(lesions),
+        "lesion_volume_mm3": float(lesions["volume_mm3"].sum()),
+        "largest_diameter_mm": float(lesions["diameter_mm"].max()) if len(lesions) else 0.0,
+        "label_content": hashlib.sha256(np.ascontiguousarray(mask).tobytes()).hexdigest()[:16],
     }
 
 
-def _lesion_table(marked: _Marked | None, head: Head | None) -> pd.DataFrame:
-    if marked is None:
-        return pd.DataFrame()
-    table = marked.lesions.table.join(scored_as(marked.lesions))
-    return table if head is None or table.empty else table.join(lesion_positions(marked.lesions, head))
+def _pictures(image: Volume, mask: np.ndarray | None, head: Head | None) -> dict[str, np.ndarray | None]:
+    """Small pictures of an image and of the mask on its grid, so that the volume is not read again."""
+    lesions = np.zeros(image.array.shape, bool) if mask is None else mask
+    index = fullest_slice(lesions)
+    array = with_dark_background(np.nan_to_num(image.array, posinf=0, neginf=0))
+    low, high = shown_window(array[:, :, index : index + 1])
+    grey = np.clip((array[:, :, index] - low) / max(high - low, np.finfo(np.float32).tiny), 0, 1)
+    pictures = {"grey_slice": (255 * grey).astype(np.uint8), "lesion_slice": lesions[:, :, index]}
+    if head is not None:
+        pictures |= {"head_map": map_of_head(head), "anatomy": anatomy_of(image.array, head)}
+        pictures |= {} if mask is None else {"lesion_map": map_of_lesions(mask, head)}
+    return pictures

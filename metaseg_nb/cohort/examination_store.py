@@ -1,33 +1,33 @@
-"""Examinations on disk, one file per case, so that exploring a cohort again takes seconds."""
+"""Examinations of a cohort, kept on disk, so that exploring it again takes seconds; checks between cases."""
 
 import hashlib
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.checks.across_cases import problems_between
 from metaseg_nb.cohort.examination import FACTS, Examination, examine
-from metaseg_nb.cohort.lesions import LESION_FACTS, SCORED_FACTS
-from metaseg_nb.cohort.position import POSITIONS
-from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.thumbnail import Thumbnail
+from metaseg_nb.cohort.fingerprint import look_alikes, same_voxels
+from metaseg_nb.cohort.lesions import LESION_FACTS, POSITIONS, SCORED_FACTS
+from metaseg_nb.cohort.problems import Problem, shortened
+from metaseg_nb.cohort.rules import broken
 from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when the same files give another examination.
-VERSION = 4
+VERSION = 5
 # What NumPy and zlib raise for a damaged file: the case is examined again.
-DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
-# Arrays of an examination; any may be missing.
-ARRAYS = ("head_map", "lesion_map", "ranks", "anatomy")
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
 # Columns of the tables, whatever could be read.
 WHOSE = ("patient", "primary", "scanner", "date")
@@ -52,16 +52,14 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
     list of Examination
         In the order of ``cases``.
     """
-    known = {case.name: load_examination(folder, case, rule) for case in cases}
-    missing = [case for case in cases if known[case.name] is None]
+    known = {case.name: kept for case in cases if (kept := load_examination(folder, case, rule))}
+    missing = [case for case in cases if case.name not in known]
     work = partial(_examine_and_keep, rule=rule, folder=folder)
     known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
-    examinations = [known[case.name] for case in cases]
-    between = list(problems_between(cases, examinations))
-    return [
-        replace(examination, problems=examination.problems + [p for p in between if p.case == case.name])
-        for case, examination in zip(cases, examinations, strict=True)
-    ]
+    between = defaultdict(list)
+    for problem in problems_between(cases, [known[case.name] for case in cases]):
+        between[problem.case].append(problem)
+    return [replace(known[case.name], problems=known[case.name].problems + between[case.name]) for case in cases]
 
 
 def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
@@ -85,9 +83,47 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
     return pd.DataFrame(rows, columns=LESION_COLUMNS).astype(numbers)
 
 
+def problems_between(cases: Sequence[Case], examinations: Sequence[Examination]) -> Iterator[Problem]:
+    """One image or one mask under two names, one brain or one patient under two names, two primaries of a patient.
+
+    ``examinations`` are those of each case. A pair of equal images is not told again for its masks and brains.
+    """
+    facts, by_content = [examination.facts for examination in examinations], defaultdict(list)
+    for i, fact in enumerate(facts):
+        if fact.get("n_lesions"):
+            by_content[fact["label_content"]].append(i)
+    images = set(same_voxels([e.ranks for e in examinations], [fact.get("shape") for fact in facts]))
+    masks = {pair for same in by_content.values() for pair in combinations(same, 2)} - images
+    brains = {(i, j) for i, j, _ in look_alikes([e.anatomy for e in examinations])} - images
+    own = {(i, j) for i, j in masks | brains if cases[i].patient == cases[j].patient}
+    # of a mask under two patients both cases are named by who confirms them
+    both_ways = (masks - own) | {(j, i) for i, j in masks - own}
+    yield from _told("image once", "the same image as {}, voxel by voxel", cases, images)
+    yield from _told("mask once", "the same mask as {}, under another image", cases, masks & own)
+    yield from _told("mask of one patient", "the same mask as {}, of another patient", cases, both_ways)
+    yield from _told("brain once", "a brain like that of {}: perhaps one patient", cases, brains - own)
+    primaries = defaultdict(dict)
+    for case in cases:
+        primaries[case.patient].setdefault(case.primary, case)
+    for patient, of in primaries.items():
+        for case in list(of.values())[1:]:
+            yield broken("one primary", case, "datalist", f"patient {patient} under {' and '.join(sorted(of))}")
+
+
+def _told(rule: str, words: str, cases: Sequence[Case], pairs: Iterable[tuple[int, int]]) -> Iterator[Problem]:
+    """A problem of each second case of a pair, with the names of the first ones that it is paired with."""
+    firsts = defaultdict(list)
+    for first, second in sorted(pairs):
+        firsts[second].append(cases[first].name)
+    for second, names in firsts.items():
+        case = cases[second]
+        file = case.label if "mask" in rule else case.image
+        yield broken(rule, case, file, words.format(f"case {shortened(names)}"))
+
+
 def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
     """The stored examination of a case; None if it is missing, damaged, or of other files, rule or `VERSION`."""
-    path = _path(folder, case)
+    path = folder / f"{case.name}.npz"
     if not path.is_file():
         return None
     try:
@@ -96,16 +132,10 @@ def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination 
             if record["key"] != _key(case, rule):
                 return None
             arrays = {name: kept[name] for name in kept.files if name != "record"}
+        problems = [Problem(**problem) for problem in record["problems"]]
+        return Examination(record["facts"], pd.DataFrame(record["lesions"]), problems, **arrays)
     except DAMAGE:
         return None
-    thumbnail = Thumbnail(arrays["grey"], arrays["lesion"], tuple(record["spacing_mm"])) if "grey" in arrays else None
-    return Examination(
-        facts=record["facts"],
-        lesions=pd.DataFrame(record["lesions"]),
-        problems=[Problem(**problem) for problem in record["problems"]],
-        thumbnail=thumbnail,
-        **{name: arrays.get(name) for name in ARRAYS},
-    )
 
 
 def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Examination) -> None:
@@ -116,13 +146,9 @@ def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Ex
         "lesions": examination.lesions.to_dict("list"),
         "problems": [asdict(problem) for problem in examination.problems],
     }
-    arrays = {name: getattr(examination, name) for name in ARRAYS}
-    if examination.thumbnail is not None:
-        record["spacing_mm"] = examination.thumbnail.spacing_mm
-        arrays |= {"grey": examination.thumbnail.grey, "lesion": examination.thumbnail.lesion}
-    present = {name: array for name, array in arrays.items() if array is not None}
-    with finished(_path(folder, case)) as unfinished, unfinished.open("wb") as file:
-        np.savez_compressed(file, record=np.array(json.dumps(record)), **present)
+    arrays: dict[str, Any] = {name: value for name, value in vars(examination).items() if isinstance(value, np.ndarray)}
+    with finished(folder / f"{case.name}.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, record=np.array(json.dumps(record)), **arrays)
 
 
 def _examine_and_keep(case: Case, rule: LesionRule, folder: Path) -> Examination:
@@ -139,7 +165,3 @@ def _key(case: Case, rule: LesionRule) -> str:
     ]
     content = json.dumps([VERSION, case.name, files, asdict(rule)], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def _path(folder: Path, case: Case) -> Path:
-    return folder / f"{case.name}.npz"

@@ -1,8 +1,10 @@
 """Files of other kinds, given where NIfTI is expected: told by their first bytes, with the way to NIfTI."""
 
 import gzip
+import zlib
+from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 # Bytes at a file's start that tell its kind.
 HEAD_BYTES = 4096
@@ -34,35 +36,25 @@ KINDS = (
     Kind("a DICOM file", DCM2NIIX, tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16))),
     Kind("an NRRD file", CONVERTED, (b"NRRD000",)),
     Kind("a MetaImage file (.mha, .mhd)", CONVERTED, (b"ElementType",), None),
-    Kind("a MINC or HDF5 file", "convert it to NIfTI, for instance with `mnc2nii`", (b"\x89HDF\r\n\x1a\n",)),
-    Kind("a MINC or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", (b"CDF\1",)),
+    Kind("a MINC, HDF5 or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", (b"\x89HDF\r\n", b"CDF\1")),
     Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", (b"\0\0\0\1\0\0",)),
-    Kind("a zip archive", UNPACK, (b"PK\3\4",)),
-    Kind("a 7-Zip archive", UNPACK, (b"7z\xbc\xaf\x27\x1c",)),
+    Kind("a zip archive or workbook", UNPACK, (b"PK\3\4",)),
+    Kind("an archive (7-Zip, bzip2, xz, Zstandard)", UNPACK, (b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
+    Kind("a tar archive", UNPACK, (b"ustar",), 257),
     Kind("a file that is packed twice", "unpack it once", (GZIP_MAGIC,)),
     Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
-    Kind("a bzip2 file", UNPACK, (b"BZh",)),
-    Kind("an xz file", UNPACK, (b"\xfd7zXZ",)),
-    Kind("a Zstandard file", UNPACK, (b"\x28\xb5\x2f\xfd",)),
-    Kind("a tar archive", UNPACK, (b"ustar",), 257),
-    Kind("a PNG picture", NO_IMAGE, (b"\x89PNG",)),
-    Kind("a JPEG picture", NO_IMAGE, (b"\xff\xd8\xff",)),
-    Kind("a TIFF picture", NO_IMAGE, (b"II*\0", b"MM\0*")),
-    Kind("a PDF document", NO_IMAGE, (b"%PDF",)),
+    Kind("a picture or document", NO_IMAGE, (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")),
     Kind("a NumPy array", "write it as NIfTI with the affine of its image", (b"\x93NUMPY",)),
     Kind("a web page", DOWNLOAD, (b"<!DOCTYPE", b"<html")),
     Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", (b"version https://git-lfs",)),
     Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", (b"/annex/objects",)),
 )
 GZIP = Kind("a gzip file", UNPACK)
-FOLDER = Kind("a folder", NO_IMAGE)
-DICOM_FOLDER = Kind("a folder of DICOM files", DCM2NIIX)
-PAIR = Kind(
-    "the header of a NIfTI pair (.hdr and .img)", "write both as one file, for instance with nibabel or SimpleITK"
-)
+ONE_FILE = "write both as one file, for instance with nibabel or SimpleITK"
+PAIR = Kind("the header of a NIfTI pair (.hdr and .img)", ONE_FILE)
 VOXELS = Kind(
     "no NIfTI header, but the voxels of a pair (.hdr and .img)",
-    "write both as one file (read the .hdr with nibabel or SimpleITK); if that is Analyze, export it again as NIfTI",
+    f"{ONE_FILE}; if that is Analyze, export it again as NIfTI",
 )
 ANALYZE = Kind(
     "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead"
@@ -79,11 +71,7 @@ def is_gzip(path: Path) -> bool:
 
 def opened(path: Path) -> BinaryIO:
     """Open a file's bytes, unpacked where they are packed."""
-    file = path.open("rb")
-    if file.peek(2)[:2] != GZIP_MAGIC:
-        return file
-    file.close()
-    return gzip.open(path)
+    return cast(BinaryIO, gzip.open(path) if is_gzip(path) else path.open("rb"))
 
 
 def head_of(path: Path) -> bytes:
@@ -105,11 +93,19 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
     return next((kind for kind in KINDS if _fits(kind, head)), None)
 
 
+def file_kind(path: Path) -> Kind | None:
+    """Tell the kind of a file that is neither NIfTI nor text; None where that is unknown."""
+    with suppress(OSError, EOFError, zlib.error):
+        return kind_of(head_of(path)) or (GZIP if is_gzip(path) else None)
+    return None
+
+
 def kind_of_folder(folder: Path) -> Kind:
     """Tell a folder of DICOM files from any other; one file is looked at."""
     shown = (path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith("."))
-    kinds = (kind_of(head_of(path)) for path in shown)
-    return DICOM_FOLDER if (kind := next(kinds, None)) and "DICOM" in kind.name else FOLDER
+    kind = next((kind_of(head_of(path)) for path in shown), None)
+    of_dicom = kind is not None and kind.fix == DCM2NIIX
+    return Kind("a folder of DICOM files", DCM2NIIX) if of_dicom else Kind("a folder", NO_IMAGE)
 
 
 def _fits(kind: Kind, head: bytes) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.stats import rankdata, spearmanr
 
-from metaseg_nb.cohort.position import Head
+from metaseg_nb.cohort.head import Head
 
 # Voxels that are looked at, at places drawn once for each shape.
 SAMPLES = 4096
@@ -78,12 +78,12 @@ def _alike(ranks: np.ndarray) -> list[tuple[int, int]]:
         variance = ranks**2 @ inside.T / n - mean**2
         correlation = (ranks @ ranks.T / n - mean * mean.T) / np.sqrt(variance * variance.T)
     candidates = np.argwhere(np.triu((correlation > WORTH_A_LOOK) & (n >= fewest), 1))
-    return [(i, j) for i, j in candidates if _rank_correlation(ranks[i], ranks[j]) > SAME_RANKS]
-
-
-def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    both = (one > 0) & (other > 0)
-    return spearmanr(one[both], other[both]).statistic
+    both = [(ranks[i] > 0) & (ranks[j] > 0) for i, j in candidates]
+    return [
+        (i, j)
+        for (i, j), here in zip(candidates, both, strict=True)
+        if spearmanr(ranks[i][here], ranks[j][here]).statistic > SAME_RANKS
+    ]
 
 
 def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
@@ -100,8 +100,8 @@ def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
     """
     if head.volume_cm3 < HEAD_AT_LEAST_CM3:
         return None
-    spacing_mm = np.array(head.spacing_mm)
-    coarse = np.nan_to_num(array[tuple(slice(None, None, n) for n in head.step)], posinf=0, neginf=0)
+    spacing_mm = head.spacing_mm
+    coarse = np.nan_to_num(array[head.coarse], posinf=0, neginf=0)
     coarse = ndimage.gaussian_filter(coarse.astype(np.float32), BLUR_MM / spacing_mm)
     places_mm = np.argwhere(head.mask) * spacing_mm
     centre, axes = places_mm.mean(axis=0), _principal_axes(places_mm)
@@ -144,14 +144,10 @@ def look_alikes(anatomies: Sequence[np.ndarray | None]) -> list[tuple[int, int, 
     cells = np.array([anatomies[i] for i in known], np.float32)
     cells /= np.linalg.norm(cells.reshape(len(cells), -1), axis=1)[:, None, None, None]
     flat = cells.reshape(len(cells), -1)
-    correlation = np.max([flat @ turned.reshape(flat.shape).T for turned in _turns(cells)], axis=0)
-    pairs = np.argwhere(np.triu(correlation >= LIKE_ANATOMY, 1))
-    return [(known[i], known[j], float(correlation[i, j])) for i, j in pairs]
-
-
-def _turns(cells: np.ndarray) -> list[np.ndarray]:
-    """The 24 turns of cubes, shape (N, X, Y, Z), by quarters."""
-    return [
+    turns = [
         cells.transpose(0, *(1 + axis for axis in order))[:, *(slice(None, None, sign) for sign in signs)]
         for order, signs in TURNS
     ]
+    correlation = np.max([flat @ turned.reshape(flat.shape).T for turned in turns], axis=0)
+    pairs = np.argwhere(np.triu(correlation >= LIKE_ANATOMY, 1))
+    return [(known[i], known[j], float(correlation[i, j])) for i, j in pairs]

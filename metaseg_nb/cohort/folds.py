@@ -1,8 +1,7 @@
-"""Folds without leaks: grouped by patient; the selection set is a part of the training patients."""
+"""Folds without leaks, and smaller annotation budgets: grouped by patient, alike in primary cancer and lesions."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +12,10 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2
+# With fewer patients nobody is left to train on.
+SMALLEST_COHORT = SELECTION_MINIMUM + 2
+# Patients of a budget: fewer are not enough to train on.
+LEAST_PATIENTS = 2
 
 
 @dataclass(frozen=True)
@@ -42,52 +45,53 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     Raises
     ------
     CohortError
-        Fewer patients than folds need, or only some cases come with a fold.
+        Fewer patients than folds need, only some cases come with a fold, a patient comes in two folds.
     """
-    counted = [replace(case, n_lesions=int(burden.loc[case.name, "n_lesions"])) for case in cohort.cases]
-    cohort = replace(cohort, cases=counted)
-    given = [case.fold is not None for case in cohort.cases]
-    if all(given):
-        return _checked(cohort, n_folds)
-    if any(given):
+    cases = [replace(case, n_lesions=int(burden.loc[case.name, "n_lesions"])) for case in cohort.cases]
+    without = [case.name for case in cases if case.fold is None]
+    if len(without) == len(cases):
+        fold_of = _deal(cohort, burden, n_folds)
+        cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
+    elif without:
+        expected = "a fold for all cases or none"
+        raise CohortError(Problem(name, "datalist", "no fold", expected, 'complete "fold"') for name in without)
+    folds_of = {patient: _folds(of) for patient, of in _by_patient(cases).items()}
+    if leaks := {patient: folds for patient, folds in folds_of.items() if len(folds) > 1}:
         raise CohortError(
-            Problem(case.name, "datalist", "no fold", "a fold for all cases or none", 'complete "fold"')
-            for case in cohort.cases
-            if case.fold is None
+            Problem(
+                "-", "datalist", f"patient {patient} in folds {folds}", "each patient in one fold", 'correct "fold"'
+            )
+            for patient, folds in leaks.items()
         )
-    fold_of = _deal(_patient_table(cohort, burden), n_folds)
-    cases = [replace(case, fold=fold_of[case.patient]) for case in cohort.cases]
-    return _checked(replace(cohort, cases=cases), n_folds)
+    folds = _folds(cases)
+    if folds != list(range(n_folds)):
+        expected = f"folds 0 to {n_folds - 1} with at least one patient each"
+        fix = f"set `n_folds` in the study file to {max(2, len(folds))}"
+        fix += '; where the list brings its folds, number them from 0, or leave out "fold"'
+        fix = fix if len(folds_of) >= SMALLEST_COHORT else _more_patients(len(folds_of))
+        raise CohortError.one("-", "datalist", f"folds {folds}, of {len(folds_of)} patients", expected, fix)
+    return replace(cohort, cases=cases)
 
 
-def _patient_table(cohort: Cohort, burden: pd.DataFrame) -> pd.DataFrame:
-    """A row per patient, in the order in which they are given to the folds."""
-    rows = [
-        {
-            "patient": patient,
-            "primary": min(case.primary for case in cases),
-            "n_lesions": _lesions_of(cases),
-            "volume_mm3": burden.loc[[case.name for case in cases], "lesion_volume_mm3"].sum(),
-        }
-        for patient, cases in sorted(_by_patient(cohort.cases).items())
-    ]
-    table = pd.DataFrame(rows)
-    table["tie"] = np.random.default_rng(cohort.seed).permutation(len(table))
-    order = {"primary": True, "n_lesions": False, "volume_mm3": False, "tie": True}
-    return table.sort_values(list(order), ascending=list(order.values()), ignore_index=True)
-
-
-def _deal(patients: pd.DataFrame, n_folds: int) -> dict[str, int]:
+def _deal(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> dict[str, int]:
+    """Fold of each patient."""
+    facts = [(case.name, case.patient, case.primary) for case in cohort.cases]
+    table = pd.DataFrame(facts, columns=["case", "patient", "primary"])
+    table = table.join(burden[["n_lesions", "lesion_volume_mm3"]], on="case")
+    patients = table.groupby("patient").agg({"primary": "min", "n_lesions": "sum", "lesion_volume_mm3": "sum"})
+    patients["tie"] = np.random.default_rng(cohort.seed).permutation(len(patients))
+    order = {"primary": True, "n_lesions": False, "lesion_volume_mm3": False, "tie": True}
+    patients = patients.sort_values(list(order), ascending=list(order.values()))
     fold_of: dict[str, int] = {}
     holds = np.zeros((n_folds, 3))  # patients, lesions, volume of each fold
     for _, group in patients.groupby("primary", sort=False):
-        for place, patient in enumerate(group.itertuples()):
-            if place % n_folds == 0:
-                free = set(range(n_folds))
+        free: set[int] = set()
+        for patient, n_lesions, volume_mm3 in group[["n_lesions", "lesion_volume_mm3"]].itertuples():
+            free = free or set(range(n_folds))
             fold = min(free, key=lambda fold: (*holds[fold], fold))
             free.remove(fold)
-            fold_of[patient.patient] = fold
-            holds[fold] += 1, patient.n_lesions, patient.volume_mm3
+            fold_of[patient] = fold
+            holds[fold] += 1, n_lesions, volume_mm3
     return fold_of
 
 
@@ -105,56 +109,49 @@ def split(cohort: Cohort, fold: int) -> Split:
     CohortError
         No such fold, or nobody is left to train on.
     """
-    folds = sorted({case.fold for case in cohort.cases})
+    folds = _folds(cohort.cases)
     if fold not in folds:
         raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "set `fold` or `n_folds`")
-    others = _by_patient(case for case in cohort.cases if case.fold != fold)
-    n_selection = _selection_size(len(others))
+    others = _lesions_of_patients(case for case in cohort.cases if case.fold != fold)
+    n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
     if len(others) <= n_selection:
-        raise CohortError.one(
-            "-",
-            "dataset.json",
+        found, expected = (
             f"{len(others)} patients outside fold {fold}",
             f"more than the {n_selection} of the selection set",
-            _advice(cohort),
         )
-    selection = _draw_selection(others, n_selection, np.random.default_rng([cohort.seed, fold]))
-    parts = {"test": [], "selection": [], "training": []}
+        n = len({case.patient for case in cohort.cases})
+        fix = 'set `n_folds` higher; where the list brings its folds, leave out "fold"'
+        fix = fix if n >= SMALLEST_COHORT else _more_patients(n)
+        raise CohortError.one("-", "dataset.json", found, expected, fix)
+    order = sorted(others, key=lambda patient: (others[patient], patient))
+    with_lesions = [patient for patient in order if others[patient]]
+    groups = np.array_split(with_lesions if len(with_lesions) > n_selection else order, n_selection)
+    rng = np.random.default_rng([cohort.seed, fold])
+    selection = {str(rng.choice(group)) for group in groups}
+    parts: dict[str, list[Case]] = {"test": [], "selection": [], "training": []}
     for case in cohort.cases:
         part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
         parts[part].append(case)
     return Split(**parts)
 
 
-def _selection_size(n_others: int) -> int:
-    return max(SELECTION_MINIMUM, round(SELECTION_SHARE * n_others))
+def _more_patients(n: int) -> str:
+    return f"add patients: the cohort has {n}, a study needs {SMALLEST_COHORT} or more"
 
 
-def _advice(cohort: Cohort) -> str:
-    """How to keep patients for training: more folds, if there are enough patients."""
-    n = len({case.patient for case in cohort.cases})
-    enough = [k for k in range(2, n + 1) if n - math.ceil(n / k) > _selection_size(n - math.ceil(n / k))]
-    if not enough:
-        return f"add patients: the cohort has {n}, a study needs {SELECTION_MINIMUM + 2} or more"
-    return f'set `n_folds` to {enough[0]} or more; where the list brings its folds, leave out "fold"'
-
-
-def _draw_selection(patients: Mapping[str, list[Case]], n: int, rng: np.random.Generator) -> set[str]:
-    order = sorted(patients, key=lambda patient: (_lesions_of(patients[patient]), patient))
-    with_lesions = [patient for patient in order if _lesions_of(patients[patient])]
-    pool = with_lesions if len(with_lesions) > n else order
-    return {str(rng.choice(group)) for group in np.array_split(pool, n)}
+def _folds(cases: Iterable[Case]) -> list[int]:
+    return sorted({case.fold for case in cases if case.fold is not None})
 
 
 def _by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
     patients = defaultdict(list)
     for case in cases:
         patients[case.patient].append(case)
-    return dict(patients)
+    return patients
 
 
-def _lesions_of(cases: Iterable[Case]) -> int:
-    return sum(case.n_lesions or 0 for case in cases)
+def _lesions_of_patients(cases: Iterable[Case]) -> dict[str, int]:
+    return {patient: sum(case.n_lesions or 0 for case in of) for patient, of in _by_patient(cases).items()}
 
 
 def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
@@ -180,36 +177,58 @@ def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
     return table.join(primaries).astype({"lesions": int})
 
 
-def require_no_leak(cohort: Cohort) -> None:
-    """Raise `CohortError`, naming every patient that is in two folds."""
-    folds = defaultdict(set)
-    for case in cohort.cases:
-        folds[case.patient].add(case.fold)
-    leaks = [(patient, sorted(of)) for patient, of in folds.items() if len(of) > 1]
-    if leaks:
-        raise CohortError(
-            Problem("-", "datalist", f"patient {patient} in folds {of}", "each patient in one fold", 'correct "fold"')
-            for patient, of in leaks
-        )
+def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
+    """The cases of a share of the patients; a smaller share's patients are among a larger one's.
+
+    Patients are sorted by primary and number of lesions, and taken in an order that halves the gaps again and again
+    (van der Corput's sequence, shifted by the seed). So every part covers all primaries and lesion counts evenly.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        Training cases, with their numbers of lesions.
+    share : float
+        In (0, 1]; rounded to whole patients.
+    seed : int
+
+    Raises
+    ------
+    CohortError
+        Fewer than two patients would remain.
+    """
+    lesions, by_patient = _lesions_of_patients(cases), _by_patient(cases)
+    primary = {patient: min(case.primary for case in of) for patient, of in by_patient.items()}
+    line = sorted(by_patient, key=lambda patient: (primary[patient], lesions[patient], patient))
+    bits = max(1, (len(line) - 1).bit_length())
+    shift = int(np.random.default_rng(seed).integers(2**bits))
+    # reversed binary digits: 0, 1/2, 1/4, 3/4, 1/8 ... of the line
+    order = sorted(range(len(line)), key=lambda i: f"{i ^ shift:0{bits}b}"[::-1])
+    n = round(share * len(line))
+    if n < min(LEAST_PATIENTS, len(line)):  # all of one patient is no smaller budget
+        found = f"{100 * share:g} % of {len(line)} training patients, which is {n}"
+        expected, fix = f"at least {LEAST_PATIENTS} patients to train on", "take a larger share, or more patients"
+        raise CohortError.one("-", "dataset.json", found, expected, fix)
+    chosen = {line[i] for i in order[:n]}
+    return [case for case in cases if case.patient in chosen]
 
 
-def _checked(cohort: Cohort, n_folds: int) -> Cohort:
-    require_no_leak(cohort)
-    folds, n = sorted({case.fold for case in cohort.cases}), len({case.patient for case in cohort.cases})
-    if folds != list(range(n_folds)):
-        numbered = folds == list(range(len(folds)))
-        if len(folds) < 2:
-            few = 'leave out "fold" in the list, or give two folds or more'
-        elif numbered:
-            few = f"set `n_folds` in the study file to what the cohort has, {len(folds)}"
-        else:
-            renumber = f"number the folds from 0 to {len(folds) - 1} in the list"
-            few = renumber + ("" if len(folds) == n_folds else f", and set `n_folds` in the study file to {len(folds)}")
-        raise CohortError.one(
-            "-",
-            "datalist",
-            f"folds {folds}, of {n} patients",
-            f"folds 0 to {n_folds - 1} with at least one patient each",
-            few if n >= SELECTION_MINIMUM + 2 else _advice(cohort),
-        )
-    return cohort
+def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataFrame:
+    """Training patients and lesions of each budget, smallest and largest number over the folds; a row per share.
+
+    A budget of fewer than two patients in a fold is "too few".
+    """
+    parts = [split(cohort, fold).training for fold in range(cohort.n_folds)]
+    return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
+
+
+def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> dict[str, str]:
+    try:
+        subsets = [nested_subset(part, share, seed) for part in parts]
+    except CohortError:
+        return dict.fromkeys(("training patients", "lesions", "primaries"), "too few")
+    counts = {
+        "training patients": [len({case.patient for case in subset}) for subset in subsets],
+        "lesions": [sum(case.n_lesions or 0 for case in subset) for subset in subsets],
+        "primaries": [len({case.primary for case in subset}) for subset in subsets],
+    }
+    return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}

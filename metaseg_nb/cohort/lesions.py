@@ -10,6 +10,8 @@ from scipy import ndimage
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
+from metaseg_nb.cohort.head import Head
+
 # Classes by largest diameter in millimetres, as they are reported everywhere.
 DIAMETER_EDGES_MM = (0.0, 5.0, 10.0, 20.0, np.inf)
 DIAMETER_NAMES = ("<5 mm", "5-10 mm", "10-20 mm", ">20 mm")
@@ -23,6 +25,13 @@ LESION_FACTS = ("lesion", "voxels", "volume_mm3", "diameter_mm", "x", "y", "z")
 SCORED_FACTS = ("scored_lesion", "scored_diameter_mm")
 # Reference lesions of this volume and less are not scored.
 UNSCORED_MM3 = 2.0
+# A lesion with this share of its voxels in the background does not belong to the head.
+OUTSIDE_SHARE = 0.5
+# Cells of the map along X, Y, Z: about 4 mm of a brain.
+MAP_SHAPE = (36, 44, 36)
+THIRDS = ("inferior", "middle", "superior")
+HEMISPHERES = ("left", "right")
+POSITIONS = ("third", "hemisphere", "depth_mm")
 
 
 @dataclass(frozen=True)
@@ -188,3 +197,56 @@ def dilate_by_one(mask: np.ndarray) -> np.ndarray:
 def diameter_class(diameter_mm: pd.Series) -> pd.Series:
     """Class of each diameter, one of `DIAMETER_NAMES` (lower edge included)."""
     return pd.cut(diameter_mm, DIAMETER_EDGES_MM, labels=list(DIAMETER_NAMES), right=False)
+
+
+def outside_lesions(lesions: Lesions, head: Head) -> list[int]:
+    """Numbers of the lesions that do not belong to the head: half of their voxels or more lie in the background."""
+    return [lesion for lesion in lesions.boxes if (~head.contains(lesions.voxels(lesion))).mean() >= OUTSIDE_SHARE]
+
+
+def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
+    """Say of each lesion where its centre lies.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in ``lesions.table``: ``third`` of the head's height (`THIRDS`), ``hemisphere``
+        (`HEMISPHERES`, by the middle of the head's box), ``depth_mm`` below the surface of the head.
+    """
+    centres = lesions.table[["x", "y", "z"]].to_numpy()
+    low, high = head.box
+    relative = ((centres + 0.5) - low) / (high - low)
+    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
+    return pd.DataFrame(
+        {
+            "third": np.array(THIRDS)[third],
+            "hemisphere": np.array(HEMISPHERES)[(relative[:, 0] > 0.5).astype(int)],  # X grows to the right
+            "depth_mm": head.depth_mm(centres),
+        }
+    )
+
+
+def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
+    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
+    low, high = head.box
+    cells = mask[np.ix_(*_middles(low, high))]  # where voxels are larger than cells, each cell has its voxel
+    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
+    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
+    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
+    return cells
+
+
+def map_of_head(head: Head) -> np.ndarray:
+    """The head itself in its box: bool, shape `MAP_SHAPE`."""
+    low, high = (ends // head.step for ends in head.box)
+    return head.mask[np.ix_(*_middles(low, high))]
+
+
+def _middles(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
+    """Voxel in the middle of each cell, along each axis."""
+    return [low[i] + ((np.arange(n) + 0.5) * (high[i] - low[i]) / n).astype(int) for i, n in enumerate(MAP_SHAPE)]
+
+
+def fullest_slice(mask: np.ndarray) -> int:
+    """Axial slice with the most voxels of a mask; the middle one when it is empty."""
+    return int(mask.sum(axis=(0, 1)).argmax()) if mask.any() else mask.shape[2] // 2

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -17,16 +17,13 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from metaseg_nb import parallel
-from metaseg_nb.cohort.file_kinds import Kind, head_of, is_gzip, kind_of, kind_of_folder
+from metaseg_nb.cohort.file_kinds import head_of, is_gzip, kind_of, kind_of_folder
 from metaseg_nb.cohort.problems import CohortError
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
-FIXES = {
-    PermissionError: "ask its owner for the right to read it",
-    MemoryError: "free memory, ask for more, or crop the image",
-}
+AGAIN = "copy or export it again"
 # Deflate makes nothing smaller than this share.
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
@@ -38,21 +35,13 @@ PLACE_FIELDS = (
 )
 # Of the unit codes of NIfTI, in millimetres; an image without unit, or with another, counts as in millimetres.
 UNITS_MM = {1: 1000.0, 3: 0.001}
-FORM_CODES = range(6)
 # A smaller factor of the values is none to some programs.
 LEAST_SLOPE = 1e-15
 # nibabel prints what it mends in a header; what matters of it is a problem here.
 QUIET = logging.Logger("headers")
 QUIET.addHandler(logging.NullHandler())
-NOT_SCALAR = {
-    1: ("single bits", "write it as 8-bit numbers"),
-    32: ("complex numbers", "export the magnitude"),
-    1792: ("complex numbers", "export the magnitude"),
-    2048: ("complex numbers", "export the magnitude"),
-    128: ("RGB colours", "export the values, not the picture"),
-    1536: ("128-bit numbers", "write it as 32-bit floats"),
-    2304: ("RGBA colours", "export the values, not the picture"),
-}
+# Kinds of numpy's types that are no numbers to measure, and what to do.
+NO_NUMBERS = {"c": ("complex numbers", "export the magnitude"), "V": ("colours", "export the values, not the picture")}
 
 
 @dataclass(frozen=True)
@@ -81,22 +70,17 @@ class NiftiFile:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along the file's own axes."""
-        return self.header.get_data_shape()[:3]
+        return cast(tuple[int, int, int], self.header.get_data_shape()[:3])
 
     @cached_property
     def affine(self) -> np.ndarray:
         """From voxel indices to millimetres: by the sform, else the qform, else nibabel's guess; shape (4, 4)."""
-        return in_mm(self.header.get_best_affine(), self.place)
-
-    @property
-    def n_voxels(self) -> int:
-        """Number of voxels; a header may claim any."""
-        return math.prod(self.shape)
+        return in_mm(np.asarray(self.header.get_best_affine()), self.place)
 
     @property
     def voxel_bytes(self) -> int:
-        """Bytes that the voxels take in the file, unpacked."""
-        return self.n_voxels * self.header.get_data_dtype().itemsize
+        """Bytes that the voxels take in the file, unpacked; a header may claim any number."""
+        return math.prod(self.shape) * self.header.get_data_dtype().itemsize
 
     def refused(self, found: str, expected: str, fix: str) -> CohortError:
         """Error of this file."""
@@ -133,12 +117,14 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
     """
     path = Path(path)
     try:
-        head, packed = _first_bytes(path, case)
-        raw = _raw_header(head)
-        if raw is None:
+        if refusal := _other_file(path):
+            raise CohortError.one(case, path, *refusal)
+        head, packed = head_of(path), is_gzip(path)
+        formats = (nib.Nifti1Header, nib.Nifti2Header)
+        form = next((form for form in formats if form.may_contain_header(head)), None)
+        if form is None:
             raise ImageFileError("no NIfTI header at its start")
-        if what := NOT_SCALAR.get(int(raw["datatype"])):
-            raise CohortError.one(case, path, what[0], "a volume of numbers", what[1])
+        raw = form(head[: form.sizeof_hdr], check=False)
         header = raw.copy()
         header.check_fix(QUIET)
         file = NiftiFile(path, case, packed, header, read_place(raw))
@@ -153,68 +139,58 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
 
 def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     """Error of a file that could not be read, or not to its end."""
-    fix = next((fix for kind, fix in FIXES.items() if isinstance(error, kind)), "copy or export it again")
+    fix = "ask its owner for the right to read it" if isinstance(error, PermissionError) else AGAIN
+    fix = "free memory, ask for more, or crop the image" if isinstance(error, MemoryError) else fix
     return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
 
 
-def _first_bytes(path: Path, case: str) -> tuple[bytes, bool]:
-    """The first bytes of a file (`head_of`), and whether it is packed; one that cannot be NIfTI is refused."""
+def _other_file(path: Path) -> tuple[str, str, str] | None:
+    """Found, expected and what to do, of a path that cannot be a NIfTI file by its name and first bytes."""
     if path.is_dir():
-        raise _other_kind(path, case, kind_of_folder(path))
-    if not path.is_file():
-        raise CohortError.one(case, path, "no such file", "a NIfTI file", "correct the path")
-    if path.stat().st_size == 0:
-        raise CohortError.one(case, path, "0 bytes", "a whole NIfTI file", "copy or export it again")
-    packed, head = is_gzip(path), head_of(path)
-    if kind := kind_of(head, path.name):
-        raise _other_kind(path, case, kind)
-    if path.suffix == ".gz" and not packed:
-        fix = "rename it to .nii if other programs read it; otherwise copy or export it again"
-        raise CohortError.one(case, path, "no gzip file behind the name .gz", "a whole NIfTI file", fix)
-    if path.suffix == ".nii" and packed:
-        found, fix = "a gzip file behind the name .nii", "rename it to .nii.gz"
-        raise CohortError.one(case, path, found, "a whole NIfTI file", fix)
-    return head, packed
-
-
-def _other_kind(path: Path, case: str, kind: Kind) -> CohortError:
-    return CohortError.one(case, path, kind.name, "a NIfTI file", kind.fix)
-
-
-def _raw_header(head: bytes) -> nib.Nifti1Header | None:
-    """The header as it stands in the file; None where there is none."""
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
-        if kind.may_contain_header(head):
-            return kind(head[: kind.sizeof_hdr], check=False)
+        kind = kind_of_folder(path)
+    elif not path.is_file():
+        return "no such file", "a NIfTI file", "correct the path"
+    elif path.stat().st_size == 0:
+        return "0 bytes", "a whole NIfTI file", AGAIN
+    else:
+        kind = kind_of(head_of(path), path.name)
+    if kind:
+        return kind.name, "a NIfTI file", kind.fix
+    if path.suffix == ".gz" and not is_gzip(path):
+        fix = f"rename it to .nii if other programs read it; otherwise {AGAIN}"
+        return "no gzip file behind the name .gz", "a whole NIfTI file", fix
+    if path.suffix == ".nii" and is_gzip(path):
+        return "a gzip file behind the name .nii", "a whole NIfTI file", "rename it to .nii.gz"
     return None
 
 
 def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
     """Whatever of a file is not one whole 3D volume of numbers at one place that the memory can hold."""
     shape, place, header = file.header.get_data_shape(), file.place, file.header
+    if refusal := NO_NUMBERS.get(header.get_data_dtype().kind):
+        yield refusal[0], "a volume of numbers", refusal[1]
     offset, first = header.get_data_offset(), header.single_vox_offset
     if offset < first:
         found = f"voxels from byte {offset} on (vox_offset), where the header stands"
-        yield found, f"voxels behind the header, from byte {first} on", "export it again"
-    codes = place["sform_code"], place["qform_code"]
+        yield found, f"voxels behind the header, from byte {first} on", AGAIN
     slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        yield found, "a volume of numbers", "export it again"
+        yield found, "a volume of numbers", AGAIN
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         yield f"{len(shape)}D, shape {shape}", "one 3D volume", "split it or pick one volume"
-    if not set(codes) <= set(FORM_CODES) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
+    codes = place["sform_code"], place["qform_code"]
+    if not all(0 <= code <= 5 for code in codes) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
-        yield found, "codes from 0 to 5 and edges above 0", "export it again"
+        yield found, "codes from 0 to 5 and edges above 0", AGAIN
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        yield found, "voxels that have a volume", "export it again"
+        yield found, "voxels that have a volume", AGAIN
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if file.packed else size):
-        found = f"{size} bytes, by its header shape {file.shape} and {needed} bytes"
-        yield found, "a whole NIfTI file", "copy or export it again"
-    needed, free = file.voxel_bytes + WORK_BYTES * file.n_voxels, free_memory()
+        yield f"{size} bytes, by its header shape {file.shape} and {needed} bytes", "a whole NIfTI file", AGAIN
+    needed, free = file.voxel_bytes + WORK_BYTES * math.prod(file.shape), free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
         fix = "crop or resample it, look whether its header is right, or ask for more memory"

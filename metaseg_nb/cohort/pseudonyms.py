@@ -53,11 +53,14 @@ def with_codes(
     patients, named = {case.patient for case in cases}, {case.name for case in cases} | {*excluded}
     others = {p.case for p in problems if not PLACE.fullmatch(p.case)} - patients
     names = {"case": named | others, "patient": patients}
-    table = _read(key)
+    codes = _read(key)
     for kind, needed in names.items():
-        table = pd.concat([table, _new_codes(kind, needed, table)], ignore_index=True)
-    write_table(key, table)
-    codes = {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in table.groupby("kind")}
+        new = sorted(needed - codes[kind].keys())
+        random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
+        numbers = range(len(codes[kind]) + 1, len(codes[kind]) + len(new) + 1)
+        codes[kind] |= {name: f"{kind}_{number:04d}" for name, number in zip(new, numbers, strict=True)}
+    rows = [(kind, name, code) for kind, of in codes.items() for name, code in of.items()]
+    write_table(key, pd.DataFrame(rows, columns=COLUMNS))
     code_of = {**codes["patient"], **codes["case"]}
     problems = [replace(problem, case=code_of.get(problem.case, problem.case)) for problem in problems]
     coded = cohort.changed(lambda case: _coded(case, codes))
@@ -68,14 +71,13 @@ def with_codes(
 
 def read_key(key: Path) -> dict[str, str]:
     """Codes by name, of cases and patients; none where no study has been coded."""
-    table = _read(key)
-    return dict(zip(table["name"], table["code"], strict=True))
+    codes = _read(key)
+    return {**codes["case"], **codes["patient"]}
 
 
 def case_codes(key: Path) -> dict[str, str]:
     """Codes of cases by name: a patient may be called like a case, and has another code."""
-    table = _read(key)
-    return table[table["kind"] == "case"].set_index("name")["code"].to_dict()
+    return _read(key)["case"]
 
 
 def decoded(names: Iterable[str], key: Path) -> list[str]:
@@ -174,16 +176,11 @@ def _plain(word: str, letters: Mapping[int, str] = WRITTEN_OUT) -> str:
     return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
 
 
-def _read(key: Path) -> pd.DataFrame:
-    return read_text_table(key) if key.is_file() else pd.DataFrame(columns=COLUMNS)
-
-
-def _new_codes(kind: str, names: Iterable[str], table: pd.DataFrame) -> pd.DataFrame:
-    known = table.loc[table["kind"] == kind, "name"]
-    new = sorted(set(names) - set(known))
-    random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
-    codes = [f"{kind}_{number:04d}" for number in range(len(known) + 1, len(known) + len(new) + 1)]
-    return pd.DataFrame({"kind": kind, "name": new, "code": codes}, columns=COLUMNS)
+def _read(key: Path) -> dict[str, dict[str, str]]:
+    """Codes by name, of "case" and "patient"."""
+    table = read_text_table(key) if key.is_file() else pd.DataFrame(columns=COLUMNS)
+    of_kind = {kind: table[table["kind"] == kind] for kind in ("case", "patient")}
+    return {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in of_kind.items()}
 
 
 def _coded(case: Case, codes: Mapping[str, Mapping[str, str]]) -> Case:

@@ -1,4 +1,4 @@
-"""NIfTI volumes in RAS order, and the way back to the grid of the file they came from.
+"""NIfTI volumes and masks in RAS order, and the way back to the grid of the file they came from.
 
 Everything above this module works on arrays (X, Y, Z) whose axes grow to the
 patient's Right, Anterior and Superior. Files are read into that order and
@@ -6,19 +6,26 @@ written back in their own, so that a mask saved here lies on its image in any vi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 from nibabel import orientations
+from nibabel.affines import apply_affine, voxel_sizes
 from nibabel.arrayproxy import ArrayProxy
 
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.file_kinds import opened
-from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
+from metaseg_nb.cohort.nifti_files import AGAIN, UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import finished
+
+# Lesions are 1: masks that the workbook writes.
+OWN_MASKS = LesionRule()
+# Values of a mask this near a declared one are it: rounding errors of another program.
+FUZZ = 0.01
 
 
 @dataclass(frozen=True)
@@ -65,7 +72,8 @@ class Volume:
 
 def spacing_of(affine: np.ndarray) -> tuple[float, float, float]:
     """Voxel edges in millimetres of a 4x4 affine."""
-    return tuple(float(edge) for edge in nib.affines.voxel_sizes(affine))
+    x, y, z = (float(edge) for edge in voxel_sizes(affine))
+    return x, y, z
 
 
 def read_volume(path: str | Path, case: str, dtype: type = np.float32) -> Volume:
@@ -118,7 +126,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
         raise unreadable(file.case, file.path, error) from error
     if beyond == slice_bytes:  # fewer bytes are padding
         found = f"more voxels than the shape {file.shape} of its header"
-        raise file.refused(found, "a whole NIfTI file", "copy or export it again")
+        raise file.refused(found, "a whole NIfTI file", AGAIN)
     native = orientations.io_orientation(file.affine)
     affine = file.affine @ orientations.inv_ornt_aff(native, file.shape)
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)
@@ -144,15 +152,13 @@ def write_volume(path: str | Path, volume: Volume) -> None:
 def same_grid(first: NiftiFile | Volume, second: NiftiFile | Volume, tolerance_mm: float = 1e-2) -> bool:
     """Tell whether two volumes, brought to RAS order, share shape and affine (every corner within ``tolerance_mm``)."""
     (shape, affine), (other_shape, other_affine) = ras_grid(first), ras_grid(second)
-    if shape != other_shape:
-        return False
-    return corners_apart_mm(shape, affine, other_affine) <= tolerance_mm
+    return shape == other_shape and corners_apart_mm(shape, affine, other_affine) <= tolerance_mm
 
 
 def corners_apart_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray) -> float:
     """Largest distance in millimetres between where two affines put the corners of a volume."""
     corners = np.array(np.meshgrid(*[(0, n - 1) for n in shape])).reshape(3, -1).T
-    apart = nib.affines.apply_affine(affine, corners) - nib.affines.apply_affine(other, corners)
+    apart = apply_affine(affine, corners) - apply_affine(other, corners)
     return float(np.linalg.norm(apart, axis=1).max())
 
 
@@ -173,3 +179,65 @@ def describe_grid(volume: NiftiFile | Volume) -> str:
 
 def _shape(volume: NiftiFile | Volume) -> Sequence[int]:
     return volume.array.shape if isinstance(volume, Volume) else volume.shape[:3]
+
+
+def read_mask(path: str | Path, case: str, rule: LesionRule = OWN_MASKS) -> Volume:
+    """Read a file as a mask of bool; raises as `read_values` does."""
+    values = read_values(path, case, rule)
+    return replace(values, array=lesion_mask(values.array, rule))
+
+
+def read_lesions(case: Case, rule: LesionRule) -> Volume:
+    """Read a case's label as a mask of bool; raises as `read_values` does."""
+    assert case.label is not None
+    return read_mask(case.label, case.name, rule)
+
+
+def read_values(path: str | Path, case: str, rule: LesionRule) -> Volume:
+    """Read the values of a mask file.
+
+    Raises
+    ------
+    CohortError
+        The file cannot be read, or holds a value that the rule does not name.
+    """
+    values = read_volume(path, case)
+    if problem := undeclared_problem(path, case, values.array, rule):
+        raise CohortError([problem])
+    return values
+
+
+def lesion_mask(array: np.ndarray, rule: LesionRule) -> np.ndarray:
+    """Mask of bool, of the shape of ``array``: which voxels a rule counts as lesion."""
+    if rule.threshold > 0:
+        return array > rule.threshold
+    return np.isin(np.rint(array), rule.values)
+
+
+def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: LesionRule) -> Problem | None:
+    """Problem of values that a rule does not name, or of a threshold that leaves nothing of a grey mask."""
+    if rule.threshold > 0:
+        low, high = float(array.min()), float(array.max())
+        if not 0 < high <= rule.threshold:
+            return None
+        found = f"values from {low:g} to {high:g}, none above the threshold {rule.threshold:g}"
+        fix = f"set `label_threshold` (of `score`: --label-threshold) below {high:g}; if there is no lesion, save zeros"
+        return Problem(case, str(path), found, "a mask with values on both sides of the threshold", fix)
+    named = sorted({0, *rule.values, *rule.other_values})
+    values, counts = np.unique(array[array != 0], return_counts=True)
+    declared = np.isin(np.rint(values), named) & (np.abs(values - np.rint(values)) <= FUZZ)
+    values, counts = values[~declared], counts[~declared]
+    if len(values) == 0:
+        return None
+    listed, voxels = (", ".join(f"{n:g}" for n in some[:5]) for some in (values, counts))
+    found = f"label values {listed}{', ...' if len(values) > 5 else ''} ({voxels} voxels)"
+    fix = (
+        "correct the mask, or name its values in `lesion_values` or `other_values` of the study file"
+        " (of `score`: --lesion-values, --prediction-lesion-values, --other-values)"
+    )
+    if len(values) > 10 or not np.allclose(values, np.rint(values)):
+        fix = (
+            "the mask is grey (interpolated, or saved as a picture): set `label_threshold` in the study file"
+            " (of `score`: --label-threshold)"
+        )
+    return Problem(case, str(path), found, f"only {', '.join(map(str, named))}, as declared", fix)

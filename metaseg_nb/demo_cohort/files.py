@@ -9,8 +9,7 @@ from pathlib import Path
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
-from metaseg_nb.demo_cohort.plan import PatientPlan, plan_patient
-from metaseg_nb.demo_cohort.rendering import render_patient
+from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
 from metaseg_nb.files import write_json
 from metaseg_nb.parallel import map_cases
 
@@ -45,58 +44,17 @@ def make_cohort(folder: str | Path, n_patients: int = 20, seed: int = 0, workers
     ------
     CohortError
         The folder holds a cohort that was made with another seed or recipe.
-    ValueError
-        A number is out of range.
     """
-    for name, value, least in (("n_patients", n_patients, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; expected {least} or more")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed})
     plans = [plan_patient(seed, index) for index in range(n_patients)]
-    missing = [plan for plan in plans if not all(path.exists() for path in _paths(folder, plan))]
-    map_cases(partial(make_case, folder), missing, workers, "synthetic cohort")
-    datalist = folder / "dataset.json"
-    write_json(datalist, _datalist(folder, plans))
-    return datalist
-
-
-def make_case(folder: Path, plan: PatientPlan) -> str:
-    """Render one patient and write label and image, the image last; returns the case."""
-    rendered = render_patient(plan)
-    image_path, label_path = _paths(folder, plan)
-    write_volume(label_path, rendered.label)
-    write_volume(image_path, rendered.image)
-    return plan.case
-
-
-def _paths(folder: Path, plan: PatientPlan) -> tuple[Path, Path]:
-    return folder / "images" / f"{plan.case}.nii.gz", folder / "labels" / f"{plan.case}.nii.gz"
-
-
-def _keep_recipe(folder: Path, recipe: dict) -> None:
-    path = folder / "recipe.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    if found == recipe:
-        return
-    if found is not None or (folder / "images").exists() or (folder / "dataset.json").exists():
-        raise CohortError.one(
-            NAME,
-            path,
-            f"a cohort made with {found}" if found else "images or a datalist without a recipe",
-            f"an empty folder, or one made with {recipe}",
-            "name another folder, or delete this one to make it anew",
-        )
-    write_json(path, recipe)
-
-
-def _datalist(folder: Path, plans: list[PatientPlan]) -> dict:
+    missing = [plan for plan in plans if not all((folder / path).exists() for path in _paths(plan))]
+    map_cases(partial(_make_case, folder), missing, workers, "synthetic cohort")
     entries = []
     for plan in plans:
-        image, label = (path.relative_to(folder).as_posix() for path in _paths(folder, plan))
+        image, label = _paths(plan)
         entries.append({"image": image, "label": label, "patient": plan.case, "primary": plan.primary})
-    return {
+    datalist = {
         "name": NAME,
         "description": DESCRIPTION,
         "labels": {"0": "background", "1": "metastasis"},
@@ -104,3 +62,28 @@ def _datalist(folder: Path, plans: list[PatientPlan]) -> dict:
         "training": entries,
         "testing": [],
     }
+    write_json(folder / "dataset.json", datalist)
+    return folder / "dataset.json"
+
+
+def _make_case(folder: Path, plan: PatientPlan) -> None:
+    for path, volume in reversed(list(zip(_paths(plan), render_patient(plan)[:2], strict=True))):  # the image last
+        write_volume(folder / path, volume)
+
+
+def _paths(plan: PatientPlan) -> tuple[str, str]:
+    """Image and label below the cohort's folder."""
+    return f"images/{plan.case}.nii.gz", f"labels/{plan.case}.nii.gz"
+
+
+def _keep_recipe(folder: Path, recipe: dict) -> None:
+    """Refuse a folder with a cohort that was made another way."""
+    path = folder / "recipe.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if found == recipe:
+        return
+    if found is not None or (folder / "images").exists() or (folder / "dataset.json").exists():
+        what = f"a cohort made with {found}" if found else "images or a datalist without a recipe"
+        fix = "name another folder, or delete this one to make it anew"
+        raise CohortError.one(NAME, path, what, f"an empty folder, or one made with {recipe}", fix)
+    write_json(path, recipe)

@@ -1,25 +1,35 @@
-"""Shape and place of planted metastases: irregular ellipsoids in brain tissue, clear of each other."""
+"""Planted metastases: irregular ellipsoids in brain tissue, clear of each other, which push tissue aside."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.spatial.distance import pdist
 
-from metaseg_nb.demo_cohort.anatomy import Deformation, Template
-from metaseg_nb.demo_cohort.plan import LesionPlan
+from metaseg_nb.demo_cohort.anatomy import Axes, Deformation, load_template, sample
 
-N_BUMPS = 6
-N_DIRECTIONS = 600
+KINDS = ("solid", "ring", "haemorrhagic")
+# Of a lesion's surface, and of the texture inside.
+N_BUMPS, N_DIRECTIONS, N_WAVES = 6, 600, 14
 # How much a head may be larger or smaller than the template, for distances that are measured there.
 STRETCH = 1.15
-MARGIN_MM = 1.5
-MIN_GAP_MM = 5.0
-# A lesion needs this much tissue around its centre and pushes the rest aside.
-NEEDED_ROOM = 0.6
-NEEDED_ROOM_MM = 10.0
-CANDIDATE_STRIDE = 2
-JUNCTION_DIAMETER_MM = 15.0
-SHRINK = 0.9
+# Centres are tried at every second voxel of the template; a lesion without room is made smaller step by step.
+STRIDE, SIZES = 2, 0.9 ** np.arange(8)
+# Tissue gives way out to this many lesion radii.
+PUSH_REACH = 2.4
+# A lesion ends this far below the brain's surface.
+SURFACE_MM = 1.0
+# Brightness; white matter is 1.
+NECROSIS, OEDEMA = 0.45, 0.62
+
+
+@dataclass(frozen=True)
+class LesionPlan:
+    """One lesion: largest diameter, one of `KINDS`, brightness of its enhancing part (white matter is 1)."""
+
+    diameter_mm: float
+    kind: str
+    enhancement: float
 
 
 @dataclass(frozen=True)
@@ -52,19 +62,19 @@ class LesionShape:
         rough = cls((rotation / ratios).T, waves, rng.uniform(0, 2 * np.pi, N_BUMPS), heights)
         return rough.scaled(diameter_mm / pdist(rough.surface_mm()).max())
 
+    def scaled(self, factor: float) -> "LesionShape":
+        """Return the same form in another size."""
+        return replace(self, to_sphere=self.to_sphere / factor)
+
     def relative_radius(self, offsets_mm: np.ndarray) -> np.ndarray:
         """Distance from the centre in units of the surface's distance: below 1 inside; (3, ...) to (...)."""
         point = np.einsum("ij,j...->i...", self.to_sphere.astype(np.float32), offsets_mm)
-        length = np.sqrt(np.einsum("i...,i...->...", point, point))
+        length = _length(point)
         direction = point / np.maximum(length, 1e-6)
         bump = np.ones_like(length)
         for wave, phase, height in zip(self.waves, self.phases, self.heights, strict=True):
             bump += height * np.sin(np.einsum("i,i...->...", wave.astype(np.float32), direction) + np.float32(phase))
         return length / bump
-
-    def scaled(self, factor: float) -> "LesionShape":
-        """Return the same form in another size."""
-        return replace(self, to_sphere=self.to_sphere / factor)
 
     def surface_mm(self) -> np.ndarray:
         """Points on the surface, evenly spread directions; shape (N, 3)."""
@@ -74,15 +84,9 @@ class LesionShape:
         directions = np.stack([flat * np.cos(angle), flat * np.sin(angle), z])
         return (directions / self.relative_radius(directions)).T
 
-    @property
-    def reach_mm(self) -> float:
-        """Radius of the sphere around the centre that holds the lesion."""
-        return float(np.linalg.norm(self.surface_mm(), axis=1).max())
-
-    @property
-    def volume_mm3(self) -> float:
-        """Volume inside the surface."""
-        return float(4 / 3 * np.pi * (np.linalg.norm(self.surface_mm(), axis=1) ** 3).mean())
+    def radii_mm(self) -> np.ndarray:
+        """Distance of the surface from the centre in evenly spread directions; shape (N,)."""
+        return np.linalg.norm(self.surface_mm(), axis=1)
 
 
 @dataclass(frozen=True)
@@ -99,85 +103,150 @@ class PlacedLesion:
     core: float
 
 
-def place_lesions(
-    plans: tuple[LesionPlan, ...],
-    template: Template,
-    deformation: Deformation,
-    lattice_mm: tuple[np.ndarray, np.ndarray, np.ndarray],
-    rng: np.random.Generator,
-) -> list[PlacedLesion]:
-    """Give every planned lesion a shape and a place.
+@dataclass(frozen=True)
+class Surroundings:
+    """The part of a grid around one lesion; arrays of shape (x, y, z), ``offsets_mm`` (3, x, y, z).
 
-    Parameters
-    ----------
-    plans : tuple of LesionPlan
-        Largest first.
-    template, deformation
-        The patient's anatomy.
-    lattice_mm : tuple of 3 ndarray
-        World coordinates of the voxel centres. Lesions are centred on one, so that
-        the smallest cannot fall between two thick slices, and lie three voxels apart.
-    rng : Generator
+    ``relative``: distance from the centre, 1 on the surface. ``outside_mm``: distance
+    from the surface, negative inside. ``depth_mm``: below the brain's surface.
+    """
+
+    lesion: PlacedLesion
+    box: tuple[slice, ...]
+    offsets_mm: np.ndarray
+    relative: np.ndarray
+    outside_mm: np.ndarray
+    depth_mm: np.ndarray
+
+
+def place_lesions(
+    plans: Sequence[LesionPlan], deformation: Deformation, axes_mm: Axes, rng: np.random.Generator
+) -> list[PlacedLesion]:
+    """Give every planned lesion, the largest first, a shape and a place; small ones prefer the grey-white junction.
+
+    Lesions are centred on voxels, so that the smallest cannot fall between two thick slices, and lie three voxels
+    apart. One without room is made smaller, to half its planned diameter at most.
 
     Raises
     ------
     RuntimeError
-        A lesion finds no room, not even at half its planned diameter.
+        A lesion finds no room.
     """
-    sites = _sites(template)
-    gap_mm = max(MIN_GAP_MM, 3 * max(axis[1] - axis[0] for axis in lattice_mm))
-    free_mm = np.full(len(sites.points_mm), np.inf)
+    template = load_template()
+    voxels = np.argwhere(template.room_mm[::STRIDE, ::STRIDE, ::STRIDE] > 1.5) * STRIDE
+    sites_mm = voxels + template.origin_mm
+    maps = (template.depth_mm, template.room_mm, template.junction)
+    depth_mm, room_mm, junction = (values[tuple(voxels.T)] for values in maps)
+    gap_mm = max(5.0, 3 * max(axis[1] - axis[0] for axis in axes_mm))
+    free_mm = np.full(len(sites_mm), np.inf)
     placed = []
     for plan in plans:
         shape = LesionShape.random(rng, plan.diameter_mm)
-        shape, site = _choose_site(plan, shape, sites, free_mm - gap_mm, rng)
-        point = sites.points_mm[site]
-        core = min(1.0, sites.room_mm[site] / (STRETCH * shape.reach_mm), _pushing(plan.diameter_mm))
-        placed.append(PlacedLesion(plan, shape, _snapped(deformation, point, lattice_mm), core))
-        distance = np.linalg.norm(sites.points_mm - point, axis=1) / STRETCH
-        free_mm = np.minimum(free_mm, distance - shape.reach_mm)
+        for factor in SIZES:
+            reach_mm = factor * shape.radii_mm().max()
+            # A large lesion may flatten against the brain's surface, and pushes tissue aside.
+            needed_depth_mm = min(reach_mm, 12 + 0.7 * (reach_mm - 12)) + 1.5
+            fits = (free_mm - gap_mm > reach_mm) & (depth_mm > STRETCH * needed_depth_mm)
+            fits &= room_mm > STRETCH * min(0.6 * reach_mm, 10.0)
+            if fits.any():
+                break
+        else:
+            raise RuntimeError(f"a lesion of {plan.diameter_mm:.0f} mm finds no room beside the others")
+        chance = (0.1 + (junction if plan.diameter_mm < 15 else 0)) * fits
+        site = rng.choice(len(fits), p=chance / chance.sum())
+        shape = shape.scaled(factor)
+        reach_mm = float(shape.radii_mm().max())
+        pushing = float(np.interp(plan.diameter_mm, [12, 35], [1.0, 0.8]))
+        core = min(1.0, room_mm[site] / (STRETCH * reach_mm), pushing)
+        centre_mm = deformation.inverse_at_points(sites_mm[[site]])[0]
+        voxel_mm = [axis[np.abs(axis - x).argmin()] for axis, x in zip(axes_mm, centre_mm, strict=True)]
+        placed.append(PlacedLesion(plan, shape, np.array(voxel_mm), core))
+        away_mm = np.linalg.norm(sites_mm - sites_mm[site], axis=1) / STRETCH
+        free_mm = np.minimum(free_mm, away_mm - reach_mm)
     return placed
 
 
-@dataclass(frozen=True)
-class _Sites:
-    """Places in template space where a lesion may be centred; (N, 3) and (N,)."""
-
-    points_mm: np.ndarray
-    depth_mm: np.ndarray
-    room_mm: np.ndarray
-    junction: np.ndarray
-
-
-def _sites(template: Template) -> _Sites:
-    stride = (slice(None, None, CANDIDATE_STRIDE),) * 3
-    chosen = np.argwhere(template.room_mm[stride] > 1.5) * CANDIDATE_STRIDE
-    at = tuple(chosen.T)
-    points_mm = chosen + template.origin_mm
-    return _Sites(points_mm, template.depth_mm[at], template.room_mm[at], template.junction[at])
-
-
-def _choose_site(
-    plan: LesionPlan, shape: LesionShape, sites: _Sites, free_mm: np.ndarray, rng: np.random.Generator
-) -> tuple[LesionShape, int]:
-    """Pick a site at random, metastases preferring the grey-white junction; a lesion without room is made smaller."""
-    preference = 0.1 + (sites.junction if plan.diameter_mm < JUNCTION_DIAMETER_MM else 0)
-    for factor in SHRINK ** np.arange(8):
-        reach_mm = factor * shape.reach_mm
-        # A large lesion may flatten against the brain's surface.
-        depth_mm = min(reach_mm, 12 + 0.7 * (reach_mm - 12)) + MARGIN_MM
-        room_mm = min(NEEDED_ROOM * reach_mm, NEEDED_ROOM_MM)
-        fits = (free_mm > reach_mm) & (sites.depth_mm > STRETCH * depth_mm) & (sites.room_mm > STRETCH * room_mm)
-        if fits.any():
-            chance = preference * fits
-            return shape.scaled(factor), int(rng.choice(len(fits), p=chance / chance.sum()))
-    raise RuntimeError(f"a lesion of {plan.diameter_mm:.0f} mm finds no room beside the others")
+def look_around(lesion: PlacedLesion, axes_mm: Axes, positions_mm: np.ndarray) -> Surroundings:
+    """Measure the part of a grid that a lesion changes; ``positions_mm`` (3, X, Y, Z) are places in the template."""
+    radii_mm = lesion.shape.radii_mm()
+    reach_mm, box, near = PUSH_REACH * radii_mm.max() + 3, [], []
+    for axis, centre in zip(axes_mm, lesion.centre_mm, strict=True):
+        box.append(slice(*np.searchsorted(axis, (centre - reach_mm, centre + reach_mm)).tolist()))
+        near.append(axis[box[-1]] - centre)
+    offsets_mm = np.stack(np.meshgrid(*near, indexing="ij")).astype(np.float32)
+    relative = lesion.shape.relative_radius(offsets_mm)
+    distance_mm = _length(offsets_mm)
+    outside_mm = distance_mm - distance_mm / np.maximum(relative, 1e-3)
+    # The centre has no direction; it lies inside by the lesion's least radius.
+    outside_mm[distance_mm < 1e-3] = -radii_mm.min()
+    depth_mm = sample(load_template().depth_mm, positions_mm[:, *box])
+    return Surroundings(lesion, tuple(box), offsets_mm, relative, outside_mm, depth_mm)
 
 
-def _pushing(diameter_mm: float) -> float:
-    return float(np.interp(diameter_mm, [12, 35], [1.0, 0.8]))
+def push_tissue(positions_mm: np.ndarray, around: Surroundings, deformation: Deformation) -> None:
+    """Move the template positions around a lesion so that the tissue of its core fills it; in place."""
+    relative, core = around.relative, around.lesion.core
+    far = np.clip((PUSH_REACH - relative) / (PUSH_REACH - 1), 0, 1)
+    drawn_in = np.where(relative < 1, core, 1 - (1 - core) * far**2 / np.maximum(relative, 1))
+    moved = np.clip(around.depth_mm / 8, 0, 1) * (drawn_in - 1)  # not near the brain's surface
+    positions_mm[:, *around.box] += np.einsum("ij,j...->i...", deformation.linear, around.offsets_mm * moved)
 
 
-def _snapped(deformation: Deformation, point_mm: np.ndarray, lattice_mm: tuple) -> np.ndarray:
-    centre_mm = deformation.inverse_at_points(point_mm[None])[0]
-    return np.array([axis[np.abs(axis - x).argmin()] for axis, x in zip(lattice_mm, centre_mm, strict=True)])
+def paint_lesion(
+    image: np.ndarray, label: np.ndarray, around: Surroundings, spacing_mm: Sequence[float], rng: np.random.Generator
+) -> None:
+    """Draw a lesion, with oedema around the larger ones, over an image whose white matter is 1, and its label."""
+    plan, offsets_mm = around.lesion.plan, around.offsets_mm
+    label[around.box] |= (around.relative < 1) & (around.depth_mm > SURFACE_MM)
+    view = image[around.box]
+    if plan.diameter_mm >= 12:
+        _paint_oedema(view, around, rng)
+    # How far a voxel extends in the direction from the centre is the width of the partial volume.
+    extent_mm = np.einsum("i,i...->...", np.asarray(spacing_mm, np.float32), np.abs(offsets_mm))
+    edge_mm = np.maximum(extent_mm / np.maximum(_length(offsets_mm), 1e-3), min(spacing_mm))
+    cover = np.clip(0.5 - around.outside_mm / edge_mm, 0, 1) * np.clip(around.depth_mm - SURFACE_MM + 0.5, 0, 1)
+    chosen = cover > 0
+    texture = _texture(offsets_mm[:, chosen], max(4.0, 0.4 * plan.diameter_mm), rng)
+    view[chosen] += cover[chosen] * (_brightness(plan, -around.outside_mm[chosen], texture) - view[chosen])
+
+
+def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) -> np.ndarray:
+    """Brightness at a distance from the surface: all bright, or a bright rim around necrosis or around clots."""
+    if plan.kind == "solid":
+        return plan.enhancement * (1 + 0.1 * texture)
+    if plan.kind == "ring":
+        rim_mm = np.clip(0.13 * plan.diameter_mm, 1.8, 4.5) * np.clip(1 + 0.35 * texture, 0.45, 1.8)
+        inner, above = NECROSIS * (1 + 0.1 * texture), plan.enhancement - NECROSIS
+    else:
+        rim_mm = 0.06 * plan.diameter_mm
+        blood = 1 / (1 + np.exp(-5 * (texture + 0.1)))
+        inner = NECROSIS + blood * (1.05 * plan.enhancement - NECROSIS)
+        above = plan.enhancement - inner
+    return inner + np.clip((rim_mm - inside_mm) / 1.2 + 0.5, 0, 1) * above
+
+
+def _paint_oedema(view: np.ndarray, around: Surroundings, rng: np.random.Generator) -> None:
+    width_mm = np.clip(0.35 * around.lesion.plan.diameter_mm, 4, 12) * rng.uniform(0.3, 1.2)
+    chosen = (around.outside_mm > 0) & (around.outside_mm < 1.6 * width_mm) & (view > OEDEMA) & (view < 1.12)
+    texture = _texture(around.offsets_mm[:, chosen], 14.0, rng)
+    reach_mm = width_mm * np.clip(1 + 0.5 * texture, 0.2, 1.6)
+    share = 0.8 * np.clip((reach_mm - around.outside_mm[chosen]) / 3, 0, 1)
+    # Grey matter takes up less fluid than white matter.
+    white = np.clip((view[chosen] - 0.7) / 0.25, 0.15, 1)
+    view[chosen] += share * white * (OEDEMA - view[chosen])
+
+
+def _texture(offsets_mm: np.ndarray, wavelength_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """Smooth noise of zero mean and unit deviation at points, shape (3, N)."""
+    waves = rng.normal(size=(N_WAVES, 3)).astype(np.float32)
+    waves *= (2 * np.pi / wavelength_mm * rng.uniform(0.6, 1.4, N_WAVES) / np.linalg.norm(waves, axis=1))[:, None]
+    phases = rng.uniform(0, 2 * np.pi, N_WAVES).astype(np.float32)
+    total = np.zeros(offsets_mm.shape[1], np.float32)
+    for wave, phase in zip(waves, phases, strict=True):
+        total += np.cos(np.einsum("i,in->n", wave, offsets_mm) + phase)
+    return total * np.float32(np.sqrt(2 / N_WAVES))
+
+
+def _length(vectors: np.ndarray) -> np.ndarray:
+    """Length of vectors, (3, ...) to (...)."""
+    return np.sqrt(np.einsum("i...,i...->...", vectors, vectors))

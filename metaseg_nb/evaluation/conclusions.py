@@ -19,7 +19,7 @@ from metaseg_nb.evaluation.comparison import (
     verdict,
 )
 from metaseg_nb.evaluation.leaderboard import weighted
-from metaseg_nb.markdown import escaped
+from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
 from metaseg_nb.training.networks import TRANSFORMERS

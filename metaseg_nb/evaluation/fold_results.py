@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -17,7 +18,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.evaluation.scoring import METRICS, score_cases
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import RunLayout, StudyLayout
-from metaseg_nb.preprocessing.case_store import facts_file, open_case
+from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import Train, deciding, settings_hash
 from metaseg_nb.training.finished_run import finish, read_finished, run_facts
 
@@ -199,12 +200,9 @@ def pool(
     facts = read_all(runs)
 
     def table(name: str) -> pd.DataFrame:
-        parts = []
-        for (model, _), run in runs.items():
-            parts.append(read_table(getattr(run, name)))
-            parts[-1].insert(0, "model", model)
-        filled = [part for part in parts if len(part)]  # a fold without reference lesions has an empty lesion table
-        return pd.concat(filled or parts, ignore_index=True)
+        parts = {of: read_table(getattr(run, name)) for of, run in runs.items()}
+        filled = {of: part for of, part in parts.items() if len(part)}  # a fold may have no reference lesions
+        return pd.concat(filled or parts, names=["model", "run"]).reset_index("model").reset_index(drop=True)
 
     metrics = table("metrics_table")
     tested = {case.name for case in cohort.cases if case.fold in folds}
@@ -250,31 +248,30 @@ def _outdated(
     layout: StudyLayout, cohort: Cohort, facts: Mapping[tuple[str, int], Mapping[str, Any]]
 ) -> Iterator[Problem]:
     """Runs that differ in settings from the first fold of their network, or from the study as it is now."""
-    stored = [case.name for case in cohort.cases if facts_file(layout.case_store / case.name, "label").is_file()]
+    stored = [case.name for case in cohort.cases if (layout.case_store / case.name / "label.json").is_file()]
     recipes = [open_case(layout.case_store, name).recipe for name in stored]
     recipes = [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]]  # several: 02 was broken off
     now = scored_with(cohort)
     for (model, fold), of in facts.items():
         first_fold = next(other for name, other in facts if name == model)
-        first, again, wrong = facts[model, first_fold], f"03 for fold {fold} again", []
+        first, again = facts[model, first_fold], f"03 for fold {fold} again"
+        problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
         if differing := _differing(*(deciding(one["settings"]) | {"fold": 0} for one in (first, of))):
             found = f"other settings than fold {first_fold} ({differing})"
-            wrong.append((found, "the same for all folds", f"run {again}"))
+            yield problem(found, "the same for all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
             if differing := _differing(recipe, of["recipe"]):
-                found, expected = (
+                found, fix = (
                     f"cases preprocessed otherwise ({differing})",
-                    "one preprocessing, that of the case store",
+                    f"run {again}, or 02 with the former settings",
                 )
-                wrong.append((found, expected, f"run {again}, or 02 with the former settings"))
+                yield problem(found, "one preprocessing, that of the case store", fix)
         if of["cohort_hash"] != now["cohort_hash"]:
             found = "other cases, patients, folds or lesion values than now"
-            wrong.append((found, "those of dataset.json", f"run {again}"))
+            yield problem(found, "those of dataset.json", f"run {again}")
         elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
             found = f"another label than now of {changed}"
-            wrong.append((found, "training and scores by today's labels", f"run 02, then run {again}"))
-        for problem in wrong:
-            yield Problem(f"{model}, fold {fold}", "metrics.json", *problem)
+            yield problem(found, "training and scores by today's labels", f"run 02, then run {again}")
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -7,9 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.cohort.position import THIRDS
-from metaseg_nb.cohort.written import read_written, require_written
+from metaseg_nb.cohort.datalist import read_written, require_written
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.evaluation.comparison import Estimate, bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.layout import StudyLayout, home

@@ -21,19 +21,17 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.checks.header import require_sound_headers
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.cohort.labels import OWN_MASKS, read_lesions, read_mask
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, describe_grid, same_grid
+from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.evaluation.probabilities import detections_by_threshold, probability_bins
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
-from metaseg_nb.inference.decision import Decision
-from metaseg_nb.inference.native_grid import native_mask, native_probability
+from metaseg_nb.inference.decision import Decision, native_mask, native_probability
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
-from metaseg_nb.preprocessing.intensity import intensity_range
+from metaseg_nb.preprocessing.steps import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL
 
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]

@@ -1,17 +1,20 @@
 """Slices with outlines, as a radiologist reads them: patient's right on the left, front and top up."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 
-from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.thumbnail import Thumbnail, shown_window
+from metaseg_nb.cohort.head import shown_window
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.figures.style import PREDICTION, REFERENCE
+from metaseg_nb.figures.style import PREDICTION, REFERENCE, fitted
 
 # Left, right, bottom and top of a picture, in millimetres.
 Extent = tuple[float, float, float, float]
@@ -19,9 +22,12 @@ Extent = tuple[float, float, float, float]
 # Name of the plane across each axis, and the letters at the left, right, bottom and top of its picture.
 PLANES = {0: ("sagittal", "APIS"), 1: ("coronal", "RLIS"), 2: ("axial", "RLPA")}
 AXES = (2, 1, 0)  # in the order in which planes are shown
+SIDES = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
+SIDES += ((0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))
 SCALE_BAR_MM = 20
-WRITING = {"color": "white", "fontsize": 8, "ha": "center", "va": "center"}
 COLOURS = {"reference": REFERENCE, "prediction": PREDICTION}
+# Of many small pictures: more columns, and so smaller ones, for many.
+WIDTH_INCHES, FEW, MANY, TITLE_POINTS = 11.0, 60, 200, 8
 
 
 def picture(array: np.ndarray, axis: int, index: int) -> np.ndarray:
@@ -36,16 +42,25 @@ def picture(array: np.ndarray, axis: int, index: int) -> np.ndarray:
     return np.moveaxis(array, axis, 0)[index][::-1].T
 
 
+def as_volume(array: np.ndarray, spacing_mm: Sequence[float] = (1, 1, 1)) -> Volume:
+    """A plain array in RAS order as a volume to draw; a slice of shape (X, Y) becomes one of (X, Y, 1)."""
+    array = array if array.ndim == 3 else array[:, :, None]
+    return Volume(array, np.diag([*spacing_mm, *[1.0] * (4 - len(spacing_mm))]), np.empty((0, 2)))
+
+
 def draw_slice(
     axes: Axes,
     image: Volume,
     masks: Mapping[str, np.ndarray],
-    axis: int,
-    index: int,
+    axis: int = 2,
+    index: int = 0,
     window: Extent | None = None,
-    greys: tuple[float, float] | None = None,
+    greys: tuple[float, float | None] | None = None,
     colours: Mapping[str, str] = COLOURS,
-) -> None:
+    letters: bool = True,
+    scale_bar: bool = True,
+    **style: Any,
+) -> AxesImage:
     """Draw a slice with the outlines of masks.
 
     Parameters
@@ -62,11 +77,34 @@ def draw_slice(
         Values drawn black and white; found in the image by default, which takes time.
     colours : mapping of str to str
         Of the masks.
+    letters, scale_bar : bool
+        Whether the sides of the patient are named, and whether a length in millimetres is shown.
+    **style
+        Of ``imshow``.
     """
-    outlines = [(picture(mask, axis, index), colours[name]) for name, mask in masks.items()]
-    edges = [edge for i, edge in enumerate(image.spacing_mm) if i != axis]
-    limits = greys or shown_window(image.array)
-    _draw(axes, picture(image.array, axis, index), edges, limits, outlines, PLANES[axis][1], window)
+    across, up = (edge for i, edge in enumerate(image.spacing_mm) if i != axis)
+    shown = picture(image.array, axis, index)
+    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
+    low, high = greys or shown_window(image.array)
+    style = {"cmap": "gray", "interpolation": "bilinear", **style}
+    drawn = axes.imshow(shown, vmin=low, vmax=high, origin="lower", extent=extent, **style)
+    for name, mask in masks.items():
+        outlined = np.pad(picture(mask, axis, index).astype(float), 1)  # a lesion at the border has a whole outline
+        if outlined.any():
+            rows, columns = outlined.shape
+            x, y = (np.arange(columns) - 0.5) * across, (np.arange(rows) - 0.5) * up
+            axes.contour(x, y, outlined, [0.5], colors=colours[name], linewidths=1.2)
+    left, right, bottom, top = window or extent
+    axes.set(xticks=[], yticks=[], facecolor="black", xlim=(left, right), ylim=(bottom, top))
+    if letters:
+        for letter, (x, y, ha, va) in zip(PLANES[axis][1], SIDES, strict=True):
+            axes.text(x, y, letter, ha=ha, va=va, color="white", fontsize=8, transform=axes.transAxes)
+    if scale_bar:
+        bar_mm = SCALE_BAR_MM if right - left > 4 * SCALE_BAR_MM else SCALE_BAR_MM // 2
+        start, place = left + 0.05 * (right - left), axes.get_xaxis_transform()
+        axes.plot([start, start + bar_mm], [0.06, 0.06], color="white", linewidth=2, transform=place)
+        axes.text(start, 0.105, f"{bar_mm} mm", va="center", color="white", fontsize=7, transform=place)
+    return drawn
 
 
 def window_around(image: Volume, voxel: Sequence[float], axis: int, edge_mm: float) -> Extent:
@@ -106,59 +144,41 @@ def add_legend(figure: Figure, names: Iterable[str], colours: Mapping[str, str] 
         figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
 
 
-def centre_of_largest(mask: np.ndarray) -> tuple[int, int, int]:
-    """A voxel of the largest component of a mask, nearest to its centre of mass; the volume's middle when empty."""
-    labels, n = label_lesions(mask)
-    if n == 0:
-        return tuple(size // 2 for size in mask.shape)
-    voxels = np.argwhere(labels == np.bincount(labels.ravel())[1:].argmax() + 1)
-    nearest = voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()]
-    return tuple(int(i) for i in nearest)
+@dataclass(frozen=True)
+class Panel:
+    """An axial slice of a figure of many: what `draw_slice` takes, below lines of a title; no image: not readable."""
+
+    title: Sequence[str]
+    image: Volume | None
+    masks: Mapping[str, np.ndarray] = field(default_factory=dict)
+    index: int = 0
+    look: Mapping[str, Any] = field(default_factory=dict)
 
 
-def draw_thumbnail(axes: Axes, thumbnail: Thumbnail) -> None:
-    """Draw a stored axial slice with the outline of its lesions."""
-    shown, lesion = (picture(array[..., None], 2, 0) for array in (thumbnail.grey, thumbnail.lesion))
-    _draw(axes, shown, thumbnail.spacing_mm, (0, 255), [(lesion, REFERENCE)], PLANES[2][1])
+def draw_panels(shown: Sequence[Panel], columns: int = 0) -> Figure:
+    """Draw slices row by row, with a legend; what is left of the last row stays blank.
 
-
-def mark_sides(axes: Axes, letters: str, extent: Extent) -> None:
-    """Write the letters of left, right, bottom and top at the sides of a picture."""
-    places = [(0.02, 0.5, {"ha": "left"}), (0.98, 0.5, {"ha": "right"})]
-    places += [(0.5, 0.02, {"va": "bottom"}), (0.5, 0.98, {"va": "top"})]
-    for letter, (x, y, inwards) in zip(letters, places, strict=True):
-        axes.text(*_place(extent, x, y), letter, **(WRITING | inwards))
-
-
-def _draw(
-    axes: Axes,
-    shown: np.ndarray,
-    edges_mm: Sequence[float],
-    greys: tuple[float, float],
-    outlines: Iterable[tuple[np.ndarray, str]],
-    letters: str,
-    window: Extent | None = None,
-) -> None:
-    """Draw a picture, outlines in their colours, the letters of its sides and a scale bar."""
-    across, up = edges_mm
-    extent = (0, shown.shape[1] * across, 0, shown.shape[0] * up)
-    low, high = greys
-    axes.imshow(shown, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="bilinear")
-    for mask, colour in outlines:
-        if mask.any():
-            padded = np.pad(mask.astype(float), 1)  # a lesion at the border has a whole outline
-            x, y = ((np.arange(n) - 0.5) * edge for n, edge in zip(padded.shape[::-1], edges_mm, strict=True))
-            axes.contour(x, y, padded, [0.5], colors=colour, linewidths=1.2)
-    left, right, bottom, top = window or extent
-    mark_sides(axes, letters, (left, right, bottom, top))
-    bar_mm = SCALE_BAR_MM if right - left > 4 * SCALE_BAR_MM else SCALE_BAR_MM // 2
-    (x, y), (_, above) = (_place((left, right, bottom, top), 0.05, height) for height in (0.06, 0.105))
-    axes.plot([x, x + bar_mm], [y, y], color="white", linewidth=2)
-    axes.text(x, above, f"{bar_mm} mm", **(WRITING | {"fontsize": 7, "ha": "left"}))
-    axes.set(xticks=[], yticks=[], facecolor="black", xlim=(left, right), ylim=(bottom, top))
-
-
-def _place(extent: Extent, x: float, y: float) -> tuple[float, float]:
-    """The point at shares of a picture's width and height."""
-    left, right, bottom, top = extent
-    return left + x * (right - left), bottom + y * (top - bottom)
+    Parameters
+    ----------
+    shown : sequence of Panel
+        Lines of their titles are no wider than the picture.
+    columns : int
+        0: six, and more for many slices.
+    """
+    n = len(shown)
+    columns = columns or min(n, 6 if n <= FEW else 8 if n <= MANY else 10)
+    inches, rows = min(WIDTH_INCHES / columns, 4.0), math.ceil(n / columns)
+    size = (columns * inches, rows * inches * 1.25)
+    figure, axes = plt.subplots(rows, columns, figsize=size, layout="constrained", squeeze=False)
+    for blank in axes.flat[n:]:
+        blank.set_visible(False)
+    for panel, it in zip(axes.flat, shown, strict=False):
+        if it.image is None:
+            panel.text(0.5, 0.5, "not readable", ha="center", va="center", transform=panel.transAxes)
+            panel.set(xticks=[], yticks=[])
+        else:
+            draw_slice(panel, it.image, it.masks, index=it.index, **it.look)
+        title = "\n".join(fitted(line, inches, TITLE_POINTS) for line in it.title)
+        panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
+    add_legend(figure, dict.fromkeys(name for panel in shown for name in panel.masks))
+    return figure

@@ -1,19 +1,21 @@
-"""One look for all figures and tables: colours that colour-blind readers tell apart, sizes that print."""
+"""One look for all figures: colours that colour-blind readers tell apart, sizes that print; and how they are saved."""
 
+import json
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.text import Text
-from pandas.io.formats.style import Styler
 
-from metaseg_nb.files import finished
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.files import finished, write_json, write_table, write_text
+from metaseg_nb.layout import StudyLayout, parameter_names
+from metaseg_nb.machine import commit
 from metaseg_nb.privacy import private_free
-from metaseg_nb.settings import THRESHOLD_MODEL, model_names
+from metaseg_nb.settings import THRESHOLD_MODEL, Settings
 
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
@@ -26,15 +28,15 @@ MODEL_COLOURS = {
     "unetr": "#D55E00",
     THRESHOLD_MODEL: "#999999",
 }
-# Of a font's size: a little more than the mean over letters and digits.
-CHARACTER_WIDTH = 0.64
 # Tol 2021, for models beside those of the study.
 MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
+# Of a font's size: a little more than the mean over letters and digits.
+CHARACTER_WIDTH = 0.64
 
 
 def model_colour(model: str) -> str:
     """Colour of a model, the same in every figure."""
-    more = [name for name in model_names() if name not in MODEL_COLOURS]
+    more = [name for name in parameter_names("model") if name not in MODEL_COLOURS]
     return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
 
 
@@ -54,27 +56,51 @@ def use_style() -> None:
     plt.rcParams["text.parse_math"] = False  # a dollar sign in a name is a dollar sign
 
 
-def show_table(table: pd.DataFrame, precision: int = 1) -> Styler:
-    """A table to be read: words left and escaped, numbers right with some digits, no index."""
-    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
-    left = {name: [{"selector": "th, td", "props": "text-align: left"}] for name in words}
-    # the Styler escapes text alone
-    table = table.assign(**{name: table[name].map(str, na_action="ignore") for name in words})
-    styler = table.style.format(precision=precision, na_rep="–", escape="html").format_index(escape="html", axis=1)
-    return styler.hide(axis="index").set_table_styles(left)
-
-
-def save_figure(figure: Figure, layout: StudyLayout, name: str) -> None:
-    """Save a figure as PNG under ``figures/<study>/``; its words are made fit to be handed on, here and on the page."""
-    _clean_words(figure, private_free(layout))
-    with finished(layout.figures / f"{name}.png") as unfinished:
-        figure.savefig(unfinished, format="png", bbox_inches="tight")
-
-
-def _clean_words(figure: Figure, clean: Callable[[str], str]) -> None:
+def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[str, ...] = ("png",)) -> None:
+    """Save a figure under ``figures/<study>/``; its words are made fit to be handed on, here and on the page."""
+    clean = private_free(layout)
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
         labels = [label.get_text() for label in axis.get_ticklabels()]
         if labels != (cleaned := [clean(label) for label in labels]):
             axis.set_ticks(axis.get_ticklocs(), cleaned)
     for text in figure.findobj(Text):
         text.set_text(clean(text.get_text()))
+    for kind in formats:
+        with finished(layout.figures / f"{name}.{kind}") as unfinished:
+            figure.savefig(unfinished, format=kind, bbox_inches="tight")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Saves a notebook's figures and tables in the formats that papers need, each figure with its origin.
+
+    Parameters
+    ----------
+    layout : StudyLayout
+    notebook : str
+        Such as "04_cross_validation"; its number starts the figures' names.
+    settings : Settings
+        Its parameters.
+    cohort : str
+        Stands above each figure.
+    """
+
+    layout: StudyLayout
+    notebook: str
+    settings: Settings
+    cohort: str
+
+    def figure(self, figure: Figure, name: str) -> None:
+        """Save as ``figures/<study>/<number>_<name>`` PNG, SVG, and JSON that names notebook, parameters and commit."""
+        figure.suptitle(f"Cohort: {self.cohort}")
+        name = f"{self.notebook.split('_')[0]}_{name}"
+        save_figure(figure, self.layout, name, ("png", "svg"))
+        made_by = {"notebook": self.notebook, "parameters": self.settings.model_dump(), "commit": commit()}
+        facts = json.dumps({"figure": name, **made_by}, ensure_ascii=False)
+        write_json(self.layout.figures / f"{name}.json", json.loads(private_free(self.layout)(facts)))
+
+    def table(self, table: pd.DataFrame, file: Path) -> None:
+        """Save as CSV, and beside it as LaTeX (booktabs) with three digits."""
+        latex = table.to_latex(index=False, escape=True, float_format="%.3g", na_rep="--")
+        write_text(file.with_suffix(".tex"), private_free(self.layout)(latex).rstrip("\n"))
+        write_table(file, table)

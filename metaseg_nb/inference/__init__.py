@@ -3,6 +3,5 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={"decision": ["choose_decision"], "predict": ["predict_case"], "selection": ["selection_dice"]},
+    __name__, submod_attrs={"decision": ["choose_decision", "predict_case", "selection_dice"]}
 )

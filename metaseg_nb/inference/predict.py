@@ -1,46 +1,189 @@
-"""Masks for cases: those of a fold's test set, and any new image."""
+"""Predict new images with trained networks: one run's, or those of all folds of a model together."""
 
-import os
 import re
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 import torch
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.checks.header import require_sound_headers
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.volumes import write_volume
-from metaseg_nb.inference.decision import Decision
-from metaseg_nb.inference.ensemble import Ensemble
-from metaseg_nb.inference.native_grid import native_mask, native_probability
-from metaseg_nb.inference.sliding_window import case_probability
-from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.images import prepare_image, read_images
+from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, native_mask, native_probability
+from metaseg_nb.inference.sliding_window import predict_probability
+from metaseg_nb.layout import RunLayout, home
+from metaseg_nb.machine import device
+from metaseg_nb.preprocessing.steps import prepare_image, read_images
 from metaseg_nb.settings import Train
+from metaseg_nb.training.checkpoints import load_checkpoint, network_of, other_versions
+from metaseg_nb.training.finished_run import differences
+
+NIFTI = (".nii", ".nii.gz")
 
 
-def predict_case(
-    network: torch.nn.Module,
-    stored: StoredCase,
-    settings: Train,
-    decision: Decision,
-    device: torch.device,
-    mask: Path,
-) -> np.ndarray:
-    """Predict a case of the case store and write its mask on the grid of its image, which is not read again.
+@dataclass(frozen=True)
+class Ensemble:
+    """Networks of one model, trained on other folds of one study with the same settings.
 
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        Lesion probability on the study grid.
+    ``decision`` has the mean threshold and the median smallest lesion of theirs. ``notes`` names checkpoints whose
+    training did not finish, so that 0.5 and 0 are assumed, and libraries that have another version here.
     """
-    probability = case_probability(network, stored, settings, device)
-    write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
-    return probability
+
+    paths: list[Path]
+    networks: list[torch.nn.Module]
+    settings: Train
+    recipe: Mapping[str, Any]
+    decision: Decision
+    notes: list[str]
+
+    def probability(self, image: np.ndarray, reach: np.ndarray, device: torch.device) -> np.ndarray:
+        """Mean of the networks' probabilities; see `predict_probability`.
+
+        Raises
+        ------
+        ValueError
+            Probabilities of a network are no finite numbers; names its checkpoint.
+        """
+        total = np.zeros(reach.shape, np.float32)
+        for path, network in zip(self.paths, self.networks, strict=True):
+            try:
+                total += predict_probability(network, image, reach, self.settings, device)
+            except FloatingPointError as error:
+                raise ValueError(f"{path}: {error}") from error
+        return total / np.float32(len(self.networks))
+
+    def __str__(self) -> str:
+        rule = f"probability ≥ {self.decision.threshold:.2f}, lesions ≥ {self.decision.min_lesion_mm3:g} mm³"
+        return "; ".join([f"{len(self.networks)} network(s), {rule}", *self.notes])
+
+
+def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
+    """Load a run's network, or the networks of all folds of a model.
+
+    Parameters
+    ----------
+    checkpoint : path
+        ``best.pt`` of a run; or a model's folder, ``runs/<study>/<model>``, for those of all its folds.
+    device : torch.device
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no checkpoint, one was lost, or one that cannot be trusted; see `load_checkpoint`.
+    CohortError
+        The folds' settings or recipes differ.
+    """
+    paths = [checkpoint]
+    if checkpoint.is_dir():
+        runs = [RunLayout(root) for root in sorted(checkpoint.glob("fold*"))]
+        # a fold that was trained and has lost its weights is an error, and not left out
+        paths = [run.best_checkpoint for run in runs if any(path.is_file() for path in (run.metrics, *run.trained))]
+    if not paths:
+        raise FileNotFoundError(
+            f"no fold<k>/best.pt in {checkpoint}; give a model's folder, runs/<study>/<model>, or the best.pt of a run"
+        )
+    contents = {path: load_checkpoint(path) for path in paths}
+    _require_same_settings(contents)
+    identity = contents[paths[0]]["identity"]
+    chosen = {path: decision_of(content) for path, content in contents.items()}
+    decisions = [decision or UNDECIDED for decision in chosen.values()]
+    threshold = float(np.mean([decision.threshold for decision in decisions]))
+    min_lesion_mm3 = float(np.median([decision.min_lesion_mm3 for decision in decisions]))
+    notes = []
+    if assumed := [f"{path.parent.name}/{path.name}" for path in paths if chosen[path] is None]:
+        notes.append(
+            f"no threshold was chosen for {', '.join(assumed)}, whose training did not finish: "
+            f"{UNDECIDED.threshold} and {UNDECIDED.min_lesion_mm3:g} mm³ are assumed"
+        )
+    if others := sorted(set(map(other_versions, contents.values())) - {""}):
+        notes.append(f"made with {'; '.join(others)}: results may differ a little")
+    return Ensemble(
+        paths,
+        [network_of(content, device, path) for path, content in contents.items()],
+        Train.check(identity["settings"]),
+        identity["recipe"],
+        Decision(threshold, min_lesion_mm3),
+        notes,
+    )
+
+
+def _require_same_settings(contents: Mapping[Path, Mapping[str, Any]]) -> None:
+    """All folds must have been trained alike, on images prepared alike."""
+    alike = {path: _without_fold(content["identity"]) for path, content in contents.items()}
+    first, *others = alike
+    problems = []
+    for path in others:
+        if differing := differences(alike[first], alike[path]):
+            values = [f"{key} {own}, {first.parent.name} {of_first}" for key, (of_first, own) in differing.items()]
+            fix = "train the folds again with the same settings, or give one fold's best.pt"
+            found, expected = ", ".join(values), "the same settings in all folds"
+            problems.append(Problem(path.parent.name, str(path), found, expected, fix))
+    if problems:
+        raise CohortError(problems)
+
+
+def _without_fold(identity: Mapping[str, Any]) -> dict[str, Any]:
+    settings = {key: value for key, value in identity["settings"].items() if key != "fold"}
+    return {"settings": settings, "recipe": identity["recipe"]}
+
+
+def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None) -> Iterator[str]:
+    """Predict case by case; yields a line about each.
+
+    Parameters
+    ----------
+    checkpoint : path
+        As `load_ensemble` takes it.
+    images : sequence of path
+        All sequences of one case; or a folder, in which each NIfTI file is a case; or a datalist (JSON), whose cases
+        without a mask are predicted.
+    output, probability : path
+        File to write; of a folder or a datalist, folder for ``<case>.nii.gz``.
+        Paths that begin with ``runs/`` are in METASEG_HOME, as all that a study makes.
+
+    Raises
+    ------
+    CohortError, ValueError, FileNotFoundError
+        Before any case is predicted: networks, images or results that cannot be used.
+    """
+    checkpoint, output, *images = (_placed(path) for path in (checkpoint, output, *images))
+    wanted = [output] if probability is None else [output, _placed(probability)]
+    work = [
+        (files, [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted)
+        for name, files in _cases(images).items()
+    ]
+    for files, results in work:
+        for problem in require_predictable(files, results):
+            print(f"{problem.severity}: {problem}", file=sys.stderr)
+    networks = load_ensemble(checkpoint, device())
+    for files, results in work:
+        volume_mm3 = predict_image(networks, files, device(), *results)
+        yield f"{results[0]}: {volume_mm3:.0f} mm³ predicted as lesion by {networks}"
+
+
+def _placed(path: Path) -> Path:
+    return home() / path if path.parts[:1] == ("runs",) else path
+
+
+def _cases(images: Sequence[Path]) -> dict[str, Sequence[Path]]:
+    """Images of each case by its name, which is empty where they are all of one case."""
+    first = images[0]
+    files = sorted(path for path in first.glob("*") if path.name.endswith(NIFTI)) if first.is_dir() else []
+    if len(images) > 1 or not (files or first.suffix == ".json"):
+        return {"": images}
+    if files:
+        return {path.name.removesuffix(".gz").removesuffix(".nii"): [path] for path in files}
+    cohort, _ = read_cohort(str(first), base=Path.cwd())
+    if not cohort.unlabelled:
+        raise ValueError(f'{first}: found no case without a mask; list the cases to predict as "testing"')
+    return {case.name: case.images for case in cohort.unlabelled}
 
 
 def predict_image(
@@ -132,14 +275,12 @@ def _new_case(images: Sequence[Path]) -> Case:
     return Case(images[0].name, tuple(images), None, patient="", primary="")
 
 
-def _useless_place(path: Path, taken: Collection[Path]) -> tuple[str, str, str] | None:
+def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
     """What a result's path is, what was expected and what to do; None where the result can be written."""
     if path.resolve() in taken:
         return "the name of another file given", "a name of its own for each result", "give another name"
-    if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
-        return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
-    if not path.name.endswith((".nii", ".nii.gz")):
-        return "another kind of file", "a result ending in .nii or .nii.gz", "give another name"
+    if not path.name.endswith(NIFTI):
+        return "another kind of file", "a result ending in .nii or .nii.gz", f"give such as {path / 'mask.nii.gz'}"
     try:
         # missing folders are made when the result is written
         with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):

@@ -1,7 +1,7 @@
 """Lesion probabilities of a whole volume, patch by patch."""
 
-from collections.abc import Callable
 from itertools import combinations
+from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from metaseg_nb.training.networks import predicts_in
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
-# Axes of (B, C, X, Y, Z) that each of a window's mirror images is flipped along.
+# Axes of (B, C, X, Y, Z) that each of a window's mirror images is flipped along; the first is the window itself.
 MIRRORS = [axes for n in range(4) for axes in combinations((2, 3, 4), n)]
 
 
@@ -55,32 +55,10 @@ def predict_probability(
     FloatingPointError
         The network gives no finite numbers.
     """
-    # a GPU takes the image as it is stored, and makes single precision of it
-    sequences = torch.from_numpy(np.array(image)).to(device).float()
-    within = torch.from_numpy(np.array(reach)).to(device)[None]
-    channels = torch.cat([sequences, within])[None]
-    half = predicts_in(settings.precision, device)
-    with torch.autocast(device.type, half, enabled=half is not None):
-        probability = sliding_window_inference(
-            channels,
-            (settings.patch_size,) * 3,
-            WINDOWS_AT_ONCE,
-            _window_probability(network, MIRRORS if settings.mirrored else MIRRORS[:1]),
-            overlap=settings.overlap,
-            mode="gaussian",
-        )
-    if not probability.isfinite().all():
-        found = "the network gives probabilities that are no finite numbers"
-        raise FloatingPointError(f"{found}: train it with a lower learning_rate, or with precision: bf16")
-    return (probability[0, 0] * within[0]).cpu().numpy()
-
-
-def _window_probability(
-    network: torch.nn.Module, mirrors: list[tuple[int, ...]]
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """From windows whose last channel marks the head to their probabilities, 0 where nothing is marked."""
+    mirrors = MIRRORS if settings.mirrored else MIRRORS[:1]
 
     def predict(windows: torch.Tensor) -> torch.Tensor:
+        """Probabilities of windows whose last channel marks the reach; 0 in those without any of it."""
         probability = torch.zeros_like(windows[:, :1])
         marked = windows[:, -1].flatten(1).any(dim=1)
         if marked.any():
@@ -89,4 +67,17 @@ def _window_probability(
             probability[marked] = sum(mirrored) / len(mirrors)
         return probability
 
-    return predict
+    # a GPU takes the image as it is stored, and makes single precision of it
+    sequences = torch.from_numpy(np.array(image)).to(device).float()
+    within = torch.from_numpy(np.array(reach)).to(device)[None]
+    channels, window = torch.cat([sequences, within])[None], (settings.patch_size,) * 3
+    half = predicts_in(settings.precision, device)
+    with torch.autocast(device.type, half, enabled=half is not None):
+        blended = sliding_window_inference(
+            channels, window, WINDOWS_AT_ONCE, predict, overlap=settings.overlap, mode="gaussian"
+        )
+    probability = cast(torch.Tensor, blended)[0, 0]
+    if not probability.isfinite().all():
+        found = "the network gives probabilities that are no finite numbers"
+        raise FloatingPointError(f"{found}: train it with a lower learning_rate, or with precision: bf16")
+    return (probability * within[0]).cpu().numpy()

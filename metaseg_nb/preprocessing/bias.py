@@ -17,32 +17,14 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.grid import from_sitk, to_sitk
 
 # The defaults of ITK's filter.
-COARSEST_CONTROL_POINTS = 4
-CONVERGENCE = 1e-3
+COARSEST_CONTROL_POINTS, CONVERGENCE = 4, 1e-3
 HISTOGRAM_BINS, PADDED_BINS = 200, 512
-WIENER_NOISE = 0.01
-SHARPENING_FWHM = 0.15
+WIENER_NOISE, SHARPENING_FWHM = 0.01, 0.15
 
 
 def shrink_factors(spacing_mm: tuple[float, float, float], fit_spacing_mm: float) -> list[int]:
     """Shrink factor of each axis that makes voxels about ``fit_spacing_mm`` long; 1 where they are longer already."""
     return [max(1, round(fit_spacing_mm / edge)) for edge in spacing_mm]
-
-
-def _n4(image: np.ndarray, mask: np.ndarray, levels: int, iterations: int, shape: tuple[int, ...]) -> np.ndarray:
-    return evaluate(fit_log_field(image, mask, levels, iterations), shape)
-
-
-def _n4_itk(image: np.ndarray, mask: np.ndarray, levels: int, iterations: int, shape: tuple[int, ...]) -> np.ndarray:
-    n4, any_mm = sitk.N4BiasFieldCorrectionImageFilter(), (1.0, 1.0, 1.0)  # the field is laid over voxels
-    n4.SetMaximumNumberOfIterations([iterations] * levels)
-    n4.Execute(to_sitk(image, any_mm), to_sitk(mask.astype(np.uint8), any_mm))
-    return from_sitk(n4.GetLogBiasFieldAsImage(to_sitk(np.empty(shape, np.float32), any_mm)))
-
-
-# Each fits the logarithm of the field to an image in a mask and evaluates it on the full shape.
-# Another correction is a function here and a name in settings.
-LOG_FIELDS = {"n4": _n4, "n4_itk": _n4_itk}
 
 
 def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spacing_mm: float) -> np.ndarray:
@@ -76,7 +58,14 @@ def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spac
     mask = head_mask(volume.array) & (volume.array > 0)  # logarithms: other values carry no field
     steps = map(min, shrink_factors(volume.spacing_mm, fit_spacing_mm), mask.shape)
     kept = tuple(slice((n % step + step) // 2, None, step) for n, step in zip(mask.shape, steps, strict=True))
-    log_field = LOG_FIELDS[by](volume.array[kept], mask[kept], levels, iterations, mask.shape)
+    image, inside = volume.array[kept], mask[kept]
+    if by == "n4_itk":
+        n4 = sitk.N4BiasFieldCorrectionImageFilter()
+        n4.SetMaximumNumberOfIterations([iterations] * levels)
+        n4.Execute(to_sitk(image), to_sitk(inside.astype(np.uint8)))
+        log_field = from_sitk(n4.GetLogBiasFieldAsImage(to_sitk(volume.array)))
+    else:
+        log_field = evaluate(fit_log_field(image, inside, levels, iterations), mask.shape)
     return (volume.array / np.exp(log_field)).astype(np.float32)
 
 
@@ -109,7 +98,7 @@ def fit_log_field(image: np.ndarray, mask: np.ndarray, levels: int, iterations: 
     return lattice
 
 
-def evaluate(lattice: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def evaluate(lattice: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Evaluate a spline on any grid over the same volume; float32, shape ``shape``."""
     return _contract(lattice, [_weights(n, len(lattice)).T for n in shape])
 

@@ -17,13 +17,21 @@ label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
        label.json          recipe, source file, what cleaning changed, volumes
 =====  ==================  ==========================================================
 
+A training set may know less of a case than its full label does. Such an annotation has a folder of its own with the
+files of a label, where `UNKNOWN` voxels are, and with two more:
+
+================  ========================================================
+marked_boxes.npy  int32, shape (B, 3, 2): boxes that hold all voxels that are not 0
+head_voxels.npy   int32, shape (N, 3): head voxels of the image that are known
+================  ========================================================
+
 Half precision keeps 11 bits: on a scale from 0 to 1 it is off by 0.00025 at most, a hundredth of
 the noise of an MR image, and takes half of the disk and of the page cache that float32 does. A patch
 of 96³ takes a millisecond more to cut (benchmarks/preprocessing.py).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +40,18 @@ import numpy as np
 from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.position import reach_of
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, finished
-from metaseg_nb.preprocessing.correction_record import CorrectionRecord
+from metaseg_nb.preprocessing.steps import PreparedImage
 from metaseg_nb.preprocessing.stored_case import StoredCase
 from metaseg_nb.settings import settings_hash
 
 # Advice for a part that cannot be used.
 AGAIN = "run notebook 02 again: it makes again what is damaged or out of date"
-# Arrays of a label, whether drawn or made from an annotation.
-LABEL_ARRAYS = ("label.npy", "lesion_voxels.npy", "lesion_boxes.npy")
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
+# Value of voxels in a label of which nothing is known.
+UNKNOWN = 2
 
 
 def part_identity(recipe: Mapping[str, Any], sources: Sequence[list[int] | str], image: str = "") -> str:
@@ -52,71 +59,90 @@ def part_identity(recipe: Mapping[str, Any], sources: Sequence[list[int] | str],
     return settings_hash({"recipe": dict(recipe), "sources": sources, "image": image})
 
 
-def store_image(
-    folder: Path, name: str, image: np.ndarray, head: np.ndarray, correction: CorrectionRecord, facts: Mapping[str, Any]
-) -> None:
-    """Write the image part of a case; a stored label, on the former grid, is removed.
-
-    Parameters
-    ----------
-    folder : path
-        Of the case store.
-    name : str
-    image : ndarray, shape (C, X, Y, Z)
-    head : ndarray of bool, shape (X, Y, Z)
-    correction : CorrectionRecord
-    facts : mapping
-        ``native`` and ``grid`` (as dicts), ``native_affine``, ``native_orientation``, ``native_place`` (of the file's
-        header; not known for a volume that no file holds), ``recipe``, ``sources``.
-    """
-    folder = folder / name
-    drop_label(folder.parent, name)
-    facts_file(folder, "image").unlink(missing_ok=True)
-    voxels = np.argwhere(head).astype(np.int32)
-    if len(voxels) > HEAD_VOXELS:
-        voxels = np.random.default_rng(0).choice(voxels, HEAD_VOXELS, replace=False, shuffle=False)
-    reach = np.packbits(reach_of(head, facts["grid"]["spacing_mm"]))
-    arrays = {"image": image.astype(np.float16), "head_voxels": voxels, "reach": reach}
-    files = [save_array(folder / f"{name}.npy", array) for name, array in arrays.items()]
-    correction.save(folder / "correction.npz")
-    identity = part_identity(facts["recipe"], facts["sources"])
-    write_record(facts_file(folder, "image"), {**facts, "identity": identity}, [*files, folder / "correction.npz"])
-
-
-def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
-    """Write the label part of a case whose image is stored.
-
-    Parameters
-    ----------
-    folder : path
-        Of the case store.
-    name : str
-    label : ndarray of bool, shape (X, Y, Z)
-    facts : mapping
-        ``recipe``, ``sources`` (checksum of the label's file) and what else is known about it.
-    """
-    image = read_record(facts_file(folder / name, "image"))["identity"]
-    drop_label(folder, name)
-    arrays = save_label(folder / name, label.astype(np.uint8))
-    identity = part_identity(facts["recipe"], facts["sources"], image)
-    write_record(facts_file(folder / name, "label"), {**facts, "identity": identity}, arrays)
-
-
-def drop_label(folder: Path, name: str) -> None:
-    """Remove the label part of a case, where there is one."""
-    facts_file(folder / name, "label").unlink(missing_ok=True)
-    for array in LABEL_ARRAYS:
-        (folder / name / array).unlink(missing_ok=True)
-
-
 def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
     """Tell whether the "image" or "label" part of a case has this identity and all its arrays, as they were written."""
-    file = facts_file(folder / name, part)
+    file = folder / name / f"{part}.json"
     try:
         facts = read_record(file)
     except (FileNotFoundError, DamagedFile):
         return False
     return facts["identity"] == identity and not changed_files(file, facts)
+
+
+def store_image(
+    folder: Path, name: str, prepared: PreparedImage, recipe: Mapping[str, Any], sources: Sequence[list[int]]
+) -> None:
+    """Write the image part of a case below the case store's folder; a stored label, on the former grid, is removed.
+
+    ``sources`` are size and time of the files.
+    """
+    drop_label(folder, name)
+    (folder / name / "image.json").unlink(missing_ok=True)
+    voxels = np.argwhere(prepared.head).astype(np.int32)
+    if len(voxels) > HEAD_VOXELS:
+        voxels = np.random.default_rng(0).choice(voxels, HEAD_VOXELS, replace=False, shuffle=False)
+    reach = np.packbits(prepared.reach)
+    files = _save(folder / name, image=prepared.array.astype(np.float16), head_voxels=voxels, reach=reach)
+    with finished(folder / name / "correction.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, **asdict(prepared.corrections[0]))
+    facts = {
+        "native": asdict(prepared.native),
+        "grid": asdict(prepared.grid),
+        "native_affine": prepared.first.affine.tolist(),
+        "native_orientation": prepared.first.native_orientation.tolist(),
+        "native_place": prepared.first.place,
+        "recipe": dict(recipe),
+        "sources": sources,
+        "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
+        "identity": part_identity(recipe, sources),
+    }
+    write_record(folder / name / "image.json", facts, [*files, folder / name / "correction.npz"])
+
+
+def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
+    """Write the label part of a case whose image is stored.
+
+    ``label`` is bool, shape (X, Y, Z); ``facts`` are ``recipe``, ``sources`` (checksum of the label's file) and what
+    else is known about it.
+    """
+    image = read_record(folder / name / "image.json")["identity"]
+    drop_label(folder, name)
+    files = _save(folder / name, **_label_arrays(label.astype(np.uint8)))
+    identity = part_identity(facts["recipe"], facts["sources"], image)
+    write_record(folder / name / "label.json", {**facts, "identity": identity}, files)
+
+
+def drop_label(folder: Path, name: str) -> None:
+    """Remove the label part of a case, where there is one."""
+    for file in ("label.json", "label.npy", "lesion_voxels.npy", "lesion_boxes.npy"):
+        (folder / name / file).unlink(missing_ok=True)
+
+
+def store_annotation(
+    folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, np.ndarray]]
+) -> StoredCase:
+    """Store a partial annotation of a case, and open the case with it in place of its label.
+
+    Parameters
+    ----------
+    folder : path
+        Holds such annotations, a folder each.
+    case : StoredCase
+    how : mapping
+        Everything else that decides the annotation; part of its identity.
+    make : callable
+        Called if the annotation is not stored yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`;
+        and boxes that hold all voxels that are not 0, int of shape (B, 3, 2), the upper end exclusive.
+    """
+    facts = {"recipe": case.recipe, "sources": case.sources, "how": dict(how)}
+    facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
+    if not is_stored(folder, case.name, "label", facts["identity"]):
+        label, boxes = make()
+        head, boxes = case.head_voxels, np.asarray(boxes, np.int32).reshape(-1, 3, 2)
+        known = head[label[tuple(head.T)] != UNKNOWN]
+        arrays = {"marked_boxes": boxes, "head_voxels": known if len(known) else head, **_label_arrays(label)}
+        write_record(folder / case.name / "label.json", facts, _save(folder / case.name, **arrays))
+    return replace(case, label_facts=facts, annotation=folder / case.name)
 
 
 def open_case(folder: Path, name: str) -> StoredCase:
@@ -127,7 +153,7 @@ def open_case(folder: Path, name: str) -> StoredCase:
     CohortError
         The case is missing or incomplete, or its record is damaged.
     """
-    image, label = (facts_file(folder / name, part) for part in ("image", "label"))
+    image, label = (folder / name / f"{part}.json" for part in ("image", "label"))
     if not image.is_file():
         raise _missing(name, image)
     try:
@@ -151,17 +177,19 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
     for case in cases:
         try:
             opened = open_case(folder, case.name)
-            stored.append(opened if case.label else replace(opened, label_facts=None))
             if case.label and not opened.has_label:
-                raise _missing(case.name, facts_file(folder / case.name, "label"))
+                raise _missing(case.name, folder / case.name / "label.json")
+            stored.append(opened if case.label else replace(opened, label_facts=None))
             problems += _out_of_date(case, stored[-1])
         except CohortError as error:
             problems += error.problems
-    problems += [
-        Problem(other.name, "image.json", _difference(stored[0], other), "one recipe", "run notebook 02 again")
-        for other in stored[1:]
-        if _difference(stored[0], other)
-    ]
+    for other in stored[1:]:
+        first, second = stored[0].recipe, other.recipe
+        # a case without label has no settings of labels
+        differing = [key for key in sorted(first.keys() & second.keys()) if first[key] != second[key]]
+        if differing:
+            found = ", ".join(f"{key} {second[key]}, others {first[key]}" for key in differing)
+            problems.append(Problem(other.name, "image.json", found, "one recipe", "run notebook 02 again"))
     if problems:
         raise CohortError(problems)
     return stored
@@ -170,10 +198,10 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
 def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
     """Raise `CohortError`, naming every case whose label was made by another lesion rule than the cohort's."""
     now = rule.as_json()
-    made = [(case, case.recipe["lesions"]) for case in stored if "lesions" in case.recipe]
+    made = {case.name: case.recipe.get("lesions", now) for case in stored}
     problems = [
-        Problem(case.name, "label.json", f"a label made by {by}", f"the cohort's rule, {now}", AGAIN)
-        for case, by in made
+        Problem(case, "label.json", f"a label made by {by}", f"the cohort's rule, {now}", AGAIN)
+        for case, by in made.items()
         if by != now
     ]
     if problems:
@@ -182,47 +210,34 @@ def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
 
 def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
     """Arrays that changed since they were written, and a label file that changed since it was read."""
-    parts = {"image": stored.image_facts, "label": stored.label_facts or {"files": {}}}
-    problems = [
-        Problem(case.name, str(stored.folder / array), found, "the array as notebook 02 wrote it", AGAIN)
-        for part, facts in parts.items()
-        for array, found in changed_files(facts_file(stored.folder, part), facts).items()
-    ]
-    label = case.label if stored.has_label else None
-    if label and label.is_file() and stored.label_facts["sources"] != [checksum(label)]:
+    problems = []
+    for part, facts in (("image", stored.image_facts), ("label", stored.label_facts)):
+        changed = changed_files(stored.folder / f"{part}.json", facts) if facts else {}
+        for array, found in changed.items():
+            expected = "the array as notebook 02 wrote it"
+            problems.append(Problem(case.name, str(stored.folder / array), found, expected, AGAIN))
+    label, facts = case.label, stored.label_facts
+    if label and facts and label.is_file() and facts["sources"] != [checksum(label)]:
         found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
-
-
-def _difference(first: StoredCase, other: StoredCase) -> str:
-    keys = first.recipe.keys() & other.recipe.keys()  # a case without label has no settings of labels
-    differing = [key for key in sorted(keys) if first.recipe[key] != other.recipe[key]]
-    return ", ".join(f"{key} {other.recipe[key]}, others {first.recipe[key]}" for key in differing)
 
 
 def _missing(name: str, file: Path) -> CohortError:
     return CohortError.one(name, file, "no such file", "a preprocessed case", "run notebook 02 for this study first")
 
 
-def facts_file(folder: Path, part: str) -> Path:
-    """JSON file of a case's "image" or "label" part."""
-    return folder / f"{part}.json"
+def _label_arrays(label: np.ndarray) -> dict[str, np.ndarray]:
+    """A label, uint8 of shape (X, Y, Z), with the places of its lesions, the voxels that are 1."""
+    boxes = find_lesions(label == 1, (1.0, 1.0, 1.0)).boxes.values()
+    corners = np.array([[[axis.start, axis.stop] for axis in box] for box in boxes], np.int32).reshape(-1, 3, 2)
+    return {"label": label, "lesion_voxels": np.argwhere(label == 1).astype(np.int32), "lesion_boxes": corners}
 
 
-def save_label(folder: Path, label: np.ndarray) -> list[Path]:
-    """Write a label, uint8 of shape (X, Y, Z), with the places of its lesions, the voxels that are 1.
-
-    Returns the files.
-    """
-    lesion = label == 1
-    boxes = [[[axis.start, axis.stop] for axis in box] for box in find_lesions(lesion, (1.0,) * 3).boxes.values()]
-    arrays = label, np.argwhere(lesion).astype(np.int32), np.array(boxes, np.int32).reshape(-1, 3, 2)
-    return [save_array(folder / name, array) for name, array in zip(LABEL_ARRAYS, arrays, strict=True)]
-
-
-def save_array(path: Path, array: np.ndarray) -> Path:
-    """Write an array, whole or not at all, and return its file."""
-    with finished(path) as unfinished, unfinished.open("wb") as file:
-        np.save(file, array)
-    return path
+def _save(folder: Path, **arrays: np.ndarray) -> list[Path]:
+    """Write arrays, each whole or not at all, and return their files."""
+    files = {folder / f"{name}.npy": array for name, array in arrays.items()}
+    for path, array in files.items():
+        with finished(path) as unfinished, unfinished.open("wb") as file:
+            np.save(file, array)
+    return list(files)

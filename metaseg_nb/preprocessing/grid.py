@@ -7,7 +7,7 @@ the centre of the volume's first voxel.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import SimpleITK as sitk
@@ -32,9 +32,10 @@ class Grid:
     origin_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     @classmethod
-    def of(cls, values: Mapping[str, Sequence[float]]) -> Self:
+    def of(cls, content: Mapping[str, list[float]]) -> Self:
         """Make a grid of what JSON keeps of one."""
-        return cls(**{key: tuple(value) for key, value in values.items()})
+        values: dict[str, Any] = {key: tuple(value) for key, value in content.items()}
+        return cls(**values)
 
     def centres_along(self, axis: int) -> np.ndarray:
         """Centres of the voxels along one axis in millimetres."""
@@ -43,12 +44,6 @@ class Grid:
     def centres_mm(self, voxels: np.ndarray) -> np.ndarray:
         """Centres of voxels, given as indices of shape (N, 3), in millimetres."""
         return voxels * np.array(self.spacing_mm) + self.origin_mm
-
-    def distance_mm(self, indices: Sequence[np.ndarray], point_mm: np.ndarray) -> np.ndarray:
-        """Distance to a point of the voxels that indices along each axis span, shape (I, J, K)."""
-        apart = [self.centres_along(axis)[index] - point_mm[axis] for axis, index in enumerate(indices)]
-        x, y, z = np.ix_(*apart)
-        return np.sqrt(x**2 + y**2 + z**2)
 
     def voxels_at(self, points_mm: np.ndarray) -> np.ndarray:
         """Voxels that points, shape (N, 3), lie in, int of shape (M, 3); those outside the grid are left out."""
@@ -73,7 +68,7 @@ def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
     low = np.maximum(outer_low, (first - 0.5) * edge - CROP_MARGIN_MM)
     high = np.minimum(outer_high, (last + 0.5) * edge + CROP_MARGIN_MM)
     shape = np.maximum(1, np.ceil((high - low) / spacing_mm - 1e-6).astype(int))
-    return Grid((spacing_mm,) * 3, tuple(shape.tolist()), tuple((low + spacing_mm / 2).tolist()))
+    return Grid((spacing_mm, spacing_mm, spacing_mm), tuple(shape.tolist()), tuple((low + spacing_mm / 2).tolist()))
 
 
 def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str = "linear") -> np.ndarray:
@@ -93,23 +88,12 @@ def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str =
     image = to_sitk(array.astype(np.float32), source.spacing_mm, source.origin_mm)
     for axis in _coarser_axes(source, target):
         if source.shape[axis] >= 4:  # the recursive filter needs four voxels
-            smooth = sitk.RecursiveGaussianImageFilter()
-            smooth.SetDirection(axis)
-            smooth.SetSigma(SIGMA_PER_VOXEL * target.spacing_mm[axis])
-            image = smooth.Execute(image)
-    filled = sitk.Resample(
-        image,
-        [int(n) for n in target.shape],
-        sitk.Transform(),
-        INTERPOLATORS[interpolation],
-        [float(x) for x in target.origin_mm],
-        [float(x) for x in target.spacing_mm],
-        [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
-        0.0,
-        sitk.sitkFloat32,
-        True,  # the border voxel reaches as far as its own half edge
-    )
-    return from_sitk(filled) * _inside(source, target)
+            image = sitk.RecursiveGaussian(image, SIGMA_PER_VOXEL * target.spacing_mm[axis], direction=axis)
+    onto = to_sitk(np.empty(target.shape, np.uint8), target.spacing_mm, target.origin_mm)
+    # the last argument: the border voxel reaches as far as its own half edge
+    filled = sitk.Resample(image, onto, sitk.Transform(), INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32, True)
+    x, y, z = np.ix_(*(_axis_inside(axis, source, target) for axis in range(3)))
+    return from_sitk(filled) * (x * y * z)
 
 
 def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: float = 0.5) -> np.ndarray:
@@ -134,8 +118,8 @@ def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: 
         False where ``source`` does not reach.
     """
     labels, _ = label_lesions(values >= threshold)
-    resampled = np.zeros(target.shape, bool)
-    weights = _resampling_weights(source, target)
+    resampled, coarser = np.zeros(target.shape, bool), _coarser_axes(source, target)
+    weights = [(_overlap if axis in coarser else _linear)(axis, source, target) for axis in range(3)]
     # how many target voxels a source voxel fills is a product of what it fills along each axis
     filled = [_overlap(axis, source, target).sum(axis=0) for axis in range(3)]
     for lesion, box in enumerate(ndimage.find_objects(labels), 1):
@@ -145,28 +129,20 @@ def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: 
         own_values = np.where(own | (labels[around] == 0), values[around], 0).astype(np.float32)
         columns = [matrix[:, axis] for matrix, axis in zip(weights, around, strict=True)]
         rows = [np.flatnonzero(matrix.any(axis=1)) for matrix in columns]
-        resampled_values = _weighted(own_values, [matrix[i] for matrix, i in zip(columns, rows, strict=True)])
+        found = _weighted(own_values, [matrix[i] for matrix, i in zip(columns, rows, strict=True)])
         centre_mm = source.centres_mm(np.argwhere(own).mean(axis=0) + [axis.start for axis in around])
-        fullest = _highest(resampled_values, n, target.distance_mm(rows, centre_mm))
-        resampled[tuple(index[place] for index, place in zip(rows, fullest, strict=True))] = True
+        away_mm = [target.centres_along(axis)[row] - centre_mm[axis] for axis, row in enumerate(rows)]
+        distance_mm = np.sqrt(sum(np.ix_(*(away**2 for away in away_mm))))
+        # the highest values; of equals the nearer ones
+        order = np.lexsort((distance_mm.ravel(), -found.ravel().round(5)))[:n]
+        places = np.unravel_index(order[found.ravel()[order] > 0], found.shape)
+        resampled[tuple(row[place] for row, place in zip(rows, places, strict=True))] = True
     return resampled
 
 
 def share_covered(mask: np.ndarray, source: Grid, target: Grid) -> np.ndarray:
     """Share of each target voxel that a mask fills, float32: voxels are boxes, so it is exact."""
     return _weighted(mask.astype(np.float32), [_overlap(axis, source, target) for axis in range(3)])
-
-
-def _resampling_weights(source: Grid, target: Grid) -> list[np.ndarray]:
-    """Weights that resample values: means where voxels get coarser, linear interpolation where they get finer."""
-    coarser = _coarser_axes(source, target)
-    return [(_overlap if axis in coarser else _linear)(axis, source, target) for axis in range(3)]
-
-
-def _highest(values: np.ndarray, n: int, distance: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Indices of the n highest values above 0; of equals the nearer ones."""
-    order = np.lexsort((distance.ravel(), -values.ravel().round(5)))[:n]
-    return np.unravel_index(order[values.ravel()[order] > 0], values.shape)
 
 
 def _coarser_axes(source: Grid, target: Grid) -> list[int]:
@@ -201,12 +177,6 @@ def _voxel_edges(axis: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return low, low + grid.spacing_mm[axis]
 
 
-def _inside(source: Grid, target: Grid) -> np.ndarray:
-    """1 for target voxels whose centre lies in the source volume, else 0."""
-    x, y, z = np.ix_(*(_axis_inside(axis, source, target) for axis in range(3)))
-    return x * y * z
-
-
 def _axis_inside(axis: int, source: Grid, target: Grid) -> np.ndarray:
     """Which target voxel centres lie in the source volume, along one axis."""
     low, high = (edges[i] for edges, i in zip(_voxel_edges(axis, source), (0, -1), strict=True))
@@ -214,7 +184,7 @@ def _axis_inside(axis: int, source: Grid, target: Grid) -> np.ndarray:
     return ((centres >= low) & (centres <= high)).astype(np.float32)
 
 
-def to_sitk(array: np.ndarray, spacing_mm: tuple[float, float, float], origin_mm=(0.0, 0.0, 0.0)) -> sitk.Image:
+def to_sitk(array: np.ndarray, spacing_mm: Sequence[float] = (1, 1, 1), origin_mm=(0, 0, 0)) -> sitk.Image:
     """Make a SimpleITK image of an (X, Y, Z) array; its axes stay the array's, rotation is left out."""
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
     image.SetSpacing([float(edge) for edge in spacing_mm])

@@ -1,9 +1,9 @@
 """From a case's files to the case store: bias correction, intensity, grid, label cleaning."""
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import mode
@@ -14,17 +14,15 @@ import pandas as pd
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.checks.header import require_sound_headers
-from metaseg_nb.cohort.labels import lesion_mask, read_values
+from metaseg_nb.cohort.head import find_head
+from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
-from metaseg_nb.cohort.position import find_head
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.cohort.volumes import lesion_mask, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing.case_store import (
-    StoredCase,
     drop_label,
     is_stored,
     open_case,
@@ -32,13 +30,24 @@ from metaseg_nb.preprocessing.case_store import (
     store_image,
     store_label,
 )
-from metaseg_nb.preprocessing.grid import Grid, resample_lesions
-from metaseg_nb.preprocessing.images import NOT_VOXELS, OF_LABELS, VERSION, image_recipe, prepare_image, read_images
-from metaseg_nb.preprocessing.label_cleaning import clean_label
+from metaseg_nb.preprocessing.grid import resample_lesions
+from metaseg_nb.preprocessing.steps import (
+    NOT_VOXELS,
+    OF_LABELS,
+    VERSION,
+    clean_label,
+    image_recipe,
+    prepare_image,
+    read_images,
+)
+from metaseg_nb.preprocessing.stored_case import StoredCase
 from metaseg_nb.settings import Preprocess
 
 # Errors that one case may cause; any other is a mistake of the program.
 CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
+# What is known of a stored label.
+VOLUMES = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3")
+LESIONS = ("lesions", "stored_lesions", "lost_lesions")
 
 
 @dataclass(frozen=True)
@@ -76,10 +85,8 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
         expected = ", ".join(f"{key} {wanted[key]}" for key in differing) + ", as the parameters of 02 say"
-        fix = (
-            "networks were trained on these cases, so they are kept: use another `study` for other settings; or delete"
-        )
-        fix += " the folder yourself, run 02, and train the networks again"
+        fix = "networks were trained on these cases, so they are kept: use another `study` for other settings; "
+        fix += "or delete the folder yourself, run 02, and train the networks again"
         raise CohortError.one("-", layout.case_store, found, expected, fix)
 
 
@@ -101,15 +108,20 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     """
     require_sound_headers(case)
     image_way, label_way = image_recipe(settings, len(case.images)), label_recipe(settings, rule)
-    identity = part_identity(image_way, _stamps(case.images))
+    # size and time of image files: to read them all takes minutes
+    stamps = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
+    identity = part_identity(image_way, stamps)
     made = not is_stored(folder, case.name, "image", identity)
     if made:
-        _make_image(case, folder, image_way)
+        with _timed(folder / case.name / "image.time"):
+            _make_image(case, folder, image_way, stamps)
     if case.label is None:
         drop_label(folder, case.name)
     elif not is_stored(folder, case.name, "label", part_identity(label_way, [checksum(case.label)], identity)):
-        _make_label(case, folder, label_way, rule)
         made = True
+        drop_label(folder, case.name)  # the former one, which may be damaged
+        with _timed(folder / case.name / "label.time"):
+            _make_label(case, folder, label_way, rule)
     return {"case": case.name, "made": made} | _row(open_case(folder, case.name))
 
 
@@ -136,96 +148,74 @@ def _attempt(
     case: Case, folder: Path, settings: Preprocess, rule: LesionRule, sequences: int
 ) -> dict[str, Any] | list[Problem]:
     """What `prepare_case` gives, or the problems of the case."""
-    if len(case.images) != sequences:
-        found, expected = f"{len(case.images)} sequence(s)", "as many sequences as the other cases"
-        return [Problem(case.name, str(case.image), found, expected, "complete the datalist, or leave the case out")]
     try:
+        if len(case.images) != sequences:
+            found, fix = f"{len(case.images)} sequence(s)", "complete the datalist, or leave the case out"
+            raise CohortError.one(case.name, case.image, found, "as many sequences as the other cases", fix)
         return prepare_case(case, folder, settings, rule)
     except CohortError as error:
         return error.problems
     except CASE_FAILURES as error:
         if isinstance(error, OSError) and error.filename not in map(str, case.files):
             raise  # of the disk that all cases are written to, not of this case
-        found = f"{type(error).__name__}: {error}"
+        found, expected = f"{type(error).__name__}: {error}", "an image of a head that can be prepared"
         fix = "look at the image; export it again, or leave the case out"
-        return [Problem(case.name, str(case.image), found, "an image of a head that can be prepared", fix)]
+        return [Problem(case.name, str(case.image), found, expected, fix)]
 
 
-def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any]) -> None:
-    start = time.perf_counter()
+def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any], stamps: Sequence[list[int]]) -> None:
     volumes = read_images(case)
     try:
         prepared = prepare_image(volumes, recipe)
     except ValueError as error:
         raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
-    facts = {
-        "native": asdict(prepared.native),
-        "grid": asdict(prepared.grid),
-        "native_affine": volumes[0].affine.tolist(),
-        "native_orientation": volumes[0].native_orientation.tolist(),
-        "native_place": volumes[0].place,
-        "recipe": dict(recipe),
-        "sources": _stamps(case.images),
-        "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
-    }
-    write_json(_time_file(folder / case.name, "image"), time.perf_counter() - start)
-    store_image(folder, case.name, prepared.array, prepared.head, prepared.corrections[0], facts)
+    store_image(folder, case.name, prepared, recipe, stamps)
 
 
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
-    start = time.perf_counter()
-    drop_label(folder, case.name)  # the former one, which may be damaged
+    assert case.label  # a case without one is not asked for it
     stored, label = open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
-    cleaned = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
-    resampled = resample_lesions(cleaned.mask, stored.native, stored.grid)
-    found = find_lesions(cleaned.mask, stored.native.spacing_mm)
+    mask, counts = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
+    resampled, found = resample_lesions(mask, stored.native, stored.grid), find_lesions(mask, stored.native.spacing_mm)
+    native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
+    # a lesion is lost where it lies outside the study grid, with the crop around the head
+    centres_mm = [stored.native.centres_mm(found.voxels(lesion)) for lesion in found.boxes]
     facts = {
         "recipe": dict(recipe),
         "sources": [checksum(case.label)],
-        "lesion_volume_mm3": _volume_mm3(lesion_mask(label.array, rule), stored.native),
-        "cleaned_volume_mm3": _volume_mm3(cleaned.mask, stored.native),
-        "stored_volume_mm3": _volume_mm3(resampled, stored.grid),
+        "lesion_volume_mm3": float(lesion_mask(label.array, rule).sum() * native_mm3),
+        "cleaned_volume_mm3": float(mask.sum() * native_mm3),
+        "stored_volume_mm3": float(resampled.sum() * stored_mm3),
         "lesions": found.n,
         "stored_lesions": label_lesions(resampled)[1],
-        "lost_lesions": sum(_is_lost(found.voxels(lesion), stored) for lesion in found.boxes),
-        "cleaning": cleaned.counts,
+        "lost_lesions": sum(len(stored.grid.voxels_at(points)) == 0 for points in centres_mm),
+        "cleaning": counts,
     }
-    write_json(_time_file(folder / case.name, "label"), time.perf_counter() - start)
     store_label(folder, case.name, resampled, facts)
 
 
-def _is_lost(voxels: np.ndarray, stored: StoredCase) -> bool:
-    """True for a lesion that lies outside the study grid, with the crop around the head."""
-    return len(stored.grid.voxels_at(stored.native.centres_mm(voxels))) == 0
-
-
 def _row(stored: StoredCase) -> dict[str, Any]:
-    image, label = stored.image_facts, stored.label_facts
-    seconds = sum(_seconds(stored.folder, part) for part in (("image", "label") if label else ("image",)))
-    ranges = image["field_ranges"]
-    row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
-    keys = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3", "lesions", "stored_lesions", "lost_lesions")
-    return row | {key: label[key] if label else None for key in keys} | (label["cleaning"] if label else {})
+    label, ranges = stored.label_facts, stored.image_facts["field_ranges"]
+    seconds = sum(_seconds(stored.folder / f"{part}.time") for part in (("image", "label") if label else ("image",)))
+    disk_mb = sum(path.stat().st_size for path in stored.folder.iterdir()) / 1e6
+    row = {"seconds": seconds, "disk_mb": disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
+    return (
+        row | {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
+    )
 
 
-def _time_file(folder: Path, part: str) -> Path:
-    """Seconds that it took to make the "image" or "label" part of a case."""
-    return folder / f"{part}.time"
+@contextmanager
+def _timed(file: Path) -> Iterator[None]:
+    """Write the seconds that a block took."""
+    start = time.perf_counter()
+    yield
+    write_json(file, time.perf_counter() - start)
 
 
-def _seconds(folder: Path, part: str) -> float:
-    """What `_time_file` holds; NaN where it is lost or damaged: nothing else depends on it."""
+def _seconds(file: Path) -> float:
+    """What `_timed` wrote; NaN where it is lost or damaged: nothing else depends on it."""
     try:
-        return float(_time_file(folder, part).read_bytes())
+        return float(file.read_bytes())
     except (FileNotFoundError, ValueError):
         return float("nan")
-
-
-def _volume_mm3(mask: np.ndarray, grid: Grid) -> float:
-    return float(mask.sum() * np.prod(grid.spacing_mm))
-
-
-def _stamps(files: Sequence[Path]) -> list[list[int]]:
-    """Size and time of image files: to read them all takes minutes."""
-    return [[file.stat().st_size, file.stat().st_mtime_ns] for file in files]

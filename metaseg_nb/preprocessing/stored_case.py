@@ -9,13 +9,63 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.preprocessing.correction_record import CorrectionRecord
 from metaseg_nb.preprocessing.grid import Grid
+
+# The slice that is kept of a bias correction has pixels of about this edge at least.
+PIXEL_MM = 1.0
+HISTOGRAM_BINS = 100
+# Of the field and of intensities in the head; single voxels at its rim say little.
+FIELD_PERCENTILES, SHOWN_PERCENTILES = (1, 50, 99), (0.1, 99.9)
+
+
+@dataclass(frozen=True)
+class CorrectionRecord:
+    """What is kept of a bias correction: one axial slice through the head's middle, and intensities in the head.
+
+    Parameters
+    ----------
+    before : ndarray of float32, shape (X, Y)
+        Slice of the image as it was read, RAS order.
+    field : ndarray of float16, shape (X, Y)
+        Factor that the image was divided by, relative to its median in the head; NaN where it is not known.
+    spacing_mm : ndarray of float, shape (2,)
+        Of the slice, along X and Y.
+    raw, prepared : ndarray of float, shape (HISTOGRAM_BINS,)
+        Share of the head's voxels by intensity, as read, and corrected and scaled.
+    raw_edges, prepared_edges : ndarray of float, shape (HISTOGRAM_BINS + 1,)
+    field_range : ndarray of float, shape ()
+        99th over 1st percentile of the field in the head: 1 is no correction.
+    """
+
+    before: np.ndarray
+    field: np.ndarray
+    spacing_mm: np.ndarray
+    raw: np.ndarray
+    raw_edges: np.ndarray
+    prepared: np.ndarray
+    prepared_edges: np.ndarray
+    field_range: np.ndarray
+
+    @property
+    def after(self) -> np.ndarray:
+        """The slice after correction: float32, shape (X, Y)."""
+        return np.where(np.isfinite(self.field), self.before / self.field.astype(np.float32), self.before)
+
+
+class _Array:
+    """An array of a stored case, as a memory map; of a label, that of the annotation where one stands in for it."""
+
+    def __init__(self, name: str, of_label: bool = True):
+        self.name, self.of_label = name, of_label
+
+    def __get__(self, case: "StoredCase", owner: type) -> np.ndarray:
+        folder = case.annotation if case.annotation and self.of_label else case.folder
+        return np.load(folder / f"{self.name}.npy", mmap_mode="r")
 
 
 @dataclass(frozen=True)
 class StoredCase:
-    """A preprocessed case; its arrays are opened, not loaded.
+    """A preprocessed case; its arrays are opened, not loaded: see `case_store` for what they hold.
 
     ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the
     folder of an annotation that stands in for the label.
@@ -27,51 +77,33 @@ class StoredCase:
     label_facts: Mapping[str, Any] | None
     annotation: Path | None = None
 
-    @property
-    def image(self) -> np.ndarray:
-        """Memory map of float16, shape (C, X, Y, Z)."""
-        return self._array("image")
+    image = _Array("image", of_label=False)
+    head_voxels = _Array("head_voxels")
+    label = _Array("label")
+    lesion_voxels = _Array("lesion_voxels")
+    lesion_boxes = _Array("lesion_boxes")
 
     @property
-    def head_voxels(self) -> np.ndarray:
-        """Memory map of int32, shape (N, 3); in an annotation, those that are annotated."""
-        return self._array("head_voxels", self.annotation)
+    def marked_boxes(self) -> np.ndarray:
+        """Int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
+        return _Array("marked_boxes").__get__(self, type(self)) if self.annotation else self.lesion_boxes
 
     @property
     def reach(self) -> np.ndarray:
         """Bool, shape (X, Y, Z): where lesions are looked for, `reach_of` the head."""
-        voxels = np.unpackbits(self._array("reach"), count=int(np.prod(self.grid.shape)))
-        return voxels.reshape(self.grid.shape).astype(bool)
+        packed = np.load(self.folder / "reach.npy")
+        return np.unpackbits(packed, count=int(np.prod(self.grid.shape))).reshape(self.grid.shape).astype(bool)
+
+    @property
+    def correction(self) -> CorrectionRecord:
+        """What is kept of the bias correction of the first sequence."""
+        with np.load(self.folder / "correction.npz") as content:
+            return CorrectionRecord(**content)
 
     @property
     def has_label(self) -> bool:
         """Whether a label, or an annotation in its place, is stored."""
         return self.label_facts is not None
-
-    @property
-    def label(self) -> np.ndarray:
-        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation also 2, which is unknown."""
-        return self._array("label", self.annotation)
-
-    @property
-    def lesion_voxels(self) -> np.ndarray:
-        """Memory map of int32, shape (N, 3): where the label is 1."""
-        return self._array("lesion_voxels", self.annotation)
-
-    @property
-    def lesion_boxes(self) -> np.ndarray:
-        """Memory map of int32, shape (L, 3, 2): bounding box of each 26-connected lesion, the upper end beyond it."""
-        return self._array("lesion_boxes", self.annotation)
-
-    @property
-    def marked_boxes(self) -> np.ndarray:
-        """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
-        return self._array("marked_boxes", self.annotation) if self.annotation else self.lesion_boxes
-
-    @property
-    def correction(self) -> CorrectionRecord:
-        """What is kept of the bias correction of the first sequence."""
-        return CorrectionRecord.load(self.folder / "correction.npz")
 
     @property
     def native(self) -> Grid:
@@ -84,37 +116,54 @@ class StoredCase:
         return Grid.of(self.image_facts["grid"])
 
     @property
+    def recipe(self) -> dict[str, Any]:
+        """All settings the case was made with."""
+        return {**self.image_facts["recipe"], **(self.label_facts["recipe"] if self.label_facts else {})}
+
+    @property
     def channels(self) -> int:
         """Number of sequences."""
         return self.recipe["sequences"]
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """All settings the case was made with."""
-        return {**self.image_facts["recipe"], **(self.label_facts["recipe"] if self.has_label else {})}
-
-    @property
     def sources(self) -> list[list[int] | str]:
         """Of the files that the case was made from: size and time of each image, checksum of the label."""
-        return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.has_label else [])]
+        return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.label_facts else [])]
 
     @property
     def identity(self) -> list[str]:
         """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
         return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
 
-    @property
-    def disk_mb(self) -> float:
-        """What the case takes on disk, in 10⁶ bytes."""
-        return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
-
     def on_native(self, array: np.ndarray) -> Volume:
         """Give an array on the native grid its place in space, so that it is written as the case's files are."""
-        place = self.image_facts["native_affine"], self.image_facts["native_orientation"]
-        return Volume(array, *(np.array(part) for part in place), self.image_facts.get("native_place"))
+        affine, orientation = (np.array(self.image_facts[f"native_{part}"]) for part in ("affine", "orientation"))
+        return Volume(array, affine, orientation, self.image_facts.get("native_place"))
 
-    def _array(self, name: str, folder: Path | None = None) -> np.ndarray:
-        return np.load((folder or self.folder) / f"{name}.npy", mmap_mode="r")
+
+def record_correction(volume: Volume, corrected: np.ndarray, scaled: np.ndarray, head: np.ndarray) -> CorrectionRecord:
+    """Make the record of one image.
+
+    Parameters
+    ----------
+    volume : Volume
+        As it was read.
+    corrected, scaled : ndarray of float32, shape (X, Y, Z)
+        After bias correction, and after scaling too.
+    head : ndarray of bool, shape (X, Y, Z)
+        All of the volume when empty.
+    """
+    before, head = volume.array, head if head.any() else np.ones_like(head)
+    field = np.full(before.shape, 1 if corrected is before else np.nan, np.float32)
+    np.divide(before, corrected, out=field, where=(before > 0) & (corrected > 0))
+    low, middle, high = np.nanpercentile(field[head], FIELD_PERCENTILES)
+    step = [max(1, int(PIXEL_MM / edge)) for edge in volume.spacing_mm[:2]]
+    slices = np.flatnonzero(head.any(axis=(0, 1)))
+    shown = (slice(None, None, step[0]), slice(None, None, step[1]), slices[len(slices) // 2])
+    relative, spacing_mm = (field[shown] / middle).astype(np.float16), np.array(volume.spacing_mm[:2]) * step
+    (raw, raw_edges), (prepared, edges) = (_histogram(array[head]) for array in (before, scaled))
+    range_ = np.array(high / low)
+    return CorrectionRecord(before[shown], relative, spacing_mm, raw, raw_edges, prepared, edges, range_)
 
 
 def intensity_curves(cases: Iterable[StoredCase]) -> pd.DataFrame:
@@ -129,10 +178,13 @@ def intensity_curves(cases: Iterable[StoredCase]) -> pd.DataFrame:
     tables = []
     for case in cases:
         kept = case.correction
-        for scale, share, edges in (
-            ("as read", kept.raw, kept.raw_edges),
-            ("corrected and scaled", kept.prepared, kept.prepared_edges),
-        ):
+        scales = {"as read": (kept.raw, kept.raw_edges), "corrected and scaled": (kept.prepared, kept.prepared_edges)}
+        for scale, (share, edges) in scales.items():
             bins = {"intensity": (edges[1:] + edges[:-1]) / 2, "share": share, "density": share / np.diff(edges)}
             tables.append(pd.DataFrame({"case": case.name, "scale": scale} | bins))
     return pd.concat(tables, ignore_index=True)
+
+
+def _histogram(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    counts, edges = np.histogram(values, HISTOGRAM_BINS, tuple(np.percentile(values, SHOWN_PERCENTILES)))
+    return counts / len(values), edges

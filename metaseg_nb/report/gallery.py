@@ -8,10 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_nb.checksums import checksum
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.cohort.position import THIRDS
+from metaseg_nb.cohort.datalist import read_written, require_written
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.written import read_written, require_written
 from metaseg_nb.evaluation.leaderboard import classified
 from metaseg_nb.layout import StudyLayout
 
@@ -21,14 +20,6 @@ PAGES = {
     "false": "Large false positives",
     "small": "Small lesions",
     "lower": "Lower third of the brain",
-}
-# What each page holds, in the words of the report.
-ABOUT = {
-    "cases": "By Dice, network by network; three planes through the largest lesion.",
-    "missed": "Reference lesions that a network did not touch, largest first.",
-    "false": "Large predicted lesions that touch no reference lesion, largest first.",
-    "small": f"Reference lesions of {DIAMETER_NAMES[0]}, smallest first.",
-    "lower": "Reference lesions in the lowest third of the brain, where air and bone disturb the image; largest first.",
 }
 # Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: with its slice
 # views a gallery has at most so many bytes, and a report of 300 patients and eight networks under 25 MB.
@@ -118,53 +109,49 @@ def gallery_entries(
         their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
     """
     lesions = lesions[lesions["model"].isin(models)]
-    lesions = lesions.assign(picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str), why="missed")
-    missed = lesions[~lesions["detected"]].assign(page="missed", group=lambda rows: rows["model"])
-    false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
-    pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
-    false = false.assign(page="false", group=false["model"], picture=pictures, why="false positive")
+    lesions = lesions.assign(
+        group=lesions["model"], picture=lesions["case"] + "_lesion" + lesions["lesion"].astype(str)
+    )
     found = lesions.groupby("picture")["detected"].agg(["sum", "size"]).astype(int).astype(str)
     each = lesions.drop_duplicates("picture").assign(group="", model="").drop(columns="dice")
     each["why"] = each["picture"].map("found by " + found["sum"] + " of " + found["size"] + " networks")
-    each = classified(each, positions)
-    tables = [
-        _cases_page(metrics, models),
-        _by_diameter(missed, models),
-        _by_diameter(false, models),
-        _by_diameter(each[each["diameter_class"] == DIAMETER_NAMES[0]].assign(page="small"), [""])[::-1],
-        _by_diameter(each[each["third"] == THIRDS[0]].assign(page="lower"), [""]),
-    ]
-    entries = pd.concat([table for table in tables if len(table)], ignore_index=True)
-    return _shown(entries, MOST_PANELS // (len(models) + 1))
+    each = classified(each, positions).sort_values("diameter_mm", ascending=False, kind="stable")
+    false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
+    pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
+    pages = {
+        "cases": _worst_median_best(metrics, models),
+        "missed": _by_network(lesions[~lesions["detected"]].assign(why="missed"), models),
+        "false": _by_network(false.assign(group=false["model"], picture=pictures, why="false positive"), models),
+        "small": each[each["diameter_class"] == DIAMETER_NAMES[0]][::-1],
+        "lower": each[each["third"] == THIRDS[0]],
+    }
+    tables = [rows.reindex(columns=COLUMNS).assign(page=page) for page, rows in pages.items() if len(rows)]
+    entries = pd.concat(tables, ignore_index=True)
+    groups = entries.groupby(["page", "group"], sort=False)["case"]
+    entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()
+    most_pictures = MOST_PANELS // (len(models) + 1)
+    numbers = range(MOST_ENTRIES, 0, -1)
+    most = next((n for n in numbers if entries[rank < n]["picture"].nunique() <= most_pictures), 1)
+    return entries[rank < most].reset_index(drop=True)
+
+
+def _worst_median_best(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """The cases of each network by Dice."""
+    rows = []
+    for model in models:
+        order = metrics[metrics["model"] == model].sort_values("dice")
+        picked = order.iloc[[0, (len(order) - 1) // 2, -1]].assign(why=["worst", "median", "best"])
+        rows.append(picked.assign(group=model, picture=picked["case"]).drop_duplicates("case"))
+    return pd.concat(rows)
+
+
+def _by_network(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
+    """Lesions of each network, in the networks' order, largest first."""
+    order = rows.assign(place=rows["group"].map(list(models).index))
+    return order.sort_values(["place", "diameter_mm"], ascending=[True, False], kind="stable")
 
 
 def _portable(name: str) -> str:
     """A name that Windows can hold too; one that had to change ends with a checksum, so that no two become one."""
     usable = UNUSABLE.sub("_", name)
     return name if usable == name else f"{usable}_{sha256(name.encode()).hexdigest()[:8]}"
-
-
-def _shown(entries: pd.DataFrame, most_pictures: int) -> pd.DataFrame:
-    """Of each network on each page the first entries, so many that all have at most some pictures."""
-    groups = entries.groupby(["page", "group"], sort=False)["case"]
-    entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()
-    numbers = range(MOST_ENTRIES, 0, -1)
-    most = next((n for n in numbers if entries[rank < n]["picture"].nunique() <= most_pictures), 1)
-    return entries[rank < most][COLUMNS].reset_index(drop=True)
-
-
-def _cases_page(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    rows = []
-    for model in models:
-        order = metrics[metrics["model"] == model].sort_values("dice", ignore_index=True)
-        places = {"worst": 0, "median": (len(order) - 1) // 2, "best": len(order) - 1}
-        for why, place in places.items():
-            case = order.iloc[place]
-            rows.append({"group": model, "picture": case["case"], "why": why, **case[["case", "primary", "dice"]]})
-    return pd.DataFrame(rows).assign(page="cases").reindex(columns=COLUMNS).drop_duplicates(["group", "picture"])
-
-
-def _by_diameter(rows: pd.DataFrame, groups: Sequence[str]) -> pd.DataFrame:
-    """Rows of a page, group by group, largest first."""
-    order = rows.assign(place=rows["group"].map(list(groups).index))
-    return order.sort_values(["place", "diameter_mm"], ascending=[True, False], kind="stable").reindex(columns=COLUMNS)

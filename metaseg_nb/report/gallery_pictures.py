@@ -1,8 +1,10 @@
 """The pictures of the gallery: three planes, networks side by side; and slice views that turn in a browser."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,15 +17,23 @@ from nilearn.plotting import view_img
 
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.figures.case_images import AGREEMENT_COLOURS, CaseImages, false_lesions, read_case_images
+from metaseg_nb.cohort.datalist import require_written
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.figures.reviewed import (
+    AGREEMENT_COLOURS,
+    CaseImages,
+    StudyTables,
+    false_lesions,
+    prediction_files,
+    read_case_images,
+)
 from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.figures.style import fitted, use_style
 from metaseg_nb.files import finished, write_table
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
-from metaseg_nb.report.self_contained import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
-from metaseg_nb.viewer.study_tables import StudyTables
+from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
 
 PANEL_INCHES, LABEL_INCHES, TITLE_POINTS = 2.1, 0.25, 8.5
 # Around a lesion: at least this much is shown, and of a large one this many diameters. And of a whole case.
@@ -44,7 +54,8 @@ def draw_gallery(
 ) -> None:
     """Draw every picture that `gallery_entries` names, and a slice view for each entry of its page "cases".
 
-    An earlier gallery is replaced. The table of the gallery is written after its pictures, their checksums last.
+    A gallery that is whole and was made from the same files and settings is kept; another one is replaced. The table
+    of the gallery is written after its pictures, their checksums last.
 
     Parameters
     ----------
@@ -57,17 +68,34 @@ def draw_gallery(
         Edge of the box around the largest lesion that a slice view holds; what lies beyond is not in the file.
     workers : int
     """
-    layout = tables.layout
+    layout, metrics = tables.layout, tables.layout.cross_validation / "metrics.csv"
+    made_from = _checksum_of_inputs(tables, entries, models, view_mm)
+    files = gallery_files(layout, entries)
+    try:
+        if require_written(layout, *files).get("made_from") == made_from:
+            print("The gallery is kept: what it was made from is unchanged.")
+            return
+    except CohortError:  # none yet, or files are missing or changed
+        pass
     layout.gallery_record.unlink(missing_ok=True)
     shutil.rmtree(layout.gallery, ignore_errors=True)
     by_case = [rows for _, rows in entries.groupby("case", sort=False)]
     map_cases(partial(_draw_case, tables, models, view_mm), by_case, workers, "pictures")
     write_table(layout.gallery_table, entries)
-    metrics = checksum(layout.cross_validation / "metrics.csv")
-    write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))
+    write_record(layout.gallery_record, {"metrics": checksum(metrics), "made_from": made_from}, files)
 
 
-def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[str, str], field_mm: float) -> Figure:
+def _checksum_of_inputs(tables: StudyTables, entries: pd.DataFrame, models: Sequence[str], view_mm: float) -> str:
+    """One checksum of all that the pictures are made from: settings, tables, images, masks and predictions."""
+    layout, shown = tables.layout, set(entries["case"])
+    files = [layout.cross_validation / "metrics.csv", layout.cross_validation / "lesions.csv"]
+    for case in [case for case in tables.cohort.cases if case.name in shown]:
+        files += [*case.files, *prediction_files(layout, case, models).values()]
+    facts = [entries.to_csv(), list(models), view_mm, repr(tables.cohort.rule), [checksum(file) for file in files]]
+    return sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def draw_networks(images: CaseImages, centre: Sequence[float], results: Mapping[str, str], field_mm: float) -> Figure:
     """Three planes through a voxel, a row each; first the whole slice with a box, then the box, network by network.
 
     Parameters
@@ -75,12 +103,12 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[s
     images : CaseImages
     centre : sequence of 3 floats
         RAS voxel.
-    titles : mapping of str to str
-        What is written above each network.
+    results : mapping of str to str
+        What is written above the networks, below their names.
     field_mm : float
         Edge of the box.
     """
-    columns = len(titles) + 1
+    columns = len(images.predictions) + 1
     figure, panels = plt.subplots(3, columns, figsize=(PANEL_INCHES * columns, 3 * PANEL_INCHES + 0.7), squeeze=False)
     figure.subplots_adjust(LABEL_INCHES / figure.get_figwidth(), 0.06, 0.995, 0.92, wspace=0.03, hspace=0.03)
     for row, axis in zip(panels, AXES, strict=True):
@@ -89,10 +117,12 @@ def draw_networks(images: CaseImages, centre: Sequence[float], titles: Mapping[s
         draw_slice(row[0], masks={"reference": images.reference}, **shared)
         row[0].add_patch(Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor="white"))
         row[0].set_ylabel(PLANES[axis][0], fontsize=8)
-        for panel, model in zip(row[1:], titles, strict=True):
-            masks = {"reference": images.reference, "prediction": images.predictions[model]}
+        for panel, prediction in zip(row[1:], images.predictions.values(), strict=True):
+            masks = {"reference": images.reference, "prediction": prediction}
             draw_slice(panel, masks=masks, window=window, **shared)
-    for panel, title in zip(panels[0], ["whole slice", *titles.values()], strict=True):
+    names = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
+    titles = ["whole slice", *(f"{name}\n{results.get(model, '')}" for model, name in names.items())]
+    for panel, title in zip(panels[0], titles, strict=True):
         panel.set_title(title, fontsize=TITLE_POINTS, fontweight="normal")
     add_legend(figure, ("reference", "prediction"))
     return figure
@@ -130,14 +160,14 @@ def draw_entry(tables: StudyTables, images: CaseImages, entry: pd.Series) -> Fig
     metrics, lesions = tables.metrics, tables.lesions
     if entry["page"] == "cases":
         dice = metrics[metrics["case"] == images.name].set_index("model")["dice"]
-        return draw_networks(images, images.place, _titles(images, "Dice " + dice.map("{:.2f}".format)), CASE_FIELD_MM)
+        return draw_networks(images, images.place, dice.map("Dice {:.2f}".format).to_dict(), CASE_FIELD_MM)
     if entry["page"] == "false":
-        result = pd.Series({entry["group"]: "false positive"})
+        results = {entry["group"]: "false positive"}
     else:
         rows = lesions[(lesions["case"] == images.name) & (lesions["lesion"] == entry["lesion"])].set_index("model")
-        result = ("Dice " + rows["dice"].map("{:.2f}".format)).where(rows["detected"], "missed")
+        results = rows["dice"].map("Dice {:.2f}".format).where(rows["detected"], "missed").to_dict()
     field_mm = max(FIELD_MM, FIELD_DIAMETERS * entry["diameter_mm"])
-    return draw_networks(images, entry[CENTRE].to_numpy(float), _titles(images, result), field_mm)
+    return draw_networks(images, entry[CENTRE].to_list(), results, field_mm)
 
 
 def save_picture(figure: Figure, file: Path | BinaryIO) -> None:
@@ -166,8 +196,3 @@ def _draw_case(tables: StudyTables, models: Sequence[str], view_mm: float, entri
     for entry in entries[entries["page"] == "cases"].itertuples():
         with finished(tables.layout.gallery / view_file(entry.picture, entry.group)) as unfinished:
             unfinished.write_text(slice_view(images, entry.group, images.place, view_mm), encoding="utf-8")
-
-
-def _titles(images: CaseImages, results: pd.Series) -> dict[str, str]:
-    titles = {model: fitted(model_title(model), PANEL_INCHES, TITLE_POINTS) for model in images.predictions}
-    return {model: f"{title}\n{results.get(model, '')}" for model, title in titles.items()}

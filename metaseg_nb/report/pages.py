@@ -1,16 +1,19 @@
-"""Executed notebooks as pages of the report: code behind a click, formulas that need no script, nothing private."""
+"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing asked of a network."""
 
+import base64
+import hashlib
+import io
 import re
 from collections.abc import Callable
 from html import escape, unescape
 from pathlib import Path
 
 import nbformat
-from jinja2 import PackageLoader, pass_context
-from jinja2.runtime import Context
+from jinja2 import PackageLoader
 from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
 
 # Widgets, which work in a running JupyterLab only.
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -22,35 +25,14 @@ MARKUP = re.compile(r"(<style\b.*?</style>|<[^>]*>)|([^<]+)", re.DOTALL)
 FORMULA = str.maketrans({"$": "&#36;", "\\": "&#92;"})
 RESULT = re.compile(r"<blockquote>(.*?)</blockquote>", re.DOTALL)
 HEADING = re.compile(r'<h2 id="([^"]+)">(.*?)<a class="anchor-link"', re.DOTALL)
-
-
-class PageExporter(HTMLExporter):
-    """nbconvert's exporter without a frame, for the cells alone."""
-
-    def __init__(self):
-        loader = PackageLoader("metaseg_nb.report", "templates")
-        super().__init__(template_name="basic", template_file="cells.html.j2", extra_loaders=[loader])
-        self.exclude_input_prompt = self.exclude_output_prompt = True
-
-    @pass_context
-    def markdown2html(self, context: Context, source: str) -> str:
-        """Convert Markdown; formulas to MathML, which needs no script. HTML inside it is shown as text."""
-        return MarkdownWithMath(renderer=_PageRenderer(allow_harmful_protocols=False)).render(source)
-
-
-class _PageRenderer(IPythonRenderer):
-    def text(self, text: str) -> str:
-        return safe_entity(text)  # an entity is a character, as `escaped` writes it
-
-    def inline_math(self, body: str) -> str:
-        return _mathml(body, "inline")
-
-    def block_math(self, body: str) -> str:
-        return _mathml(body, "block")
+SCRIPT = re.compile(r"<script[^>]*>(.*?)</script>", re.DOTALL)
+PNG = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=\s]+)")
+# Smaller pictures are charts and icons, which PNG holds best. A page is about 1000 pixels wide.
+LARGE_BYTES, MOST_PIXELS_WIDE, QUALITY = 40_000, 1400, 60
 
 
 def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) -> str:
-    """Convert an executed notebook to HTML without a frame.
+    """Convert an executed notebook to HTML without a frame: code behind a click, formulas that need no script.
 
     Widgets, progress bars and logs are left out, and the notebook's last sentence is put below its title.
 
@@ -62,7 +44,6 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
         Takes private words out of a text: `private_free`.
     """
     notebook.metadata.pop("widgets", None)
-    notebook.metadata.pop("papermill", None)
     notebook.cells = [cell for cell in notebook.cells if PAPERMILL_BANNER not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
         cell.source = clean(cell.source)  # colours take code apart
@@ -70,8 +51,35 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
             cell.outputs = [_shown(output) for output in cell.outputs if not _is_noise(output)]
     quoted = _result(notebook).replace("\n", "\n> ")
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {quoted}"))
-    html, _ = PageExporter().from_notebook_node(notebook)
+    exporter = HTMLExporter(
+        template_name="basic",
+        template_file="cells.html.j2",
+        extra_loaders=[PackageLoader("metaseg_nb.report", "templates")],
+        filters={"markdown2html": _markdown_to_html},
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+    html, _ = exporter.from_notebook_node(notebook)
     return MARKUP.sub(lambda found: found[1] or escape(clean(unescape(found[2])), quote=False), html)
+
+
+class _PageRenderer(IPythonRenderer):
+    """Formulas become MathML, which needs no script; HTML inside Markdown is shown as text."""
+
+    def text(self, text: str) -> str:
+        return safe_entity(text)  # an entity is a character, as `escaped` writes it
+
+    def inline_math(self, body: str) -> str:
+        return self.block_math(body, "inline")
+
+    def block_math(self, body: str, display: str = "block") -> str:
+        from latex2mathml.converter import convert  # few pages have a formula
+
+        return convert(body, display=display)
+
+
+def _markdown_to_html(source: str) -> str:
+    return MarkdownWithMath(renderer=_PageRenderer(allow_harmful_protocols=False)).render(source)
 
 
 def title_of(notebook: nbformat.NotebookNode) -> str:
@@ -87,7 +95,7 @@ def contents_of(html: str) -> list[tuple[str, str]]:
 
 def result_of(html: str) -> str:
     """Result of a page, HTML: what stands below its title, from `cells_to_html`."""
-    return RESULT.search(html)[1]
+    return RESULT.findall(html)[0]
 
 
 def read_notebook(path: Path) -> nbformat.NotebookNode:
@@ -101,6 +109,28 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     if not path.is_file():
         raise FileNotFoundError(f"notebook {path.stem} was not run yet: run it, or make one page with --notebook")
     return nbformat.read(path, as_version=4)
+
+
+def with_light_pictures(html: str) -> str:
+    """Replace the large PNG pictures inside a page by WebP of a third of the bytes."""
+    return PNG.sub(_lighter, html)
+
+
+def policy(*scripts: str) -> str:
+    """Content-security policy of a page that holds some scripts: no others run, and nothing is asked of a network."""
+    digests = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    runs = " ".join(f"'sha256-{digest}'" for digest in digests) or "'none'"
+    return (
+        f"default-src 'none'; script-src {runs}; style-src 'unsafe-inline'; img-src 'self' file: data:; "
+        "frame-src 'self' file:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def with_policy(page: str) -> str:
+    """Put the policy into the head of a page, all of whose scripts are the workbook's own."""
+    page = page.replace("\r\n", "\n")  # as browsers read it before they look at a script
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy(*SCRIPT.findall(page))}">'
+    return page.replace("<head>", f"<head>\n{meta}", 1)
 
 
 def _is_noise(output: nbformat.NotebookNode) -> bool:
@@ -120,13 +150,18 @@ def _result(notebook: nbformat.NotebookNode) -> str:
     """The Markdown that the last cell shows; of a notebook that stopped, that of the cell with the error."""
     stopped = [cell for cell in notebook.cells if any(o.output_type == "error" for o in cell.get("outputs", []))]
     outputs = (stopped or notebook.cells)[-1].get("outputs", [])
-    texts = [text for output in outputs if (text := output.get("data", {}).get("text/markdown"))]
+    texts = ["", *(output.data["text/markdown"] for output in outputs if "text/markdown" in output.get("data", {}))]
     if stopped:
-        return f"**This notebook stopped before its end.** {texts[-1] if texts else ''}"
-    return texts[-1] if texts else "This notebook did not run to its end."
+        return f"**This notebook stopped before its end.** {texts[-1]}"
+    return texts[-1] or "This notebook did not run to its end."
 
 
-def _mathml(formula: str, display: str) -> str:
-    from latex2mathml.converter import convert  # few pages have a formula
-
-    return convert(formula, display=display)
+def _lighter(found: re.Match) -> str:
+    if len(found[1]) < LARGE_BYTES:
+        return found[0]
+    buffer = io.BytesIO()
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as picture:
+        picture.thumbnail((MOST_PIXELS_WIDE, picture.height))
+        picture.save(buffer, "WEBP", quality=QUALITY)
+    smaller = "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return min(smaller, found[0], key=len)

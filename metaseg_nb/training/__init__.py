@@ -8,9 +8,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checkpoints": ["load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
         "finished_run": ["is_finished"],
-        "launch": ["train"],
+        "fit": ["train"],
         "patches": ["PatchBatches"],
-        "pretrained": ["finish_pretraining", "load_unseen", "pretrained"],
-        "restoration": ["RestorationBatches", "variance_restored"],
+        "pretraining": ["RestorationBatches", "finish_pretraining", "load_unseen", "pretrained", "variance_restored"],
     },
 )

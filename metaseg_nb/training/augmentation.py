@@ -1,33 +1,48 @@
-"""Random changes to a training patch, cheap enough for the processes that cut patches.
+"""Random changes to training patches, made on the device that the patches lie on.
 
-Drawn from an explicit generator first, then done to image and label: moving a patch is most of what cutting it costs,
-so each voxel is moved as few times as can be, in the two bytes it has in the case store. Its intensity is changed, and
-single precision made of it, where the network is: a GPU takes it in half the bytes.
+Each patch is flipped, turned and made brighter or darker, as in the study. Where strong augmentation is asked for, a
+batch is changed further: kinds, chances and ranges are nnU-Net's (default trainer of version 2; Isensee et al. 2021,
+https://doi.org/10.1038/s41592-020-01008-z), but for what that lacks: bending, as TorchIO bends (Pérez-García et al.
+2021, https://doi.org/10.1016/j.cmpb.2021.106236), and the bias field, a product of Legendre polynomials as in MONAI's
+RandBiasField.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms import (
+    AffineGrid,
+    Compose,
+    RandAdjustContrast,
+    RandGaussianSmooth,
+    RandSimulateLowResolution,
+    Resample,
+)
+from torch.nn.functional import interpolate
 
-from metaseg_nb.settings import Train
+from metaseg_nb.settings import Training
 
-# The last axis of (C, X, Y, Z), whose voxels lie side by side.
-ALONG_ROWS = 3
+TURN_CHANCE, TURN_DEGREES = 0.2, 30.0  # at most, about each axis
+ZOOM_CHANCE, ZOOM = 0.2, (0.7, 1.4)  # edge of what is shown, of the patch's; along all axes alike
+# Knots along each axis, and by how much of the patch's edge each is moved at most: less than half of their distance.
+BEND_CHANCE, BEND_KNOTS, BEND_SHARE = 0.2, 7, 7.5 / 128
+NOISE_CHANCE, NOISE_VARIANCE = 0.1, 0.1  # at most, of the patch's own
+BIAS_CHANCE, BIAS_DEGREE, BIAS_COEFFICIENT = 0.1, 3, 0.1
+BLUR_CHANCE, BLUR_VOXELS = 0.2, (0.5, 1.0)
+COARSE_CHANCE, COARSE_ZOOM = 0.25, (0.5, 1.0)
+GAMMA_CHANCE, INVERTED_GAMMA_CHANCE, GAMMA = 0.3, 0.1, (0.7, 1.5)
 
 
 @dataclass(frozen=True)
 class Change:
-    """What is done to a patch: axes are reversed, then two change places; any flips and quarter turn are that.
+    """What is done to a patch of shape (C, X, Y, Z): first axes are flipped, then two change places.
 
-    Parameters
-    ----------
-    flipped : tuple of ints
-        Axes of an array of shape (C, X, Y, Z).
-    swapped : tuple of 2 ints
-        Axes of such an array, the smaller first; twice the same: none.
-    intensity : ndarray of float32, shape (C, 2)
-        What each channel's intensity is multiplied by, and what is added then.
+    ``flipped`` are axes; ``swapped`` are two, or twice the same for none; ``intensity``, float32 of shape (C, 2), is
+    what each channel is multiplied by, and what is added then.
     """
 
     flipped: tuple[int, ...]
@@ -35,7 +50,7 @@ class Change:
     intensity: np.ndarray
 
 
-def draw_change(settings: Train, channels: int, rng: np.random.Generator) -> Change:
+def draw_change(settings: Training, channels: int, rng: np.random.Generator) -> Change:
     """Draw flips on three axes, a turn by quarters in a random plane, and each channel's scale and shift."""
     flips = rng.random(3) < settings.flip_probability
     swapped = (1, 1)
@@ -46,58 +61,102 @@ def draw_change(settings: Train, channels: int, rng: np.random.Generator) -> Cha
         if rng.integers(3) == 0:
             flips[other] ^= True
         else:
-            swapped = (int(min(one, other)) + 1, int(max(one, other)) + 1)
+            swapped = (int(one) + 1, int(other) + 1)
     flipped = tuple((np.flatnonzero(flips) + 1).tolist())
     scale = 1 + rng.uniform(-settings.intensity_scale, settings.intensity_scale, channels)
     shift = rng.uniform(-settings.intensity_shift, settings.intensity_shift, channels)
     return Change(flipped, swapped, np.stack([scale, shift], axis=1, dtype=np.float32))
 
 
-def before_change(changed: np.ndarray, change: Change) -> np.ndarray:
-    """View a changed array, shape (C, P, P, P), as it lies before: what is written into the view is moved."""
-    return np.flip(changed.swapaxes(*change.swapped), change.flipped)
+def move_patches(patches: torch.Tensor, changes: Sequence[Change]) -> torch.Tensor:
+    """Flip and turn each of the patches, shape (N, C, P, P, P), into new ones of the same type."""
+    pairs = zip(patches, changes, strict=True)
+    return torch.stack([patch.flip(change.flipped).transpose(*change.swapped) for patch, change in pairs])
 
 
-def rows_flipped(array: np.ndarray, change: Change) -> np.ndarray:
-    """View an array, shape (C, P, P, P), with those axes reversed that leave its rows as they are."""
-    return np.flip(array, [axis for axis in change.flipped if axis != ALONG_ROWS])
+def change_intensity(images: torch.Tensor, changes: Sequence[Change]) -> torch.Tensor:
+    """Scale and shift each channel of images, shape (N, C, P, P, P), into new ones of float32."""
+    intensity = torch.from_numpy(np.stack([change.intensity for change in changes])).to(images.device)
+    scale, shift = intensity[..., None, None, None].unbind(2)
+    return (images.float() * scale).add_(shift)
 
 
-def finish_moving(image: torch.Tensor, change: Change, out: torch.Tensor) -> None:
-    """Move an image as is left to do once it was written to `rows_flipped`.
-
-    Parameters
-    ----------
-    image : Tensor of float16, shape (C, P, P, P)
-    change : Change
-    out : Tensor of float16, shape (C, P, P, P)
-        Gets the moved image.
-    """
-    if ALONG_ROWS in change.flipped:
-        # as integers: of these, torch reverses many at once
-        image = image.view(torch.int16).flip(ALONG_ROWS).view(torch.float16)
-    out.copy_(_swap(image, *change.swapped))
-
-
-def change_intensity(images: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
-    """Change each channel's intensity in place, on the device the patches lie on.
+def augment_strongly(images: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn, zoom and bend patches; add noise, a bias field, blur, low resolution and gamma: each by its own chance.
 
     Parameters
     ----------
     images : Tensor of float32, shape (N, C, P, P, P)
-    intensity : Tensor of float32, shape (N, C, 2)
-        Of a `Change`.
+    labels : Tensor of uint8, 0 or 1, shape (N, 1, P, P, P)
+        Moved as the images are.
+    seed : int
+        All that is drawn depends on it alone.
+
+    Returns
+    -------
+    images, labels : Tensor
+        New ones of the same shape and type on the same device. What comes from beyond a patch is 0.
     """
-    scale, shift = intensity[..., None, None, None].unbind(2)
-    return images.mul_(scale).add_(shift)
+    rng = np.random.default_rng(seed)
+    degrade = _degrading(int(rng.integers(2**32)))
+    pairs = []
+    for image, label in zip(images, labels, strict=True):
+        image, label = move(image, label, rng)
+        if rng.random() < NOISE_CHANCE:
+            image = add_noise(image, rng)
+        if rng.random() < BIAS_CHANCE:
+            image = image * bias_field(image.shape[1:], rng, image.device)
+        pairs.append((cast(MetaTensor, degrade(image)).as_tensor(), label))
+    return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
 
 
-def _swap(image: torch.Tensor, first: int, second: int) -> torch.Tensor:
-    """Let two spatial axes change places.
+def move(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Turn, zoom and bend an image (C, P, P, P) and its label (1, P, P, P), in one interpolation."""
+    turns, zooms, bends = rng.random(3) < (TURN_CHANCE, ZOOM_CHANCE, BEND_CHANCE)
+    if not (turns or zooms or bends):
+        return image, label
+    size, device = image.shape[1:], image.device
+    angles = turns * np.radians(rng.uniform(-TURN_DEGREES, TURN_DEGREES, 3))
+    zoom = rng.uniform(*ZOOM) if zooms else 1.0
+    affine = AffineGrid(rotate_params=tuple(angles), scale_params=(zoom,) * 3, device=device)
+    grid = cast(torch.Tensor, affine(size)[0])
+    grid[:3] += bends * size[0] * displacement(size, rng, device)
+    take = Resample(padding_mode="zeros", device=device, dtype=np.float32)
+    moved = cast(MetaTensor, take(image, grid, mode="bilinear")).as_tensor()
+    return moved, cast(MetaTensor, take(label, grid, mode="nearest")).as_tensor().to(label.dtype)
 
-    Where the last one is among them no row stays a row, and what is moved must stay in the cache: it does plane by
-    plane, so the first axis goes to the last by way of the middle. At 128³ that takes 1 ms; in one go, 24 ms.
+
+def displacement(size: Sequence[int], rng: np.random.Generator, device: torch.device) -> torch.Tensor:
+    """Draw where each voxel is moved to, as a share of the patch's edge: shape (3, X, Y, Z), linear between knots."""
+    knots = rng.uniform(-BEND_SHARE, BEND_SHARE, (1, 3, *(BEND_KNOTS,) * 3)).astype(np.float32)
+    return interpolate(torch.from_numpy(knots).to(device), size, mode="trilinear", align_corners=True)[0]
+
+
+def add_noise(image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """Add Gaussian noise, as much of each channel's variance as is drawn."""
+    generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**63)))
+    deviation = image.std(dim=(1, 2, 3), keepdim=True) * rng.uniform(0, NOISE_VARIANCE) ** 0.5
+    return image + deviation * torch.randn(image.shape, generator=generator, device=image.device)
+
+
+def bias_field(size: Sequence[int], rng: np.random.Generator, device: torch.device) -> torch.Tensor:
+    """Draw a smooth field of factors: the exponential of a polynomial, shape (X, Y, Z).
+
+    MONAI's RandBiasField computes in NumPy; this stays on the device.
     """
-    if second != ALONG_ROWS:
-        return image.transpose(first, second)
-    return image.transpose(first, 2).contiguous().transpose(2, 3).contiguous().transpose(first, 2)
+    coefficients = rng.uniform(-BIAS_COEFFICIENT, BIAS_COEFFICIENT, (BIAS_DEGREE + 1,) * 3)
+    coefficients[np.indices(coefficients.shape).sum(axis=0) > BIAS_DEGREE] = 0
+    along = [np.polynomial.legendre.legvander(np.linspace(-1, 1, n), BIAS_DEGREE) for n in size]
+    factors = [torch.from_numpy(array.astype(np.float32)).to(device) for array in (coefficients, *along)]
+    return torch.exp(torch.einsum("ijk,xi,yj,zk->xyz", *factors))
+
+
+def _degrading(seed: int) -> Compose:
+    """Blur, low resolution and gamma of an image (C, P, P, P), whose mean and deviation gamma keeps."""
+    transforms = [
+        RandGaussianSmooth(BLUR_VOXELS, BLUR_VOXELS, BLUR_VOXELS, prob=BLUR_CHANCE),
+        RandSimulateLowResolution(prob=COARSE_CHANCE, zoom_range=COARSE_ZOOM),
+        RandAdjustContrast(prob=INVERTED_GAMMA_CHANCE, gamma=GAMMA, invert_image=True, retain_stats=True),
+        RandAdjustContrast(prob=GAMMA_CHANCE, gamma=GAMMA, retain_stats=True),
+    ]
+    return Compose(transforms).set_random_state(seed)

@@ -4,19 +4,16 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.provenance import LIBRARIES, versions
+from metaseg_nb.machine import LIBRARIES, versions
 from metaseg_nb.settings import deciding, settings_hash
 from metaseg_nb.training.networks import build_network, prediction_layout
 
-# What every checkpoint's identity holds.
-IDENTITY = ("settings", "recipe")
-# True for every checkpoint of a run.
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 
 
@@ -45,31 +42,30 @@ def save_last(run: RunLayout, state: dict[str, Any]) -> None:
 
 
 def load_last(run: RunLayout) -> dict[str, Any] | None:
-    """Load what a stopped run goes on from.
+    """Load what a stopped run goes on from; None when there is nothing.
 
-    The last checkpoint, or where that is damaged or missing the one before, which then takes its place.
-
-    Returns
-    -------
-    dict or None
-        None when the run has no checkpoint.
+    Where the last checkpoint is damaged or missing, the one before takes its place.
 
     Raises
     ------
     ValueError
         All checkpoints there are, are damaged.
     """
-    there = [path for path in (run.last_checkpoint, run.previous_checkpoint) if path.exists()]
-    for path in there:
+    problem = None
+    for path in (run.last_checkpoint, run.previous_checkpoint):
+        if not path.exists():
+            continue
         try:
             content = _read(path)
         except ValueError as error:
-            if path == there[-1]:
-                raise ValueError(f"{error}. {TRAIN_AGAIN}") from error
-            print(f"{error}. Going on from {there[-1].name} instead.")
+            problem = error
             continue
+        if problem:
+            print(f"{problem}. Going on from {path.name} instead.")
         path.replace(run.last_checkpoint)  # or the next save would keep the damaged one as the one before
         return content
+    if problem:
+        raise ValueError(f"{problem}. {TRAIN_AGAIN}") from problem
     return None
 
 
@@ -83,19 +79,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     ValueError
         It is damaged, of another program, or holds weights that are no finite numbers.
     """
-    run = RunLayout(path.parent)
-    has_last = run.last_checkpoint.is_file() and path != run.last_checkpoint
-    rest = (
-        f". {run.last_checkpoint.name} beside it predicts too, with the weights of the last epoch" if has_last else ""
-    )
-    was_trained = run.last_checkpoint.is_file() or run.metrics.is_file()
+    run, advice = RunLayout(path.parent), TRAIN_AGAIN
+    if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.metrics)):
+        advice = "Give the best.pt of a run, or train this network first (notebook 03)"
+    elif run.last_checkpoint.is_file() and path != run.last_checkpoint:
+        advice += f". {run.last_checkpoint.name} beside it predicts too, with the weights of the last epoch"
     if not path.is_file():
-        advice = f"it is lost. {TRAIN_AGAIN}{rest}" if was_trained else "train this network first (notebook 03)"
-        raise FileNotFoundError(f"no checkpoint {path}; {advice}")
+        raise FileNotFoundError(f"{path}: no such checkpoint. {advice}")
     try:
         return _read(path)
     except ValueError as error:
-        advice = f"{TRAIN_AGAIN}{rest}" if was_trained else "Give the best.pt of a run of notebook 03"
         raise ValueError(f"{error}. {advice}") from error
 
 
@@ -105,28 +98,17 @@ def _read(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             # torch looks at neither: one flipped bit gives other weights, or a tensor that is taken for a folder
             whole = archive.testzip() is None and not any(member.external_attr for member in archive.infolist())
-        content = torch.load(path, map_location="cpu", weights_only=True) if whole else None
-    except Exception:  # both raise many kinds, and torch's text advises to load the file unsafely
-        whole = False
-    if not whole:
-        raise ValueError(f"{path}: not a whole checkpoint of this workbook: damaged, or written by another program")
-    if lacking := _lacking(content):
-        raise ValueError(f"{path}: no checkpoint of this workbook: it lacks {', '.join(lacking)}")
-    broken = [name for name, weights in content["network"].items() if not weights.isfinite().all()]
+        content = torch.load(path, map_location="cpu", weights_only=True) if whole else {}
+        if not all(isinstance(content["identity"][part], dict) for part in ("settings", "recipe")):
+            raise TypeError("no settings, or no recipe")
+        broken = [name for name, weights in content["network"].items() if not weights.isfinite().all()]
+    except Exception as error:  # of many kinds, and torch's text advises to load the file unsafely
+        found = "not a whole checkpoint of this workbook: damaged, or written by another program"
+        raise ValueError(f"{path}: {found}") from error
     if broken:
         found = f"{len(broken)} of {len(content['network'])} tensors, such as {broken[0]}"
         raise ValueError(f"{path}: weights that are no finite numbers in {found}")
     return content
-
-
-def _lacking(content: Any) -> list[str]:
-    """What a checkpoint would have and this content does not."""
-    parts = content if isinstance(content, dict) else {}
-    identity, weights = parts.get("identity"), parts.get("network")
-    own = identity if isinstance(identity, dict) else {}
-    lacking = [f"identity ({part})" for part in IDENTITY if not isinstance(own.get(part), dict)]
-    has_weights = isinstance(weights, dict) and all(map(torch.is_tensor, weights.values()))
-    return lacking + ([] if has_weights else ["network (weights)"])
 
 
 def network_of(
@@ -149,7 +131,7 @@ def network_of(
         made = f"; it was made with {others}" if others else ""
         found = f"weights that are not those of the network it describes{made} ({shorten(str(error), 200)})"
         raise ValueError(f"{name}: {found}") from error
-    return network.to(device, memory_format=layout).eval()
+    return cast(Any, network).to(device, memory_format=layout).eval()
 
 
 def other_versions(checkpoint: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ The step is run on fake tensors, which have shapes and no values: in a second or
 """
 
 import weakref
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -74,16 +75,15 @@ def network_cost(settings: Train, channels: int) -> Cost:
     with torch.device("meta"):
         network = build_network(settings.network, settings.width, settings.patch_size, channels).train()
     patches = settings.batch_size // settings.num_processes * settings.patches_per_case
-    operations, memory = FlopCounterMode(display=False), _LiveMemory()
+    half = settings.precision != "no"
+    norms = _SinglePrecisionNorms() if half and not settings.compiled else nullcontext()
+    operations = FlopCounterMode(display=False)
     with FakeTensorMode():
         named = [*network.named_parameters(), *network.named_buffers()]
         state = {name: torch.empty(t.shape, dtype=t.dtype, requires_grad=t.requires_grad) for name, t in named}
-        with operations, memory:
-            memory.ignore(state.values())
+        with operations, _LiveMemory(state.values()) as memory:
             images = torch.zeros(patches, channels, *(settings.patch_size,) * 3)
             labels = torch.zeros(patches, 1, *(settings.patch_size,) * 3)
-            half = settings.precision != "no"
-            norms = _SinglePrecisionNorms() if half and not settings.compiled else nullcontext()
             with torch.autocast("cpu", torch.bfloat16, enabled=half), norms:
                 outputs = torch.func.functional_call(network, state, images)
                 loss = _like_dice_ce([outputs] if torch.is_tensor(outputs) else outputs, labels)
@@ -119,34 +119,31 @@ def what_fits(settings: Train, channels: int, free_gb: float) -> str:
 
 def advice(settings: Train, cost: Cost, half: Cost, free_gb: float) -> str:
     """Word the changes, each by itself enough: precision, patches a step, their size; ``half`` is the cost in bf16."""
-    usable_gb = USABLE * free_gb
+    usable_gb, cases = USABLE * free_gb, settings.batch_size // settings.num_processes
+    smallest, multiple = patch_edges(settings.network)
+    edges = range(smallest, cost.patch_size, multiple)
+    patches = max((n for n in range(cost.patches) if cost.memory_of(n, cost.patch_size) <= usable_gb), default=0)
+    edge = max((edge for edge in edges if cost.memory_of(cost.patches, edge) <= usable_gb), default=0)
     changes = []
     if settings.precision == "no" and half.memory_gb <= usable_gb:
         changes.append("precision: bf16")
-    fitting = max((n for n in range(cost.patches) if cost.memory_of(n, cost.patch_size) <= usable_gb), default=0)
-    changes += _fewer_patches(settings, fitting)
-    smallest, multiple = patch_edges(settings.network)
-    edges = range(smallest, cost.patch_size, multiple)
-    edge = max((e for e in edges if cost.memory_of(cost.patches, e) <= usable_gb), default=0)
-    changes += [f"patch_size: {edge}"] if edge else []
+    if patches >= cases:
+        changes.append(f"patches_per_case: {patches // cases}")
+    elif patches:
+        changes.append(f"batch_size: {patches * settings.num_processes} and patches_per_case: 1")
+    if edge:
+        changes.append(f"patch_size: {edge}")
     need = f"{settings.title}: {cost}, of {free_gb:.1f} GB. "
     if not changes:
         return need + "Neither bf16 nor fewer nor smaller patches are enough: lower width, or take a larger GPU"
     return need + f"Any of these fits: {'; '.join(changes)}"
 
 
-def _fewer_patches(settings: Train, fitting: int) -> list[str]:
-    """Settings with at most so many patches for each process: fewer of each case, and only then fewer cases."""
-    cases = settings.batch_size // settings.num_processes
-    if fitting >= cases:
-        return [f"patches_per_case: {fitting // cases}"]
-    return [f"batch_size: {fitting * settings.num_processes} and patches_per_case: 1"] if fitting else []
-
-
 def _like_dice_ce(outputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
     """Keep what Dice and cross-entropy keep: MONAI's read values, which fake tensors do not have."""
     fine = [as_fine(output, labels) for output in outputs]
-    return sum((torch.sigmoid(y) * labels).mean() + binary_cross_entropy_with_logits(y, labels) for y in fine)
+    losses = ((torch.sigmoid(y) * labels).mean() + binary_cross_entropy_with_logits(y, labels) for y in fine)
+    return sum(losses, start=torch.zeros(()))
 
 
 class _SinglePrecisionNorms(TorchFunctionMode):
@@ -159,30 +156,18 @@ class _SinglePrecisionNorms(TorchFunctionMode):
 
 
 class _LiveMemory(TorchDispatchMode):
-    """Bytes of all storages that are alive, at their most (``peak``)."""
+    """Bytes of all storages that are alive, but for some tensors', at their most (``peak``)."""
 
-    def __init__(self):
+    def __init__(self, uncounted: Iterable[torch.Tensor]):
         super().__init__()
-        self.now = self.peak = 0
-        self.known: set[int] = set()
+        self.peak = 0
+        self.sizes = {tensor.untyped_storage()._cdata: 0 for tensor in uncounted}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if torch.is_tensor(tensor):
-                self._count(tensor.untyped_storage())
+        for storage in (tensor.untyped_storage() for tensor in tree_leaves(result) if torch.is_tensor(tensor)):
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                weakref.finalize(storage, self.sizes.pop, storage._cdata)
+        self.peak = max(self.peak, sum(self.sizes.values()))
         return result
-
-    def ignore(self, tensors: Any) -> None:
-        self.known |= {tensor.untyped_storage()._cdata for tensor in tensors}
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata not in self.known:
-            self.known.add(storage._cdata)
-            self.now += storage.nbytes()
-            self.peak = max(self.peak, self.now)
-            weakref.finalize(storage, self._release, storage._cdata, storage.nbytes())
-
-    def _release(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size

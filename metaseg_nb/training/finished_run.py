@@ -1,7 +1,7 @@
 """Finished runs, and what an unfinished one left in a folder: each is recognised, and mixed with no other."""
 
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,47 +10,20 @@ import pandas as pd
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.provenance import provenance
+from metaseg_nb.machine import provenance
 from metaseg_nb.settings import Training, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint, load_last, what_decides
 from metaseg_nb.training.patches import PatchBatches
 
 
-def identity_of(
-    settings: Training,
-    batches: PatchBatches,
-    recipe: Mapping[str, Any],
-    start: Path | None = None,
-    selection: Sequence[StoredCase] = (),
-) -> dict[str, Any]:
-    """All that decides what a training computes; its checkpoints carry it. For the parameters see `fit`."""
-    named = {case.name: case.identity for case in selection}
-    return {
-        "settings": settings.model_dump(),
-        "recipe": recipe,
-        "cases": {case.name: case.identity for case in batches.cases},
-        "epoch": {"steps": batches.steps_per_epoch},
-        "start": {"weights": identity_code(load_checkpoint(start)["identity"])} if start else {},
-        **({"selection": named} if selection else {}),
-    }
-
-
-def is_finished(
-    run: RunLayout,
-    settings: Training,
-    batches: PatchBatches,
-    selection: Sequence[StoredCase] = (),
-    start: Path | None = None,
-    facts: Mapping[str, Any] | None = None,
-) -> bool:
+def is_finished(run: RunLayout, batches: PatchBatches, facts: Mapping[str, Any] | None = None) -> bool:
     """Tell whether a run is finished, so that it is shown and not made again.
 
     Parameters
     ----------
     run : RunLayout
-    settings, batches, selection, start
-        See `fit`.
+    batches : PatchBatches
+        What is trained, and with what settings.
     facts : mapping, optional
         What ``metrics.json`` must say too, such as with which labels the run was scored.
 
@@ -65,7 +38,7 @@ def is_finished(
     CohortError
         The run was finished with other settings, cases or labels in training.
     """
-    require_same(run, identity_of(settings, batches, batches.cases[0].recipe, start, selection))
+    require_same(run, batches.identity())
     if not run.metrics.is_file() or damage(run.metrics):
         return False
     record = read_record(run.metrics)
@@ -76,9 +49,9 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
     """Refuse to go on where a run was finished that differs; see `is_finished`."""
     if not run.metrics.is_file():
         return
-    differing = _differing(load_checkpoint(run.best_checkpoint)["identity"], identity)
+    differing = differences(load_checkpoint(run.best_checkpoint)["identity"], identity)
     if differing:
-        found = f"a finished run with other settings ({'; '.join(differing)})"
+        found = f"a finished run with other settings ({_in_words(differing)})"
         fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
         raise CohortError.one(_name(run), str(run.metrics), found, "the settings of the finished run", fix)
 
@@ -102,15 +75,15 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
     """
     require_same(run, identity)
     left = load_last(run) or (load_checkpoint(run.best_checkpoint) if trained_history(run) else None)
-    differing = _differing(left["identity"], identity) if left else []
+    differing = differences(left["identity"], identity) if left else {}
     if left and not differing:
         return
-    if differing:
-        folder = _superseded(run, left["identity"]).root
+    if left:
+        folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
         _move([*run.results, *run.trained], folder)
-        print(f"An earlier run differed ({'; '.join(differing)}). It is kept in {folder.name}.")
-    earlier = _superseded(run, identity)
+        print(f"An earlier run differed ({_in_words(differing)}). It is kept in {folder.name}.")
+    earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
     if any(path.exists() for path in earlier.trained):
         _move(earlier.trained, run.root)
         print("An earlier run of these settings is taken up again.")
@@ -177,10 +150,6 @@ def _name(run: RunLayout) -> str:
     return f"{run.root.parent.name}, fold {run.root.name.removeprefix('fold')}"
 
 
-def _superseded(run: RunLayout, identity: Mapping[str, Any]) -> RunLayout:
-    return RunLayout(run.root / f"superseded_{identity_code(identity)}")
-
-
 def _move(paths: Iterable[Path], into: Path) -> None:
     """Move files and folders; those of the same name, of an earlier run of the same settings, are replaced."""
     into.mkdir(exist_ok=True)
@@ -191,13 +160,20 @@ def _move(paths: Iterable[Path], into: Path) -> None:
             path.replace(target)
 
 
-def _differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs in two identities, in words."""
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides a result and differs in two identities of checkpoints: the value then and the value now, by key."""
     # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
-    before, now = {"selection": now.get("selection", {})} | what_decides(before), what_decides(now)
-    return [
-        f"{key}: {before.get(part, {}).get(key)} then, {now[part].get(key)} now"
-        for part in now
-        for key in sorted(before.get(part, {}).keys() | now[part].keys())
-        if before.get(part, {}).get(key) != now[part].get(key) and (key in before.get(part, {}) or now[part][key])
-    ]
+    before = {"selection": now.get("selection", {}), **before}
+    old, new = (
+        {(part, key): value for part, values in what_decides(identity).items() for key, value in values.items()}
+        for identity in (before, now)
+    )
+    return {
+        place[1]: (old.get(place), new.get(place))
+        for place in sorted(old.keys() | new.keys())
+        if old.get(place) != new.get(place) and (place in old or new[place])
+    }
+
+
+def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())

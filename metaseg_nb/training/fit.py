@@ -1,19 +1,19 @@
-"""The training loop, all of it visible here."""
+"""The training loop, all of it visible here; and its start, in this process or in several."""
 
+import gc
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 import torch
 
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.settings import Training
+from metaseg_nb.training.augmentation import augment_strongly
+from metaseg_nb.training.cost import what_fits
+from metaseg_nb.training.finished_run import trained_history
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.processes import StopRequest, TrainingStopped, any_of_all, whole_batch
-from metaseg_nb.training.strong_augmentation import augment_strongly
+from metaseg_nb.training.processes import StopRequest, TrainingStopped, any_of_all, in_processes, whole_batch
 from metaseg_nb.training.training_run import TrainingRun
 
 GRADIENT_NORM = 1.0
@@ -34,14 +34,10 @@ def learning_rate(schedule: str, step: int, n_steps: int, peak: float) -> float:
 
 
 def fit(
-    settings: Training,
-    batches: PatchBatches,
     run: RunLayout,
+    batches: PatchBatches,
     validate: Callable[[torch.nn.Module], float],
-    recipe: dict[str, Any],
     watch: Callable[[pd.DataFrame], None] = lambda history: None,
-    start: Path | None = None,
-    selection: Sequence[StoredCase] = (),
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
@@ -51,21 +47,14 @@ def fit(
 
     Parameters
     ----------
-    settings : Training
-    batches : PatchBatches
-        Of the training set; this process's share. They know the loss, and the score's name.
     run : RunLayout
         Where checkpoints (``last.pt``, ``previous.pt``, ``best.pt``), ``history.csv`` and TensorBoard logs go.
+    batches : PatchBatches
+        What is learned, and with what settings; this process's share. They know the loss, and the score's name.
     validate : callable
         From the network to its score on the selection set (mean Dice); the best of these is kept.
-    recipe : dict
-        Preprocessing settings of the cases, which the checkpoints carry to prepare new images alike.
     watch : callable
         Called with the history after each validation.
-    start : path, optional
-        Checkpoint of a network to start from, with all its weights but those of the output layers.
-    selection : sequence of StoredCase
-        What ``validate`` scores: with other cases or labels there, a run starts anew.
 
     Returns
     -------
@@ -85,8 +74,8 @@ def fit(
     TrainingStopped
         SIGTERM came; the step that ran was finished and saved.
     """
-    training = TrainingRun(settings, batches, run, recipe, start, selection)
-    accelerator, state = training.accelerator, training.state
+    training = TrainingRun(run, batches)
+    settings, accelerator, state = batches.settings, training.accelerator, training.state
     loss_function, n_steps = batches.loss(), len(batches)
     with StopRequest() as stop, training.progress() as progress:
         try:
@@ -110,7 +99,7 @@ def fit(
                 training.note(loss)
                 if training.is_due():
                     training.validate(validate, watch, stop)
-                    progress.set_postfix_str(training.latest_words())
+                    progress.set_postfix({name: training.latest().get(name) for name in ("loss", batches.score)})
                 stop.requested = any_of_all(stop.requested, accelerator)
                 stop.check()
         except TrainingStopped:
@@ -118,3 +107,41 @@ def fit(
             raise
     training.end()
     return pd.DataFrame(state["history"])
+
+
+def train(
+    run: RunLayout,
+    batches: PatchBatches,
+    validate: Callable[[torch.nn.Module], float],
+    watch: Callable[[pd.DataFrame], None] = lambda history: None,
+) -> pd.DataFrame:
+    """Call `fit` in this process or in several, ``settings.num_processes``, which share every batch.
+
+    The result is that of one process, but for rounding and dropout. Of several, the first one validates, so it must be
+    possible to pickle ``validate``; and ``watch`` is called once, at the end.
+
+    Raises
+    ------
+    ValueError
+        This machine has fewer GPUs than ``num_processes``.
+    MemoryError
+        The GPU's memory is not enough; the message says which of batch, patch and precision to lower, and to what.
+    """
+    if batches.settings.num_processes == 1:
+        return _fit_share(run, batches, validate, 0, 1, watch)
+    in_processes(batches.settings.num_processes, partial(_fit_share, run, batches, validate))
+    history = pd.DataFrame(trained_history(run))
+    watch(history)
+    return history
+
+
+def _fit_share(run, batches, validate, rank, processes, watch=lambda history: None) -> pd.DataFrame:
+    """Call `fit` with a process's share of the batches; out of a GPU's memory, say what would fit."""
+    try:
+        return fit(run, batches.share(rank, processes), validate, watch)
+    except torch.OutOfMemoryError:
+        pass  # its traceback holds what was trained: a smaller training would find that memory taken
+    gc.collect()
+    free, _ = torch.cuda.mem_get_info()  # others may hold the rest
+    usable_gb = (free + torch.cuda.memory_reserved()) / 1e9
+    raise MemoryError(what_fits(batches.settings, batches.channels, usable_gb))

@@ -4,7 +4,6 @@ Adding a loss is one entry in `LOSSES` and its name in `metaseg_nb.settings.Trai
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import cc3d
@@ -13,13 +12,83 @@ import torch
 from monai.losses import DiceCELoss, DiceFocalLoss, TverskyLoss
 from torch.nn.functional import interpolate
 
-from metaseg_nb.preprocessing.annotation_store import UNKNOWN
+from metaseg_nb.preprocessing.case_store import UNKNOWN
 
-# From logits to one number; both float32, logits of shape (N, 1, X, Y, Z).
-Loss = Callable[[torch.Tensor], torch.Tensor]
+Outputs = torch.Tensor | list[torch.Tensor]
+# From logits and labels, float32 of one shape, to one number.
+VoxelLoss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 # Keeps a lesion's Dice finite; as MONAI's.
 SMOOTH = 1e-5
+
+# Over all voxels of a batch: a patch without lesion has no Dice of its own.
+DICE_CE = DiceCELoss(sigmoid=True, batch=True)
+LOSSES: dict[str, VoxelLoss] = {
+    "dice_ce": DICE_CE,
+    # voxels that are already right count little (Lin et al., ICCV 2017)
+    "dice_focal": DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0),
+    # a missed voxel weighs 0.7, a false one 0.3 (Salehi et al., MLMI 2017)
+    "tversky": TverskyLoss(sigmoid=True, batch=True, alpha=0.3, beta=0.7),
+    # twice this, and once `lesion_dice`: the weights of Kofler et al.
+    "blob": DICE_CE,
+}
+
+
+def build_loss(name: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
+    """Build a loss.
+
+    Parameters
+    ----------
+    name : str
+        A key of `LOSSES`.
+
+    Returns
+    -------
+    callable
+        From logits and labels, both of shape (N, 1, X, Y, Z), to one number, in single precision whatever the logits'.
+        Labels are 0, 1 or `UNKNOWN`, whose voxels take no part. Logits may be a list, full resolution first: each
+        output weighs half as much as the one before, all together 1 (nnU-Net's, Isensee et al., Nature Methods 2021).
+        Coarser logits are interpolated up to the labels; nnU-Net brings the labels down instead, where a lesion of a
+        few voxels is lost.
+
+    Raises
+    ------
+    ValueError
+        No such loss.
+    """
+    if name not in LOSSES:
+        raise ValueError(f"loss: found {name!r}; expected one of {', '.join(LOSSES)}")
+
+    def loss(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
+        labels = labels.float()
+        certain = labels != UNKNOWN
+        known = None if certain.all() else certain
+        lesions = lesions_of(labels) if name == "blob" else None
+        total, weights = torch.zeros((), device=labels.device), 0.0
+        for place, output in enumerate([outputs] if torch.is_tensor(outputs) else outputs):
+            logits = as_fine(output, labels)
+            part = over_known(LOSSES[name], logits, labels, known)
+            if lesions:
+                part = 2 * part + lesion_dice(logits, labels, lesions)
+            total, weights = total + 0.5**place * part, weights + 0.5**place
+        return total / weights
+
+    return loss
+
+
+def as_fine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Logits in single precision, interpolated up to the grid of the labels."""
+    if logits.shape == labels.shape:
+        return logits.float()
+    return interpolate(logits.float(), labels.shape[2:], mode="trilinear", align_corners=False)
+
+
+def over_known(loss: VoxelLoss, logits: torch.Tensor, labels: torch.Tensor, known: torch.Tensor | None) -> torch.Tensor:
+    """Loss over the known voxels alone (None: all are known), 0 where there is none; places must not matter to it."""
+    if known is None:
+        return loss(logits, labels)
+    target = labels[known][None, None]
+    return loss(logits[known][None, None], target) if target.numel() else 0 * logits.sum()
 
 
 class Lesions(NamedTuple):
@@ -74,90 +143,3 @@ def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) ->
     inside = torch.stack([part.sum() for part in probability.flatten()[lesions.voxels].split(lesions.sizes)])
     volume = torch.tensor(lesions.sizes, dtype=inside.dtype, device=inside.device)
     return (1 - (2 * inside + SMOOTH) / (outside + inside + volume + SMOOTH)).mean()
-
-
-def _dice_ce(labels: torch.Tensor) -> Loss:
-    """Soft Dice over the whole batch (an empty patch has none of its own), plus cross-entropy."""
-    return over_known(DiceCELoss(sigmoid=True, batch=True), labels)
-
-
-def _dice_focal(labels: torch.Tensor) -> Loss:
-    """Soft Dice, plus focal loss, to which voxels that are already right count little (Lin et al., ICCV 2017)."""
-    return over_known(DiceFocalLoss(sigmoid=True, batch=True, gamma=2.0), labels)
-
-
-def _tversky(labels: torch.Tensor) -> Loss:
-    """Tversky loss: a missed voxel weighs 0.7, a false one 0.3 (Salehi et al., MLMI 2017)."""
-    return over_known(TverskyLoss(sigmoid=True, batch=True, alpha=0.3, beta=0.7), labels)
-
-
-def over_known(loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], labels: torch.Tensor) -> Loss:
-    """Restrict a loss over all voxels of a batch alike to those that are known; 0 where none is.
-
-    Parameters
-    ----------
-    loss : callable
-        From logits and labels of 0 and 1, which knows nothing of places: a mean over voxels, a ratio of sums over them.
-    labels : Tensor of float32, shape (N, 1, X, Y, Z)
-        0, 1 or `UNKNOWN`.
-    """
-    known = labels != UNKNOWN
-    if known.all():
-        return partial(loss, target=labels)
-    target = labels[known][None, None]
-    return lambda logits: loss(logits[known][None, None], target) if target.numel() else 0 * logits.sum()
-
-
-def _blob(labels: torch.Tensor) -> Loss:
-    """Twice the loss over all voxels and once the one over lesions, the weights of Kofler et al."""
-    overall, lesions = _dice_ce(labels), lesions_of(labels)
-    return lambda logits: 2 * overall(logits) + lesion_dice(logits, labels, lesions)
-
-
-LOSSES: dict[str, Callable[[torch.Tensor], Loss]] = {
-    "dice_ce": _dice_ce,
-    "dice_focal": _dice_focal,
-    "tversky": _tversky,
-    "blob": _blob,
-}
-
-
-def build_loss(name: str) -> Callable[[torch.Tensor | list[torch.Tensor], torch.Tensor], torch.Tensor]:
-    """Build a loss.
-
-    Parameters
-    ----------
-    name : str
-        A key of `LOSSES`.
-
-    Returns
-    -------
-    callable
-        From logits and labels, both of shape (N, 1, X, Y, Z), to one number, in single precision whatever the logits'.
-        Labels are 0, 1 or `UNKNOWN`, whose voxels take no part. Logits may be a list, full resolution first: each
-        output weighs half as much as the one before, all together 1 (nnU-Net's, Isensee et al., Nature Methods 2021).
-        Coarser logits are interpolated up to the labels; nnU-Net brings the labels down instead, where a lesion of a
-        few voxels is lost.
-
-    Raises
-    ------
-    ValueError
-        No such loss.
-    """
-    if name not in LOSSES:
-        raise ValueError(f"loss: found {name!r}; expected one of {', '.join(LOSSES)}")
-
-    def loss(logits: torch.Tensor | list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
-        outputs, against = [logits] if torch.is_tensor(logits) else logits, LOSSES[name](labels.float())
-        weights = [0.5**i for i in range(len(outputs))]
-        parts = [w * against(as_fine(output, labels)) for w, output in zip(weights, outputs, strict=True)]
-        return sum(parts) / sum(weights)
-
-    return loss
-
-
-def as_fine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Logits in single precision, interpolated up to the grid of the labels."""
-    if logits.shape == labels.shape:
-        return logits.float()
-    return interpolate(logits.float(), labels.shape[2:], mode="trilinear", align_corners=False)

@@ -1,7 +1,6 @@
 """The networks by name, sized as in the study or as published, and one ``width`` to shrink them all.
 
-Adding a network is one function here with its name in `NETWORKS` and its output layers in `OUTPUT_LAYERS`, and one
-file in ``params/models``.
+Adding a network is one function here, below `register`, and one file in ``params/models``.
 """
 
 import math
@@ -10,6 +9,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
+
+# From width, patch size and number of sequences to a network: see `build_network`.
+Builder = Callable[[float, int, int], torch.nn.Module]
 
 # One lesion logit.
 OUT_CHANNELS = 1
@@ -23,55 +25,85 @@ HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 # them back at every layer, so that networks with these are slower.
 CHANNELS_LAST = ("unet", "attention_unet")
 
+NETWORKS: dict[str, Builder] = {}
+# Pattern of the names of each network's output layers.
+OUTPUT_LAYERS: dict[str, str] = {}
+# All others are convolutional; notebook 04 compares the two kinds.
+TRANSFORMERS: set[str] = set()
+
+
+def register(output_layers: str, transformer: bool = False) -> Callable[[Builder], Builder]:
+    """Add a network to `NETWORKS`, by the name of its function.
+
+    Parameters
+    ----------
+    output_layers : str
+        Regular expression for the beginning of the names of their weights, which do not start from a pretraining.
+    transformer : bool
+    """
+
+    def add(build: Builder) -> Builder:
+        name = build.__name__
+        NETWORKS[name], OUTPUT_LAYERS[name] = build, output_layers
+        if transformer:
+            TRANSFORMERS.add(name)
+        return build
+
+    return add
+
 
 def _channels(width: float) -> tuple[int, ...]:
     return tuple(max(2, round(width * channels)) for channels in (16, 32, 64, 128, 256))
 
 
-def _volumes(in_channels: int) -> dict[str, int]:
-    """What most networks of MONAI are told of their images and logits."""
-    return {"spatial_dims": 3, "in_channels": in_channels, "out_channels": OUT_CHANNELS}
-
-
-def _unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"model\.2\.")  # the upper layer, whose channels are the outputs already
+def unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Residual U-Net (Kerfoot et al., STACOM 2018)."""
-    levels = {"channels": _channels(width), "strides": (2, 2, 2, 2)}
-    return UNet(**_volumes(in_channels), **levels, num_res_units=2, norm="batch")
+    return UNet(3, in_channels, OUT_CHANNELS, _channels(width), (2, 2, 2, 2), num_res_units=2, norm="batch")
 
 
-def _attention_unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"model\.2\.")
+def attention_unet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Attention U-Net (Oktay et al., MIDL 2018)."""
-    return AttentionUnet(**_volumes(in_channels), channels=_channels(width), strides=(2, 2, 2, 2))
+    return AttentionUnet(3, in_channels, OUT_CHANNELS, _channels(width), (2, 2, 2, 2))
 
 
-def _segresnet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"conv_final\.2\.")
+def segresnet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """SegResNet without the autoencoder branch (Myronenko, BrainLes 2018)."""
     filters = max(1, round(width * 16))
-    norm = ("GROUP", {"num_groups": math.gcd(8, filters)})
-    blocks = {"blocks_down": (1, 2, 2, 4), "blocks_up": (1, 1, 1)}
-    return SegResNet(**_volumes(in_channels), init_filters=filters, **blocks, dropout_prob=0.2, norm=norm)
+    return SegResNet(
+        in_channels=in_channels,
+        out_channels=OUT_CHANNELS,
+        init_filters=filters,
+        blocks_down=(1, 2, 2, 4),
+        blocks_up=(1, 1, 1),
+        dropout_prob=0.2,
+        norm=("GROUP", {"num_groups": math.gcd(8, filters)}),
+    )
 
 
-def _unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"out\.", transformer=True)
+def unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """UNETR (Hatamizadeh et al., WACV 2022); every head keeps its 64 channels at any width."""
     heads = max(1, round(width * 12))
     return UNETR(
-        **_volumes(in_channels),
+        in_channels,
+        OUT_CHANNELS,
         img_size=(patch_size,) * 3,
         feature_size=max(1, round(width * 16)),
         hidden_size=64 * heads,
         mlp_dim=256 * heads,
         num_heads=heads,
         norm_name="instance",
-        res_block=True,
     )
 
 
-def _swin_unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"out\.", transformer=True)
+def swin_unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Swin UNETR (Hatamizadeh et al., BrainLes 2021); its feature size is a multiple of 12."""
-    layers = {"depths": (2, 2, 2, 2), "num_heads": (3, 6, 12, 24), "window_size": 7, "norm_name": "instance"}
     with torch.device("cpu"):  # MONAI reads drop rates out of a tensor, which cannot be done on the meta device
-        network = SwinUNETR(**_volumes(in_channels), feature_size=12 * max(1, round(width * 4)), **layers)
+        network = SwinUNETR(in_channels, OUT_CHANNELS, feature_size=12 * max(1, round(width * 4)))
     return network.to(torch.get_default_device())
 
 
@@ -84,7 +116,9 @@ class _DynUNet(DynUNet):
         return list(logits.unbind(1)) if self.training else logits
 
 
-def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+# The heads have a second name, inside the layers that they belong to.
+@register(output_layers=r"(output_block|deep_supervision_heads|skip_layers\..*super_head)\.")
+def dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """U-Net as nnU-Net plans it for isotropic patches (Isensee et al., Nature Methods 2021).
 
     It halves the patch while at least 4 voxels are left, from 32 channels to 320 at most, and supervises all
@@ -94,7 +128,9 @@ def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module
     while edge >= 8 and edge % 2 == 0:
         n_halvings, edge = n_halvings + 1, edge // 2
     return _DynUNet(
-        **_volumes(in_channels),
+        3,
+        in_channels,
+        OUT_CHANNELS,
         kernel_size=[3] * (n_halvings + 1),
         strides=[1] + [2] * n_halvings,
         upsample_kernel_size=[2] * n_halvings,
@@ -105,36 +141,11 @@ def _dynunet(width: float, patch_size: int, in_channels: int) -> torch.nn.Module
     )
 
 
-def _segresnet_ds(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
+@register(output_layers=r"up_layers\.\d+\.head\.")
+def segresnet_ds(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """SegResNet as MONAI's Auto3DSeg builds it, with deep supervision (Myronenko et al., KiTS 2023)."""
     filters, blocks = max(1, round(width * 32)), (1, 2, 2, 4, 4)
-    return SegResNetDS(**_volumes(in_channels), init_filters=filters, blocks_down=blocks, norm="instance", dsdepth=4)
-
-
-NETWORKS: dict[str, Callable[[float, int, int], torch.nn.Module]] = {
-    "unet": _unet,
-    "attention_unet": _attention_unet,
-    "segresnet": _segresnet,
-    "unetr": _unetr,
-    "swin_unetr": _swin_unetr,
-    "dynunet": _dynunet,
-    "segresnet_ds": _segresnet_ds,
-}
-# All others are convolutional; notebook 04 compares the two kinds.
-TRANSFORMERS = frozenset({"unetr", "swin_unetr"})
-
-
-# Names of the weights of the output layers, which do not start from a pretraining: of U-Net the upper layer, whose
-# channels are the outputs already. DynUNet's have a second name, inside the layers that they belong to.
-OUTPUT_LAYERS = {
-    "unet": r"model\.2\.",
-    "attention_unet": r"model\.2\.",
-    "segresnet": r"conv_final\.2\.",
-    "unetr": r"out\.",
-    "swin_unetr": r"out\.",
-    "dynunet": r"(output_block|deep_supervision_heads|skip_layers\..*super_head)\.",
-    "segresnet_ds": r"up_layers\.\d+\.head\.",
-}
+    return SegResNetDS(3, filters, in_channels, OUT_CHANNELS, blocks_down=blocks, norm="instance", dsdepth=4)
 
 
 def patch_edges(network: str) -> tuple[int, int]:
@@ -203,13 +214,11 @@ def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], ki
     Raises
     ------
     ValueError
-        They are of another network, or of another size; or nothing says which layers make the outputs.
+        They are of another network, or of another size; or none of its weights is of an output layer.
     """
-    outputs = re.compile(OUTPUT_LAYERS.get(kind, r"$^"))
-    own = {name: tensor for name, tensor in network.state_dict().items() if outputs.match(name)}
+    own = {name: tensor for name, tensor in network.state_dict().items() if re.match(OUTPUT_LAYERS[kind], name)}
     if not own:
-        found = "no weights that OUTPUT_LAYERS (metaseg_nb/training/networks.py) names as its output layers"
-        raise ValueError(f"{kind}: found {found}; expected their names there, for they are not pretrained")
+        raise ValueError(f"{kind}: found no weights that its output_layers in metaseg_nb/training/networks.py name")
     try:
         network.load_state_dict({**weights, **own})
     except RuntimeError as error:
@@ -236,15 +245,11 @@ def predicts_in(precision: str, device: torch.device) -> torch.dtype | None:
 
 def training_layout(network: str, device: torch.device) -> torch.memory_format:
     """Order of a network's weights in memory that trains faster on a device."""
-    return _layout(network in CHANNELS_LAST and device.type == "cuda")
+    return torch.channels_last_3d if network in CHANNELS_LAST and device.type == "cuda" else torch.contiguous_format
 
 
 def prediction_layout(network: str, precision: str, device: torch.device) -> torch.memory_format:
     """Order of a network's weights in memory that predicts faster on a device; on a CPU any network in bf16."""
-    if device.type == "cuda":
-        return training_layout(network, device)
-    return _layout(predicts_in(precision, device) is not None)
-
-
-def _layout(last: bool) -> torch.memory_format:
-    return torch.channels_last_3d if last else torch.contiguous_format
+    if device.type != "cuda" and predicts_in(precision, device):
+        return torch.channels_last_3d
+    return training_layout(network, device)

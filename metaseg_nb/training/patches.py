@@ -1,16 +1,18 @@
-"""Training patches, read from the case store without loading a volume.
+"""Training patches: where they lie, and how they are read from the case store without loading a volume.
 
 What step n of a run sees depends on (seed, fold, n) alone, so a run that is taken up again at step n goes on exactly
 as if it had never stopped; and what it sees of the batch's case i on i besides, so processes can share a batch.
 """
 
+import copy
 import math
 import os
 import signal
 import tempfile
 import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -18,45 +20,42 @@ from torch.utils.data import DataLoader
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.augmentation import (
-    Change,
-    before_change,
-    change_intensity,
-    draw_change,
-    finish_moving,
-    rows_flipped,
-)
-from metaseg_nb.training.losses import build_loss
+from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
+from metaseg_nb.training.checkpoints import identity_code, load_checkpoint
+from metaseg_nb.training.losses import Outputs, build_loss
 from metaseg_nb.training.networks import start_at_prior
-from metaseg_nb.training.sampling import CaseArrays, place_patch
 
 # Keeps the draws of case order and of patches apart.
 ORDER, PATCHES = 0, 1
+# Places looked at for a background patch, and those of them whose lesion voxels are counted.
+CANDIDATES, COUNTED = 32, 4
 # Seconds in which processes that cut patches must give a batch.
 PATIENCE_S = 300
 # Longest folder for their sockets, in bytes: a path holds 107, and 32 of these are what comes below it.
 LONGEST_TMPDIR, SHORT_TMPDIR = 75, "/tmp"
 
-# Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how their
-# intensity is to be changed, float32 (N, C, 2).
-Packed = Sequence[torch.Tensor]
+# Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how each patch is
+# to be changed.
+Packed = tuple[torch.Tensor, torch.Tensor, list[Change]]
 
 
 class PatchBatches:
-    """Batch of each step: ``batch_size`` cases with ``patches_per_case`` patches each.
+    """What a network learns from: in each step ``batch_size`` cases with ``patches_per_case`` patches each.
 
     Each epoch visits every case once, in a new order; a label's values are 0, 1, and `UNKNOWN` in partly known cases.
 
     Parameters
     ----------
     cases : sequence of StoredCase
-        With labels.
+        The training set, with labels.
     settings : Train
-    rank, processes : int
-        Of the cases of each batch, this process gets every ``processes``-th, from the ``rank``-th on.
     epoch_cases : int, optional
         An epoch is as long as with so many cases, whatever their number: fewer come more often, and a training with
         few takes as many steps as one with many.
+    start : path, optional
+        Checkpoint of a network to start from, with all its weights but those of the output layers.
+    selection : sequence of StoredCase
+        The selection set, which is scored: with other cases or labels there, a run starts anew.
 
     Attributes
     ----------
@@ -70,27 +69,39 @@ class PatchBatches:
         self,
         cases: Sequence[StoredCase],
         settings: Train,
-        rank: int = 0,
-        processes: int = 1,
         epoch_cases: int | None = None,
+        start: Path | None = None,
+        selection: Sequence[StoredCase] = (),
     ):
         self.cases = sorted(cases, key=lambda case: case.name)
-        self.settings = settings
-        self.rank, self.processes = rank, processes
+        self.settings, self.start, self.selection = settings, start, selection
+        self.rank, self.processes = 0, 1
         self.steps_per_epoch = -(-(epoch_cases or len(self.cases)) // settings.batch_size)
-        n = -(-(settings.batch_size - rank) // processes) * settings.patches_per_case
-        edges = (settings.patch_size,) * 3
-        self._images = Buffers((n, self.channels, *edges), np.float16)
-        self._labels = Buffers((n, 1, *(self._label_edge,) * 3), np.uint8)
-        self._shown = Buffers((n, self.channels, *edges), np.float32)
-        self._moving = np.empty((self.channels, *edges), np.float16)  # a patch on its way
+
+    def share(self, rank: int, processes: int) -> Self:
+        """The same batches, with every ``processes``-th of the cases of each, from the ``rank``-th on."""
+        share = copy.copy(self)
+        share.rank, share.processes = rank, processes
+        return share
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides what a training computes; its checkpoints carry it."""
+        parts = {
+            "settings": self.settings.model_dump(),
+            "recipe": self.cases[0].recipe,
+            "cases": {case.name: case.identity for case in self.cases},
+            "epoch": {"steps": self.steps_per_epoch},
+            "start": {"weights": identity_code(load_checkpoint(self.start)["identity"])} if self.start else {},
+        }
+        selection = {case.name: case.identity for case in self.selection}
+        return parts | {"selection": selection} if selection else parts
 
     @property
     def channels(self) -> int:
         """Number of sequences, the same in all cases."""
         return self.cases[0].channels
 
-    def loss(self) -> Callable[[torch.Tensor | list[torch.Tensor], torch.Tensor], torch.Tensor]:
+    def loss(self) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
         """From a network's outputs and a step's labels to one number."""
         return build_loss(self.settings.loss)
 
@@ -107,47 +118,27 @@ class PatchBatches:
 
     def packed(self, step: int) -> Packed:
         """Cut a step's patches, and leave to `unpack` what a GPU does better."""
-        images, labels, n = self._images.take(), self._labels.take().zero_(), self.settings.patches_per_case
-        intensity = torch.empty(*images.shape[:2], 2)
         share = self._cases_of(step)[self.rank :: self.processes]
-        parts = (batch.split(n) for batch in (images, labels, intensity))
-        for (place, case), *patches in zip(share, *parts, strict=True):
-            self._fill(step, place, case, patches)
-        return images, labels, intensity
+        patches = [patch for place, case in share for patch in self._patches(step, place, case)]
+        images, labels, changes = zip(*patches, strict=True)
+        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(changes)
 
     def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         """Make images and labels of what `packed` gave, on the device it lies on."""
-        images, labels, intensity = packed
-        return self._show(images, intensity), labels
+        images, labels, changes = packed
+        return change_intensity(move_patches(images, changes), changes), move_patches(labels, changes)
 
-    def _show(self, images: torch.Tensor, intensity: torch.Tensor) -> torch.Tensor:
-        # PyTorch keeps a GPU's memory itself
-        shown = self._shown.take().copy_(images) if images.device.type == "cpu" else images.float()
-        return change_intensity(shown, intensity)
-
-    @property
-    def _label_edge(self) -> int:
-        return self.settings.patch_size
-
-    def _fill(self, step: int, place: int, stored: StoredCase, patches: Packed) -> None:
-        """Write the patches of the case at this place of the batch."""
-        settings, case = self.settings, CaseArrays.of(stored)
+    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[np.ndarray, np.ndarray, Change]]:
+        """Draw the patches of the case at this place of the batch."""
+        settings, image, label = self.settings, case.image, case.label
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
         first = (step * settings.batch_size + place) * settings.patches_per_case
-        for patch, (image, label, intensity) in enumerate(zip(*patches, strict=True), first):
+        for patch in range(first, first + settings.patches_per_case):
             # dealt over all patches of the run, so that the share holds for one patch per case too
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
             change = draw_change(settings, len(image), rng)
-            self._write_image(case.image, start, change, image, intensity)
-            write_label(case, start, change, label.numpy())
-
-    def _write_image(
-        self, array: np.ndarray, start: np.ndarray, change: Change, image: torch.Tensor, intensity: torch.Tensor
-    ) -> None:
-        cut(array, start, rows_flipped(self._moving, change))
-        finish_moving(torch.from_numpy(self._moving), change, image)
-        intensity.copy_(torch.from_numpy(change.intensity))
+            yield cut(image, start, settings.patch_size), cut(label[None], start, settings.patch_size), change
 
     def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
         """Cases of the whole batch, with their places in it."""
@@ -163,31 +154,92 @@ class PatchBatches:
 
         Raises
         ------
-        TimeoutError
+        RuntimeError
             Processes that cut patches gave nothing for `PATIENCE_S` seconds.
         """
         steps, workers = range(len(self)), self.settings.loader_workers
-        # a generator of its own: a loader that starts draws a number, which dropout's must not miss
-        loader = {"batch_size": None, "num_workers": workers, "generator": torch.Generator()}
-        if workers:
-            loader |= {"timeout": PATIENCE_S, "worker_init_fn": _begin_worker}
-        # a GPU reads pinned memory beside its work
-        pinned = device.type == "cuda"
-        batches = DataLoader(steps, sampler=steps[first_step:], collate_fn=self.packed, pin_memory=pinned, **loader)
-        for batch in _in_time(batches):
-            yield self.unpack([part.to(device, non_blocking=True) for part in batch])
+        batches = DataLoader(
+            cast(Any, steps),
+            batch_size=None,
+            sampler=steps[first_step:],
+            num_workers=workers,
+            collate_fn=cast(Any, self.packed),
+            pin_memory=device.type == "cuda",  # a GPU reads it beside its work
+            timeout=PATIENCE_S if workers else 0,
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # of its own: a loader that starts draws a number, which dropout's must miss
+        )
+        for images, labels, changes in batches:
+            yield self.unpack((images.to(device, non_blocking=True), labels.to(device, non_blocking=True), changes))
 
 
-def _in_time(batches: DataLoader) -> Iterator[Packed]:
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "timed out" not in str(error):
-            raise
-        raise TimeoutError(
-            f"the {batches.num_workers} loader_workers gave no patches for {PATIENCE_S} s: the disk of the case store "
-            "may be too slow or gone. Start again to go on, or with loader_workers: 0"
-        ) from error
+def cut(array: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
+    """Copy a cube of this edge out of the last three axes of an array; what lies beyond it is 0."""
+    low = np.maximum(start, 0)
+    high = np.maximum(np.minimum(start + size, array.shape[-3:]), low)
+    cube = np.zeros((*array.shape[:-3], size, size, size), array.dtype)
+    cube[..., *map(slice, low - start, high - start)] = array[..., *map(slice, low, high)]
+    return cube
+
+
+def place_patch(case: StoredCase, size: int, sampling: str, wants_lesion: bool, rng: np.random.Generator) -> np.ndarray:
+    """Choose the place of a patch, whose *inner half* is the cube of half its edge around its middle.
+
+    Parameters
+    ----------
+    case : StoredCase
+        One without lesions gives background patches, whatever is wanted.
+    size : int
+        Edge of the patch, voxels.
+    sampling : str
+        "voxel": a lesion patch holds a lesion voxel, drawn from all, anywhere in its inner half; so large lesions are
+        seen most. "lesion": it has a lesion, drawn from all, in its inner half, whole where it fits; so small lesions
+        are seen as often. "roi": every patch lies around a lesion, drawn from all, whose middle is in its inner half;
+        the patch may reach beyond the volume.
+    wants_lesion : bool
+        Or else background: the whole patch is free of lesion, if that can be had, or holds as little as can.
+    rng : Generator
+
+    Returns
+    -------
+    ndarray of int, shape (3,)
+        First voxel of the patch; negative where it begins before the volume.
+    """
+    boxes, shape = case.lesion_boxes, case.grid.shape
+    if not len(boxes) or not (wants_lesion or sampling == "roi"):
+        return _with_least_lesion(case, boxes, size, rng)
+    if sampling == "voxel":
+        voxel = case.lesion_voxels[rng.integers(len(case.lesion_voxels))]
+        return _inside(voxel - size // 4 - rng.integers(size // 2, size=3), size, shape)
+    first, beyond = boxes[rng.integers(len(boxes))].T
+    if sampling == "roi":
+        return (first + beyond) // 2 - size // 2 + rng.integers(-(size // 4), size // 4, 3, endpoint=True)
+    # from the lesion at the lower end of the inner half to the lesion at its upper end, or from the inner half at
+    # the one end of a lesion that does not fit to the other
+    ends = np.sort([first - size // 4, beyond - size // 4 - size // 2], axis=0)
+    return _inside(rng.integers(ends[0], ends[1], endpoint=True), size, shape)
+
+
+def place_in_head(case: StoredCase, size: int, rng: np.random.Generator, n: int = 1) -> np.ndarray:
+    """Choose places of n patches, each around a random voxel of the head: int, shape (n, 3); see `place_patch`."""
+    voxels = case.head_voxels
+    return _inside(voxels[rng.integers(len(voxels), size=n)] - size // 2, size, case.grid.shape)
+
+
+def _with_least_lesion(case: StoredCase, boxes: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Of places around random voxels of the head, the first that is free of lesion, or the one with least."""
+    starts, voxels = place_in_head(case, size, rng, CANDIDATES), case.lesion_voxels
+    shared = np.minimum(starts[:, None] + size, boxes[..., 1]) - np.maximum(starts[:, None], boxes[..., 0])
+    in_boxes = shared.clip(0).prod(axis=2).sum(axis=1)
+    # boxes hold more than lesion: count in those places whose boxes hold least
+    likely = starts[np.argsort(in_boxes, kind="stable")[:COUNTED]]
+    return min(likely, key=lambda start: ((voxels >= start) & (voxels < start + size)).all(axis=1).sum())
+
+
+def _inside(start: np.ndarray, size: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Move patches into the volume; centre them along axes where the volume is the smaller one."""
+    room = np.array(shape) - size
+    return np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
 
 
 def _begin_worker(_: int) -> None:
@@ -204,51 +256,3 @@ def _end_on_request_of(parent: int) -> None:
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
         pass
     os._exit(0)
-
-
-def cut(array: np.ndarray, start: np.ndarray, out: np.ndarray) -> None:
-    """Copy a cube out of the last three axes of an array; what lies beyond it is 0."""
-    source, target = _overlap(start, out.shape[-1], np.zeros(3, int), array.shape[-3:])
-    if out[..., *target].size < out.size:
-        out[:] = 0
-    out[..., *target] = array[..., *source]
-
-
-def write_label(case: CaseArrays, start: np.ndarray, change: Change, label: np.ndarray) -> None:
-    """Write a case's label into a patch of zeros, uint8 of shape (1, P, P, P): its marked boxes, as all else is 0."""
-    patch = before_change(label, change)[0]
-    for box in case.marked_boxes:
-        source, target = _overlap(start, len(patch), *box.T)
-        patch[target] = case.label[source]
-
-
-def _overlap(
-    start: np.ndarray, size: int, first: np.ndarray, beyond: np.ndarray
-) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-    """What a patch shares with a box, as slices of the volume and of the patch; empty where it shares nothing."""
-    low = np.maximum(start, first)
-    high = np.maximum(np.minimum(start + size, beyond), low)
-    return tuple(map(slice, low, high)), tuple(map(slice, low - start, high - start))
-
-
-class Buffers:
-    """Tensors of one shape and type, whose memory is used again as soon as nobody holds it: fresh pages are slow.
-
-    Parameters
-    ----------
-    shape : tuple of ints
-    dtype : NumPy type
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: type):
-        self._shape, self._dtype = shape, dtype
-        self._lent: list[tuple[np.ndarray, weakref.ref]] = []
-
-    def take(self) -> torch.Tensor:
-        """Give a tensor that shares memory with no other in use; what it holds is left over from before."""
-        free = [i for i, (_, holder) in enumerate(self._lent) if holder() is None]
-        array = self._lent.pop(free[0])[0] if free else np.empty(self._shape, self._dtype)
-        # a tensor, its views and what is made of them hold this view as long as one of them is there
-        view = array.view()
-        self._lent.append((array, weakref.ref(view)))
-        return torch.from_numpy(view)

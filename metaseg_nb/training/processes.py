@@ -1,15 +1,21 @@
-"""What processes of one training share: the batch's outputs, and a request to stop."""
+"""Several processes of one training: their start, the batch that they share, and a request to stop."""
 
+import os
 import signal
+import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
+from torch.multiprocessing import ProcessContext, start_processes
 
-Outputs = torch.Tensor | list[torch.Tensor]
+from metaseg_nb.machine import claim_gpus
+
+Share = TypeVar("Share", torch.Tensor, list[torch.Tensor])
 
 
 class TrainingStopped(Exception):
@@ -56,7 +62,7 @@ class StopRequest:
             self.check()
 
 
-def whole_batch(outputs: Outputs) -> Outputs:
+def whole_batch(outputs: Share) -> Share:
     """Join the shares of all processes along the batch axis; gradients flow to the own share alone.
 
     With this each process computes the loss of the whole batch, also one that is no mean over samples, such
@@ -78,3 +84,45 @@ def any_of_all(flag: bool, accelerator: Accelerator) -> bool:
     if accelerator.num_processes == 1:
         return flag
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
+def in_processes(n: int, function: Callable[[int, int], Any]) -> None:
+    """Call ``function(rank, n)`` in n new processes of this machine, a GPU each where there are GPUs, and wait.
+
+    Raises
+    ------
+    ValueError
+        This machine has fewer GPUs.
+    TrainingStopped
+        SIGTERM came, which was passed on to each.
+    """
+    with StopRequest() as stop:
+        arguments = (n, claim_gpus(n), function, _free_port())
+        workers = cast(ProcessContext, start_processes(_work, arguments, n, join=False, start_method="spawn"))
+        asked = False
+        try:
+            while not workers.join(timeout=1):
+                if stop.requested and not asked:
+                    asked = True
+                    for pid in workers.pids():
+                        os.kill(pid, signal.SIGTERM)
+        except Exception:
+            stop.check()  # then that is why they ended
+            raise
+
+
+def _work(rank: int, n: int, gpus: list[str], function: Callable[[int, int], Any], port: int) -> None:
+    """One of the processes; CUDA and Accelerate read its GPU and its place among them from the environment."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": n, "MASTER_PORT": port, "MASTER_ADDR": "127.0.0.1"}
+    places |= {"CUDA_VISIBLE_DEVICES": ",".join(gpus)} if gpus else {}
+    os.environ.update({name: str(value) for name, value in places.items()})
+    if not torch.cuda.is_available():
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
+    function(rank, n)
+    distributed.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]

@@ -2,10 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -19,11 +18,9 @@ from tqdm.auto import tqdm
 
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.provenance import versions
-from metaseg_nb.settings import Training
+from metaseg_nb.machine import versions
 from metaseg_nb.training.checkpoints import load_checkpoint, load_last, save_checkpoint, save_last
-from metaseg_nb.training.finished_run import identity_of, make_room, trained_history
+from metaseg_nb.training.finished_run import make_room, trained_history
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest
@@ -32,33 +29,28 @@ from metaseg_nb.training.processes import StopRequest
 STEP = 2
 # Other processes wait while the first one validates.
 PATIENCE = timedelta(hours=6)
+# UNETR has parameters that it does not use: DDP finds them in the first step.
+UNUSED_PARAMETERS = DistributedDataParallelKwargs(static_graph=True)
+
+Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 
 
 class TrainingRun:
     """A network with its optimiser, its running mean and its place in the run."""
 
-    def __init__(
-        self,
-        settings: Training,
-        batches: PatchBatches,
-        run: RunLayout,
-        recipe: dict[str, Any],
-        start: Path | None = None,
-        selection: Sequence[StoredCase] = (),
-    ):
+    def __init__(self, run: RunLayout, batches: PatchBatches):
         AcceleratorState._reset_state()  # a kernel may train again with another precision
-        on_cpu = not torch.cuda.is_available()
-        # UNETR has parameters that it does not use: DDP finds them in the first step
-        several = [InitProcessGroupKwargs(timeout=PATIENCE), DistributedDataParallelKwargs(static_graph=True)]
-        self.accelerator = Accelerator(mixed_precision=settings.precision, cpu=on_cpu, kwargs_handlers=several)
-        self.settings, self.batches, self.run = settings, batches, run
-        before = load_checkpoint(start) if start else None
-        self.identity = identity_of(settings, batches, recipe, start, selection)
-        self.versions = versions()
-        network, optimiser = self._new(before["network"] if before else None)
+        self.run, self.batches, self.settings = run, batches, batches.settings
+        self.accelerator = Accelerator(
+            mixed_precision=self.settings.precision,
+            cpu=not torch.cuda.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE), UNUSED_PARAMETERS],
+        )
+        self.identity, self.versions = batches.identity(), versions()
+        network, optimiser = self._new()
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
-        self.mean = averaged(self.plain, settings.ema_decay)
+        self.mean = averaged(self.plain, self.settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -math.inf, "history": [], "losses": []}
         self.unread: torch.Tensor | None = None
         self._resume()
@@ -92,27 +84,19 @@ class TrainingRun:
         _require_finite(value, "loss", self.state["step"] - 1)
         self.state["losses"].append(value)
 
+    def latest(self) -> dict[str, float]:
+        """The latest row of the history: empty before the first, and in all processes but the first."""
+        return self.state["history"][-1] if self.state["history"] else {}
+
     def is_due(self) -> bool:
         """Tell whether a validation is due, and was not done yet."""
         step, every = self.state["step"], self.settings.validate_every * self.batches.steps_per_epoch
-        validated = self.latest()["step"] if self.state["history"] else 0
-        return step > validated and (step % every == 0 or step == len(self.batches))
+        return step > self.latest().get("step", 0) and (step % every == 0 or step == len(self.batches))
 
     def is_over(self) -> bool:
         """Tell whether the best validation is longer ago than ``patience``."""
-        if not self.settings.patience or not self.state["history"]:
-            return False
-        best = max(row["epoch"] for row in self.state["history"] if row[self.batches.score] == self.state["best"])
-        return self.latest()["epoch"] - best >= self.settings.patience
-
-    def latest(self) -> dict[str, float]:
-        """The latest row of the history."""
-        return self.state["history"][-1]
-
-    def latest_words(self) -> str:
-        """The latest row in a few words; only the first process has one."""
-        names = ("loss", self.batches.score)
-        return ", ".join(f"{name}={row[name]:.3f}" for row in self.state["history"][-1:] for name in names)
+        best = [row["epoch"] for row in self.state["history"] if row[self.batches.score] == self.state["best"]]
+        return bool(self.settings.patience and best) and self.latest()["epoch"] - best[-1] >= self.settings.patience
 
     def validate(
         self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
@@ -123,13 +107,15 @@ class TrainingRun:
             with stop.at_once():
                 score = validate(self.mean.module.eval())
             _require_finite(score, f"the {self.batches.score} of the selection set", self.state["step"])
-            self._note(score)
-            history = pd.DataFrame(self.state["history"])
+            self.state["history"].append(row := self._row(score))
+            with SummaryWriter(self.run.tensorboard) as writer:
+                for name in ("loss", self.batches.score, "learning_rate"):
+                    writer.add_scalar(name, row[name], row["step"])
             if score >= self.state["best"]:  # of equals the later one, which has seen more
                 self.state["best"] = score
                 best = {"identity": self.identity, "versions": self.versions, "network": self.mean.module.state_dict()}
-                best |= {"epoch": self.latest()["epoch"], self.batches.score: score}
-                save_checkpoint(self.run.best_checkpoint, best)
+                save_checkpoint(self.run.best_checkpoint, best | {"epoch": row["epoch"], self.batches.score: score})
+            history = pd.DataFrame(self.state["history"])
             write_table(self.run.history, history)
             watch(history)
         self.state["losses"] = []
@@ -161,9 +147,8 @@ class TrainingRun:
         }
         save_last(self.run, parts)
 
-    def _note(self, score: float) -> None:
-        """Add a row to the history, and to TensorBoard's."""
-        row = {
+    def _row(self, score: float) -> dict[str, float]:
+        return {
             "epoch": self.state["step"] // self.batches.steps_per_epoch,
             "step": self.state["step"],
             "loss": sum(self.state["losses"]) / len(self.state["losses"]),
@@ -171,39 +156,44 @@ class TrainingRun:
             "learning_rate": self.optimiser.param_groups[0]["lr"],
             "seconds": time.perf_counter() - self.started,
         }
-        self.state["history"].append(row)
-        with SummaryWriter(self.run.tensorboard) as writer:
-            for name in ("loss", self.batches.score, "learning_rate"):
-                writer.add_scalar(name, row[name], row["step"])
 
-    def _new(self, weights: dict[str, torch.Tensor] | None) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        settings = self.settings
+    def _new(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        settings, device = self.settings, self.accelerator.device
         torch.manual_seed(settings.seed)
         network = build_network(settings.network, settings.width, settings.patch_size, self.batches.channels)
         self.batches.begin(network)
-        if weights:
-            start_from(network, weights, settings.network)
-        network = network.to(memory_format=training_layout(settings.network, self.accelerator.device))
-        if self.accelerator.device.type == "cuda" and self.accelerator.num_processes > 1:
+        if self.batches.start:
+            start_from(network, load_checkpoint(self.batches.start)["network"], settings.network)
+        network = cast(Any, network).to(memory_format=training_layout(settings.network, device))
+        if device.type == "cuda" and self.accelerator.num_processes > 1:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if settings.compiled:
             network.compile()
-        rates = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
-        return network, torch.optim.AdamW(network.parameters(), **rates)
+        optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+        return network, optimiser
 
     def _resume(self) -> None:
         """Take up a stopped run of the same identity, wherever it lies."""
-        if self.accelerator.is_main_process:
+        is_first = self.accelerator.is_main_process
+        if is_first:
             make_room(self.run, self.identity)
             self.run.metrics.unlink(missing_ok=True)  # the mark of a finished run, which is written at its end
         self.accelerator.wait_for_everyone()
-        checkpoint = load_last(self.run)
-        if not checkpoint:
-            self._take_up_ended()
-            return
-        if checkpoint["state"]["history"] and self.accelerator.is_main_process:
-            load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
-        self._compute_as_before(checkpoint.get("threads"))
+        if checkpoint := load_last(self.run):
+            if checkpoint["state"]["history"] and is_first:
+                load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
+            self._go_on(checkpoint)
+        elif history := trained_history(self.run):  # it has ended, and kept its best weights alone
+            best = max(row[self.batches.score] for row in history)
+            self.state |= {"step": history[-1]["step"], "best": best, "history": history}
+
+    def _go_on(self, checkpoint: dict[str, Any]) -> None:
+        """Take all that `save` has saved."""
+        threads, here = checkpoint.get("threads"), torch.get_num_threads()
+        if threads not in (None, here) and self.accelerator.device.type == "cpu":
+            # another number rounds sums differently
+            torch.set_num_threads(threads)
+            print(f"The run began with {threads} thread(s) and goes on with as many, not {here}: so it ends the same.")
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])
         self.mean.n_averaged.fill_(checkpoint["n_averaged"])
@@ -211,20 +201,6 @@ class TrainingRun:
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
-
-    def _take_up_ended(self) -> None:
-        """Take up a run that ended, and kept its best weights alone: there is nothing left to train."""
-        if history := trained_history(self.run):
-            best = max(row[self.batches.score] for row in history)
-            self.state |= {"step": history[-1]["step"], "best": best, "history": history}
-
-    def _compute_as_before(self, threads: int | None) -> None:
-        """Take as many threads as the run began with: on a CPU another number rounds sums differently."""
-        here = torch.get_num_threads()
-        if threads in (None, here) or self.accelerator.device.type != "cpu":
-            return
-        torch.set_num_threads(threads)
-        print(f"The run began with {threads} thread(s) and goes on with as many, not {here}: so it ends the same.")
 
 
 def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
@@ -238,8 +214,8 @@ def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
         random weights of the start are soon forgotten. 0: the mean is the weights themselves.
     """
 
-    def mix(mean: list[torch.Tensor], now: list[torch.Tensor], n_averaged: torch.Tensor) -> None:
-        n = n_averaged.item()
+    def mix(mean: Tensors, now: Tensors, n_averaged: torch.Tensor | int) -> None:
+        n = float(n_averaged)
         share = min(decay, (1 + n) / (10 + n))
         if mean[0].is_floating_point():
             torch._foreach_lerp_(mean, now, 1 - share)

@@ -3,5 +3,6 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"review_app": ["ReviewApp"], "show": ["show_case"], "study_tables": ["StudyTables"]}
+    __name__,
+    submod_attrs={"review_app": ["ReviewApp"], "viewers": ["show_case"]},
 )

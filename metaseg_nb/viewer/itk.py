@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jupyter_server.serverapp import list_running_servers
 
-from metaseg_nb.figures.case_images import CaseImages
+from metaseg_nb.figures.reviewed import CaseImages
 
 REGISTRY = "https://registry.npmjs.org"
 NAME = "imjoy-jupyterlab-extension"
@@ -59,7 +59,11 @@ def place_viewer() -> str:
         disable_extension(NAME)
         return f"itkwidgets is switched off: {REGISTRY} does not answer ({error})"
     for script in [*EXTENSION.glob("*.js"), *(EXTENSION / FOLDER).rglob("*.js"), *EXTENSION.rglob("*.html")]:
-        _point_here(script)
+        text = before = script.read_text(encoding="utf-8")
+        for address, file in VIEWER["addresses"].items():
+            text = text.replace(address, f"{SERVED}/{file}")
+        if text != before:
+            script.write_text(text, encoding="utf-8")
     enable_extension(NAME)
     return "itkwidgets is switched on, with the files of its viewer on this machine"
 
@@ -116,7 +120,12 @@ def _is_placed() -> bool:
 def _fetch_all() -> None:
     folder = EXTENSION / FOLDER
     for it in VIEWER["packages"]:
-        _unpack(_fetch(it["package"], it["version"], it["sha512"]), folder / it["folder"])
+        content = _fetch(it["package"], it["version"], it["sha512"])
+        with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+            for member in archive.getmembers():
+                name = member.name.removeprefix("package/")
+                if name.startswith("dist/") and not name.endswith(".map"):  # the scripts, without their sources
+                    archive.extract(member.replace(name=name, deep=False), folder / it["folder"], filter="data")
     for name, content in VIEWER["stand_ins"].items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content, encoding="utf-8")
@@ -129,20 +138,3 @@ def _fetch(package: str, version: str, sha512: str) -> bytes:
     if (found := base64.b64encode(hashlib.sha512(content).digest()).decode()) != sha512:
         raise ValueError(f"{package} {version}: found sha512 {found}; expected {sha512}. What to do: try again")
     return content
-
-
-def _unpack(content: bytes, folder: Path) -> None:
-    """Unpack the scripts of an npm package, without its sources."""
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        for member in archive.getmembers():
-            name = member.name.removeprefix("package/")
-            if name.startswith("dist/") and not name.endswith(".map"):
-                archive.extract(member.replace(name=name, deep=False), folder, filter="data")
-
-
-def _point_here(script: Path) -> None:
-    text = before = script.read_text(encoding="utf-8")
-    for address, file in VIEWER["addresses"].items():
-        text = text.replace(address, f"{SERVED}/{file}")
-    if text != before:
-        script.write_text(text, encoding="utf-8")

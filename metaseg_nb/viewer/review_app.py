@@ -1,22 +1,27 @@
 """The review in JupyterLab: choose a case, look at it, jump from lesion to lesion, and give a verdict."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from datetime import UTC, datetime
 from html import escape
+from pathlib import Path
+from typing import Any
 
 import ipywidgets
 import pandas as pd
 
-from metaseg_nb.figures.case_images import read_case_images
+from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, finished_studies, read_case_images
+from metaseg_nb.files import read_text_table, write_table
+from metaseg_nb.machine import alone
 from metaseg_nb.parameters import model_title
-from metaseg_nb.viewer.layers import Layer, layers_of, lesion_rows
-from metaseg_nb.viewer.show import open_viewer, usable
-from metaseg_nb.viewer.study_tables import StudyTables, finished_studies
-from metaseg_nb.viewer.verdicts import VERDICTS, read_verdicts, record_verdict
+from metaseg_nb.viewer.viewers import Layer, layers_of, open_viewer, usable
 
+VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
+COLUMNS = ["case", "verdict", "note", "networks", "time"]
 STYLE = "<style>.review-list select, .review-head { font: 12px/1.4 monospace; white-space: pre; }</style>"
-# Of the list of lesions.
+# Of the list of lesions; smaller false lesions are many, and nobody looks at them one by one.
 HEADER = f"{'':24}{'mm':>6}{'mm³':>9}   Dice of each network, or missed"
+FALSE_FROM_MM = 5.0
+PLACE = ["volume_mm3", "diameter_mm", "x", "y", "z"]
 # How cases are sorted: column of the metrics, and whether small values come first.
 ORDERS = {
     "Dice, worst first": ("dice", True),
@@ -27,6 +32,23 @@ ORDERS = {
 ALL_FOLDS = -1
 
 
+def read_verdicts(path: Path) -> pd.DataFrame:
+    """Read the verdicts of a study, a row a case; empty where there are none yet."""
+    return read_text_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+
+
+def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str) -> None:
+    """Write the verdict on a case (one of `VERDICTS`, or "" for a note alone) in place of an earlier one.
+
+    ``networks`` are those that were looked at.
+    """
+    with alone(path.with_name(f".{path.name}.lock")):
+        others = read_verdicts(path)
+        time = datetime.now(UTC).isoformat(timespec="seconds")
+        row = pd.DataFrame([[case, verdict, note, networks, time]], columns=COLUMNS)
+        write_table(path, pd.concat([others[others["case"] != case], row], ignore_index=True).sort_values("case"))
+
+
 def ordered_cases(metrics: pd.DataFrame, model: str, fold: int, order: str) -> pd.DataFrame:
     """Rows of one network's metrics in one of `ORDERS`, of one fold or of `ALL_FOLDS`."""
     rows = metrics[(metrics["model"] == model) & ((metrics["fold"] == fold) | (fold == ALL_FOLDS))]
@@ -34,8 +56,38 @@ def ordered_cases(metrics: pd.DataFrame, model: str, fold: int, order: str) -> p
     return rows.sort_values([column, "case"], ascending=[ascending, True], ignore_index=True)
 
 
+def lesion_rows(images: CaseImages, lesions: pd.DataFrame) -> pd.DataFrame:
+    """List a case's lesions: first those of the reference, then the false ones from `FALSE_FROM_MM` on.
+
+    Parameters
+    ----------
+    images : CaseImages
+    lesions : DataFrame
+        Pooled, from notebook 04.
+
+    Returns
+    -------
+    DataFrame
+        ``what`` ("lesion 1", "false, U-Net"), ``found`` (each network's Dice, or missed), ``volume_mm3``,
+        ``diameter_mm``, ``x``, ``y``, ``z`` (RAS voxels).
+    """
+    order = list(images.predictions)
+    rows = lesions[(lesions["case"] == images.name) & lesions["model"].isin(order)]
+    rows = rows.sort_values("model", key=lambda models: models.map(order.index), kind="stable")
+    result = rows["dice"].map("{:.2f}".format).where(rows["detected"], "missed")
+    rows = rows.assign(found=rows["model"].map(model_title) + " " + result)
+    columns = {"found": ("found", ", ".join)} | {name: (name, "first") for name in PLACE}
+    reference = rows.groupby("lesion", as_index=False).agg(**columns)
+    tables = [reference.assign(what="lesion " + reference["lesion"].astype(str))]
+    for model, mask in images.predictions.items():
+        false = false_lesions(images.reference, mask, images.image.spacing_mm)
+        large = false[false["diameter_mm"] >= FALSE_FROM_MM]
+        tables.append(large.assign(what=f"false, {model_title(model)}", found=""))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)[["what", "found", *PLACE]]
+
+
 class ReviewApp:
-    """Widgets to review a study's cases.
+    """Widgets to review a study's cases; ``widget`` is what a cell shows.
 
     Parameters
     ----------
@@ -43,11 +95,6 @@ class ReviewApp:
         The one to begin with; all that have a leaderboard can be chosen.
     viewer : str
         "auto", "niivue" or "slices".
-
-    Attributes
-    ----------
-    widget : ipywidgets.Box
-        What a cell shows.
     """
 
     def __init__(self, study: str, viewer: str = "auto"):
@@ -58,13 +105,23 @@ class ReviewApp:
         self.sorted_by = ipywidgets.Dropdown(description="sorted by")
         self.order = ipywidgets.Dropdown(description="order", options=list(ORDERS))
         self.fold = ipywidgets.Dropdown(description="fold")
-        self.case, self.lesions = _list(rows=16), _list(rows=7)
+        self.case, self.lesions = (ipywidgets.Select(layout={"width": "98%"}, rows=rows) for rows in (16, 7))
         self.previous, self.next = (ipywidgets.Button(description=words) for words in ("← previous", "next →"))
         self.title, self.overlays = ipywidgets.HTML(), ipywidgets.HBox(layout={"flex_flow": "row wrap"})
         self.verdict = ipywidgets.ToggleButtons(options=VERDICTS, value=None)
         self.note = ipywidgets.Textarea(placeholder="note", continuous_update=False, layout={"width": "100%"})
         self.saved = ipywidgets.HTML()
-        self.widget = self._laid_out()
+        for widget in (self.case, self.lesions):
+            widget.add_class("review-list")
+        head = ipywidgets.HTML(f'<div class="review-head"> {HEADER}</div>')
+        left = [self.study, self.networks, self.sorted_by, self.order, self.fold, self.case]
+        left.append(ipywidgets.HBox([self.previous, self.next]))
+        right = [self.title, self.overlays, self.viewer.widget, head, self.lesions, self.verdict, self.note, self.saved]
+        columns = [
+            ipywidgets.VBox(left, layout={"width": "24rem", "flex": "0 0 auto"}),
+            ipywidgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"}),
+        ]
+        self.widget = ipywidgets.VBox([ipywidgets.HTML(STYLE), ipywidgets.HBox(columns)])
         self._on(self._open_study, self.study)
         self._on(self._list_cases, self.sorted_by, self.order, self.fold)
         self._on(self._open_case, self.networks, self.case)
@@ -74,48 +131,43 @@ class ReviewApp:
         self.next.on_click(lambda button: self._step(1))
         self._open_study()
 
-    def _laid_out(self) -> ipywidgets.Box:
-        left = [self.study, self.networks, self.sorted_by, self.order, self.fold, self.case]
-        left.append(ipywidgets.HBox([self.previous, self.next]))
-        head = ipywidgets.HTML(f'<div class="review-head"> {HEADER}</div>')
-        right = [self.title, self.overlays, self.viewer.widget, head, self.lesions, self.verdict, self.note, self.saved]
-        columns = [
-            ipywidgets.VBox(left, layout={"width": "24rem", "flex": "0 0 auto"}),
-            ipywidgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"}),
-        ]
-        return ipywidgets.VBox([ipywidgets.HTML(STYLE), ipywidgets.HBox(columns)])
-
     def _on(self, call: Callable[[], None], *widgets: ipywidgets.Widget) -> None:
-        """Call when a person changes one of some widgets, and not when this program does."""
+        """Call when a person changes one of some widgets, and not when `_fill` does."""
         for widget in widgets:
             widget.observe(lambda change: None if self._filling else call(), "value")
 
-    @contextmanager
-    def _quietly(self) -> Iterator[None]:
-        before, self._filling = self._filling, True
-        try:
-            yield
-        finally:
-            self._filling = before
+    def _fill(self, widget: ipywidgets.Widget, value: Any, options: list | None = None) -> None:
+        self._filling = True
+        if options is not None:
+            widget.options = options
+        widget.value = value
+        self._filling = False
 
     def _open_study(self) -> None:
         self.tables = StudyTables.read(self.study.value)
-        titles = [(model_title(model), model) for model in self.tables.models]
-        with self._quietly():
-            self.networks.options, self.networks.value = titles, tuple(self.tables.models)
-            self.sorted_by.options, self.sorted_by.value = titles, self.tables.models[0]
-            self.fold.options = [("all", ALL_FOLDS), *((str(fold), fold) for fold in range(self.tables.cohort.n_folds))]
-            self.fold.value = ALL_FOLDS
+        models, titles = self.tables.models, [(model_title(model), model) for model in self.tables.models]
+        folds = [("all", ALL_FOLDS), *((str(fold), fold) for fold in range(self.tables.cohort.n_folds))]
+        self._fill(self.networks, tuple(models), titles)
+        self._fill(self.sorted_by, models[0], titles)
+        self._fill(self.fold, ALL_FOLDS, folds)
         self._list_cases()
 
-    def _list_cases(self, chosen: str = "") -> None:
+    def _list_cases(self) -> None:
+        self._fill_cases()
+        self._open_case()
+
+    def _fill_cases(self, chosen: str = "") -> None:
         rows = ordered_cases(self.tables.metrics, self.sorted_by.value, self.fold.value, self.order.value)
-        judged = read_verdicts(self.tables.layout.verdicts_table).set_index("case")["verdict"]
-        with self._quietly():
-            self.case.options = [(_case_words(row, judged.get(row.case, "")), row.case) for row in rows.itertuples()]
-            self.case.value = chosen or rows["case"].iloc[0]
-        if not chosen:
-            self._open_case()
+        judged = set(read_verdicts(self.tables.layout.verdicts_table).query("verdict != ''")["case"])
+        options = [
+            (
+                f"{'✓' if row.case in judged else ' '} {row.case:<16} {row.dice:.2f} "
+                f"{row.n_missed:>3} missed {row.n_false:>4} false",
+                row.case,
+            )
+            for row in rows.itertuples()
+        ]
+        self._fill(self.case, chosen or rows["case"].iloc[0], options)
 
     def _open_case(self) -> None:
         tables, name = self.tables, self.case.value
@@ -126,25 +178,18 @@ class ReviewApp:
         self.overlays.children = [self._switch(name, layer) for name, layer in layers.items()]
         self.viewer.show(images, layers, images.place)
         self._rows = lesion_rows(images, tables.lesions)
-        with self._quietly():
-            self.lesions.options = [(_lesion_words(row), i) for i, row in enumerate(self._rows.itertuples())]
-            self.lesions.value = None
+        options = [
+            (f"{row.what:<24}{row.diameter_mm:>6.1f}{row.volume_mm3:>9.0f}   {row.found}", row.Index)
+            for row in self._rows.itertuples()
+        ]
+        self._fill(self.lesions, None, options)
         self._show_verdict()
-
-    def _show_verdict(self) -> None:
-        kept = read_verdicts(self.tables.layout.verdicts_table).set_index("case")
-        name = self.case.value
-        verdict, note = kept.loc[name, ["verdict", "note"]] if name in kept.index else ("", "")
-        with self._quietly():
-            self.verdict.value, self.note.value = verdict or None, note
-        self.saved.value = f"{len(kept)} of {self.tables.metrics['case'].nunique()} cases judged"
 
     def _switch(self, name: str, layer: Layer) -> ipywidgets.Checkbox:
         colours = "".join(f'<span style="color:{colour}">■</span>' for colour in layer.colours.values())
         words = {"description": f"{colours} {escape(name)}", "tooltip": ", ".join(layer.colours)}
-        box = ipywidgets.Checkbox(
-            value=layer.visible, indent=False, layout={"width": "auto"}, description_allow_html=True, **words
-        )
+        look = {"indent": False, "layout": {"width": "auto"}, "description_allow_html": True}
+        box = ipywidgets.Checkbox(value=layer.visible, **words, **look)
         box.observe(lambda change: self.viewer.set_visible(name, change["new"]), "value")
         return box
 
@@ -156,6 +201,14 @@ class ReviewApp:
         names = [name for _, name in self.case.options]
         self.case.value = names[(names.index(self.case.value) + by) % len(names)]
 
+    def _show_verdict(self) -> None:
+        kept = read_verdicts(self.tables.layout.verdicts_table).set_index("case")
+        name = self.case.value
+        verdict, note = kept.loc[name, ["verdict", "note"]] if name in kept.index else ("", "")
+        self._fill(self.verdict, verdict or None)
+        self._fill(self.note, note)
+        self.saved.value = f"{len(kept)} of {self.tables.metrics['case'].nunique()} cases judged"
+
     def _save(self) -> None:
         path, name = self.tables.layout.verdicts_table, self.case.value
         try:
@@ -163,20 +216,5 @@ class ReviewApp:
         except OSError as error:  # in a widget nobody would see it
             self.saved.value = f"<b>Not saved:</b> {escape(str(error))}"
             return
-        self._list_cases(name)
+        self._fill_cases(name)
         self._show_verdict()
-
-
-def _list(rows: int) -> ipywidgets.Select:
-    widget = ipywidgets.Select(layout={"width": "98%"}, rows=rows)
-    widget.add_class("review-list")
-    return widget
-
-
-def _case_words(row: tuple, verdict: str) -> str:
-    mark = "✓" if verdict else " "
-    return f"{mark} {row.case:<16} {row.dice:.2f} {row.n_missed:>3} missed {row.n_false:>4} false"
-
-
-def _lesion_words(row: tuple) -> str:
-    return f"{row.what:<24}{row.diameter_mm:>6.1f}{row.volume_mm3:>9.0f}   {row.found}"

@@ -1,6 +1,7 @@
 """A study on a real SLURM, and what befalls it there: kills, limits, a reboot, a full disk, wrong steps of the user."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,7 +80,7 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
     assert (job["time"], job["memory"], job["cpus"]) == ("30:00", "1500M", "1")
     assert "TresPerJob=gres:gpu:1" in subprocess.check_output(["scontrol", "show", "job", job["id"]], text=True)
     status = workbook.call("status", "--study", "tiny").stdout
-    (line,) = (line for line in status.splitlines() if line.split()[:2] == [first[0], str(first[1])])
+    (line,) = (line for line in status.splitlines() if line.split()[1:3] == [first[0], str(first[1])])
     assert f"running (job {job['id']})" in line
     assert "/16" in line
     assert "03_train.ipynb" in line
@@ -159,16 +160,26 @@ def test_what_fails_does_not_stop_the_rest_and_is_named_with_its_last_words(clus
     assert not list(prepared.home.glob("runs/tiny/unet/fold0/metrics.json"))
     assert not list(prepared.home.glob("runs/tiny/segresnet/*/metrics.json"))
     assert not (prepared.home / "runs/tiny/cross_validation").exists()
-    end = said[said.index("\nfailed: ") :]
-    assert end.count("failed: train ") == 3
-    assert "failed: train unet fold 0, also when started again 2 time(s)" in end
-    assert "not a whole checkpoint" in end
-    assert "runs/tiny/unet/fold0/03_train.ipynb" in end
-    assert "failed: train segresnet fold 0" in end
-    assert "it was killed" in end
-    assert "oom" in end.lower() or "memory" in end.split("segresnet fold 0")[1]
+    end = said[said.index("\nthe study is not complete (log: runs/tiny/snakemake.log)") :].splitlines()
+    reasons = [line for line in end if re.match(r"03_train \w+ fold \d failed \(3 times\): ", line)]
+    assert [line.split(" failed ")[0] for line in sorted(reasons)] == [
+        "03_train segresnet fold 0",
+        "03_train segresnet fold 1",
+        "03_train unet fold 0",
+    ]
+    assert end[-1] == reasons[-1]
+    *killed, damaged = sorted(reasons)
+    assert "not a whole checkpoint" in damaged
+    logs = [line.removeprefix("log: ") for line in end if line.startswith("log: ")]
+    assert all((prepared.home / log).is_file() for log in logs)
+    assert "runs/tiny/unet/fold0/03_train.ipynb" in logs
+    assert any(log.startswith("runs/tiny/slurm_logs/rule_train/segresnet_0/") for log in logs)
+    for reason in killed:
+        assert "it was killed" in reason
+        assert "oom" in reason.lower() or "memory" in reason.split("lack of memory")[1]
     status = prepared.call("status", "--study", "tiny").stdout
-    states = {tuple(line.split()[:2]): line.split()[2] for line in status.splitlines()[1:5]}
+    trainings = [line.split() for line in status.splitlines() if line.startswith("03_train")]
+    states = {(model, fold): state for _, model, fold, state, *_ in trainings}
     assert states == {
         ("unet", "0"): "failed",
         ("unet", "1"): "done",

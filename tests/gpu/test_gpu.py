@@ -8,21 +8,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import STUDIES, full_file
+from conftest import tiny_file
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.training.augmentation import augment_strongly
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
-from metaseg_nb.training.fit import fit
-from metaseg_nb.training.launch import train
+from metaseg_nb.training.fit import fit, train
 from metaseg_nb.training.networks import NETWORKS
-from metaseg_nb.training.strong_augmentation import augment_strongly
+from metaseg_nb.training.patches import PatchBatches
 
 pytestmark = pytest.mark.gpu
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
-RECIPE = {"spacing_mm": 1.0, "sequences": 1}
 HELD_FREE_GB = 6
 
 
@@ -44,7 +43,7 @@ def cases(store_blobs):
 
 
 def trained(cases, settings, run, stop_at=None):
-    return fit(settings, Stopping(cases, settings, stop_at), run, judge, RECIPE)
+    return fit(run, Stopping(cases, settings, stop_at), judge)
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -94,19 +93,19 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
             assert other.stdout.readline() == "held\n"
             settings = tiny_training(network="segresnet", width=1.0, patch_size=64, patches_per_case=32, epochs=1)
             with pytest.raises(MemoryError, match="Any of these fits") as error:
-                train(settings, cases, RunLayout(tmp_path / "too_large"), judge)
+                train(RunLayout(tmp_path / "too_large"), PatchBatches(cases, settings), judge)
             torch.cuda.empty_cache()
             fitting = int(re.search(r"patches_per_case: (\d+)", str(error.value))[1])
             assert 1 < fitting < 32
             smaller = settings.model_copy(update={"patches_per_case": fitting})
-            assert len(train(smaller, cases, RunLayout(tmp_path / "fitting"), judge)) == 1
+            assert len(train(RunLayout(tmp_path / "fitting"), PatchBatches(cases, smaller), judge)) == 1
         finally:
             other.communicate("\n")
 
 
 def test_notebooks_take_the_gpu_and_say_which(metaseg, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text(full_file("precision: bf16\nloader_workers: 2\n", STUDIES / "tiny.yaml"))
+    study.write_text(tiny_file("precision: bf16\nloader_workers: 2\n"))
     trainings = [[notebook, "--model", "unet", "--fold", "0"] for notebook in ("03_train", "03b_pretrain")]
     for notebook, *more in [["01_explore_data"], ["02_preprocess_n4"], *trainings]:
         result = metaseg(tmp_path, "run", notebook, "--study", study, *more)

@@ -1,5 +1,241 @@
-"""Any cohort, read as it lies: ``read_cohort(source, base=...)``. Only names, JSON and CSV are read, never an image."""
+"""Any cohort, read as it lies: a datalist, several, or a folder. Only names, JSON and CSV are read, never an image."""
 
-from metaseg_nb.cohort.sources.reading import lists_of, read_cohort
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from glob import glob
+from pathlib import Path
 
-__all__ = ["lists_of", "read_cohort"]
+import pandas as pd
+from pydantic import BaseModel
+
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem, unused
+from metaseg_nb.cohort.sources.entries import Id, Text, wrong_keys
+from metaseg_nb.cohort.sources.folders import read_folder
+from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
+from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
+
+WANTED = "a datalist (JSON), a glob of datalists, or a folder"
+APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
+COLUMNS = "a column `case` or `patient`, and any of patient, primary, scanner, date"
+
+
+class _Row(BaseModel):
+    """The columns of the patients table that are read."""
+
+    case: Id = None
+    patient: Id = None
+    primary: Text = None
+    scanner: Text = None
+    date: Text = None
+
+
+def read_cohort(
+    source: str,
+    *,
+    base: Path,
+    image_root: str = "",
+    image_files: Sequence[str] = (),
+    label_file: str = "",
+    patients_table: str = "",
+    patient_pattern: str = "",
+    exclude: Sequence[str] = (),
+    confirmed: Sequence[str] = (),
+) -> tuple[Cohort, list[Problem]]:
+    """Read a cohort from lists or from a folder.
+
+    Parameters
+    ----------
+    source : str
+        A datalist (JSON); several, as a glob or separated by commas, whose validation lists are
+        the folds (`read_lists`); or a folder of a usual layout (`read_folder`).
+    base : Path
+        Folder that ``source``, ``image_root`` and ``patients_table`` are relative to.
+    image_root : str
+        Folder that the paths in lists are below, where they have moved.
+    image_files : sequence of str
+        Glob patterns of the image in a case's folder, one for each sequence; the
+        first is the contrast-enhanced T1. Empty: the usual names. With ``{patient}`` in each pattern the files of all
+        patients lie in one folder.
+    label_file : str
+        Glob pattern of the mask in a case's folder.
+    patients_table : str
+        CSV that overrides patient, primary, scanner and date (`add_patients`).
+    patient_pattern : str
+        Regular expression with the group ``patient``, searched in the names of cases whose patient no list or
+        table names (`with_patients`).
+    exclude : sequence of str
+        Names of cases to leave out; what is wrong with them is left out too.
+    confirmed : sequence of str
+        Names of cases that a person has checked; like those of ``exclude`` they have to exist.
+
+    Returns
+    -------
+    cohort : Cohort
+        The cases that can be examined, each once.
+    problems : list of Problem
+        Everything else that was found.
+
+    Raises
+    ------
+    CohortError
+        With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout,
+        or ``patient_pattern`` is none.
+    """
+    for name, value in (("cohort", source), ("image_root", image_root), ("patients_table", patients_table)):
+        if unwritable(value):
+            raise CohortError.one("-", name, shown(value), "a path without control characters", f"correct `{name}`")
+    patient_of = patient_reader(patient_pattern)
+    names = {"exclude": [*map(tidy, exclude)], "confirmed": [*map(tidy, confirmed)]}
+    exclude = names["exclude"]
+    try:
+        if lists := lists_of(source, base):
+            root = base / os.path.expanduser(image_root) if image_root else None
+            problems = unused(source, {"image_files": image_files, "label_file": label_file}, APART)
+            if root and not root.is_dir():
+                fix = "correct `image_root`"
+                problems.append(Problem("-", str(root), "no such folder", "the folder of the images", fix))
+            cohort, found = read_lists(lists, root, exclude)
+        else:
+            problems = unused(source, {"image_root": image_root}, APART)
+            cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
+        problems += found
+        # a case may be left out because it could not be read
+        known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
+        if patients_table:
+            table = base / os.path.expanduser(patients_table)
+            cohort, found = add_patients(cohort, table, lambda case: patient_of(case)[0] or case.name)
+            problems += found
+    except OSError as error:
+        found, fix = f"no access ({error.strerror})", "correct the path, or allow reading"
+        raise CohortError.one("-", shown(str(error.filename)), found, "files and folders to read", fix) from error
+    first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
+    cohort = cohort.changed(lambda case: None if case.name in exclude else case)
+    cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
+    cohort, found = with_patients(cohort, patient_pattern, source)
+    problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
+    for parameter, given in names.items():
+        for name in [name for name in given if name not in known]:
+            fix = _near(name, known) or "correct or remove the name"
+            problems.append(Problem(name, parameter, "no such case", "names of cases of this cohort", fix))
+    if not cohort.cases:
+        raise no_cases(source, problems)
+    return cohort, problems
+
+
+def lists_of(source: str, base: Path) -> list[Path]:
+    """The datalists that a ``source`` means, in the order of their numbers; none if it is a folder.
+
+    Raises
+    ------
+    CohortError
+        ``source`` is empty, or no file matches it.
+    """
+    if not source.strip():
+        raise CohortError.one("-", "cohort", "nothing", WANTED, "set `cohort` in the study file")
+    as_it_is = base / os.path.expanduser(source)
+    if as_it_is.is_dir():
+        return []
+    if as_it_is.is_file():
+        return [as_it_is]
+    paths: dict[Path, None] = {}
+    for pattern in map(str.strip, source.split(",")):
+        matching = [base / found for found in glob(os.path.expanduser(pattern), root_dir=base, recursive=True)]
+        files = sorted(filter(Path.is_file, matching), key=_by_number)
+        if not files:
+            fix = "correct `cohort` in the study file"
+            raise CohortError.one("-", base / pattern, "no such file or folder", WANTED, fix)
+        paths |= dict.fromkeys(files)
+    return list(paths)
+
+
+def _by_number(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", str(path))]
+
+
+def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
+    """Build the error of a source without labelled cases: what is wrong with it, or that nothing is."""
+    problems = list(problems)
+    if not any(problem.severity == "error" for problem in problems):
+        fix = "add the images that have a mask"
+        problems.append(Problem("-", str(source), "no labelled cases", "cases with an image and a label", fix))
+    return CohortError(problems)
+
+
+def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) -> tuple[Cohort, list[Problem]]:
+    """Override patient, primary, scanner and date of cases by a table; empty cells override nothing.
+
+    Rows are found by the column ``case``, or by ``patient`` without one; other columns are not read.
+    Separators are commas, semicolons or tabs, capitals in column names are small ones.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    path : Path
+    patient_of : callable
+        Tells the patient of a case that the table does not name.
+
+    Returns
+    -------
+    cohort : Cohort
+        As it was, if the table cannot be used.
+    problems : list of Problem
+        A table that cannot be used, rows that do not fit its header, contradictory rows (none of them
+        counts), rows that match no case, cases without row.
+    """
+    try:
+        table, problems = read_csv(path)
+        key = _key(list(table.columns), path)
+    except CohortError as error:
+        return cohort, error.problems
+    rows = []
+    for line, row in table.to_dict("index").items():
+        wrong = wrong_keys(_Row, row, f"line {line}", path)
+        problems += list(wrong.values())[:1]
+        known = {} if wrong else _Row.model_validate(row).model_dump(exclude_none=True)
+        if key in known:
+            rows.append(known)
+        elif known:
+            found, fix = f"no {key}, but {', '.join(known.values())}", "complete or remove the row"
+            problems.append(Problem(f"line {line}", str(path), found, f"a {key} in each row", fix))
+    frame = pd.DataFrame(rows, columns=list(_Row.model_fields), dtype=object)
+    facts = frame.melt(id_vars=key, var_name="fact").dropna().drop_duplicates()
+    differ = facts.duplicated([key, "fact"], keep=False)
+    for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
+        found = f"{column} {' and '.join(values)}"
+        problems.append(Problem(name, str(path), found, f"one row a {key}", "correct the table"))
+    agreed = {
+        name: dict(zip(of["fact"], of["value"], strict=True))
+        for name, of in facts[~facts[key].isin(facts.loc[differ, key])].groupby(key)
+    }
+    keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
+    without = {name: own for name, own in keys.items() if own not in set(frame[key])}
+    for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
+        fix = _near(name, without.values()) or "nothing, if it belongs to another cohort"  # a misspelt row leaves one
+        found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
+        problems.append(Problem(name, str(path), found, expected, fix, "warning"))
+    for name, own in without.items():
+        fix = "add a row; without one the patient comes from the list or folder"
+        problems.append(Problem(name, str(path), f"no row of {own}", "a row for each case", fix, "warning"))
+    return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
+
+
+def _key(columns: Sequence[str], path: Path) -> str:
+    """The column that rows are found by."""
+    read = [column for column in columns if column in _Row.model_fields]
+    if wrong := misspelt(columns, list(_Row.model_fields)):
+        found = f"the column {' and '.join(wrong)}, which is not read"
+        raise CohortError.one("-", path, found, COLUMNS, f"rename it to {' and '.join(wrong.values())}")
+    # a row needs a key and a fact; each column once
+    if not {"case", "patient"} & {*read} or len(read) < 2 or len({*read}) < len(read):
+        raise CohortError.one("-", path, f"columns {', '.join(columns)}", COLUMNS, "rename or add the columns")
+    return "case" if "case" in read else "patient"
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"did you mean {near[0]}?" if near else ""

@@ -1,41 +1,104 @@
 """The entries of one datalist, and what is wrong with the file."""
 
-import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.file_kinds import file_kind
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.sources.case_files import USABLE, file_kind, unusable
+from metaseg_nb.cohort.sources import spelling
 from metaseg_nb.cohort.sources.naming import is_volume
-from metaseg_nb.cohort.sources.spelling import fact, means_unknown, misspelt, unwritable
-from metaseg_nb.cohort.sources.text_files import read_json
+from metaseg_nb.cohort.sources.spelling import fact, read_json
 
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
-NAMED = 'entries in lists named "training", "validation" or "testing"'
-TEXTS, NUMBERS = ("case", "patient", "primary", "scanner", "date"), ("fold", "n_lesions")
-KEYS = ("image", "label", *TEXTS, *NUMBERS)
-# Bytes of a name on usual file systems.
-LONGEST_NAME = 255
-UNKNOWN_ID = 'an id, or null; NA, unknown, "-" and the like may mean "not known"'
-PATH = f"a path without control characters, of names of at most {LONGEST_NAME} bytes"
+NAMED = 'a JSON object with entries in lists named "training", "validation" or "testing"'
+# What pydantic puts before what it expects.
+PYDANTIC = re.compile("^(Value error, |Input should be )")
+PATH = "a path without control characters"
+NO_ID = 'an id, or null where it is not known: NA, unknown, "-" and the like may mean "not known"'
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a datalist: paths as listed, and in ``given`` its other values that are known.
+def _path(path: str) -> str:
+    if not path or spelling.unwritable(path):
+        raise ValueError(PATH)
+    return path
+
+
+def _several(image: Any) -> Any:
+    return image if isinstance(image, list) else [image]
+
+
+def _id(value: Any) -> str | None:
+    if isinstance(value, str) and spelling.means_unknown(value):
+        raise ValueError(NO_ID)
+    return fact(value)
+
+
+def _case_name(name: str | None) -> str | None:
+    if name is not None and not spelling.usable(name):
+        raise ValueError(spelling.USABLE)
+    return name
+
+
+ListedPath = Annotated[str, AfterValidator(_path)]
+Text = Annotated[str | None, BeforeValidator(fact)]
+Id = Annotated[str | None, BeforeValidator(_id)]
+LabelValues = list[Annotated[int, Field(ge=1)]]
+
+
+class Entry(BaseModel, strict=True, frozen=True):
+    """One line of a datalist: paths as listed, and what else it gives.
 
     ``part`` is "training", "validation" or "testing".
     """
 
     datalist: Path
     part: str
-    images: tuple[str, ...]
-    label: str | None
-    given: Mapping[str, Any]
+    image: Annotated[list[ListedPath], Field(min_length=1), BeforeValidator(_several)]
+    label: Annotated[ListedPath | None, BeforeValidator(lambda label: None if label == "" else label)] = None
+    case: Annotated[Id, AfterValidator(_case_name)] = None
+    patient: Id = None
+    primary: Text = None
+    scanner: Text = None
+    date: Text = None
+    fold: int | None = None
+    n_lesions: int | None = None
+
+    @property
+    def images(self) -> list[str]:
+        """The paths of the sequences."""
+        return self.image
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The values beside the paths that are known."""
+        return self.model_dump(exclude={"datalist", "part", "image", "label"}, exclude_none=True)
+
+
+class _Content(BaseModel, strict=True):
+    """The keys of a datalist that are read."""
+
+    training: list = []
+    validation: list = []
+    testing: list = []
+    test: list = []
+    lesion_values: Annotated[LabelValues, Field(min_length=1)] = [1]
+    other_values: LabelValues = []
+    label_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    @field_validator("other_values")
+    @classmethod
+    def _in_one_of_them(cls, others: list[int], info: ValidationInfo) -> list[int]:
+        if set(others) & set(info.data.get("lesion_values", ())):
+            raise ValueError("each value in lesion_values or in other_values")
+        return others
 
 
 @dataclass(frozen=True)
@@ -50,15 +113,6 @@ class Datalist:
     entries: list[Entry]
     problems: list[Problem]
 
-    @property
-    def validates(self) -> bool:
-        """Whether the list names validation cases, or may: none of its entries can be read."""
-        return not self.entries or any(entry.part == "validation" for entry in self.entries)
-
-
-class _Wrong(ValueError):
-    """Found, expected, what to do."""
-
 
 def read_entries(path: Path) -> Datalist:
     """Read a Decathlon / MONAI datalist with any of ``training``, ``validation`` and ``testing``."""
@@ -66,111 +120,62 @@ def read_entries(path: Path) -> Datalist:
         content = _content(path)
     except CohortError as error:
         return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
-    name, description = (fact(_printable(content.get(key))) or "" for key in ("name", "description"))
-    rule, seed, problems = _rule_and_seed(content, path)
-    for key in _other_lists(content):
-        problems.append(Problem("-", str(path), f"entries under {key}", NAMED, "rename the list"))
+    wrong = wrong_keys(_Content, content, "-", path)
+    problems = list(wrong.values())
+    problems += [Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _unread(content)]
+    read = _Content.model_validate({key: value for key, value in content.items() if key not in wrong})
     entries, renamed = [], {}
-    for key in [key for key in PARTS if key in content]:
-        if not isinstance(content[key], list):
-            found = f'"{key}": {content[key]!r:.80}'
-            problems.append(Problem("-", str(path), found, "a list of entries", f'make "{key}" a list'))
-            continue
-        for i, listed in enumerate(content[key]):
-            renamed |= misspelt(listed, KEYS) if isinstance(listed, dict) else {}
-            try:
-                entries.append(_entry(listed, PARTS[key], path))
-            except _Wrong as error:
-                problems.append(Problem(f"{key}[{i}]", str(path), *error.args))
+    for key, part in PARTS.items():
+        for i, listed in enumerate(getattr(read, key)):
+            listed = listed if isinstance(listed, dict) else {"image": listed}  # Decathlon's testing list: bare paths
+            renamed |= spelling.misspelt(listed, tuple(Entry.model_fields))
+            found = wrong_keys(Entry, listed | {"datalist": path, "part": part}, f"{key}[{i}]", path)
+            problems += list(found.values())[:1]
+            if not found:
+                entries.append(Entry.model_validate(listed | {"datalist": path, "part": part}))
     for key, meant in renamed.items():
         problems.append(Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"'))
-    return Datalist(path, name or path.parent.name, description, rule, seed, entries, problems)
+    rule = LesionRule(tuple(read.lesion_values), tuple(read.other_values), read.label_threshold)
+    name, description = (_on_one_line(content.get(key)) for key in ("name", "description"))
+    return Datalist(path, name or path.parent.name, description, rule, read.seed, entries, problems)
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    def refusal(found: str, fix: str, expected: str = "a datalist (JSON)") -> CohortError:
-        return CohortError.one("-", path, found, expected, fix)
-
     if path.is_dir():
-        raise refusal("a folder", "give the lists: folders are not compared")
-    if not path.is_file():
-        raise refusal("no such file", "correct the path")
-    if is_volume(path):
-        raise refusal("a NIfTI file", "give a list or folder of the NIfTI files")
-    if kind := file_kind(path):
-        raise refusal(kind.name, f"{kind.fix}; then give a list or folder of the NIfTI files")
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise refusal(f"no entries, but a {type(content).__name__}", "see the README", 'an object with "training"')
-    if not any(content.get(key) for key in PARTS) and not _other_lists(content):
-        found = f"no entries, but {', '.join(map(repr, content)) or 'nothing'}"
-        raise refusal(found[:200], "add the entries, or give another file", NAMED)
-    return content
+        found, fix = "a folder", "give the lists: folders are not compared"
+    elif not path.is_file():
+        found, fix = "no such file", "correct the path"
+    elif is_volume(path):
+        found, fix = "a NIfTI file", "give a list or folder of the NIfTI files"
+    elif kind := file_kind(path):
+        found, fix = kind.name, f"{kind.fix}; then give a list or folder of the NIfTI files"
+    else:
+        content = read_json(path)
+        if isinstance(content, dict) and (any(content.get(key) for key in PARTS) or _unread(content)):
+            return content
+        keys = ", ".join(map(repr, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
+        found, fix = f"no entries, but {keys or 'nothing'}"[:200], "add the entries, or give another file"
+    raise CohortError.one("-", path, found, f"a datalist: {NAMED}", fix)
 
 
-def _other_lists(content: Mapping[str, Any]) -> list[str]:
+def _unread(content: Mapping[str, Any]) -> list[str]:
     """Keys of lists that look like entries, under names that are not read."""
     lists = [key for key, value in content.items() if key not in PARTS and isinstance(value, list)]
     return [key for key in lists if any(isinstance(entry, dict) and "image" in entry for entry in content[key])]
 
 
-def _rule_and_seed(content: Mapping[str, Any], path: Path) -> tuple[LesionRule, int, list[Problem]]:
-    """Rule and seed of a list; what is wrong with them takes its default."""
-    values, others = content.get("lesion_values", [1]), content.get("other_values", [])
-    threshold, seed = content.get("label_threshold", 0.0), content.get("seed", 0)
-    found = {}
-    if not values or not all(isinstance(of, list) and all(_is_whole(v, 1) for v in of) for of in (values, others)):
-        found[f"lesion_values {values!r:.80}, other_values {others!r:.80}"] = "lists of whole numbers from 1 on"
-    elif both := set(values) & set(others):
-        found[f"{sorted(both)} in lesion_values and in other_values"] = "each value in one of them"
-    elif isinstance(threshold, bool) or not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
-        found[f"label_threshold {threshold!r:.80}"] = "a number from 0 on"
-    rule = LesionRule() if found else LesionRule(tuple(values), tuple(others), threshold)
-    if not _is_whole(seed, 0):
-        found[f"seed {seed!r:.80}"], seed = "a whole number from 0 on", 0
-    problems = [Problem("-", str(path), what, expected, "correct it in the list") for what, expected in found.items()]
-    return rule, seed, problems
-
-
-def _entry(listed: Any, part: str, path: Path) -> Entry:
-    # Decathlon's testing list holds bare paths
-    entry = {"image": listed} if isinstance(listed, str) else listed
-    if not isinstance(entry, dict):
-        raise _Wrong(f"{entry!r:.80}", 'an object with "image"', "correct the entry")
-    images, label = entry.get("image"), entry.get("label")
-    images = images if isinstance(images, list) else [images]
-    if not images or not all(isinstance(image, str) and image for image in images):
-        raise _Wrong(f"{entry!r:.80}", "an image: a path or a list of paths", 'correct "image"')
-    label = None if label == "" or (isinstance(label, float) and math.isnan(label)) else label
-    if label is not None and not isinstance(label, str):
-        raise _Wrong(f"label {label!r:.80}", "a path", 'correct "label": one mask for a case')
-    for listed_path in [*images, *([label] if label else [])]:
-        if unwritable(listed_path) or any(len(name.encode()) > LONGEST_NAME for name in listed_path.split("/")):
-            raise _Wrong(f"the path {listed_path!r:.80}", PATH, "correct the path")
-    given = {key: _text(key, entry.get(key)) for key in TEXTS} | {key: entry.get(key) for key in NUMBERS}
-    given = {key: value for key, value in given.items() if value is not None}
-    if "case" in given and unusable(given["case"]):
-        raise _Wrong(f"case {given['case']!r:.80}", USABLE, 'correct "case"')
-    for key in NUMBERS:
-        if key in given and not _is_whole(given[key]):
-            raise _Wrong(f"{key} {given[key]!r:.80}", f"a whole number or no {key}", f'correct "{key}"')
-    return Entry(path, part, tuple(images), label, given)
-
-
-def _text(key: str, value: Any) -> str | None:
-    """Text of a key; null, NaN and empty texts are None."""
-    if key in ("case", "patient") and isinstance(value, str) and means_unknown(value):
-        raise _Wrong(f"{key} {value!r}", UNKNOWN_ID, f'write null where it is not known, or change "{key}"')
+def wrong_keys(model: type[BaseModel], content: Mapping[str, Any], place: str, path: Path) -> dict[str, Problem]:
+    """A problem of each key that is not as the model wants it."""
     try:
-        return fact(value)
-    except ValueError as error:
-        raise _Wrong(f"{key} {error}", "text or a number", f'correct "{key}"') from None
+        model.model_validate(content)
+    except ValidationError as error:
+        expected = {str(each["loc"][0]): PYDANTIC.sub("", each["msg"]) for each in error.errors()}
+        found = {key: f"{key} {content[key]!r:.80}" if key in content else f"no {key}" for key in expected}
+        return {key: Problem(place, str(path), found[key], text, f'correct "{key}"') for key, text in expected.items()}
+    return {}
 
 
-def _printable(value: Any) -> str:
-    """Text on one line, without control characters."""
-    return " ".join("".join(" " if unwritable(character) else character for character in str(value or "")).split())
-
-
-def _is_whole(value: Any, lowest: float = -math.inf) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+def _on_one_line(text: Any) -> str:
+    """Text without line breaks and control characters; empty where it means that it is not known."""
+    text = "".join(" " if spelling.unwritable(character) else character for character in str(text or ""))
+    return fact(" ".join(text.split())) or ""

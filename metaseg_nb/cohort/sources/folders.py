@@ -3,29 +3,35 @@
 import os
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.file_kinds import file_kind
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
-from metaseg_nb.cohort.sources.bids import is_bids, read_bids
-from metaseg_nb.cohort.sources.case_files import CaseFiles, cohort_of, other_files
+from metaseg_nb.cohort.sources.layouts import CaseFiles, Found, is_bids, is_nnunet, read_bids, read_nnunet
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
-from metaseg_nb.cohort.sources.nnunet import is_nnunet, read_nnunet
-from metaseg_nb.cohort.sources.spelling import unwritable
+from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named
 
-# Layouts with a module of their own: how each is recognised and read. The first that recognises a folder reads it.
-LAYOUTS = [(is_nnunet, read_nnunet), (is_bids, read_bids)]
+# Layouts that a standard fixes: how each is recognised and read. The first that recognises a folder reads it.
+LAYOUTS: list[tuple[Callable[[Path], bool], Callable[..., Found]]] = [(is_nnunet, read_nnunet), (is_bids, read_bids)]
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
 USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
 # Stands for the patient in patterns of a folder without a folder for each case.
 PATIENT = "{patient}"
 PATTERNS = f"glob patterns within a case's folder, such as *_t1c.nii.gz, or all with {PATIENT}, such as {PATIENT}_t1c"
-# Named in an error.
-SHOWN_ENTRIES = 8
+# What a folder may be, in an error.
+KNOWN = "imagesTr/ (nnU-Net), sub-*/anat/ or sub-*/ses-*/anat/ (BIDS), or <case>/ or <primary>/<case>/ with"
+ADVICE = (
+    f"name the files with `image_files` and `label_file` (with {PATIENT} in each where the files of all patients lie "
+    f"in one folder: {PATIENT}_T1c.nii.gz), or give a datalist (JSON) instead of the folder"
+)
+# Named in an error; files of a folder whose kind is looked up.
+SHOWN_ENTRIES, SHOWN_FILES = 8, 200
 
 
 def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str = "") -> tuple[Cohort, list[Problem]]:
@@ -47,27 +53,31 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
         No layout is recognised, or a pattern is none.
     """
     given = [*image_files, *([label_file] if label_file else [])]
-    named = [PATIENT in pattern for pattern in given]
+    by_patient = [PATIENT in pattern for pattern in given]
     wrong = [pattern for pattern in given if not _is_pattern(pattern)]
-    if any(named) and not (all(named) and image_files and label_file):
+    if any(by_patient) and not (all(by_patient) and image_files and label_file):
         wrong = wrong or [pattern for pattern in (*image_files, label_file) if PATIENT not in pattern] or [""]
     if wrong:
         raise CohortError.one("-", folder, f"{wrong[0]!r}", PATTERNS, "correct `image_files` or `label_file`")
-    problems = []
-    if any(named):
-        found, problems = _patient_files(folder, image_files, label_file)
-    else:
-        for recognised, read in LAYOUTS:
-            if recognised(folder):
-                cohort, problems = read(folder, image_files, label_file)
-                others, fix = ("", "") if cohort.cases else other_files(folder)
-                expected = "NIfTI files (.nii or .nii.gz)"
-                return cohort, problems + ([Problem("-", str(folder), others, expected, fix)] if others else [])
-        found = _case_folders(folder, image_files, label_file)
-    if not any(any(files.images) for files in found):
-        raise _unknown_layout(folder, image_files, given)
-    cohort, wrong = cohort_of(folder, "", found)
-    return cohort, problems + wrong
+    standard = [] if any(by_patient) else [read for recognised, read in LAYOUTS if recognised(folder)]
+    read = standard[0] if standard else _patient_files if any(by_patient) else _case_folders
+    found = read(folder, image_files, label_file)
+    if not standard and not any(any(files.images) for files in found.files):
+        raise _unknown_layout(folder, image_files)
+    cases, problems = [], found.problems
+    for files in found.files:
+        wrong = [Problem(files.name, str(files.folder), *each) for each in _wrong(files)]
+        problems += wrong
+        if not any(problem.severity == "error" for problem in wrong):
+            images = tuple(as_named(image) for (image,) in files.images)
+            label = as_named(files.labels[0]) if files.labels else None
+            case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
+            cases.append(replace(case, scanner=files.scanner, date=files.date))
+    cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
+    labelled, unlabelled = ([case for case in cases if bool(case.label) == wanted] for wanted in (True, False))
+    if standard and not labelled and (others := other_files(folder))[0]:
+        problems.append(Problem("-", str(folder), others[0], "NIfTI files (.nii or .nii.gz)", others[1]))
+    return Cohort(folder.resolve().name, found.description, labelled, unlabelled), problems + unnamed
 
 
 def _is_pattern(pattern: str) -> bool:
@@ -77,50 +87,51 @@ def _is_pattern(pattern: str) -> bool:
     return False
 
 
-def _patient_files(folder: Path, image_files: Sequence[str], label_file: str) -> tuple[list[CaseFiles], list[Problem]]:
-    """The files of each patient by patterns with ``{patient}``, and volumes beside them that no pattern matches."""
+def _patient_files(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
+    """The files of each patient by patterns with ``{patient}``; volumes beside them that none matches are a warning."""
     patterns = [label_file, *image_files]
     found: dict[str, list[list[Path]]] = defaultdict(lambda: [[] for _ in patterns])
-    masks: set[Path] = set()
-    images: set[Path] = set()
+    taken: list[set[Path]] = [set() for _ in patterns]
     for i, pattern in enumerate(patterns):
         for spelled in spelled_out([pattern]):
-            whole = re.escape(spelled).replace(r"\*", "[^/]*").replace(r"\?", "[^/]")
-            for group in ("(?P<patient>[^/]+?)", "(?P=patient)"):
-                whole = whole.replace(re.escape(PATIENT), group, 1 if "<" in group else -1)
-            for path in sorted({*folder.glob(spelled.replace(PATIENT, "*"))} - (masks if i else set())):
+            first, *others = (
+                re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for part in spelled.split(PATIENT)
+            )
+            whole = "(?P=patient)".join([f"{first}(?P<patient>[^/]+?){others[0]}", *others[1:]])
+            for path in sorted({*folder.glob(spelled.replace(PATIENT, "*"))} - (taken[0] if i else set())):
                 match = re.fullmatch(whole, path.relative_to(folder).as_posix())
                 if match and is_volume(path):
                     found[match["patient"]][i].append(path)
-                    (images if i else masks).add(path)
-    left = {path for place in {path.parent for path in masks | images} for path in volumes_in(place)} - masks - images
+                    taken[i].add(path)
+    matched = set().union(*taken)
+    left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
     what = f"{len(left)} files: {shortened(sorted(path.name for path in left))}"
     fix = "nothing, if they are not wanted; otherwise correct `image_files` or `label_file`"
     problem = Problem("-", str(folder), what, "volumes that the patterns match", fix, "warning")
     files = [CaseFiles(name, folder, tuple(of[1:]), of[0]) for name, of in sorted(found.items())]
-    return files, [problem] if left else []
+    return Found(files, [problem] if left else [])
 
 
-def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> list[CaseFiles]:
-    wanted = [[pattern] for pattern in image_files] or [USUAL_IMAGES]
+def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
+    """The files in each folder of a case."""
+    sequences = [[pattern] for pattern in image_files] or [USUAL_IMAGES]
     labels = [label_file] if label_file else USUAL_LABELS
-    cases: list[Path] = []
+    places: list[Path] = []
     for first in _subfolders(folder):
-        is_case = volumes_in(first) or _matching(first, [*chain(*wanted), *labels])
-        cases += [first] if is_case else _subfolders(first) or [first]
-    return [_case_files(folder, case, wanted, labels) for case in cases]
+        is_case = volumes_in(first) or any(_matching(first, patterns) for patterns in [*sequences, labels])
+        places += [first] if is_case else _subfolders(first) or [first]
+    files = []
+    for place in places:
+        masks = _matching(place, labels)
+        images = tuple([path for path in _matching(place, patterns) if path not in masks] for patterns in sequences)
+        others = [path for path in volumes_in(place) if path not in masks and not any(path in of for of in images)]
+        own = place.relative_to(folder)
+        files.append(CaseFiles("_".join(own.parts), place, images, masks, others, primary_of(own / "image")))
+    return Found(files)
 
 
 def _subfolders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
-
-
-def _case_files(cohort: Path, folder: Path, wanted: Sequence[Sequence[str]], labels: Sequence[str]) -> CaseFiles:
-    place = folder.relative_to(cohort)
-    masks = _matching(folder, labels)
-    images = tuple([path for path in _matching(folder, patterns) if path not in masks] for patterns in wanted)
-    others = [path for path in volumes_in(folder) if path not in masks and not any(path in found for found in images)]
-    return CaseFiles("_".join(place.parts), folder, images, masks, others, primary_of(place / "image"))
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
@@ -128,19 +139,52 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted({path for pattern in spelled_out(patterns) for path in folder.glob(pattern) if is_volume(path)})
 
 
-def _unknown_layout(folder: Path, image_files: Sequence[str], given: Sequence[str]) -> CohortError:
+def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
+    """Found, expected and what to do, of each thing wrong with the files of a case."""
+    images, labels = [*files.images], files.labels or ()
+    volumes = [path for found in [*images, labels, files.others] for path in found]
+    if not any(images):
+        found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
+        found = f"a mask without an image: {_listed(volumes)}" if labels else found
+        fix = fix or "add the image, or a pattern in `image_files` that matches it; or `exclude` the case"
+        yield found or "nothing: no NIfTI file", "an image in the folder of a case, of a known name", fix
+        return
+    firsts = {path for found in images for path in found[:1]}
+    if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels]):
+        found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
+        fix = "complete the case, remove what is too much, narrow `image_files` or `label_file`, or `exclude` the case"
+        yield found, "one file for each sequence, another one each, and one for the mask", fix
+    if files.labels is not None and not files.labels:
+        fix = "nothing, if it is to be predicted only; otherwise add its mask, under a name that `label_file` matches"
+        yield "an image alone", "an image and its mask", fix, "warning"
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return " and ".join(path.name for path in paths)
+
+
+def other_files(folder: Path) -> tuple[str, str]:
+    """Name the kinds of image files in a folder without NIfTI, with an example each, and the way to NIfTI.
+
+    Both are empty where no kind is known, or NIfTI files exist.
+    """
+    kinds: dict[tuple[str, str], Path] = {}
+    paths = (Path(place, name) for place, _, names in os.walk(folder) for name in sorted(names))
+    for path in islice(filter(Path.is_file, paths), SHOWN_FILES):
+        if is_volume(path):
+            return "", ""
+        if kind := file_kind(path):
+            kinds.setdefault((kind.name, kind.fix), path)
+    found = " and ".join(f"{name} ({path.relative_to(folder)})" for (name, _), path in kinds.items())
+    return found, "; ".join(dict.fromkeys(fix for _, fix in kinds))
+
+
+def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
     more = f" and {len(entries) - SHOWN_ENTRIES} more" if len(entries) > SHOWN_ENTRIES else ""
     found = f"{', '.join(entries[:SHOWN_ENTRIES])}{more}" if entries else "an empty folder"
     names = ", ".join(image_files) or f"{', '.join(USUAL_IMAGES)} (.nii or .nii.gz)"
-    layouts = "imagesTr/ (nnU-Net), sub-*/anat/ or sub-*/ses-*/anat/ (BIDS), or <case>/ or <primary>/<case>/ with "
-    by_patient = any(PATIENT in pattern for pattern in given)
-    expected = ("" if by_patient else layouts) + f"an image named {names}"
-    fix = ("correct" if given else "name the files with") + " `image_files` and `label_file`"
-    if volumes_in(folder) and not by_patient:
-        fix += f" (with {PATIENT} in each where the files of all patients lie in one folder: {PATIENT}_T1c.nii.gz)"
-    fix += ", or give a datalist (JSON) instead of the folder"
     others, conversion = other_files(folder)
-    if others:
-        found, fix = f"{found}: {others}", f"{conversion}; then give the folder of the NIfTI files"
-    return CohortError.one("-", folder, found, expected, fix)
+    fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
+    found = ": ".join(filter(None, [found, others]))
+    return CohortError.one("-", folder, found, f"{KNOWN} an image named {names}", fix)

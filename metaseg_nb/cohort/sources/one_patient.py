@@ -46,15 +46,17 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
     patient_of = patient_reader(pattern)
     patients = {case.name: patient_of(case) for case in cohort.all_cases}
     problems = _pattern_problems(cohort.all_cases, patients, pattern, origin) if pattern else []
-    own = {name for name, (_, source) in patients.items() if source == ITS_OWN}
-    guessed = time_points(list(patients), own, {case.primary for case in cohort.all_cases})
-    guess = [_guess(guessed, origin)] if guessed else []
-    alone = own.difference(*(guessed.groups if guessed else ()))
-    problems += guess + _in_two_folders([case for case in cohort.all_cases if case.name in alone])
     counts = Counter(source for _, source in patients.values())
     basis = f"Patients: {'; '.join(f'of {count} cases {source}' for source, count in counts.items())}."
     basis = f"Patients are {next(iter(counts))}." if len(counts) == 1 else basis
-    basis += "".join(f" A guess, which you have to confirm: {each.found}. What to do: {each.fix}." for each in guess)
+    own = {name for name, (_, source) in patients.items() if source == ITS_OWN}
+    if guessed := time_points(list(patients), own, {case.primary for case in cohort.all_cases}):
+        found, fix = _groups(guessed), _ask(guessed.pattern)
+        expected = "patients that are named, where names look like time points"
+        problems.append(Problem("-", str(origin), found, expected, fix))
+        basis += f" A guess, which you have to confirm: {found}. What to do: {fix}."
+        own = own.difference(*guessed.groups)
+    problems += _in_two_folders([case for case in cohort.all_cases if case.name in own])
 
     def with_patient(case: Case) -> Case:
         patient, source = patients[case.name]
@@ -72,10 +74,10 @@ def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
     fix = f"correct `patient_pattern`; {EACH_ITS_OWN} takes each case for a patient of its own"
     try:
         compiled = re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
+        if pattern and "patient" not in compiled.groupindex:
+            raise ValueError("no group patient")
+    except (re.error, ValueError, RecursionError, OverflowError) as error:
         raise CohortError.one("-", "patient_pattern", f"{pattern!r} ({error})", expected, fix) from error
-    if pattern and "patient" not in compiled.groupindex:
-        raise CohortError.one("-", "patient_pattern", f"{pattern!r}", expected, fix)
 
     def read(case: Case) -> tuple[str, str]:
         if case.patient:
@@ -106,17 +108,6 @@ def _pattern_problems(
     return problems
 
 
-def _guess(guessed: TimePoints, origin: str | Path) -> Problem:
-    fix = (
-        f"set patient_pattern: {_quoted(guessed.pattern)} in the study file if each group is one patient, or "
-        f"patient_pattern: {_quoted(EACH_ITS_OWN)} if each case is a patient of its own; or name the patients in the "
-        "list or in `patients_table`"
-    )
-    return Problem(
-        "-", str(origin), _groups(guessed), "patients that are named, where names look like time points", fix
-    )
-
-
 def _groups(guessed: TimePoints) -> str:
     n = len(guessed.groups)
     listed = "; ".join(shortened(group) for group in guessed.groups[:SHOWN_GROUPS])
@@ -124,9 +115,13 @@ def _groups(guessed: TimePoints) -> str:
     return f"{n} group{'s' * (n > 1)} of cases that may be time points of one patient: {listed}{more}"
 
 
-def _quoted(pattern: str) -> str:
-    """As YAML takes it."""
-    return "'" + pattern.replace("'", "''") + "'"
+def _ask(pattern: str) -> str:
+    quoted = pattern.replace("'", "''")  # as YAML takes it
+    return (
+        f"set patient_pattern: '{quoted}' in the study file if each group is one patient, or "
+        f"patient_pattern: '{EACH_ITS_OWN}' if each case is a patient of its own; or name the patients in the "
+        "list or in `patients_table`"
+    )
 
 
 def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
@@ -144,22 +139,23 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
 
 def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
     """Cases that differ in the folder above only: ``train/P007`` and ``test/P007``."""
+    folders = {case.name: folder for case in cases if (folder := _own_folder(case))}
+    cases = [case for case in cases if case.name in folders]
+    # running numbers with few gaps from 1 on start anew in each primary cancer: lung/P1, lung/P2
+    numbers: dict[str, set[int]] = defaultdict(set)
+    for case in cases:
+        if CANCER.search(case.primary) and RUNNING_ID.fullmatch(folders[case.name]):
+            numbers[case.primary].add(int("".join(filter(str.isdigit, folders[case.name]))))
+    anew = {primary for primary, of in numbers.items() if max(of) <= 2 * len(of)}
     expected = "a patient's folder in one folder only, where no list or table names the patients"
     fix = (
         f"name the patients in the list or in `patients_table`, {CONFIRM}, "
-        f"or set patient_pattern: {_quoted(EACH_ITS_OWN)} if each case is a patient of its own"
+        f"or set patient_pattern: '{EACH_ITS_OWN}' if each case is a patient of its own"
     )
-    # patients with running numbers, by primary cancer: lung/P1, lung/P2
-    numbers: dict[str, set[int]] = defaultdict(set)
     seen: dict[tuple, list[Case]] = defaultdict(list)
     problems = []
-    folders = [(case, folder) for case in cases if (folder := _own_folder(case))]
-    running = [(case, folder) for case, folder in folders if RUNNING_ID.fullmatch(folder)]
-    for case, folder in running:
-        numbers[case.primary if CANCER.search(case.primary) else ""].add(int(re.search(r"\d+", folder)[0]))
-    # numbers with few gaps from 1 on start anew in each primary
-    anew = {primary for primary, of in numbers.items() if primary and max(of) <= 2 * len(of)}
-    for case, folder in folders:
+    for case in cases:
+        folder = folders[case.name]
         apart = anew - {case.primary} if case.primary in anew and RUNNING_ID.fullmatch(folder) else set()
         other = next((each for each in seen[loosely(folder)] if each.primary not in apart), None)
         if other is not None:

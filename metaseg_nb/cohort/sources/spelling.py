@@ -1,18 +1,23 @@
-"""Names, ids, values and paths in one spelling, however a list, a table or a program writes them."""
+"""What others write, in one form: names, ids, values, paths, and text files, which are read strictly."""
 
-import math
+import csv
+import io
+import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
-from decimal import Decimal
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import pandas as pd
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.problems import CohortError, Problem
+
 SUFFIXES = (".nii.gz", ".nii")
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-DRIVE = re.compile(r"[A-Za-z]:(?=/)")
 UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "æ": "ae", "å": "aa"})
 # How programs write that a value is not known.
 MISSING = {
@@ -24,11 +29,16 @@ MISSING = {
 SPREADSHEET_NUMBER = re.compile(r"\d+[.,]0+|\d+([.,]\d+)?[eE]\+\d\d?")
 # Unicode's categories of control characters, halves of characters, and breaks of lines and paragraphs.
 UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Other names of the keys that are read.
+# Other names of the keys that are read, in small letters alone.
 SYNONYMS = {
-    "patient": re.compile(r"(patient|pat|subject|subj|participant)s?(id|name|number|no|nr|key|code)?|pid|mrn"),
-    "case": re.compile(r"cases?(id|name)?"),
+    "patient": r"(patient|pat|subject|subj|participant)s?(id|name|number|no|nr|key|code)?|pid|mrn",
+    "case": r"cases?(id|name)?",
 }
+# File systems end at 255; endings and what programs put in front of a name need room too.
+LONGEST_BYTES = 150
+USABLE = f"a name of a case: at most {LONGEST_BYTES} bytes, without / and \\ and control characters, no dot in front"
+SHOWN_CHARACTERS = 60
+BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a workbook of Excel or another zip archive"}
 
 
 def tidy(text: str) -> str:
@@ -39,7 +49,7 @@ def tidy(text: str) -> str:
 def loosely(name: str) -> tuple[str | int, ...]:
     """Words and numbers of a name, without capitals, separators, leading zeros and a spreadsheet's ``7.0``."""
     if number := SPREADSHEET_NUMBER.fullmatch(tidy(name)):
-        return (int(Decimal(number[0].replace(",", "."))),)
+        return (int(float(number[0].replace(",", "."))),)
     words = re.findall(r"\d+|[^\W\d_]+", tidy(name).casefold())
     return tuple(int(word) if word.isdecimal() else word for word in words) or (name,)
 
@@ -62,7 +72,7 @@ def means_unknown(text: str) -> bool:
 
 
 def fact(value: Any) -> str | None:
-    """Text of a value that may be left out; None for null, NaN, blank, "unknown", NA, - and the like.
+    """Text of a value that may be left out; None for null, blank, "unknown", NA, - and the like.
 
     Raises
     ------
@@ -70,8 +80,8 @@ def fact(value: Any) -> str | None:
         The value is neither text nor a number, or holds characters that no table can show.
     """
     if isinstance(value, bool | list | dict) or unwritable(str(value)):
-        raise ValueError(f"{value!r:.80}")
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"text of one line, or a number; not {value!r:.80}")
+    if value is None:
         return None
     text = tidy(str(int(value) if isinstance(value, float) and value.is_integer() else value))
     return None if not text or means_unknown(text) else text
@@ -79,13 +89,40 @@ def fact(value: Any) -> str | None:
 
 def misspelt(keys: Collection[str], known: Sequence[str]) -> dict[str, str]:
     """Keys that mean a known one, such as ``PatientID``, where the known one is missing."""
+    letters = {key: re.sub(r"[^a-z]", "", key.lower()) for key in keys if key not in known}
+    meant = {name: SYNONYMS.get(name, name.replace("_", "")) for name in known if name not in keys}
+    return {key: name for key, text in letters.items() for name, words in meant.items() if re.fullmatch(words, text)}
 
-    def means(key: str, name: str) -> bool:
-        plain = re.sub(r"[^a-z]", "", key.lower())
-        return plain == name.replace("_", "") or bool(name in SYNONYMS and SYNONYMS[name].fullmatch(plain))
 
-    missing = [name for name in known if name not in keys]
-    return {key: name for key in keys if key not in known for name in missing if means(key, name)}
+def usable(name: str) -> bool:
+    """Tell whether a name can name a folder; blanks, quotes, ``%``, ``#`` and letters of all scripts can."""
+    characters = name and name[0] != "." and not set(name) & {"/", "\\"} and not unwritable(name)
+    return bool(characters) and len(name.encode()) <= LONGEST_BYTES
+
+
+def shown(name: str) -> str:
+    """Return a name that messages can hold: cut, and with what cannot be printed spelled out."""
+    text = "".join(ascii(character)[1:-1] if unwritable(character) else character for character in name)
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
+def well_named(cases: Iterable[Case], fix: str) -> tuple[list[Case], list[Problem]]:
+    """Leave out cases whose names cannot be used, or are those of an earlier case.
+
+    Names that differ in capitals or in the way accents are stored are one name on many file systems.
+    ``fix`` tells how to give another name. Returns the cases, and a problem for each that is left out.
+    """
+    kept: dict[str, Case] = {}
+    problems = []
+    for case in cases:
+        if not usable(case.name):
+            problems.append(Problem(shown(case.name), str(case.image), f"the name {shown(case.name)!r}", USABLE, fix))
+            continue
+        first = kept.setdefault(tidy(case.name.casefold()), case)
+        if first is not case:
+            found = f"the name of {first.image} too" + (f", as {first.name}" if first.name != case.name else "")
+            problems.append(Problem(case.name, str(case.image), found, "a name of its own for each case", fix))
+    return list(kept.values()), problems
 
 
 def stem(path: str | Path) -> str:
@@ -102,7 +139,7 @@ def as_named(path: Path) -> Path:
 def spelled_path(path: str) -> str:
     """Bring a path to one spelling: `tidy`, with "/", without detours; a drive becomes a top folder."""
     path = os.path.expanduser(tidy(path).replace("\\", "/"))
-    path = "/" + path[0].lower() + path[1:] if DRIVE.match(path) else path
+    path = re.sub("^[A-Za-z]:(?=/)", lambda drive: "/" + drive[0].lower(), path)
     return os.path.normpath(re.sub("^/+", "/", path))
 
 
@@ -126,3 +163,81 @@ def located(listed: str, folder: Path, image_root: Path | None = None) -> Path:
 def identity(path: Path) -> Path:
     """One path for all spellings of a file, links followed; a file and its packed copy are one image."""
     return Path(stem(tidy(os.path.realpath(path))))
+
+
+def read_text(path: Path) -> str:
+    """Read a text file in UTF-8; a `CohortError` where it cannot be read, or is in another encoding."""
+    try:
+        content = path.read_bytes()
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise CohortError.one("-", path, f"no access ({error.strerror})", "a file to read", "allow reading") from error
+    except UnicodeDecodeError as error:
+        kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
+        line = error.object[: error.start].count(b"\n") + 1
+        found = f"not UTF-8 but {kind} (line {line}, byte 0x{error.object[error.start]:02x})"
+        raise CohortError.one("-", path, found, "text in UTF-8", "save the file in UTF-8") from error
+
+
+def read_json(path: Path) -> Any:
+    """Read JSON in which no object has two equal keys; a `CohortError` where it is none.
+
+    NaN, which data frames write for a missing value, is null.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) < len(pairs):
+            keys = [key for key, _ in pairs]
+            equal = next(key for key in keys if keys.count(key) > 1)
+            fix = "join their contents under one key, or rename one"
+            raise CohortError.one("-", path, f'the key "{equal}" more than once in one object', "each key once", fix)
+        return content
+
+    text = read_text(path)
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=lambda _: None)
+    except CohortError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise CohortError.one("-", path, f"not JSON ({error})", "JSON", "repair the file") from error
+
+
+def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read a table separated by commas, semicolons or tabs; empty lines are left out.
+
+    Returns
+    -------
+    table : DataFrame
+        Text; columns in small letters. The index is the line of each row.
+    problems : list of Problem
+        Rows that have more or fewer cells than the header; they are left out.
+
+    Raises
+    ------
+    CohortError
+        The file does not exist, is no CSV in UTF-8, or is empty.
+    """
+    if not path.is_file():
+        raise CohortError.one("-", path, "no such file", "a CSV", "correct the path")
+    text = read_text(path)
+    header = text.lstrip().partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    try:
+        lines = [(reader.line_num, [tidy(cell) for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        found = f"no table (line {reader.line_num}: {error})"
+        raise CohortError.one("-", path, found, "a CSV in UTF-8", "repair the line") from error
+    rows = [(line, cells) for line, cells in lines if any(cells)]
+    if not rows:
+        raise CohortError.one("-", path, "an empty table", "a header and a row for each case", "fill the table")
+    names = [column.lower() for column in rows.pop(0)[1]]
+    expected = f"as many cells in each row as in the header of {path.name}: {len(names)}"
+    fix = "correct the row; text that holds the separator stands in quotes"
+    problems = [
+        Problem(f"line {line}", str(path), f"{len(cells)} cells: {', '.join(cells):.80}", expected, fix)
+        for line, cells in rows
+        if len(cells) != len(names)
+    ]
+    whole = {line: cells for line, cells in rows if len(cells) == len(names)}
+    return pd.DataFrame(list(whole.values()), index=list(whole), columns=names, dtype=object), problems

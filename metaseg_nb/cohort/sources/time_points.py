@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -13,7 +13,7 @@ MANY, SEVERAL = 24, 6
 # The number of a site or scanner, then of a patient: 01-001, 3T_01.
 NUMBER_OF_A_SITE = re.compile(r"\d+ \d{3,}|\d([.,]\d)? T[-_ ]\d+", re.IGNORECASE)
 # The time in the name of each case, by patient.
-Times = dict[str, dict[str, str]]
+Times = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -26,38 +26,6 @@ class TimePoints:
 
     pattern: str
     groups: list[list[str]]
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """One way to read names: a pattern with a place for the time, what the time looks like, and when to believe it."""
-
-    pattern: str
-    time: str
-    believable: Callable[[Times, Times], bool]
-
-    def groups(
-        self, names: Sequence[str], unnamed: Collection[str], ending: str, primaries: Collection[str]
-    ) -> TimePoints | None:
-        patients: Times = defaultdict(dict)
-        for name in names:
-            match = re.search(self._with(self.time, ending), name)
-            patients[match["patient"] if match else name][name] = (match and match["time"]) or ""
-        alone = {patient: _without_primary(patient, primaries) for patient in patients}
-        several = {
-            patient: of
-            for patient, of in patients.items()
-            if len(of) > 1 and _may_be_a_patient(alone[patient], of) and not of.keys().isdisjoint(unnamed)
-        }
-        # with one patient alone it is the name of the cohort that stands before the number
-        if not several or len(set(alone.values())) < 2 or not self.believable(patients, several):
-            return None
-        found = {_general(time) for of in several.values() for time in of.values() if time}
-        words = self.time if self.time.startswith(("[", r"\d")) else "|".join(sorted(found))
-        return TimePoints(self._with(words, ending), [sorted(of) for of in several.values()])
-
-    def _with(self, time: str, ending: str) -> str:
-        return f"{self.pattern.replace('TIME', f'(?P<time>{time})')}{re.escape(ending)}$"
 
 
 def time_points(names: Sequence[str], unnamed: Collection[str], primaries: Collection[str] = ()) -> TimePoints | None:
@@ -75,9 +43,26 @@ def time_points(names: Sequence[str], unnamed: Collection[str], primaries: Colle
     primaries : collection of str
         Of the cohort: a name may start with one, as of ``<primary>/<case>/``.
     """
-    ending = _common_ending(names)
-    found = [reading.groups(names, unnamed, ending, primaries) for reading in READINGS]
-    return max(filter(None, found), key=lambda each: sum(map(len, each.groups)), default=None)
+    prefixes = tuple(f"{primary}_{end}".casefold() for primary in primaries for end in ("nii_", ""))
+    ending, found = re.escape(_common_ending(names)), []
+    for pattern, time, believable in READINGS:
+        patients: dict[str, dict[str, str]] = defaultdict(dict)
+        for name in names:
+            match = re.search(f"{pattern.replace('TIME', f'(?P<time>{time})')}{ending}$", name)
+            patients[match["patient"] if match else name][name] = (match and match["time"]) or ""
+        alone = {patient: _without(prefixes, patient) for patient in patients}
+        several = {
+            patient: of
+            for patient, of in patients.items()
+            if len(of) > 1 and _may_be_a_patient(alone[patient], of) and not of.keys().isdisjoint(unnamed)
+        }
+        # with one patient alone it is the name of the cohort that stands before the number
+        if several and len(set(alone.values())) > 1 and believable(patients, several):
+            words = {_general(word) for of in several.values() for word in of.values() if word}
+            time = time if time.startswith(("[", r"\d")) else "|".join(sorted(words))
+            whole = f"{pattern.replace('TIME', f'(?P<time>{time})')}{ending}$"
+            found.append(TimePoints(whole, [sorted(of) for of in several.values()]))
+    return max(found, key=lambda each: sum(map(len, each.groups)), default=None)
 
 
 def _common_ending(names: Sequence[str]) -> str:
@@ -88,21 +73,20 @@ def _common_ending(names: Sequence[str]) -> str:
     return shared[start.start() :] if start and all(len(name) > len(shared) for name in names) else ""
 
 
+def _without(prefixes: Sequence[str], name: str) -> str:
+    return next((name[len(prefix) :] for prefix in prefixes if name.casefold().startswith(prefix)), name)
+
+
 def _general(time: str) -> str:
     """Turn a time that was found into a pattern: other numbers are times too."""
     digits = re.compile(r"\d+")
     return digits.sub(lambda n: rf"\d{{{len(n[0])}}}" if len(n[0]) > 3 else r"\d+", re.escape(time.lower()))
 
 
-def _may_be_a_patient(name: str, times: dict[str, str]) -> bool:
+def _may_be_a_patient(name: str, times: Mapping[str, str]) -> bool:
     of_a_set = any(words.fullmatch(name) for words in (NUMBERED_SET, SET, KIND_WORDS))
     of_a_site = all(NUMBER_OF_A_SITE.fullmatch(f"{name} {time}") for time in times.values())
     return not (of_a_set or of_a_site or (CANCER.search(name) and not _is_id(name)))
-
-
-def _without_primary(name: str, primaries: Collection[str]) -> str:
-    prefixes = (f"{primary}_{ending}" for primary in primaries for ending in ("nii_", ""))  # as `primary_of` reads it
-    return next((name[len(prefix) :] for prefix in prefixes if name.casefold().startswith(prefix.casefold())), name)
 
 
 def _is_id(name: str) -> bool:
@@ -139,20 +123,21 @@ def _low_digits(digits: int, highest: int, patients_with_several: int) -> Callab
         numbers = [(patient + time, time) for patient, of in patients.items() for time in of.values()]
         long = all(re.search(rf"\d{{{digits}}}$", number) for number, _ in numbers)
         low = all(time and int(time) <= highest for _, time in numbers)
-        ids = {re.search(r"\d+$", patient)[0] for patient in several} if long and low else ()
-        return len(numbers) > 3 and len(ids) >= patients_with_several
+        ids = {patient[len(patient.rstrip("0123456789")) :] for patient in several}
+        return long and low and len(numbers) > 3 and len(ids) >= patients_with_several
 
     return believable
 
 
+# Ways to read names, what the time looks like, and when to believe it.
 # Each reads every name: one without a time is that of a patient with one image.
 READINGS = (
-    _Reading(r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _time_words),
-    _Reading(r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _time_words),
-    _Reading(r"^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)x)TIME)?", f"{DATE}|{SHORT_DATE}|{YEAR}", _time_words),
-    _Reading(r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
-    _Reading(r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
-    _Reading(r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),
-    _Reading(r"^(?P<patient>.+?)TIME?", r"\d", _low_digits(3, 2, 3)),
-    _Reading(r"^(?P<patient>.+?)(?:[-_. ]TIME)?", "[^-_. ]+", _repeated),
+    (r"(?i)^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)(?!\d))TIME)?", TIME_WORDS, _time_words),
+    (r"(?i)^(?:TIME[-_. ]+)?(?P<patient>.+)", f"{TIME_WORDS}|{DATE}", _time_words),
+    (r"^(?P<patient>.+?)(?:(?:[-_. ]+|(?<=\d)x)TIME)?", f"{DATE}|{SHORT_DATE}|{YEAR}", _time_words),
+    (r"^(?P<patient>.+?)(?:(?<=\d)TIME)?", "[A-Za-z]", _few),
+    (r"^(?P<patient>.+?)(?:[-_. ]+TIME)?", r"\d{1,3}", _numbered),
+    (r"^(?P<patient>.+?)TIME?", r"\d\d", _low_digits(4, 9, 1)),
+    (r"^(?P<patient>.+?)TIME?", r"\d", _low_digits(3, 2, 3)),
+    (r"^(?P<patient>.+?)(?:[-_. ]TIME)?", "[^-_. ]+", _repeated),
 )

@@ -1,0 +1,234 @@
+"""The runs of a study: which notebook, on which network and fold; and where each stands, by its files and the queue."""
+
+import json
+import shlex
+import shutil
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
+from metaseg_nb.checksums import damage
+from metaseg_nb.files import read_table
+from metaseg_nb.layout import RunLayout, StudyLayout, home
+from metaseg_nb.machine import is_held
+from metaseg_nb.parameters import resolve
+
+# Of each notebook: the rule of the workflow that runs it, and what it writes last (see `StudyLayout`, `RunLayout`).
+STEPS = {
+    "01_explore_data": ("explore", "dataset"),
+    "02_preprocess_n4": ("preprocess", "preprocessing_table"),
+    "03_train": ("train", "metrics"),
+    "03b_pretrain": ("pretrain", "metrics"),
+    "04_cross_validation": ("cross_validate", "comparison"),
+    "05_qualitative_review": ("review", "reviewed_cases"),
+    "06_annotation_budget": ("annotation_budget", "budget_record"),
+}
+# Columns of a study's status. Selection Dice: the best so far, of the selection set, not of the test set.
+STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
+NO_LINE = "–"
+
+
+class Run:
+    """One notebook of a study, with its parameters resolved.
+
+    Parameters
+    ----------
+    notebook : str
+        Such as "03_train".
+    study : str
+        Name in ``params/studies``, or path to a YAML file.
+    model, fold, seed
+        For notebooks that train; without a seed, that of the parameter files.
+    arm : str
+        For 03: one of ``params/arms``, of a study of annotation budgets.
+
+    Attributes
+    ----------
+    parameters : dict
+        As `resolve` gives them.
+    executed : path
+        Where the executed copy is kept: with the network's results where it trains, else with the study.
+    lock : path
+        Held while the notebook is executed.
+    result : path
+        What the notebook writes last: where it is, the run is finished.
+
+    Raises
+    ------
+    ParameterError
+        As `resolve`.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        study: str,
+        model: str | None = None,
+        fold: int | None = None,
+        arm: str = "",
+        seed: int | None = None,
+    ):
+        self.notebook, self.study, self.model, self.fold, self.arm, self.seed = notebook, study, model, fold, arm, seed
+        self.parameters = resolve(notebook, study, model, fold, arm, seed)
+        self.layout = layout = StudyLayout(self.parameters["study"])
+        if "model" in self.parameters:
+            which = {name: self.parameters[name] for name in ("model", "fold", "seed")}
+            layout = layout.pretraining(**which) if notebook == "03b_pretrain" else layout.run(**which, arm=arm)
+        self.executed = layout.notebook(notebook)
+        self.lock = self.executed.with_name(f".{notebook}.lock")
+        self.result: Path = getattr(layout, STEPS[notebook][1])
+
+    @property
+    def name(self) -> str:
+        """Network; in a study of annotation budgets with arm and seed; empty where no network is trained."""
+        if self.seed is None:
+            return self.model or ""
+        return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
+
+    @property
+    def command(self) -> str:
+        """Command that makes this run alone."""
+        options = {"study": self.study, "model": self.model, "fold": self.fold, "arm": self.arm, "seed": self.seed}
+        given = [(f"--{name}", str(value)) for name, value in options.items() if value not in (None, "")]
+        return shlex.join(["python", "-m", "metaseg_nb", "run", self.notebook, *sum(given, ())])
+
+    @property
+    def job(self) -> str:
+        """Its rule and wildcards, as Snakemake's SLURM plugin writes them into the comment of a job."""
+        which = [str(part) for part in (self.arm, self.seed, self.model, self.fold) if part not in (None, "")]
+        rule = "train_arm" if self.arm else STEPS[self.notebook][0]
+        return "_".join(["rule", rule, *(["wildcards", *which] if which else [])])
+
+
+def planned_runs(study: str) -> list[Run]:
+    """All runs of a study, in their order.
+
+    Raises
+    ------
+    ParameterError
+        A run's parameters cannot be used.
+    """
+    n_folds, budget = resolve("01_explore_data", study)["n_folds"], resolve("06_annotation_budget", study)
+    models, folds, arms, seeds = budget["models"], range(n_folds), budget["arms"], budget["seeds"]
+    before = [Run(notebook, study) for notebook in ("01_explore_data", "02_preprocess_n4")]
+    if not arms:
+        trainings = [Run("03_train", study, model, fold) for model, fold in product(models, folds)]
+        after = [Run(notebook, study) for notebook in ("04_cross_validation", "05_qualitative_review")]
+        return [*before, *trainings, *after]
+    trainings = [
+        Run("03_train", study, model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)
+    ]
+    if any(run.parameters["unannotated"] == "pretraining" for run in trainings):
+        before += [
+            Run("03b_pretrain", study, model, fold, seed=seed) for seed, model, fold in product(seeds, models, folds)
+        ]
+    return [*before, *trainings, Run("06_annotation_budget", study)]
+
+
+def record_file(executed: Path) -> Path:
+    """Record of an executed notebook: ``03_train.run.json`` beside ``03_train.ipynb``."""
+    return executed.with_suffix(".run.json")
+
+
+def read_record(executed: Path) -> dict[str, Any] | None:
+    """Read the record of an executed notebook; None where it never ran.
+
+    A state "running" without a process that runs means that it was killed. So does a record that is damaged.
+    """
+    file, killed = record_file(executed), {"state": "running", "error": None}
+    if not file.is_file():
+        return None
+    try:
+        return killed | json.loads(file.read_text(encoding="utf-8"))
+    except (TypeError, ValueError):
+        return killed
+
+
+def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
+    """Read where a study stands.
+
+    Parameters
+    ----------
+    study : str
+        Name in ``params/studies``, or path to a YAML file.
+
+    Returns
+    -------
+    runs : DataFrame
+        One row a run: `STATUS`, as text. States are *waiting*; *running*; *stopped* (cut off: it goes on when the
+        study is started again); *failed* (the last try, by an error of its own); *done*; *damaged*, with the file of
+        a finished run that is lost or not as it was when the run finished.
+    notes : list of str
+        Why the queue is not shown, and the commands that mend damaged runs.
+    """
+    runs = planned_runs(study)
+    jobs, notes = _queue(runs[0].layout)
+    table = pd.DataFrame([_row(run, jobs.get(run.job)) for run in runs], columns=STATUS)
+    mending = [run.command for run, state in zip(runs, table["state"], strict=True) if state.startswith("damaged")]
+    return table, [*notes, *(["These commands mend what is damaged:", *mending] if mending else [])]
+
+
+def status_text(study: str) -> str:
+    """What `study_status` finds, as text."""
+    table, notes = study_status(study)
+    aligned = table.apply(lambda column: column.str.ljust(column.str.len().max()))
+    lines = aligned.to_string(index=False, justify="left").splitlines()
+    return "\n".join([*map(str.rstrip, lines), *([""] if notes else []), *notes])
+
+
+def _queue(layout: StudyLayout) -> tuple[dict[str, QueuedJob], list[str]]:
+    """Jobs in the queue by what they run; and why it is not shown."""
+    if not (layout.slurm_logs.is_dir() and shutil.which("squeue")):
+        return {}, []
+    try:
+        return {job.comment: job for job in queued_jobs(layout.study)}, []
+    except QueueError as error:
+        return {}, [f"The cluster's queue is not shown: {error}"]
+
+
+def _row(run: Run, job: QueuedJob | None) -> list[str]:
+    state = _state(run, job)
+    logs = [file for file in (run.executed.with_suffix(".rerun.ipynb"), run.executed) if file.is_file()]
+    log = str(logs[0].relative_to(home())) if logs else NO_LINE
+    progress = _progress(run, state) if run.model else (NO_LINE, NO_LINE, NO_LINE)
+    return [run.notebook, run.name or NO_LINE, NO_LINE if run.fold is None else str(run.fold), state, *progress, log]
+
+
+def _state(run: Run, job: QueuedJob | None) -> str:
+    where = f" (job {job.id})" if job else ""
+    if is_held(run.lock) or (job and job.state == "RUNNING"):
+        return "running" + where
+    if job:
+        return "waiting" + where
+    record = read_record(run.executed)
+    if record and record["state"] == "failed":  # also where an earlier run left a result
+        return "failed"
+    if not run.result.is_file():
+        return "stopped" if record else "waiting"
+    if run.model and (damaged := list(damage(run.result))):
+        return f"damaged: {damaged[0]}" + (f" and {len(damaged) - 1} more" if len(damaged) > 1 else "")
+    return "done"
+
+
+def _progress(run: Run, state: str) -> tuple[str, str, str]:
+    """Epoch of all, best Dice on the selection set, time left while it runs."""
+    epochs = run.parameters["epochs" if run.notebook == "03_train" else "pretraining_epochs"]
+    file = RunLayout(run.executed.parent).history
+    if not file.is_file():
+        return f"0/{epochs}", NO_LINE, NO_LINE
+    try:
+        history = read_table(file).astype(float)
+        epoch, seconds = int(history["epoch"].iloc[-1]), float(history["seconds"].iloc[-1])
+        left = _duration(seconds / epoch * (epochs - epoch)) if state.startswith("running") else NO_LINE
+    except (ArithmeticError, LookupError, ValueError):
+        return f"unknown: {file.name} is damaged", NO_LINE, NO_LINE
+    dice = f"{history['dice'].max():.3f}" if "dice" in history else NO_LINE  # a pretraining has none
+    return f"{epoch}/{epochs}", dice, left
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"

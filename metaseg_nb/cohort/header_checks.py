@@ -1,0 +1,104 @@
+"""Checks of headers: each must put a plausible volume at one place in space, on the grid of the case's first image."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, in_mm, open_nifti
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.rules import POSSIBLE_SPACING_MM, USUAL_SPACING_MM, broken
+from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, describe_grid, ras_grid, same_grid, spacing_of
+
+# sform and qform hold the same place with different rounding.
+SAME_PLACE_MM = 0.1
+# Axes this far from a right angle are sheared, not rounded.
+SHEAR_DEGREES = 0.5
+NO_PLACE = (
+    "sform and qform codes of 0: nibabel, and so this workbook, takes the axes as LAS with the origin in the middle, "
+    "ITK (3D Slicer, ITK-SNAP) as LPS with the origin in the first voxel"
+)
+
+
+def examine_headers(case: Case) -> tuple[dict[Path, NiftiFile], list[Problem]]:
+    """Open all files of a case that can be opened, and check what their headers say: alone, and beside the image's."""
+    files, problems = {}, []
+    for path in case.files:
+        try:
+            files[path] = open_nifti(path, case.name)
+            problems += header_problems(case, str(path), files[path])
+        except CohortError as error:
+            problems += error.problems
+    for path, file in files.items():
+        if case.image in files and path != case.image:
+            problems += _beside(case, path, files[case.image], file)
+    return files, problems
+
+
+def require_sound_headers(case: Case) -> list[Problem]:
+    """Raise `CohortError` with all that makes files useless by their headers; return what else is to be said."""
+    problems = examine_headers(case)[1]
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise CohortError(errors)
+    return problems
+
+
+def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
+    """Problems of one file's header, whose voxels are not read; of a label only those of its place."""
+    found = {**_place(image), **({} if path == str(case.label) else _edges_and_angles(image))}
+    return [broken(rule, case, path, words) for rule, words in found.items()]
+
+
+def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
+    """How the grid of a label or further sequence differs from that of the case's first image."""
+    (shape, affine), (other_shape, other_affine) = ras_grid(image), ras_grid(other)
+    found = f"{describe_grid(other)} beside an image of {describe_grid(image)}"
+    if shape != other_shape:
+        return found
+    return f"up to {corners_apart_mm(shape, affine, other_affine):.1f} mm off the image: {found}"
+
+
+def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Iterator[Problem]:
+    """Another grid; or, of a label, other axes: read rightly here, flipped by programs that ignore headers."""
+    axes, other_axes = ("".join(nib.aff2axcodes(file.affine)) for file in (image, other))
+    if not same_grid(image, other):
+        yield broken("one grid", case, path, other_grid(image, other))
+    elif path == case.label and axes != other_axes:
+        yield broken("same axes", case, path, f"axes {other_axes}, the image has {axes}")
+
+
+def _edges_and_angles(image: NiftiFile) -> dict[str, str]:
+    """Voxel edges that no head scan has, or that hide small lesions; sheared axes, which make distances wrong."""
+    spacing, problems = np.array(spacing_of(image.affine)), {}
+    found = f"extreme spacing of {'x'.join(f'{edge:.3g}' for edge in spacing)} mm"
+    for rule, (least, most) in (("possible spacing", POSSIBLE_SPACING_MM), ("usual spacing", USUAL_SPACING_MM)):
+        if not problems and not ((least <= spacing) & (spacing <= most)).all():
+            problems[rule] = found
+    axes = image.affine[:3, :3] / spacing
+    cosines = np.abs(axes.T @ axes)[np.triu_indices(3, 1)]
+    off = float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
+    return problems | ({"right angles": f"axes {off:.1f}° off a right angle"} if off > SHEAR_DEGREES else {})
+
+
+def _place(image: NiftiFile) -> dict[str, str]:
+    """A header that names no place, or places that differ: programs show such a file at different places."""
+    s_code, q_code, edges = image.place["sform_code"], image.place["qform_code"], np.array(image.place["pixdim"][1:])
+    if not s_code:
+        return {} if q_code else {"a place": NO_PLACE}
+    try:
+        if q_code:  # as ITK reads it: negative edges count
+            place = np.asarray(image.header.get_qform()) * [*np.where(edges < 0, -1, 1), 1]
+        else:  # the sform's directions with the voxel edges of pixdim, as ITK takes them
+            sform = np.asarray(image.header.get_sform())
+            place = sform * [*edges / spacing_of(sform), 1]
+        apart = corners_apart_mm(image.shape, image.affine, in_mm(place, image.place))
+    except UNREADABLE:  # a quaternion that is no rotation
+        apart = np.nan
+    if apart <= SAME_PLACE_MM:
+        return {}
+    other = "qform" if q_code else f"voxel edges (pixdim {'x'.join(f'{edge:g}' for edge in edges)})"
+    return {
+        "one place": f"sform and {other} {f'up to {apart:.1f} mm apart' if np.isfinite(apart) else 'that is no place'}"
+    }

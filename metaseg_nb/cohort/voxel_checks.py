@@ -1,0 +1,164 @@
+"""Checks of voxels: intensities and coverage of an image; whether the lesions of a label can be metastases."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+import cc3d
+import numpy as np
+from nibabel.affines import apply_affine
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is_magnitude
+from metaseg_nb.cohort.header_checks import other_grid
+from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
+from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.sources.spelling import stem
+from metaseg_nb.cohort.volumes import Volume, not_finite
+
+INT16 = np.iinfo(np.int16)
+# Of a spot's rim: elsewhere a wrapped spot may border on dark tissue, and single jumps are noise.
+RIM_SHARE = 0.5
+# Of an adult, with its furrows and ventricles. Where the skull is in the image, the brain's part of it is not known.
+BRAIN_CM3 = 1500.0
+# Of one lesion: a ball of 6.6 cm. And parts of the brain: more than lesions usually are, and more than they can be.
+LARGEST_LESION_CM3, MUCH_OF_BRAIN, MOST_OF_BRAIN = 150.0, 0.2, 0.5
+# Names that programs for skull stripping give to their masks.
+BRAIN_MASK = re.compile(
+    r"(brain|head|skull|bet|strip(ped|ping)?|parenchyma|icv)[-_. ]?(extraction)?[-_. ]?(mask|bin)(?![a-z])"
+    r"|(?<![a-z])(bet|hd[-_]?bet|synthstrip|skull|brain|bm)$",
+    re.IGNORECASE,
+)
+RESAMPLE = "resample it onto the image (nearest neighbour)"
+COPY = "give it the image's header and leave its voxels as they are"
+
+
+def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
+    """Problems of one image, shape (X, Y, Z): NaN, one value everywhere, int16 overflow, negative values."""
+    problem = not_finite(array, path, case.name)
+    finite = array if problem is None else array[np.isfinite(array)]
+    problems = [] if problem is None else [problem]
+    if finite.size and finite.min() == finite.max():
+        problems.append(broken("contrast", case, path, f"the value {finite.flat[0]:g} everywhere"))
+    elif finite.size and finite.min() < 0:
+        n_wrapped = 0 if problem else _wrapped_voxels(array)
+        found = f"{n_wrapped} voxels down to {finite.min():.0f} in the midst of bright ones"
+        rule = ("no overflow", found) if n_wrapped else _negative(np.nan_to_num(array, posinf=0, neginf=0))
+        problems.append(broken(rule[0], case, path, rule[1]))
+    return problems
+
+
+def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
+    """Problem of an image that ends before the brain does."""
+    if head.cut_at:
+        sizes = [
+            f"{size:.0f} mm from {' to '.join(sides)} (a brain has {least:.0f} mm or more)"
+            for size, least, sides in zip(head.extent_mm, BRAIN_AT_LEAST_MM, SIDES, strict=True)
+            if set(sides) & set(head.cut_at) and size < least
+        ]
+        cut = f"the head is cut at its {' and '.join(head.cut_at)}"
+        yield broken("whole brain", case, case.image, f"brain not covered: {'; '.join([*sizes, cut])}")
+
+
+def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image: bool) -> Iterator[Problem]:
+    """Problems of the lesions of a label: none, single voxels, cut off, too large for metastases, outside the head.
+
+    ``head`` is that of the image, where it could be found; lesions are looked for in it where they lie on its grid.
+    """
+    if not lesions.n:
+        yield broken("a lesion", case, case.label, "an empty label")
+        return
+    if specks := int((lesions.table["voxels"] == 1).sum()):
+        yield broken("several voxels", case, case.label, f"{specks} of {lesions.n} lesions of a single voxel")
+    if cut := sum(_touches(box, lesions.labels.shape) for box in lesions.boxes.values()):
+        yield broken("not cut", case, case.label, f"{cut} of {lesions.n} lesions cut by the edge of the volume")
+    brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
+    largest_cm3, all_cm3 = lesions.table["volume_mm3"].agg(["max", "sum"]) / 1000
+    found = f"{all_cm3:.0f} cm³ of lesion, {100 * all_cm3 / brain_cm3:.0f} % of a brain of {brain_cm3:.0f} cm³"
+    if all_cm3 > MOST_OF_BRAIN * brain_cm3 and all_cm3 > LARGEST_LESION_CM3:
+        yield broken("not the brain", case, case.label, found)
+    elif all_cm3 > MUCH_OF_BRAIN * brain_cm3 or largest_cm3 > LARGEST_LESION_CM3:
+        yield broken("usual size", case, case.label, f"{found}; the largest has {largest_cm3:.0f} cm³")
+    if case.label and BRAIN_MASK.search(stem(case.label.name)):
+        yield broken("usual name", case, case.label, f"a file named {case.label.name}")
+    if head is not None and is_on_image and (n := len(outside_lesions(lesions, head))):
+        rule = "some inside" if n == lesions.n else "all inside"
+        yield broken(rule, case, case.label, f"{n} of {lesions.n} lesions outside the brain")
+
+
+def grid_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, head: Head) -> Problem:
+    """A label on another grid than its image, with the way that keeps its lesions in the brain.
+
+    Two ways are tried: by the headers, and voxel on voxel as the files store them.
+
+    Parameters
+    ----------
+    case : Case
+    mask : ndarray of bool, shape (X, Y, Z)
+        Lesions, on the grid of ``label``; not empty.
+    label, image : Volume
+    head : Head
+        Of ``image``.
+    """
+    voxels, ignoring = np.argwhere(mask), 0.0
+    by_header = _share_inside(voxels, np.linalg.inv(image.affine) @ label.affine, head, image)
+    if label.native_shape == image.native_shape:
+        ignoring = _share_inside(voxels, np.linalg.inv(image.to_native) @ label.to_native, head, image)
+    if max(by_header, ignoring) < OUTSIDE_SHARE:
+        fix = "the label belongs to another image or another place: find the right one"
+    elif ignoring < OUTSIDE_SHARE:
+        fix = f"{RESAMPLE}; do not copy the image's header, which would put the lesions outside the brain"
+    elif by_header < OUTSIDE_SHARE:
+        fix = f"{COPY}, once the overlay voxel by voxel is right; do not resample it, which would lose the lesions"
+    else:
+        fix = f"compare the overlay both ways: where the headers are right, {RESAMPLE}; otherwise {COPY}"
+    shares = (
+        f"{100 * by_header:.0f} % of it inside the brain by the headers, {100 * ignoring:.0f} % if they are ignored"
+    )
+    return replace(broken("one grid", case, case.label, f"{shares}: {other_grid(image, label)}"), fix=fix)
+
+
+def _share_inside(voxels: np.ndarray, to_image: np.ndarray, head: Head, image: Volume) -> float:
+    places = np.rint(apply_affine(to_image, voxels)).astype(int)
+    inside = ((places >= 0) & (places < image.array.shape)).all(axis=1)
+    return float(head.contains(places[inside]).sum() / len(places))
+
+
+def _touches(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
+    # an axis of one voxel is a slice: everything in it would touch
+    return any(n > 1 and (axis.start == 0 or axis.stop == n) for axis, n in zip(box, shape, strict=True))
+
+
+def _negative(array: np.ndarray) -> tuple[str, str]:
+    """Values below 0: as z-scores have them, or stray ones in an image that is otherwise as the scanner made it."""
+    head = head_mask(array)
+    inside = 100 * float((array[head] < 0).mean()) if head.any() else 0.0
+    if not is_magnitude(array):
+        found = f"intensities that were normalised or shifted: {inside:.2g} % of the head is below 0, the background "
+        return "scanner's values", f"{found}is {np.median(array[~head]):.3g}"
+    found = f"negative values: {100 * float((array < 0).mean()):.2g} % of the voxels, down to {array.min():.4g}; "
+    return "no negative values", f"{found}{inside:.2g} % of the head's"
+
+
+def _wrapped_voxels(array: np.ndarray) -> int:
+    """Number of bright voxels that 16-bit storage wrapped to negative values.
+
+    A value above 32767 comes out 65536 lower, so a wrapped spot is negative, lies in the midst of
+    positive voxels, and most of its rim is more than half of the range of int16 away from its neighbours
+    (Itoh's condition for unwrapping, Appl Opt 21(14), 1982). Padding with -32768 reaches the volume's edge.
+    """
+    if array.min() < INT16.min or array.max() > INT16.max:
+        return 0
+    # 6-connected: 26 would join spots to the noise around them
+    spots = cc3d.connected_components((array < 0).astype(np.uint8), connectivity=6)
+    at_the_edge = np.unique(np.concatenate([np.take(spots, [0, -1], axis).ravel() for axis in range(3)]))
+    rim, jumps = [], []
+    for axis in range(3):
+        low, high = (np.take(spots, np.arange(spots.shape[axis])[part], axis) for part in (slice(-1), slice(1, None)))
+        crossing = (low > 0) != (high > 0)
+        rim.append(np.maximum(low, high)[crossing])
+        jumps.append(np.abs(np.diff(array, axis=axis))[crossing] > INT16.max)
+    rim, jumps = np.concatenate(rim), np.concatenate(jumps)
+    wrapped = np.flatnonzero(np.bincount(rim, jumps) > RIM_SHARE * np.maximum(1, np.bincount(rim)))
+    return int(np.isin(spots, np.setdiff1d(wrapped, at_the_edge)).sum())

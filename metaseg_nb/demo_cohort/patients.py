@@ -1,0 +1,215 @@
+"""Each synthetic patient: what it is to have, drawn before anything is rendered, and its image as a scanner shows it.
+
+The numbers follow the study that the workbook repeats: 3 ± 2 lesions a patient, at most 27, largest
+diameters 22 ± 16 mm. Every twentieth patient has no lesion and four of twenty only small ones.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, REACH_MM, Axes, Deformation, SplineField, load_template, sample
+from metaseg_nb.demo_cohort.lesions import (
+    KINDS,
+    LesionPlan,
+    PlacedLesion,
+    look_around,
+    paint_lesion,
+    place_lesions,
+    push_tissue,
+)
+from metaseg_nb.demo_cohort.vessels import enhance
+
+MAX_LESIONS = 27
+# Positions in each row of twenty patients; the first three have lesions of any size.
+PROFILE_PERIOD = 20
+WITHOUT_LESIONS = {7}
+ONLY_SMALL_LESIONS = {3, 9, 14, 18}
+
+# Gamma distribution of the diameters of the other patients; wider than 22 ± 16 mm because it is cut at both
+# ends and the small lesions are drawn apart.
+DIAMETER_SHAPE, DIAMETER_SCALE_MM, DIAMETERS_MM = 1.6, 17.5, (3.0, 68.0)
+# Lesions beyond the first: negative binomial. A rare patient has very many, all of them smaller.
+MEAN_OTHER_LESIONS, NUMBER_SHAPE = 2.3, 4
+MANY_LESIONS_CHANCE, MANY_LESIONS_FROM = 0.005, 10
+
+# Voxel edges along X, Y, Z (RAS) and axes of the file; patients take them in turn.
+SCANNERS = (
+    ((1.0, 1.0, 1.0), "RAS"),
+    ((0.9, 0.9, 1.2), "LPS"),
+    ((1.0, 1.0, 1.0), "LAS"),
+    ((0.9, 0.9, 2.0), "LPS"),
+    ((1.2, 1.0, 1.0), "PSR"),
+    ((0.9, 0.9, 1.5), "RAS"),
+    ((1.0, 1.0, 1.2), "LAS"),
+    ((0.9, 0.9, 3.0), "LPS"),
+    ((1.0, 1.2, 1.0), "LSA"),
+    ((1.1, 1.1, 1.1), "RPS"),
+)
+PURPOSES = ("plan", "anatomy", "vessels", "lesions", "contrast", "bias", "noise")
+
+
+class Primary(NamedTuple):
+    """How the metastases of one primary cancer differ: factors on number and diameter, odds of the `KINDS`."""
+
+    name: str
+    share: float
+    number: float
+    diameter: float
+    kinds: tuple[float, float, float]
+
+
+PRIMARIES = (
+    Primary("NSCLC", 0.45, 1.0, 1.0, (0.50, 0.40, 0.10)),
+    Primary("Melanoma", 0.25, 1.2, 0.9, (0.50, 0.15, 0.35)),
+    Primary("Breast", 0.20, 1.0, 1.0, (0.55, 0.35, 0.10)),
+    Primary("Renal", 0.10, 0.8, 1.15, (0.40, 0.30, 0.30)),
+)
+
+
+@dataclass(frozen=True)
+class PatientPlan:
+    """One patient: names, lesions (largest first), voxel edges along X, Y, Z (RAS) and axes of the file."""
+
+    seed: int
+    index: int
+    primary: str
+    lesions: tuple[LesionPlan, ...]
+    spacing_mm: tuple[float, float, float]
+    axes: str
+
+    @property
+    def case(self) -> str:
+        """Name of the case and the patient, counted from 1."""
+        return f"synthetic_{self.index + 1:03d}"
+
+
+def plan_patient(seed: int, index: int) -> PatientPlan:
+    """Plan the patient ``index`` (from 0) of the cohort ``seed``; it is the same in a cohort of any size."""
+    rng = patient_rng(seed, index, "plan")
+    primary = PRIMARIES[rng.choice(len(PRIMARIES), p=[one.share for one in PRIMARIES])]
+    diameters = sorted(_draw_diameters_mm(rng, primary, index % PROFILE_PERIOD), reverse=True)
+    lesions = tuple(_draw_lesion(rng, primary, diameter) for diameter in diameters)
+    return PatientPlan(seed, index, primary.name, lesions, *SCANNERS[index % len(SCANNERS)])
+
+
+def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[PlacedLesion]]:
+    """Make image (int16) and label (uint8, 0 and 1) of one patient, on one grid, and list the lesions in them.
+
+    The same plan gives the same voxels.
+    """
+    deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
+    shape, affine = _native_grid(deformation, plan.spacing_mm)
+    axes_mm = grid_axes_mm(shape, affine)
+    rng = patient_rng(plan.seed, plan.index, "lesions")
+    lesions = place_lesions(plan.lesions, deformation, axes_mm, rng)
+    positions_mm = deformation.on_axes(axes_mm)
+    surroundings = [look_around(lesion, axes_mm, positions_mm) for lesion in lesions]
+    for around in surroundings:
+        push_tissue(positions_mm, around, deformation)
+    intensity = sample(_anatomy(plan), positions_mm)
+    label = np.zeros(shape, np.uint8)
+    for around in surroundings:
+        paint_lesion(intensity, label, around, plan.spacing_mm, rng)
+    intensity *= true_bias_field(plan.seed, plan.index, shape, affine)
+    image = _acquired(intensity, patient_rng(plan.seed, plan.index, "noise"))
+    native = nib.orientations.axcodes2ornt(plan.axes)
+    return Volume(image, affine, native), Volume(label, affine, native), lesions
+
+
+def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+    """Recompute the bias field that a patient's image was multiplied with, on any grid parallel to the world axes.
+
+    Parameters
+    ----------
+    seed, index : int
+        Of the cohort and of the patient (from 0).
+    shape : tuple of 3 ints
+    affine : ndarray, shape (4, 4)
+        In RAS order, in the patient's world space, native or resampled.
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+        Positive, around 1.
+    """
+    rng = patient_rng(seed, index, "bias")
+    field = SplineField.random(rng, deviation=0.18, step_mm=80.0, reach_mm=REACH_MM)
+    return np.exp(field.on_axes(grid_axes_mm(shape, affine)))
+
+
+def patient_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
+    """Make the generator of one patient for one of `PURPOSES`."""
+    return np.random.default_rng([seed, index, PURPOSES.index(purpose)])
+
+
+def grid_axes_mm(shape: tuple[int, ...], affine: np.ndarray) -> Axes:
+    """World coordinates of the voxel centres along X, Y, Z of a grid that is parallel to the world axes."""
+    return [affine[axis, 3] + affine[axis, axis] * np.arange(n) for axis, n in enumerate(shape)]
+
+
+def _draw_diameters_mm(rng: np.random.Generator, primary: Primary, position: int) -> np.ndarray:
+    if position in WITHOUT_LESIONS:
+        return np.empty(0)
+    if position in ONLY_SMALL_LESIONS:
+        return rng.uniform(3.0, 9.0, size=1 + rng.poisson(1.2 * primary.number))
+    if rng.random() < MANY_LESIONS_CHANCE:
+        number, scale_mm = rng.integers(MANY_LESIONS_FROM, MAX_LESIONS + 1), 0.4 * DIAMETER_SCALE_MM
+    else:
+        others = MEAN_OTHER_LESIONS * primary.number
+        number = 1 + rng.negative_binomial(NUMBER_SHAPE, NUMBER_SHAPE / (NUMBER_SHAPE + others))
+        number, scale_mm = min(number, MAX_LESIONS), DIAMETER_SCALE_MM
+    while True:
+        drawn = np.empty(0)
+        while len(drawn) < number:
+            more = rng.gamma(DIAMETER_SHAPE, scale_mm * primary.diameter, size=number)
+            drawn = np.append(drawn, more[(more >= DIAMETERS_MM[0]) & (more <= DIAMETERS_MM[1])])
+        drawn = drawn[:number]
+        # Ellipsoids whose other two axes are about 0.85 and 0.75 of the largest must fit into the brain.
+        if (np.pi / 6 * 0.64 * drawn**3).sum() <= 120e3:
+            return drawn
+
+
+def _draw_lesion(rng: np.random.Generator, primary: Primary, diameter_mm: float) -> LesionPlan:
+    odds = np.array(primary.kinds)
+    # Small metastases have not outgrown their blood supply, large ones nearly always have.
+    odds[0] *= np.interp(diameter_mm, [15, 30], [1, 0.2])
+    odds[1:] *= diameter_mm >= 9
+    kind = KINDS[rng.choice(len(KINDS), p=odds / odds.sum())]
+    return LesionPlan(float(diameter_mm), kind, float(rng.uniform(1.15, 1.65)))
+
+
+def _native_grid(deformation: Deformation, spacing_mm: Sequence[float]) -> tuple[tuple[int, ...], np.ndarray]:
+    """Field of view, 9 mm around the head: shape and affine in RAS order."""
+    template = load_template()
+    head = np.argwhere(template.t1[::4, ::4, ::4] > 0) * 4 + template.origin_mm
+    head_mm = (head - CENTRE_MM) @ np.linalg.inv(deformation.linear).T + CENTRE_MM + deformation.offset_mm
+    first, last = head_mm.min(axis=0) - 9.0, head_mm.max(axis=0) + 9.0
+    affine = np.diag([*spacing_mm, 1.0])
+    affine[:3, 3] = np.round(first, 2)
+    return tuple(int(n) for n in np.ceil((last - first) / spacing_mm)), affine
+
+
+def _anatomy(plan: PatientPlan) -> np.ndarray:
+    """Contrast-enhanced anatomy in template space, blurred as much as the voxels are wider than the template's."""
+    rng = patient_rng(plan.seed, plan.index, "contrast")
+    fluid, grey = rng.uniform(0.25, 0.38), rng.uniform(0.71, 0.82)
+    intensity = np.interp(load_template().t1, [0, 0.31, 0.75, 1, 1.15], [0, fluid, grey, 1, 1.08]).astype(np.float32)
+    intensity = enhance(intensity, patient_rng(plan.seed, plan.index, "vessels"))
+    for axis, edge_mm in enumerate(plan.spacing_mm):
+        if edge_mm > 1.2:
+            intensity = ndimage.gaussian_filter1d(intensity, np.sqrt((edge_mm**2 - 1) / 12), axis=axis)
+    return intensity
+
+
+def _acquired(intensity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rician noise (Gudbjartsson and Patz, Magn Reson Med 34:910-914, 1995) and the scanner's scale, as int16."""
+    noise, white_matter = rng.uniform(0.02, 0.05), rng.uniform(250, 900)
+    real = intensity + noise * rng.standard_normal(intensity.shape, dtype=np.float32)
+    imaginary = noise * rng.standard_normal(intensity.shape, dtype=np.float32)
+    return np.rint(white_matter * np.hypot(real, imaginary)).astype(np.int16)

@@ -1,0 +1,152 @@
+"""Figures of cases: the cohort at a glance, bias fields, networks side by side, unlabelled cases."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
+from metaseg_nb.cohort.examination import Examination
+from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
+from metaseg_nb.cohort.volumes import read_lesions, read_mask
+from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
+from metaseg_nb.figures.slices import AXES, PLANES, Panel, as_volume, draw_panels, draw_planes, draw_slice
+from metaseg_nb.figures.style import fitted
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import model_title
+from metaseg_nb.preprocessing.stored_case import StoredCase
+
+# Brightest grey value of a bias correction, as a percentile of the slice: vessels may be clipped.
+WHITE_PERCENTILE = 99.7
+# A field's colours reach at least this far from 1, or no correction would look like a strong one.
+LEAST_FIELD = 0.1
+
+
+def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
+    """In how many patients a lesion lies along each line of sight; every brain fitted into one box."""
+    maps = [(case.patient, e.lesion_map) for case, e in zip(cases, examinations, strict=True)]
+    by_patient: dict[str, np.ndarray] = {}
+    for patient, lesions in maps:
+        if lesions is not None:
+            by_patient[patient] = by_patient.get(patient, False) | lesions
+    if not by_patient:
+        figure = plt.figure(figsize=(12, 0.6))
+        figure.text(0.01, 0.5, "no lesion could be placed: nothing to draw", va="center")
+        return figure
+    heads = [e.head_map for e in examinations if e.lesion_map is not None and e.head_map is not None]
+    figure, panels = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
+    for panel, axis in zip(panels, AXES, strict=True):
+        seen = np.sum([lesions.any(axis, keepdims=True) for lesions in by_patient.values()], axis=0)
+        outline = {"head": np.mean([head.any(axis, keepdims=True) for head in heads], axis=0)}
+        look = {"greys": (0, None), "cmap": "magma", "interpolation": "nearest", "colours": {"head": "white"}}
+        drawn = draw_slice(panel, as_volume(seen), outline, axis, scale_bar=False, **look)
+        panel.set_title(f"{PLANES[axis][0]} view", fontweight="normal")
+        bar = {"orientation": "horizontal", "shrink": 0.7, "ticks": MaxNLocator(4, integer=True)}
+        figure.colorbar(drawn, ax=panel, label="patients with a lesion there", **bar)
+    figure.suptitle(f"n = {len(by_patient)} patients")
+    return figure
+
+
+def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
+    """Every case's axial slice with most lesion, with its outline."""
+    panels = []
+    for case, examination in zip(cases, examinations, strict=True):
+        count = "no label" if case.label is None else f"lesions: {examination.facts.get('n_lesions', 'unknown')}"
+        title = [case.name, f"{case.primary}, {count}"]
+        if examination.grey_slice is None or examination.lesion_slice is None:
+            panels.append(Panel(title, None))
+        else:
+            image = as_volume(examination.grey_slice, examination.facts["slice_spacing_mm"])
+            masks = {"reference": examination.lesion_slice[:, :, None]}
+            panels.append(Panel(title, image, masks, look={"greys": (0, 255)}))
+    return draw_panels(panels)
+
+
+def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
+    """Axial slice before, estimated field and slice after; a row a case.
+
+    Before and after share one grey scale in a row, all fields share one colour scale.
+    """
+    fields = [case.correction.field.astype(np.float32) for case in cases]
+    known = [field[np.isfinite(field)] for field in fields]
+    reach = max([LEAST_FIELD, *(float(np.percentile(np.abs(field - 1), 99)) for field in known if field.size)])
+    coloured = {"greys": (1 - reach, 1 + reach), "cmap": "viridis", "interpolation": "nearest"}
+    panels = []
+    for case, field, record in zip(cases, fields, (case.correction for case in cases), strict=True):
+        low, high = np.percentile(record.before, (100 - WHITE_PERCENTILE, WHITE_PERCENTILE))
+        grey = {"greys": (float(min(low, 0)), float(high))}
+        before, field, after = (
+            as_volume(it, record.spacing_mm.tolist()) for it in (record.before, field, record.after)
+        )
+        panels.append(Panel([f"{case.name}, before"], before, look=grey))
+        panels.append(Panel([f"field, {float(record.field_range):.2f}-fold"], field, look=coloured))
+        panels.append(Panel(["after"], after, look=grey))
+    figure = draw_panels(panels, 3)
+    middle = figure.axes[1::3]
+    figure.colorbar(middle[0].images[0], ax=middle, orientation="horizontal", label="factor divided out")
+    return figure
+
+
+def draw_stored_cases(cases: Sequence[StoredCase]) -> Figure:
+    """Every prepared case on the study grid, slice with most lesion, first sequence."""
+    panels = []
+    for case in cases:
+        image = as_volume(case.image[0].astype(np.float32), case.grid.spacing_mm)
+        mask = np.asarray(case.label) > 0 if case.has_label else np.zeros(image.array.shape, bool)
+        masks = {"reference": mask} if case.has_label else {}
+        panels.append(Panel([case.name, "x".join(map(str, case.grid.shape))], image, masks, fullest_slice(mask)))
+    return draw_panels(panels)
+
+
+def draw_test_case(cases: Sequence[Case], metrics: pd.DataFrame, predictions: Path, rule: LesionRule) -> Figure:
+    """Worst and best case of a test set, axial slice with most lesion."""
+    panels = []
+    for row in metrics.sort_values("dice").iloc[[0, -1]].drop_duplicates("case").itertuples():
+        case, mask = case_named(cases, row.case), read_mask(predictions / f"{row.case}.nii.gz", row.case)
+        images = CaseImages(row.case, read_image(case), read_lesions(case, rule).array, {"": mask.array})
+        panels += _fullest(images, {"": [f"{row.case}: Dice {row.dice:.2f}"]})
+    return draw_panels(panels, len(panels))
+
+
+def pick_cases(metrics: pd.DataFrame, n: int) -> dict[str, str]:
+    """The n worst, n typical (nearest the median) and n best cases by Dice, each with why; none twice."""
+    order = metrics.sort_values("dice", ignore_index=True)
+    middle = order.iloc[(order["dice"] - order["dice"].median()).abs().argsort(kind="stable")]
+    groups = {"worst": order[:n], "best": order[::-1][:n], "typical": middle[:n]}
+    picked = pd.concat([rows.assign(why=why) for why, rows in groups.items()]).drop_duplicates("case")
+    picked["why"] = pd.Categorical(picked["why"], ["worst", "typical", "best"])
+    return picked.sort_values(["why", "dice"]).set_index("case")["why"].astype(str).to_dict()
+
+
+def draw_case_by_network(
+    layout: StudyLayout, cohort: Cohort, metrics: pd.DataFrame, models: Sequence[str], picked: Mapping[str, str]
+) -> Figure:
+    """A row per picked case, a column per network, with each one's Dice."""
+    dice, panels = metrics.set_index(["model", "case"])["dice"], []
+    for name, why in picked.items():
+        titles = {model: [f"{name}, {why}", f"{model_title(model)}: {dice[model, name]:.2f}"] for model in models}
+        panels += _fullest(read_case_images(layout, cohort, name, models), titles)
+    return draw_panels(panels, len(models))
+
+
+def draw_unlabelled(case: Case, mask: Path) -> Figure:
+    """Three planes through the largest predicted lesion of a case without reference."""
+    prediction = read_mask(mask, case.name)
+    lesions = label_lesions(prediction.array)[1]
+    volume_cm3 = prediction.array.sum() * np.prod(prediction.spacing_mm) / 1000
+    title = f"{fitted(case.name, 4.5, 11)}: {lesions} predicted lesions, {volume_cm3:.1f} cm³ in all; no reference"
+    masks = {"prediction": prediction.array}
+    return draw_planes(read_image(case), masks, centre_of_largest(prediction.array), title)
+
+
+def _fullest(images: CaseImages, titles: Mapping[str, Sequence[str]]) -> list[Panel]:
+    """The axial slice with most lesion: a panel per network, each with the reference."""
+    index, look = fullest_slice(images.marked), {"greys": images.greys}
+    return [
+        Panel(titles[model], images.image, {"reference": images.reference, "prediction": prediction}, index, look)
+        for model, prediction in images.predictions.items()
+    ]

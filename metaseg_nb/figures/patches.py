@@ -1,0 +1,113 @@
+"""What a network sees while it learns: patches, how each way of sampling draws them, and what is hidden of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cc3d
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from metaseg_nb.cohort.lesions import fullest_slice
+from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
+from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.settings import Pretrain, Train
+from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.pretraining import RestorationBatches, restore, validation_patches
+
+SAMPLINGS = ("voxel", "lesion", "roi")  # as they are written in parameter files
+PANELS, PATCHES_COUNTED, PATCHES_RESTORED = 12, 48, 4
+HIDDEN_COLOUR = "#0072B2"
+# Patches are turned and flipped at random: they have no sides.
+NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
+
+
+def draw_batch(batches: PatchBatches) -> Figure:
+    """Draw the first patches of a run, each by its slice with most lesion; they are turned and flipped at random."""
+    panels = []
+    for image, label in zip(*_patches(batches, PANELS), strict=True):
+        lesions = cc3d.connected_components(label, connectivity=26, return_N=True)[1]
+        title = f"{lesions} lesion{'s' * (lesions != 1)}" if lesions else "background"
+        masks, look = {"reference": label}, {"greys": _greys(image), **NO_MARKS}
+        panels.append(Panel([title], as_volume(image), masks, fullest_slice(label), look))
+    return draw_panels(panels)
+
+
+def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame:
+    """Count what each way of sampling shows to a network, over its first patches of a run.
+
+    Parameters
+    ----------
+    cases : sequence of StoredCase
+        The training set.
+    settings : Train
+        All but ``sampling``, of which each is tried.
+
+    Returns
+    -------
+    DataFrame
+        A row per way: share of patches with lesion, share of voxels that are lesion, lesions per patch, and
+        the median volume of a lesion seen (what a patch cuts off does not count).
+    """
+    voxel_mm3, rows = float(np.prod(cases[0].grid.spacing_mm)), []
+    for way in SAMPLINGS:
+        _, labels = _patches(PatchBatches(cases, settings.model_copy(update={"sampling": way})), PATCHES_COUNTED)
+        sizes = [np.bincount(cc3d.connected_components(label, connectivity=26).ravel())[1:] for label in labels]
+        row = {
+            "sampling": f"{way} (this run)" if way == settings.sampling else way,
+            "patches": len(labels),
+            "with lesion, %": 100 * labels.any(axis=(1, 2, 3)).mean(),
+            "lesion voxels, %": 100 * labels.mean(),
+            "lesions per patch": np.mean([len(of_patch) for of_patch in sizes]),
+            "median lesion seen, mm³": pd.Series(np.concatenate(sizes) * voxel_mm3).median(),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def draw_hidden(batches: RestorationBatches) -> Figure:
+    """Draw the first patches of a run: as they are, and as the network sees them; turned and flipped at random."""
+    steps = [batches[step] for step in range(min(PATCHES_RESTORED, len(batches)))]
+    images, targets = (torch.cat(parts)[:PATCHES_RESTORED] for parts in zip(*steps, strict=True))
+    return _draw_rows({"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets)})
+
+
+def draw_restored(network: torch.nn.Module, case: StoredCase, settings: Pretrain, device: torch.device) -> Figure:
+    """Draw patches of a case: as they are, as the network sees them, and with what it restores of them."""
+    images, targets = validation_patches(case, settings)
+    restored = torch.where(targets[:, 1:] > 0, restore(network, images, device), targets[:, :1])
+    rows = {"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets), "restored": restored[:, 0]}
+    return _draw_rows(rows)
+
+
+def _patches(batches: PatchBatches, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """First sequence and label of the first n patches of a run, or of all there are."""
+    images, labels = [], []
+    for step in range(len(batches)):
+        more_images, more_labels = batches[step]
+        images += list(more_images[:, 0].numpy())
+        labels += list(more_labels[:, 0].numpy() == 1)
+        if len(images) >= n:
+            break
+    return np.stack(images[:n]), np.stack(labels[:n])
+
+
+def _seen(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return images[:, 0].masked_fill(targets[:, 1] > 0, torch.nan)
+
+
+def _draw_rows(rows: dict[str, torch.Tensor]) -> Figure:
+    """Draw the middle slice of patches, shape (N, X, Y, Z), a row for each kind, alike in grey; NaN is hidden."""
+    panels, look = [], {"cmap": plt.get_cmap("gray").with_extremes(bad=HIDDEN_COLOUR), "interpolation": "nearest"}
+    for name, patches in rows.items():
+        for patch, whole in zip(patches.numpy(), rows["image"].numpy(), strict=True):
+            look = look | NO_MARKS | {"greys": _greys(whole)}
+            panels.append(Panel([name], as_volume(patch), index=patch.shape[2] // 2, look=look))
+    return draw_panels(panels, len(rows["image"]))
+
+
+def _greys(patch: np.ndarray) -> tuple[float, float]:
+    low, high = np.percentile(patch, (1, 99.8))
+    return float(low), float(max(high, low + 1e-6))
