@@ -9,10 +9,9 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.labels import read_lesions, read_mask
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import describe_grid, same_grid
+from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.comparison import bootstrap
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
