@@ -122,21 +122,15 @@ def _rescore(study: str) -> None:
     print("scored again:", ", ".join(rescore(name)), "\nnow run 04_cross_validation")
 
 
-def _score(
-    truth: Path,
-    prediction: Path,
-    lesion_values: tuple[int, ...],
-    prediction_lesion_values: tuple[int, ...],
-    other_values: tuple[int, ...],
-    label_threshold: float,
-) -> None:
+def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_threshold: float, **of: Any) -> None:
     from metaseg_nb.cohort.cases import LesionRule
     from metaseg_nb.evaluation.scoring import score_files
 
-    values = lesion_values or LesionRule().values
+    values = of["lesion_values"] or LesionRule().values
     if both := set(values) & set(other_values):
         raise ValueError(f"label values {sorted(both)} are lesion and something else: name each in one option")
-    rules = [LesionRule(some, other_values, label_threshold) for some in (values, prediction_lesion_values or values)]
+    both_masks = values, of["prediction_lesion_values"] or values
+    rules = [LesionRule(lesion, other_values, label_threshold) for lesion in both_masks]
     print(json.dumps(score_files(truth, prediction, *rules), indent=1))
 
 

@@ -38,12 +38,12 @@ class DamagedFile(ValueError):
     """A file that the workbook wrote is not as it was written: names the file, what was found, and what to do."""
 
     def __init__(self, path: Path, found: str):
-        fix = "put a copy of it back, or delete it and run again what writes it"
-        super().__init__(f"file {path}: found {found}; expected it as it was written. What to do: {fix}.")
+        super().__init__(path, found)  # what it is made again from where a worker sends it
         self.path, self.found = path, found
 
-    def __reduce__(self) -> tuple:
-        return DamagedFile, (self.path, self.found)
+    def __str__(self) -> str:
+        fix = "put a copy of it back, or delete it and run again what writes it"
+        return f"file {self.path}: found {self.found}; expected it as it was written. What to do: {fix}."
 
 
 @contextmanager
@@ -75,28 +75,22 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    An earlier folder stays until then, and is put back when it cannot be replaced.
+    An earlier folder stays until then. Where a process ended between the two renames, it is put back.
     """
     clear_abandoned(path.parent, path.name)
     unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")
-    _settle(path, earlier)  # a process may have ended between the two renames
+    if earlier.exists() and not path.exists():
+        earlier.rename(path)
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
+        _delete(earlier)
         if path.exists():
             path.rename(earlier)
         unfinished.rename(path)
-    finally:
-        _settle(path, earlier)
-        _delete(unfinished)
-
-
-def _settle(path: Path, earlier: Path) -> None:
-    """Remove the earlier folder where another has taken its place; else put it back."""
-    if path.exists():
         _delete(earlier)
-    elif earlier.exists():
-        earlier.rename(path)
+    finally:
+        _delete(unfinished)
 
 
 def _temporary(path: Path) -> Path:

@@ -125,14 +125,12 @@ def device_name() -> str:
 
 
 def commit() -> str:
-    """Short commit of the workbook, with "+" where files were changed since; "no commit" outside git."""
-    git = ["git", "-C", str(PROJECT)]
+    """Short commit of the workbook, with "+" where its files were changed since; "no commit" outside git."""
+    git = ["git", "-C", str(PROJECT), "describe", "--always", "--exclude=*", "--dirty=+"]
     try:
-        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, encoding="utf-8", check=True)
-        changed = subprocess.run([*git, "status", "--porcelain"], capture_output=True, encoding="utf-8", check=True)
+        return subprocess.run(git, capture_output=True, encoding="utf-8", check=True).stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return "no commit"
-    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
 def versions() -> dict[str, str]:

@@ -7,11 +7,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
 
 from metaseg_nb.layout import parameter_names
@@ -28,14 +26,24 @@ TAKEN = {
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
-# What a person writes for a number.
-NUMBER = re.compile(r"[+-]?[\d_]+(\.\d*)?([eE][+-]?\d+)?")
+# How to write a value that YAML reads otherwise than it was meant, by pydantic's name of the error.
+ADVICE = {
+    "string_type": " (a name that looks like a number, a date, true or null stands in quotes)",
+    "list_type": " (in brackets, such as [p3] or [1, 4])",
+    "int_type": " (such as 10, without quotes)",
+    "float_type": " (such as 0.0003, without quotes)",
+}
 # Settings that change how a run is computed or called, and not what it computes.
 NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
 
 
 class ParameterError(ValueError):
     """A parameter that cannot be used; the message names file, key, found and expected."""
+
+
+def model_names() -> list[str]:
+    """Names of the files in ``params/models``."""
+    return parameter_names("model")
 
 
 # Rules that pydantic has no words for: each returns the value, or says what is expected. ``info.data`` holds the
@@ -316,21 +324,5 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "parameters"
     where = origin.get(key.split(".")[0], "the notebook's parameters cell")
-    return (
-        f"{where}: key {key!r}: found {item['input']!r}; expected: {item['msg']}{_advice(item['input'], item['type'])}"
-    )
-
-
-def _advice(found: Any, wanted: str) -> str:
-    """How to write a value that YAML reads otherwise than it was meant."""
-    if wanted == "string_type" and not isinstance(found, (list, dict)):
-        return " (a name that looks like a number, a date, true or null stands in quotes)"
-    if wanted == "list_type" and isinstance(found, int | float | str):
-        return f" (write [{found}])"
-    if wanted in ("int_type", "float_type") and NUMBER.fullmatch(str(found)):
-        with suppress(ValueError):
-            number = float(str(found))
-            if wanted == "float_type" or number.is_integer():
-                plain = yaml.safe_dump(int(number) if wanted == "int_type" else number).split()[0]
-                return f" (write {plain}, without quotes)"
-    return ""
+    expected = item["msg"] + ADVICE.get(item["type"], "")
+    return f"{where}: key {key!r}: found {item['input']!r}; expected: {expected}"

@@ -9,7 +9,6 @@ import SimpleITK as sitk
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.demo_cohort.patients import plan_patient, render_patient
-from metaseg_nb.preprocessing import bias
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.grid import from_sitk, to_sitk
 
@@ -125,14 +124,3 @@ def test_a_slice_thinner_than_the_fits_voxels_is_kept(head):
     corrected = correct_bias(slab, **(SETTINGS | {"fit_spacing_mm": 20.0}))
     assert corrected.shape == slab.array.shape
     assert np.isfinite(corrected).all()
-
-
-def test_a_finer_lattice_starts_as_the_same_field():
-    lattice = np.random.default_rng(0).normal(size=(5, 5, 5))
-    finer = bias._refine(lattice)
-    assert finer.shape == (7, 7, 7)
-    np.testing.assert_allclose(bias.evaluate(finer, (9, 14, 11)), bias.evaluate(lattice, (9, 14, 11)), atol=1e-5)
-
-
-def test_constant_control_points_are_a_constant_field():
-    np.testing.assert_allclose(bias.evaluate(np.full((7, 7, 7), 0.3), (1, 5, 8)), 0.3, rtol=1e-5)

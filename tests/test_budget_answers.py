@@ -222,8 +222,6 @@ def test_figures_are_drawn_of_whatever_arms_there_are(dice):
         plt.close(figure)
     assert list(figures) == ["patients", "minutes", "gains"]
     assert [axes.get_title() for axes in figures["minutes"].axes[:2]] == [model_title(name) for name in results.models]
-    (published,) = [line for line in figures["patients"].axes[0].lines if line.get_marker() == "v"]
-    assert (published.get_xdata()[-1], published.get_ydata()[-1]) == (400, 0.85)
 
 
 def test_the_notebook_holds_the_parameters_of_the_demo():

@@ -78,7 +78,7 @@ def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, prepared):
     stored = put()
     assert (stored.name, stored.native, stored.grid, stored.channels) == ("c", NATIVE, GRID, 2)
     assert stored.recipe == IMAGE_WAY | LABEL_WAY
-    assert stored.sources == IMAGE_FILES + LABEL_FILES
+    assert (stored.image_facts["sources"], stored.label_facts["sources"]) == (IMAGE_FILES, LABEL_FILES)
     for array, expected, dtype in (
         (stored.image, image.astype(np.float16), np.float16),
         (stored.head_voxels, np.argwhere(head), np.int32),

@@ -9,7 +9,14 @@ import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
-from metaseg_nb.evaluation.comparison import bootstrap_interval, estimate, pairwise, rank_distribution, rank_test
+from metaseg_nb.evaluation.comparison import (
+    bootstrap_interval,
+    estimate,
+    pairwise,
+    patient_scores,
+    rank_distribution,
+    rank_test,
+)
 from metaseg_nb.evaluation.conclusions import ALL, claim_table, network_kinds
 from metaseg_nb.evaluation.leaderboard import (
     all_strata,
@@ -38,7 +45,9 @@ KINDS = {"unet": "convolutional", "segresnet": "convolutional", "unetr": "transf
 
 def which(dice):
     metrics = metrics_of(dice)
-    return conclusions.which_network(make_leaderboard(metrics, *RESAMPLING), metrics, "tiny", *RESAMPLING)
+    scores = patient_scores(metrics, [model for model in dice if model != FLOOR])
+    tested = rank_test(scores), pairwise(scores, *RESAMPLING)
+    return conclusions.which_network(make_leaderboard(metrics, *RESAMPLING), metrics, "tiny", *tested, *RESAMPLING)
 
 
 def difference(first, second):
@@ -51,7 +60,7 @@ def test_the_answer_holds_the_leaderboards_numbers():
     assert which(SIX | {FLOOR: [0.75] * 6}) == (
         "**Which network?** SegResNet has the highest mean Dice: "
         f"**0.70 (95 % interval {low:.2f} to {high:.2f})**, 6 patients of the cohort *tiny*, 0 with Dice 0. "
-        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: SegResNet is better. "
+        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: inconclusive. "  # Wilcoxon p > 0.05
         "For comparison: Intensity threshold 0.75; difference patient by patient "
         f"{difference(SIX['segresnet'], [0.75] * 6)}: inconclusive."
     )
@@ -71,6 +80,16 @@ def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals()
     assert board.loc[1, "dice_high"] > board.loc[0, "dice_low"]
     assert which(dice).endswith(f"{difference(*dice.values())}: SegResNet is better.")
     assert which({"segresnet": [0.1, 0.6, 0.9] * 2, "unet": [0.2, 0.5, 0.6] * 2}).endswith(": inconclusive.")
+
+
+def test_a_network_is_better_only_where_the_corrected_tests_agree():
+    """One pair alone differs (p = 0.03); among four networks it must pass Friedman's test and Holm's correction."""
+    pair = {"segresnet": [0.52, 0.63, 0.74, 0.55, 0.66, 0.77], "unet": [0.51, 0.61, 0.71, 0.51, 0.61, 0.71]}
+    assert which(pair).endswith("SegResNet is better.")
+    others = {"attention_unet": [0.9, 0.1, 0.9, 0.1, 0.9, 0.1], "unetr": [0.1, 0.9, 0.1, 0.9, 0.1, 0.9]}
+    assert which(pair | others).endswith(": inconclusive.")
+    scores = pd.DataFrame(pair | others)
+    assert "no pair differs, inconclusive" in sure(scores)
 
 
 def test_networks_of_equal_dice_share_the_lead():

@@ -428,11 +428,6 @@ def test_scores_by_another_rule_of_lesion_values_are_not_pooled(layout, cohort, 
         assert {problem.case for problem in error.value.problems} == {f"{m}, fold {f}" for m in MODELS for f in (0, 1)}
 
 
-def test_folds_may_differ_in_what_changes_no_result(layout, cohort, finish, finished):
-    finish("unet", 1, loader_workers=3, title="Our U-Net", compiled=True)
-    assert len(pool(layout, cohort, MODELS).metrics) == 14
-
-
 def test_a_fold_without_any_lesion_does_not_spoil_the_others(layout, cohort, finish, write_nifti):
     empty = {"label": write_nifti("empty.nii.gz", np.zeros(SHAPE, np.uint8))}
     cases = [replace(case, **empty) if case.fold == 0 else case for case in cohort.cases]
@@ -551,39 +546,6 @@ def test_failures_stay_in_every_mean():
 def test_the_share_of_lesions_detected_is_unknown_where_there_are_none():
     board = make_leaderboard(by_hand().assign(n_truth=0, n_detected=0), 200, 0)
     assert board["lesion_sensitivity"].isna().all()
-
-
-def test_bootstrap_ratio_by_hand():
-    # draws of two patients: (0 of 1) twice, one of each (3 of 4, twice as likely), (3 of 3) twice
-    assert bootstrap_ratio([0, 3], [1, 3]) == (0, 1)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_bootstrap_ratio_holds_the_ratio_and_is_the_same_each_time(seed):
-    rng = np.random.default_rng(seed)
-    wholes = rng.integers(1, 12, 30)
-    parts = rng.binomial(wholes, 0.7)
-    low, high = bootstrap_ratio(parts, wholes, seed=seed)
-    assert 0 <= low < parts.sum() / wholes.sum() < high <= 1
-    assert (low, high) == bootstrap_ratio(list(parts), list(wholes), seed=seed)
-    assert (low, high) != bootstrap_ratio(parts, wholes, seed=seed + 1)
-
-
-def test_bootstrap_ratio_with_one_lesion_each_is_the_interval_of_the_mean():
-    detected = np.random.default_rng(0).integers(0, 2, 25)
-    assert bootstrap_ratio(detected, np.ones(25)) == pytest.approx(bootstrap_interval(detected))
-
-
-def test_bootstrap_ratio_of_nothing_or_everything_is_no_certainty():
-    """None of nine patients: Clopper and Pearson's upper bound is 1 - 0.025^(1/9), which no resample can say."""
-    bound = 0.025 ** (1 / 9)
-    assert bootstrap_ratio([0] * 9, [2] * 9) == pytest.approx((0, 1 - bound))
-    assert bootstrap_ratio([2, 1, 4] * 3, [2, 1, 4] * 3) == pytest.approx((bound, 1))
-
-
-@pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1], [2])])
-def test_bootstrap_ratio_of_fewer_than_two_patients_is_nothing(parts, wholes):
-    assert np.isnan(bootstrap_ratio(parts, wholes)).all()
 
 
 def test_dice_by_threshold_is_the_dice_of_each_threshold(store):

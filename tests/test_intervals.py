@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.comparison import bootstrap_interval, percentiles, times_drawn
+from metaseg_nb.evaluation.comparison import bootstrap_interval, bootstrap_ratio, percentiles, times_drawn
 
 
 def test_close_to_scipy():
@@ -58,3 +58,39 @@ def test_counting_how_often_patients_are_drawn_is_the_same_bootstrap():
 def test_resamples_without_the_statistic_are_passed_over():
     assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0])) == pytest.approx((1.05, 2.95))
     assert np.isnan(percentiles(np.array([np.nan, np.nan]))).all()
+
+
+# shares of all lesions
+
+
+def test_bootstrap_ratio_by_hand():
+    # draws of two patients: (0 of 1) twice, one of each (3 of 4, twice as likely), (3 of 3) twice
+    assert bootstrap_ratio([0, 3], [1, 3]) == (0, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bootstrap_ratio_holds_the_ratio_and_is_the_same_each_time(seed):
+    rng = np.random.default_rng(seed)
+    wholes = rng.integers(1, 12, 30)
+    parts = rng.binomial(wholes, 0.7)
+    low, high = bootstrap_ratio(parts, wholes, seed=seed)
+    assert 0 <= low < parts.sum() / wholes.sum() < high <= 1
+    assert (low, high) == bootstrap_ratio(list(parts), list(wholes), seed=seed)
+    assert (low, high) != bootstrap_ratio(parts, wholes, seed=seed + 1)
+
+
+def test_bootstrap_ratio_with_one_lesion_each_is_the_interval_of_the_mean():
+    detected = np.random.default_rng(0).integers(0, 2, 25)
+    assert bootstrap_ratio(detected, np.ones(25)) == pytest.approx(bootstrap_interval(detected))
+
+
+def test_bootstrap_ratio_of_nothing_or_everything_is_no_certainty():
+    """None of nine patients: Clopper and Pearson's upper bound is 1 - 0.025^(1/9), which no resample can say."""
+    bound = 0.025 ** (1 / 9)
+    assert bootstrap_ratio([0] * 9, [2] * 9) == pytest.approx((0, 1 - bound))
+    assert bootstrap_ratio([2, 1, 4] * 3, [2, 1, 4] * 3) == pytest.approx((bound, 1))
+
+
+@pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1], [2])])
+def test_bootstrap_ratio_of_fewer_than_two_patients_is_nothing(parts, wholes):
+    assert np.isnan(bootstrap_ratio(parts, wholes)).all()

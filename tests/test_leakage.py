@@ -757,7 +757,7 @@ def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path)
     (tmp_path / "dataset.json").write_text('{"training": [{"label": "a.nii.gz"}]}')
     found = audit([tmp_path / "dataset.json"])
     assert (found.lists, found.leaks, found.clean) == ([], False, False)
-    assert found.answer == "Nothing was compared; 1 problem, 0 notes; 1 entry or lists could not be read"
+    assert found.answer == "Nothing was compared; 1 problem, 0 notes; not everything could be read"
 
 
 @pytest.mark.parametrize("place", ["lung/p{:04}/t1c.nii.gz", "lung/pat{:04}/study{}/t1c.nii.gz"])

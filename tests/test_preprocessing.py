@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import prepare
+from metaseg_nb.preprocessing import prepare, steps
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort, refuse_other_settings
@@ -27,10 +26,6 @@ from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Preprocess
 
 RAS = nib.orientations.axcodes2ornt("RAS")
-
-
-def dice(first, second):
-    return 2 * (first & second).sum() / (first.sum() + second.sum())
 
 
 # Bias field
@@ -80,11 +75,6 @@ def test_a_correction_that_is_switched_off_leaves_the_image_as_it_is(ball):
     volume, _ = ball
     same = correct_bias(volume, "none", levels=4, iterations=50, fit_spacing_mm=4.0)
     np.testing.assert_array_equal(same, volume.array)
-
-
-def test_the_head_is_what_is_brighter_than_air(ball):
-    volume, inside = ball
-    assert dice(head_mask(volume.array), inside) > 0.95
 
 
 def test_what_is_kept_of_a_correction_tells_how_strong_it_was(ball):
@@ -327,7 +317,7 @@ def test_what_is_damaged_or_deleted_is_never_refused(study, cohort, settings):
 
 def test_a_new_version_of_the_workbook_is_refused_too(study, cohort, settings, monkeypatch):
     trained_network(study)
-    monkeypatch.setattr(prepare, "VERSION", prepare.VERSION + 1)
+    monkeypatch.setattr(steps, "VERSION", steps.VERSION + 1)
     with pytest.raises(CohortError, match="version"):
         refuse_other_settings(study, cohort, settings)
 

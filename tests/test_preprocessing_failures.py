@@ -15,7 +15,7 @@ from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.files import MACHINE
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import prepare, steps
+from metaseg_nb.preprocessing import steps
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort
 from metaseg_nb.preprocessing.steps import read_images
@@ -191,7 +191,7 @@ def test_an_image_that_may_not_be_read_does_not_stop_the_others(write_case, sett
             raise PermissionError(errno.EACCES, "Permission denied", str(bad.image))
         return read_images(case)
 
-    monkeypatch.setattr(prepare, "read_images", forbidden)
+    monkeypatch.setattr(steps, "read_images", forbidden)
     prepared = prepare_cohort(Cohort("two", "", [bad, good]), tmp_path / "cases", settings)
     assert prepared.table["case"].tolist() == ["good"]
     assert "Permission denied" in prepared.problems[0].found

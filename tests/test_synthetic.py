@@ -11,7 +11,7 @@ from metaseg_nb.cohort.lesions import label_lesions, lesion_table
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.demo_cohort.anatomy import Deformation, load_template, sample
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.demo_cohort.lesions import KINDS, look_around, push_tissue
+from metaseg_nb.demo_cohort.lesions import KINDS, push_tissue
 from metaseg_nb.demo_cohort.patients import (
     MAX_LESIONS,
     PRIMARIES,
@@ -106,9 +106,8 @@ def test_lesions_lie_in_brain_tissue(rendered):
     deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
     axes_mm = grid_axes_mm(label.array.shape, label.affine)
     positions_mm = deformation.on_axes(axes_mm)
-    surroundings = [look_around(lesion, axes_mm, positions_mm) for lesion in lesions]
-    for around in surroundings:
-        push_tissue(positions_mm, around, deformation)
+    for lesion in lesions:
+        push_tissue(positions_mm, lesion, deformation)
     inside = label.array > 0
     assert (sample(template.tissue, positions_mm[:, inside]) > 0.5).mean() > 0.97
     assert (sample(template.depth_mm, positions_mm[:, inside]) > 0).all()

@@ -88,10 +88,16 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
         each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval.
     """
     draws, rows = draw(results, n_bootstrap, seed), []
-    for model, (arm, facts) in product(results.models, results.arms.iterrows()):
-        row = {"model": model, "arm": arm, **facts.to_dict(), "n": draws.shape[2], "seeds": draws.shape[1]}
+    for model, arm in product(results.models, results.arms.index):
+        row = {
+            "model": model,
+            "arm": arm,
+            **results.arms.loc[arm].to_dict(),
+            "n": draws.shape[2],
+            "seeds": draws.shape[1],
+        }
         for measure, (_, whole) in MEASURES.items():
-            parts, wholes = _parts(results, model, str(arm), measure)
+            parts, wholes = _parts(results, model, arm, measure)
             low, high = interval(draws, resampled_ratio(draws, parts, wholes))
             if whole and wholes.any() and np.array_equal(parts, wholes * parts.any()):  # no lesion, or all, found
                 some = wholes.any(axis=0)

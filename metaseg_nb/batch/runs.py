@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "ti
 NO_LINE = "–"
 
 
+@dataclass
 class Run:
     """One notebook of a study, with its parameters resolved.
 
@@ -62,24 +64,23 @@ class Run:
         As `resolve`.
     """
 
-    def __init__(
-        self,
-        notebook: str,
-        study: str,
-        model: str | None = None,
-        fold: int | None = None,
-        arm: str = "",
-        seed: int | None = None,
-    ):
-        self.notebook, self.study, self.model, self.fold, self.arm, self.seed = notebook, study, model, fold, arm, seed
-        self.parameters = resolve(notebook, study, model, fold, arm, seed)
+    notebook: str
+    study: str
+    model: str | None = None
+    fold: int | None = None
+    arm: str = ""
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        self.parameters = resolve(self.notebook, self.study, self.model, self.fold, self.arm, self.seed)
         self.layout = layout = StudyLayout(self.parameters["study"])
         if "model" in self.parameters:
             which = {name: self.parameters[name] for name in ("model", "fold", "seed")}
-            layout = layout.pretraining(**which) if notebook == "03b_pretrain" else layout.run(**which, arm=arm)
-        self.executed = layout.notebook(notebook)
-        self.lock = self.executed.with_name(f".{notebook}.lock")
-        self.result: Path = getattr(layout, STEPS[notebook][1])
+            pretrains = self.notebook == "03b_pretrain"
+            layout = layout.pretraining(**which) if pretrains else layout.run(**which, arm=self.arm)
+        self.executed = layout.notebook(self.notebook)
+        self.lock = self.executed.with_name(f".{self.notebook}.lock")
+        self.result: Path = getattr(layout, STEPS[self.notebook][1])
 
     @property
     def name(self) -> str:

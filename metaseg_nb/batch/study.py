@@ -12,7 +12,9 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from textwrap import shorten
 from typing import IO
 
 from tqdm import tqdm
@@ -31,7 +33,7 @@ LOOK_EVERY_S = 0.2
 # Lines of a job's log that say why it ended, in words of the command line and of SLURM.
 REASON = re.compile(r"failed with|kernel was killed|^error:|slurmstepd|srun: error|^Killed|oom|No space left")
 KILLED = "it was killed: by hand, by the cluster, or for lack of memory"
-LONGEST = 600
+_one_line = partial(shorten, width=600, placeholder=" …")
 
 
 def run_study(study: str, profile: str = "default", targets: Sequence[str] = ()) -> int:
@@ -102,6 +104,8 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     if code and asked:
         print(f"stopped by {asked[0]}; to go on: {again}", file=sys.stderr)
     elif code:
+        for step in failed:
+            step.logs = step.logs or [log]  # the report has no log of its own
         where = f"log: {log.relative_to(home())}"
         print(f"the study is not complete ({where}); when the cause is removed, go on with: {again}", file=sys.stderr)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -189,11 +193,6 @@ def _name(event: dict) -> str:
     notebook = next((Path(log).stem for log in event["log"] if log.endswith(".ipynb")), event["rule_name"])
     which = event["wildcards"].items()
     return " ".join([notebook, *(f"{name} {value}" if value.isdigit() else value for name, value in which)])
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else f"{line[:LONGEST]} …"
 
 
 def _profile(profile: str) -> tuple[Path, bool]:

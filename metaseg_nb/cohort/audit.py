@@ -140,8 +140,7 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     found = list(findings(entries, pairs))
     found.sort(key=lambda each: (SEVERITIES.index(each.severity), checks.index(each.check)))
     answer = _answer(entries, pairs, found)
-    if unread:
-        answer += f"; {counted(len(unread), 'entry')} or lists could not be read"
+    answer += "; not everything could be read" if unread else ""
     names = entries["list"].unique().tolist()
     table = pd.DataFrame([_row(each) for each in found], columns=COLUMNS)
     return Audit(answer, table, _shared(entries, pairs), names, unread)

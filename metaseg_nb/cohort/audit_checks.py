@@ -90,11 +90,9 @@ def _leaks(pair: Comparison, signs: pd.DataFrame) -> Iterator[Finding]:
     """Cases and patients that are scored by a model that was trained on them, or may be."""
     names = pair.list, pair.trained
     if len(pair.leaked):
-        found = (
-            f"{len(pair.leaked)} of {counted(len(pair.evaluation), 'entry')} ({pair.leaked['case'].nunique()} of "
-            f"{_cases(pair.evaluation)}) of {pair.part} of {pair.list} in the training of {pair.model}: "
-        )
-        yield Finding("leakage", "trained on", *names, found + _names(pair.leaked), pair.leaked)
+        found = f"{len(pair.leaked)} of {pair.scored} ({pair.leaked['case'].nunique()} of {_cases(pair.evaluation)}) "
+        found += f"in the training of {pair.model}: {_names(pair.leaked)}"
+        yield Finding("leakage", "trained on", *names, found, pair.leaked)
     others = signs.loc[pair.evaluation.index.difference(pair.leaked.index, sort=False)]
     is_known = others["patient"].isin(pair.training["patient"].dropna())
     if is_known.any():

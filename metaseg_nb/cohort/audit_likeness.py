@@ -9,16 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.cohort.sources.naming import (
-    CANCER,
-    PATIENT_WORDS,
-    SET,
-    convention_patient,
-    home_of,
-    is_kind_or_time,
-    is_patient,
-    name_of,
-)
+from metaseg_nb.cohort.sources import naming
 from metaseg_nb.cohort.sources.spelling import as_words
 from metaseg_nb.cohort.sources.time_points import time_points
 
@@ -29,9 +20,8 @@ UNIQUE = re.compile(r"\d{4}")
 # A name in this many folders of other names does not identify a case.
 COMMON = 3
 
-# Words and numbers of a name, as `as_words` gives them; of each folder and file of a path.
+# Words and numbers of a name, as `as_words` gives them.
 Words = tuple[str | int, ...]
-Names = tuple[Words, ...]
 # A row of the table of entries, with the columns of `with_signs`.
 Entry = Any
 
@@ -43,13 +33,13 @@ def with_signs(entries: pd.DataFrame) -> pd.DataFrame:
     those of the patient, by the list or by the name of the case (BraTS, BIDS); ``time_point`` is a number for all
     names that may be time points of one patient.
     """
-    names = [_names(path) for path in entries["listed"]]
+    names = [tuple(map(as_words, _parts(path))) for path in entries["listed"]]
     distinct = _distinct(set(entries["listed"]))
-    cases = [name_of(PurePath(path)) for path in entries["listed"]]
+    cases = [naming.name_of(PurePath(path)) for path in entries["listed"]]
     unnamed = {case for case, patient in zip(cases, entries["patient"], strict=True) if not patient}
     guess = time_points(list(dict.fromkeys(cases)), unnamed)
     groups = {name: i for i, group in enumerate(guess.groups if guess else ()) for name in group}
-    patients = [given or convention_patient(case) for given, case in zip(entries["patient"], cases, strict=True)]
+    patients = [given or naming.convention_patient(case) for given, case in zip(entries["patient"], cases, strict=True)]
     return entries.assign(
         names=names,
         distinct=[{name: distinct[name] for name in own if name in distinct} for own in names],
@@ -100,16 +90,12 @@ def _distinct(paths: Collection[str]) -> dict[Words, bool]:
 
 
 def _is_usual(name: str) -> bool:
-    return bool(is_kind_or_time(name) or SET.fullmatch(name))
+    return bool(naming.is_kind_or_time(name) or naming.SET.fullmatch(name))
 
 
 def _parts(path: str) -> list[str]:
     """Folders and file of a path but for those of a split's parts: a case may have been copied into two of them."""
-    return [name for name in ENDING.sub("", path, count=1).split("/") if name and not SET.fullmatch(name)]
-
-
-def _names(path: str) -> Names:
-    return tuple(map(as_words, _parts(path)))
+    return [name for name in ENDING.sub("", path, count=1).split("/") if name and not naming.SET.fullmatch(name)]
 
 
 def _path_signs(entry: Entry) -> list[Hashable]:
@@ -142,8 +128,8 @@ def _paths_alike(one: Entry, other: Entry) -> bool:
 def _two_roots(one: Entry, other: Entry) -> bool:
     """Tell whether two absolute paths begin differently and name one case, as on two machines."""
     first, second = PurePath(one.listed), PurePath(other.listed)
-    apart = first.is_absolute() and second.is_absolute() and home_of(first) != home_of(second)
-    return apart and as_words(name_of(first)) == as_words(name_of(second))
+    apart = first.is_absolute() and second.is_absolute() and naming.home_of(first) != naming.home_of(second)
+    return apart and as_words(naming.name_of(first)) == as_words(naming.name_of(second))
 
 
 def _case_signs(entry: Entry) -> list[Hashable]:
@@ -152,7 +138,7 @@ def _case_signs(entry: Entry) -> list[Hashable]:
     kept = [folder for folder in folders if not _is_usual(folder)]
     if not _is_usual(name):
         kept.append(name)
-    elif not (kept and is_patient(kept[-1]) and not CANCER.fullmatch(kept[-1])):
+    elif not (kept and naming.is_patient(kept[-1]) and not naming.CANCER.fullmatch(kept[-1])):
         kept = []
     signs = ("listed", entry.listed_name and as_words(entry.listed_name)), ("kept", tuple(map(as_words, kept)))
     return [sign for sign in signs if sign[1]]
@@ -189,4 +175,4 @@ def _two_patients(one: Entry, other: Entry) -> bool:
 
 def _number(words: Words) -> Words:
     """The words of a patient's name without a word such as "patient"."""
-    return tuple(word for word in words if word not in PATIENT_WORDS.split("|")) or words
+    return tuple(word for word in words if word not in naming.PATIENT_WORDS.split("|")) or words

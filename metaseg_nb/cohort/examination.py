@@ -70,14 +70,17 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     files, problems = examine_headers(case)
     image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept
-        image = _read(case, path, files, problems)
+        image = _read(path, files, problems)
         problems += [] if image is None else image_problems(case, str(path), image.array)
     if image is not None:
         head = find_head(image.array, image.spacing_mm)
         problems += [] if head is None else coverage_problems(case, head)
         facts |= _image_facts(image, head) | {"sequences": len(case.images)}
-    label = None if case.label is None else _read(case, case.label, files, problems, must_be_finite=True)
-    if case.label is not None and label is not None:
+    label = _read(case.label, files, problems)
+    not_numbers = label and not_finite(label.array, str(case.label), case.name)
+    if not_numbers:
+        problems.append(not_numbers)
+    elif case.label is not None and label is not None:
         mask = lesion_mask(label.array, rule)
         lesions = find_lesions(mask, label.spacing_mm)
         table = lesions.table.join(scored_as(lesions))
@@ -100,23 +103,13 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     return Examination(facts, table, problems, **arrays)
 
 
-def _read(
-    case: Case,
-    path: Path,
-    files: Mapping[Path, NiftiFile],
-    problems: list[Problem],
-    must_be_finite: bool = False,
-) -> Volume | None:
-    """Read the voxels of a file that could be opened; add why they cannot be used to ``problems``."""
+def _read(path: Path | None, files: Mapping[Path, NiftiFile], problems: list[Problem]) -> Volume | None:
+    """Read the voxels of a file that could be opened; add why a file cannot be read to ``problems``."""
     try:
-        volume = read_voxels(files[path]) if path in files else None
+        return read_voxels(files[path]) if path is not None and path in files else None
     except CohortError as error:
         problems += error.problems
         return None
-    if must_be_finite and volume is not None and (problem := not_finite(volume.array, path, case.name)):
-        problems.append(problem)
-        return None
-    return volume
 
 
 def _image_facts(image: Volume, head: Head | None) -> dict[str, Any]:

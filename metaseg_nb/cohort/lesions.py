@@ -48,7 +48,7 @@ class Lesions:
     """
 
     labels: np.ndarray
-    boxes: dict[int, tuple[slice, slice, slice]]
+    boxes: dict[int, tuple[slice, ...]]
     spacing_mm: tuple[float, float, float]
 
     @property
@@ -229,7 +229,7 @@ def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
 def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
     """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
     low, high = head.box
-    cells = mask[np.ix_(*_middles(low, high))]  # where voxels are larger than cells, each cell has its voxel
+    cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
     places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
     inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
     cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
@@ -238,13 +238,13 @@ def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
 
 def map_of_head(head: Head) -> np.ndarray:
     """The head itself in its box: bool, shape `MAP_SHAPE`."""
-    low, high = (ends // head.step for ends in head.box)
-    return head.mask[np.ix_(*_middles(low, high))]
+    return head.mask[_middles(*(ends // head.step for ends in head.box))]
 
 
-def _middles(low: np.ndarray, high: np.ndarray) -> list[np.ndarray]:
-    """Voxel in the middle of each cell, along each axis."""
-    return [low[i] + ((np.arange(n) + 0.5) * (high[i] - low[i]) / n).astype(int) for i, n in enumerate(MAP_SHAPE)]
+def _middles(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Voxels in the middle of each cell, as an index."""
+    size = high - low
+    return np.ix_(*(low[i] + ((np.arange(n) + 0.5) * size[i] / n).astype(int) for i, n in enumerate(MAP_SHAPE)))
 
 
 def fullest_slice(mask: np.ndarray) -> int:

@@ -90,28 +90,19 @@ class LesionShape:
 
 
 @dataclass(frozen=True)
-class PlacedLesion:
-    """A lesion in a patient's world space.
+class Lesion:
+    """A lesion in a patient's world space, and the part of the grid that it changes, of shape (x, y, z).
 
-    ``core`` is the part of its radius that grew where tissue was; 1 where all of
-    it found room, less where the lesion pushed sulci or ventricles aside.
+    ``core`` is the part of its radius that grew where tissue was; 1 where all of it found room, less where the lesion
+    pushed sulci or ventricles aside. Of the voxels in ``box``: ``offsets_mm`` (3, x, y, z) from the centre;
+    ``relative``, the distance from the centre, 1 on the surface; ``outside_mm``, the distance from the surface,
+    negative inside; ``depth_mm`` below the brain's surface.
     """
 
     plan: LesionPlan
     shape: LesionShape
-    centre_mm: np.ndarray
     core: float
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """The part of a grid around one lesion; arrays of shape (x, y, z), ``offsets_mm`` (3, x, y, z).
-
-    ``relative``: distance from the centre, 1 on the surface. ``outside_mm``: distance
-    from the surface, negative inside. ``depth_mm``: below the brain's surface.
-    """
-
-    lesion: PlacedLesion
+    centre_mm: np.ndarray
     box: tuple[slice, ...]
     offsets_mm: np.ndarray
     relative: np.ndarray
@@ -120,12 +111,17 @@ class Surroundings:
 
 
 def place_lesions(
-    plans: Sequence[LesionPlan], deformation: Deformation, axes_mm: Axes, rng: np.random.Generator
-) -> list[PlacedLesion]:
+    plans: Sequence[LesionPlan],
+    deformation: Deformation,
+    axes_mm: Axes,
+    positions_mm: np.ndarray,
+    rng: np.random.Generator,
+) -> list[Lesion]:
     """Give every planned lesion, the largest first, a shape and a place; small ones prefer the grey-white junction.
 
-    Lesions are centred on voxels, so that the smallest cannot fall between two thick slices, and lie three voxels
-    apart. One without room is made smaller, to half its planned diameter at most.
+    Lesions are centred on voxels of the grid ``axes_mm``, so that the smallest cannot fall between two thick slices,
+    and lie three voxels apart. One without room is made smaller, to half its planned diameter at most.
+    ``positions_mm``, shape (3, X, Y, Z), are where the voxels lie in the template.
 
     Raises
     ------
@@ -138,8 +134,7 @@ def place_lesions(
     maps = (template.depth_mm, template.room_mm, template.junction)
     depth_mm, room_mm, junction = (values[tuple(voxels.T)] for values in maps)
     gap_mm = max(5.0, 3 * max(axis[1] - axis[0] for axis in axes_mm))
-    free_mm = np.full(len(sites_mm), np.inf)
-    placed = []
+    free_mm, placed = np.full(len(sites_mm), np.inf), []
     for plan in plans:
         shape = LesionShape.random(rng, plan.diameter_mm)
         for factor in SIZES:
@@ -160,54 +155,55 @@ def place_lesions(
         core = min(1.0, room_mm[site] / (STRETCH * reach_mm), pushing)
         centre_mm = deformation.inverse_at_points(sites_mm[[site]])[0]
         voxel_mm = [axis[np.abs(axis - x).argmin()] for axis, x in zip(axes_mm, centre_mm, strict=True)]
-        placed.append(PlacedLesion(plan, shape, np.array(voxel_mm), core))
+        placed.append(_placed(plan, shape, core, np.array(voxel_mm), axes_mm, positions_mm))
         away_mm = np.linalg.norm(sites_mm - sites_mm[site], axis=1) / STRETCH
         free_mm = np.minimum(free_mm, away_mm - reach_mm)
     return placed
 
 
-def look_around(lesion: PlacedLesion, axes_mm: Axes, positions_mm: np.ndarray) -> Surroundings:
-    """Measure the part of a grid that a lesion changes; ``positions_mm`` (3, X, Y, Z) are places in the template."""
-    radii_mm = lesion.shape.radii_mm()
+def push_tissue(positions_mm: np.ndarray, lesion: Lesion, deformation: Deformation) -> None:
+    """Move the template positions around a lesion so that the tissue of its core fills it; in place."""
+    relative, core = lesion.relative, lesion.core
+    far = np.clip((PUSH_REACH - relative) / (PUSH_REACH - 1), 0, 1)
+    drawn_in = np.where(relative < 1, core, 1 - (1 - core) * far**2 / np.maximum(relative, 1))
+    moved = np.clip(lesion.depth_mm / 8, 0, 1) * (drawn_in - 1)  # not near the brain's surface
+    positions_mm[:, *lesion.box] += np.einsum("ij,j...->i...", deformation.linear, lesion.offsets_mm * moved)
+
+
+def paint_lesion(
+    image: np.ndarray, label: np.ndarray, lesion: Lesion, spacing_mm: Sequence[float], rng: np.random.Generator
+) -> None:
+    """Draw a lesion, with oedema around the larger ones, over an image whose white matter is 1, and its label."""
+    plan, offsets_mm = lesion.plan, lesion.offsets_mm
+    label[lesion.box] |= (lesion.relative < 1) & (lesion.depth_mm > SURFACE_MM)
+    view = image[lesion.box]
+    if plan.diameter_mm >= 12:
+        _paint_oedema(view, lesion, rng)
+    # How far a voxel extends in the direction from the centre is the width of the partial volume.
+    extent_mm = np.einsum("i,i...->...", np.asarray(spacing_mm, np.float32), np.abs(offsets_mm))
+    edge_mm = np.maximum(extent_mm / np.maximum(_length(offsets_mm), 1e-3), min(spacing_mm))
+    cover = np.clip(0.5 - lesion.outside_mm / edge_mm, 0, 1) * np.clip(lesion.depth_mm - SURFACE_MM + 0.5, 0, 1)
+    chosen = cover > 0
+    texture = _texture(offsets_mm[:, chosen], max(4.0, 0.4 * plan.diameter_mm), rng)
+    view[chosen] += cover[chosen] * (_brightness(plan, -lesion.outside_mm[chosen], texture) - view[chosen])
+
+
+def _placed(
+    plan: LesionPlan, shape: LesionShape, core: float, centre_mm: np.ndarray, axes_mm: Axes, positions_mm: np.ndarray
+) -> Lesion:
+    """Measure the part of a grid that a lesion changes."""
+    radii_mm = shape.radii_mm()
     reach_mm, box, near = PUSH_REACH * radii_mm.max() + 3, [], []
-    for axis, centre in zip(axes_mm, lesion.centre_mm, strict=True):
+    for axis, centre in zip(axes_mm, centre_mm, strict=True):
         box.append(slice(*np.searchsorted(axis, (centre - reach_mm, centre + reach_mm)).tolist()))
         near.append(axis[box[-1]] - centre)
     offsets_mm = np.stack(np.meshgrid(*near, indexing="ij")).astype(np.float32)
-    relative = lesion.shape.relative_radius(offsets_mm)
-    distance_mm = _length(offsets_mm)
+    relative, distance_mm = shape.relative_radius(offsets_mm), _length(offsets_mm)
     outside_mm = distance_mm - distance_mm / np.maximum(relative, 1e-3)
     # The centre has no direction; it lies inside by the lesion's least radius.
     outside_mm[distance_mm < 1e-3] = -radii_mm.min()
     depth_mm = sample(load_template().depth_mm, positions_mm[:, *box])
-    return Surroundings(lesion, tuple(box), offsets_mm, relative, outside_mm, depth_mm)
-
-
-def push_tissue(positions_mm: np.ndarray, around: Surroundings, deformation: Deformation) -> None:
-    """Move the template positions around a lesion so that the tissue of its core fills it; in place."""
-    relative, core = around.relative, around.lesion.core
-    far = np.clip((PUSH_REACH - relative) / (PUSH_REACH - 1), 0, 1)
-    drawn_in = np.where(relative < 1, core, 1 - (1 - core) * far**2 / np.maximum(relative, 1))
-    moved = np.clip(around.depth_mm / 8, 0, 1) * (drawn_in - 1)  # not near the brain's surface
-    positions_mm[:, *around.box] += np.einsum("ij,j...->i...", deformation.linear, around.offsets_mm * moved)
-
-
-def paint_lesion(
-    image: np.ndarray, label: np.ndarray, around: Surroundings, spacing_mm: Sequence[float], rng: np.random.Generator
-) -> None:
-    """Draw a lesion, with oedema around the larger ones, over an image whose white matter is 1, and its label."""
-    plan, offsets_mm = around.lesion.plan, around.offsets_mm
-    label[around.box] |= (around.relative < 1) & (around.depth_mm > SURFACE_MM)
-    view = image[around.box]
-    if plan.diameter_mm >= 12:
-        _paint_oedema(view, around, rng)
-    # How far a voxel extends in the direction from the centre is the width of the partial volume.
-    extent_mm = np.einsum("i,i...->...", np.asarray(spacing_mm, np.float32), np.abs(offsets_mm))
-    edge_mm = np.maximum(extent_mm / np.maximum(_length(offsets_mm), 1e-3), min(spacing_mm))
-    cover = np.clip(0.5 - around.outside_mm / edge_mm, 0, 1) * np.clip(around.depth_mm - SURFACE_MM + 0.5, 0, 1)
-    chosen = cover > 0
-    texture = _texture(offsets_mm[:, chosen], max(4.0, 0.4 * plan.diameter_mm), rng)
-    view[chosen] += cover[chosen] * (_brightness(plan, -around.outside_mm[chosen], texture) - view[chosen])
+    return Lesion(plan, shape, core, centre_mm, tuple(box), offsets_mm, relative, outside_mm, depth_mm)
 
 
 def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) -> np.ndarray:
@@ -225,12 +221,12 @@ def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) ->
     return inner + np.clip((rim_mm - inside_mm) / 1.2 + 0.5, 0, 1) * above
 
 
-def _paint_oedema(view: np.ndarray, around: Surroundings, rng: np.random.Generator) -> None:
-    width_mm = np.clip(0.35 * around.lesion.plan.diameter_mm, 4, 12) * rng.uniform(0.3, 1.2)
-    chosen = (around.outside_mm > 0) & (around.outside_mm < 1.6 * width_mm) & (view > OEDEMA) & (view < 1.12)
-    texture = _texture(around.offsets_mm[:, chosen], 14.0, rng)
+def _paint_oedema(view: np.ndarray, lesion: Lesion, rng: np.random.Generator) -> None:
+    width_mm = np.clip(0.35 * lesion.plan.diameter_mm, 4, 12) * rng.uniform(0.3, 1.2)
+    chosen = (lesion.outside_mm > 0) & (lesion.outside_mm < 1.6 * width_mm) & (view > OEDEMA) & (view < 1.12)
+    texture = _texture(lesion.offsets_mm[:, chosen], 14.0, rng)
     reach_mm = width_mm * np.clip(1 + 0.5 * texture, 0.2, 1.6)
-    share = 0.8 * np.clip((reach_mm - around.outside_mm[chosen]) / 3, 0, 1)
+    share = 0.8 * np.clip((reach_mm - lesion.outside_mm[chosen]) / 3, 0, 1)
     # Grey matter takes up less fluid than white matter.
     white = np.clip((view[chosen] - 0.7) / 0.25, 0.15, 1)
     view[chosen] += share * white * (OEDEMA - view[chosen])

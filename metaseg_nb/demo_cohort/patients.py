@@ -14,15 +14,7 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, REACH_MM, Axes, Deformation, SplineField, load_template, sample
-from metaseg_nb.demo_cohort.lesions import (
-    KINDS,
-    LesionPlan,
-    PlacedLesion,
-    look_around,
-    paint_lesion,
-    place_lesions,
-    push_tissue,
-)
+from metaseg_nb.demo_cohort.lesions import KINDS, Lesion, LesionPlan, paint_lesion, place_lesions, push_tissue
 from metaseg_nb.demo_cohort.vessels import enhance
 
 MAX_LESIONS = 27
@@ -98,7 +90,7 @@ def plan_patient(seed: int, index: int) -> PatientPlan:
     return PatientPlan(seed, index, primary.name, lesions, *SCANNERS[index % len(SCANNERS)])
 
 
-def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[PlacedLesion]]:
+def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[Lesion]]:
     """Make image (int16) and label (uint8, 0 and 1) of one patient, on one grid, and list the lesions in them.
 
     The same plan gives the same voxels.
@@ -107,15 +99,14 @@ def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[PlacedLesion
     shape, affine = _native_grid(deformation, plan.spacing_mm)
     axes_mm = grid_axes_mm(shape, affine)
     rng = patient_rng(plan.seed, plan.index, "lesions")
-    lesions = place_lesions(plan.lesions, deformation, axes_mm, rng)
     positions_mm = deformation.on_axes(axes_mm)
-    surroundings = [look_around(lesion, axes_mm, positions_mm) for lesion in lesions]
-    for around in surroundings:
-        push_tissue(positions_mm, around, deformation)
+    lesions = place_lesions(plan.lesions, deformation, axes_mm, positions_mm, rng)
+    for lesion in lesions:
+        push_tissue(positions_mm, lesion, deformation)
     intensity = sample(_anatomy(plan), positions_mm)
     label = np.zeros(shape, np.uint8)
-    for around in surroundings:
-        paint_lesion(intensity, label, around, plan.spacing_mm, rng)
+    for lesion in lesions:
+        paint_lesion(intensity, label, lesion, plan.spacing_mm, rng)
     intensity *= true_bias_field(plan.seed, plan.index, shape, affine)
     image = _acquired(intensity, patient_rng(plan.seed, plan.index, "noise"))
     native = nib.orientations.axcodes2ornt(plan.axes)

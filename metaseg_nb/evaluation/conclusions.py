@@ -9,6 +9,7 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.evaluation.comparison import (
     ALPHA,
+    INCONCLUSIVE,
     MIN_PATIENTS,
     Estimate,
     Ranks,
@@ -138,8 +139,26 @@ def _once_each(values: pd.Series) -> pd.DataFrame:
     return pd.DataFrame({"sum": values, "n": 1.0})
 
 
-def which_network(board: pd.DataFrame, metrics: pd.DataFrame, cohort: str, n_bootstrap: int, seed: int) -> str:
+def differing(ranks: Ranks, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Pairs of networks that differ: by Wilcoxon's test with Holm's correction, where Friedman's test says that any do.
+
+    With two networks there is no Friedman test to pass.
+    """
+    return pairs[(pairs["p_holm"] < ALPHA) & (not ranks.p >= ALPHA)]
+
+
+def which_network(
+    board: pd.DataFrame,
+    metrics: pd.DataFrame,
+    cohort: str,
+    ranks: Ranks,
+    pairs: pd.DataFrame,
+    n_bootstrap: int,
+    seed: int,
+) -> str:
     """Which network leads, whether it is better than the next and than the intensity threshold.
+
+    It is better than the next one only where this pair is among the `differing` ones.
 
     Parameters
     ----------
@@ -149,6 +168,8 @@ def which_network(board: pd.DataFrame, metrics: pd.DataFrame, cohort: str, n_boo
         A row per (``model``, ``case``), with the floor.
     cohort : str
         Its name.
+    ranks, pairs
+        From `rank_test` and `pairwise`, of all networks.
     """
     networks, floor = board[board["model"] != FLOOR], board[board["model"] == FLOOR]
     best, name = networks.iloc[0], model_title(networks["model"].iloc[0])
@@ -159,12 +180,15 @@ def which_network(board: pd.DataFrame, metrics: pd.DataFrame, cohort: str, n_boo
     dice = estimate(best["dice_mean"], best["dice_low"], best["dice_high"])
     patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
+    certain = [{pair.first, pair.second} for pair in differing(ranks, pairs).itertuples()]
     others = [("Next", row) for _, row in networks.iloc[1:2].iterrows()]
     for place, row in [*others, *(("For comparison", row) for _, row in floor.iterrows())]:
         scores = patient_scores(metrics, [best["model"], row["model"]])
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
         difference = estimate(gain["difference"], gain["low"], gain["high"], "+.2f")
         answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
+        if row["model"] != FLOOR and {best["model"], row["model"]} not in certain:
+            answer = INCONCLUSIVE
         other = f"{place}: {model_title(row['model'])} {row['dice_mean']:.2f}"
         text += f" {other}; difference patient by patient {difference}: {answer}."
     return f"**Which network?** {text}"
@@ -187,7 +211,7 @@ def how_sure(ranks: Ranks, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
     if ranks.patients < MIN_PATIENTS:
         few = _counted(ranks.patients, "patient")
         return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
-    differ = pairs[pairs["p_holm"] < ALPHA]
+    differ = differing(ranks, pairs)
     named = ", ".join(f"{model_title(row.first)} and {model_title(row.second)}" for row in differ.itertuples())
     found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "no pair differs, inconclusive"
     p = "< 0.001" if ranks.p < 0.001 else f"= {ranks.p:.2g}"

@@ -134,7 +134,8 @@ def store_annotation(
         Called if the annotation is not stored yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`;
         and boxes that hold all voxels that are not 0, int of shape (B, 3, 2), the upper end exclusive.
     """
-    facts = {"recipe": case.recipe, "sources": case.sources, "how": dict(how)}
+    sources = [source for part in (case.image_facts, case.label_facts) if part for source in part["sources"]]
+    facts: dict[str, Any] = {"recipe": case.recipe, "sources": sources, "how": dict(how)}
     facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
     if not is_stored(folder, case.name, "label", facts["identity"]):
         label, boxes = make()

@@ -22,25 +22,9 @@ from metaseg_nb.cohort.volumes import lesion_mask, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.preprocessing.case_store import (
-    drop_label,
-    is_stored,
-    open_case,
-    part_identity,
-    store_image,
-    store_label,
-)
+from metaseg_nb.preprocessing import case_store, steps
+from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import resample_lesions
-from metaseg_nb.preprocessing.steps import (
-    NOT_VOXELS,
-    OF_LABELS,
-    VERSION,
-    clean_label,
-    image_recipe,
-    prepare_image,
-    read_images,
-)
-from metaseg_nb.preprocessing.stored_case import StoredCase
 from metaseg_nb.settings import Preprocess
 
 # Errors that one case may cause; any other is a mistake of the program.
@@ -61,7 +45,7 @@ class Preparation:
 
 def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
     """The settings that decide a label's voxels."""
-    return {**settings.model_dump(include=OF_LABELS), "lesions": rule.as_json()}
+    return {**settings.model_dump(include=steps.OF_LABELS), "lesions": rule.as_json()}
 
 
 def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preprocess) -> None:
@@ -77,10 +61,10 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     trained = (path for end in ("*.pt", "metrics.json") for path in layout.root.glob(f"**/fold*/{end}"))
     if next(trained, None) is None:
         return
-    wanted, differing = settings.model_dump(exclude=NOT_VOXELS) | {"version": VERSION}, {}
+    wanted, differing = settings.model_dump(exclude=steps.NOT_VOXELS) | {"version": steps.VERSION}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = open_case(layout.case_store, case.name).recipe
+            recipe = case_store.open_case(layout.case_store, case.name).recipe
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -107,22 +91,23 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     CohortError
     """
     require_sound_headers(case)
-    image_way, label_way = image_recipe(settings, len(case.images)), label_recipe(settings, rule)
+    image_way, label_way = steps.image_recipe(settings, len(case.images)), label_recipe(settings, rule)
     # size and time of image files: to read them all takes minutes
     stamps = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
-    identity = part_identity(image_way, stamps)
-    made = not is_stored(folder, case.name, "image", identity)
+    of_image, of_label = case_store.part_identity(image_way, stamps), ""
+    made = not case_store.is_stored(folder, case.name, "image", of_image)
     if made:
         with _timed(folder / case.name / "image.time"):
             _make_image(case, folder, image_way, stamps)
-    if case.label is None:
-        drop_label(folder, case.name)
-    elif not is_stored(folder, case.name, "label", part_identity(label_way, [checksum(case.label)], identity)):
-        made = True
-        drop_label(folder, case.name)  # the former one, which may be damaged
-        with _timed(folder / case.name / "label.time"):
-            _make_label(case, folder, label_way, rule)
-    return {"case": case.name, "made": made} | _row(open_case(folder, case.name))
+    if case.label:
+        of_label = case_store.part_identity(label_way, [checksum(case.label)], of_image)
+    if not case_store.is_stored(folder, case.name, "label", of_label):
+        case_store.drop_label(folder, case.name)  # the former one, which may be damaged
+        if case.label:
+            made = True
+            with _timed(folder / case.name / "label.time"):
+                _make_label(case, folder, label_way, rule)
+    return {"case": case.name, "made": made} | _row(case_store.open_case(folder, case.name))
 
 
 def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Preparation:
@@ -164,19 +149,19 @@ def _attempt(
 
 
 def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any], stamps: Sequence[list[int]]) -> None:
-    volumes = read_images(case)
+    volumes = steps.read_images(case)
     try:
-        prepared = prepare_image(volumes, recipe)
+        prepared = steps.prepare_image(volumes, recipe)
     except ValueError as error:
         raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
-    store_image(folder, case.name, prepared, recipe, stamps)
+    case_store.store_image(folder, case.name, prepared, recipe, stamps)
 
 
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
     assert case.label  # a case without one is not asked for it
-    stored, label = open_case(folder, case.name), read_values(case.label, case.name, rule)
+    stored, label = case_store.open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
-    mask, counts = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
+    mask, counts = steps.clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
     resampled, found = resample_lesions(mask, stored.native, stored.grid), find_lesions(mask, stored.native.spacing_mm)
     native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
     # a lesion is lost where it lies outside the study grid, with the crop around the head
@@ -192,14 +177,13 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
         "lost_lesions": sum(len(stored.grid.voxels_at(points)) == 0 for points in centres_mm),
         "cleaning": counts,
     }
-    store_label(folder, case.name, resampled, facts)
+    case_store.store_label(folder, case.name, resampled, facts)
 
 
 def _row(stored: StoredCase) -> dict[str, Any]:
     label, ranges = stored.label_facts, stored.image_facts["field_ranges"]
     seconds = sum(_seconds(stored.folder / f"{part}.time") for part in (("image", "label") if label else ("image",)))
-    disk_mb = sum(path.stat().st_size for path in stored.folder.iterdir()) / 1e6
-    row = {"seconds": seconds, "disk_mb": disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
+    row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     return (
         row | {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
     )

@@ -52,20 +52,9 @@ class CorrectionRecord:
         return np.where(np.isfinite(self.field), self.before / self.field.astype(np.float32), self.before)
 
 
-class _Array:
-    """An array of a stored case, as a memory map; of a label, that of the annotation where one stands in for it."""
-
-    def __init__(self, name: str, of_label: bool = True):
-        self.name, self.of_label = name, of_label
-
-    def __get__(self, case: "StoredCase", owner: type) -> np.ndarray:
-        folder = case.annotation if case.annotation and self.of_label else case.folder
-        return np.load(folder / f"{self.name}.npy", mmap_mode="r")
-
-
 @dataclass(frozen=True)
 class StoredCase:
-    """A preprocessed case; its arrays are opened, not loaded: see `case_store` for what they hold.
+    """A preprocessed case; its arrays are opened, not loaded.
 
     ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the
     folder of an annotation that stands in for the label.
@@ -77,16 +66,38 @@ class StoredCase:
     label_facts: Mapping[str, Any] | None
     annotation: Path | None = None
 
-    image = _Array("image", of_label=False)
-    head_voxels = _Array("head_voxels")
-    label = _Array("label")
-    lesion_voxels = _Array("lesion_voxels")
-    lesion_boxes = _Array("lesion_boxes")
+    @property
+    def image(self) -> np.ndarray:
+        """Memory map of float16, shape (C, X, Y, Z)."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def label(self) -> np.ndarray:
+        """Memory map of uint8, shape (X, Y, Z): 0, 1, and in an annotation also 2, which is unknown."""
+        return self._of_label("label")
+
+    @property
+    def head_voxels(self) -> np.ndarray:
+        """Memory map of int32, shape (N, 3); in an annotation, those that are annotated."""
+        return self._of_label("head_voxels")
+
+    @property
+    def lesion_voxels(self) -> np.ndarray:
+        """Memory map of int32, shape (N, 3): where the label is 1."""
+        return self._of_label("lesion_voxels")
+
+    @property
+    def lesion_boxes(self) -> np.ndarray:
+        """Memory map of int32, shape (L, 3, 2): bounding box of each 26-connected lesion, the upper end beyond it."""
+        return self._of_label("lesion_boxes")
 
     @property
     def marked_boxes(self) -> np.ndarray:
-        """Int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
-        return _Array("marked_boxes").__get__(self, type(self)) if self.annotation else self.lesion_boxes
+        """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
+        return self._of_label("marked_boxes" if self.annotation else "lesion_boxes")
+
+    def _of_label(self, name: str) -> np.ndarray:
+        return np.load((self.annotation or self.folder) / f"{name}.npy", mmap_mode="r")
 
     @property
     def reach(self) -> np.ndarray:
@@ -126,14 +137,14 @@ class StoredCase:
         return self.recipe["sequences"]
 
     @property
-    def sources(self) -> list[list[int] | str]:
-        """Of the files that the case was made from: size and time of each image, checksum of the label."""
-        return [*self.image_facts["sources"], *(self.label_facts["sources"] if self.label_facts else [])]
-
-    @property
     def identity(self) -> list[str]:
         """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
         return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
+
+    @property
+    def disk_mb(self) -> float:
+        """What the case takes on disk, in 10⁶ bytes."""
+        return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
 
     def on_native(self, array: np.ndarray) -> Volume:
         """Give an array on the native grid its place in space, so that it is written as the case's files are."""

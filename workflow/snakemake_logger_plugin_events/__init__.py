@@ -1,4 +1,4 @@
-"""Snakemake's logger plugin "events": what happens to the steps of a study, as lines of JSON, for batch/progress.py."""
+"""Snakemake's logger plugin "events": what happens to the steps of a study, as lines of JSON, for batch/study.py."""
 
 import json
 import logging
@@ -6,7 +6,7 @@ import os
 
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 
-FIELDS = ("event", "jobid", "job_id", "rule_name", "wildcards", "log", "done", "total", "stats")
+FIELDS = ("event", "jobid", "rule_name", "wildcards", "log", "done", "total")
 
 
 class LogHandler(LogHandlerBase):
