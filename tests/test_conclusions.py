@@ -60,7 +60,7 @@ def test_the_answer_holds_the_leaderboards_numbers():
     assert which(SIX | {FLOOR: [0.75] * 6}) == (
         "**Which network?** SegResNet has the highest mean Dice: "
         f"**0.70 (95 % interval {low:.2f} to {high:.2f})**, 6 patients of the cohort *tiny*, 0 with Dice 0. "
-        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: inconclusive. "  # Wilcoxon p > 0.05
+        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: inconclusive. "
         "For comparison: Intensity threshold 0.75; difference patient by patient "
         f"{difference(SIX['segresnet'], [0.75] * 6)}: inconclusive."
     )

@@ -269,13 +269,13 @@ def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, m
     a_patient(tmp_path / "export" / "other", image, mask, patient="P2")
     damage(tmp_path / "export")
     cases, problems = imported(tmp_path / "export", tmp_path)
-    assert list(cases) == ["case_0002"]  # the other patient's
+    assert list(cases) == ["examination_0002"]  # the other patient's
     (problem,) = (problem for problem in problems if problem.severity == "error")
-    assert problem.case == "case_0001"
+    assert problem.case == "examination_0001"
     for word in words:
         assert word in problem.found + problem.expected
     shutil.rmtree(tmp_path / "export" / "other")
-    with pytest.raises(CohortError, match="case_0001"):
+    with pytest.raises(CohortError, match="examination_0001"):
         imported(tmp_path / "export", tmp_path / "alone")
 
 
@@ -307,7 +307,7 @@ def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
         assert words in listed
     assert "P1" not in listed
     cases, problems = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][0].dataobj), image)
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
     assert not [problem for problem in problems if problem.severity == "error"]
 
 
@@ -315,7 +315,7 @@ def test_copies_of_files_count_once(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
     shutil.copytree(tmp_path / "mr", tmp_path / "mr again")
     cases, problems = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][0].dataobj), image)
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
     assert not problems
 
 
@@ -342,14 +342,14 @@ def test_an_export_becomes_cases_with_codes_and_nothing_of_the_patient(tmp_path,
 def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_change(tmp_path, image, mask):
     a_patient(tmp_path / "export", image, mask)
     imported(tmp_path / "export", tmp_path)
-    label = tmp_path / "imported/case_0001/label.nii.gz"
+    label = tmp_path / "imported/examination_0001/label.nii.gz"
     written = label.stat().st_mtime_ns
     imported(tmp_path / "export", tmp_path)
     assert label.stat().st_mtime_ns == written
     (found,) = read_dicom(tmp_path / "export" / "mr").series
     write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found.volume, "unet")
     cases, _ = imported(tmp_path / "export", tmp_path)
-    assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
     _, problems = imported(tmp_path / "export", tmp_path, roi_names=("TV",))
     assert not label.exists()
     assert any("regions GTV" in problem.found for problem in problems)
@@ -361,7 +361,7 @@ def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image,
     write_structure_set(tmp_path / "old.dcm", {"GTV": ~mask}, found.volume, "unet")
     change(tmp_path / "old.dcm", StructureSetDate="20200101", StructureSetLabel="OLD")
     cases, problems = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, mask)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
     (problem,) = problems
     assert problem.severity == "warning"
     assert "2 structure sets: OLD, RESEARCH USE" in problem.found
@@ -381,7 +381,7 @@ def test_a_structure_set_of_another_series_in_the_same_frame_of_reference_fits(t
             del contour.ContourImageSequence
     data.save_as(tmp_path / "rs.dcm")
     cases, problems = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, mask)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
     (problem,) = problems
     assert "0.90 mm beside their slice" in problem.found
 
@@ -413,8 +413,8 @@ def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_pat
     }
     write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")
     cases, _ = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, mask)
-    record = (tmp_path / "here/imported/case_0001/source.json").read_text()
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    record = (tmp_path / "here/imported/examination_0001/source.json").read_text()
     assert '"1 GTV"' in record
     assert "PTV" not in record.split('"regions"')[1]
 
@@ -432,7 +432,7 @@ def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, 
     data.ROIContourSequence.append(drawn)
     data.save_as(tmp_path / "rs.dcm")
     cases, problems = imported(tmp_path, tmp_path / "here")
-    assert np.array_equal(np.asarray(cases["case_0001"][1].dataobj) > 0, mask)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
     found = {problem.file: problem.found for problem in problems}
     assert found["GTV empty"] == "no contours"
     assert "1 contours of one or two points" in [problem.found for problem in problems if problem.file == "GTV mark"]
@@ -453,7 +453,7 @@ def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image,
     with pytest.raises(CohortError, match="2 series that fit"):
         imported(tmp_path, tmp_path / "here")
     cases, _ = imported(tmp_path, tmp_path / "there", series="t1 late")
-    assert np.array_equal(np.asarray(cases["case_0001"][0].dataobj), image + 1)
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image + 1)
 
 
 def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
@@ -461,7 +461,11 @@ def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
         damage(a_patient(tmp_path / "export" / str(number), image, mask, patient=f"P{number}"))
     with pytest.raises(CohortError) as error:
         imported(tmp_path / "export", tmp_path)
-    assert {problem.case for problem in error.value.problems} == {"case_0001", "case_0002", "case_0003"}
+    assert {problem.case for problem in error.value.problems} == {
+        "examination_0001",
+        "examination_0002",
+        "examination_0003",
+    }
 
 
 @needs_real

@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.radiotherapy.series import DicomError, Series, as_volume, no_scan, read_headers
+from metaseg_nb.cohort.sources.naming import is_volume
+from metaseg_nb.radiotherapy.series import DicomError, Series, as_volume, is_dicom_file, no_scan, read_headers
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_set
 
 
@@ -42,6 +43,14 @@ class DicomFolder:
     def patients(self) -> list[str]:
         """Patient IDs, in order."""
         return sorted({found.patient for found in self.series} | {patient for patient, _ in self.sets})
+
+
+def is_dicom(folder: Path) -> bool:
+    """Whether a folder holds DICOM files, and no NIfTI file: then it is a cohort to be imported."""
+    if not folder.is_dir():
+        return False
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return not any(map(is_volume, files)) and any(map(is_dicom_file, files))
 
 
 def read_dicom(folder: Path) -> DicomFolder:

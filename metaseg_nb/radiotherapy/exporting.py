@@ -32,8 +32,8 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
     ValueError
         The mask is not on the grid of the series, or it is empty: DICOM has no structure set without a region.
     """
-    image = nib.load(prediction)
-    if image.shape != series.shape or not np.allclose(image.affine, series.affine_ras, atol=1e-3):
+    image = nib.Nifti1Image.from_filename(prediction)
+    if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
         raise ValueError(
             f"file {prediction}: found another grid than that of series {series.description!r}; expected the same. "
             "What to do: predict it again from these images."

@@ -12,22 +12,27 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.cohort.pseudonyms import give_codes
 from metaseg_nb.files import finished_folder, write_json
+from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.contours import Rasterised, plane_distance, rasterise
 from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, Found, fits, read_dicom
 from metaseg_nb.radiotherapy.series import DicomError, Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, chosen
+from metaseg_nb.settings import Explore
 
 RECORD = "source.json"
+_RAS = nib.orientations.axcodes2ornt("RAS")
 # The rule by which a mask was made; with another one it is made again.
 VERSION = 1
 # Share of a slice that contours may lie beside it before this is worth a note.
 OFF_SLICE = 0.02
-# Codes of patients ("patient") or cases ("case") by their names.
+# Codes of patients ("patient") or examinations ("examination") by their names.
 Codes = Callable[[str, list[str]], dict[str, str]]
 
 
@@ -55,6 +60,27 @@ class Planned:
         return self.series.date[:4]
 
 
+def import_cohort(layout: StudyLayout, settings: Explore) -> tuple[str, list[Problem]]:
+    """Import the cohort of notebook 01 from DICOM files: path of its datalist, and what was noticed."""
+    choice = Choice(settings.series, tuple(settings.roi_names), tuple(settings.roi_names_without))
+    folder = PROJECT / Path(settings.cohort).expanduser()
+
+    def codes(kind: str, names: list[str]) -> dict[str, str]:
+        return give_codes({kind: names}, layout.key)[kind]
+
+    datalist, problems = import_dicom(folder, layout.imported, choice, codes, settings.workers)
+    return str(datalist), problems
+
+
+def with_roi_names(lesions: pd.DataFrame, layout: StudyLayout) -> pd.DataFrame:
+    """Add the column ``regions`` to lesions of imported cases: names of the regions of interest that each came from."""
+    records = {case: _read_record(layout.imported / case / RECORD) for case in lesions["case"].unique()}
+    named = [
+        ", ".join((records[row.case] or {}).get("regions", {}).get(str(row.lesion), [])) for row in lesions.itertuples()
+    ]
+    return lesions.assign(regions=named)
+
+
 def import_dicom(
     folder: Path, target: Path, choice: Choice, codes: Codes, workers: int = 1
 ) -> tuple[Path, list[Problem]]:
@@ -69,7 +95,7 @@ def import_dicom(
         is not written again.
     choice : Choice
     codes : callable
-        Codes of patients and cases by their names: ``codes(kind, names)``, with kind "patient" or "case".
+        Codes of patients and cases by their names: ``codes(kind, names)``, with kind "patient" or "examination".
     workers : int
         Processes.
 
@@ -115,7 +141,7 @@ def _plan(
     examinations: dict[tuple[str, str], list[Found]] = {}
     for found in dicom.series:
         examinations.setdefault((found.patient, found.study), []).append(found)
-    case_codes = codes("case", sorted(" ".join(key) for key in examinations))
+    case_codes = codes("examination", sorted(" ".join(key) for key in examinations))
     planned, problems = [], []
     for key, series in examinations.items():
         name, patient = case_codes[" ".join(key)], patients[key[0]]
@@ -255,7 +281,9 @@ def _masks(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, 
         fix = "look at the case: each slice took the nearest contour"
         problems.append(Problem(case.name, case.structures.label, found, "contours on every slice", fix, "warning"))
     whole = np.any([one.mask for one in made.values()], axis=0)
-    labels, n = label_lesions(whole)
+    ras = nib.orientations.io_orientation(case.series.affine_ras)  # lesions are numbered as notebook 01 reads them
+    labels, n = label_lesions(nib.orientations.apply_orientation(whole, ras))
+    labels = nib.orientations.apply_orientation(labels, nib.orientations.ornt_transform(_RAS, ras))
     inside = {name: set(np.unique(labels[one.mask])) for name, one in made.items()}
     return whole, {str(k): [name for name in names if k in inside[name]] for k in range(1, n + 1)}, problems
 

@@ -16,6 +16,7 @@ from metaseg_nb.evaluation.comparison import bootstrap
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 
+Spacing = tuple[float, float, float]
 # Shares of a lesion that count as covered, as of a prescription dose in a target.
 SHARES = (0.95, 0.98)
 MARGINS_MM = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
@@ -23,18 +24,21 @@ MARGINS_MM = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
 STEPS_MM = np.arange(0, 201) / 10
 
 
-def distance_mm(mask: np.ndarray, spacing_mm: Sequence[float]) -> np.ndarray:
+def distance_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """Distance of each voxel's centre to the nearest voxel of a mask, in mm; infinite for an empty mask.
 
     A mask grown by a margin is where this is at most the margin.
     """
     if not mask.any():
         return np.full(mask.shape, np.inf)
-    return edt.edt(~mask.astype(bool), anisotropy=tuple(spacing_mm))
+    return edt.edt(~mask.astype(bool), anisotropy=spacing_mm)
 
 
 def lesion_coverage(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], margins_mm: Sequence[float] = MARGINS_MM
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Spacing,
+    margins_mm: Sequence[float] = MARGINS_MM,
 ) -> pd.DataFrame:
     """What contours grown by margins cover of each reference lesion.
 
@@ -53,7 +57,7 @@ def lesion_coverage(
         (the smallest margin that covers such a share; infinite without any contour). Lesions of 2 mm³ and less are
         left out, as in notebook 04.
     """
-    lesions = find_lesions(reference, tuple(spacing_mm))
+    lesions = find_lesions(reference, spacing_mm)
     table = lesions.table[["lesion", "diameter_mm", "volume_mm3"]]
     table = table[is_scored(table["volume_mm3"], UNSCORED_MM3)].reset_index(drop=True)
     away = distance_mm(prediction, spacing_mm)
@@ -72,7 +76,10 @@ def _last(share: float, n: int) -> int:
 
 
 def treated_besides(
-    reference: np.ndarray, prediction: np.ndarray, spacing_mm: Sequence[float], margins_mm: Sequence[float] = MARGINS_MM
+    reference: np.ndarray,
+    prediction: np.ndarray,
+    spacing_mm: Spacing,
+    margins_mm: Sequence[float] = MARGINS_MM,
 ) -> pd.DataFrame:
     """What grown contours treat that the reference, grown alike, would not, and the targets that are made up or missed.
 
@@ -97,9 +104,9 @@ def treated_besides(
     return pd.DataFrame(rows)
 
 
-def _apart(mask: np.ndarray, other: np.ndarray, spacing_mm: Sequence[float]) -> int:
+def _apart(mask: np.ndarray, other: np.ndarray, spacing_mm: Spacing) -> int:
     """Scored lesions of a mask that share no voxel with another mask."""
-    lesions = find_lesions(mask, tuple(spacing_mm))
+    lesions = find_lesions(mask, spacing_mm)
     scored = lesions.table.loc[is_scored(lesions.table["volume_mm3"], UNSCORED_MM3), "lesion"]
     return len(set(scored) - set(np.unique(lesions.labels[other.astype(bool)])))
 
@@ -121,11 +128,12 @@ def study_coverage(
     cases : DataFrame
         `treated_besides` with the same.
     """
-    cases = [case for case in cohort.cases if case.fold in folds]
+    runs = {(model, fold): layout.run(model, fold).predictions for model in models for fold in folds}
+    of_fold = {fold: [case for case in cohort.cases if case.fold == fold] for fold in folds}
     work = [
-        (case, layout.run(model, case.fold).predictions / f"{case.name}.nii.gz", model)
-        for model in models
-        for case in cases
+        (case, predictions / f"{case.name}.nii.gz", model)
+        for (model, fold), predictions in runs.items()
+        for case in of_fold[fold]
     ]
     measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
     lesions, besides = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)

@@ -13,6 +13,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ImplicitVRLittleEndian
 
 from metaseg_nb.cohort.problems import Problem
 
@@ -108,11 +109,16 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     return headers.reset_index(drop=True), problems
 
 
-def _header(path: Path) -> Dataset | None:
-    """A file's header without pixels; None for a file of another kind."""
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
     with path.open("rb") as file:
         start = file.read(132)
-    if start[128:] != b"DICM" and not (start[:2] in WITHOUT_PREAMBLE and len(start) == 132):
+    return start[128:] == b"DICM" or (start[:2] in WITHOUT_PREAMBLE and len(start) == 132)
+
+
+def _header(path: Path) -> Dataset | None:
+    """A file's header without pixels; None for a file of another kind."""
+    if not is_dicom_file(path):
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
@@ -302,7 +308,7 @@ def _pixels(path: Path) -> np.ndarray:
             warnings.simplefilter("ignore")
             header = pydicom.dcmread(path, force=True)
             if "TransferSyntaxUID" not in header.file_meta:
-                header.file_meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian
+                header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
                 return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             pixels = header.pixel_array
