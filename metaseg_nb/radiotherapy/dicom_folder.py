@@ -88,15 +88,9 @@ def fits(series: Series, structures: StructureSet) -> bool:
     return same_frame or series.uid in structures.series
 
 
-def describe_dicom(dicom: DicomFolder, code_of: dict[str, str]) -> str:
-    """Say what an export holds, without names: patients by their codes, series, structure sets, names of regions.
-
-    Parameters
-    ----------
-    dicom : DicomFolder
-    code_of : dict of str to str
-        Code by patient ID.
-    """
+def describe_dicom(dicom: DicomFolder) -> str:
+    """Say what a folder holds, without names: patients by number, series, structure sets, names of regions."""
+    code_of = {patient: f"patient {number}" for number, patient in enumerate(dicom.patients, 1)}
     lines = [f"{len(dicom.patients)} patients, {len(dicom.series)} series, {len(dicom.sets)} structure sets"]
     for patient in dicom.patients:
         lines.append(f"\n{code_of[patient]}")

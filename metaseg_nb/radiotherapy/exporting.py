@@ -1,7 +1,7 @@
 """Predictions as structure sets, on the slices that a planning system holds."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -9,8 +9,10 @@ import nibabel as nib
 import numpy as np
 
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.layout import StudyLayout
-from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.inference.predict import predict
+from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import RECORD, save_image
 from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
@@ -64,59 +66,66 @@ def one_series(folder: Path, pattern: str = "*") -> Series:
 
 
 def predict_dicom(
-    folder: Path, output: Path, segmentation: bool, model: str, predict: Callable[[Path, Path], None]
-) -> int:
-    """Predict a DICOM series, and write its lesions as a structure set or a segmentation.
+    checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None, segmentation: bool
+) -> Iterator[str]:
+    """Predict a DICOM series; yields a line about it.
 
     Parameters
     ----------
-    folder : Path
-        With the files of one series.
-    output : Path
-        File to write, ``.dcm``.
+    checkpoint : path
+        As `load_ensemble` takes it.
+    images : sequence of path
+        A folder with the files of one series.
+    output : path
+        ``.dcm``: a structure set, or a DICOM segmentation; else the mask as NIfTI.
+    probability : path
+        Probabilities to write as NIfTI.
     segmentation : bool
         Write a DICOM segmentation instead of a structure set.
-    model : str
-        Named in the file.
-    predict : callable
-        ``predict(image, mask)`` reads a NIfTI image and writes a mask on its grid.
 
-    Returns
-    -------
-    int
-        Number of lesions.
+    Raises
+    ------
+    ValueError
+        Several folders, or none or several series in it; networks that cannot be used.
     """
-    series = one_series(folder)
+    if len(images) > 1:
+        raise ValueError(f"found {len(images)} folders; expected one DICOM series: predict each by a call of its own")
+    series, to_dicom = one_series(images[0]), output.suffix.lower() == ".dcm"
     with TemporaryDirectory() as temporary:
         image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
         save_image(image, read_pixels(series), series)
-        predict(image, mask)
-        return write_prediction(output, mask, series, model, segmentation)
+        (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
+        if to_dicom:
+            n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
+            line = f"{output}: {n} lesions, {line.removeprefix(f'{mask}: ')}"
+        yield line
 
 
-def export_study(study: str, model: str, folder: Path, segmentation: bool) -> Iterator[str]:
+def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
     """Write a study's predictions of imported cases as structure sets; yields a line about each.
 
-    Parameters
-    ----------
-    study, model : str
-    folder : Path
-        The study's cohort: DICOM files, which are found again by their content.
-    segmentation : bool
-        Write DICOM segmentations.
+    Raises
+    ------
+    ValueError
+        The cohort of the study is no DICOM cohort, or the network has predicted no case.
     """
-    layout = StudyLayout(study)
+    settings = resolve("01_explore_data", study)
+    layout, folder = StudyLayout(settings["study"]), PROJECT / Path(settings["cohort"]).expanduser()
+    if not is_dicom(folder):
+        raise ValueError(f"study {study}: found a cohort that is not DICOM ({folder.name}); its predictions are NIfTI")
+    predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
+    if not predictions:
+        raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")
     series = {one.volume.fingerprint: one.volume for one in read_dicom(folder).series if one.volume}
-    for prediction in sorted((layout.root / model).glob("fold*/predictions/*.nii.gz")):
+    for prediction in predictions:
         case = prediction.name.removesuffix(".nii.gz")
-        record = json.loads((layout.imported / case / RECORD).read_text(encoding="utf-8"))
-        if record["series"] not in series:
-            yield f"{case}: its series is no longer in {folder}; nothing is written"
+        source = json.loads((layout.imported / case / RECORD).read_text(encoding="utf-8"))["series"]
+        if source not in series:
+            yield f"{case}: its series is no longer in {folder.name}; nothing is written"
             continue
         path = layout.radiotherapy / model / f"{case}.dcm"
         try:
-            n = write_prediction(path, prediction, series[record["series"]], model, segmentation)
+            n = write_prediction(path, prediction, series[source], model, segmentation)
+            yield f"{path}: {n} lesions"
         except ValueError as error:
             yield f"{case}: {error}"
-        else:
-            yield f"{path}: {n} lesions"
