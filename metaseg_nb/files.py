@@ -11,7 +11,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -75,12 +75,11 @@ def finished(path: Path) -> Iterator[Path]:
 def finished_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside ``path``; put it in the place of ``path`` when the block ends well.
 
-    An earlier folder stays until then. Where a process ended between the two renames, it is put back.
+    An earlier folder stays until then, and is put back when it cannot be replaced.
     """
     clear_abandoned(path.parent, path.name)
     unfinished, earlier = _temporary(path), path.with_name(f".earlier_{path.name}")
-    if earlier.exists() and not path.exists():
-        earlier.rename(path)
+    _put_back(earlier, path)  # a process may have ended between the two renames
     try:
         unfinished.mkdir(parents=True)
         yield unfinished
@@ -90,7 +89,13 @@ def finished_folder(path: Path) -> Iterator[Path]:
         unfinished.rename(path)
         _delete(earlier)
     finally:
+        _put_back(earlier, path)
         _delete(unfinished)
+
+
+def _put_back(earlier: Path, path: Path) -> None:
+    if earlier.exists() and not path.exists():
+        earlier.rename(path)
 
 
 def _temporary(path: Path) -> Path:
@@ -107,12 +112,11 @@ def clear_abandoned(folder: Path, name: str | None = None) -> None:
         if not (found := UNFINISHED.match(path.name)):
             continue
         process, machine = found.groups()
-        if machine == MACHINE:
-            ended = not psutil.pid_exists(int(process))
-        else:
-            ended = time.time() - path.stat().st_mtime > ABANDONED
-        if ended:
-            _delete(path)
+        with suppress(FileNotFoundError):  # another process has finished it meanwhile
+            here = machine == MACHINE
+            ended = not psutil.pid_exists(int(process)) if here else time.time() - path.stat().st_mtime > ABANDONED
+            if ended:
+                _delete(path)
 
 
 def _delete(path: Path) -> None:

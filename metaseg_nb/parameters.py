@@ -101,7 +101,7 @@ def resolve(
             raise ParameterError(f"{origin[key]}: key {key!r}: found {values[key]!r}; expected: {value!r}")
     if seed is not None:
         values["seed"] = seed
-    if fold is not None and not 0 <= fold < (n_folds := resolve("01_explore_data", study)["n_folds"]):
+    if fold is not None and fold not in range(n_folds := resolve("01_explore_data", study)["n_folds"]):
         file = _study_file(study)
         raise ParameterError(f"{file}: n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}")
     if arm:

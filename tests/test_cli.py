@@ -125,6 +125,7 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
             "study: mine",
             "found fold 7; expected 0 to 4",
         ),
+        (["03_train", "--study", "FILE", "--model", "unet", "--fold", "-1"], "study: mine", "found fold -1"),
     ],
 )
 def test_a_wrong_run_ends_before_anything_starts(study, no_kernel, home, capsys, arguments, text, named):
@@ -203,7 +204,7 @@ def test_predict_says_that_there_is_no_checkpoint(write_nifti, tmp_path, capsys)
     image = write_nifti("image.nii.gz", np.zeros((24, 24, 20), np.float32))
     output = tmp_path / "mask.nii.gz"
     assert main(["predict", str(tmp_path / "best.pt"), str(image), "-o", str(output)]) == 2
-    assert f"no checkpoint {tmp_path / 'best.pt'}" in capsys.readouterr().err
+    assert f"{tmp_path / 'best.pt'}: no such checkpoint" in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -265,6 +266,11 @@ def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_fold
         assert len(capsys.readouterr().out.splitlines()) == 2
         written = list((home / folder).glob("*.nii.gz"))
         assert len(written) == 2
+    listed.write_text(json.dumps({"testing": [{"image": str(image)} for image in cases]}))
+    assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "again")]) == 0
+    shutil.copy(tmp_path / "images/a.nii.gz", tmp_path / "images/a.nii")
+    assert main(["predict", "runs/tiny/unet", str(tmp_path / "images"), "-o", str(tmp_path / "twice")]) == 2
+    assert "found a.nii with another ending too" in capsys.readouterr().err
     listed.write_text(json.dumps({"training": [labelled]}))
     assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "masks")]) == 2
     assert "found no case without a mask" in capsys.readouterr().err

@@ -10,6 +10,8 @@ import pytest
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
+from metaseg_nb.cohort.head import find_head
+from metaseg_nb.cohort.lesions import map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
 from metaseg_nb.cohort.volumes import read_lesions
 
@@ -580,3 +582,13 @@ def test_an_empty_label_counts_as_no_lesion(write_case):
     empty_mask(case)
     facts = examine(case, RULE).facts
     assert (facts["n_lesions"], facts["lesion_volume_mm3"], facts["largest_diameter_mm"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("slices", [56, 57, 59, 61])
+def test_a_lesion_map_of_a_part_of_a_head_needs_no_whole_number_of_coarse_voxels(slices):
+    """A scan of a part of the head, whose size is no multiple of the coarse grid's step."""
+    image = np.zeros((90, 100, slices), np.float32)
+    image[10:80, 10:90, :] = 100 + np.random.default_rng(0).normal(0, 5, (70, 80, slices))
+    mask = np.zeros(image.shape, bool)
+    mask[40:44, 40:44, -3:] = True
+    assert map_of_lesions(mask, find_head(image, (1.0, 1.0, 1.0))).any()

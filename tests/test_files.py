@@ -278,3 +278,21 @@ def test_every_file_is_read_and_written_as_utf_8():
         if isinstance(node, ast.Call) and _forgets_encoding(node)
     ]
     assert not forgotten
+
+
+def test_an_earlier_folder_is_put_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / "index.html").write_text("earlier")
+    rename = Path.rename
+
+    def refuse(self, target):
+        if target == report and not self.name.startswith(".earlier"):
+            raise OSError(errno.EDQUOT, "quota")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(OSError, match="quota"), finished_folder(report) as unfinished:
+        (unfinished / "index.html").write_text("new")
+    assert (report / "index.html").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]

@@ -295,7 +295,7 @@ def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
     # metrics.json marks a finished run, which does not make room
     train(epochs=1)
     results = [path if path.suffix else path / "case9.nii.gz" for path in run.results if path != run.metrics]
-    tables = {"annotation.csv", "ranking.csv", "detections.csv", "calibration.csv", "metrics_last.csv"}
+    tables = {"annotation.csv", "detections.csv", "calibration.csv", "metrics_last.csv"}
     assert tables <= {path.name for path in results}
     for path in results:
         path.parent.mkdir(exist_ok=True)

@@ -202,6 +202,16 @@ def test_files_of_the_folds_beside_the_list_with_folds_are_clean(write_list):
     found = run(whole, *files)
     assert not found.leaks
     assert set(found.findings["severity"]) == {"note"}
+    assert found.answer.startswith("No leakage found, if the model of its own fold scores each case: ")
+    assert len(found_by("trained on in other folds", found)) == 5  # a mean of all folds has seen them
+
+
+def test_other_images_of_a_patient_are_judged_alike_whatever_the_order_of_the_folds(write_list):
+    """The model of fold 1 was trained on patient A, that of fold 0 on B: of A's other image only fold 0's is free."""
+    folds = [{"image": f"{name}/image.nii.gz", "patient": name, "fold": i} for i, name in enumerate("AB")]
+    external = write_list("external.json", testing=[{"image": "A2/image.nii.gz", "patient": "A"}])
+    found = [run(write_list(f"{i}.json", training=order), external) for i, order in enumerate((folds, folds[::-1]))]
+    assert [audited.leaks for audited in found] == [False, False]
 
 
 # One fault at a time

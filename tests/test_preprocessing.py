@@ -15,6 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.files import MACHINE
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import prepare, steps
@@ -237,7 +238,7 @@ def test_a_killed_case_is_done_again_and_no_other(cohort, settings, tmp_path, co
 def test_what_is_damaged_is_made_again_and_no_more(cohort, settings, tmp_path, counted, damaged, parts, damage):
     folder = tmp_path / "cases"
     prepare_cohort(cohort, folder, settings)
-    before, half_written = content(folder), folder / "a/.999999999_image.npy"
+    before, half_written = content(folder), folder / f"a/.999999999@{MACHINE}_image.npy"
     damage(folder / "a" / damaged)
     half_written.touch()
     counted.clear()

@@ -19,6 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.demo_cohort.dicom import write_series
+from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import Choice, import_dicom
@@ -543,6 +544,37 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
         for name in ("rs.dcm", "seg.dcm"):
             checked = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
             assert "Error" not in checked.stderr
+
+
+@pytest.mark.parametrize("seg", [False, True])
+def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, monkeypatch, image, mask, seg):
+    a_patient(tmp_path, image, affine=OBLIQUE)
+
+    def fake(checkpoint, images, output, probability):
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), nib.load(images[0]).affine), output)
+        return iter([f"{output}: 9 mm³ predicted as lesion by a fake"])
+
+    monkeypatch.setattr(exporting, "predict", fake)
+    (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg)
+    assert line == f"{tmp_path / 'out.dcm'}: 2 lesions; 9 mm³ predicted as lesion by a fake"
+    (series,) = (found.volume for found in read_dicom(tmp_path / "mr").series)
+    if not seg:
+        regions = read_structure_set(tmp_path / "out.dcm").regions
+        made = [rasterise(region.contours, series.shape, series.affine).mask for region in regions]
+        assert [region.name for region in regions] == ["GTV_auto_01", "GTV_auto_02"]
+        assert made[0].sum() > made[1].sum()
+        assert np.array_equal(made[0] | made[1], mask)
+    mask[:] = False
+    (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "none.dcm", None, seg)
+    assert "no lesion predicted, so no file is written" in line
+    assert not (tmp_path / "none.dcm").exists()
+
+
+def test_two_series_to_predict_are_an_error_that_names_them(tmp_path, image):
+    write_series(tmp_path / "a", image, AXIAL, "P1")
+    write_series(tmp_path / "b", image, AXIAL, "P2", SeriesDescription="t1 late")
+    with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\), t1 late; expected one MR series"):
+        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path], tmp_path / "out.dcm", None, False))
 
 
 # Margins

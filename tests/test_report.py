@@ -28,7 +28,7 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.figures.style import save_figure
 from metaseg_nb.figures.tables import show_table
-from metaseg_nb.files import escaped, write_table
+from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.report.build import write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
@@ -346,7 +346,7 @@ def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_dis
     study, report = str(study_of_two_folds(disk)), StudyLayout("paper").report
     write_report(study)
     before = {path: path.read_bytes() for path in report.rglob("*") if path.is_file()}
-    left = report.with_name(".99999_new_paper")  # of a process that was killed
+    left = report.with_name(f".999999999@{MACHINE}_paper")  # of a process that was killed
     left.mkdir()
     resize(shutil.disk_usage(disk).used + 300_000)
     assert main(["report", "--study", study]) == 1

@@ -363,11 +363,12 @@ def test_nnunet_names_what_does_not_fit(write, tree):
         ("error", "b", "images b_0000.nii, none; mask b.nii"),
         ("error", "c", "images c_0000.nii, c_0001.nii; mask c.nii and c.nii.gz"),
     ]
-    write("dataset.json", {"modality": {"0": "T1c"}})
+    write("dataset.json", {"modality": {"0": "T1c"}, "file_ending": ".nrrd"})
     cohort, problems = read_cohort(".", base=base, label_file="*_seg")
     assert [case.name for case in cohort.cases] == ["a", "b"]
     assert [problem.found for problem in problems] == [
         "`label_file` set to '*_seg'",
+        "file_ending '.nrrd'",
         "files of channels [1], which are not read",
         "images c_0000.nii; mask c.nii and c.nii.gz",
     ]

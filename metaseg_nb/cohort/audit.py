@@ -21,6 +21,7 @@ WHY = {
     "patient trained on": "Images of one patient are alike: with others in training, the scores are too good.",
     "may be the same": "One case is often written differently in two lists. If it is one, the scores are too good.",
     "trained on elsewhere": "A list that only trains is the whole cohort, or what a network was trained on.",
+    "trained on in other folds": "Only the model of their own fold has not seen them; a mean of all folds has.",
     "nothing to compare": "Leakage is found by comparing training cases with evaluation cases.",
     "evaluated twice": "These cases weigh more in the result, and the parts depend on each other.",
     "repeated": "A case that is listed several times counts several times.",
@@ -35,6 +36,7 @@ FIX = {
     "patient trained on": "Keep all cases of a patient in one part, or in one fold.",
     "may be the same": 'Look at the images. Write one path for one image, and give each entry its "patient".',
     "trained on elsewhere": "Leave out the list of a whole cohort. If a network was trained on it, score others.",
+    "trained on in other folds": "Score them with the model of their own fold, not with the mean of all folds.",
     "nothing to compare": "Give the list that the network was trained on and the lists that it is scored on together.",
     "evaluated twice": "Make new folds, each case in one of them.",
     "repeated": "List each case once.",
@@ -180,7 +182,9 @@ def _answer(entries: pd.DataFrame, pairs: Sequence[Comparison], found: Sequence[
             elsewhere.insert(0, f"{n} of {n_evaluated} evaluation entries {may_be}, or of patients in training")
         answer = f"MAY BE LEAKAGE: {'; '.join(elsewhere)}"
     elif pairs:
-        answer = f"No leakage found: {n_evaluated} evaluation entries compared with their training cases"
+        own = any(each.check == "trained on in other folds" for each in of["note"])
+        where = ", if the model of its own fold scores each case" if own else ""
+        answer = f"No leakage found{where}: {n_evaluated} evaluation entries compared with their training cases"
     elif len(set(entries["list"])) == 1:
         problems = [f"Problem: {each.found}." for each in of["problem"]]
         return " ".join(["One list without folds: there is nothing to compare.", *problems])

@@ -32,6 +32,7 @@ class Comparison(NamedTuple):
     evaluation: pd.DataFrame
     training: pd.DataFrame
     leaked: pd.DataFrame
+    by_others: pd.DataFrame
     scored: str
     model: str
 
@@ -57,15 +58,19 @@ def comparisons(entries: pd.DataFrame) -> Iterator[Comparison]:
     training = dict(list(entries[entries["trains"]].groupby("list", sort=False)))
     for (name, part), scored in entries[entries["scored"]].groupby(["list", "part"], sort=False):
         for trained in [name] if name in training else training:
-            folds = [each for each in training[trained]["part"].unique() if each != "training"]
+            folds = sorted(each for each in training[trained]["part"].unique() if each != "training")
             left_out = [part] if trained == name or not folds else folds
             models = [training[trained][training[trained]["part"] != fold] for fold in left_out]
             leaks = [scored[scored["case"].isin(seen["case"])] for seen in models]
-            fewest = min(range(len(models)), key=lambda i: len(leaks[i]))
+            patients = [scored["patient"].isin(seen["patient"].dropna()).sum() for seen in models]
+            fewest = min(range(len(models)), key=lambda i: (len(leaks[i]), patients[i]))
+            by_others = pd.concat(leaks).index.unique().difference(leaks[fewest].index)
             model = f"{trained}, whichever of its folds is left out" if folds else trained
             model = f"another fold of {trained}" if trained == name and part in folds else model
             words = f"{counted(len(scored), 'entry')} of {part} of {name}"
-            yield Comparison(name, part, trained, scored, models[fewest], leaks[fewest], words, model)
+            yield Comparison(
+                name, part, trained, scored, models[fewest], leaks[fewest], scored.loc[by_others], words, model
+            )
 
 
 def findings(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Finding]:
@@ -93,6 +98,9 @@ def _leaks(pair: Comparison, signs: pd.DataFrame) -> Iterator[Finding]:
         found = f"{len(pair.leaked)} of {pair.scored} ({pair.leaked['case'].nunique()} of {_cases(pair.evaluation)}) "
         found += f"in the training of {pair.model}: {_names(pair.leaked)}"
         yield Finding("leakage", "trained on", *names, found, pair.leaked)
+    if len(pair.by_others) and pair.leaked.empty:
+        found = f"{len(pair.by_others)} of {pair.scored} are training cases of other folds of {pair.trained}: "
+        yield Finding("note", "trained on in other folds", *names, found + _names(pair.by_others), pair.by_others)
     others = signs.loc[pair.evaluation.index.difference(pair.leaked.index, sort=False)]
     is_known = others["patient"].isin(pair.training["patient"].dropna())
     if is_known.any():

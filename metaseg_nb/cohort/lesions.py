@@ -228,7 +228,7 @@ def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
 
 def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
     """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
-    low, high = head.box
+    low, high = head.box[0], np.minimum(head.box[1], mask.shape)  # a coarse voxel may reach beyond the image
     cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
     places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
     inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)

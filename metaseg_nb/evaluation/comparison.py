@@ -114,9 +114,17 @@ def bootstrap_ratio(parts: Values, wholes: Values, n_resamples: int = 2000, seed
 
 def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
     """A value with its 95 % interval as text, such as ``0.71 (95 % interval 0.65 to 0.78)``."""
-    if np.isfinite([low, high]).all():
-        return f"{value:{form}} (95 % interval {low:{form}} to {high:{form}})"
-    return f"{value:{form}} (too few patients for an interval)" if np.isfinite(value) else "unknown"
+    if not np.isfinite(value):
+        return "unknown"
+    if not np.isfinite([low, high]).all():
+        return f"{_shown(value, form)} (too few patients for an interval)"
+    return f"{_shown(value, form)} (95 % interval {_shown(low, form)} to {_shown(high, form)})"
+
+
+def _shown(number: float, form: str) -> str:
+    """A number as text, without the minus of -0.00."""
+    text = f"{number:{form}}"
+    return text if float(text) else f"{0:{form}}"
 
 
 def verdict(low: float, high: float, patients: int, above: str, below: str) -> str:

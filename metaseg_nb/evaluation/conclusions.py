@@ -181,7 +181,7 @@ def which_network(
     patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
     certain = [{pair.first, pair.second} for pair in differing(ranks, pairs).itertuples()]
-    others = [("Next", row) for _, row in networks.iloc[1:2].iterrows()]
+    others = [("Next", row) for _, row in networks.iloc[len(equal) :][:1].iterrows()]
     for place, row in [*others, *(("For comparison", row) for _, row in floor.iterrows())]:
         scores = patient_scores(metrics, [best["model"], row["model"]])
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
@@ -229,7 +229,11 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
     for model in models:
         own = rows[rows["model"] == model]
         often = own[own["n_patients"] > 1]  # one patient shows little of a class
-        worst = own.loc[(own if often.empty else often)["sensitivity"].idxmin()]
+        known = own if often.empty else often
+        worst = own.loc[known["sensitivity"].idxmin()]
+        if len(known) > 1 and np.ptp(known["sensitivity"]) == 0:
+            parts.append(f"{model_title(model)} all alike, {worst['sensitivity']:.2f} detected")
+            continue
         share = estimate(worst["sensitivity"], worst["low"], worst["high"])
         n = f"{_counted(worst['n_lesions'], 'lesion')} in {_counted(worst['n_patients'], 'patient')}"
         parts.append(f"{model_title(model)} {worst['class']}, {share} detected, {n}")

@@ -1,5 +1,6 @@
 """Predict new images with trained networks: one run's, or those of all folds of a model together."""
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.sources import read_cohort
+from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, native_mask, native_probability
 from metaseg_nb.inference.sliding_window import predict_probability
@@ -179,8 +180,14 @@ def _cases(images: Sequence[Path]) -> dict[str, Sequence[Path]]:
     if len(images) > 1 or not (files or first.suffix == ".json"):
         return {"": images}
     if files:
-        return {path.name.removesuffix(".gz").removesuffix(".nii"): [path] for path in files}
-    cohort, _ = read_cohort(str(first), base=Path.cwd())
+        cases = {path.name.removesuffix(".gz").removesuffix(".nii"): [path] for path in files}
+        if len(cases) < len(files):
+            names = ", ".join(path.name for path in files if [path] not in cases.values())
+            raise ValueError(f"folder {first}: found {names} with another ending too; expected one file a case")
+        return cases
+    cohort, problems = read_lists([first])
+    if errors := [problem for problem in problems if problem.severity == "error"]:
+        raise CohortError(errors)
     if not cohort.unlabelled:
         raise ValueError(f'{first}: found no case without a mask; list the cases to predict as "testing"')
     return {case.name: case.images for case in cohort.unlabelled}
@@ -279,6 +286,8 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
     """What a result's path is, what was expected and what to do; None where the result can be written."""
     if path.resolve() in taken:
         return "the name of another file given", "a name of its own for each result", "give another name"
+    if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
+        return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
     if not path.name.endswith(NIFTI):
         return "another kind of file", "a result ending in .nii or .nii.gz", f"give such as {path / 'mask.nii.gz'}"
     try:

@@ -29,10 +29,12 @@ def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
 def write_prediction(path: Path, prediction: Path, series: Series, model: str, segmentation: bool) -> int:
     """Write a predicted mask as a structure set or a segmentation; returns the number of lesions.
 
+    Without lesions nothing is written: DICOM has no structure set without a region.
+
     Raises
     ------
     ValueError
-        The mask is not on the grid of the series, or it is empty: DICOM has no structure set without a region.
+        The mask is not on the grid of the series.
     """
     image = nib.Nifti1Image.from_filename(prediction)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
@@ -42,7 +44,7 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
         )
     regions = lesion_regions(np.asarray(image.dataobj) > 0)
     if not regions:
-        raise ValueError(f"file {prediction}: found no lesion; nothing is written to {path}")
+        return 0
     (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
     return len(regions)
 
@@ -97,7 +99,7 @@ def predict_dicom(
         (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
         if to_dicom:
             n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
-            line = f"{output}: {n} lesions, {line.removeprefix(f'{mask}: ')}"
+            line = f"{_written(output, n)}; {line.removeprefix(f'{mask}: ')}"
         yield line
 
 
@@ -126,6 +128,10 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
         path = layout.radiotherapy / model / f"{case}.dcm"
         try:
             n = write_prediction(path, prediction, series[source], model, segmentation)
-            yield f"{path}: {n} lesions"
+            yield _written(path, n)
         except ValueError as error:
             yield f"{case}: {error}"
+
+
+def _written(path: Path, n: int) -> str:
+    return f"{path}: {n} lesions" if n else f"{path}: no lesion predicted, so no file is written"

@@ -14,7 +14,7 @@ from typing import Any
 
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
-from metaseg_nb.cohort.sources.spelling import fact, read_json, stem
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
 
 NO_PATTERNS = "no file patterns for nnU-Net, whose names are fixed"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
@@ -82,6 +82,9 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
         other = [Problem("-", str(record), f"{error}", expected, "repair the file")]
         problems += error.problems if isinstance(error, CohortError) else other
         content, description = {}, None
+    if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
+        found, expected = f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii"
+        problems.append(Problem("-", str(record), found, expected, "convert the files"))
     labels = content.get("labels")
     texts = [description, labels and f"nnU-Net labels: {json.dumps(labels)}"]
     masks = defaultdict(list)
