@@ -1,5 +1,6 @@
 """DICOM in and out: series and structure sets as they come, contours to masks and back, and margins."""
 
+import locale
 import shutil
 import subprocess
 import tarfile
@@ -156,6 +157,7 @@ def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path
 
 def test_a_compressed_series_is_read(tmp_path, image):
     write_series(tmp_path / "mr", image, AXIAL, "P1")
+    spoken = locale.setlocale(locale.LC_ALL)
     for path in (tmp_path / "mr").iterdir():
         writer = sitk.ImageFileWriter()
         writer.KeepOriginalImageUIDOn()
@@ -167,8 +169,10 @@ def test_a_compressed_series_is_read(tmp_path, image):
         writer.SetFileName(str(path))
         writer.Execute(one)
         assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    locale.setlocale(locale.LC_ALL, spoken)  # ITK's writer of compressed files changes it
     (found,) = read_dicom(tmp_path).series
     assert np.array_equal(read_pixels(found.volume), image)
+    assert locale.setlocale(locale.LC_ALL) == spoken
 
 
 def pydicom_keys(path):

@@ -173,7 +173,7 @@ def _placed(path: Path) -> Path:
     return home() / path if path.parts[:1] == ("runs",) else path
 
 
-def _cases(images: Sequence[Path]) -> dict[str, Sequence[Path]]:
+def _cases(images: Sequence[Path]) -> Mapping[str, Sequence[Path]]:
     """Images of each case by its name, which is empty where they are all of one case."""
     first = images[0]
     files = sorted(path for path in first.glob("*") if path.name.endswith(NIFTI)) if first.is_dir() else []
