@@ -63,7 +63,7 @@ size:
 	@$(PYTHON) benchmarks/size.py
 
 # make bench PART=metrics runs one part
-PART ?= metrics exploration bias_field preprocessing patches step gpu inference
+PART ?= metrics contours exploration bias_field preprocessing patches step gpu inference
 bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
 

@@ -100,10 +100,30 @@ def _audit(datalists: list[Path], json: bool) -> int:
     return int(not found.clean)
 
 
-def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None) -> None:
+def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None, seg: bool) -> None:
     from metaseg_nb.inference.predict import predict
+    from metaseg_nb.radiotherapy.dicom_folder import is_dicom
 
-    for line in predict(checkpoint, images, output, probability):
+    if is_dicom(images[0]):
+        from metaseg_nb.radiotherapy.exporting import predict_dicom
+
+        lines = predict_dicom(checkpoint, images, output, probability, seg)
+    else:
+        lines = predict(checkpoint, images, output, probability)
+    for line in lines:
+        print(line, flush=True)
+
+
+def _dicom(folder: Path) -> None:
+    from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
+
+    print(describe_dicom(read_dicom(folder)))
+
+
+def _export(study: str, model: str, seg: bool) -> None:
+    from metaseg_nb.radiotherapy.exporting import export_study
+
+    for line in export_study(study, model, seg):
         print(line, flush=True)
 
 
@@ -196,9 +216,12 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "images": {
         "type": Path,
         "nargs": "+",
-        "help": "all sequences of one case (NIfTI, contrast-enhanced T1 first); or a folder; or a datalist (JSON)",
+        "help": "NIfTI files of one case (contrast-enhanced T1 first); or a folder of NIfTI files, or of one DICOM "
+        "series; or a datalist (JSON)",
     },
     "--output": {"type": Path, "required": True, "help": "mask to write; for several cases, a folder"},
+    "--seg": {"action": "store_true", "help": "write a DICOM segmentation (SEG) instead of a structure set"},
+    "folder": {"type": Path, "help": "DICOM files, anywhere below it"},
     "--probability": {"type": Path, "help": "probabilities to write; for several cases, a folder"},
     "truth": {"type": Path, "help": "reference mask (NIfTI)"},
     "prediction": {"type": Path, "help": "predicted mask (NIfTI)"},
@@ -226,7 +249,13 @@ COMMANDS = {
     "predict": (
         _predict,
         "segment the lesions of one image or of several cases",
-        ("checkpoint", "images", "--output", "--probability"),
+        ("checkpoint", "images", "--output", "--probability", "--seg"),
+    ),
+    "dicom": (_dicom, "list patients (coded), series, structure sets and names of regions below a folder", ("folder",)),
+    "export": (
+        _export,
+        "write predictions of a study's DICOM cases as structure sets",
+        ("--study", "--model", "--seg"),
     ),
     "rank": (_rank, "list unlabelled patients in the order in which to annotate them", ("--study",)),
     "rescore": (_rescore, "score finished runs again, for example after adding a metric", ("--study",)),

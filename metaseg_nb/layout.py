@@ -56,6 +56,8 @@ class StudyLayout:
     base: Path = field(default_factory=home)
 
     synthetic_cohort = _Below("synthetic_cohort")
+    imported = _Below("imported")
+    radiotherapy = _Below("radiotherapy")
     dataset = _Below("dataset.json")  # the cohort with its folds; written last by 01, with checksums of its tables
     cases_table = _Below("cases.csv")
     lesions_table = _Below("lesions.csv")

@@ -151,6 +151,9 @@ class Explore(Settings):
     image_root: str
     image_files: list[str]
     label_file: str
+    series: str
+    roi_names: Annotated[list[str], Field(min_length=1)]
+    roi_names_without: list[str]
     patients_table: str
     patient_pattern: str
     exclude: list[str]

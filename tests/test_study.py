@@ -17,9 +17,13 @@ import pytest
 import yaml
 from conftest import tiny_file
 
+from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT, RunLayout
 from metaseg_nb.parameters import model_title
+from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.structure_sets import write_structure_set
 from metaseg_nb.training.checkpoints import load_checkpoint
 
 pytestmark = pytest.mark.slow
@@ -279,3 +283,38 @@ def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, meta
     assert (first["seconds"] > 0).all()
     assert {path: path.stat().st_mtime_ns for path in stored} == stored
     pd.testing.assert_frame_equal(again, first)
+
+
+def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, tmp_path, metaseg):
+    """Six synthetic patients as DICOM: 01 reads them, `predict` and `export` write what a planning system reads."""
+    cases = read_datalist(home / "runs/tiny/dataset.json").cases[:6]
+    for number, case in enumerate(cases):
+        folder, image, label = tmp_path / "export" / str(number), nib.load(case.image), nib.load(case.label)
+        write_series(folder / "mr", np.asarray(image.dataobj), image.affine, f"Patient{number}")
+        series = read_dicom(folder / "mr").series[0].volume
+        mask = np.asarray(label.dataobj) > 0
+        mask = mask if np.allclose(image.affine, series.affine_ras, atol=1e-3) else mask[:, :, ::-1]
+        write_structure_set(folder / "rs.dcm", {"GTV 1": mask}, series, "synthetic")
+    listed = metaseg(home, "dicom", tmp_path / "export")
+    assert "6 patients, 6 series, 6 structure sets" in listed.stdout
+    assert "GTV 1 (6)" in listed.stdout
+    study = tmp_path / "clinic.yaml"
+    study.write_text(tiny_file(f"study: clinic\ncohort: {tmp_path / 'export'}\n"))
+    result = metaseg(home, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 0, result.stderr
+    lesions = pd.read_csv(home / "runs/clinic/lesions.csv")
+    assert set(lesions["regions"]) == {"GTV 1"}
+    before = pd.read_csv(home / "runs/tiny/lesions.csv")
+    assert len(lesions) == before["case"].isin([case.name for case in cases]).sum()
+    assert "Patient" not in (home / "runs/clinic/notebooks/01_explore_data.ipynb").read_text().replace("Patients", "")
+    mask = tmp_path / "mask.nii.gz"
+    result = metaseg(home, "predict", home / "runs/tiny/segresnet", tmp_path / "export/0/mr", "-o", mask)
+    assert result.returncode == 0, result.stderr
+    assert nib.load(mask).shape == nib.load(cases[0].image).shape
+    for case in read_datalist(home / "runs/clinic/dataset.json").cases:
+        mask = home / f"runs/clinic/segresnet/fold{case.fold}/predictions/{case.name}.nii.gz"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(case.label, mask)
+    result = metaseg(home, "export", "--study", study, "--model", "segresnet", "--seg")
+    assert result.stdout.count(" lesions") == 6, result.stdout + result.stderr
+    assert len(list(home.glob("runs/clinic/radiotherapy/segresnet/*.dcm"))) == 6

@@ -16,6 +16,7 @@ from metaseg_nb.cohort.sources.spelling import tidy
 from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
+KINDS = ("case", "patient", "examination")
 # Where a problem is that belongs to no case: nowhere in particular, an entry of a list, a line of a table.
 PLACE = re.compile(r"-|\w+\[\d+\]|line \d+")
 # Only the names of persons hold these. A part that is shorter, or that so many patients and half of all share, may be
@@ -46,21 +47,13 @@ def with_codes(
     excluded : iterable of str
         Names of cases that are left out of the cohort, and get a code nevertheless.
     key : path
-        CSV with ``kind`` ("case" or "patient"), ``name``, ``code``; belongs to nobody but the
+        CSV with ``kind`` ("case", "patient", "examination"), ``name``, ``code``; belongs to nobody but the
         cohort's owner.
     """
     cases = cohort.all_cases
     patients, named = {case.patient for case in cases}, {case.name for case in cases} | {*excluded}
     others = {p.case for p in problems if not PLACE.fullmatch(p.case)} - patients
-    names = {"case": named | others, "patient": patients}
-    codes = _read(key)
-    for kind, needed in names.items():
-        new = sorted(needed - codes[kind].keys())
-        random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
-        numbers = range(len(codes[kind]) + 1, len(codes[kind]) + len(new) + 1)
-        codes[kind] |= {name: f"{kind}_{number:04d}" for name, number in zip(new, numbers, strict=True)}
-    rows = [(kind, name, code) for kind, of in codes.items() for name, code in of.items()]
-    write_table(key, pd.DataFrame(rows, columns=COLUMNS))
+    codes = give_codes({"case": named | others, "patient": patients}, key)
     code_of = {**codes["patient"], **codes["case"]}
     problems = [replace(problem, case=code_of.get(problem.case, problem.case)) for problem in problems]
     coded = cohort.changed(lambda case: _coded(case, codes))
@@ -69,10 +62,31 @@ def with_codes(
     return replace(coded, **texts), problems
 
 
+def give_codes(names: Mapping[str, Iterable[str]], key: Path) -> dict[str, dict[str, str]]:
+    """Codes by kind and name, kept in a key file: a name that has a code keeps it, new ones get the next numbers.
+
+    Parameters
+    ----------
+    names : mapping of str to iterable of str
+        By kind: "case", "patient" or "examination" (a case that was imported from DICOM).
+    key : path
+        See `with_codes`.
+    """
+    codes = _read(key)
+    for kind, needed in names.items():
+        new = sorted(set(needed) - codes[kind].keys())
+        random.SystemRandom().shuffle(new)  # the order of the codes must not follow the names
+        numbers = range(len(codes[kind]) + 1, len(codes[kind]) + len(new) + 1)
+        codes[kind] |= {name: f"{kind}_{number:04d}" for name, number in zip(new, numbers, strict=True)}
+    rows = [(kind, name, code) for kind, of in codes.items() for name, code in of.items()]
+    write_table(key, pd.DataFrame(rows, columns=COLUMNS))
+    return codes
+
+
 def read_key(key: Path) -> dict[str, str]:
     """Codes by name, of cases and patients; none where no study has been coded."""
     codes = _read(key)
-    return {**codes["case"], **codes["patient"]}
+    return {**codes["case"], **codes["examination"], **codes["patient"]}
 
 
 def case_codes(key: Path) -> dict[str, str]:
@@ -177,9 +191,9 @@ def _plain(word: str, letters: Mapping[int, str] = WRITTEN_OUT) -> str:
 
 
 def _read(key: Path) -> dict[str, dict[str, str]]:
-    """Codes by name, of "case" and "patient"."""
+    """Codes by name, of each of `KINDS`."""
     table = read_text_table(key) if key.is_file() else pd.DataFrame(columns=COLUMNS)
-    of_kind = {kind: table[table["kind"] == kind] for kind in ("case", "patient")}
+    of_kind = {kind: table[table["kind"] == kind] for kind in KINDS}
     return {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in of_kind.items()}
 
 

@@ -1,0 +1,12 @@
+"""DICOM in and out: exports of planning systems as cohorts, predictions as structure sets, margins (notebook 07)."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "dicom_folder": ["is_dicom"],
+        "importing": ["import_cohort", "with_roi_names"],
+        "margins": ["margin_needed", "reader_coverage", "study_coverage"],
+    },
+)

@@ -1,0 +1,137 @@
+"""Predictions as structure sets, on the slices that a planning system holds."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import nibabel as nib
+import numpy as np
+
+from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.inference.predict import predict
+from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
+from metaseg_nb.radiotherapy.importing import RECORD, save_image
+from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
+
+
+def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
+    """Masks of the lesions of a mask, from large to small, as ``GTV_auto_01`` and so on."""
+    labels, n = label_lesions(mask)
+    sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
+    order = np.argsort(-sizes, kind="stable") + 1
+    return {f"GTV_auto_{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
+
+
+def write_prediction(path: Path, prediction: Path, series: Series, model: str, segmentation: bool) -> int:
+    """Write a predicted mask as a structure set or a segmentation; returns the number of lesions.
+
+    Without lesions nothing is written: DICOM has no structure set without a region.
+
+    Raises
+    ------
+    ValueError
+        The mask is not on the grid of the series.
+    """
+    image = nib.Nifti1Image.from_filename(prediction)
+    if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
+        raise ValueError(
+            f"file {prediction}: found another grid than that of series {series.description!r}; expected the same. "
+            "What to do: predict it again from these images."
+        )
+    regions = lesion_regions(np.asarray(image.dataobj) > 0)
+    if not regions:
+        return 0
+    (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
+    return len(regions)
+
+
+def one_series(folder: Path, pattern: str = "*") -> Series:
+    """The series of a folder that is to be predicted: the only one, or the only one with contrast agent.
+
+    Raises
+    ------
+    ValueError
+        There is none, or more than one; names what there is.
+    """
+    found = [one for one in read_dicom(folder).series if not one.left_aside]
+    broken = [f"{one.description}: {one.error}" for one in found if one.error]
+    volumes = [one.volume for one in found if one.volume]
+    volumes = [one for one in volumes if one.contrast] or volumes
+    if len(volumes) != 1:
+        names = ", ".join(one.description or "no description" for one in volumes) or "; ".join(broken) or "no MR series"
+        raise ValueError(f"folder {folder}: found {names}; expected one MR series. What to do: give its folder alone.")
+    return volumes[0]
+
+
+def predict_dicom(
+    checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None, segmentation: bool
+) -> Iterator[str]:
+    """Predict a DICOM series; yields a line about it.
+
+    Parameters
+    ----------
+    checkpoint : path
+        As `load_ensemble` takes it.
+    images : sequence of path
+        A folder with the files of one series.
+    output : path
+        ``.dcm``: a structure set, or a DICOM segmentation; else the mask as NIfTI.
+    probability : path
+        Probabilities to write as NIfTI.
+    segmentation : bool
+        Write a DICOM segmentation instead of a structure set.
+
+    Raises
+    ------
+    ValueError
+        Several folders, or none or several series in it; networks that cannot be used.
+    """
+    if len(images) > 1:
+        raise ValueError(f"found {len(images)} folders; expected one DICOM series: predict each by a call of its own")
+    series, to_dicom = one_series(images[0]), output.suffix.lower() == ".dcm"
+    with TemporaryDirectory() as temporary:
+        image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
+        save_image(image, read_pixels(series), series)
+        (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
+        if to_dicom:
+            n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
+            line = f"{_written(output, n)}; {line.removeprefix(f'{mask}: ')}"
+        yield line
+
+
+def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
+    """Write a study's predictions of imported cases as structure sets; yields a line about each.
+
+    Raises
+    ------
+    ValueError
+        The cohort of the study is no DICOM cohort, or the network has predicted no case.
+    """
+    settings = resolve("01_explore_data", study)
+    layout, folder = StudyLayout(settings["study"]), PROJECT / Path(settings["cohort"]).expanduser()
+    if not is_dicom(folder):
+        raise ValueError(f"study {study}: found a cohort that is not DICOM ({folder.name}); its predictions are NIfTI")
+    predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
+    if not predictions:
+        raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")
+    series = {one.volume.fingerprint: one.volume for one in read_dicom(folder).series if one.volume}
+    for prediction in predictions:
+        case = prediction.name.removesuffix(".nii.gz")
+        source = json.loads((layout.imported / case / RECORD).read_text(encoding="utf-8"))["series"]
+        if source not in series:
+            yield f"{case}: its series is no longer in {folder.name}; nothing is written"
+            continue
+        path = layout.radiotherapy / model / f"{case}.dcm"
+        try:
+            n = write_prediction(path, prediction, series[source], model, segmentation)
+            yield _written(path, n)
+        except ValueError as error:
+            yield f"{case}: {error}"
+
+
+def _written(path: Path, n: int) -> str:
+    return f"{path}: {n} lesions" if n else f"{path}: no lesion predicted, so no file is written"

@@ -1,0 +1,244 @@
+"""Structure sets (RTSTRUCT): read as contours by region, and written on the slices of a series."""
+
+import datetime
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pydicom
+from highdicom import AlgorithmIdentificationSequence
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+
+from metaseg_nb.files import finished
+from metaseg_nb.radiotherapy.contours import trace
+from metaseg_nb.radiotherapy.series import DicomError, Series
+
+# Lesions in turn, in colours that a planning system shows on grey.
+COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
+LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
+# Elements that a structure set shares with the images it is drawn on.
+OF_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
+OF_STUDY = (
+    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+    "StudyDescription",
+)
+
+
+@dataclass(frozen=True)
+class Region:
+    """A region of interest (ROI): its name, DICOM type (such as GTV), and contours, each (points, 3) in LPS mm."""
+
+    name: str
+    kind: str
+    contours: list[np.ndarray] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StructureSet:
+    """A structure set; ``series`` are the UIDs of the image series that it says it was drawn on."""
+
+    file: Path
+    label: str
+    made: str
+    frame_of_reference: str
+    series: frozenset[str]
+    regions: list[Region]
+
+
+def read_structure_set(path: Path) -> StructureSet:
+    """Read a structure set.
+
+    Raises
+    ------
+    DicomError
+        A contour is not a list of points in space.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+        data = pydicom.dcmread(path, force=True)
+        names = {int(roi.ROINumber): roi for roi in data.get("StructureSetROISequence", None) or []}
+        kinds = {
+            int(seen.ReferencedROINumber): str(seen.get("RTROIInterpretedType", "") or "")
+            for seen in data.get("RTROIObservationsSequence", None) or []
+        }
+        contours = {
+            int(roi.ReferencedROINumber): [_points(one) for one in roi.get("ContourSequence", None) or []]
+            for roi in data.get("ROIContourSequence", None) or []
+        }
+        regions = [
+            Region(str(roi.get("ROIName", "") or "").strip(), kinds.get(number, ""), contours.get(number, []))
+            for number, roi in names.items()
+        ]
+        references = data.get("ReferencedFrameOfReferenceSequence", None) or []
+        frames = [str(part.get("FrameOfReferenceUID", "")) for part in references]
+        frames += [str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in names.values()]
+        series = {
+            str(one.SeriesInstanceUID)
+            for part in references
+            for study in part.get("RTReferencedStudySequence", None) or []
+            for one in study.get("RTReferencedSeriesSequence", None) or []
+            if "SeriesInstanceUID" in one
+        }
+        made = f"{data.get('StructureSetDate', '') or ''}{data.get('StructureSetTime', '') or ''}"
+        made = made or f"{data.get('InstanceCreationDate', '') or ''}{data.get('InstanceCreationTime', '') or ''}"
+        frame = str(data.get("FrameOfReferenceUID", "") or "") or next(filter(None, frames), "")
+        label = str(data.get("StructureSetLabel", "") or "")
+    return StructureSet(path, label, made, frame, frozenset(series), regions)
+
+
+def _points(contour: Dataset) -> np.ndarray:
+    raw = contour.get_item("ContourData")  # its bytes: pydicom makes an object of each number, ten times slower
+    numbers = raw.value.split(b"\\") if raw is not None and raw.value else []
+    try:
+        values = np.array(numbers, dtype=np.float64)
+    except ValueError:
+        values = np.array([np.nan])
+    if len(values) % 3 or not np.isfinite(values).all():
+        found = f"a contour of {len(numbers)} values that are not three numbers a point"
+        raise DicomError(found, "x, y and z of each point", "export the structure set again")
+    points = values.reshape(-1, 3)
+    return points if str(contour.get("ContourGeometricType", "CLOSED_PLANAR")) == "CLOSED_PLANAR" else points[:1]
+
+
+def chosen(names: list[str], patterns: list[str], without: list[str]) -> list[str]:
+    """Names that any of the patterns matches, capitals or not, and none of ``without``."""
+
+    def matches(name: str, some: list[str]) -> bool:
+        return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in some)
+
+    return [name for name in names if matches(name, patterns) and not matches(name, without)]
+
+
+def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
+    """Write masks as a structure set on the slices of a series, marked as for research only.
+
+    Patient, study and frame of reference are those of the images. Each region has the type GTV and its own colour.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    regions : mapping of str to (columns, rows, slices) bool array
+        Mask by name; at most 64 characters a name.
+    series : Series
+        The images that the masks lie on.
+    model : str
+        What made the masks.
+    """
+    first = _first_image(series)
+    now = datetime.datetime.now()
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = RTStructureSetStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(prefix=None)
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.SpecificCharacterSet = first.get("SpecificCharacterSet", "ISO_IR 192")
+    for name in (*OF_PATIENT, *OF_STUDY):
+        setattr(data, name, first.get(name, ""))
+    data.Modality, data.Manufacturer, data.ManufacturerModelName = "RTSTRUCT", "metaseg_nb", model[:64]
+    data.SeriesInstanceUID, data.SeriesNumber, data.OperatorsName = generate_uid(prefix=None), 1, ""
+    data.SeriesDescription = NAME
+    data.StructureSetLabel, data.StructureSetName = LABEL, NAME
+    data.InstanceCreationDate = data.StructureSetDate = now.strftime("%Y%m%d")
+    data.InstanceCreationTime = data.StructureSetTime = now.strftime("%H%M%S")
+    data.ApprovalStatus = "UNAPPROVED"
+    data.FrameOfReferenceUID, data.PositionReferenceIndicator = series.frame_of_reference, ""
+    data.ReferencedFrameOfReferenceSequence = [_reference(series)]
+    data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
+    for number, (name, mask) in enumerate(regions.items(), 1):
+        region = Dataset()
+        region.ROINumber, region.ReferencedFrameOfReferenceUID = number, series.frame_of_reference
+        region.ROIName, region.ROIGenerationAlgorithm = name, "AUTOMATIC"
+        region.ROIGenerationDescription = NAME
+        data.StructureSetROISequence.append(region)
+        drawn = Dataset()
+        drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, list(COLOURS[(number - 1) % len(COLOURS)])
+        drawn.ContourSequence = [_contour(series, *contour) for contour in trace(mask, series.affine)]
+        data.ROIContourSequence.append(drawn)
+        observed = Dataset()
+        observed.ObservationNumber = observed.ReferencedROINumber = number
+        observed.RTROIInterpretedType, observed.ROIInterpreter = "GTV", ""
+        data.RTROIObservationsSequence.append(observed)
+    with finished(path) as temporary:
+        data.save_as(temporary, enforce_file_format=True)
+
+
+def _first_image(series: Series) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pydicom.dcmread(series.frames["file"].iloc[0], stop_before_pixels=True, force=True)
+
+
+def _image(series: Series, k: int) -> Dataset:
+    row, image = series.frames.iloc[k], Dataset()
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = row["sop_class"], row["uid"]
+    if series.frames["uid"].duplicated().any():
+        image.ReferencedFrameNumber = int(row["frame"]) + 1
+    return image
+
+
+def _reference(series: Series) -> Dataset:
+    images, study, reference = Dataset(), Dataset(), Dataset()
+    images.SeriesInstanceUID = series.uid
+    images.ContourImageSequence = [_image(series, k) for k in range(series.shape[2])]
+    study.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"  # detached study management, as the standard asks
+    study.ReferencedSOPInstanceUID, study.RTReferencedSeriesSequence = series.study, [images]
+    reference.FrameOfReferenceUID, reference.RTReferencedStudySequence = series.frame_of_reference, [study]
+    return reference
+
+
+def _contour(series: Series, k: int, points: np.ndarray) -> Dataset:
+    contour = Dataset()
+    contour.ContourImageSequence = [_image(series, k)]
+    contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
+    contour.ContourData = [f"{value:.4f}" for value in points.ravel()]  # a number has at most 16 characters
+    return contour
+
+
+def write_segmentation(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
+    """Write masks as a DICOM segmentation (SEG), a segment each; parameters as of `write_structure_set`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        images = [pydicom.dcmread(file, force=True) for file in dict.fromkeys(series.frames["file"])]
+    tumour = codes.SCT.Neoplasm
+    algorithm = AlgorithmIdentificationSequence(model, codes.DCM.ArtificialIntelligence, version("metaseg_nb"))
+    segments = [
+        SegmentDescription(
+            number,
+            name,
+            codes.SCT.MorphologicallyAbnormalStructure,
+            tumour,
+            SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm,
+            tracking_uid=generate_uid(prefix=None),
+            tracking_id=name,
+        )
+        for number, name in enumerate(regions, 1)
+    ]
+    stacked = np.stack([mask.transpose(2, 1, 0) for mask in regions.values()], axis=-1).astype(np.uint8)
+    data = Segmentation(
+        images,
+        stacked,
+        SegmentationTypeValues.BINARY,
+        segments,
+        series_instance_uid=generate_uid(prefix=None),
+        series_number=1,
+        sop_instance_uid=generate_uid(prefix=None),
+        instance_number=1,
+        manufacturer="metaseg_nb",
+        manufacturer_model_name=model[:64],
+        software_versions=version("metaseg_nb"),
+        device_serial_number="0",
+        content_label=LABEL.replace(" ", "_"),
+        content_description=NAME,
+        series_description=NAME,
+    )
+    with finished(path) as temporary:
+        data.save_as(temporary, enforce_file_format=True)

@@ -1,0 +1,611 @@
+"""DICOM in and out: series and structure sets as they come, contours to masks and back, and margins."""
+
+import locale
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pydicom.uid import JPEGLosslessSV1
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.demo_cohort.dicom import write_series
+from metaseg_nb.radiotherapy import exporting
+from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
+from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
+from metaseg_nb.radiotherapy.importing import Choice, import_dicom
+from metaseg_nb.radiotherapy.margins import lesion_coverage, margin_needed, treated_besides
+from metaseg_nb.radiotherapy.series import read_pixels
+from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
+
+REAL = Path(__file__).parents[2] / "shared/data/radiotherapy"
+needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/radiotherapy")
+SHAPE = (24, 20, 12)
+AXIAL = np.array([[-0.8, 0, 0, 10], [0, -0.9, 0, 12], [0, 0, 2.0, -9], [0, 0, 0, 1]])
+
+
+def turned(affine, *degrees):
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    return matrix @ affine
+
+
+OBLIQUE = turned(AXIAL, 12, -20, 7)
+# columns run to the back, rows down, slices from left to right
+SAGITTAL = np.array([[0, 0, 1.5, -10], [-0.8, 0, 0, 12], [0, -0.8, 0, 30], [0, 0, 0, 1.0]])
+
+
+def codes(kind, names):
+    return {name: f"{kind}_{number:04d}" for number, name in enumerate(names, 1)}
+
+
+@pytest.fixture
+def image():
+    return np.random.default_rng(0).integers(0, 900, SHAPE)
+
+
+@pytest.fixture
+def mask():
+    mask = np.zeros(SHAPE, dtype=bool)
+    mask[4:9, 5:11, 3:7] = True
+    mask[6, 7, 4:6] = False  # a hole
+    mask[15:18, 12:14, 8] = True
+    return mask
+
+
+def referenced_series(data):
+    """The series that a structure set says it was drawn on."""
+    return data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[0]
+
+
+def a_patient(folder, image, mask=None, affine=AXIAL, patient="P1", **tags):
+    """An MR series and, with a mask, a structure set of it."""
+    write_series(folder / "mr", image, affine, patient, **tags)
+    if mask is not None:
+        (found,) = (found for found in read_dicom(folder / "mr").series if found.volume)
+        write_structure_set(folder / "rs.dcm", {"GTV": mask}, found.volume, "unet")
+    return folder
+
+
+def imported(folder, target, **choice):
+    """The cases of an import by code: image, mask or None, problems of all."""
+    datalist, problems = import_dicom(folder, target / "imported", Choice(**choice), codes)
+    cases = {}
+    for place in sorted(path for path in datalist.parent.iterdir() if path.is_dir()):
+        label = place / "label.nii.gz"
+        cases[place.name] = nib.load(place / "image.nii.gz"), nib.load(label) if label.is_file() else None
+    return cases, problems
+
+
+def change(path, **tags):
+    data = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+
+
+# Contours
+
+
+@settings(max_examples=60, deadline=None)
+@given(arrays(bool, st.tuples(*[st.integers(1, 9)] * 3)), st.sampled_from([AXIAL, OBLIQUE, SAGITTAL]))
+def test_a_mask_comes_back_from_its_contours_voxel_by_voxel(mask, affine):
+    made = rasterise([np.round(points, 4) for _, points in trace(mask, affine)], mask.shape, affine)
+    assert np.array_equal(made.mask, mask)
+
+
+def test_a_contour_inside_another_is_a_hole_and_a_keyhole_is_one_too():
+    outer = np.array([[0.5, 0.5], [8.5, 0.5], [8.5, 8.5], [0.5, 8.5]])
+    inner = np.array([[3.5, 3.5], [5.5, 3.5], [5.5, 5.5], [3.5, 5.5]])
+    keyhole = np.concatenate([outer, outer[:1], inner, inner[:1]])
+    for outlines in ([outer, inner], [keyhole]):
+        mask = even_odd(outlines, (10, 10))
+        assert mask.sum() == 64 - 4
+        assert not mask[4:6, 4:6].any()
+
+
+def square(k, low=2.5, high=6.5):
+    return np.array([[low, low, k], [high, low, k], [high, high, k], [low, high, k]])
+
+
+def test_what_contours_cannot_be_drawn_is_counted():
+    contours = [square(3), square(3), square(3)[:2], np.array([[1.0, 1, 3], [9, 1, 3], [9, 9, 7], [1, 9, 7]])]
+    contours += [square(30), square(5, -4, 3.5)]
+    made = rasterise(contours, (10, 10, 8), np.eye(4))
+    assert made.counts == {"points": 1, "copies": 1, "across": 1, "outside": 1}
+    assert made.cut == 1
+    assert made.mask[:, :, 3].sum() == 16
+    assert made.mask[:, :, 5].sum() == 16  # 0 to 3 of both axes
+
+
+def test_a_plane_between_two_slices_is_drawn_on_the_nearest_and_its_distance_told():
+    made = rasterise([square(2.4), square(3.4, 3.5, 5.5)], (10, 10, 8), np.diag([1, 1, 2.0, 1]))
+    # k of the second is 1.7 and of the first 1.2, on slices 2 mm apart
+    assert [made.mask[:, :, k].sum() for k in (1, 2)] == [16, 4]
+    assert made.off_slice_mm == pytest.approx(0.6)
+
+
+def test_slices_between_planes_that_are_further_apart_take_the_nearest_plane():
+    made = rasterise([square(0), square(3), square(6)], (10, 10, 8), np.eye(4), every=3.0)
+    assert [int(made.mask[:, :, k].sum()) for k in range(8)] == [16] * 8
+    assert plane_distance([square(0), square(3), square(9)], np.eye(4)) == 3
+    assert plane_distance([square(0), square(1), square(9)], np.eye(4)) == 1
+
+
+# Series
+
+
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
+def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path, image, affine):
+    write_series(tmp_path / "mr", image, affine, "P1")
+    for number, path in enumerate(sorted((tmp_path / "mr").iterdir(), key=lambda path: hash(path.name))):
+        path.rename(tmp_path / f"{number}.{'IMA' if number % 2 else 'x'}")
+    (found,) = read_dicom(tmp_path).series
+    assert np.array_equal(read_pixels(found.volume), image)
+    np.testing.assert_allclose(found.volume.affine_ras, affine, atol=1e-6)
+
+
+def test_a_compressed_series_is_read(tmp_path, image):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    spoken = locale.setlocale(locale.LC_ALL)
+    for path in (tmp_path / "mr").iterdir():
+        writer = sitk.ImageFileWriter()
+        writer.KeepOriginalImageUIDOn()
+        writer.UseCompressionOn()
+        writer.SetCompressor("JPEG")
+        one = sitk.ReadImage(str(path))
+        for key in pydicom_keys(path):
+            one.SetMetaData(*key)
+        writer.SetFileName(str(path))
+        writer.Execute(one)
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    locale.setlocale(locale.LC_ALL, spoken)  # ITK's writer of compressed files changes it
+    (found,) = read_dicom(tmp_path).series
+    assert np.array_equal(read_pixels(found.volume), image)
+    assert locale.setlocale(locale.LC_ALL) == spoken
+
+
+def pydicom_keys(path):
+    """Elements of a file's header, as ITK names them."""
+    for element in pydicom.dcmread(path, stop_before_pixels=True):
+        if element.VR != "SQ" and element.tag.group != 2:
+            value = (
+                element.value
+                if isinstance(element.value, (str, int, float))
+                else "\\".join(map(str, element.value or []))
+            )
+            yield f"{element.tag.group:04x}|{element.tag.element:04x}", str(value)
+
+
+def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
+    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
+    slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "mr").iterdir())]
+    data = slices[0]
+    shared, frames = pydicom.Dataset(), []
+    measures, turn = pydicom.Dataset(), pydicom.Dataset()
+    measures.PixelSpacing, measures.SliceThickness = data.PixelSpacing, data.SliceThickness
+    turn.ImageOrientationPatient = data.ImageOrientationPatient
+    shared.PixelMeasuresSequence, shared.PlaneOrientationSequence = [measures], [turn]
+    order = np.random.default_rng(1).permutation(len(slices))
+    for number in order:
+        frame, place = pydicom.Dataset(), pydicom.Dataset()
+        place.ImagePositionPatient = slices[number].ImagePositionPatient
+        frame.PlanePositionSequence = [place]
+        frames.append(frame)
+    data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
+    data.NumberOfFrames = len(frames)
+    data.PixelData = b"".join(slices[number].PixelData for number in order)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
+        delattr(data, name)
+    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
+    shutil.rmtree(tmp_path / "mr")
+    data.save_as(tmp_path / "multi.dcm", enforce_file_format=True)
+    (found,) = read_dicom(tmp_path).series
+    assert np.array_equal(read_pixels(found.volume), image)
+    np.testing.assert_allclose(found.volume.affine_ras, OBLIQUE, atol=1e-6)
+
+
+def slices_of(folder):
+    return sorted((folder / "mr").iterdir())
+
+
+def without_one(folder):
+    slices_of(folder)[5].unlink()
+
+
+def unevenly(folder):
+    path = slices_of(folder)[5]
+    x, y, z = pydicom.dcmread(path).ImagePositionPatient
+    change(path, ImagePositionPatient=[x, y, z + 0.6])
+
+
+def doubled_with_other_content(folder):
+    path = folder / "again.dcm"
+    shutil.copy(slices_of(folder)[5], path)
+    data = pydicom.dcmread(path)
+    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
+    data.PixelData = data.PixelData[::-1]
+    data.save_as(path, enforce_file_format=True)
+
+
+def tilted(folder):
+    for number, path in enumerate(slices_of(folder)):
+        x, y, z = pydicom.dcmread(path).ImagePositionPatient
+        change(path, ImagePositionPatient=[x, y + 0.2 * number, z])
+
+
+def of_two_sizes(folder):
+    change(slices_of(folder)[5], Rows=10, PixelData=b"\0\0" * 240)
+
+
+def in_two_orientations(folder):
+    change(slices_of(folder)[5], ImageOrientationPatient=[0, 1, 0, 1, 0, 0])
+
+
+def cut_off(folder):
+    path = slices_of(folder)[5]
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (without_one, ["1 missing slice(s)", "4.00 mm between z = -1.00 and 3.00 mm", "a slice every 2.00 mm"]),
+        (unevenly, ["uneven distances", "2.60 mm between z = -1.00 and 1.60 mm"]),
+        (doubled_with_other_content, ["13 slices at 12 positions, with different content"]),
+        (tilted, ["gantry tilt of 5.7 degrees"]),
+        (of_two_sizes, ["slices with rows 10, 20"]),
+        (in_two_orientations, ["several orientations"]),
+        (cut_off, ["pixels that cannot be decoded"]),
+    ],
+)
+def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, mask, damage, words):
+    a_patient(tmp_path / "export", image, mask)
+    a_patient(tmp_path / "export" / "other", image, mask, patient="P2")
+    damage(tmp_path / "export")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert list(cases) == ["examination_0002"]  # the other patient's
+    (problem,) = (problem for problem in problems if problem.severity == "error")
+    assert problem.case == "examination_0001"
+    for word in words:
+        assert word in problem.found + problem.expected
+    shutil.rmtree(tmp_path / "export" / "other")
+    with pytest.raises(CohortError, match="examination_0001"):
+        imported(tmp_path / "export", tmp_path / "alone")
+
+
+def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    write_series(
+        tmp_path / "loc",
+        image,
+        AXIAL,
+        "P1",
+        SeriesInstanceUID="1.2.3",
+        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
+        SeriesDescription="scout",
+    )
+    write_series(
+        tmp_path / "adc",
+        image,
+        AXIAL,
+        "P1",
+        SeriesInstanceUID="1.2.4",
+        ImageType=["DERIVED", "PRIMARY", "ADC"],
+        SeriesDescription="adc map",
+    )
+    write_series(
+        tmp_path / "ct", image, AXIAL, "P1", SeriesInstanceUID="1.2.5", Modality="CT", SeriesDescription="planning"
+    )
+    listed = describe_dicom(read_dicom(tmp_path))
+    for words in ("scout: 12 slices", "not used: localizer", "not used: adc", "not used: CT, not MR", "GTV ("):
+        assert words in listed
+    assert "P1" not in listed
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
+    assert not [problem for problem in problems if problem.severity == "error"]
+
+
+def test_copies_of_files_count_once(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    shutil.copytree(tmp_path / "mr", tmp_path / "mr again")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
+    assert not problems
+
+
+# Structure sets
+
+
+def test_an_export_becomes_cases_with_codes_and_nothing_of_the_patient(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask, patient="MUELLER", PatientName="Mueller^Hans", StudyDate="20210304")
+    before = {path: path.read_bytes() for path in (tmp_path / "export").rglob("*.dcm")}
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    ((_, label),) = cases.values()
+    assert np.array_equal(np.asarray(label.dataobj) > 0, mask)
+    np.testing.assert_allclose(label.affine, AXIAL, atol=1e-5)
+    assert not problems
+    assert {path: path.read_bytes() for path in before} == before
+    texts = [path.read_text() for path in (tmp_path / "imported").rglob("*.json")]
+    assert '"date": "2021"' in "".join(texts)
+    uid = pydicom.dcmread(next(iter(before)), stop_before_pixels=True).StudyInstanceUID
+    for name in ("MUELLER", "Hans", "0304", uid):
+        assert name not in "".join(texts)
+    assert b"MUELLER" not in b"".join(path.read_bytes() for path in (tmp_path / "imported").rglob("*.nii*"))
+
+
+def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_change(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask)
+    imported(tmp_path / "export", tmp_path)
+    label = tmp_path / "imported/examination_0001/label.nii.gz"
+    written = label.stat().st_mtime_ns
+    imported(tmp_path / "export", tmp_path)
+    assert label.stat().st_mtime_ns == written
+    (found,) = read_dicom(tmp_path / "export" / "mr").series
+    write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found.volume, "unet")
+    cases, _ = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
+    _, problems = imported(tmp_path / "export", tmp_path, roi_names=("TV",))
+    assert not label.exists()
+    assert any("regions GTV" in problem.found for problem in problems)
+
+
+def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    (found,) = read_dicom(tmp_path / "mr").series
+    write_structure_set(tmp_path / "old.dcm", {"GTV": ~mask}, found.volume, "unet")
+    change(tmp_path / "old.dcm", StructureSetDate="20200101", StructureSetLabel="OLD")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    (problem,) = problems
+    assert problem.severity == "warning"
+    assert "2 structure sets: OLD, RESEARCH USE" in problem.found
+
+
+def test_a_structure_set_of_another_series_in_the_same_frame_of_reference_fits(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[
+        0
+    ].SeriesInstanceUID = "1.2.9"
+    del data.FrameOfReferenceUID  # some systems name it in the regions only
+    for region in data.ROIContourSequence:
+        for contour in region.ContourSequence:
+            points = np.array(contour.ContourData, dtype=float).reshape(-1, 3) + np.array([0, 0, 0.9])
+            contour.ContourData = [f"{value:.3f}" for value in points.ravel()]
+            del contour.ContourImageSequence
+    data.save_as(tmp_path / "rs.dcm")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    (problem,) = problems
+    assert "0.90 mm beside their slice" in problem.found
+
+
+def test_a_structure_set_that_fits_nothing_is_an_error(tmp_path, image, mask):
+    a_patient(tmp_path / "a", image, mask)
+    data = pydicom.dcmread(tmp_path / "a" / "rs.dcm")
+    data.FrameOfReferenceUID = data.ReferencedFrameOfReferenceSequence[0].FrameOfReferenceUID = "1.2.9"
+    data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[
+        0
+    ].SeriesInstanceUID = "1.2.8"
+    data.save_as(tmp_path / "a" / "rs.dcm")
+    _, problems = imported(tmp_path / "a", tmp_path)
+    assert any(problem.severity == "error" and "fits no MR series" in problem.found for problem in problems)
+
+
+def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_path, image, mask):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    (found,) = read_dicom(tmp_path).series
+    first, second = mask.copy(), mask.copy()
+    first[12:], second[:12] = False, False
+    grown = ndimage.binary_dilation(mask)
+    regions = {
+        "1 GTV": first,
+        "2 GTV rechts übe": second,
+        "1 PTV +1.0 mm": grown,
+        "1 GTV +2.0 mm": grown,
+        "Brainstem": ~mask,
+    }
+    write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")
+    cases, _ = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    record = (tmp_path / "here/imported/examination_0001/source.json").read_text()
+    assert '"1 GTV"' in record
+    assert "PTV" not in record.split('"regions"')[1]
+
+
+def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    for number, name in ((2, "GTV empty"), (3, "GTV mark")):
+        region = pydicom.Dataset()
+        region.ROINumber, region.ROIName = number, name
+        data.StructureSetROISequence.append(region)
+    drawn, contour = pydicom.Dataset(), pydicom.Dataset()
+    contour.ContourGeometricType, contour.NumberOfContourPoints, contour.ContourData = "POINT", 1, [1.0, 2.0, 3.0]
+    drawn.ReferencedROINumber, drawn.ContourSequence = 3, [contour]
+    data.ROIContourSequence.append(drawn)
+    data.save_as(tmp_path / "rs.dcm")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    found = {problem.file: problem.found for problem in problems}
+    assert found["GTV empty"] == "no contours"
+    assert "1 contours of one or two points" in [problem.found for problem in problems if problem.file == "GTV mark"]
+
+
+def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image, mask):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    write_series(
+        tmp_path / "t2",
+        image[::-1],
+        AXIAL,
+        "P1",
+        SeriesInstanceUID="1.2.3",
+        SeriesDescription="t2",
+        ContrastBolusAgent="",
+    )
+    write_series(tmp_path / "late", image + 1, AXIAL, "P1", SeriesInstanceUID="1.2.4", SeriesDescription="t1 late")
+    with pytest.raises(CohortError, match="2 series that fit"):
+        imported(tmp_path, tmp_path / "here")
+    cases, _ = imported(tmp_path, tmp_path / "there", series="t1 late")
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image + 1)
+
+
+def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
+    for number, damage in enumerate((without_one, tilted, of_two_sizes), 1):
+        damage(a_patient(tmp_path / "export" / str(number), image, mask, patient=f"P{number}"))
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    assert {problem.case for problem in error.value.problems} == {
+        "examination_0001",
+        "examination_0002",
+        "examination_0003",
+    }
+
+
+@needs_real
+def test_a_published_structure_set_becomes_the_published_mask(tmp_path):
+    cases, problems = imported(REAL / "mr_rtstruct_nifti", tmp_path)
+    ((image, label),) = cases.values()
+    published = REAL / "mr_rtstruct_nifti/STS_008"
+    for mine, theirs in ((image, "MR_T1_image.nii.gz"), (label, "MR_T1_mask.nii.gz")):
+        theirs = nib.load(published / theirs)
+        assert np.array_equal(np.asarray(mine.dataobj), np.asarray(theirs.dataobj))
+        np.testing.assert_allclose(mine.affine, theirs.affine, atol=1e-5)
+    assert not problems
+
+
+@needs_real
+def test_a_gamma_knife_plan_drawn_on_another_series_fits_by_frame_of_reference(tmp_path):
+    plan = REAL / "vs_gammaknife_t1c_rtstruct"
+    with tarfile.open(plan / "t1c_dicom_slices_020-045.tar.xz") as slices:
+        slices.extractall(tmp_path / "export", filter="data")
+    shutil.copy(plan / "RTSTRUCT_GammaPlan.dcm", tmp_path / "export")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    ((_, label),) = cases.values()
+    assert (np.asarray(label.dataobj) > 0).sum() == 13307
+    (problem,) = problems
+    assert "0.66 mm beside their slice" in problem.found
+
+
+@needs_real
+def test_the_contours_of_a_plan_of_five_metastases_have_the_published_volumes():
+    structures = read_structure_set(REAL / "met_rtss_brainlab/RS_5mets_scrubbed.dcm")
+    assert len(structures.regions) == 35
+    published = nib.load(REAL / "met_rtss_brainlab/gtv_labels_1mm.nii.gz")
+    labels, affine = np.asarray(published.dataobj), np.diag([-1, -1, 1, 1]) @ published.affine
+    polygons = {"1 GTV": 1066.1, "2 GTV": 2154.6, "3 GTV": 162.7, "4 GTV": 179.7, "5 GTV": 116.4}  # mm³, published
+    for number, name in enumerate(polygons, 1):
+        (region,) = (region for region in structures.regions if region.name == name)
+        mask = rasterise(region.contours, labels.shape, affine).mask
+        assert np.count_nonzero(mask != (labels == number)) <= 5  # centres of voxels that lie on a contour
+        assert mask.sum() == pytest.approx(polygons[name], rel=0.05)
+
+
+@needs_real
+def test_shapes_with_holes_have_their_analytic_volumes():
+    structures = read_structure_set(REAL / "rtss_analytic_holes/primitives_planar.dcm")
+    analytic = {"sphere": 268.083, "cube": 216, "cylinder": 226.195, "ellipsoid": 376.991, "torus": 473.741}
+    analytic |= {"hollow_sphere": 234.572, "straw": 452.389}
+    for region in structures.regions:
+        volume = rasterise(region.contours, (512, 512, 200), np.eye(4)).mask.sum() / 1000
+        assert volume == pytest.approx(analytic[region.name], rel=0.03), region.name
+
+
+# Out
+
+
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
+def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path, image, mask, affine):
+    write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B")
+    (found,) = read_dicom(tmp_path).series
+    noise = np.random.default_rng(3).random(SHAPE) < 0.4
+    regions = {"GTV_auto_01": mask, "GTV_auto_02": noise}
+    write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")
+    for region in read_structure_set(tmp_path / "rs.dcm").regions:
+        made = rasterise(region.contours, found.volume.shape, found.volume.affine)
+        assert np.array_equal(made.mask, regions[region.name])
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    scan = pydicom.dcmread(found.volume.frames["file"][0], stop_before_pixels=True)
+    for name in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
+        assert data[name].value == scan[name].value
+    assert data.RTROIObservationsSequence[0].RTROIInterpretedType == "GTV"
+    contours = [one for region in data.ROIContourSequence for one in region.ContourSequence]
+    assert max(len(str(number)) for one in contours for number in one.ContourData) <= 16
+    write_segmentation(tmp_path / "seg.dcm", regions, found.volume, "unet")
+    assert sitk.ReadImage(str(tmp_path / "seg.dcm")).GetSize()[:2] == SHAPE[:2]
+    if shutil.which("dciodvfy"):
+        for name in ("rs.dcm", "seg.dcm"):
+            checked = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
+            assert "Error" not in checked.stderr
+
+
+@pytest.mark.parametrize("seg", [False, True])
+def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, monkeypatch, image, mask, seg):
+    a_patient(tmp_path, image, affine=OBLIQUE)
+
+    def fake(checkpoint, images, output, probability):
+        nib.save(nib.Nifti1Image(mask.astype(np.uint8), nib.load(images[0]).affine), output)
+        return iter([f"{output}: 9 mm³ predicted as lesion by a fake"])
+
+    monkeypatch.setattr(exporting, "predict", fake)
+    (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg)
+    assert line == f"{tmp_path / 'out.dcm'}: 2 lesions; 9 mm³ predicted as lesion by a fake"
+    (series,) = (found.volume for found in read_dicom(tmp_path / "mr").series)
+    if not seg:
+        regions = read_structure_set(tmp_path / "out.dcm").regions
+        made = [rasterise(region.contours, series.shape, series.affine).mask for region in regions]
+        assert [region.name for region in regions] == ["GTV_auto_01", "GTV_auto_02"]
+        assert made[0].sum() > made[1].sum()
+        assert np.array_equal(made[0] | made[1], mask)
+    mask[:] = False
+    (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "none.dcm", None, seg)
+    assert "no lesion predicted, so no file is written" in line
+    assert not (tmp_path / "none.dcm").exists()
+
+
+def test_two_series_to_predict_are_an_error_that_names_them(tmp_path, image):
+    write_series(tmp_path / "a", image, AXIAL, "P1")
+    write_series(tmp_path / "b", image, AXIAL, "P2", SeriesDescription="t1 late")
+    with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\), t1 late; expected one MR series"):
+        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path], tmp_path / "out.dcm", None, False))
+
+
+# Margins
+
+
+def test_coverage_by_margins_of_a_cube_found_in_part():
+    reference, prediction = np.zeros((2, 20, 20, 20), dtype=bool)
+    reference[5:15, 5:15, 5:15] = True  # 10 mm
+    prediction[5:15, 5:15, 5:13] = True  # two slices are missing
+    reference[2, 2, 2:5] = True  # missed
+    table = lesion_coverage(reference, prediction, (1, 1, 1)).sort_values("volume_mm3", ignore_index=True)
+    missed, cube = table.iloc[0], table.iloc[1]
+    assert not missed["found"]
+    assert cube["found"]
+    assert [cube[f"covered_{m}"] for m in (0, 1, 2)] == pytest.approx([0.8, 0.9, 1.0])
+    assert cube["needed_95_mm"] == cube["needed_98_mm"] == 2
+    assert missed["needed_95_mm"] == pytest.approx(np.sqrt(9 + 9 + 9))
+    assert margin_needed(table.assign(patient="one"), 100, 0)[0] == 2  # the missed lesion does not count
+
+
+def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
+    reference, prediction = np.zeros((2, 12, 12, 12), dtype=bool)
+    reference[4:8, 4:8, 4:8] = True
+    prediction[4:8, 4:8, 4:9] = True
+    prediction[0, 0, 0:4] = True  # a false lesion of 4 mm³
+    table = treated_besides(reference, prediction, (1, 1, 1), [0, 1])
+    assert table["unneeded_cm3"][0] == pytest.approx((16 + 4) / 1000)
+    assert table["false"].tolist() == [1, 1]
+    assert table["missed"].tolist() == [0, 0]
+    assert treated_besides(reference, np.zeros_like(reference), (1, 1, 1), [3])["missed"][0] == 1
