@@ -1,4 +1,4 @@
-"""DICOM in and out: series and structure sets as they come, contours to masks and back, and margins."""
+"""DICOM in and out: series and structure sets as they come, contours to masks and back."""
 
 import locale
 import shutil
@@ -24,7 +24,6 @@ from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import Choice, import_dicom
-from metaseg_nb.radiotherapy.margins import lesion_coverage, margin_needed, treated_besides
 from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
 
@@ -579,33 +578,3 @@ def test_two_series_to_predict_are_an_error_that_names_them(tmp_path, image):
     write_series(tmp_path / "b", image, AXIAL, "P2", SeriesDescription="t1 late")
     with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\), t1 late; expected one MR series"):
         next(exporting.predict_dicom(tmp_path / "unet", [tmp_path], tmp_path / "out.dcm", None, False))
-
-
-# Margins
-
-
-def test_coverage_by_margins_of_a_cube_found_in_part():
-    reference, prediction = np.zeros((2, 20, 20, 20), dtype=bool)
-    reference[5:15, 5:15, 5:15] = True  # 10 mm
-    prediction[5:15, 5:15, 5:13] = True  # two slices are missing
-    reference[2, 2, 2:5] = True  # missed
-    table = lesion_coverage(reference, prediction, (1, 1, 1)).sort_values("volume_mm3", ignore_index=True)
-    missed, cube = table.iloc[0], table.iloc[1]
-    assert not missed["found"]
-    assert cube["found"]
-    assert [cube[f"covered_{m}"] for m in (0, 1, 2)] == pytest.approx([0.8, 0.9, 1.0])
-    assert cube["needed_95_mm"] == cube["needed_98_mm"] == 2
-    assert missed["needed_95_mm"] == pytest.approx(np.sqrt(9 + 9 + 9))
-    assert margin_needed(table.assign(patient="one"), 100, 0)[0] == 2  # the missed lesion does not count
-
-
-def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
-    reference, prediction = np.zeros((2, 12, 12, 12), dtype=bool)
-    reference[4:8, 4:8, 4:8] = True
-    prediction[4:8, 4:8, 4:9] = True
-    prediction[0, 0, 0:4] = True  # a false lesion of 4 mm³
-    table = treated_besides(reference, prediction, (1, 1, 1), [0, 1])
-    assert table["unneeded_cm3"][0] == pytest.approx((16 + 4) / 1000)
-    assert table["false"].tolist() == [1, 1]
-    assert table["missed"].tolist() == [0, 0]
-    assert treated_besides(reference, np.zeros_like(reference), (1, 1, 1), [3])["missed"][0] == 1

@@ -1,4 +1,4 @@
-"""DICOM in and out: exports of planning systems as cohorts, predictions as structure sets, margins (notebook 07)."""
+"""DICOM in and out: exports of planning systems as cohorts, predictions as structure sets."""
 
 import lazy_loader
 
@@ -7,6 +7,5 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "dicom_folder": ["is_dicom"],
         "importing": ["import_cohort", "with_roi_names"],
-        "margins": ["margin_needed", "reader_coverage", "study_coverage"],
     },
 )
