@@ -73,7 +73,7 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
 
     # jobs ask for what the parameter files say
     job = workbook.wait_for(lambda: [j for j in cluster.jobs() if j["comment"] == "rule_explore"])[0]
-    assert (job["time"], job["memory"], job["cpus"]) == ("15:00", "2000M", "2")
+    assert (job["time"], job["memory"], job["cpus"]) == ("15:00", "3000M", "2")
     assert "gpu" not in subprocess.check_output(["scontrol", "show", "job", job["id"]], text=True)
     first = workbook.wait_for(lambda: workbook.in_training(cluster))
     (job,) = (j for j in cluster.jobs() if j["comment"] == "rule_train_wildcards_{}_{}".format(*first))
