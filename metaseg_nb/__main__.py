@@ -108,6 +108,8 @@ def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Pa
         from metaseg_nb.radiotherapy.exporting import predict_dicom
 
         lines = predict_dicom(checkpoint, images, output, probability, seg)
+    elif seg:
+        raise ValueError("found --seg with images that are not DICOM; expected a folder with one DICOM series")
     else:
         lines = predict(checkpoint, images, output, probability)
     for line in lines:
@@ -120,9 +122,11 @@ def _dicom(folder: Path) -> None:
     print(describe_dicom(read_dicom(folder)))
 
 
-def _export(study: str, model: str, seg: bool) -> None:
+def _export(study: str, model: str | None, seg: bool) -> None:
     from metaseg_nb.radiotherapy.exporting import export_study
 
+    if model is None:
+        raise ValueError("export writes the predictions of one network: give --model")
     for line in export_study(study, model, seg):
         print(line, flush=True)
 

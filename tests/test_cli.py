@@ -330,6 +330,16 @@ def test_predict_refuses_an_image_of_another_kind_before_the_work(tmp_path, caps
     assert "dcm2niix" in printed
 
 
+def test_dicom_options_without_what_they_need_are_refused(write_case, tmp_path, capsys):
+    image, mask = str(write_case("a").image), str(tmp_path / "mask.nii.gz")
+    assert main(["predict", "best.pt", image, "-o", mask, "--seg"]) == 2
+    assert "found --seg with images that are not DICOM" in capsys.readouterr().err
+    assert main(["export", "--study", "demo"]) == 2
+    assert "give --model" in capsys.readouterr().err
+    assert main(["export", "--study", "demo", "--model", "unet"]) == 2
+    assert "found a cohort that is not DICOM" in capsys.readouterr().err
+
+
 def test_predict_says_that_a_place_is_not_known_and_its_mask_lies_on_the_image(
     model_folder, write_case, tmp_path, capsys
 ):

@@ -423,6 +423,26 @@ def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_pat
     assert "PTV" not in record.split('"regions"')[1]
 
 
+def test_two_regions_of_one_name_are_both_lesions(tmp_path, image, mask):
+    """Some systems cut names at 16 characters."""
+    a_patient(tmp_path, image)
+    (found,) = read_dicom(tmp_path).series
+    first, second = mask.copy(), mask.copy()
+    first[12:], second[:12] = False, False
+    write_structure_set(tmp_path / "rs.dcm", {"GTV": first, "GTV two": second}, found.volume, "unet")
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    data.StructureSetROISequence[1].ROIName = "GTV"
+    data.save_as(tmp_path / "rs.dcm")
+    cases, _ = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+
+
+def test_a_slice_without_a_whole_position_is_no_scan(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    change(slices_of(tmp_path)[3], ImagePositionPatient=[1.0, 2.0])
+    assert "not used: no position in space" in describe_dicom(read_dicom(tmp_path))
+
+
 def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
     data = pydicom.dcmread(tmp_path / "rs.dcm")
@@ -573,8 +593,17 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
     assert not (tmp_path / "none.dcm").exists()
 
 
+def test_a_prediction_is_not_written_among_the_images_it_was_made_from(tmp_path, image):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    before = {path: path.read_bytes() for path in slices_of(tmp_path)}
+    for name in ("0003.dcm", "new.dcm"):
+        with pytest.raises(ValueError, match="found a place in the folder of the images"):
+            next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "mr" / name, None, False))
+    assert {path: path.read_bytes() for path in slices_of(tmp_path)} == before
+
+
 def test_two_series_to_predict_are_an_error_that_names_them(tmp_path, image):
-    write_series(tmp_path / "a", image, AXIAL, "P1")
-    write_series(tmp_path / "b", image, AXIAL, "P2", SeriesDescription="t1 late")
+    write_series(tmp_path / "in/a", image, AXIAL, "P1")
+    write_series(tmp_path / "in/b", image, AXIAL, "P2", SeriesDescription="t1 late")
     with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\), t1 late; expected one MR series"):
-        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path], tmp_path / "out.dcm", None, False))
+        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "in"], tmp_path / "out.dcm", None, False))

@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "dicom_folder": ["is_dicom"],
-        "importing": ["import_cohort", "with_roi_names"],
+        "importing": ["dicom_cohort", "import_cohort", "with_roi_names"],
     },
 )

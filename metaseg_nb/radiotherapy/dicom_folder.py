@@ -47,10 +47,11 @@ class DicomFolder:
 
 def is_dicom(folder: Path) -> bool:
     """Whether a folder holds DICOM files, and no NIfTI file: then it is a cohort to be imported."""
-    if not folder.is_dir():
+    try:
+        files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+        return not any(map(is_volume, files)) and any(map(is_dicom_file, files))
+    except OSError:  # what cannot be opened is said by whoever reads the folder
         return False
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return not any(map(is_volume, files)) and any(map(is_dicom_file, files))
 
 
 def read_dicom(folder: Path) -> DicomFolder:
@@ -61,10 +62,10 @@ def read_dicom(folder: Path) -> DicomFolder:
         try:
             sets.append((row.patient, read_structure_set(row.file)))
         except DicomError as error:
-            problems.append(error.problem("-", str(row.file)))
+            problems.append(error.problem("-", row.file.name))
         except Exception as error:  # pydicom has no error of its own for a damaged file
             found = f"a structure set that cannot be read ({type(error).__name__}: {error})"
-            problems.append(Problem("-", str(row.file), found, "a whole structure set", "export it again"))
+            problems.append(Problem("-", row.file.name, found, "a whole structure set", "export it again"))
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(["SEG", "SR", "PR", "REG"])]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
     return DicomFolder([_found(frames) for _, frames in groups], sets, problems)

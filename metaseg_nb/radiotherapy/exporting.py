@@ -10,10 +10,10 @@ import numpy as np
 
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.inference.predict import predict
-from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
-from metaseg_nb.radiotherapy.importing import RECORD, save_image
+from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image
 from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
 
@@ -49,7 +49,7 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
     return len(regions)
 
 
-def one_series(folder: Path, pattern: str = "*") -> Series:
+def one_series(folder: Path) -> Series:
     """The series of a folder that is to be predicted: the only one, or the only one with contrast agent.
 
     Raises
@@ -92,7 +92,15 @@ def predict_dicom(
     """
     if len(images) > 1:
         raise ValueError(f"found {len(images)} folders; expected one DICOM series: predict each by a call of its own")
-    series, to_dicom = one_series(images[0]), output.suffix.lower() == ".dcm"
+    to_dicom = output.suffix.lower() == ".dcm"
+    if segmentation and not to_dicom:
+        raise ValueError(f"{output}: found another ending with --seg; expected a file to write that ends in .dcm")
+    for result in filter(None, (output, probability)):
+        if result.resolve().is_relative_to(
+            images[0].resolve()
+        ):  # it would be read as part of the export, or replace it
+            raise ValueError(f"{result}: found a place in the folder of the images; expected another folder")
+    series = one_series(images[0])
     with TemporaryDirectory() as temporary:
         image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
         save_image(image, read_pixels(series), series)
@@ -112,9 +120,9 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
         The cohort of the study is no DICOM cohort, or the network has predicted no case.
     """
     settings = resolve("01_explore_data", study)
-    layout, folder = StudyLayout(settings["study"]), PROJECT / Path(settings["cohort"]).expanduser()
-    if not is_dicom(folder):
-        raise ValueError(f"study {study}: found a cohort that is not DICOM ({folder.name}); its predictions are NIfTI")
+    layout, folder = StudyLayout(settings["study"]), dicom_cohort(settings["cohort"])
+    if folder is None:
+        raise ValueError(f"study {study}: found a cohort that is not DICOM; its predictions are NIfTI files")
     predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
     if not predictions:
         raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")

@@ -21,7 +21,7 @@ from metaseg_nb.files import finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.contours import Rasterised, plane_distance, rasterise
-from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, Found, fits, read_dicom
+from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, Found, fits, is_dicom, read_dicom
 from metaseg_nb.radiotherapy.series import DicomError, Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, chosen
 from metaseg_nb.settings import Explore
@@ -60,10 +60,17 @@ class Planned:
         return self.series.date[:4]
 
 
+def dicom_cohort(cohort: str) -> Path | None:
+    """The folder that the parameter ``cohort`` means, if it holds DICOM files."""
+    folder = PROJECT / os.path.expanduser(cohort.strip())
+    return folder if cohort.strip() not in ("", "synthetic") and is_dicom(folder) else None
+
+
 def import_cohort(layout: StudyLayout, settings: Explore) -> tuple[str, list[Problem]]:
     """Import the cohort of notebook 01 from DICOM files: path of its datalist, and what was noticed."""
     choice = Choice(settings.series, tuple(settings.roi_names), tuple(settings.roi_names_without))
-    folder = PROJECT / Path(settings.cohort).expanduser()
+    folder = dicom_cohort(settings.cohort)
+    assert folder is not None
 
     def codes(kind: str, names: list[str]) -> dict[str, str]:
         return give_codes({kind: names}, layout.key)[kind]
@@ -130,7 +137,7 @@ def import_dicom(
 
 def _nothing(folder: Path) -> Problem:
     return Problem(
-        "-", str(folder), "no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`"
+        "-", folder.name, "no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`"
     )
 
 
@@ -263,29 +270,31 @@ def _masks(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, 
     """One mask of all chosen regions; the names of the regions of each lesion; and what was noticed."""
     assert case.structures is not None
     patterns, without = list(choice.roi_names), list(choice.roi_names_without)
-    regions = {region.name: region for region in case.structures.regions}
-    names = chosen(list(regions), patterns, without)
-    if not names:
-        found = f"regions {shortened(regions)}" if regions else "no regions"
+    names = [region.name for region in case.structures.regions]
+    wanted = chosen(names, patterns, without)
+    regions = [region for region in case.structures.regions if region.name in wanted]  # a name may be there twice
+    if not regions:
+        found = f"regions {shortened(names)}" if names else "no regions"
         expected = f"regions named like {', '.join(patterns)}, and not like {', '.join(without)}"
         fix = "correct `roi_names` or `roi_names_without`"
         return None, {}, [Problem(case.name, case.structures.label, found, expected, fix, "warning")]
     every = 1.0
     if case.series.uid not in case.structures.series:  # drawn on other images, whose slices may be further apart
-        every = plane_distance([one for region in regions.values() for one in region.contours], case.series.affine)
-    made = {name: rasterise(regions[name].contours, case.series.shape, case.series.affine, every) for name in names}
-    problems = [one for name in names for one in _noticed(case, name, len(regions[name].contours), made[name])]
+        contours = [one for region in case.structures.regions for one in region.contours]
+        every = plane_distance(contours, case.series.affine)
+    made = [(region, rasterise(region.contours, case.series.shape, case.series.affine, every)) for region in regions]
+    problems = [one for region, mask in made for one in _noticed(case, region.name, len(region.contours), mask)]
     if every > 1:
         slice_mm = case.series.spacing_mm[2]
         found = f"contours every {every * slice_mm:.2f} mm, on slices every {slice_mm:.2f} mm"
         fix = "look at the case: each slice took the nearest contour"
         problems.append(Problem(case.name, case.structures.label, found, "contours on every slice", fix, "warning"))
-    whole = np.any([one.mask for one in made.values()], axis=0)
+    whole = np.any([one.mask for _, one in made], axis=0)
     ras = nib.orientations.io_orientation(case.series.affine_ras)  # lesions are numbered as notebook 01 reads them
     labels, n = label_lesions(nib.orientations.apply_orientation(whole, ras))
     labels = nib.orientations.apply_orientation(labels, nib.orientations.ornt_transform(_RAS, ras))
-    inside = {name: set(np.unique(labels[one.mask])) for name, one in made.items()}
-    return whole, {str(k): [name for name in names if k in inside[name]] for k in range(1, n + 1)}, problems
+    inside = [(region.name, set(np.unique(labels[one.mask]))) for region, one in made]
+    return whole, {str(k): [name for name, lesions in inside if k in lesions] for k in range(1, n + 1)}, problems
 
 
 def _noticed(case: Planned, name: str, n: int, made: Rasterised) -> list[Problem]:

@@ -99,12 +99,10 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"):
         try:
             header = _header(path)
+            rows += _rows(path, header) if header is not None else []
         except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
             found = f"a DICOM file that cannot be read ({type(error).__name__}: {error})"
-            problems.append(Problem("-", str(path), found, "a whole DICOM file", "export it again, or remove it"))
-            continue
-        if header is not None:
-            rows += _rows(path, header)
+            problems.append(Problem("-", path.name, found, "a whole DICOM file", "export it again, or remove it"))
     headers = pd.DataFrame(rows).drop_duplicates(["uid", "frame"]) if rows else pd.DataFrame(columns=["modality"])
     return headers.reset_index(drop=True), problems
 
@@ -164,15 +162,15 @@ def _first(part: Dataset, sequence: str) -> Dataset:
 
 
 def _geometry(parts: list[Dataset]) -> dict:
-    def value(name: str) -> tuple[float, ...] | None:
-        found = next((part.get(name) for part in parts if part.get(name, None) is not None), None)
-        return None if found is None else tuple(map(float, np.atleast_1d(found)))
+    def value(name: str, n: int) -> tuple[float, ...] | None:
+        found = next((part.get(name) for part in parts if part.get(name, None) is not None), ())
+        return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
 
-    slice_mm = value("SpacingBetweenSlices") or value("SliceThickness") or (0.0,)
+    slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)
     return {
-        "position": value("ImagePositionPatient"),
-        "orientation": value("ImageOrientationPatient"),
-        "pixel_spacing": value("PixelSpacing"),
+        "position": value("ImagePositionPatient", 3),
+        "orientation": value("ImageOrientationPatient", 6),
+        "pixel_spacing": value("PixelSpacing", 2),
         "slice_mm": slice_mm[0],
     }
 
@@ -242,7 +240,9 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
         return frames, []
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
-        images = [_pixels(row.file)[row.frame] for row in frames[number == place].itertuples()]
+        images = [
+            _pixels(row.file, "a slice that is there twice")[row.frame] for row in frames[number == place].itertuples()
+        ]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
             found = f"{len(frames)} slices at {len(places)} positions, with different content at one position"
             raise DicomError(found, "one slice at each position", f"(several echoes or times?) {SPLIT}")
@@ -290,9 +290,9 @@ def read_pixels(series: Series) -> np.ndarray:
     """
     read: dict[Path, np.ndarray] = {}
     slices = []
-    for row in series.frames.itertuples():
-        if row.file not in read:
-            read = {row.file: _pixels(row.file)}  # a multi-frame file is read once; others are let go
+    for number, row in enumerate(series.frames.itertuples(), 1):
+        if row.file not in read:  # a multi-frame file is read once; others are let go
+            read = {row.file: _pixels(row.file, f"slice {number} of {len(series.frames)}")}
         slices.append(read[row.file][row.frame])
     volume = np.stack(slices, axis=-1).swapaxes(0, 1)
     if np.issubdtype(volume.dtype, np.floating):
@@ -301,8 +301,11 @@ def read_pixels(series: Series) -> np.ndarray:
     return volume
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """All frames of a file, (frames, rows, columns), after its rescale slope and intercept."""
+def _pixels(path: Path, name: str) -> np.ndarray:
+    """All frames of a file, (frames, rows, columns), after its rescale slope and intercept.
+
+    An error calls it by ``name``: that of the file may be a patient's.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -313,8 +316,7 @@ def _pixels(path: Path) -> np.ndarray:
                 return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             pixels = header.pixel_array
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        found = f"{path.name}: pixels that cannot be decoded ({reason})"
+        found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
         raise DicomError(found, "whole images", "export the series again, without compression") from error
     return _rescaled(pixels.reshape(-1, *pixels.shape[-2:]), header)
 
