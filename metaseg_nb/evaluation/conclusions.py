@@ -248,7 +248,7 @@ def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
     best = runs.groupby("fold")["selection_dice"].max()
     if empty := [f"fold {fold}" for fold in best.index[best == 0]]:
         says = "the selection set has Dice 0.00 for every network, so it says nothing"
-        text += f" {' and '.join(empty)}: {says}; epoch and threshold could not be chosen there."
+        text += f" In {' and '.join(empty)} {says}: epoch and threshold could not be chosen there."
     return text
 
 
