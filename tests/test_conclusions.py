@@ -107,9 +107,8 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
     cohort = Cohort("tiny", "", cases[:6])
     assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
     runs.loc[1, "selection_dice"] = 0.0
-    assert "In fold 0 the selection set has Dice 0.00 for every network, so it says nothing" in conclusions.training_sets(
-        cohort, runs
-    )
+    text = conclusions.training_sets(cohort, runs)
+    assert "In fold 0 the selection set has Dice 0.00 for every network, so it says nothing" in text
 
 
 def sure(scores):

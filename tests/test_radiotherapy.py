@@ -4,7 +4,6 @@ import locale
 import shutil
 import subprocess
 import tarfile
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -27,8 +26,6 @@ from metaseg_nb.radiotherapy.importing import Choice, import_dicom
 from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
 
-REAL = Path(__file__).parents[2] / "shared/data/radiotherapy"
-needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="needs ../shared/data/radiotherapy")
 SHAPE = (24, 20, 12)
 AXIAL = np.array([[-0.8, 0, 0, 10], [0, -0.9, 0, 12], [0, 0, 2.0, -9], [0, 0, 0, 1]])
 
@@ -60,6 +57,12 @@ def mask():
     mask[6, 7, 4:6] = False  # a hole
     mask[15:18, 12:14, 8] = True
     return mask
+
+
+@pytest.fixture
+def published_plans(shared_data):
+    """Structure sets that others published."""
+    return shared_data / "radiotherapy"
 
 
 def referenced_series(data):
@@ -492,11 +495,10 @@ def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
     }
 
 
-@needs_real
-def test_a_published_structure_set_becomes_the_published_mask(tmp_path):
-    cases, problems = imported(REAL / "mr_rtstruct_nifti", tmp_path)
+def test_a_published_structure_set_becomes_the_published_mask(published_plans, tmp_path):
+    cases, problems = imported(published_plans / "mr_rtstruct_nifti", tmp_path)
     ((image, label),) = cases.values()
-    published = REAL / "mr_rtstruct_nifti/STS_008"
+    published = published_plans / "mr_rtstruct_nifti/STS_008"
     for mine, theirs in ((image, "MR_T1_image.nii.gz"), (label, "MR_T1_mask.nii.gz")):
         theirs = nib.load(published / theirs)
         assert np.array_equal(np.asarray(mine.dataobj), np.asarray(theirs.dataobj))
@@ -504,9 +506,8 @@ def test_a_published_structure_set_becomes_the_published_mask(tmp_path):
     assert not problems
 
 
-@needs_real
-def test_a_gamma_knife_plan_drawn_on_another_series_fits_by_frame_of_reference(tmp_path):
-    plan = REAL / "vs_gammaknife_t1c_rtstruct"
+def test_a_gamma_knife_plan_drawn_on_another_series_fits_by_frame_of_reference(published_plans, tmp_path):
+    plan = published_plans / "vs_gammaknife_t1c_rtstruct"
     with tarfile.open(plan / "t1c_dicom_slices_020-045.tar.xz") as slices:
         slices.extractall(tmp_path / "export", filter="data")
     shutil.copy(plan / "RTSTRUCT_GammaPlan.dcm", tmp_path / "export")
@@ -517,11 +518,10 @@ def test_a_gamma_knife_plan_drawn_on_another_series_fits_by_frame_of_reference(t
     assert "0.66 mm beside their slice" in problem.found
 
 
-@needs_real
-def test_the_contours_of_a_plan_of_five_metastases_have_the_published_volumes():
-    structures = read_structure_set(REAL / "met_rtss_brainlab/RS_5mets_scrubbed.dcm")
+def test_the_contours_of_a_plan_of_five_metastases_have_the_published_volumes(published_plans):
+    structures = read_structure_set(published_plans / "met_rtss_brainlab/RS_5mets_scrubbed.dcm")
     assert len(structures.regions) == 35
-    published = nib.load(REAL / "met_rtss_brainlab/gtv_labels_1mm.nii.gz")
+    published = nib.load(published_plans / "met_rtss_brainlab/gtv_labels_1mm.nii.gz")
     labels, affine = np.asarray(published.dataobj), np.diag([-1, -1, 1, 1]) @ published.affine
     polygons = {"1 GTV": 1066.1, "2 GTV": 2154.6, "3 GTV": 162.7, "4 GTV": 179.7, "5 GTV": 116.4}  # mm³, published
     for number, name in enumerate(polygons, 1):
@@ -531,9 +531,8 @@ def test_the_contours_of_a_plan_of_five_metastases_have_the_published_volumes():
         assert mask.sum() == pytest.approx(polygons[name], rel=0.05)
 
 
-@needs_real
-def test_shapes_with_holes_have_their_analytic_volumes():
-    structures = read_structure_set(REAL / "rtss_analytic_holes/primitives_planar.dcm")
+def test_shapes_with_holes_have_their_analytic_volumes(published_plans):
+    structures = read_structure_set(published_plans / "rtss_analytic_holes/primitives_planar.dcm")
     analytic = {"sphere": 268.083, "cube": 216, "cylinder": 226.195, "ellipsoid": 376.991, "torus": 473.741}
     analytic |= {"hollow_sphere": 234.572, "straw": 452.389}
     for region in structures.regions:
