@@ -22,7 +22,8 @@ from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
-from metaseg_nb.radiotherapy.importing import Choice, import_dicom
+from metaseg_nb.radiotherapy.importing import import_dicom
+from metaseg_nb.radiotherapy.planning import Choice
 from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
 
