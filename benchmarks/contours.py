@@ -137,9 +137,7 @@ def by_others(folder):
             [*command, "--output-prefix", folder / "pm", "--prefix-format", "nii"], check=True, capture_output=True
         )
         theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(next((folder / "pm").glob("*.nii"))))).T > 0
-        print(
-            f"plastimatch: {(theirs != mask).sum()} of {mask.sum()} voxels different"
-        )
+        print(f"plastimatch: {(theirs != mask).sum()} of {mask.sum()} voxels different")
     own = read_structure_set(folder / "rs.dcm").regions[0]
     print(f"own reader: {(rasterise(own.contours, series.shape, series.affine).mask != mask).sum()} voxels different")
     segment = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "seg.dcm")))
