@@ -58,6 +58,7 @@ class StudyLayout:
     synthetic_cohort = _Below("synthetic_cohort")
     imported = _Below("imported")
     radiotherapy = _Below("radiotherapy")
+    radiotherapy_record = _Below("radiotherapy/provenance.json")  # written last by 07, with checksums of its tables
     dataset = _Below("dataset.json")  # the cohort with its folds; written last by 01, with checksums of its tables
     cases_table = _Below("cases.csv")
     lesions_table = _Below("lesions.csv")

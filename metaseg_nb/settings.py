@@ -20,8 +20,8 @@ THRESHOLD_MODEL = "intensity_threshold"
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Names that a study uses for other things: rules of the workflow, its folders, the floor.
 TAKEN = {
-    *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "report"),
-    *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "notebooks"),
+    *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
+    *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "imported", "notebooks"),
     *("pretraining", "slurm_logs", "synthetic_cohort", "testing", "true", "false", "null", THRESHOLD_MODEL),
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
@@ -154,6 +154,7 @@ class Explore(Settings):
     series: str
     roi_names: Annotated[list[str], Field(min_length=1)]
     roi_names_without: list[str]
+    organ_names: list[str]
     patients_table: str
     patient_pattern: str
     exclude: list[str]
@@ -284,6 +285,14 @@ class Budget(CrossValidate):
     minutes_per_point: NotNegative
 
 
+class Radiotherapy(CrossValidate):
+    """07: what margins around the contours cover."""
+
+    second_reader: str
+    margins_mm: Annotated[list[NotNegative], Field(min_length=1)]
+    workers: Count
+
+
 class CpuJob(Settings):
     """What the jobs that do not train ask a cluster for. No notebook needs it."""
 
@@ -309,6 +318,7 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "04_cross_validation": CrossValidate,
     "05_qualitative_review": Review,
     "06_annotation_budget": Budget,
+    "07_radiotherapy": Radiotherapy,
 }
 KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 

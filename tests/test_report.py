@@ -30,14 +30,13 @@ from metaseg_nb.figures.style import save_figure
 from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.report.build import write_page, write_report
+from metaseg_nb.report.build import CHAPTERS, write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
 from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 WIDGET = "application/vnd.jupyter.widget-view+json"
 SECRET, USER, HOST = "/home/someone/secret/place", "hmueller", "rt-node17"
-CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
 
 
 def executed(title, result):
@@ -437,6 +436,7 @@ def test_the_report_of_300_patients_and_eight_networks_can_be_mailed(tmp_path, m
         "02_preprocess_n4": [brains(1100, 1100), brains(1100, 700), *[chart()] * 5],
         "04_cross_validation": [chart()] * 15,
         "05_qualitative_review": [brains(2200, 2800), chart(), *[brains(1890, 700)] * 6],
+        "07_radiotherapy": [brains(1100, 430), *[chart()] * 5],
     }
     path, sizes = StudyLayout("demo").notebook("01_explore_data"), {}
     path.parent.mkdir(parents=True)

@@ -65,7 +65,7 @@ def steps(study):
 
 def test_nothing_begun_waits(layout):
     runs, notes = study_status("demo")
-    assert len(runs) == 4 + 4 * 5
+    assert len(runs) == 5 + 4 * 5
     assert set(runs["state"]) == {"waiting"}
     assert set(runs["epoch"]) == {f"0/{EPOCHS}", "–"}
     assert notes == []
@@ -89,7 +89,7 @@ def test_a_damaged_history_is_named_and_stops_nothing(layout, trained, damage):
     with alone(run.lock):
         found = row("demo", "unet", 0)
     assert (found["state"], found["epoch"]) == ("running", "unknown: history.csv is damaged")
-    assert len(study_status("demo")[0]) == 24
+    assert len(study_status("demo")[0]) == 25
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"state": "fai'])
@@ -121,6 +121,7 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
         "02_preprocess_n4": "waiting",
         "04_cross_validation": "waiting",
         "05_qualitative_review": "waiting",
+        "07_radiotherapy": "waiting",
     }
 
 

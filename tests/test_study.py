@@ -117,7 +117,16 @@ def train_until(home, tmp_path):
     """
 
     def start(moment, epochs, without=()):
-        left_out = ("notebooks", "segresnet", "cross_validation", "review", "predictions*", "*.json", *without)
+        left_out = (
+            "notebooks",
+            "segresnet",
+            "cross_validation",
+            "review",
+            "radiotherapy",
+            "predictions*",
+            "*.json",
+            *without,
+        )
         shutil.copytree(home / "runs/tiny/unet", tmp_path / "runs/tiny/unet", ignore=shutil.ignore_patterns(*left_out))
         for part in ("dataset.json", "cases", "synthetic_cohort"):
             source, target = home / "runs/tiny" / part, tmp_path / "runs/tiny" / part
@@ -174,7 +183,7 @@ def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
     assert all(model_title(model) in index for model in MODELS)
     assert "ynthetic" in index
     pages = set(re.findall(r'href="([^"#]+)"', index))
-    assert sum(not page.startswith(("gallery", "index")) for page in pages) == 4 + len(MODELS) * FOLDS
+    assert sum(not page.startswith(("gallery", "index")) for page in pages) == 5 + len(MODELS) * FOLDS
     assert pages == {page.name for page in report.glob("*.html")}, "a page that nothing leads to, or a dead link"
     for page in report.glob("*.html"):
         text = page.read_text()
@@ -184,7 +193,7 @@ def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
 
 def test_executed_notebooks_are_kept_without_errors(home):
     executed = [*home.glob("runs/tiny/notebooks/*.ipynb"), *home.glob("runs/tiny/*/fold*/03_train.ipynb")]
-    assert len(executed) == 4 + len(MODELS) * FOLDS
+    assert len(executed) == 5 + len(MODELS) * FOLDS
     for path in executed:
         cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         assert all(output.output_type != "error" for cell in cells for output in cell.outputs)

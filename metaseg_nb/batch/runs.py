@@ -26,6 +26,7 @@ STEPS = {
     "04_cross_validation": ("cross_validate", "comparison"),
     "05_qualitative_review": ("review", "reviewed_cases"),
     "06_annotation_budget": ("annotation_budget", "budget_record"),
+    "07_radiotherapy": ("radiotherapy", "radiotherapy_record"),
 }
 # Columns of a study's status. Selection Dice: the best so far, of the selection set, not of the test set.
 STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
@@ -117,7 +118,8 @@ def planned_runs(study: str) -> list[Run]:
     before = [Run(notebook, study) for notebook in ("01_explore_data", "02_preprocess_n4")]
     if not arms:
         trainings = [Run("03_train", study, model, fold) for model, fold in product(models, folds)]
-        after = [Run(notebook, study) for notebook in ("04_cross_validation", "05_qualitative_review")]
+        names = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
+        after = [Run(notebook, study) for notebook in names]
         return [*before, *trainings, *after]
     trainings = [
         Run("03_train", study, model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)

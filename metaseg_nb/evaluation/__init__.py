@@ -5,7 +5,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "comparison": ["estimate", "pairwise", "patient_scores", "rank_distribution", "rank_test"],
+        "comparison": [
+            "bootstrap_interval",
+            "bootstrap_ratio",
+            "estimate",
+            "pairwise",
+            "patient_scores",
+            "rank_distribution",
+            "rank_test",
+        ],
         "conclusions": [
             "claim_table",
             "how_sure",

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "draw_case_by_network",
             "draw_corrections",
             "draw_lesion_map",
+            "draw_margin",
             "draw_montage",
             "draw_stored_cases",
             "draw_test_case",

@@ -14,11 +14,23 @@ from metaseg_nb.cohort.examination import Examination
 from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
-from metaseg_nb.figures.slices import AXES, PLANES, Panel, as_volume, draw_panels, draw_planes, draw_slice
-from metaseg_nb.figures.style import fitted
+from metaseg_nb.figures.slices import (
+    AXES,
+    COLOURS,
+    PLANES,
+    Panel,
+    add_legend,
+    as_volume,
+    draw_panels,
+    draw_planes,
+    draw_slice,
+    window_around,
+)
+from metaseg_nb.figures.style import MARGIN, fitted
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.preprocessing.stored_case import StoredCase
+from metaseg_nb.radiotherapy.margins import distance_mm
 
 # Brightest grey value of a bias correction, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7
@@ -131,6 +143,24 @@ def draw_case_by_network(
         titles = {model: [f"{name}, {why}", f"{model_title(model)}: {dice[model, name]:.2f}"] for model in models}
         panels += _fullest(read_case_images(layout, cohort, name, models), titles)
     return draw_panels(panels, len(models))
+
+
+def draw_margin(
+    layout: StudyLayout, cohort: Cohort, case: str, model: str, margin_mm: float, centre: Sequence[float]
+) -> Figure:
+    """Three planes through a voxel, 60 mm wide: reference, prediction, and the prediction with a margin."""
+    images = read_case_images(layout, cohort, case, [model])
+    prediction, name = images.predictions[model], f"prediction with {margin_mm:.1f} mm"
+    grown = distance_mm(prediction, images.image.spacing_mm) <= margin_mm
+    masks, colours = {name: grown, "reference": images.reference, "prediction": prediction}, COLOURS | {name: MARGIN}
+    figure, panels = plt.subplots(1, 3, figsize=(11, 4.3), layout="constrained")
+    for panel, axis in zip(panels, AXES, strict=True):
+        window = window_around(images.image, centre, axis, 60)
+        draw_slice(panel, images.image, masks, axis, round(centre[axis]), window, images.greys, colours)
+        panel.set_title(PLANES[axis][0], fontweight="normal")
+    add_legend(figure, masks, colours)
+    figure.suptitle(f"{case}, {model_title(model)}")
+    return figure
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:

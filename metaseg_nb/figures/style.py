@@ -20,7 +20,7 @@ from metaseg_nb.settings import THRESHOLD_MODEL, Settings, model_names
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
 # Okabe & Ito 2008: reference, prediction and what both mark, then the networks. No colour has two meanings.
-REFERENCE, PREDICTION, FOUND = "#56B4E9", "#E69F00", "#F0E442"
+REFERENCE, PREDICTION, FOUND, MARGIN = "#56B4E9", "#E69F00", "#F0E442", "#DC267F"
 MODEL_COLOURS = {
     "unet": "#0072B2",
     "attention_unet": "#009E73",

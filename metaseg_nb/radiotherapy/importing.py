@@ -24,10 +24,10 @@ from metaseg_nb.radiotherapy.series import DicomError, Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import chosen
 from metaseg_nb.settings import Explore
 
-RECORD = "source.json"
+RECORD, ORGANS = "source.json", "organs.nii.gz"
 _RAS = nib.orientations.axcodes2ornt("RAS")
 # The rule by which a mask was made; with another one it is made again.
-VERSION = 1
+VERSION = 2
 # Share of a slice that contours may lie beside it before this is worth a note.
 OFF_SLICE = 0.02
 
@@ -40,7 +40,9 @@ def dicom_cohort(cohort: str) -> Path | None:
 
 def import_cohort(layout: StudyLayout, settings: Explore) -> tuple[str, list[Problem]]:
     """Import the cohort of notebook 01 from DICOM files: path of its datalist, and what was noticed."""
-    choice = Choice(settings.series, tuple(settings.roi_names), tuple(settings.roi_names_without))
+    choice = Choice(
+        settings.series, tuple(settings.roi_names), tuple(settings.roi_names_without), tuple(settings.organ_names)
+    )
     folder = dicom_cohort(settings.cohort)
     assert folder is not None
 
@@ -132,7 +134,7 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
 def _record(case: Planned, choice: Choice) -> dict:
     """What decides how a case is imported."""
     structures = sha256(case.structures.file.read_bytes()).hexdigest() if case.structures else ""
-    names = [list(choice.roi_names), list(choice.roi_names_without)]
+    names = [list(choice.roi_names), list(choice.roi_names_without), list(choice.organ_names)]
     return {"version": VERSION, "series": case.series.fingerprint, "structure_set": structures, "roi_names": names}
 
 
@@ -145,17 +147,20 @@ def _write_case(case: Planned, folder: Path, choice: Choice, record: dict) -> di
     pixels = read_pixels(series)
     with finished_folder(folder) as unfinished:
         save_image(unfinished / "image.nii.gz", pixels, series)
-        label, regions = "", {}
+        label, regions, organs = "", {}, []
         if case.structures:
             mask, regions, problems = _masks(case, choice)
             if mask is not None:
                 label = "label.nii.gz"
                 save_image(unfinished / label, mask.astype(np.uint8), series)
+            numbers, organs = _organs(case, choice)
+            if organs:
+                save_image(unfinished / ORGANS, numbers, series)
         else:
             fix = "nothing, if it is only to be predicted"
             wanted = "a structure set in its frame of reference"
             problems.append(Problem(case.name, series.description, "no structure set", wanted, fix, "warning"))
-        more = {"image": "image.nii.gz", "label": label, "regions": regions}
+        more = {"image": "image.nii.gz", "label": label, "regions": regions, "organs": organs}
         more["problems"] = [vars(problem) for problem in problems]
         write_json(unfinished / RECORD, record | more)
     return more
@@ -201,6 +206,19 @@ def _masks(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, 
     labels = nib.orientations.apply_orientation(labels, nib.orientations.ornt_transform(_RAS, ras))
     inside = [(region.name, set(np.unique(labels[one.mask]))) for region, one in made]
     return whole, {str(k): [name for name, lesions in inside if k in lesions] for k in range(1, n + 1)}, problems
+
+
+def _organs(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]]:
+    """Organs at risk by number, from 1 in the order of their names; where two overlap the later one counts."""
+    assert case.structures is not None
+    wanted = chosen(
+        [region.name for region in case.structures.regions], list(choice.organ_names), list(choice.roi_names_without)
+    )
+    regions = [region for region in case.structures.regions if region.name in wanted and region.contours]
+    numbers = np.zeros(case.series.shape, np.uint8)
+    for number, region in enumerate(regions, 1):
+        numbers[rasterise(region.contours, case.series.shape, case.series.affine).mask] = number
+    return numbers, [region.name for region in regions]
 
 
 def _noticed(case: Planned, name: str, n: int, made: Rasterised) -> list[Problem]:

@@ -19,7 +19,8 @@ class Choice:
 
     series: str = "*"
     roi_names: tuple[str, ...] = ("*GTV*", "TV", "*met*")
-    roi_names_without: tuple[str, ...] = ("*PTV*", "*CTV*", "* mm*", "*+*")
+    roi_names_without: tuple[str, ...] = ("*PTV*", "*CTV*", "* mm*", "*+*", "*PRV*")
+    organ_names: tuple[str, ...] = ("*stem*", "*chiasm*", "*optic*", "*cochlea*")
 
 
 @dataclass(frozen=True)

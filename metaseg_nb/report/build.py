@@ -28,7 +28,13 @@ from metaseg_nb.report import gallery, pages
 from metaseg_nb.report.gallery import PAGES, page_file
 
 # Notebooks that have a page each; a study of annotation budgets starts with the last of its own.
-CHAPTERS = ("01_explore_data", "02_preprocess_n4", "04_cross_validation", "05_qualitative_review")
+CHAPTERS = (
+    "01_explore_data",
+    "02_preprocess_n4",
+    "04_cross_validation",
+    "05_qualitative_review",
+    "07_radiotherapy",
+)
 BUDGET_CHAPTERS = ("06_annotation_budget", "01_explore_data", "02_preprocess_n4")
 FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
 # The worst of each network, which is the first entry of these pages of the gallery.

@@ -48,7 +48,8 @@ def undisturbed(tmp_path_factory):
 @pytest.fixture
 def prepared(workbook, undisturbed):
     """A workbook whose cohort is explored and preprocessed, and no network trained."""
-    made = shutil.ignore_patterns("unet", "segresnet", "04*", "05*", "cross_validation", "review", "slurm_logs")
+    results = ("unet", "segresnet", "04*", "05*", "07*", "cross_validation", "review", "radiotherapy", "slurm_logs")
+    made = shutil.ignore_patterns(*results)
     shutil.copytree(undisturbed.home / "runs", workbook.home / "runs", ignore=made)
     workbook.change("studies/tiny.yaml", **LONGER)
     return workbook
@@ -129,7 +130,7 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
         for words in map(str.split, result.stdout.splitlines())
         if words[1:2] and words[1].isdigit()
     }
-    assert counts == {"train": 2, "cross_validate": 1, "review": 1, "report": 1, "total": 5}
+    assert counts == {"train": 2, "cross_validate": 1, "review": 1, "radiotherapy": 1, "report": 1, "total": 6}
 
 
 def test_a_training_that_runs_out_of_time_goes_on_in_the_next_job(cluster, prepared, no_driver_left):

@@ -1,0 +1,203 @@
+"""Margins: what grown contours cover and treat, how near organs are, and synthetic patients through DICOM and back."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
+from metaseg_nb.radiotherapy.margins import (
+    SECOND_READER,
+    Targets,
+    distance_mm,
+    margin_needed,
+    margin_table,
+    study_coverage,
+)
+from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
+from metaseg_nb.radiotherapy.planning import Choice
+from metaseg_nb.radiotherapy.round_trip import round_trip
+
+MM = (1.0, 1.0, 1.0)
+
+
+def cubes():
+    """A cube of 10 mm whose last two slices the prediction lacks, and a lesion of 3 mm³ that it misses."""
+    reference, prediction = np.zeros((2, 20, 20, 20), dtype=bool)
+    reference[5:15, 5:15, 5:15] = True
+    prediction[5:15, 5:15, 5:13] = True
+    reference[1, 1, 1:4] = True
+    return reference, prediction
+
+
+def test_a_margin_covers_what_lies_within_it():
+    reference, prediction = cubes()
+    lesions, _ = Targets.of(reference, MM).coverage(prediction, [0, 1, 2])
+    small, cube = lesions.sort_values("volume_mm3").itertuples()
+    assert (small.detected, cube.detected) == (False, True)
+    assert (cube.covered_0, cube.covered_1, cube.covered_2) == pytest.approx((0.8, 0.9, 1.0))
+    assert (cube.needed_95_mm, cube.needed_98_mm) == (2, 2)
+    assert small.needed_95_mm == pytest.approx(np.sqrt(4**2 + 4**2 + 4**2))  # from (1, 1, 1) to (5, 5, 5)
+    assert small.covered_2 == 0
+
+
+def test_a_margin_counts_millimetres_and_not_voxels():
+    reference, prediction = cubes()
+    lesions, _ = Targets.of(reference, (1.0, 1.0, 3.0)).coverage(prediction, [2, 3, 6])
+    cube = lesions.sort_values("volume_mm3").iloc[1]
+    assert cube[["covered_2", "covered_3", "covered_6"]].tolist() == pytest.approx([0.8, 0.9, 1.0])
+
+
+def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
+    reference, prediction = np.zeros((2, 12, 12, 12), dtype=bool)
+    reference[4:8, 4:8, 4:8] = True
+    prediction[4:8, 4:8, 4:9] = True
+    prediction[0, 0, 0:4] = True  # a false lesion
+    _, treated = Targets.of(reference, MM).coverage(prediction, [0, 1])
+    assert treated["unneeded_cm3"][0] == pytest.approx((16 + 4) / 1000)
+    assert treated["target_cm3"].tolist() == pytest.approx([0.064, (64 + 6 * 16) / 1000])
+    # with 1 mm: the slice beyond, the sides of the added slice, and the false line with its neighbours
+    assert treated["unneeded_cm3"][1] == pytest.approx((16 + 4 * 4 + (4 + 2 * 4 + 1)) / 1000)
+    assert treated["false"].tolist() == [1, 1]
+    assert treated["missed"].tolist() == [0, 0]
+
+
+def test_without_any_contour_nothing_is_covered_and_no_margin_is_enough():
+    reference, _ = cubes()
+    lesions, treated = Targets.of(reference, MM).coverage(np.zeros_like(reference), [0, 5])
+    assert not lesions["detected"].any()
+    assert np.isinf(lesions["needed_95_mm"]).all()
+    assert treated["missed"].tolist() == [2, 2]
+    assert treated["unneeded_cm3"].tolist() == [0, 0]
+
+
+def test_without_any_lesion_all_that_is_drawn_is_false():
+    _, prediction = cubes()
+    lesions, treated = Targets.of(np.zeros_like(prediction), MM).coverage(prediction, [0])
+    assert lesions.empty
+    assert treated.loc[0, ["missed", "false", "target_cm3"]].tolist() == [0, 1, 0]
+
+
+masks = arrays(bool, (7, 6, 5), elements=st.sampled_from([True, False, False, False, False]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks, masks)
+def test_lesions_are_counted_as_in_notebook_04(reference, prediction):
+    summary, scored = lesion_metrics(reference, prediction, MM)
+    lesions, treated = Targets.of(reference, MM).coverage(prediction, [0.0, 1.0, 2.0])
+    assert lesions["detected"].tolist() == scored["detected"].tolist()
+    assert lesions["diameter_mm"].tolist() == pytest.approx(scored["diameter_mm"].tolist())
+    assert (treated.loc[0, "missed"], treated.loc[0, "false"]) == (summary["n_missed"], summary["n_false"])
+    shares = lesions[["covered_0", "covered_1", "covered_2"]].to_numpy() if len(lesions) else np.empty((0, 3))
+    assert (np.diff(shares, axis=1) >= 0).all(), "a larger margin covers no less"
+    assert (np.diff(treated["target_cm3"]) >= 0).all()
+
+
+@given(arrays(bool, (4, 4, 4)))
+def test_the_distance_is_that_to_the_nearest_centre(mask):
+    found = distance_mm(mask, (1.0, 2.0, 3.0))
+    places = np.argwhere(mask) * (1.0, 2.0, 3.0)
+    for voxel in np.ndindex(4, 4, 4):
+        away = np.sqrt(((places - np.array(voxel) * (1.0, 2.0, 3.0)) ** 2).sum(axis=1))
+        assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf)
+
+
+def rows(needed, detected=True, patient="p"):
+    return pd.DataFrame({"needed_95_mm": needed, "detected": detected, "patient": patient, "network": "U-Net"})
+
+
+def test_the_margin_needed_covers_95_of_100_detected_lesions():
+    many = rows([*np.arange(1.0, 101.0)])
+    found, low, high = margin_needed(pd.concat([many, rows([500.0], False)]), 100, 0)
+    assert found == 95  # the missed lesion does not count
+    assert np.isnan([low, high]).all(), "one patient says nothing about others"
+    assert margin_needed(rows([0.0, 0.0, 3.0]), 100, 0)[0] == 3, "two of three are not 95 %"
+    assert np.isnan(margin_needed(rows([7.0], False), 100, 0)).all()
+
+
+def test_the_interval_of_the_margin_resamples_patients():
+    lesions = pd.concat([rows([1.0] * 5, patient="a"), rows([4.0], patient="b")])
+    assert margin_needed(lesions, 500, 0) == (4, 1, 4)
+
+
+def test_a_table_of_margins_counts_what_is_missed():
+    lesions = pd.concat([rows([0.0, 2.0], patient="a"), rows([9.0], False, "b")])
+    (row,) = margin_table(lesions, ["network"], 100, 0).itertuples()
+    assert (row.network, row.patients, row.lesions, row.missed) == ("U-Net", 2, 3, 1)
+    assert (row.covered_as_drawn, row.margin_mm) == (0.5, 2)
+
+
+@pytest.fixture
+def study(write_case, tmp_path, monkeypatch):
+    """Two cases in two folds; a network that predicts every other voxel of them, and a second reader of one."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    layout, cases = StudyLayout("tiny"), []
+    for fold, name in enumerate(("c0", "c1")):
+        case = write_case(name, seed=fold, axes="LPS")
+        cases.append(Case(**{**vars(case), "fold": fold}))
+        label = read_volume(case.label, name, np.uint8)
+        short, voxels = label.array.copy(), np.argwhere(label.array)
+        short[tuple(voxels[::2].T)] = 0
+        drawn = {layout.run("unet", fold).predictions: short} | ({tmp_path / "second": label.array} if fold else {})
+        for folder, array in drawn.items():
+            write_volume(folder / f"{name}.nii.gz", Volume(array, label.affine, label.native_orientation))
+    return layout, Cohort("tiny", "", cases), tmp_path / "second"
+
+
+def test_each_case_is_measured_with_the_network_of_its_fold_and_the_second_reader_where_there_is_one(study):
+    layout, cohort, second = study
+    lesions, treated = study_coverage(layout, cohort, ["unet"], [0.0], str(second))
+    assert treated.groupby("model")["case"].agg(list).to_dict() == {SECOND_READER: ["c1"], "unet": ["c0", "c1"]}
+    assert (lesions.loc[lesions["model"] == SECOND_READER, "covered_0"] == 1).all()
+    assert (lesions.loc[lesions["model"] == "unet", "covered_0"] < 1).any()
+    assert lesions["detected"].dtype == bool
+
+
+def test_a_second_reader_without_a_mask_of_the_cohort_is_an_error(study, tmp_path):
+    layout, cohort, _ = study
+    with pytest.raises(CohortError, match=r"no mask of a case.*masks named as the cases, such as c0.nii.gz"):
+        study_coverage(layout, cohort, ["unet"], [0.0], str(tmp_path))
+
+
+def test_a_mask_on_another_grid_is_an_error_that_names_the_case(study):
+    layout, cohort, second = study
+    mask = read_volume(second / "c1.nii.gz", "c1", np.uint8)
+    write_volume(second / "c1.nii.gz", Volume(mask.array[1:], mask.affine, mask.native_orientation))
+    with pytest.raises(CohortError, match=r"case c1.*draw it again on the grid of the image"):
+        study_coverage(layout, cohort, ["unet"], [0.0], str(second))
+
+
+def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path):
+    layout, cohort, _ = study
+    case = cohort.cases[0]
+    label = read_volume(case.label, case.name, np.uint8)
+    organ = np.zeros_like(label.array)
+    lesion = np.argwhere(label.array)
+    organ[0, 0, 0] = 1
+    (tmp_path / "imported/c0").mkdir(parents=True)
+    write_volume(tmp_path / "imported/c0" / ORGANS, Volume(organ, label.affine, label.native_orientation))
+    (tmp_path / "imported/c0" / RECORD).write_text(json.dumps({"organs": ["Brainstem"]}))
+    table = organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
+    assert set(table["case"]) == {"c0"}, "c1 was not imported"
+    assert set(table["model"]) == {REFERENCE, "unet"}
+    nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
+    assert nearest == pytest.approx(np.sqrt(((lesion * label.spacing_mm) ** 2).sum(axis=1)).min())
+
+
+def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):
+    layout, cohort, _ = study
+    table = round_trip(layout, cohort.cases, LesionRule(), "unet", Choice())
+    assert table["case"].tolist() == ["c0", "c1"]
+    assert (table[["different", "prediction_different"]] == 0).all(axis=None)
+    assert (table["regions"] > 0).all()
+    assert len([*layout.radiotherapy.glob("unet/*.dcm")]) == 2
