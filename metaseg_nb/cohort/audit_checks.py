@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from metaseg_nb.cohort.audit_likeness import look_alikes, with_signs
+from metaseg_nb.cohort.audit_likeness import look_alikes
 from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"
@@ -23,18 +23,17 @@ class Comparison(NamedTuple):
     """Entries that are scored, and those that the model that scores them was trained on.
 
     ``evaluation`` and ``training`` are parts of the table of entries, ``leaked`` those evaluated entries whose case
-    is trained on. ``scored`` and ``model`` say in words what is meant.
+    is trained on, ``by_any`` those that a model of any fold was trained on. ``model`` says in words what is meant.
     """
 
     list: str
     part: str
     trained: str
+    model: str
     evaluation: pd.DataFrame
     training: pd.DataFrame
     leaked: pd.DataFrame
-    by_others: pd.DataFrame
-    scored: str
-    model: str
+    by_any: pd.DataFrame
 
 
 class Finding(NamedTuple):
@@ -58,26 +57,21 @@ def comparisons(entries: pd.DataFrame) -> Iterator[Comparison]:
     training = dict(list(entries[entries["trains"]].groupby("list", sort=False)))
     for (name, part), scored in entries[entries["scored"]].groupby(["list", "part"], sort=False):
         for trained in [name] if name in training else training:
-            folds = sorted(each for each in training[trained]["part"].unique() if each != "training")
-            left_out = [part] if trained == name or not folds else folds
-            models = [training[trained][training[trained]["part"] != fold] for fold in left_out]
-            leaks = [scored[scored["case"].isin(seen["case"])] for seen in models]
-            patients = [scored["patient"].isin(seen["patient"].dropna()).sum() for seen in models]
-            fewest = min(range(len(models)), key=lambda i: (len(leaks[i]), patients[i]))
-            by_others = pd.concat(leaks).index.unique().difference(leaks[fewest].index)
+            known = training[trained]
+            folds = sorted(set(known["part"]) - {"training"})
+            left_out = folds if folds and trained != name else [part]
+            models = [known[known["part"] != fold] for fold in left_out]
+            fewest = min(models, key=lambda seen: [len(_also_in(scored, seen, what)) for what in ("case", "patient")])
             model = f"{trained}, whichever of its folds is left out" if folds else trained
             model = f"another fold of {trained}" if trained == name and part in folds else model
-            words = f"{counted(len(scored), 'entry')} of {part} of {name}"
-            yield Comparison(
-                name, part, trained, scored, models[fewest], leaks[fewest], scored.loc[by_others], words, model
-            )
+            leaked, by_any = (_also_in(scored, seen, "case") for seen in (fewest, pd.concat(models)))
+            yield Comparison(name, part, trained, model, scored, fewest, leaked, by_any)
 
 
 def findings(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Finding]:
     """All that is found in the table of entries."""
-    signs = with_signs(entries)
     for pair in pairs:
-        yield from _leaks(pair, signs)
+        yield from _leaks(pair)
         for primary, rows in _without(pair.evaluation, pair.training):
             found = f"{_cases(rows)} of {primary} in {pair.part} of {pair.list}, none in the training of {pair.model}"
             yield Finding("problem", "primary not trained on", pair.list, pair.trained, found, rows)
@@ -91,25 +85,26 @@ def findings(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Fin
         yield Finding("note", "taken for the same", name, "", found, rows)
 
 
-def _leaks(pair: Comparison, signs: pd.DataFrame) -> Iterator[Finding]:
+def _leaks(pair: Comparison) -> Iterator[Finding]:
     """Cases and patients that are scored by a model that was trained on them, or may be."""
     names = pair.list, pair.trained
+    scored = f"{counted(len(pair.evaluation), 'entry')} of {pair.part} of {pair.list}"
     if len(pair.leaked):
-        found = f"{len(pair.leaked)} of {pair.scored} ({pair.leaked['case'].nunique()} of {_cases(pair.evaluation)}) "
+        found = f"{len(pair.leaked)} of {scored} ({pair.leaked['case'].nunique()} of {_cases(pair.evaluation)}) "
         found += f"in the training of {pair.model}: {_names(pair.leaked)}"
         yield Finding("leakage", "trained on", *names, found, pair.leaked)
-    if len(pair.by_others) and pair.leaked.empty:
-        found = f"{len(pair.by_others)} of {pair.scored} are training cases of other folds of {pair.trained}: "
-        yield Finding("note", "trained on in other folds", *names, found + _names(pair.by_others), pair.by_others)
-    others = signs.loc[pair.evaluation.index.difference(pair.leaked.index, sort=False)]
-    is_known = others["patient"].isin(pair.training["patient"].dropna())
-    if is_known.any():
-        found = f"{is_known.sum()} of {pair.scored} are other images of patients in the training of {pair.model}"
-        found += f": patient {shortened(others.loc[is_known, 'patient'])}"
-        yield Finding("leakage", "patient trained on", *names, found, others[is_known])
-    for way, alike in look_alikes(others[~is_known], signs.loc[pair.training.index]):
-        found = f"{len(alike)} of {pair.scored} may be in the training of {pair.model}: {way}, as "
-        yield Finding("doubt", "may be the same", *names, found + shortened(alike.values()), signs.loc[list(alike)])
+    elif len(pair.by_any):
+        found = f"{len(pair.by_any)} of {scored} are training cases of other folds of {pair.trained}: "
+        yield Finding("note", "trained on in other folds", *names, found + _names(pair.by_any), pair.by_any)
+    others = pair.evaluation.drop(pair.leaked.index)
+    known = _also_in(others, pair.training, "patient")
+    if len(known):
+        found = f"{len(known)} of {scored} are other images of patients in the training of {pair.model}"
+        found += f": patient {shortened(known['patient'])}"
+        yield Finding("leakage", "patient trained on", *names, found, known)
+    for way, alike in look_alikes(others.drop(known.index), pair.training):
+        found = f"{len(alike)} of {scored} may be in the training of {pair.model}: {way}, as "
+        yield Finding("doubt", "may be the same", *names, found + shortened(alike.values()), others.loc[list(alike)])
 
 
 def _one_side_only(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Finding]:
@@ -117,7 +112,7 @@ def _one_side_only(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterat
     trains, scores = (set(entries.loc[entries[what], "list"]) for what in ("trains", "scored"))
     evaluated = entries[entries["scored"] & entries["list"].isin(trains)]
     for name, training in entries[entries["trains"] & ~entries["list"].isin(scores)].groupby("list", sort=False):
-        rows = evaluated[evaluated["case"].isin(training["case"])]
+        rows = _also_in(evaluated, training, "case")
         if len(rows):
             found = (
                 f"{name} also trains on {counted(rows['case'].nunique(), 'evaluated case')}; it was taken as the "
@@ -134,15 +129,13 @@ def _counted_twice(entries: pd.DataFrame) -> Iterator[Finding]:
     """Cases that two parts score, within a list or between lists; cases that a part lists more than once."""
     parts = list(entries[entries["scored"]].groupby(["list", "part"], sort=False))
     for ((one, part), first), ((other, other_part), second) in combinations(parts, 2):
-        shared = set(first["case"]) & set(second["case"])
+        rows = pd.concat([_also_in(first, second, "case"), _also_in(second, first, "case")])
         # a case in two folds is trained on, which is worse
-        if not shared or (one == other and part.startswith("fold ") and other_part.startswith("fold ")):
+        if rows.empty or (one == other and part.startswith("fold ") and other_part.startswith("fold ")):
             continue
-        rows = pd.concat([first, second])
-        rows = rows[rows["case"].isin(shared)]
         # one test set in every split's file, or a fold that has a file of its own as well
-        is_one_set = set(first["case"]) == set(second["case"]) and not part == other_part == "validation"
-        found = f"{counted(len(shared), 'case')} in {part} of {one} and in {other_part} of {other}"
+        is_one_set = len(rows) == len(first) + len(second) and not part == other_part == "validation"
+        found = f"{_cases(rows)} in {part} of {one} and in {other_part} of {other}"
         found += f"{', the same set' if is_one_set else ''}: {_names(rows)}"
         yield Finding("note" if is_one_set else "problem", "evaluated twice", one, other, found, rows)
     for (name, part), listed in entries.groupby(["list", "part"], sort=False):
@@ -161,7 +154,8 @@ def _not_evaluated(entries: pd.DataFrame) -> Iterator[Finding]:
     """
     evaluated = entries[entries["scored"]]
     is_own = evaluated["list"].isin(entries.loc[entries["trains"], "list"])
-    judged = evaluated if is_own.all() else evaluated[~is_own]
+    own, external = evaluated[is_own], evaluated[~is_own]
+    judged = external if len(external) else own
     rows = entries[~entries["case"].isin(judged["case"])]
     if len(judged) and len(rows):
         judges = ", ".join(judged["list"].unique())
@@ -171,12 +165,12 @@ def _not_evaluated(entries: pd.DataFrame) -> Iterator[Finding]:
         severity = "note" if len(set(sets)) == 1 else "problem"
         yield Finding(severity, "never evaluated", ALL_LISTS, "", found, rows)
     for name, training in entries[entries["trains"]].groupby("list", sort=False):
-        own = evaluated[evaluated["list"] == name]
-        own = own if len(own) else evaluated[~is_own]
-        for primary, rows in _without(training, own) if len(own) else ():
+        scored = own[own["list"] == name]
+        scored = scored if len(scored) else external
+        for primary, rows in _without(training, scored) if len(scored) else ():
             found = f"{_cases(rows)} of {primary} in the training of {name}, none in what is evaluated with it"
             # one fold without a rare primary is no harm when another fold has it
-            severity = "note" if primary in set(evaluated.loc[is_own, "primary"]) else "problem"
+            severity = "note" if primary in set(own["primary"]) else "problem"
             yield Finding(severity, "primary not evaluated", name, "", found, rows)
 
 
@@ -208,6 +202,11 @@ def _resemble(one: str, other: str) -> bool:
     start, whole = "".join(short), "".join(long)
     begins = len(start) >= SHORTEST_BEGINNING and re.match(rf"{start}(?!\d)", whole)
     return one != other and bool(begins or (short and set(short) <= set(long)))
+
+
+def _also_in(entries: pd.DataFrame, others: pd.DataFrame, what: str) -> pd.DataFrame:
+    """The entries whose case or patient one of the others has, too."""
+    return entries[entries[what].isin(others[what].dropna())]
 
 
 def _without(entries: pd.DataFrame, others: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from metaseg_nb.cohort.audit_likeness import with_signs
 from metaseg_nb.cohort.file_kinds import GZIP_MAGIC, opened
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.entries import Entry, read_entries
@@ -52,7 +53,8 @@ def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) 
         part, below ``folder``. ``image`` is where the list has the first sequence, ``listed`` its path as listed.
         ``files`` are the identities of all sequences, ``label`` that of the mask (of its first copy).
         ``patient`` is None where the list does not name it, ``primary`` where it is not in the path either.
-        ``same_as`` is "moved" or "copy" where the case is that of another entry for this reason.
+        ``same_as`` is "moved" or "copy" where the case is that of another entry for this reason. And the columns of
+        `with_signs`.
     problems : list of Problem
         What cannot be read: a file is missing or not JSON, has no entries or a list under another name, an entry has
         no image or a fold that is no whole number.
@@ -66,7 +68,7 @@ def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) 
         rows += [{"list": name} | _row(entry, gives_labels, folder, image_root) for entry in datalist.entries]
     _identify(rows)
     entries = pd.DataFrame(rows, columns=COLUMNS, dtype=object).astype({"trains": bool, "scored": bool})
-    return entries, [problem for datalist in read for problem in datalist.problems]
+    return with_signs(entries), [problem for datalist in read for problem in datalist.problems]
 
 
 def content_key(path: Path) -> tuple[int, bytes] | None:

@@ -33,18 +33,17 @@ def with_signs(entries: pd.DataFrame) -> pd.DataFrame:
     those of the patient, by the list or by the name of the case (BraTS, BIDS); ``time_point`` is a number for all
     names that may be time points of one patient.
     """
-    names = [tuple(map(as_words, _parts(path))) for path in entries["listed"]]
-    distinct = _distinct(set(entries["listed"]))
-    cases = [naming.name_of(PurePath(path)) for path in entries["listed"]]
-    unnamed = {case for case, patient in zip(cases, entries["patient"], strict=True) if not patient}
-    guess = time_points(list(dict.fromkeys(cases)), unnamed)
+    names = entries["listed"].map(lambda path: tuple(map(as_words, _parts(path))))
+    cases = entries["listed"].map(lambda path: naming.name_of(PurePath(path)))
+    distinct = _distinct(entries["listed"].unique())
+    guess = time_points(cases.unique().tolist(), set(cases[entries["patient"].isna()]))
     groups = {name: i for i, group in enumerate(guess.groups if guess else ()) for name in group}
-    patients = [given or naming.convention_patient(case) for given, case in zip(entries["patient"], cases, strict=True)]
+    patients = entries["patient"].fillna(cases.map(naming.convention_patient)).fillna("")
     return entries.assign(
         names=names,
-        distinct=[{name: distinct[name] for name in own if name in distinct} for own in names],
-        words=[tuple(sorted(as_words(patient), key=str)) if patient else () for patient in patients],
-        time_point=[groups.get(case) for case in cases],
+        distinct=names.map(lambda own: {name: distinct[name] for name in own if name in distinct}),
+        words=patients.map(lambda patient: tuple(sorted(as_words(patient), key=str)) if patient else ()),
+        time_point=cases.map(groups),
     )
 
 
