@@ -245,7 +245,7 @@ FAULTS = {
     "values": (white_mask, [("label values 255", "label", "error")]),
     "brats": (brats_mask, [("label values 2, 4", "label", "error")]),
     "grey": (grey_mask, [("label values 0.7", "label", "error")]),
-    "outside": (mask_outside, [("1 of 1 lesions outside the brain", "label", "error")]),
+    "outside": (mask_outside, [("1 of 1 lesions outside the brain", "label", "doubt")]),
     "one_outside": (one_lesion_outside, [("1 of 3 lesions outside the brain", "label", "warning")]),
     "smaller": (smaller_mask, [("shape (23, 24, 20)", "label", "error")]),
     "shifted": (shifted_mask, [("up to 1.0 mm off the image", "label", "error")]),

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import yaml
 from conftest import tiny_file
@@ -327,3 +329,41 @@ def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, t
     result = metaseg(home, "export", "--study", study, "--model", "segresnet", "--seg")
     assert result.stdout.count(" lesions") == 6, result.stdout + result.stderr
     assert len(list(home.glob("runs/clinic/radiotherapy/segresnet/*.dcm"))) == 6
+
+
+def test_published_plans_go_in_through_a_study_file(tmp_path, metaseg, shared_data):
+    """Five metastases, a Gamma Knife plan and a sarcoma of the thigh, with two synthetic patients to fill the folds."""
+    export, published = tmp_path / "export", shared_data / "radiotherapy"
+    shutil.copytree(published / "mr_rtstruct_nifti/STS_008", export / "sts", ignore=shutil.ignore_patterns("*.nii.gz"))
+    with tarfile.open(published / "vs_gammaknife_t1c_rtstruct/t1c_dicom_slices_020-045.tar.xz") as slices:
+        slices.extractall(export / "gamma", filter="data")
+    shutil.copy(published / "vs_gammaknife_t1c_rtstruct/RTSTRUCT_GammaPlan.dcm", export / "gamma")
+    plan, brain = (
+        published / "met_rtss_brainlab/RS_5mets_scrubbed.dcm",
+        published / "met_rtss_brainlab/whole_brain_1mm.nii.gz",
+    )
+    frame = pydicom.dcmread(plan).StructureSetROISequence[0].ReferencedFrameOfReferenceUID
+    noise, head = np.random.default_rng(0).uniform(0, 50, (142, 163, 143)).round(), nib.load(brain)
+    image = noise + 300.0 * np.asarray(head.dataobj)  # the plan was published without its images
+    write_series(export / "mets", image, head.affine, "BM-RTSS-001", FrameOfReferenceUID=frame)
+    shutil.copy(plan, export / "mets")
+    for name, other in (("A", image[::-1]), ("B", image[:, ::-1])):
+        write_series(export / name, other, head.affine, name)
+        lesion = np.zeros(image.shape, bool)
+        lesion[60:70, 80:90, 70:80] = True
+        write_structure_set(export / name / "rs.dcm", {"GTV": lesion}, read_dicom(export / name).series[0].volume, "x")
+
+    study = tmp_path / "plans.yaml"
+    study.write_text(f"study: plans\nmodels: [unet]\ncohort: {export}\nn_folds: 3\nworkers: 1\n")
+    result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    doubt = re.search(
+        r"case (examination_\d+), .*1 of 1 lesions outside the brain.*name the case in `confirmed`", result.stderr
+    )
+    assert doubt, "a thigh is no brain: " + result.stderr
+    study.write_text(study.read_text() + f"confirmed: [{doubt[1]}]\n")
+    result = metaseg(tmp_path, "run", "01_explore_data", "--study", study)
+    assert result.returncode == 0, result.stderr
+    lesions = pd.read_csv(tmp_path / "runs/plans/lesions.csv").query("regions != 'GTV'").set_index("regions")["voxels"]
+    published = {"1 GTV": 1066.1, "2 GTV": 2154.6, "3 GTV": 162.7, "4 GTV": 179.7, "5 GTV": 116.4}  # mm³ of polygons
+    assert lesions.drop(["TV", "GTV_Mass_MR_T1"]).to_dict() == pytest.approx(published, rel=0.05)
+    assert lesions[["TV", "GTV_Mass_MR_T1"]].tolist() == [13307, 8862]

@@ -25,7 +25,7 @@ from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when the same files give another examination.
-VERSION = 5
+VERSION = 6
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 

@@ -13,6 +13,7 @@ INSIDE = "lesions inside the brain"
 METASTASES = "a mask of metastases, not of the brain or a part of it"
 OWN_MASK = "a mask of its own"
 OVERLAY = "compare the overlay in your programs; masks written here keep this header"
+OTHER_PLACE = "the label belongs to another image or another place"
 UNSCALED = "give the image as the scanner made it; without it, notebook 02 corrects no bias field"
 WHOSE_MASK = (
     "if both are images of one patient, give them the same `patient`; find the mask that belongs to each image; if "
@@ -38,7 +39,7 @@ RULES = {
     "a lesion": ("warning", "at least one lesion", "look whether one was missed; if not, the patient stays in without"),
     "several voxels": ("warning", "lesions of several voxels", "if they are slips, set `min_lesion_mm3` in 02"),
     "not cut": ("warning", "lesions inside the volume", "take a series that covers them, or leave the case out"),
-    "some inside": ("error", INSIDE, "the label belongs to another image or another place: compare the overlay"),
+    "some inside": ("doubt", INSIDE, f"{OTHER_PLACE}; if the overlay is right, name the case in `confirmed`"),
     "all inside": ("warning", INSIDE, "look at the overlay and erase them"),
     "not the brain": ("error", METASTASES, "give the mask of lesions: `label_file` of a folder, `label` in a list"),
     "usual size": ("doubt", METASTASES, "look at the overlay; if all of it is lesion, name the case in `confirmed`"),
