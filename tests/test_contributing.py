@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metaseg_nb.cohort.sources import folders, read_cohort
-from metaseg_nb.cohort.sources.layouts import CaseFiles, Found
+from metaseg_nb.cohort.sources.layouts import CaseFiles, Found, Layout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.training import networks
 
@@ -31,23 +31,30 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     assert torch.sigmoid(logits).mean().item() == pytest.approx(networks.LESION_PRIOR, rel=1e-3)
 
 
-def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch):
+def scans_and_contours(folder, image_files, label_file):
+    scans = sorted((folder / "scans").iterdir())
+    return Found([CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans])
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        Layout("mine", ("scans/",), images=("scans/{patient}",), label="contours/{patient}"),
+        Layout("mine", ("scans/",), scans_and_contours),
+    ],
+    ids=["by patterns", "by a function"],
+)
+def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch, layout):
     """Images in scans/, masks in contours/, each named by its patient."""
     for patient in ("anna", "berta"):
         for place in ("scans", "contours"):
             write_nifti(f"{place}/{patient}.nii.gz", torch.zeros(4, 4, 4).numpy())
-
-    def recognised(folder):
-        return (folder / "scans").is_dir()
-
-    def read(folder, image_files, label_file):
-        scans = sorted((folder / "scans").iterdir())
-        return Found([CaseFiles(s.name[:-7], folder, ([s],), [folder / "contours" / s.name]) for s in scans])
-
-    monkeypatch.setattr(folders, "LAYOUTS", [(recognised, read), *folders.LAYOUTS])
+    monkeypatch.setattr(folders, "LAYOUTS", [layout, *folders.LAYOUTS])
     cohort, problems = read_cohort(str(tmp_path), base=tmp_path)
     assert [(case.name, case.image.parent.name, case.label.parent.name) for case in cohort.cases] == [
         ("anna", "scans", "contours"),
         ("berta", "scans", "contours"),
     ]
-    assert [problem for problem in problems if problem.severity == "error"] == []
+    assert problems == []
+    _, problems = read_cohort(str(tmp_path), base=tmp_path, label_file="*_seg")
+    assert [problem.expected for problem in problems] == ["no file patterns for mine, whose names are fixed"]

@@ -532,6 +532,7 @@ MAY_BE = {
     "before and after a step": ("raw/p3.nii.gz", "preproc/p3.nii.gz"),
     "an escaped blank": ("data/p%207.nii.gz", "data/p 7.nii.gz"),
     "an umlaut written out": ("data/Müller.nii.gz", "data/Mueller.nii.gz"),
+    "a stroke left off": ("data/Łucja.nii.gz", "data/Lucja.nii.gz"),
     "full-width letters": ("data/Ｐ３.nii.gz", "data/p3.nii.gz"),
     "a time point, by its word": ("P00/baseline.nii.gz", "P00/fu1.nii.gz"),
 }

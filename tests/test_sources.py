@@ -199,6 +199,13 @@ def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
     assert [(case.name, case.label) for case in cohort.unlabelled] == [("c", None), ("f", None)]
 
 
+def test_other_values_without_readable_lesion_values_are_left_out(write, tmp_path):
+    write("a.json", {"training": entries("a"), "lesion_values": [0], "other_values": [1]})
+    cohort, problems = read_cohort("a.json", base=tmp_path)
+    assert said(problems) == [("error", "-", "lesion_values [0]")]
+    assert (cohort.rule.values, cohort.rule.other_values) == ((1,), ())
+
+
 def test_one_name_for_two_images_is_an_error_that_names_both_files(write, tmp_path):
     write("a.json", {"training": [entry("p1", case="a"), entry("p2", case="a"), entry("p3", case="b")]})
     cohort, (problem,) = read_cohort("a.json", base=tmp_path)

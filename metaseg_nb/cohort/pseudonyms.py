@@ -12,7 +12,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.spelling import tidy
+from metaseg_nb.cohort.sources.spelling import BARE, WRITTEN_OUT, plain, tidy
 from metaseg_nb.files import read_text_table, write_table
 
 COLUMNS = ["kind", "name", "code"]
@@ -25,10 +25,6 @@ PERSON = re.compile(r"[\^,]")
 SHORTEST_PART, MANY = 3, 3
 YEAR = re.compile(r"\d{4}")
 WORD = re.compile(r"[^\W_]+")
-# Two ways to do without accents. These letters are whole in Unicode; other accents can be taken off.
-WHOLE = {"ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"}
-BARE = str.maketrans({**WHOLE, "ø": "o"})
-WRITTEN_OUT = str.maketrans({**WHOLE, "ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 
 
 def with_codes(
@@ -120,7 +116,7 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
     many = max(MANY, len(set().union(*held_by.values())) / 2)
     of_codes = {word for code in codes.values() for word in _words(code)}
     ordinary = {word for word, patients in held_by.items() if len(patients) >= many}
-    ordinary |= {_plain(case.primary) for case in cases} | of_codes
+    ordinary |= {plain(case.primary) for case in cases} | of_codes
     parts, turned = {}, {}
     for name, code in codes.items():
         words = WORD.findall(_composed(name))
@@ -130,7 +126,7 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
         if letters or PERSON.search(name):
             telling = [word for word in words if len(word) >= SHORTEST_PART and not word.isdigit()]
             kept = of_codes if PERSON.search(name) else ordinary
-            parts |= {word: "…" for word in telling if _plain(word) not in kept}
+            parts |= {word: "…" for word in telling if plain(word) not in kept}
     return parts | turned | dict(codes)
 
 
@@ -158,7 +154,7 @@ def coding(codes: Mapping[str, str], before: str = "") -> Callable[[str], str]:
     def put_codes(text: str) -> str:
         text = _composed(text)
         words = list(WORD.finditer(text))
-        spellings = [[_plain(word[0], letters) for word in words] for letters in (WRITTEN_OUT, BARE)]
+        spellings = [[plain(word[0], letters) for word in words] for letters in (WRITTEN_OUT, BARE)]
         pieces, done = [], 0
         for first, word in enumerate(words):
             if word.start() < done or not behind.match(text, word.start()):
@@ -179,15 +175,7 @@ def _composed(text: str) -> str:
 
 
 def _words(name: str, letters: Mapping[int, str] = WRITTEN_OUT) -> tuple[str, ...]:
-    return tuple(_plain(word, letters) for word in WORD.findall(_composed(name)))
-
-
-def _plain(word: str, letters: Mapping[int, str] = WRITTEN_OUT) -> str:
-    """A composed word in small letters without accents."""
-    if word.isascii():
-        return word.lower()
-    taken_apart = unicodedata.normalize("NFD", word.casefold().translate(letters))
-    return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
+    return tuple(plain(word, letters) for word in WORD.findall(_composed(name)))
 
 
 def _read(key: Path) -> dict[str, dict[str, str]]:

@@ -123,7 +123,9 @@ def read_entries(path: Path) -> Datalist:
     wrong = wrong_keys(_Content, content, "-", path)
     problems = list(wrong.values())
     problems += [Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _unread(content)]
-    read = _Content.model_validate({key: value for key, value in content.items() if key not in wrong})
+    # what other values may be depends on those of lesions
+    left_out = {*wrong, "other_values"} if "lesion_values" in wrong else {*wrong}
+    read = _Content.model_validate({key: value for key, value in content.items() if key not in left_out})
     entries, renamed = [], {}
     for key, part in PARTS.items():
         for i, listed in enumerate(getattr(read, key)):

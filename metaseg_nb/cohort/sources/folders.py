@@ -1,9 +1,7 @@
 """A folder as a cohort: its layout is recognised by names, or given by patterns."""
 
 import os
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
@@ -11,21 +9,15 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.file_kinds import file_kind
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
-from metaseg_nb.cohort.sources.layouts import CaseFiles, Found, is_bids, is_nnunet, read_bids, read_nnunet
+from metaseg_nb.cohort.problems import CohortError, Problem, unused
+from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, Layout, read_patterns
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named
 
-# Layouts that a standard fixes: how each is recognised and read. The first that recognises a folder reads it.
-LAYOUTS: list[tuple[Callable[[Path], bool], Callable[..., Found]]] = [(is_nnunet, read_nnunet), (is_bids, read_bids)]
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
 USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
-# Stands for the patient in patterns of a folder without a folder for each case.
-PATIENT = "{patient}"
 PATTERNS = f"glob patterns within a case's folder, such as *_t1c.nii.gz, or all with {PATIENT}, such as {PATIENT}_t1c"
-# What a folder may be, in an error.
-KNOWN = "imagesTr/ (nnU-Net), sub-*/anat/ or sub-*/ses-*/anat/ (BIDS), or <case>/ or <primary>/<case>/ with"
 ADVICE = (
     f"name the files with `image_files` and `label_file` (with {PATIENT} in each where the files of all patients lie "
     f"in one folder: {PATIENT}_T1c.nii.gz), or give a datalist (JSON) instead of the folder"
@@ -38,8 +30,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     """Read a folder of one of these layouts; no image is opened.
 
     - any folder, by patterns with ``{patient}``: ``{patient}_T1KM.nii.gz``, ``{patient}_GTV.nii.gz``;
-    - nnU-Net raw (``imagesTr``; `read_nnunet`);
-    - BIDS (``sub-<patient>/[ses-<time>/]anat``; `read_bids`);
+    - one of `LAYOUTS`, by the names of its folders;
     - a folder for each case, ``<case>/`` or ``<primary>/<case>/``: its image and mask are the files that
       ``image_files`` and ``label_file`` match, or ``image``, ``t1c``, ``*-t1c``, ``*_t1ce`` and
       ``label``, ``mask``, ``seg``, ``*-seg``, ``*_seg``, as in BraTS.
@@ -52,19 +43,24 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     CohortError
         No layout is recognised, or a pattern is none.
     """
-    given = [*image_files, *([label_file] if label_file else [])]
-    by_patient = [PATIENT in pattern for pattern in given]
+    given = [*image_files, *filter(None, [label_file])]
+    by_patient = any(PATIENT in pattern for pattern in given)
     wrong = [pattern for pattern in given if not _is_pattern(pattern)]
-    if any(by_patient) and not (all(by_patient) and image_files and label_file):
-        wrong = wrong or [pattern for pattern in (*image_files, label_file) if PATIENT not in pattern] or [""]
+    if by_patient:
+        wrong += [pattern for pattern in [*(image_files or [""]), label_file] if PATIENT not in pattern]
     if wrong:
         raise CohortError.one("-", folder, f"{wrong[0]!r}", PATTERNS, "correct `image_files` or `label_file`")
-    standard = [] if any(by_patient) else [read for recognised, read in LAYOUTS if recognised(folder)]
-    read = standard[0] if standard else _patient_files if any(by_patient) else _case_folders
+    standard = None if by_patient else next((each for each in LAYOUTS if _is_of(folder, each)), None)
+    cases, problems = [], []
+    if standard and not standard.takes_patterns:
+        expected = f"no file patterns for {standard.name}, whose names are fixed"
+        problems += unused(folder, {"image_files": list(image_files), "label_file": label_file}, expected)
+        image_files, label_file = standard.images, standard.label
+    read = standard.read if standard else read_patterns if by_patient else _case_folders
     found = read(folder, image_files, label_file)
     if not standard and not any(any(files.images) for files in found.files):
         raise _unknown_layout(folder, image_files)
-    cases, problems = [], found.problems
+    problems += found.problems
     for files in found.files:
         wrong = [Problem(files.name, str(files.folder), *each) for each in _wrong(files)]
         problems += wrong
@@ -80,36 +76,15 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     return Cohort(folder.resolve().name, found.description, labelled, unlabelled), problems + unnamed
 
 
+def _is_of(folder: Path, layout: Layout) -> bool:
+    return any(any(folder.glob(mark)) for mark in layout.marks)
+
+
 def _is_pattern(pattern: str) -> bool:
     with suppress(ValueError, NotImplementedError):  # pathlib's for "", absolute ones, and those such as "**x"
         any(Path(os.devnull).glob(pattern))
         return not unwritable(pattern)
     return False
-
-
-def _patient_files(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
-    """The files of each patient by patterns with ``{patient}``; volumes beside them that none matches are a warning."""
-    patterns = [label_file, *image_files]
-    found: dict[str, list[list[Path]]] = defaultdict(lambda: [[] for _ in patterns])
-    taken: list[set[Path]] = [set() for _ in patterns]
-    for i, pattern in enumerate(patterns):
-        for spelled in spelled_out([pattern]):
-            first, *others = (
-                re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for part in spelled.split(PATIENT)
-            )
-            whole = "(?P=patient)".join([f"{first}(?P<patient>[^/]+?){others[0]}", *others[1:]])
-            for path in sorted({*folder.glob(spelled.replace(PATIENT, "*"))} - (taken[0] if i else set())):
-                match = re.fullmatch(whole, path.relative_to(folder).as_posix())
-                if match and is_volume(path):
-                    found[match["patient"]][i].append(path)
-                    taken[i].add(path)
-    matched = set().union(*taken)
-    left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
-    what = f"{len(left)} files: {shortened(sorted(path.name for path in left))}"
-    fix = "nothing, if they are not wanted; otherwise correct `image_files` or `label_file`"
-    problem = Problem("-", str(folder), what, "volumes that the patterns match", fix, "warning")
-    files = [CaseFiles(name, folder, tuple(of[1:]), of[0]) for name, of in sorted(found.items())]
-    return Found(files, [problem] if left else [])
 
 
 def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
@@ -124,9 +99,9 @@ def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> 
     for place in places:
         masks = _matching(place, labels)
         images = tuple([path for path in _matching(place, patterns) if path not in masks] for patterns in sequences)
-        others = [path for path in volumes_in(place) if path not in masks and not any(path in of for of in images)]
         own = place.relative_to(folder)
-        files.append(CaseFiles("_".join(own.parts), place, images, masks, others, primary_of(own / "image")))
+        primary = primary_of(own / "image")
+        files.append(CaseFiles("_".join(own.parts), place, images, masks, volumes_in(place), primary))
     return Found(files)
 
 
@@ -142,8 +117,8 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
     """Found, expected and what to do, of each thing wrong with the files of a case."""
     images, labels = [*files.images], files.labels or ()
-    volumes = [path for found in [*images, labels, files.others] for path in found]
     if not any(images):
+        volumes = list(dict.fromkeys([*labels, *files.volumes]))
         found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
         found = f"a mask without an image: {_listed(volumes)}" if labels else found
         fix = fix or "add the image, or a pattern in `image_files` that matches it; or `exclude` the case"
@@ -187,4 +162,6 @@ def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     others, conversion = other_files(folder)
     fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
     found = ": ".join(filter(None, [found, others]))
-    return CohortError.one("-", folder, found, f"{KNOWN} an image named {names}", fix)
+    known = ", ".join(f"{' or '.join(layout.marks)} ({layout.name})" for layout in LAYOUTS)
+    expected = f"{known}, or <case>/ or <primary>/<case>/ with an image named {names}"
+    return CohortError.one("-", folder, found, expected, fix)

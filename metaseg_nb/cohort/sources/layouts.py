@@ -1,4 +1,4 @@
-"""Folders whose layout a standard fixes: nnU-Net's raw data sets, and BIDS.
+"""Layouts of folders: what each is recognised by, and where it has the files of a case.
 
 Each reader gives the files of every case; `read_folder` makes cases of them.
 """
@@ -6,21 +6,22 @@ Each reader gives the files of every case; `read_folder` makes cases of them.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from metaseg_nb.cohort.problems import CohortError, Problem, unused
+from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
 
-NO_PATTERNS = "no file patterns for nnU-Net, whose names are fixed"
+# Stands for the patient in patterns of folders that hold the files of all patients.
+PATIENT = "{patient}"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 T1 = "a channel named as contrast-enhanced T1 (T1c, T1ce, T1Gd ...)"
-NAME_T1 = 'name the contrast-enhanced T1 in "channel_names"'
-ENTITIES = re.compile(r"(sub-[^_]+)(?:_(ses-[^_]+))?_")
+ANATS = ("sub-*/anat/", "sub-*/ses-*/anat/")
+SESSION = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_")
 MASK = re.compile(r"_(mask|dseg|seg|roi)$")
 # Masks of something else, as brain extraction and tissue segmentation leave them.
 ANATOMY = re.compile(r"(desc|label)-(brain|aseg|aparcaseg|gm|wm|csf|head)", re.IGNORECASE)
@@ -33,7 +34,7 @@ class CaseFiles:
     """The files of one case that a layout finds.
 
     ``images`` are the files found for each sequence, ``labels`` those found for
-    the mask: one each, if all is well. ``others`` are volumes that are neither.
+    the mask: one each, if all is well. ``volumes`` are all in a folder of the case's own.
     A case that only is to be predicted has ``labels`` None.
     """
 
@@ -41,7 +42,7 @@ class CaseFiles:
     folder: Path
     images: tuple[Sequence[Path], ...]
     labels: Sequence[Path] | None
-    others: Sequence[Path] = ()
+    volumes: Sequence[Path] = ()
     primary: str = "unknown"
     scanner: str = "unknown"
     date: str = "unknown"
@@ -56,12 +57,35 @@ class Found:
     description: str = ""
 
 
-def is_nnunet(folder: Path) -> bool:
-    """Whether a folder has nnU-Net's training images."""
-    return (folder / "imagesTr").is_dir()
+def read_patterns(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
+    """Find the files of each patient by patterns with ``{patient}``; volumes beside them are a warning."""
+    masks = _by_patient(folder, label_file)
+    no_images = {path for paths in masks.values() for path in paths}
+    images = [_by_patient(folder, pattern, no_images) for pattern in image_files]
+    matched = no_images.union(*(paths for sequence in images for paths in sequence.values()))
+    left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
+    what = f"{len(left)} files: {shortened(sorted(path.name for path in left))}"
+    fix = "nothing, if they are not wanted; otherwise correct `image_files` or `label_file`"
+    problem = Problem("-", str(folder), what, "volumes that the patterns match", fix, "warning")
+    names = sorted(masks.keys() | {name for sequence in images for name in sequence})
+    files = [CaseFiles(name, folder, tuple(of[name] for of in images), masks[name]) for name in names]
+    return Found(files, [problem] if left else [])
 
 
-def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str = "") -> Found:
+def _by_patient(folder: Path, pattern: str, but: Collection[Path] = ()) -> defaultdict[str, list[Path]]:
+    """The volumes that a pattern matches, by what stands for ``{patient}``: twice in a pattern it is one name."""
+    found = defaultdict(list)
+    for spelled in spelled_out([pattern]):
+        parts = [re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for part in spelled.split(PATIENT)]
+        whole = "(?P=patient)".join([f"{parts[0]}(?P<patient>[^/]+?){parts[1]}", *parts[2:]])
+        for path in sorted({*folder.glob(spelled.replace(PATIENT, "*"))} - {*but}):
+            match = re.fullmatch(whole, path.relative_to(folder).as_posix())
+            if match and is_volume(path):
+                found[match["patient"]].append(path)
+    return found
+
+
+def read_nnunet(folder: Path, *_: object) -> Found:
     """Find ``imagesTr/<case>_0000.nii.gz``, ``labelsTr/<case>.nii.gz``, ``imagesTs`` (unlabelled), ``dataset.json``.
 
     As nnU-Net's documentation has it, version 1 (``modality``) and 2 (``channel_names``); folders of the Medical
@@ -69,51 +93,51 @@ def read_nnunet(folder: Path, image_files: Sequence[str] = (), label_file: str =
     that ``dataset.json`` names as a contrast-enhanced T1; without one they keep their order, with a warning.
     """
     record = folder / "dataset.json"
-    problems = unused(folder, {"image_files": list(image_files), "label_file": label_file}, NO_PATTERNS)
+    problems = []
+
+    def report(found: str, expected: str, fix: str, severity: str = "error") -> None:
+        problems.append(Problem("-", str(record), found, expected, fix, severity))
+
     content: Mapping[str, Any] = {}
     channels: dict[int, str] = {}
+    description = None
     try:
         content = read_json(record) if record.is_file() else {}
         named = content.get("channel_names", content.get("modality", {}))
         channels = {int(number): fact(name) or "" for number, name in named.items()}
         description = fact(content.get("description"))
-    except (ValueError, AttributeError) as error:  # a CohortError is one
-        expected = 'JSON with "channel_names" or "modality" by number, and texts'
-        other = [Problem("-", str(record), f"{error}", expected, "repair the file")]
-        problems += error.problems if isinstance(error, CohortError) else other
-        content, description = {}, None
+    except CohortError as error:
+        problems += error.problems
+    except (ValueError, AttributeError) as error:
+        content = {}
+        report(f"{error}", 'JSON with "channel_names" or "modality" by number, and texts', "repair the file")
     if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
-        found, expected = f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii"
-        problems.append(Problem("-", str(record), found, expected, "convert the files"))
-    labels = content.get("labels")
-    texts = [description, labels and f"nnU-Net labels: {json.dumps(labels)}"]
-    masks = defaultdict(list)
-    for path in volumes_in(folder / "labelsTr"):
-        masks[stem(path.name)].append(path)
-    stems = {stem(path.name) for path in volumes_in(folder / "imagesTr")}
-    numbered = any(name.endswith("_0000") and name not in masks for name in stems)
-    images = {part: _by_case_and_channel(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
+        report(f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii", "convert the files")
+    masks, whole = (_by_channel(folder / part, numbered=False) for part in ("labelsTr", "imagesTr"))
+    numbered = any(name.endswith("_0000") and name not in masks for name in whole)
+    images = {part: _by_channel(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
     present = {channel for cases in images.values() for files in cases.values() for channel in files}
     order = sorted(channels or present, key=lambda i: (not is_enhanced_t1(channels.get(i, "")), i))
     first = channels.get(order[0], "") if order else ""
     if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
         found = f"channels {[channels.get(i, i) for i in order]}; the first is used"
-        problems.append(Problem("-", str(record), found, T1, NAME_T1, "warning"))
+        report(found, T1, 'name the contrast-enhanced T1 in "channel_names"', "warning")
     if unread := sorted(present - set(order)):
-        found, expected = f"files of channels {unread}, which are not read", "the channels of dataset.json only"
-        fix = 'name them in "channel_names", or remove them'
-        problems.append(Problem("-", str(record), found, expected, fix, "warning"))
+        found, fix = f"files of channels {unread}, which are not read", 'name them in "channel_names", or remove them'
+        report(found, "the channels of dataset.json only", fix, "warning")
     files = []
     for part, cases in (("imagesTr", {*images["imagesTr"], *masks}), ("imagesTs", {*images["imagesTs"]})):
         for case in sorted(cases):
-            sequences = tuple(images[part].get(case, {}).get(i, []) for i in order)
-            files.append(CaseFiles(case, folder / part, sequences, masks[case] if part == "imagesTr" else None))
+            sequences = tuple(images[part][case][i] for i in order)
+            files.append(CaseFiles(case, folder / part, sequences, masks[case][0] if part == "imagesTr" else None))
+    labels = content.get("labels")
+    texts = [description, labels and f"nnU-Net labels: {json.dumps(labels)}"]
     return Found(files, problems, ". ".join(filter(None, texts)))
 
 
-def _by_case_and_channel(folder: Path, numbered: bool) -> dict[str, dict[int, list[Path]]]:
+def _by_channel(folder: Path, numbered: bool) -> defaultdict[str, defaultdict[int, list[Path]]]:
     """Files of each case; where they are not ``numbered``, four digits at the end are part of the name."""
-    cases: dict[str, dict[int, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    cases = defaultdict(lambda: defaultdict(list))
     for path in volumes_in(folder):
         channel = CHANNEL.fullmatch(stem(path.name)) if numbered else None
         case, number = (channel[1], int(channel[2])) if channel else (stem(path.name), 0)
@@ -121,12 +145,7 @@ def _by_case_and_channel(folder: Path, numbered: bool) -> dict[str, dict[int, li
     return cases
 
 
-def is_bids(folder: Path) -> bool:
-    """Whether a folder has a patient with anatomical images."""
-    return any(next(folder.glob(f"sub-*/{place}"), None) for place in ("anat", "ses-*/anat"))
-
-
-def read_bids(folder: Path, image_files: Sequence[str] = (), label_file: str = "") -> Found:
+def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
     """Find a case for each ``sub-<patient>/[ses-<time>/]anat``, with masks beside the images or below ``derivatives``.
 
     Brain Imaging Data Structure: Gorgolewski et al., Scientific Data 3, 2016. Without ``image_files`` the image is
@@ -136,13 +155,12 @@ def read_bids(folder: Path, image_files: Sequence[str] = (), label_file: str = "
     """
     derived = defaultdict(list)
     for path in sorted((folder / "derivatives").rglob("*.nii*")):
-        if is_volume(path) and (entities := ENTITIES.match(path.name)):
-            derived["_".join(filter(None, entities.groups()))].append(path)
-    anats = {}
-    for patient in sorted(path for path in folder.glob("sub-*") if path.is_dir()):
-        found = sorted(path for place in ("anat", "ses-*/anat") for path in patient.glob(place) if path.is_dir())
-        for anat in found or [patient / "anat"]:
-            anats["_".join(anat.parent.relative_to(folder).parts)] = anat
+        if is_volume(path) and (session := SESSION.match(path.name)):
+            derived[session[1]].append(path)
+    places = {place for pattern in ANATS for place in folder.glob(pattern)}
+    with_images = {parent for place in places for parent in place.parents}
+    places |= {patient / "anat" for patient in {*folder.glob("sub-*/")} - with_images}
+    anats = {"_".join(place.parent.relative_to(folder).parts): place for place in sorted(places)}
     for name, volumes in derived.items():  # a mask of a patient without images
         if name not in anats and _lesion_masks(volumes, label_file):
             anats[name] = folder.joinpath(*name.split("_"), "anat")
@@ -154,13 +172,12 @@ def read_bids(folder: Path, image_files: Sequence[str] = (), label_file: str = "
         images = [[path for path in free if _matches(path, pattern)] for pattern in image_files]
         if not images:
             images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
-        others = [path for path in free if not any(path in found for found in images)]
         scanner, date = "unknown", "unknown"
         try:
             scanner, date = _scanner_and_date(images[0][0]) if images[0] else (scanner, date)
         except CohortError as error:
             problems += [replace(problem, case=name, severity="warning") for problem in error.problems]
-        files.append(CaseFiles(name, anat, tuple(images), labels, others, "unknown", scanner, date))
+        files.append(CaseFiles(name, anat, tuple(images), labels, volumes, scanner=scanner, date=date))
     return Found(files, problems)
 
 
@@ -184,11 +201,29 @@ def _scanner_and_date(image: Path) -> tuple[str, str]:
     """Scanner and date of an image, "unknown" where its JSON sidecar does not hold them."""
     path = image.with_name(f"{stem(image.name)}.json")
     content = read_json(path) if path.is_file() else {}
-    known = {}
+    known = defaultdict(str)
     for key in (*SCANNER, "AcquisitionDateTime", "AcquisitionDate"):
         with suppress(ValueError, AttributeError):  # neither text nor a number, or no object
             known[key] = fact(content.get(key)) or ""
-    maker, model, tesla = (known.get(key, "") for key in SCANNER)
-    date = known.get("AcquisitionDateTime") or known.get("AcquisitionDate") or "unknown"
+    maker, model, tesla = (known[key] for key in SCANNER)
     scanner = " ".join(filter(None, [maker, model, tesla and f"{tesla} T"]))
+    date = known["AcquisitionDateTime"] or known["AcquisitionDate"] or "unknown"
     return scanner or "unknown", date.partition("T")[0]
+
+
+class Layout(NamedTuple):
+    """A layout: its name, and ``marks``, the glob patterns of folders that it is recognised by.
+
+    ``read`` gets the patterns of images and mask: the study's, if it ``takes_patterns``, or its own.
+    """
+
+    name: str
+    marks: tuple[str, ...]
+    read: Callable[[Path, Sequence[str], str], Found] = read_patterns
+    images: tuple[str, ...] = ()
+    label: str = ""
+    takes_patterns: bool = False
+
+
+# The first that a folder has counts.
+LAYOUTS = [Layout("nnU-Net", ("imagesTr/",), read_nnunet), Layout("BIDS", ANATS, read_bids, takes_patterns=True)]

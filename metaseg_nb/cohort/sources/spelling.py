@@ -6,7 +6,7 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -18,7 +18,10 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 
 SUFFIXES = (".nii.gz", ".nii")
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
-UMLAUTS = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "æ": "ae", "å": "aa"})
+# Two ways to do without accents. These letters are whole in Unicode; other accents can be taken off.
+WHOLE = {"ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"}
+BARE = str.maketrans({**WHOLE, "ø": "o"})
+WRITTEN_OUT = str.maketrans({**WHOLE, "ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 # How programs write that a value is not known.
 MISSING = {
     *("na", "n/a", "n.a.", "n.a", "nan", "none", "null", "nil", "<na>", "tbd", "tba", "unk", "unknown", "not known"),
@@ -56,8 +59,15 @@ def loosely(name: str) -> tuple[str | int, ...]:
 
 def as_words(name: str) -> tuple[str | int, ...]:
     """Words and numbers as `loosely` gives them, also without accents, wide letters and escaped blanks."""
-    name = unicodedata.normalize("NFKC", unquote(tidy(name))).casefold().translate(UMLAUTS)
-    return loosely("".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)))
+    return loosely(plain(unicodedata.normalize("NFKC", unquote(tidy(name)))))
+
+
+def plain(text: str, letters: Mapping[int, str] = WRITTEN_OUT) -> str:
+    """Composed text in small letters without accents."""
+    if text.isascii():
+        return text.lower()
+    taken_apart = unicodedata.normalize("NFKD", text.casefold().translate(letters))
+    return "".join(letter for letter in taken_apart if not unicodedata.combining(letter))
 
 
 def unwritable(text: str) -> bool:
