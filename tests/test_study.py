@@ -347,10 +347,10 @@ def test_published_plans_go_in_through_a_study_file(tmp_path, metaseg, shared_da
     image = noise + 300.0 * np.asarray(head.dataobj)  # the plan was published without its images
     write_series(export / "mets", image, head.affine, "BM-RTSS-001", FrameOfReferenceUID=frame)
     shutil.copy(plan, export / "mets")
-    for name, other in (("A", image[::-1]), ("B", image[:, ::-1])):
+    for name, other, edge in (("A", image[::-1], 70), ("B", image[:, ::-1], 72)):
         write_series(export / name, other, head.affine, name)
         lesion = np.zeros(image.shape, bool)
-        lesion[60:70, 80:90, 70:80] = True
+        lesion[60:edge, 80:90, 70:80] = True
         write_structure_set(export / name / "rs.dcm", {"GTV": lesion}, read_dicom(export / name).series[0].volume, "x")
 
     study = tmp_path / "plans.yaml"
