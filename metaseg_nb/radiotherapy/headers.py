@@ -105,8 +105,10 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
 
     for path in files_below(folder, lambda error: refuse(error, Path(error.filename), "a folder")):
         try:
-            header = _header(path)
-            rows += _rows(path, header) if header is not None else []
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+                header = _header(path)
+                rows += _rows(path, header) if header is not None else []
         except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
             refuse(error, path, "a file")
     problems = []
@@ -141,8 +143,7 @@ def _header(path: Path) -> Dataset | None:
         if meant and path.suffix.lower() in ENDINGS:
             raise DicomError("a file that is called DICOM, and does not begin as one", *again)
         return None
-    with warnings.catch_warnings(), path.open("rb") as file:
-        warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+    with path.open("rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
         ended = not file.read(1)
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
