@@ -53,8 +53,9 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
 
 def _shared(headers: pd.DataFrame, values: pd.Series) -> set[frozenset[str]]:
     """IDs that share a value."""
-    found = headers.groupby(values)["patient"].agg(lambda ids: frozenset(ids))
-    return {ids for ids in found if len(ids) > 1}
+    pairs = pd.DataFrame({"value": values, "patient": headers["patient"]}).drop_duplicates()
+    several = pairs[pairs.duplicated("value", keep=False)]
+    return {frozenset(ids) for _, ids in several.groupby("value")["patient"]}
 
 
 def without_names(headers: pd.DataFrame, codes: Mapping[str, str]) -> Callable[[str], str]:
