@@ -1,5 +1,6 @@
 """Predictions as structure sets, on the slices that a planning system holds."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,7 +46,9 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
     regions = lesion_regions(np.asarray(image.dataobj) > 0)
     if not regions:
         return 0
-    (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values in the images that the standard forbids
+        (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
     return len(regions)
 
 
