@@ -119,7 +119,14 @@ def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Pa
 def _dicom(folder: Path) -> None:
     from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 
-    print(describe_dicom(read_dicom(folder)))
+    if not folder.is_dir():
+        raise ValueError(f"folder {folder}: found no such folder; expected one with DICOM files below it")
+    dicom = read_dicom(folder)
+    if not dicom.patients and not dicom.unread:
+        raise ValueError(
+            f"folder {folder}: found no DICOM file; expected MR series and structure sets (unpack archives)"
+        )
+    print(describe_dicom(dicom))
 
 
 def _export(study: str, model: str | None, seg: bool) -> None:

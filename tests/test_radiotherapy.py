@@ -1,6 +1,8 @@
 """DICOM in and out: series and structure sets as they come, contours to masks and back."""
 
 import locale
+import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -25,7 +27,7 @@ from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import import_dicom
 from metaseg_nb.radiotherapy.planning import Choice
 from metaseg_nb.radiotherapy.series import read_pixels
-from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
+from metaseg_nb.radiotherapy.structure_sets import is_named, read_structure_set, write_segmentation, write_structure_set
 
 SHAPE = (24, 20, 12)
 AXIAL = np.array([[-0.8, 0, 0, 10], [0, -0.9, 0, 12], [0, 0, 2.0, -9], [0, 0, 0, 1]])
@@ -80,9 +82,9 @@ def a_patient(folder, image, mask=None, affine=AXIAL, patient="P1", **tags):
     return folder
 
 
-def imported(folder, target, **choice):
+def imported(folder, target, exclude=(), **choice):
     """The cases of an import by code: image, mask or None, problems of all."""
-    datalist, problems = import_dicom(folder, target / "imported", Choice(**choice), codes)
+    datalist, problems, _ = import_dicom(folder, target / "imported", Choice(**choice), codes, exclude=exclude)
     cases = {}
     for place in sorted(path for path in datalist.parent.iterdir() if path.is_dir()):
         label = place / "label.nii.gz"
@@ -260,6 +262,36 @@ def cut_off(folder):
     path.write_bytes(path.read_bytes()[:-200])
 
 
+def without_a_whole_position(folder):
+    change(slices_of(folder)[5], ImagePositionPatient=[1.0, 2.0])
+
+
+def without_voxel_edges(folder):
+    for path in slices_of(folder):
+        change(path, PixelSpacing=None, Rows=None)
+
+
+def of_flat_voxels(folder):
+    for path in slices_of(folder):
+        change(path, PixelSpacing=[0, 0])
+
+
+def with_skewed_axes(folder):
+    for path in slices_of(folder):
+        change(path, ImageOrientationPatient=[1, 0, 0, 0.5, 0.86, 0])
+
+
+def inverted(folder):
+    for path in slices_of(folder):
+        change(path, PhotometricInterpretation="MONOCHROME1")
+
+
+def one_slice_of_unknown_thickness(folder):
+    for path in slices_of(folder)[1:]:
+        path.unlink()
+    change(slices_of(folder)[0], SliceThickness=None)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -270,6 +302,12 @@ def cut_off(folder):
         (of_two_sizes, ["slices with rows 10, 20"]),
         (in_two_orientations, ["several orientations"]),
         (cut_off, ["pixels that cannot be decoded"]),
+        (without_a_whole_position, ["1 of 12 slices without Image Position (Patient)"]),
+        (without_voxel_edges, ["12 of 12 slices without Pixel Spacing, Rows"]),
+        (of_flat_voxels, ["voxels with an edge of 0 mm"]),
+        (with_skewed_axes, ["not perpendicular"]),
+        (inverted, ["from white to black"]),
+        (one_slice_of_unknown_thickness, ["does not say how thick it is"]),
     ],
 )
 def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, mask, damage, words):
@@ -327,6 +365,229 @@ def test_copies_of_files_count_once(tmp_path, image, mask):
     assert not problems
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept", "voxel", "kind"),
+    [(None, None, 500, "int"), ("2", None, 1000, "int"), ("0.5", "-3", 247, "int"), ("1e30", "0", 5e32, "float32")],
+)
+def test_grey_values_are_rescaled_and_none_is_wrapped(tmp_path, image, mask, slope, intercept, voxel, kind):
+    a_patient(tmp_path, np.where(image % 2, image + 1, image), mask)
+    for path in slices_of(tmp_path):
+        change(path, RescaleSlope=slope, RescaleIntercept=intercept)
+    (found,) = read_dicom(tmp_path / "mr").series
+    read = read_pixels(found.volume)
+    assert read[np.where(image % 2, image + 1, image) == 500] == pytest.approx(voxel)
+    assert kind in str(read.dtype)
+
+
+def test_captures_of_the_screen_in_colours_are_no_scan(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    write_series(tmp_path / "sc", image, AXIAL, "P1", SeriesInstanceUID="1.2.3", SamplesPerPixel=3, PixelData=b"")
+    for path in (tmp_path / "sc").iterdir():
+        grey = (image[:, :, int(path.stem)].T // 8).astype(np.uint8)
+        change(path, PhotometricInterpretation="RGB", BitsAllocated=8, PixelData=np.repeat(grey, 3).tobytes())
+    assert "not used: in colours (RGB)" in describe_dicom(read_dicom(tmp_path))
+    cases, _ = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
+
+
+# Files
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def of_noughts(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def without_uid(path):
+    change(path, SOPInstanceUID=None)
+
+
+def cut_before_the_geometry(path):
+    path.write_bytes(path.read_bytes()[:800])
+
+
+def cut_before_the_pixels(path):
+    path.write_bytes(path.read_bytes()[:1100])
+
+
+def a_link_to_nothing(path):
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (empty, "an empty file"),
+        (of_noughts, "called DICOM, and does not begin as one"),
+        (without_uid, "a DICOM file without SOPInstanceUID"),
+        (cut_before_the_geometry, "a DICOM file without StudyInstanceUID, SeriesInstanceUID"),
+        (cut_before_the_pixels, "an MR image that ends before its pixels"),
+        (a_link_to_nothing, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_the_last_slice_is_never_lost_in_silence(tmp_path, image, mask, damage, words):
+    a_patient(tmp_path / "export" / "Hans", image, mask, PatientName="MUELLER^HANS")
+    place = slices_of(tmp_path / "export" / "Hans")[-1]
+    path = place.rename(place.with_name("Mueller_12.dcm"))
+    damage(path)
+    _, problems = imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in problems if problem.severity == "error")
+    assert words in problem.found
+    assert "Mueller" not in problem.file
+    assert problem.file.endswith("_12.dcm")
+    listed = describe_dicom(read_dicom(tmp_path / "export"))
+    assert words in listed
+    assert not any(name in listed for name in ("Mueller", "Hans", str(tmp_path)))
+    with pytest.raises(ValueError, match=re.escape(words)):
+        exporting.one_series(tmp_path / "export")
+
+
+def test_many_files_of_one_kind_and_folder_are_one_problem(tmp_path, image, mask):
+    a_patient(tmp_path / "a", image, mask)
+    write_series(tmp_path / "b", image, AXIAL, "P2")
+    for path in (tmp_path / "b").iterdir():
+        path.write_bytes(path.read_bytes().replace(b"0.80000000", b"0,80000000"))
+    (_, problem), *others = read_dicom(tmp_path).unread
+    assert not others
+    assert problem.file == "b/0000.dcm and 11 more beside it"
+
+
+def test_what_lies_beside_an_export_is_left_aside(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask)
+    for name, content in {
+        "notes.txt": b"text",
+        "report.pdf": b"%PDF" + bytes(500),
+        ".DS_Store": b"",
+        "._0001.dcm": b"\0\5\x16\7" + bytes(200),
+        "other.bin": b"\x08\0" + bytes(range(256)),
+    }.items():
+        (tmp_path / "export" / name).write_bytes(content)
+    index, meta = pydicom.Dataset(), pydicom.dataset.FileMetaDataset()
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.1.3.10", "1.2.3"
+    meta.TransferSyntaxUID, index.file_meta, index.FileSetID = "1.2.840.10008.1.2.1", meta, "DISC"
+    index.save_as(tmp_path / "export" / "dicomdir.dcm", enforce_file_format=True)
+    os.mkfifo(tmp_path / "export" / "pipe")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert list(cases) == ["examination_0001"]
+    assert not problems
+
+
+def test_links_are_followed_and_no_folder_is_read_twice(tmp_path, image, mask):
+    a_patient(tmp_path / "export/1", image, mask)
+    a_patient(tmp_path / "elsewhere", image, mask, patient="P2")
+    (tmp_path / "export/2").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "export/loop").symlink_to(tmp_path / "export")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert len(cases) == 2
+    assert not problems
+
+
+def test_a_folder_that_cannot_be_opened_is_said(tmp_path, image, mask, monkeypatch):
+    a_patient(tmp_path / "export", image, mask)
+    scan = os.scandir
+
+    def refuse(place):
+        if str(place).endswith("/mr"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    (_, problem), *_ = read_dicom(tmp_path / "export").unread
+    assert problem.found == "a folder that cannot be read (Permission denied)"
+    assert problem.file == "mr"
+
+
+# Who is who
+
+
+def change_all(folder, **tags):
+    for path in folder.rglob("*.dcm"):
+        change(path, **tags)
+
+
+@pytest.mark.parametrize("other", ["P2", "p-01"])
+def test_one_uid_under_two_patient_ids_is_an_error(tmp_path, image, mask, other):
+    """Anonymised exports may give equal UIDs to several patients, or several IDs to one."""
+    a_patient(tmp_path / "export/1", image, mask, patient="P1")
+    a_patient(tmp_path / "export/2", image[::-1], mask[::-1], patient="P1")
+    change_all(tmp_path / "export/2", PatientID=other)
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0002"][0].dataobj), image[::-1])
+    wrong = [problem for problem in problems if problem.severity in ("error", "doubt")]
+    assert [problem.case for problem in wrong] == ["examination_0001", "examination_0002"]
+    assert all("one UID under 2 Patient IDs: patient_0001, patient_0002" in problem.found for problem in wrong)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ({"PatientID": "4711"}, {"PatientID": "04711"}),
+        ({"PatientID": "Anna-1"}, {"PatientID": "ANNA 1"}),
+        (
+            {"PatientID": "A", "PatientName": "Doe^Jane", "PatientBirthDate": "19500101"},
+            {"PatientID": "B", "PatientName": "DOE^JANE", "PatientBirthDate": "19500101"},
+        ),
+    ],
+)
+def test_two_ids_that_may_be_one_person_are_a_doubt(tmp_path, image, mask, first, second):
+    for number, tags in enumerate((first, second)):
+        a_patient(tmp_path / "export" / str(number), image, mask, patient=f"P{number}")
+        change_all(tmp_path / "export" / str(number), **tags)
+    _, problems = imported(tmp_path / "export", tmp_path)
+    doubts = [problem for problem in problems if problem.severity == "doubt"]
+    assert [problem.case for problem in doubts] == ["examination_0001", "examination_0002"]
+
+
+def test_a_placeholder_for_all_names_is_no_doubt(tmp_path, image, mask):
+    for number in range(4):
+        a_patient(tmp_path / "export" / str(number), image, mask, patient=f"P{number}")
+    change_all(tmp_path / "export", PatientName="ANON", PatientBirthDate="19000101")
+    assert not imported(tmp_path / "export", tmp_path)[1]
+
+
+def test_files_without_patient_id_are_an_error(tmp_path, image, mask):
+    for number in range(2):
+        a_patient(tmp_path / "export" / str(number), image, mask, patient=f"P{number}")
+    a_patient(tmp_path / "export/named", image, mask, patient="P3")
+    for number in range(2):
+        change_all(tmp_path / "export" / str(number), PatientID="")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert len(cases) == 1
+    assert [problem.found for problem in problems] == ["26 files without Patient ID"] * 2
+
+
+def test_a_structure_set_under_another_id_or_drawn_on_a_ct_says_so(tmp_path, image, mask):
+    a_patient(tmp_path / "1", image, mask, patient="P1")
+    change(tmp_path / "1/rs.dcm", PatientID="P9", StudyInstanceUID="1.2.9")
+    a_patient(tmp_path / "2", image, mask, patient="P2", FrameOfReferenceUID="1.2.5")
+    change_all(tmp_path / "2/mr", Modality="CT")
+    write_series(tmp_path / "2/registered", image, AXIAL, "P2", SeriesInstanceUID="1.2.6")
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path, tmp_path / "here")
+    found = {problem.case: problem for problem in error.value.problems if problem.severity == "error"}
+    assert "one under another Patient ID" in found["patient_0003"].found
+    assert "one that is not used (CT, not MR)" in found["examination_0002"].found
+    assert "copy the contours to the MR" in found["examination_0002"].fix
+
+
+def test_a_case_or_patient_with_errors_can_be_left_out(tmp_path, image, mask):
+    a_patient(tmp_path / "export/1", image, mask, patient="P1")
+    without_one(a_patient(tmp_path / "export/2", image, mask, patient="P2"))
+    a_patient(tmp_path / "export/3", image, mask, patient="P3")
+    shutil.rmtree(tmp_path / "export/3/mr")
+    assert len(imported(tmp_path / "export", tmp_path)[1]) == 3
+    for exclude in (["examination_0002", "patient_0003"], ["patient_0002", "patient_0003"]):
+        cases, problems = imported(tmp_path / "export", tmp_path, exclude=exclude)
+        assert not problems
+        assert list(cases) == ["examination_0001"]
+    *_, unknown = import_dicom(tmp_path / "export", tmp_path / "imported", Choice(), codes, exclude=[*exclude, "P7"])
+    assert unknown == ["P7"]
+
+
 # Structure sets
 
 
@@ -358,9 +619,9 @@ def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_ch
     write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found.volume, "unet")
     cases, _ = imported(tmp_path / "export", tmp_path)
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
-    _, problems = imported(tmp_path / "export", tmp_path, roi_names=("TV",))
+    with pytest.raises(CohortError, match="found regions GTV; expected regions named like TV"):
+        imported(tmp_path / "export", tmp_path, roi_names=("TV",))
     assert not label.exists()
-    assert any("regions GTV" in problem.found for problem in problems)
 
 
 def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image, mask):
@@ -402,8 +663,8 @@ def test_a_structure_set_that_fits_nothing_is_an_error(tmp_path, image, mask):
         0
     ].SeriesInstanceUID = "1.2.8"
     data.save_as(tmp_path / "a" / "rs.dcm")
-    _, problems = imported(tmp_path / "a", tmp_path)
-    assert any(problem.severity == "error" and "fits no MR series" in problem.found for problem in problems)
+    with pytest.raises(CohortError, match="a structure set that fits no MR series;"):
+        imported(tmp_path / "a", tmp_path)
 
 
 def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_path, image, mask):
@@ -441,10 +702,111 @@ def test_two_regions_of_one_name_are_both_lesions(tmp_path, image, mask):
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
 
 
-def test_a_slice_without_a_whole_position_is_no_scan(tmp_path, image, mask):
+def shortened_to(n):
+    return lambda path: path.write_bytes(path.read_bytes()[:n])
+
+
+def without_contours(path):
+    data = pydicom.dcmread(path)
+    data.ROIContourSequence = []
+    data.save_as(path)
+
+
+def without_regions(path):
+    data = pydicom.dcmread(path)
+    data.StructureSetROISequence, data.ROIContourSequence = [], []
+    data.save_as(path)
+
+
+def with_contours_of_no_region(path):
+    data = pydicom.dcmread(path)
+    data.ROIContourSequence[0].ReferencedROINumber = 77
+    data.save_as(path)
+
+
+def with_a_number_twice(path):
+    data = pydicom.dcmread(path)
+    data.StructureSetROISequence.append(data.StructureSetROISequence[0])
+    data.save_as(path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "severity", "words"),
+    [
+        (shortened_to(1500), "error", "without regions or contours, or cut off before them"),
+        (shortened_to(3000), "error", "a structure set that cannot be read"),
+        (without_regions, "error", "without regions or contours"),
+        (with_contours_of_no_region, "error", "nobody can tell the region"),
+        (with_a_number_twice, "error", "nobody can tell the region"),
+        (without_contours, "doubt", "no voxel in GTV"),
+    ],
+)
+def test_contours_are_never_lost_in_silence(tmp_path, image, mask, damage, severity, words):
+    a_patient(tmp_path / "export/1", image, mask, patient="P1")
+    a_patient(tmp_path / "export/2", image, mask, patient="P2")
+    damage(tmp_path / "export/2/rs.dcm")
+    _, problems = imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in problems if problem.severity in ("error", "doubt"))
+    assert (problem.case, problem.severity) == ("examination_0002", severity)
+    assert words in problem.found
+
+
+def test_contours_of_a_region_may_be_in_several_items_and_of_the_newer_closed_type(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
-    change(slices_of(tmp_path)[3], ImagePositionPatient=[1.0, 2.0])
-    assert "not used: no position in space" in describe_dicom(read_dicom(tmp_path))
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    (drawn,) = data.ROIContourSequence
+    for contour in drawn.ContourSequence:
+        contour.ContourGeometricType = "CLOSEDPLANAR_XOR"
+    rest = pydicom.Dataset()
+    rest.ReferencedROINumber, rest.ContourSequence = 1, drawn.ContourSequence[2:]
+    drawn.ContourSequence = drawn.ContourSequence[:2]
+    data.ROIContourSequence.append(rest)
+    data.save_as(tmp_path / "rs.dcm")
+    cases, _ = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "fits"),
+    [
+        ("GTV [1]", "gtv [1]", True),
+        ("GTV 1", "GTV [1]", False),
+        (" Läsion ", "la\u0308sion", True),
+        ("GTV_12", "gtv_?", False),
+        ("Met_L_front", "*met*", True),
+    ],
+)
+def test_names_are_matched_letter_by_letter_but_for_stars(name, pattern, fits):
+    assert is_named(name, [pattern]) == fits
+
+
+def test_a_damaged_series_is_replaced_by_no_other_and_one_that_nobody_wants_is_a_note(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    other = tmp_path / "dwi/mr"
+    write_series(other, image, AXIAL, "P1", SeriesInstanceUID="1.2.3", SeriesDescription="dwi", ContrastBolusAgent="NO")
+    without_one(tmp_path / "dwi")
+    _, (problem,) = imported(tmp_path, tmp_path / "here")
+    assert (problem.severity, problem.file) == ("note", "dwi")
+    without_one(tmp_path)
+    with pytest.raises(CohortError, match="t1 contrast"):
+        imported(tmp_path, tmp_path / "here")
+    with pytest.raises(ValueError, match=r"t1 contrast .*1 missing slice"):
+        exporting.one_series(tmp_path)
+
+
+def test_an_import_that_is_damaged_or_of_changed_files_is_made_again(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask)
+    imported(tmp_path / "export", tmp_path)
+    folder = tmp_path / "imported/examination_0001"
+    whole = {path: path.read_bytes() for path in folder.iterdir()}
+    for path in whole:
+        path.write_bytes(path.read_bytes()[:-10])
+        imported(tmp_path / "export", tmp_path)
+        assert {path: path.read_bytes() for path in folder.iterdir()} == whole
+    for path in slices_of(tmp_path / "export"):  # another voxel size under the same UIDs
+        change(path, PixelSpacing=[1, 1])
+    cases, _ = imported(tmp_path / "export", tmp_path)
+    assert cases["examination_0001"][0].header.get_zooms() == (1, 1, 2)
 
 
 def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, mask):
@@ -478,6 +840,11 @@ def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image,
         ContrastBolusAgent="",
     )
     write_series(tmp_path / "late", image + 1, AXIAL, "P1", SeriesInstanceUID="1.2.4", SeriesDescription="t1 late")
+    (series,) = (found.volume for found in read_dicom(tmp_path / "mr").series)
+    write_structure_set(tmp_path / "rs.dcm", {"GTV": mask}, series, "unet")
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    referenced_series(data).SeriesInstanceUID = "1.2.9"
+    data.save_as(tmp_path / "rs.dcm")
     with pytest.raises(CohortError, match="2 series that fit"):
         imported(tmp_path, tmp_path / "here")
     cases, _ = imported(tmp_path, tmp_path / "there", series="t1 late")

@@ -23,7 +23,7 @@ from metaseg_nb.cohort.problems import CohortError
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
-AGAIN = "copy or export it again"
+AGAIN = "copy or export it again; if notebook 01 imported it from DICOM, run 01 again"
 # Deflate makes nothing smaller than this share.
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.

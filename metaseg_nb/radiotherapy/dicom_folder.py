@@ -1,16 +1,21 @@
 """An export of a planning system: its series and structure sets, and which fit each other."""
 
+import os
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.naming import is_volume
-from metaseg_nb.radiotherapy.series import DicomError, Series, as_volume, is_dicom_file, no_scan, read_headers
+from metaseg_nb.radiotherapy.headers import DicomError, files_below, is_dicom_file, read_headers, unreadable
+from metaseg_nb.radiotherapy.identities import identity_problems, without_names
+from metaseg_nb.radiotherapy.series import Series, as_volume, no_scan
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_set
+
+# Modalities of what comes with images and is none: segmentations, reports, display settings, documents, plans.
+NO_IMAGES = ("SEG", "SR", "PR", "REG", "KO", "DOC", "PLAN", "RAW", "FID", "SMR", "AU", "ECG")
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,8 @@ class Found:
 
     patient: str
     study: str
+    uid: str
+    frame_of_reference: str
     description: str
     images: int
     contrast: bool
@@ -33,23 +40,31 @@ class Found:
 
 @dataclass(frozen=True)
 class DicomFolder:
-    """What lies below a folder; ``sets`` are (patient, structure set), ``problems`` files that cannot be read."""
+    """What lies below a folder: ``headers`` of all files, series, and structure sets as (patient, structure set).
 
+    ``unread`` are files that cannot be read, as (patient or "-", problem).
+    """
+
+    headers: pd.DataFrame
     series: list[Found]
     sets: list[tuple[str, StructureSet]]
-    problems: list[Problem]
+    unread: list[tuple[str, Problem]]
 
     @property
     def patients(self) -> list[str]:
         """Patient IDs, in order."""
-        return sorted({found.patient for found in self.series} | {patient for patient, _ in self.sets})
+        return sorted(set(self.headers.get("patient", [])))
+
+    def problems(self, codes: dict[str, str]) -> list[tuple[str, Problem]]:
+        """What is wrong with files and IDs, as (patient or "-", problem); it names patients by their codes."""
+        return [*self.unread, *identity_problems(self.headers, codes)]
 
 
 def is_dicom(folder: Path) -> bool:
     """Whether a folder holds DICOM files, and no NIfTI file: then it is a cohort to be imported."""
     try:
-        files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
-        return not any(map(is_volume, files)) and any(map(is_dicom_file, files))
+        files = list(files_below(folder)) if folder.is_dir() else []
+        return not any(map(is_volume, files)) and any(is_dicom_file(path) for path in files if path.exists())
     except OSError:  # what cannot be opened is said by whoever reads the folder
         return False
 
@@ -57,33 +72,33 @@ def is_dicom(folder: Path) -> bool:
 def read_dicom(folder: Path) -> DicomFolder:
     """Read all headers and structure sets below a folder, sorted by their tags; no pixels."""
     headers, problems = read_headers(folder)
-    sets = []
+    unread, sets = [("-", problem) for problem in problems], []
     for row in headers[headers["modality"] == "RTSTRUCT"].itertuples():
         try:
             sets.append((row.patient, read_structure_set(row.file)))
-        except DicomError as error:
-            problems.append(error.problem("-", row.file.name))
         except Exception as error:  # pydicom has no error of its own for a damaged file
-            found = f"a structure set that cannot be read ({type(error).__name__}: {error})"
-            problems.append(Problem("-", row.file.name, found, "a whole structure set", "export it again"))
-    images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(["SEG", "SR", "PR", "REG"])]
+            told = unreadable(error, "a structure set")
+            unread.append((row.patient, told.problem("-", os.path.relpath(row.file, folder))))
+    images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(NO_IMAGES)]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
-    return DicomFolder([_found(frames) for _, frames in groups], sets, problems)
+    return DicomFolder(headers, [_found(frames) for _, frames in groups], sets, unread)
 
 
 def _found(frames: pd.DataFrame) -> Found:
     first = frames.iloc[0]
-    about = (first["patient"], first["study"], first["description"], len(frames), bool(frames["contrast"].any()))
-    if reason := no_scan(frames):
-        return Found(*about, left_aside=reason)
+    contrast = bool(frames["contrast"].any())
+    names = (first["series"], first["frame_of_reference"], first["description"])
+    found = Found(first["patient"], first["study"], *names, len(frames), contrast, left_aside=no_scan(frames))
+    if found.left_aside:
+        return found
     try:
         volume, mended = as_volume(frames)
     except DicomError as error:
-        return Found(*about, error=error)
-    return Found(*about, volume=volume, mended=mended)
+        return replace(found, error=error)
+    return replace(found, volume=volume, mended=mended)
 
 
-def fits(series: Series, structures: StructureSet) -> bool:
+def fits(series: Series | Found, structures: StructureSet) -> bool:
     """Whether contours lie in the space of a series: one frame of reference, or the series that they name."""
     same_frame = bool(series.frame_of_reference) and series.frame_of_reference == structures.frame_of_reference
     return same_frame or series.uid in structures.series
@@ -91,21 +106,25 @@ def fits(series: Series, structures: StructureSet) -> bool:
 
 def describe_dicom(dicom: DicomFolder) -> str:
     """Say what a folder holds, without names: patients by number, series, structure sets, names of regions."""
-    code_of = {patient: f"patient {number}" for number, patient in enumerate(dicom.patients, 1)}
+    codes = {patient: f"patient {number}" for number, patient in enumerate(dicom.patients, 1)}
     lines = [f"{len(dicom.patients)} patients, {len(dicom.series)} series, {len(dicom.sets)} structure sets"]
     for patient in dicom.patients:
-        lines.append(f"\n{code_of[patient]}")
+        lines.append(f"\n{codes[patient]}")
         own = [found for found in dicom.series if found.patient == patient]
         lines += [f"  series {_series(found)}" for found in own]
         for structures in (one for of, one in dicom.sets if of == patient):
             fitting = [f.description or "no description" for f in own if f.volume and fits(f.volume, structures)]
-            names = ", ".join(f"{region.name} ({len(region.contours)})" for region in structures.regions)
-            lines.append(f"  structure set {structures.label or 'without label'}: {names or 'no regions'}")
-            lines.append(f"    fits: {', '.join(fitting) or 'no series of this patient'}")
+            names = ", ".join(f"{region.name or 'no name'} ({len(region.contours)})" for region in structures.regions)
+            lines.append(f"  structure set {structures.label or 'without label'}: {names}")
+            lines.append(f"    fits: {', '.join(fitting) or 'no series of this patient that can be used'}")
     counts = Counter(name for _, structures in dicom.sets for name in {region.name for region in structures.regions})
     lines += ["", "regions of all structure sets (number of sets):"]
-    lines += [f"  {name} ({count})" for name, count in counts.most_common()]
-    return "\n".join([*lines, *_problems(dicom.problems)])
+    lines += [
+        f"  {name or 'no name'} ({counts[name]})" for name in sorted(counts, key=lambda name: (-counts[name], name))
+    ]
+    problems = [replace(problem, case=codes.get(patient, "-")) for patient, problem in dicom.problems(codes)]
+    lines += ["", *(f"{problem.severity}: {problem}" for problem in problems)]
+    return without_names(dicom.headers, codes)("\n".join(lines)).rstrip()
 
 
 def _series(found: Found) -> str:
@@ -119,7 +138,3 @@ def _series(found: Found) -> str:
     else:
         about += f"; cannot be used: {found.error}"
     return "; ".join([about, *(mended.found for mended in found.mended)])
-
-
-def _problems(problems: Iterable[Problem]) -> list[str]:
-    return [f"\nfile {Path(problem.file).name}: {problem.found}" for problem in problems]

@@ -1,6 +1,6 @@
 """Predictions as structure sets, on the slices that a planning system holds."""
 
-import json
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,11 +9,12 @@ import nibabel as nib
 import numpy as np
 
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.radiotherapy.dicom_folder import read_dicom
-from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image
+from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image, whole_record
 from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
 
@@ -45,7 +46,9 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
     regions = lesion_regions(np.asarray(image.dataobj) > 0)
     if not regions:
         return 0
-    (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values in the images that the standard forbids
+        (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
     return len(regions)
 
 
@@ -55,16 +58,19 @@ def one_series(folder: Path) -> Series:
     Raises
     ------
     ValueError
-        There is none, or more than one; names what there is.
+        There is none, or more than one, or it is damaged; a file cannot be read.
     """
-    found = [one for one in read_dicom(folder).series if not one.left_aside]
-    broken = [f"{one.description}: {one.error}" for one in found if one.error]
-    volumes = [one.volume for one in found if one.volume]
-    volumes = [one for one in volumes if one.contrast] or volumes
-    if len(volumes) != 1:
-        names = ", ".join(one.description or "no description" for one in volumes) or "; ".join(broken) or "no MR series"
+    dicom = read_dicom(folder)
+    if dicom.unread:
+        raise CohortError(problem for _, problem in dicom.unread)
+    found = [one for one in dicom.series if not one.left_aside]
+    found = [one for one in found if one.contrast] or found
+    if len(found) != 1:
+        names = ", ".join(one.description or "no description" for one in found) or "no MR series"
         raise ValueError(f"folder {folder}: found {names}; expected one MR series. What to do: give its folder alone.")
-    return volumes[0]
+    if found[0].volume is None:
+        raise ValueError(f"folder {folder}, series {found[0].description or 'without description'}: {found[0].error}")
+    return found[0].volume
 
 
 def predict_dicom(
@@ -129,7 +135,11 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
     series = {one.volume.fingerprint: one.volume for one in read_dicom(folder).series if one.volume}
     for prediction in predictions:
         case = prediction.name.removesuffix(".nii.gz")
-        source = json.loads((layout.imported / case / RECORD).read_text(encoding="utf-8"))["series"]
+        record = whole_record(layout.imported / case / RECORD)
+        if record is None:
+            yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
+            continue
+        source = record["series"]
         if source not in series:
             yield f"{case}: its series is no longer in {folder.name}; nothing is written"
             continue

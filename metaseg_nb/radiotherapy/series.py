@@ -1,7 +1,6 @@
-"""MR series in a folder of DICOM files: what is there, sorted by tags, and each as a volume with checked geometry."""
+"""MR series as volumes: slices in order, with checked geometry, and their voxels."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -12,37 +11,16 @@ import pandas as pd
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import ImplicitVRLittleEndian
 
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError, first_of
 
-TAGS = [
-    *("SOPClassUID", "SOPInstanceUID", "Modality", "PatientID", "StudyInstanceUID", "SeriesInstanceUID"),
-    *("StudyDate", "SeriesDescription", "ImageType", "FrameOfReferenceUID", "ContrastBolusAgent", "Manufacturer"),
-    *("ManufacturerModelName", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("PixelSpacing", "SliceThickness", "SpacingBetweenSlices", "SharedFunctionalGroupsSequence"),
-    "PerFrameFunctionalGroupsSequence",
-]
-# A file without the usual first 128 bytes begins with a group of the header in little-endian order.
-WITHOUT_PREAMBLE = (b"\x02\x00", b"\x08\x00")
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
+NOT_MR = ", not MR"
 # Slices are evenly spaced within this, and perpendicular to their stack within this angle.
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-
-
-class DicomError(ValueError):
-    """What is wrong with a series or a structure set, as the fields of a `Problem` without case and file."""
-
-    def __init__(self, found: str, expected: str, fix: str):
-        super().__init__(f"found {found}; expected {expected}. What to do: {fix}.")
-        self.found, self.expected, self.fix = found, expected, fix
-
-    def problem(self, case: str, file: str, severity: str = "error") -> Problem:
-        """Say which case and file it is about."""
-        return Problem(case, file, self.found, self.expected, self.fix, severity)
 
 
 @dataclass(frozen=True)
@@ -81,109 +59,18 @@ class Series:
         return sha256("\n".join([self.uid, *self.frames["uid"]]).encode()).hexdigest()[:16]
 
 
-def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read the headers of all DICOM files below a folder; names of files mean nothing.
-
-    Returns
-    -------
-    headers : DataFrame
-        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, ``modality``,
-        ``patient``, ``study``, ``series``, ``uid``, ``sop_class``, ``date``, ``description``, ``image_type``,
-        ``frame_of_reference``, ``contrast``, ``scanner``, ``rows``, ``columns``, ``position`` (LPS mm),
-        ``orientation``, ``pixel_spacing``, ``slice_mm``. Copies of a file are there once.
-    problems : list of Problem
-        DICOM files that cannot be read.
-    """
-    rows: list[dict] = []
-    problems: list[Problem] = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "DICOMDIR"):
-        try:
-            header = _header(path)
-            rows += _rows(path, header) if header is not None else []
-        except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
-            found = f"a DICOM file that cannot be read ({type(error).__name__}: {error})"
-            problems.append(Problem("-", path.name, found, "a whole DICOM file", "export it again, or remove it"))
-    headers = pd.DataFrame(rows).drop_duplicates(["uid", "frame"]) if rows else pd.DataFrame(columns=["modality"])
-    return headers.reset_index(drop=True), problems
-
-
-def is_dicom_file(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or (start[:2] in WITHOUT_PREAMBLE and len(start) == 132)
-
-
-def _header(path: Path) -> Dataset | None:
-    """A file's header without pixels; None for a file of another kind."""
-    if not is_dicom_file(path):
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
-        try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=TAGS)
-        except InvalidDicomError:
-            return None
-        return header if "SOPInstanceUID" in header and "Modality" in header else None
-
-
-def _rows(path: Path, header: Dataset) -> Iterator[dict]:
-    shared = {
-        "file": path,
-        "modality": str(header.Modality),
-        "patient": str(header.get("PatientID", "")).strip(),
-        "study": str(header.get("StudyInstanceUID", "")),
-        "series": str(header.get("SeriesInstanceUID", "")),
-        "uid": str(header.SOPInstanceUID),
-        "sop_class": str(header.get("SOPClassUID", "")),
-        "date": str(header.get("StudyDate", "") or ""),
-        "description": str(header.get("SeriesDescription", "") or "").strip(),
-        "image_type": frozenset(map(str.upper, map(str, header.get("ImageType", None) or []))),
-        "frame_of_reference": str(header.get("FrameOfReferenceUID", "") or ""),
-        "contrast": bool(str(header.get("ContrastBolusAgent", "") or "").strip()),
-        "scanner": f"{header.get('Manufacturer', '') or ''} {header.get('ManufacturerModelName', '') or ''}".strip(),
-        "rows": int(header.get("Rows", 0) or 0),
-        "columns": int(header.get("Columns", 0) or 0),
-    }
-    whole = _first(header, "SharedFunctionalGroupsSequence")
-    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()]
-    for number, frame in enumerate(frames):
-        groups = [group for part in (frame, whole) for group in _groups(part)]
-        yield shared | {"frame": number} | _geometry([header, *groups])
-
-
-def _groups(part: Dataset) -> list[Dataset]:
-    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-    return [_first(part, name) for name in names if name in part]
-
-
-def _first(part: Dataset, sequence: str) -> Dataset:
-    return (part.get(sequence, None) or [Dataset()])[0]
-
-
-def _geometry(parts: list[Dataset]) -> dict:
-    def value(name: str, n: int) -> tuple[float, ...] | None:
-        found = next((part.get(name) for part in parts if part.get(name, None) is not None), ())
-        return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
-
-    slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)
-    return {
-        "position": value("ImagePositionPatient", 3),
-        "orientation": value("ImageOrientationPatient", 6),
-        "pixel_spacing": value("PixelSpacing", 2),
-        "slice_mm": slice_mm[0],
-    }
-
-
 def no_scan(frames: pd.DataFrame) -> str:
     """Say why the images of a series are no MR scan of a volume; "" if they are."""
     first = frames.iloc[0]
     kinds = NO_SCAN & set().union(*frames["image_type"])
     if first["modality"] != "MR":
-        return f"{first['modality']}, not MR"
+        return first["modality"] + NOT_MR
     if kinds:
         return " ".join(sorted(kinds)).lower()
-    return "no position in space" if frames[["position", "orientation", "pixel_spacing"]].isna().any(axis=None) else ""
+    if not first["colours"].startswith("MONOCHROME"):
+        return f"in colours ({first['colours']})"
+    placed = frames[["position", "orientation", "pixel_spacing"]].notna().any(axis=None)
+    return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
 
 def as_volume(frames: pd.DataFrame) -> tuple[Series, list[DicomError]]:
@@ -203,9 +90,10 @@ def as_volume(frames: pd.DataFrame) -> tuple[Series, list[DicomError]]:
     Raises
     ------
     DicomError
-        Slices are missing, unevenly spaced, doubled with different content, tilted, or of several sizes or
-        orientations.
+        Slices are missing, unevenly spaced, doubled with different content, tilted, of several sizes or
+        orientations, or do not say where they lie.
     """
+    _require_geometry(frames)
     first = frames.iloc[0]
     for column, what in (("rows", "rows"), ("columns", "columns"), ("pixel_spacing", "pixel spacings in mm")):
         if len(values := sorted(set(frames[column]))) > 1:
@@ -230,6 +118,31 @@ def as_volume(frames: pd.DataFrame) -> tuple[Series, list[DicomError]]:
 
 
 SPLIT = "export the series alone, or choose another one with `series`"
+# Columns of a header, and what DICOM calls them.
+GEOMETRY = {
+    **{"position": "Image Position (Patient)", "orientation": "Image Orientation (Patient)"},
+    **{"pixel_spacing": "Pixel Spacing", "rows": "Rows", "columns": "Columns"},
+}
+
+
+def _require_geometry(frames: pd.DataFrame) -> None:
+    expected = "the position, the orientation and the edges of voxels of each slice"
+    missing = frames[list(GEOMETRY)].isna() | (frames[list(GEOMETRY)] == 0)
+    if missing.any(axis=None):
+        names = ", ".join(GEOMETRY[column] for column in missing.columns[missing.any()])
+        raise DicomError(f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}", expected, SPLIT)
+    along_row, along_column = np.array(frames["orientation"].tolist()).reshape(-1, 2, 3).transpose(1, 0, 2)
+    lengths = np.linalg.norm([along_row, along_column], axis=-1)
+    if not (np.allclose(lengths, 1, atol=0.01) and np.allclose((along_row * along_column).sum(axis=1), 0, atol=0.01)):
+        raise DicomError("rows and columns that are not perpendicular, or directions of length 0", expected, SPLIT)
+    numbers = np.array(frames["position"].tolist()), np.array(frames["pixel_spacing"].tolist())
+    if not (np.isfinite(numbers[0]).all() and np.isfinite(numbers[1]).all() and (numbers[1] > 0).all()):
+        raise DicomError("voxels with an edge of 0 mm, or slices at no finite place", expected, SPLIT)
+    if len(frames) == 1 and not frames["slice_mm"].iloc[0] > 0:
+        raise DicomError("one slice that does not say how thick it is", expected, SPLIT)
+    if (frames["colours"] != "MONOCHROME2").any():
+        found = "grey values that run from white to black (MONOCHROME1)"
+        raise DicomError(found, "grey values from black to white", "convert the series, or export another one")
 
 
 def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomError]]:
@@ -253,7 +166,7 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
 def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray, name: str) -> np.ndarray:
     """From one slice to the next, in mm (3,)."""
     if len(frames) == 1:
-        return normal * (frames["slice_mm"].iloc[0] or 1.0)
+        return normal * frames["slice_mm"].iloc[0]
     along = frames["along"].to_numpy()
     gaps = np.diff(along)
     usual = float(np.median(gaps))
@@ -296,8 +209,8 @@ def read_pixels(series: Series) -> np.ndarray:
         slices.append(read[row.file][row.frame])
     volume = np.stack(slices, axis=-1).swapaxes(0, 1)
     if np.issubdtype(volume.dtype, np.floating):
-        whole = np.rint(volume)
-        return volume.astype(np.float32) if not np.array_equal(whole, volume) else whole.astype(np.int32)
+        whole = np.array_equal(np.rint(volume), volume) and np.abs(volume).max(initial=0) < 2**31
+        return volume.astype(np.int32 if whole else np.float32)
     return volume
 
 
@@ -314,21 +227,22 @@ def _pixels(path: Path, name: str) -> np.ndarray:
                 header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
                 return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            pixels = header.pixel_array
+            pixels = header.pixel_array.reshape(-1, header.Rows, header.Columns)
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
         found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
         raise DicomError(found, "whole images", "export the series again, without compression") from error
-    return _rescaled(pixels.reshape(-1, *pixels.shape[-2:]), header)
+    return _rescaled(pixels, header)
 
 
 def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:
     frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()] * len(pixels)
-    whole = _first(header, "SharedFunctionalGroupsSequence")
+    whole = first_of(header, "SharedFunctionalGroupsSequence")
     lines = []
     for frame in frames:
-        parts = [header, *(_first(part, "PixelValueTransformationSequence") for part in (frame, whole))]
-        part = next((part for part in parts if "RescaleSlope" in part), Dataset())
-        lines.append((float(part.get("RescaleSlope", 1)), float(part.get("RescaleIntercept", 0))))
+        parts = [header, *(first_of(part, "PixelValueTransformationSequence") for part in (frame, whole))]
+        part = next((part for part in parts if part.get("RescaleSlope", None) is not None), Dataset())
+        intercept = part.get("RescaleIntercept", None)
+        lines.append((float(part.get("RescaleSlope", 1)), float(0 if intercept is None else intercept)))
     if all(line == (1.0, 0.0) for line in lines):
         return pixels
     slope, intercept = np.array(lines, dtype=np.float64).T[:, :, None, None]

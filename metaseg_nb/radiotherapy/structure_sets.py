@@ -2,11 +2,12 @@
 
 import datetime
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import pydicom
@@ -18,10 +19,12 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from metaseg_nb.files import finished
 from metaseg_nb.radiotherapy.contours import trace
-from metaseg_nb.radiotherapy.series import DicomError, Series
+from metaseg_nb.radiotherapy.headers import DicomError, text_of
+from metaseg_nb.radiotherapy.series import Series
 
 # Lesions in turn, in colours that a planning system shows on grey.
 COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
+WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
 OF_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
@@ -58,27 +61,31 @@ def read_structure_set(path: Path) -> StructureSet:
     Raises
     ------
     DicomError
-        A contour is not a list of points in space.
+        A contour is not a list of points in space, or belongs to no region; there is no region.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
         data = pydicom.dcmread(path, force=True)
-        names = {int(roi.ROINumber): roi for roi in data.get("StructureSetROISequence", None) or []}
+        rois = data.get("StructureSetROISequence", None) or []
+        names = {int(roi.ROINumber): text_of(roi, "ROIName") for roi in rois}
         kinds = {
-            int(seen.ReferencedROINumber): str(seen.get("RTROIInterpretedType", "") or "")
+            int(seen.ReferencedROINumber): text_of(seen, "RTROIInterpretedType")
             for seen in data.get("RTROIObservationsSequence", None) or []
         }
-        contours = {
-            int(roi.ReferencedROINumber): [_points(one) for one in roi.get("ContourSequence", None) or []]
-            for roi in data.get("ROIContourSequence", None) or []
-        }
-        regions = [
-            Region(str(roi.get("ROIName", "") or "").strip(), kinds.get(number, ""), contours.get(number, []))
-            for number, roi in names.items()
-        ]
+        contours: dict[int, list[np.ndarray]] = {number: [] for number in names}
+        unnamed = 0
+        for roi in data.get("ROIContourSequence", None) or []:
+            drawn = [_points(one) for one in roi.get("ContourSequence", None) or []]
+            unnamed += len(drawn) if int(roi.ReferencedROINumber) not in names else 0
+            contours.setdefault(int(roi.ReferencedROINumber), []).extend(drawn)
+        if not names or "ROIContourSequence" not in data:
+            raise DicomError("a structure set without regions or contours, or cut off before them", *WHOLE)
+        if unnamed or len(names) < len(rois):
+            raise DicomError("contours of which nobody can tell the region: its number is not there, or twice", *WHOLE)
+        regions = [Region(name, kinds.get(number, ""), contours[number]) for number, name in names.items()]
         references = data.get("ReferencedFrameOfReferenceSequence", None) or []
         frames = [str(part.get("FrameOfReferenceUID", "")) for part in references]
-        frames += [str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in names.values()]
+        frames += [str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois]
         series = {
             str(one.SeriesInstanceUID)
             for part in references
@@ -89,7 +96,7 @@ def read_structure_set(path: Path) -> StructureSet:
         made = f"{data.get('StructureSetDate', '') or ''}{data.get('StructureSetTime', '') or ''}"
         made = made or f"{data.get('InstanceCreationDate', '') or ''}{data.get('InstanceCreationTime', '') or ''}"
         frame = str(data.get("FrameOfReferenceUID", "") or "") or next(filter(None, frames), "")
-        label = str(data.get("StructureSetLabel", "") or "")
+        label = text_of(data, "StructureSetLabel")
     return StructureSet(path, label, made, frame, frozenset(series), regions)
 
 
@@ -104,16 +111,22 @@ def _points(contour: Dataset) -> np.ndarray:
         found = f"a contour of {len(numbers)} values that are not three numbers a point"
         raise DicomError(found, "x, y and z of each point", "export the structure set again")
     points = values.reshape(-1, 3)
-    return points if str(contour.get("ContourGeometricType", "CLOSED_PLANAR")) == "CLOSED_PLANAR" else points[:1]
+    # the other closed type, CLOSEDPLANAR_XOR, is combined by the even-odd rule too
+    return points if str(contour.get("ContourGeometricType", "CLOSED")).startswith("CLOSED") else points[:1]
+
+
+def is_named(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a pattern with * and ? matches a name; capitals, and blanks around it, make no difference."""
+
+    def plain(text: str) -> str:  # brackets are letters; an accent may be a character of its own
+        return normalize("NFC", text).strip().casefold().replace("[", "[[]")
+
+    return any(fnmatchcase(normalize("NFC", name).strip().casefold(), plain(pattern)) for pattern in patterns)
 
 
 def chosen(names: list[str], patterns: list[str], without: list[str]) -> list[str]:
-    """Names that any of the patterns matches, capitals or not, and none of ``without``."""
-
-    def matches(name: str, some: list[str]) -> bool:
-        return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in some)
-
-    return [name for name in names if matches(name, patterns) and not matches(name, without)]
+    """Names that any of the patterns matches, and none of ``without``."""
+    return [name for name in names if is_named(name, patterns) and not is_named(name, without)]
 
 
 def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:

@@ -1,0 +1,213 @@
+"""Headers of the DICOM files in a folder: sorted by their tags, whatever the files are called."""
+
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import (
+    EnhancedMRImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MediaStorageDirectoryStorage,
+    MRImageStorage,
+)
+
+from metaseg_nb.checksums import checksum
+from metaseg_nb.cohort.problems import Problem
+
+# Without one of these nobody can tell where a file belongs.
+NEEDED = ("SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID")
+TAGS = [
+    *(*NEEDED, "SOPClassUID", "PatientID", "PatientName", "PatientBirthDate", "StudyDate", "SeriesDescription"),
+    *("ImageType", "FrameOfReferenceUID", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows"),
+    *("Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "ImagePositionPatient"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+]
+MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+# A file without the usual first 128 bytes begins with an element of group 0002 or 0008, in little-endian order.
+WITHOUT_PREAMBLE = (*(b"\2\0%c\0" % element for element in (0, 1, 2, 16)),)
+WITHOUT_PREAMBLE += (*(b"\x08\0%c\0" % element for element in (0, 1, 5, 8, 0x12, 0x16)),)
+ENDINGS = (".dcm", ".dicom", ".ima")
+# What scanners write where no contrast agent was given.
+NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keines", "0")
+
+
+class DicomError(ValueError):
+    """What is wrong with a file, a series or a structure set, as the fields of a `Problem` without case and file."""
+
+    def __init__(self, found: str, expected: str, fix: str):
+        super().__init__(f"found {found}; expected {expected}. What to do: {fix}.")
+        self.found, self.expected, self.fix = found, expected, fix
+
+    def problem(self, case: str, file: str, severity: str = "error") -> Problem:
+        """Say which case and file it is about."""
+        return Problem(case, file, self.found, self.expected, self.fix, severity)
+
+
+def unreadable(error: Exception, what: str) -> DicomError:
+    """What any error in reading a file means to its owner; no path, and no words of a library."""
+    if isinstance(error, DicomError):
+        return error
+    reason = (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
+    return DicomError(f"{what} that cannot be read ({reason})", "a whole file", "export it again, or remove it")
+
+
+def files_below(folder: Path, refused: Callable[[OSError], object] | None = None) -> Iterator[Path]:
+    """All files below a folder, in order; links are followed, and each folder is read once.
+
+    ``refused`` is called for each folder that cannot be opened.
+    """
+    seen = set()
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refused):
+        folders.sort()
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for path in (Path(place, name) for name in sorted(names)):
+            if path.is_file() or path.is_symlink():  # a pipe would wait for ever; a link to nothing is a lost file
+                yield path
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a file begins as DICOM files do."""
+    with path.open("rb") as file:
+        start = file.read(132)
+    return start[128:] == b"DICM" or start.startswith(WITHOUT_PREAMBLE)
+
+
+def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
+    """Read the headers of all DICOM files below a folder.
+
+    Returns
+    -------
+    headers : DataFrame
+        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, ``modality``,
+        ``patient``, ``person`` (name), ``born``, ``study``, ``series``, ``uid``, ``sop_class``, ``date``,
+        ``description``, ``image_type``, ``frame_of_reference``, ``contrast``, ``scanner``, ``rows``, ``columns``,
+        ``colours``, ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``; None or 0 where none is
+        given. Copies of a file are there once.
+    problems : list of Problem
+        Files that cannot be read, by their place below the folder; one for those of one folder and kind.
+    """
+    rows: list[dict] = []
+    wrong: dict[tuple, list[str]] = {}
+
+    def refuse(error: Exception, path: Path, what: str) -> None:
+        told = unreadable(error, what)
+        place = os.path.relpath(path, folder)
+        wrong.setdefault((path.parent, told.found, told.expected, told.fix), []).append(place)
+
+    for path in files_below(folder, lambda error: refuse(error, Path(error.filename), "a folder")):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+                header = _header(path)
+                rows += _rows(path, header) if header is not None else []
+        except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
+            refuse(error, path, "a file")
+    problems = []
+    for (_, found, expected, fix), names in wrong.items():
+        more = f" and {len(names) - 1} more beside it" if len(names) > 1 else ""
+        problems.append(Problem("-", names[0] + more, found, expected, fix))
+    return _without_copies(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["modality"]), problems
+
+
+def _without_copies(headers: pd.DataFrame) -> pd.DataFrame:
+    """Keep one of the files that are equal byte by byte; what only calls itself the same stays."""
+    named_twice = headers.duplicated(["uid", "frame"], keep=False)
+    sums = {file: checksum(file) for file in set(headers.loc[named_twice, "file"])}
+    content = headers["file"].map(lambda file: sums.get(file, ""))
+    copies = headers.assign(content=content).duplicated(["uid", "frame", "content"])
+    return headers[~copies].reset_index(drop=True)
+
+
+def _header(path: Path) -> Dataset | None:
+    """A file's header without pixels; None for a file of another kind.
+
+    Raises
+    ------
+    DicomError
+        It should be a DICOM file, and is none or only a part of one.
+    """
+    again = ("a whole DICOM file", "export it again, or remove it")
+    meant = not path.name.startswith(".")  # hidden files are notes of an operating system
+    if not is_dicom_file(path):
+        if meant and not path.stat().st_size:
+            raise DicomError("an empty file", *again)
+        if meant and path.suffix.lower() in ENDINGS:
+            raise DicomError("a file that is called DICOM, and does not begin as one", *again)
+        return None
+    with path.open("rb") as file:
+        header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
+        ended = not file.read(1)
+    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+        return None  # a DICOMDIR: a list of the other files
+    if missing := [name for name in NEEDED if not text_of(header, name)]:
+        raise DicomError(f"a DICOM file without {', '.join(missing)}", *again)
+    if ended and header.get("SOPClassUID") in MR_IMAGES:
+        raise DicomError("an MR image that ends before its pixels", *again)
+    return header
+
+
+def text_of(part: Dataset, name: str) -> str:
+    """An element as one line of text, "" where there is none; what cannot be shown becomes a blank."""
+    text = str(part.get(name, "") or "")
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+
+
+def _rows(path: Path, header: Dataset) -> Iterator[dict]:
+    shared = {
+        "file": path,
+        "modality": text_of(header, "Modality"),
+        "patient": text_of(header, "PatientID"),
+        "person": text_of(header, "PatientName"),
+        "born": text_of(header, "PatientBirthDate"),
+        "study": text_of(header, "StudyInstanceUID"),
+        "series": text_of(header, "SeriesInstanceUID"),
+        "uid": text_of(header, "SOPInstanceUID"),
+        "sop_class": text_of(header, "SOPClassUID"),
+        "date": text_of(header, "StudyDate"),
+        "description": text_of(header, "SeriesDescription"),
+        "image_type": frozenset(map(str.upper, map(str, header.get("ImageType", None) or []))),
+        "frame_of_reference": text_of(header, "FrameOfReferenceUID"),
+        "contrast": text_of(header, "ContrastBolusAgent").lower() not in NO_CONTRAST,
+        "scanner": f"{text_of(header, 'Manufacturer')} {text_of(header, 'ManufacturerModelName')}".strip(),
+        "rows": int(header.get("Rows", 0) or 0),
+        "columns": int(header.get("Columns", 0) or 0),
+        "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
+    }
+    whole = first_of(header, "SharedFunctionalGroupsSequence")
+    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()]
+    for number, frame in enumerate(frames):
+        groups = [group for part in (frame, whole) for group in _groups(part)]
+        yield shared | {"frame": number} | _geometry([header, *groups])
+
+
+def _groups(part: Dataset) -> list[Dataset]:
+    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+    return [first_of(part, name) for name in names if name in part]
+
+
+def first_of(part: Dataset, sequence: str) -> Dataset:
+    """The first item of a sequence; an empty one where there is none."""
+    return (part.get(sequence, None) or [Dataset()])[0]
+
+
+def _geometry(parts: list[Dataset]) -> dict:
+    def value(name: str, n: int) -> tuple[float, ...] | None:
+        found = next((part.get(name) for part in parts if part.get(name, None) is not None), ())
+        return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
+
+    slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)
+    return {
+        "position": value("ImagePositionPatient", 3),
+        "orientation": value("ImageOrientationPatient", 6),
+        "pixel_spacing": value("PixelSpacing", 2),
+        "slice_mm": slice_mm[0],
+    }
