@@ -1,6 +1,7 @@
 """Where files live. Every path the workbook reads or writes is named here."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ def home() -> Path:
     if place.startswith("~"):
         raise ValueError(f"METASEG_HOME: found {place!r}; expected a folder: this machine has no such user")
     return (PROJECT / place).resolve()
+
+
+def second_reader_masks(folder: str) -> list[Path]:
+    """Masks of a second reader, ``<case>.nii.gz``, in a folder that is named from the project folder."""
+    return sorted((PROJECT / Path(folder).expanduser()).glob("*.nii.gz")) if folder else []
 
 
 class _Below:
@@ -106,6 +112,11 @@ class StudyLayout:
     def run(self, model: str, fold: int, arm: str = "", seed: int = 0) -> "RunLayout":
         """One network on one fold; in an arm of an annotation budget also one of several seeds."""
         return RunLayout((self.root / "arms" / arm / f"seed{seed}" if arm else self.root) / model / f"fold{fold}")
+
+    def prediction_files(self, case: str, fold: int | None, models: Iterable[str]) -> dict[str, Path]:
+        """The prediction of each network for a case of a fold, made by the model that did not see it."""
+        assert fold is not None, "cases of a study have folds"
+        return {model: self.run(model, fold).predictions / f"{case}.nii.gz" for model in models}
 
     def pretraining(self, model: str, fold: int, seed: int) -> "RunLayout":
         """One network that learns from images without labels."""

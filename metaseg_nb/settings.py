@@ -154,7 +154,7 @@ class Explore(Settings):
     series: str
     roi_names: Annotated[list[str], Field(min_length=1)]
     roi_names_without: list[str]
-    organ_names: list[str]
+    organ_names: Annotated[list[str], Field(max_length=8)]  # a bit each
     patients_table: str
     patient_pattern: str
     exclude: list[str]

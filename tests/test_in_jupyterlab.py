@@ -26,7 +26,7 @@ from metaseg_nb.viewer.review_app import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
-TOKEN, SECONDS = "of-a-test", 300
+TOKEN, SECONDS = "of-a-test", 600
 PARAMETERS = {"study": "tiny", "models": ["unet", "unetr"], "cases_shown": 1, "workers": 1}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 

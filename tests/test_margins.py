@@ -1,6 +1,6 @@
 """Margins: what grown contours cover and treat, how near organs are, and synthetic patients through DICOM and back."""
 
-import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
@@ -18,6 +19,7 @@ from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
 from metaseg_nb.radiotherapy.margins import (
     SECOND_READER,
     Targets,
+    covered_shares,
     distance_mm,
     margin_needed,
     margin_table,
@@ -46,7 +48,7 @@ def test_a_margin_covers_what_lies_within_it():
     assert (small.detected, cube.detected) == (False, True)
     assert (cube.covered_0, cube.covered_1, cube.covered_2) == pytest.approx((0.8, 0.9, 1.0))
     assert (cube.needed_95_mm, cube.needed_98_mm) == (2, 2)
-    assert small.needed_95_mm == pytest.approx(np.sqrt(4**2 + 4**2 + 4**2))  # from (1, 1, 1) to (5, 5, 5)
+    assert np.isinf(small.needed_95_mm), "no margin makes up for a missed lesion"
     assert small.covered_2 == 0
 
 
@@ -68,7 +70,6 @@ def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
     # with 1 mm: the slice beyond, the sides of the added slice, and the false line with its neighbours
     assert treated["unneeded_cm3"][1] == pytest.approx((16 + 4 * 4 + (4 + 2 * 4 + 1)) / 1000)
     assert treated["false"].tolist() == [1, 1]
-    assert treated["missed"].tolist() == [0, 0]
 
 
 def test_without_any_contour_nothing_is_covered_and_no_margin_is_enough():
@@ -76,7 +77,6 @@ def test_without_any_contour_nothing_is_covered_and_no_margin_is_enough():
     lesions, treated = Targets.of(reference, MM).coverage(np.zeros_like(reference), [0, 5])
     assert not lesions["detected"].any()
     assert np.isinf(lesions["needed_95_mm"]).all()
-    assert treated["missed"].tolist() == [2, 2]
     assert treated["unneeded_cm3"].tolist() == [0, 0]
 
 
@@ -84,7 +84,7 @@ def test_without_any_lesion_all_that_is_drawn_is_false():
     _, prediction = cubes()
     lesions, treated = Targets.of(np.zeros_like(prediction), MM).coverage(prediction, [0])
     assert lesions.empty
-    assert treated.loc[0, ["missed", "false", "target_cm3"]].tolist() == [0, 1, 0]
+    assert treated.loc[0, ["false", "target_cm3"]].tolist() == [1, 0]
 
 
 masks = arrays(bool, (7, 6, 5), elements=st.sampled_from([True, False, False, False, False]))
@@ -97,7 +97,8 @@ def test_lesions_are_counted_as_in_notebook_04(reference, prediction):
     lesions, treated = Targets.of(reference, MM).coverage(prediction, [0.0, 1.0, 2.0])
     assert lesions["detected"].tolist() == scored["detected"].tolist()
     assert lesions["diameter_mm"].tolist() == pytest.approx(scored["diameter_mm"].tolist())
-    assert (treated.loc[0, "missed"], treated.loc[0, "false"]) == (summary["n_missed"], summary["n_false"])
+    assert lesions["lesion"].tolist() == scored["lesion"].tolist()
+    assert ((~lesions["detected"]).sum(), treated.loc[0, "false"]) == (summary["n_missed"], summary["n_false"])
     shares = lesions[["covered_0", "covered_1", "covered_2"]].to_numpy() if len(lesions) else np.empty((0, 3))
     assert (np.diff(shares, axis=1) >= 0).all(), "a larger margin covers no less"
     assert (np.diff(treated["target_cm3"]) >= 0).all()
@@ -109,7 +110,7 @@ def test_the_distance_is_that_to_the_nearest_centre(mask):
     places = np.argwhere(mask) * (1.0, 2.0, 3.0)
     for voxel in np.ndindex(4, 4, 4):
         away = np.sqrt(((places - np.array(voxel) * (1.0, 2.0, 3.0)) ** 2).sum(axis=1))
-        assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf)
+        assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf, abs=1e-4)
 
 
 def rows(needed, detected=True, patient="p"):
@@ -118,23 +119,41 @@ def rows(needed, detected=True, patient="p"):
 
 def test_the_margin_needed_covers_95_of_100_detected_lesions():
     many = rows([*np.arange(1.0, 101.0)])
-    found, low, high = margin_needed(pd.concat([many, rows([500.0], False)]), 100, 0)
+    found, low, high = margin_needed(pd.concat([many, rows([np.inf], False)]), 100, 0)
     assert found == 95  # the missed lesion does not count
     assert np.isnan([low, high]).all(), "one patient says nothing about others"
     assert margin_needed(rows([0.0, 0.0, 3.0]), 100, 0)[0] == 3, "two of three are not 95 %"
-    assert np.isnan(margin_needed(rows([7.0], False), 100, 0)).all()
+    assert np.isnan(margin_needed(rows([np.inf], False), 100, 0)).all()
 
 
-def test_the_interval_of_the_margin_resamples_patients():
-    lesions = pd.concat([rows([1.0] * 5, patient="a"), rows([4.0], patient="b")])
-    assert margin_needed(lesions, 500, 0) == (4, 1, 4)
+def test_the_interval_of_the_margin_resamples_patients_and_needs_72_lesions():
+    lesions = [rows([1.0] * 71, patient="a"), rows([4.0] * 5, patient="b")]
+    assert margin_needed(pd.concat(lesions), 500, 0) == (4, 1, 4)
+    few = margin_needed(pd.concat([lesions[0][:66], lesions[1]]), 500, 0)
+    assert few[0] == 4
+    assert np.isnan(few[1:]).all()
 
 
-def test_a_table_of_margins_counts_what_is_missed():
-    lesions = pd.concat([rows([0.0, 2.0], patient="a"), rows([9.0], False, "b")])
+def test_the_interval_of_the_margin_holds_the_true_one():
+    """The true margin of exponential values is -log(0.05); 200 patients with two lesions each."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(100):
+        lesions = rows(rng.exponential(size=400)).assign(patient=np.repeat(np.arange(200), 2))
+        _, low, high = margin_needed(lesions, 200, 1)
+        held += low <= -np.log(0.05) <= high
+    assert held >= 88
+
+
+def test_tables_of_margins_and_of_shares_count_what_is_missed():
+    lesions = pd.concat([rows([0.0, 2.0], patient="a"), rows([np.inf], False, "b")])
     (row,) = margin_table(lesions, ["network"], 100, 0).itertuples()
-    assert (row.network, row.patients, row.lesions, row.missed) == ("U-Net", 2, 3, 1)
-    assert (row.covered_as_drawn, row.margin_mm) == (0.5, 2)
+    assert (row.network, row.patients, row.lesions, row.missed, row.margin_mm) == ("U-Net", 2, 3, 1, 2)
+    shares = covered_shares(lesions.assign(needed_98_mm=lesions["needed_95_mm"] + 1), ["network"], [0, 2], 100, 0)
+    found = shares.set_index(["covered_by", "margin_mm"])["share"]
+    assert found[95].tolist() == pytest.approx([1 / 3, 2 / 3])
+    assert found[98].tolist() == pytest.approx([0, 1 / 3])
+    assert (shares["low"] <= shares["share"]).all()
+    assert (shares["share"] <= shares["high"]).all()
 
 
 @pytest.fixture
@@ -154,19 +173,47 @@ def study(write_case, tmp_path, monkeypatch):
     return layout, Cohort("tiny", "", cases), tmp_path / "second"
 
 
-def test_each_case_is_measured_with_the_network_of_its_fold_and_the_second_reader_where_there_is_one(study):
-    layout, cohort, second = study
-    lesions, treated = study_coverage(layout, cohort, ["unet"], [0.0], str(second))
-    assert treated.groupby("model")["case"].agg(list).to_dict() == {SECOND_READER: ["c1"], "unet": ["c0", "c1"]}
-    assert (lesions.loc[lesions["model"] == SECOND_READER, "covered_0"] == 1).all()
-    assert (lesions.loc[lesions["model"] == "unet", "covered_0"] < 1).any()
+def test_each_case_is_measured_with_the_network_of_its_fold(study):
+    layout, cohort, _ = study
+    lesions, treated = study_coverage(layout, cohort, ["unet"], [0.0])
+    assert treated["case"].tolist() == ["c0", "c1"]
+    assert (lesions["covered_0"] < 1).any()
     assert lesions["detected"].dtype == bool
 
 
-def test_a_second_reader_without_a_mask_of_the_cohort_is_an_error(study, tmp_path):
-    layout, cohort, _ = study
-    with pytest.raises(CohortError, match=r"no mask of a case.*masks named as the cases, such as c0.nii.gz"):
+def test_with_a_second_reader_all_are_compared_on_the_cases_of_this_reader(study):
+    layout, cohort, second = study
+    lesions, treated = study_coverage(layout, cohort, ["unet"], [0.0], str(second))
+    assert treated.groupby("model")["case"].agg(list).to_dict() == {SECOND_READER: ["c1"], "unet": ["c1"]}
+    assert (lesions.loc[lesions["model"] == SECOND_READER, "covered_0"] == 1).all()
+
+
+def test_masks_of_a_second_reader_that_belong_to_no_case_are_an_error(study, tmp_path):
+    layout, cohort, second = study
+    with pytest.raises(CohortError, match=r"no mask.*masks named as the cases, such as c0.nii.gz"):
         study_coverage(layout, cohort, ["unet"], [0.0], str(tmp_path))
+    (second / "c1.nii.gz").rename(second / "C1.nii.gz")
+    with pytest.raises(CohortError, match=r"found C1; expected masks named as the cases"):
+        study_coverage(layout, cohort, ["unet"], [0.0], str(second))
+
+
+def test_masks_of_a_second_reader_are_read_by_the_rule_of_the_study(study):
+    layout, cohort, second = study
+    for path in (second / "c1.nii.gz", *(case.label for case in cohort.cases)):
+        label = read_volume(path, "c", np.uint8)
+        write_volume(path, Volume(2 * label.array, label.affine, label.native_orientation))
+    cohort = replace(cohort, rule=LesionRule(values=(2,)))
+    lesions, _ = study_coverage(layout, cohort, ["unet"], [0.0], str(second))
+    assert (lesions.loc[lesions["model"] == SECOND_READER, "covered_0"] == 1).all()
+
+
+def test_a_cohort_without_lesions_is_an_error(study):
+    layout, cohort, _ = study
+    for case in cohort.cases:
+        label = read_volume(case.label, case.name, np.uint8)
+        write_volume(case.label, Volume(np.zeros_like(label.array), label.affine, label.native_orientation))
+    with pytest.raises(CohortError, match="no lesion above 2 mm³"):
+        study_coverage(layout, cohort, ["unet"], [0.0])
 
 
 def test_a_mask_on_another_grid_is_an_error_that_names_the_case(study):
@@ -186,10 +233,11 @@ def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path)
     organ[0, 0, 0] = 1
     (tmp_path / "imported/c0").mkdir(parents=True)
     write_volume(tmp_path / "imported/c0" / ORGANS, Volume(organ, label.affine, label.native_orientation))
-    (tmp_path / "imported/c0" / RECORD).write_text(json.dumps({"organs": ["Brainstem"]}))
+    write_record(tmp_path / "imported/c0" / RECORD, {"organs": ["brain stem"]}, [tmp_path / "imported/c0" / ORGANS])
     table = organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
     assert set(table["case"]) == {"c0"}, "c1 was not imported"
     assert set(table["model"]) == {REFERENCE, "unet"}
+    assert set(table["organ"]) == {"brain stem"}
     nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
     assert nearest == pytest.approx(np.sqrt(((lesion * label.spacing_mm) ** 2).sum(axis=1)).min())
 
@@ -201,3 +249,10 @@ def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):
     assert (table[["different", "prediction_different"]] == 0).all(axis=None)
     assert (table["regions"] > 0).all()
     assert len([*layout.radiotherapy.glob("unet/*.dcm")]) == 2
+
+
+def test_a_lost_organ_is_an_error_that_says_what_to_do(study, tmp_path):
+    layout, cohort, _ = study
+    (tmp_path / "imported/c0").mkdir(parents=True)
+    with pytest.raises(CohortError, match=r"case c0.*lost or damaged.*run notebook 01 again"):
+        organ_distances(layout, cohort, tmp_path / "imported", ["unet"])

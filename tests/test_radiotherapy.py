@@ -1,5 +1,7 @@
 """DICOM in and out: series and structure sets as they come, contours to masks and back."""
 
+import copy
+import json
 import locale
 import os
 import re
@@ -588,7 +590,50 @@ def test_a_case_or_patient_with_errors_can_be_left_out(tmp_path, image, mask):
     assert unknown == ["P7"]
 
 
+def test_two_dates_of_birth_under_one_id_are_a_doubt(tmp_path, image, mask):
+    for name, born in (("Doe^Jane", "19500101"), ("Roe^John", "19610202")):
+        person = {"PatientName": name, "PatientBirthDate": born, "StudyInstanceUID": f"1.2.{born}"}
+        own = {"SeriesInstanceUID": f"1.3.{born}", "FrameOfReferenceUID": f"1.4.{born}"}
+        a_patient(tmp_path / "export" / born, image, mask, patient="ANON", **person, **own)
+    _, problems = imported(tmp_path / "export", tmp_path)
+    doubts = {problem.found for problem in problems if problem.severity == "doubt"}
+    assert doubts == {"2 dates of birth under one Patient ID: patient_0001"}
+
+
 # Structure sets
+
+
+def test_organs_at_risk_are_kept_beside_the_lesions_by_their_patterns(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, patient="P1", PatientName="Meier^Anna")
+    (found,) = read_dicom(tmp_path / "export/mr").series
+    regions = {name: np.zeros_like(mask) for name in ("Brainstem Meier", "Brainstem_PRV", "Cochlea_L", "Cochlea_R")}
+    for k, region in enumerate(regions.values()):
+        region[2 + k : 6 + k, 3:6, 4:7] = True  # they overlap
+    write_structure_set(tmp_path / "export/rs.dcm", {"GTV Meier": mask, **regions}, found.volume, "unet")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    folder = tmp_path / "imported" / next(iter(cases))
+    record = json.loads((folder / "source.json").read_text())
+    assert record["organs"] == ["brain stem", "cochlea"]
+    assert "Meier" not in json.dumps(record), "a region may be named after the patient"
+    bits = np.asarray(nib.load(folder / "organs.nii.gz").dataobj)
+    assert np.array_equal(bits & 1 > 0, regions["Brainstem Meier"])
+    assert np.array_equal(bits & 2 > 0, regions["Cochlea_L"] | regions["Cochlea_R"])
+    assert not problems
+
+
+def test_an_organ_outside_the_image_is_told(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask, patient="P1")
+    data = pydicom.dcmread(tmp_path / "export/rs.dcm")
+    data.StructureSetROISequence.append(copy.deepcopy(data.StructureSetROISequence[0]))
+    data.StructureSetROISequence[1].ROINumber, data.StructureSetROISequence[1].ROIName = 2, "Chiasm"
+    data.ROIContourSequence.append(copy.deepcopy(data.ROIContourSequence[0]))
+    data.ROIContourSequence[1].ReferencedROINumber = 2
+    for contour in data.ROIContourSequence[1].ContourSequence:
+        contour.ContourData[2::3] = [float(z) - 500 for z in contour.ContourData[2::3]]
+    data.save_as(tmp_path / "export/rs.dcm")
+    _, (problem,) = imported(tmp_path / "export", tmp_path)
+    assert (problem.file, problem.severity) == ("Chiasm", "warning")
+    assert "above or below the image" in problem.found
 
 
 def test_an_export_becomes_cases_with_codes_and_nothing_of_the_patient(tmp_path, image, mask):

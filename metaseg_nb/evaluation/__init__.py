@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "comparison": [
             "bootstrap_interval",
-            "bootstrap_ratio",
             "estimate",
             "pairwise",
             "patient_scores",

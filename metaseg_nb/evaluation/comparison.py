@@ -117,7 +117,7 @@ def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
     if not np.isfinite(value):
         return "unknown"
     if not np.isfinite([low, high]).all():
-        return f"{_shown(value, form)} (too few patients for an interval)"
+        return f"{_shown(value, form)} (too few for an interval)"
     return f"{_shown(value, form)} (95 % interval {_shown(low, form)} to {_shown(high, form)})"
 
 

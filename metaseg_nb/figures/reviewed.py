@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 from typing import Self
 
 import nibabel as nib
@@ -139,14 +138,9 @@ class CaseImages:
 def read_case_images(layout: StudyLayout, cohort: Cohort, name: str, models: Sequence[str]) -> CaseImages:
     """Read a case of a study with its reference and the predictions of networks, each by the model of its fold."""
     case = case_named(cohort.cases, name)
-    predictions = {model: read_mask(path, name).array for model, path in prediction_files(layout, case, models).items()}
+    files = layout.prediction_files(name, case.fold, models)
+    predictions = {model: read_mask(path, name).array for model, path in files.items()}
     return CaseImages(name, read_image(case), read_lesions(case, cohort.rule).array, predictions)
-
-
-def prediction_files(layout: StudyLayout, case: Case, models: Sequence[str]) -> dict[str, Path]:
-    """The prediction of each network for a case, made by the model that did not see it."""
-    assert case.fold is not None, "cases of a study have folds"
-    return {model: layout.run(model, case.fold).predictions / f"{case.name}.nii.gz" for model in models}
 
 
 def read_image(case: Case) -> Volume:

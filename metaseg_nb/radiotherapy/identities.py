@@ -16,7 +16,8 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
     """What speaks against one ID for each patient, as (Patient ID, problem).
 
     A study or image under several IDs is an error, and so are files without ID. Several IDs that may mean one person
-    are a doubt: they differ in spelling only, or share name and date of birth.
+    are a doubt: they differ in spelling only, or share name and date of birth. One ID with several
+    dates of birth is a doubt too.
 
     Parameters
     ----------
@@ -48,6 +49,11 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
         found = f"Patient IDs that may mean one person (spelling, or name and date of birth): {who}"
         fix = "export one person under one ID; if they are several persons, name these cases in `confirmed`"
         problems += [(name, Problem("-", "-", found, one_id, fix, "doubt")) for name in sorted(ids)]
+    for patient, births in persons.groupby("patient")["born"].unique().items():
+        if len(births) > 1:
+            found = f"{len(births)} dates of birth under one Patient ID: {codes[str(patient)]}"
+            fix = "export each person under an ID of its own; if it is one person, name these cases in `confirmed`"
+            problems.append((str(patient), Problem("-", "-", found, one_id, fix, "doubt")))
     return problems
 
 

@@ -2,7 +2,7 @@
 
 import gzip
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -110,14 +110,14 @@ def import_dicom(
     patients = codes("patient", dicom.patients)
     planned, problems, patient_of = plan_cases(dicom, choice, patients, codes)
     left_out = {case for case, patient in patient_of.items() if {case, patient} & {*exclude}}
-    planned = [case for case in planned if case.name not in left_out]
+    clean = without_names(dicom.headers, patients)
+    planned = [_with_codes(case, clean) for case in planned if case.name not in left_out]
     done = map_cases(partial(_import_case, target=target, choice=choice), planned, workers, "importing")
     entries: dict[str, list[dict]] = {"training": [], "testing": []}
     for case, (entry, noticed) in zip(planned, done, strict=True):
         problems += noticed
         if entry is not None:
             entries["training" if "label" in entry else "testing"].append({"case": case.name, **entry})
-    clean = without_names(dicom.headers, patients)
     problems = [
         replace(problem, file=clean(problem.file), found=clean(problem.found), fix=clean(problem.fix))
         for problem in problems
@@ -128,6 +128,14 @@ def import_dicom(
     datalist = target / "dataset.json"
     write_json(datalist, {"name": target.parent.name, "description": "Imported from DICOM.", **entries})
     return datalist, problems, [name for name in exclude if name not in {*patient_of, *patient_of.values()}]
+
+
+def _with_codes(case: Planned, clean: Callable[[str], str]) -> Planned:
+    """Put codes for the names of patients in the names of regions, which go into tables."""
+    if case.structures is None:
+        return case
+    regions = [replace(region, name=clean(region.name)) for region in case.structures.regions]
+    return replace(case, structures=replace(case.structures, regions=regions))
 
 
 def _nothing(folder: Path) -> Problem:
@@ -182,9 +190,10 @@ def _write_case(case: Planned, folder: Path, choice: Choice, record: dict) -> di
             if mask is not None:
                 label = "label.nii.gz"
                 save_image(unfinished / label, mask.astype(np.uint8), series)
-            numbers, organs = organs_of_case(case, choice)
+            bits, organs, more_problems = organs_of_case(case, choice)
+            problems += more_problems
             if organs:
-                save_image(unfinished / ORGANS, numbers, series)
+                save_image(unfinished / ORGANS, bits, series)
         else:
             fix = "nothing, if it is only to be predicted"
             wanted = "a structure set in its frame of reference"

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Self
 
@@ -12,14 +13,16 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
-from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_mask, same_grid
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap
+from metaseg_nb.cohort.problems import CohortError, shortened
+from metaseg_nb.cohort.volumes import OWN_MASKS, describe_grid, read_lesions, read_mask, same_grid
+from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_ratio
 from metaseg_nb.evaluation.voxel_metrics import Spacing
-from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases
 
 SECOND_READER = "second reader"
+# Lesions: 0.95 to the power of 72 is 0.025.
+FOR_AN_INTERVAL = 72
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -29,33 +32,43 @@ def distance_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
     """
     if not mask.any():
         return np.full(mask.shape, np.inf)
-    return edt.edt(~mask.astype(bool), anisotropy=spacing_mm)
+    return edt.edt(~mask.astype(bool), anisotropy=spacing_mm).round(4)  # in float32, 1.2 mm are 1.2000000477 mm
 
 
 @dataclass(frozen=True)
 class Targets:
-    """The lesions of a reference that are scored, by the rules of `lesion_metrics`; make it with `of`.
+    """The lesions of a mask that are scored, by the rules of `lesion_metrics`; make it with `of`.
 
-    Arrays have the shape (X, Y, Z): ``labels`` are numbers of lesions, ``grown`` those of the dilated lesions, by which
-    a prediction detects them, ``distance`` is that to the reference.
+    ``table`` has a row per lesion: ``lesion`` (1 to n), ``diameter_mm`` (largest), ``volume_mm3``, ``x``, ``y``, ``z``
+    (centre, voxel). In ``labels`` voxels have the number of their lesion, in ``grown`` those of the dilated lesions, by
+    which a prediction detects them; larger numbers are lesions that are not scored. Arrays have the mask's shape.
     """
 
+    mask: np.ndarray
     table: pd.DataFrame
-    labels: np.ndarray
     grown: np.ndarray
-    distance: np.ndarray
     spacing_mm: Spacing
 
     @classmethod
-    def of(cls, reference: np.ndarray, spacing_mm: Spacing) -> Self:
+    def of(cls, mask: np.ndarray, spacing_mm: Spacing) -> Self:
         """Find the lesions of a mask, bool of shape (X, Y, Z)."""
-        grown, n = label_lesions(dilate_by_one(reference))
-        labels = np.where(reference, grown, 0)
-        table = lesion_table(labels, n, spacing_mm)
-        table = table.loc[
-            is_scored(table["volume_mm3"], UNSCORED_MM3), ["lesion", "diameter_mm", "volume_mm3", "x", "y", "z"]
-        ]
-        return cls(table.reset_index(drop=True), labels, grown, distance_mm(reference, spacing_mm), spacing_mm)
+        grown, n = label_lesions(dilate_by_one(mask))
+        table = lesion_table(np.where(mask, grown, 0), n, spacing_mm)
+        scored = is_scored(table["volume_mm3"], UNSCORED_MM3)
+        number = np.zeros(n + 1, grown.dtype)
+        number[[*table.loc[scored, "lesion"], *table.loc[~scored, "lesion"]]] = np.arange(1, n + 1)
+        table = table[scored].assign(lesion=np.arange(1, scored.sum() + 1)).drop(columns="voxels")
+        return cls(mask, table.reset_index(drop=True), number[grown], spacing_mm)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The number of its lesion in each voxel of the mask, else 0."""
+        return np.where(self.mask, self.grown, 0)
+
+    @cached_property
+    def distance(self) -> np.ndarray:
+        """Distance of each voxel to the mask; see `distance_mm`."""
+        return distance_mm(self.mask, self.spacing_mm)
 
     def coverage(self, prediction: np.ndarray, margins_mm: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What contours grown by margins cover of each lesion, and what they treat besides.
@@ -70,36 +83,34 @@ class Targets:
         Returns
         -------
         lesions : DataFrame
-            A row per lesion: ``lesion``, ``diameter_mm`` (largest), ``volume_mm3``, ``x``, ``y``, ``z`` (centre,
-            voxel), ``detected``; ``covered_<m>``, the
-            share of the lesion inside the contours grown by m mm; ``needed_95_mm`` and ``needed_98_mm``, the smallest
-            margin that covers such a share, infinite without any contour.
+            ``table`` with ``detected``; ``covered_<m>``, the share of the lesion inside the contours grown by m mm;
+            ``needed_95_mm`` and ``needed_98_mm``, the smallest margin that covers such a share. It is infinite for a
+            missed lesion, even where the margin of a neighbour would reach it.
         treated : DataFrame
             A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold and the reference, grown
-            alike, does not; ``target_cm3`` of the grown reference; ``missed`` and ``false`` lesions.
+            alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
-        away, inside, rows = distance_mm(prediction, self.spacing_mm), self.labels > 0, []
-        lesion_of, away_inside = self.labels[inside], away[inside]
+        away, labels, rows = distance_mm(prediction, self.spacing_mm), self.labels, []
+        lesion_of, away_inside = labels[self.mask], away[self.mask]
+        touched = {*self.grown[prediction]}
         for lesion in self.table["lesion"]:
             voxels = np.sort(away_inside[lesion_of == lesion])
             covered = {f"covered_{margin:g}": float(np.mean(voxels <= margin)) for margin in margins_mm}
-            needed = {f"needed_{share}_mm": voxels[_last(share / 100, len(voxels))] for share in (95, 98)}
-            rows.append({**covered, **needed})
-        detected = self.table["lesion"].isin(np.unique(self.grown[prediction]))
-        lesions = self.table.assign(detected=detected).join(pd.DataFrame(rows, index=self.table.index))
+            last = {f"needed_{share}_mm": voxels[_last(share / 100, len(voxels))] for share in (95, 98)}
+            rows.append(covered | (last if lesion in touched else dict.fromkeys(last, np.inf)))
+        lesions = self.table.assign(detected=self.table["lesion"].isin(touched))
         parts, n_parts = label_lesions(prediction)
-        counts = {"missed": int((~detected).sum()), "false": n_parts - len({*parts[self.grown > 0]} - {0})}
-        voxel_cm3 = float(np.prod(self.spacing_mm)) / 1000
+        false, voxel_cm3 = n_parts - len({*parts[self.grown > 0]} - {0}), float(np.prod(self.spacing_mm)) / 1000
         treated = [
             {
                 "margin_mm": margin,
                 "unneeded_cm3": np.count_nonzero((away <= margin) & (self.distance > margin)) * voxel_cm3,
                 "target_cm3": np.count_nonzero(self.distance <= margin) * voxel_cm3,
-                **counts,
+                "false": false,
             }
             for margin in margins_mm
         ]
-        return lesions, pd.DataFrame(treated)
+        return lesions.join(pd.DataFrame(rows, index=lesions.index)), pd.DataFrame(treated)
 
 
 def _last(share: float, n: int) -> int:
@@ -125,7 +136,8 @@ def study_coverage(
         Networks that have predicted every fold.
     margins_mm : sequence of float
     second_reader : str
-        Folder of masks ``<case>.nii.gz``, from the project folder; "": none. Cases that are not there were read once.
+        Folder of masks ``<case>.nii.gz``, from the project folder; only the cases with such a mask are measured, so
+        that all are compared on the same patients. "": none, and all cases are measured.
     workers : int
 
     Returns
@@ -136,19 +148,22 @@ def study_coverage(
     Raises
     ------
     CohortError
-        There is no mask of a second reader, or a mask is not on the grid of its case.
+        A mask of the second reader belongs to no case, there is none, or a mask is not on the grid of its case; or no
+        case has a lesion that is scored.
     """
-    work = []
-    for case in cohort.cases:
-        file = f"{case.name}.nii.gz"
-        masks = {model: layout.run(model, case.fold or 0).predictions / file for model in models}
-        own = PROJECT / Path(second_reader).expanduser() / file
-        work.append((case, masks | ({SECOND_READER: own} if second_reader and own.is_file() else {})))
-    if second_reader and not any(SECOND_READER in masks for _, masks in work):
-        expected = f"masks named as the cases, such as {cohort.cases[0].name}.nii.gz"
-        raise CohortError.one("-", second_reader, "no mask of a case", expected, "correct `second_reader`")
+    masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
+    if second_reader:
+        own = {path.name.removesuffix(".nii.gz"): path for path in second_reader_masks(second_reader)}
+        if unknown := sorted({*own} - {*masks}) or ([] if own else ["no mask"]):
+            expected = f"masks named as the cases, such as {cohort.cases[0].name}.nii.gz"
+            raise CohortError.one("-", second_reader, shortened(unknown), expected, "rename them to these names")
+        masks = {name: masks[name] | {SECOND_READER: path} for name, path in own.items()}
+    work = [(case, masks[case.name]) for case in cohort.cases if case.name in masks]
     measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
     lesions, treated = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)
+    if not any(map(len, lesions)):
+        fix = "look at the masks: without lesions there is no margin to measure"
+        raise CohortError.one("-", layout.dataset, "no lesion above 2 mm³", "cases with lesions", fix)
     return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
 
 
@@ -159,7 +174,7 @@ def _case_coverage(
     reference = read_lesions(case, rule)
     targets, found = Targets.of(reference.array > 0, reference.spacing_mm), []
     for model, path in masks.items():
-        drawn = read_mask(path, case.name)
+        drawn = read_mask(path, case.name, rule if model == SECOND_READER else OWN_MASKS)
         if not same_grid(reference, drawn):
             grids = describe_grid(drawn), describe_grid(reference)
             raise CohortError.one(case.name, path, *grids, "predict or draw it again on the grid of the image")
@@ -169,13 +184,45 @@ def _case_coverage(
     return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
 
 
+def covered_shares(
+    lesions: pd.DataFrame, by: Sequence[str], margins_mm: Sequence[float], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Share of all lesions, detected or not, that contours cover when they are grown by each margin.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `study_coverage`, with the columns ``by``.
+    by : sequence of str
+        Columns that make the groups, such as ``network``.
+    margins_mm : sequence of float
+    n_bootstrap, seed : int
+        Resamples of patients, each with all lesions.
+
+    Returns
+    -------
+    DataFrame
+        A row per group, ``covered_by`` (95 or 98: % of the volume of a covered lesion) and ``margin_mm``: ``share``
+        (0 to 1), ``low``, ``high`` (95 % interval).
+    """
+    rows = []
+    for group, own in lesions.groupby(list(by), observed=True):
+        for covered_by, margin in product((95, 98), margins_mm):
+            covered = own[f"needed_{covered_by}_mm"] <= margin
+            parts = covered.groupby(own["patient"]).agg(["sum", "size"])
+            interval = bootstrap_ratio(parts["sum"], parts["size"], n_bootstrap, seed)
+            rows.append((*group, covered_by, margin, covered.mean(), *interval))
+    columns = [*by, "covered_by", "margin_mm", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
+
+
 def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """How many lesions are missed, and which margin the detected ones need, for each group of lesions.
 
     Parameters
     ----------
     lesions : DataFrame
-        Rows of `lesion_coverage` with ``patient``.
+        From `study_coverage`, with the columns ``by``.
     by : sequence of str
         Columns that make the groups, such as ``model``.
     n_bootstrap, seed : int
@@ -184,17 +231,15 @@ def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, see
     Returns
     -------
     DataFrame
-        A row per group: ``by``, ``patients``, ``lesions``, ``missed``, ``covered_as_drawn`` (share of the detected
-        lesions that are covered by 95 % without a margin), ``margin_mm``, ``low_mm``, ``high_mm`` (`margin_needed`).
+        A row per group: ``by``, ``patients``, ``lesions``, ``missed``, ``margin_mm``, ``low_mm``, ``high_mm``
+        (`margin_needed`).
     """
     rows = []
     for group, own in lesions.groupby(list(by), observed=True):
-        row = dict(zip(by, group, strict=True))
-        row |= {"patients": own["patient"].nunique(), "lesions": len(own), "missed": int((~own["detected"]).sum())}
-        row["covered_as_drawn"] = (own.loc[own["detected"], "needed_95_mm"] <= 0).mean()
-        needed = margin_needed(own, n_bootstrap, seed)
-        rows.append(row | dict(zip(("margin_mm", "low_mm", "high_mm"), needed, strict=True)))
-    return pd.DataFrame(rows).astype({name: lesions[name].dtype for name in by})
+        about = (own["patient"].nunique(), len(own), int((~own["detected"]).sum()))
+        rows.append((*group, *about, *margin_needed(own, n_bootstrap, seed)))
+    columns = [*by, "patients", "lesions", "missed", "margin_mm", "low_mm", "high_mm"]
+    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
 
 
 def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
@@ -203,7 +248,9 @@ def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimat
     Returns
     -------
     margin, low, high : float
-        In mm, with its 95 % interval over patients; NaN if no lesion was detected.
+        In mm, with its 95 % interval over patients; NaN if no lesion was detected. Fewer than `FOR_AN_INTERVAL`
+        detected lesions have no interval: with 97.5 % probability at least one of so many is above the margin that is
+        sought. With fewer, resampling could not see how large it may be.
     """
     detected = lesions[lesions["detected"]]
     if detected.empty:
@@ -216,4 +263,5 @@ def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimat
     def smallest(sums: np.ndarray) -> np.ndarray:
         return margins[(sums[:, :-1] >= 0.95 * sums[:, -1:] - 1e-9).argmax(axis=1)]
 
-    return bootstrap(smallest, of_patients, n_bootstrap, seed)
+    found, low, high = bootstrap(smallest, of_patients, n_bootstrap, seed)
+    return (found, low, high) if len(needed) >= FOR_AN_INTERVAL else (found, np.nan, np.nan)

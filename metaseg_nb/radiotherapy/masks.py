@@ -1,5 +1,7 @@
 """Masks of a case: the chosen regions of its structure set on the slices of its series, and what was noticed."""
 
+from dataclasses import replace
+
 import nibabel as nib
 import numpy as np
 
@@ -46,16 +48,25 @@ def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict
     return whole, {str(k): [name for name, lesions in inside if k in lesions] for k in range(1, n + 1)}, problems
 
 
-def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]]:
-    """Organs at risk by number, from 1 in the order of their names; where two overlap, the later one counts."""
+def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str], list[Problem]]:
+    """Organs at risk, a bit each in the order of their names; and what was noticed.
+
+    All regions that a pattern of ``organ_names`` means are one organ. It is called after the pattern, for names of
+    regions may hold anything.
+    """
     assert case.structures is not None
-    names = [region.name for region in case.structures.regions if region.contours]
-    wanted = chosen(names, list(choice.organ_names), list(choice.roi_names_without))
-    regions = [region for region in case.structures.regions if region.contours and region.name in wanted]
-    numbers, every = np.zeros(case.series.shape, np.uint8), _every(case)
-    for number, region in enumerate(regions, 1):
-        numbers[rasterise(region.contours, case.series.shape, case.series.affine, every).mask] = number
-    return numbers, [region.name for region in regions]
+    bits, organs, problems, every = np.zeros(case.series.shape, np.uint8), [], [], _every(case)
+    left = [region for region in case.structures.regions if region.contours]
+    for pattern in choice.organ_names:
+        wanted = chosen([region.name for region in left], [pattern], list(choice.roi_names_without))
+        for region in (region for region in left if region.name in wanted):
+            made = rasterise(region.contours, case.series.shape, case.series.affine, every)
+            noticed = _noticed(case, region.name, len(region.contours), made)
+            problems += [replace(one, severity="warning") for one in noticed if one.severity == "error"]
+            organs += [] if pattern in organs or not made.mask.any() else [pattern]
+            bits[made.mask] |= 1 << organs.index(pattern) if made.mask.any() else 0
+        left = [region for region in left if region.name not in wanted]  # a region is of one organ
+    return bits, [pattern.strip("*").replace("*", " ") for pattern in organs], problems
 
 
 def _every(case: Planned) -> float:

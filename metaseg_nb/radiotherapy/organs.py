@@ -1,6 +1,5 @@
 """How near lesions lie to organs at risk, where the structure set of a case has them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.cohort.volumes import read_lesions, read_mask, read_volume
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_mask, read_volume, same_grid
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
-from metaseg_nb.radiotherapy.margins import distance_mm
+from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
+from metaseg_nb.radiotherapy.margins import Targets, distance_mm
 
 COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "organ", "distance_mm"]
 REFERENCE = "reference"
@@ -38,31 +37,42 @@ def organ_distances(
     Returns
     -------
     DataFrame
-        ``model`` (or `REFERENCE`), ``case``, ``patient``, ``lesion``, ``diameter_mm``, ``organ`` (name in the structure
-        set), ``distance_mm`` (between the centres of the nearest voxels; 0: they share a voxel).
+        ``model`` (or `REFERENCE`), ``case``, ``patient``, ``lesion`` (as `Targets` counts them), ``diameter_mm``,
+        ``organ``, ``distance_mm`` (between the centres of the nearest voxels; 0: they share a voxel).
+
+    Raises
+    ------
+    CohortError
+        What was imported of a case is lost or damaged, or not on the grid of its image.
     """
     work = []
     for case in cohort.cases:
         folder = imported / case.name
-        names = json.loads((folder / RECORD).read_text(encoding="utf-8"))["organs"] if folder.is_dir() else []
-        masks = {model: layout.run(model, case.fold or 0).predictions / f"{case.name}.nii.gz" for model in models}
-        work += [(case, folder / ORGANS, names, masks)] if names else []
+        record = whole_record(folder / RECORD) if folder.is_dir() else {"organs": []}
+        if record is None:
+            fix = "run notebook 01 again: it imports the case again"
+            raise CohortError.one(case.name, folder / RECORD, "a lost or damaged file", "what 01 imported", fix)
+        masks = layout.prediction_files(case.name, case.fold, models)
+        work += [(case, folder / ORGANS, record["organs"], masks)] if record["organs"] else []
     tables = map_cases(partial(_distances, rule=cohort.rule), work, workers, "distances to organs")
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
 
 
 def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: LesionRule) -> pd.DataFrame:
     case, path, names, masks = work
-    organs, reference = read_volume(path, case.name).array, read_lesions(case, rule)
-    away = {name: distance_mm(organs == number, reference.spacing_mm) for number, name in enumerate(names, 1)}
+    organs, reference = read_volume(path, case.name, np.uint8), read_lesions(case, rule)
+    if not same_grid(reference, organs):
+        raise CohortError.one(case.name, path, describe_grid(organs), describe_grid(reference), "run notebook 01 again")
+    # each organ has a bit of its own: organs may overlap
+    away = {name: distance_mm(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
     drawn = {REFERENCE: reference.array > 0} | {
-        model: read_mask(path, case.name).array for model, path in masks.items()
+        model: read_mask(mask, case.name).array for model, mask in masks.items()
     }
     rows = []
     for model, mask in drawn.items():
-        lesions = find_lesions(mask, reference.spacing_mm)
-        for lesion in lesions.table.itertuples():
-            voxels = tuple(lesions.voxels(int(lesion.lesion)).T)
+        targets = Targets.of(mask, reference.spacing_mm)
+        for lesion in targets.table.itertuples():
             about = (model, case.name, case.patient, lesion.lesion, lesion.diameter_mm)
-            rows += [(*about, name, float(np.min(distance[voxels]))) for name, distance in away.items()]
+            inside = targets.labels == lesion.lesion
+            rows += [(*about, name, float(distance[inside].min())) for name, distance in away.items()]
     return pd.DataFrame(rows, columns=COLUMNS)

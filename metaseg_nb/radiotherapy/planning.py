@@ -19,7 +19,7 @@ class Choice:
     series: str = "*"
     roi_names: tuple[str, ...] = ("*GTV*", "TV", "*met*")
     roi_names_without: tuple[str, ...] = ("*PTV*", "*CTV*", "* mm*", "*+*", "*PRV*")
-    organ_names: tuple[str, ...] = ("*stem*", "*chiasm*", "*optic*", "*cochlea*")
+    organ_names: tuple[str, ...] = ("*brain*stem*", "*chiasm*", "*optic*", "*cochlea*")
 
 
 @dataclass(frozen=True)

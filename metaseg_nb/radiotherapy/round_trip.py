@@ -52,7 +52,7 @@ def round_trip(
     import_dicom(export, imported, choice, lambda kind, names: {name: name.split()[0] for name in names})
     for case in cases:
         reference, back = read_lesions(case, rule), read_mask(imported / case.name / "label.nii.gz", case.name)
-        prediction = layout.run(model, case.fold or 0).predictions / f"{case.name}.nii.gz"
+        prediction = layout.prediction_files(case.name, case.fold, [model])[model]
         written = layout.radiotherapy / model / f"{case.name}.dcm"
         n = write_prediction(written, prediction, series[case.name], model, segmentation=False)
         mask = np.asarray(nib.Nifti1Image.from_filename(prediction).dataobj) > 0

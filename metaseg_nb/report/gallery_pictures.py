@@ -24,7 +24,6 @@ from metaseg_nb.figures.reviewed import (
     CaseImages,
     StudyTables,
     false_lesions,
-    prediction_files,
     read_case_images,
 )
 from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, window_around
@@ -90,7 +89,7 @@ def _checksum_of_inputs(tables: StudyTables, entries: pd.DataFrame, models: Sequ
     layout, shown = tables.layout, set(entries["case"])
     files = [layout.cross_validation / "metrics.csv", layout.cross_validation / "lesions.csv"]
     for case in [case for case in tables.cohort.cases if case.name in shown]:
-        files += [*case.files, *prediction_files(layout, case, models).values()]
+        files += [*case.files, *layout.prediction_files(case.name, case.fold, models).values()]
     facts = [entries.to_csv(), list(models), view_mm, repr(tables.cohort.rule), [checksum(file) for file in files]]
     return sha256(json.dumps(facts).encode()).hexdigest()
 
