@@ -645,7 +645,7 @@ def test_one_list_without_folds_has_nothing_wrong(write_list):
     )
 
 
-@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give the lists"), ("no.json", "no such", "path")])
+@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give datalists"), ("no.json", "no such", "path")])
 def test_what_is_no_list_is_said_with_what_to_give(tmp_path, path, found, fix):
     (problem,) = problems_of(tmp_path / path)
     assert found in problem.found
@@ -742,7 +742,10 @@ def test_the_worst_comes_first(write_list):
         ("{", "not JSON"),
         ("[]", "no entries"),
         ('{"training": []}', "no entries"),
-        ('{"train": [{"image": "a.nii.gz"}], "validation": [{"image": "b.nii.gz"}]}', "entries under train;"),
+        (
+            '{"train": [{"image": "a.nii.gz"}], "validation": [{"image": "b.nii.gz"}]}',
+            'entries in a list named "train";',
+        ),
         ('{"training": [{"image": "a.nii.gz"}, {"label": "b.nii.gz"}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz"}, {"image": []}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz", "fold": 1.5}]}', "fold 1.5"),
