@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from metaseg_nb.layout import parameter_names
 
-# The floor that networks are compared with.
+# The baseline that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
-# Names that a study uses for other things: rules of the workflow, its folders, the floor.
+# Names that a study uses for other things: rules of the workflow, its folders, the baseline.
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
     *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "imported", "notebooks"),

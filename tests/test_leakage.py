@@ -627,8 +627,8 @@ def test_a_case_of_the_list_of_the_whole_cohort_may_have_been_trained_on(write_l
     found = run(whole, write_list("split_0.json", training=images[::2], validation=images[1:2]))
     assert not found.clean
     assert found.answer.startswith(
-        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; it was taken as the list of the whole cohort: "
-        "if a network was trained on it, this is leakage"
+        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; the audit takes it as the list of the whole "
+        "cohort: if a network was trained on it, this is leakage"
     )
     assert found_by("trained on elsewhere", found, "severity", "cases") == [("doubt", ["images/ben"])]
     apart = run(whole, write_list("split_1.json", training=images[:2], validation=images[2:]))
