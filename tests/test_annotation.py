@@ -123,9 +123,9 @@ def test_two_boxes_that_overlap_keep_both_lesions():
 
 
 def test_a_teacher_is_named_where_it_teaches_and_nowhere_else(tiny_training):
-    with pytest.raises(ParameterError, match="an arm where `unannotated` is"):
+    with pytest.raises(ParameterError, match="an arm if `unannotated` is"):
         tiny_training(unannotated="self_training")
-    with pytest.raises(ParameterError, match="and none elsewhere"):
+    with pytest.raises(ParameterError, match="otherwise no arm"):
         tiny_training(teacher="patients_25")
 
 

@@ -347,7 +347,9 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
             continue
         (problem,) = problems_after(harm, run.root / file, layout, cohort)
         assert (problem.case, problem.file) == ("segresnet, fold 1", file)
-        assert problem.found == ("no such file" if harm is Path.unlink else "another content than was written")
+        assert problem.found == (
+            "no such file" if harm is Path.unlink else "content that has changed since it was written"
+        )
         assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
     for harm in (change_a_digit, cut, zero, empty, Path.unlink):
         (problem,) = problems_after(harm, run.metrics, layout, cohort)

@@ -175,7 +175,7 @@ def test_a_full_disk_stops_at_the_first_case_and_is_no_fault_of_its_image(write_
     (folder / "a").mkdir(parents=True)
     # takes nothing: every write fails as on a full disk
     (folder / "a" / f".{os.getpid()}@{MACHINE}_image.npy").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="no room is left to write this file") as error:
+    with pytest.raises(OSError, match="no disk space is left to write this file") as error:
         prepare_cohort(Cohort("full", "", cases), folder, settings)
     assert error.value.errno == errno.ENOSPC
     assert error.value.filename == str(folder / "a/image.npy")

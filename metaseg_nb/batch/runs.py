@@ -171,7 +171,7 @@ def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
     jobs, notes = _queue(runs[0].layout)
     table = pd.DataFrame([_row(run, jobs.get(run.job)) for run in runs], columns=STATUS)
     mending = [run.command for run, state in zip(runs, table["state"], strict=True) if state.startswith("damaged")]
-    return table, [*notes, *(["These commands mend what is damaged:", *mending] if mending else [])]
+    return table, [*notes, *(["These commands repair the damaged runs:", *mending] if mending else [])]
 
 
 def status_text(study: str) -> str:

@@ -187,7 +187,9 @@ def pretrained(run: RunLayout, parts: Split) -> Path:
         It saw a case that it must not have seen.
     """
     if not run.metrics.is_file():
-        raise FileNotFoundError(f"no {run.metrics}; pretrain this network on this fold, with this seed, first (03b)")
+        raise FileNotFoundError(
+            f"no {run.metrics}; first pretrain this network on this fold with this seed (notebook 03b)"
+        )
     load_unseen(run.best_checkpoint, parts)
     return run.best_checkpoint
 
@@ -207,7 +209,7 @@ def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
             case.name,
             str(checkpoint),
             f"it was trained with this case of the {name} set",
-            "weights that saw no case of selection and test set",
+            "weights trained without the cases of the selection and test set",
             "train that network again on the folds of this study",
         )
         for name, part in (("selection", parts.selection), ("test", parts.test))

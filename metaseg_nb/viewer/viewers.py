@@ -185,7 +185,7 @@ def usable(viewer: str) -> str:
         raise ValueError(f"viewer {viewer!r}: expected auto, {', '.join(NEXT)}")
     name = "niivue" if viewer == "auto" else viewer
     while reason := _why_not(name):
-        print(f"{name} is not used: {reason}. Next is {NEXT[name]}.")
+        print(f"{name} is not used: {reason}. {NEXT[name]} is tried instead.")
         name = NEXT[name]
     return name
 
