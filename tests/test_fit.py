@@ -288,7 +288,7 @@ def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_pat
 def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
     train()
     train(validate=never, stop_at=0, title="another name", loader_workers=1)
-    assert "differed" not in capsys.readouterr().out
+    assert "An earlier run had other settings" not in capsys.readouterr().out
 
 
 def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):

@@ -1,4 +1,4 @@
-"""The runs of a study: which notebook, on which network and fold; and where each stands, by its files and the queue."""
+"""The runs of a study: which notebook, on which network and fold; and the state of each, by its files and the queue."""
 
 import json
 import shlex
@@ -151,7 +151,7 @@ def read_record(executed: Path) -> dict[str, Any] | None:
 
 
 def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
-    """Read where a study stands.
+    """Read the state of every run of a study.
 
     Parameters
     ----------

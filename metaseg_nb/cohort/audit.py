@@ -127,7 +127,7 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     that it shares with a list that trains is leakage. A list that trains and
     evaluates stands alone: a case or a patient in its training and in its
     evaluation, or in two of its folds, is leakage. What may be one case or one patient
-    is a doubt. All else that makes a result less than it claims to be is a problem or a note.
+    is a doubt. Everything else that weakens a result is a problem or a note.
 
     Parameters
     ----------

@@ -49,7 +49,7 @@ def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
 
 
 def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preprocess) -> None:
-    """Keep the cases that networks were trained on: other settings would make all of them again.
+    """Refuse settings that would replace the cases that networks were trained on.
 
     Cases that are damaged, or whose files changed, are not refused. Nothing is, before a first network is trained.
 

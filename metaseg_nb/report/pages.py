@@ -1,4 +1,4 @@
-"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing asked of a network."""
+"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing from the internet."""
 
 import base64
 import hashlib

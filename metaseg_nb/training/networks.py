@@ -191,7 +191,7 @@ def build_network(network: str, width: float, patch_size: int, in_channels: int 
 def start_at_prior(network: torch.nn.Module) -> None:
     """Set the bias of every output of a new network so that it calls one voxel in a hundred lesion before training.
 
-    Otherwise the first epochs go into learning that most of the head is none
+    Otherwise the first epochs are spent on learning that most of the head is background
     (Lin et al., ICCV 2017, section 4.1).
     """
     biases = {name: p for name, p in network.named_parameters() if name.endswith("bias") and p.shape == (OUT_CHANNELS,)}

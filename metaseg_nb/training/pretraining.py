@@ -1,4 +1,4 @@
-"""Pretraining without labels (03b): a network restores hidden cubes of a patch; and whom start weights have seen.
+"""Pretraining without labels (03b): a network restores hidden cubes of a patch; checks of start weights.
 
 As in Models Genesis (Zhou et al., Medical Image Analysis 67, 2021) and, beside two other tasks, Swin UNETR's
 pretraining (Tang et al., CVPR 2022). Cubes are cells of one grid, and the loss is over hidden voxels alone, as in

@@ -1,4 +1,4 @@
-"""Viewers of a case: NiiVue in the browser, plain slices wherever a notebook works, and the best that works here."""
+"""Viewers of a case: NiiVue in the browser, plain slices in any notebook, and the choice between them."""
 
 import gzip
 import io
