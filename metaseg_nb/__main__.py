@@ -152,9 +152,7 @@ def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_t
 
     values = of["lesion_values"] or LesionRule().values
     if both := set(values) & set(other_values):
-        raise ValueError(
-            f"label values {sorted(both)} are given as lesion and as other values: give each in one option only"
-        )
+        raise ValueError(f"label values {sorted(both)} are given as lesion and as other: give each in one option")
     both_masks = values, of["prediction_lesion_values"] or values
     rules = [LesionRule(lesion, other_values, label_threshold) for lesion in both_masks]
     print(json.dumps(score_files(truth, prediction, *rules), indent=1))
@@ -207,16 +205,13 @@ VALUES = {"type": _label_values, "metavar": "N", "default": ()}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "--study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
     "--profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
-    "targets": {
-        "nargs": "*",
-        "help": "networks or folds to run, with the steps that they need, such as unet or unet_fold0",
-    },
+    "targets": {"nargs": "*", "help": "networks or folds to run, with what they need, such as unet or unet_fold0"},
     "notebook": {"help": "name of the notebook, such as 03_train"},
     "--model": {"help": "name in params/models"},
     "--fold": {"type": int, "help": "fold to test on, from 0"},
     "--arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
     "--seed": {"type": int, "help": "seed to use instead of the one in the parameter files"},
-    "datalists": {"type": Path, "nargs": "+", "help": "all datalists (JSON) of one study"},
+    "datalists": {"type": Path, "nargs": "+", "help": "all datalists (JSON) that belong together"},
     "--json": {"action": "store_true", "help": "print JSON instead of text"},
     "checkpoint": {
         "type": Path,
@@ -237,11 +232,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "--lesion-values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
     "--prediction-lesion-values": {**VALUES, "help": "label values that are lesion in the prediction, if they differ"},
     "--other-values": {**VALUES, "help": "label values of something else, such as oedema; they count as background"},
-    "--label-threshold": {
-        "type": _threshold,
-        "default": 0.0,
-        "help": "for grey masks: voxels above this value are lesion",
-    },
+    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: voxels above it are lesion"},
     "--notebook": {"help": "make only the page of this notebook, such as 01_explore_data"},
 }
 SHORT = {"--output": "-o"}

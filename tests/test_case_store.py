@@ -260,7 +260,7 @@ def test_a_label_that_changed_since_it_was_prepared_is_named(tmp_path, put, writ
     os.utime(case.label, (1, 1))  # copied, or touched: the same label
     assert open_cases(tmp_path, [case])
     flipped(case.label)
-    with pytest.raises(CohortError, match=r"a label that has changed since notebook 02 read it.*run notebook 02 again"):
+    with pytest.raises(CohortError, match=r"a label changed after notebook 02 read it.*run notebook 02 again"):
         open_cases(tmp_path, [case])
 
 

@@ -311,9 +311,7 @@ def test_no_fault_hides_another(good_case, tmp_path):
     }
     assert problems.pop("good") == []
     assert [p.found for p in problems.pop("again")] == ["the same image as case good, voxel by voxel"]
-    assert [p.found for p in problems.pop("other_primary")] == [
-        "patient patient_specks with the primaries breast and renal"
-    ]
+    assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks with breast and renal"]
     for name, found in problems.items():
         assert reported(found, name) == expected(cases[name], name)
 

@@ -475,7 +475,7 @@ def test_a_look_every_so_many_epochs_and_always_at_the_end(train, every, steps):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, run, store):
     broken = store("broken", np.full((40, 40, 40), np.inf), np.ones((40, 40, 40)))
-    with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0: use a lower learning_rate"):
         train(of=[broken, broken])
     assert not run.last_checkpoint.exists()
 
@@ -583,7 +583,7 @@ def test_lost_best_weights_are_told_at_once_and_what_is_advised_helps(train, run
     for _ in range(2):
         with pytest.raises((ValueError, FileNotFoundError), match=r"best\.pt.*delete its folder") as told:
             train(validate=never, epochs=epochs)
-    assert "last.pt beside it predicts too" in str(told.value)
+    assert "last.pt in the same folder can predict too" in str(told.value)
     assert len(load_ensemble(run.last_checkpoint, torch.device("cpu")).networks) == 1
     shutil.rmtree(run.root)
     train(epochs=epochs)
@@ -643,10 +643,7 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, run, tmp_pat
     threads(1)
     train(**settings)
     assert torch.get_num_threads() == 2
-    assert (
-        "The run began with 2 thread(s) and continues with as many, not 1: so results are equal."
-        in capsys.readouterr().out
-    )
+    assert "The run began with 2 thread(s) and continues with 2, not 1: results are equal." in capsys.readouterr().out
     assert load_checkpoint(run.last_checkpoint)["threads"] == 2
     assert_same_runs(run, whole)
 

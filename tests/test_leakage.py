@@ -744,7 +744,7 @@ def test_the_worst_comes_first(write_list):
         ('{"training": []}', "no entries"),
         (
             '{"train": [{"image": "a.nii.gz"}], "validation": [{"image": "b.nii.gz"}]}',
-            'entries in a list named "train";',
+            "entries in list train;",
         ),
         ('{"training": [{"image": "a.nii.gz"}, {"label": "b.nii.gz"}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz"}, {"image": []}]}', "training[1]"),

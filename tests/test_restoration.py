@@ -367,7 +367,7 @@ def test_weights_of_another_size_are_refused():
 def test_a_network_whose_output_layers_nobody_named_inherits_nothing_silently(monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1))
     monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"head\.")
-    with pytest.raises(ValueError, match=r"mine: found no weights with the names in its output_layers"):
+    with pytest.raises(ValueError, match=r"mine: found no weights with the names of output_layers"):
         start_from(network, network.state_dict(), "mine")
     monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"1\.")
     donor = noisy(torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1)))
@@ -459,9 +459,7 @@ def test_a_planted_case_is_found(donors):
 
 def test_an_unfinished_pretraining_is_no_start(donors):
     donors[0].metrics.unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"first pretrain this network on this fold with this seed \(notebook 03b\)"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"first pretrain this network on this fold with this seed \(03b\)"):
         pretrained(donors[0], parts_of(["case0"], [], []))
 
 

@@ -187,7 +187,7 @@ def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
     cohort, problems = read_cohort("a.json", base=tmp_path)
     assert said(problems) == [
         ("error", "-", "validation 'none'"),
-        ("error", "-", 'entries in a list named "extra"'),
+        ("error", "-", "entries in list extra"),
         ("error", "training[3]", "no image"),
         ("error", "training[4]", "image 7"),
         ("error", "training[5]", "case 'lung/g'"),

@@ -171,9 +171,7 @@ def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[lis
             match event.get("event"):
                 case "job_info":
                     step = steps.setdefault(job, Step(_name(event)))
-                    news = (
-                        f"{step.name} {'was interrupted or failed; it is started again' if step.failed else 'starts'}"
-                    )
+                    news = f"{step.name} {'was interrupted or failed; it starts again' if step.failed else 'starts'}"
                     step.starts, step.failed = step.starts + 1, False
                 case "job_error":
                     steps[job].logs, steps[job].failed = [home() / log for log in event["log"]], True

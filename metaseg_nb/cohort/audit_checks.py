@@ -190,11 +190,7 @@ def _possibly_same_patients(entries: pd.DataFrame, pairs: Sequence[Comparison]) 
             if any((a.isin(pair.training["case"]) & b.isin(pair.evaluation["case"])).any() for a, b in ways)
         ]
         found = f"{counted(len(rows), 'case name')} in {one.name} as in {other.name}: {shortened(rows['short_name'])}; "
-        found += (
-            f"one trained on, the other evaluated, in {shortened(across)}"
-            if across
-            else "none trained on here and evaluated there"
-        )
+        found += f"one trained on, the other evaluated, in {shortened(across)}" if across else "on the same side"
         both = entries.loc[rows[["entry", "entry_other"]].to_numpy().ravel()]
         yield Finding("doubt" if across else "note", "possibly the same patients", ALL_LISTS, "", found, both)
 

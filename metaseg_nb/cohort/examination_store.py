@@ -107,9 +107,7 @@ def problems_between(cases: Sequence[Case], examinations: Sequence[Examination])
         primaries[case.patient].setdefault(case.primary, case)
     for patient, of in primaries.items():
         for case in list(of.values())[1:]:
-            yield broken(
-                "one primary", case, "datalist", f"patient {patient} with the primaries {' and '.join(sorted(of))}"
-            )
+            yield broken("one primary", case, "datalist", f"patient {patient} with {' and '.join(sorted(of))}")
 
 
 def _told(rule: str, words: str, cases: Sequence[Case], pairs: Iterable[tuple[int, int]]) -> Iterator[Problem]:

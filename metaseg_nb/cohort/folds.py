@@ -54,18 +54,12 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
         cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
     elif without:
         expected = "a fold for all cases, or for none"
-        raise CohortError(
-            Problem(name, "datalist", "no fold", expected, 'complete "fold" in the list') for name in without
-        )
+        raise CohortError(Problem(name, "datalist", "no fold", expected, 'complete "fold"') for name in without)
     folds_of = {patient: _folds(of) for patient, of in _by_patient(cases).items()}
     if leaks := {patient: folds for patient, folds in folds_of.items() if len(folds) > 1}:
         raise CohortError(
             Problem(
-                "-",
-                "datalist",
-                f"patient {patient} in folds {folds}",
-                "each patient in one fold",
-                'correct "fold" in the list',
+                "-", "datalist", f"patient {patient} in folds {folds}", "each patient in one fold", 'correct "fold"'
             )
             for patient, folds in leaks.items()
         )

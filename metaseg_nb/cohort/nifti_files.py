@@ -189,11 +189,8 @@ def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
         yield found, "voxels with a volume above 0", AGAIN
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if file.packed else size):
-        yield (
-            f"{size} bytes, but a header with shape {file.shape}, which takes {needed} bytes",
-            "a complete NIfTI file",
-            AGAIN,
-        )
+        found = f"{size} bytes, but a header with shape {file.shape}, which takes {needed} bytes"
+        yield found, "a complete NIfTI file", AGAIN
     needed, free = file.voxel_bytes + WORK_BYTES * math.prod(file.shape), free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"

@@ -23,11 +23,7 @@ WHOSE_MASK = (
 RULES = {
     # headers
     "possible spacing": ("error", EDGES, "the header is wrong, or in other units: export it again"),
-    "usual spacing": (
-        "warning",
-        EDGES,
-        "use thinner slices if there are any: lesions smaller than a voxel are not seen",
-    ),
+    "usual spacing": ("warning", EDGES, "use thinner slices if there are any: these voxels hide small lesions"),
     "right angles": ("error", "axes at right angles", "resample image and label to right angles (gantry tilt)"),
     "a position": ("warning", "a header that gives a position", f"convert the DICOM series again; otherwise {OVERLAY}"),
     "one position": ("warning", "one position", f"the workbook uses the sform, others the qform or pixdim: {OVERLAY}"),
@@ -52,11 +48,7 @@ RULES = {
     "image once": ("error", "each image once, however it is scaled", "remove one, or training and test may share it"),
     "mask once": ("warning", OWN_MASK, "find the mask that belongs to this image"),
     "mask of one patient": ("doubt", OWN_MASK, WHOSE_MASK),
-    "brain once": (
-        "warning",
-        "a brain of its own for each patient",
-        "if it is one patient, give both the same `patient`",
-    ),
+    "brain once": ("warning", "a different brain for each patient", "if it is one patient, give both one `patient`"),
     "one primary": ("warning", "one primary cancer per patient", "correct `patient` or `primary` in the list or table"),
 }
 

@@ -191,7 +191,7 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
         if differing:
             found = ", ".join(f"{key} {second[key]}, other cases {first[key]}" for key in differing)
             problems.append(
-                Problem(other.name, "image.json", found, "the same settings for all cases", "run notebook 02 again")
+                Problem(other.name, "image.json", found, "the same settings for all", "run notebook 02 again")
             )
     if problems:
         raise CohortError(problems)
@@ -221,10 +221,7 @@ def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
             problems.append(Problem(case.name, str(stored.folder / array), found, expected, AGAIN))
     label, facts = case.label, stored.label_facts
     if label and facts and label.is_file() and facts["sources"] != [checksum(label)]:
-        found, expected = (
-            "a label that has changed since notebook 02 read it",
-            "the label that the stored case was made from",
-        )
+        found, expected = "a label changed after notebook 02 read it", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
 

@@ -164,9 +164,7 @@ def scale_intensity(
         low, high = np.percentile(inside, percentiles) if scaling == "percentiles" else (array.min(), array.max())
         width = high - low
     if not width > 0:
-        raise ValueError(
-            f"the lowest and the highest intensity used for scaling are both {low:g}: the image has no contrast"
-        )
+        raise ValueError(f"the lowest and the highest intensity to scale are both {low:g}: the image has no contrast")
     scaled = (array - low) / width
     return (scaled if scaling == "z_score" else scaled.clip(0, 1)).astype(np.float32)
 

@@ -218,9 +218,7 @@ def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], ki
     """
     own = {name: tensor for name, tensor in network.state_dict().items() if re.match(OUTPUT_LAYERS[kind], name)}
     if not own:
-        raise ValueError(
-            f"{kind}: found no weights with the names in its output_layers (metaseg_nb/training/networks.py)"
-        )
+        raise ValueError(f"{kind}: found no weights with the names of output_layers (metaseg_nb/training/networks.py)")
     try:
         network.load_state_dict({**weights, **own})
     except RuntimeError as error:

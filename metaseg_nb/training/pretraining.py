@@ -187,9 +187,7 @@ def pretrained(run: RunLayout, parts: Split) -> Path:
         It saw a case that it must not have seen.
     """
     if not run.metrics.is_file():
-        raise FileNotFoundError(
-            f"no {run.metrics}; first pretrain this network on this fold with this seed (notebook 03b)"
-        )
+        raise FileNotFoundError(f"no {run.metrics}; first pretrain this network on this fold with this seed (03b)")
     load_unseen(run.best_checkpoint, parts)
     return run.best_checkpoint
 

@@ -194,7 +194,7 @@ class TrainingRun:
             # another number rounds sums differently
             torch.set_num_threads(threads)
             print(
-                f"The run began with {threads} thread(s) and continues with as many, not {here}: so results are equal."
+                f"The run began with {threads} thread(s) and continues with {threads}, not {here}: results are equal."
             )
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])

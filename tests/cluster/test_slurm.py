@@ -137,7 +137,7 @@ def test_a_training_that_runs_out_of_time_goes_on_in_the_next_job(cluster, prepa
     prepared.change("studies/tiny.yaml", epochs=4000, validate_every=10, job_hours=1 / 60)
     prepared.start("unet_fold0")
     run = prepared.run("unet", 0)
-    prepared.wait_for(lambda: "is started again" in prepared.said())
+    prepared.wait_for(lambda: "it starts again" in prepared.said())
     stopped = pd.read_csv(run / "history.csv")
     logs = (prepared.home / "runs/tiny/slurm_logs/rule_train/unet_0").glob("*.log")
     log = min(logs, key=lambda path: int(path.stem))

@@ -112,9 +112,7 @@ def read_cohort(
             problems += found
     except OSError as error:
         found, fix = f"no access ({error.strerror})", "correct the path, or allow the workbook to read it"
-        raise CohortError.one(
-            "-", shown(str(error.filename)), found, "files and folders that can be read", fix
-        ) from error
+        raise CohortError.one("-", shown(str(error.filename)), found, "readable files and folders", fix) from error
     first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
     cohort = cohort.changed(lambda case: None if case.name in exclude else case)
     cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
@@ -217,9 +215,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
     without = {name: own for name, own in keys.items() if own not in set(frame[key])}
     for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
-        fix = (
-            _near(name, without.values()) or "nothing, if the row belongs to another cohort"
-        )  # a misspelt row leaves one
+        fix = _near(name, without.values()) or "nothing, if it is of another cohort"  # a misspelt row leaves one
         found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
         problems.append(Problem(name, str(path), found, expected, fix, "warning"))
     for name, own in without.items():

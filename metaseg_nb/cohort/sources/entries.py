@@ -123,8 +123,7 @@ def read_entries(path: Path) -> Datalist:
     wrong = wrong_keys(_Content, content, "-", path)
     problems = list(wrong.values())
     problems += [
-        Problem("-", str(path), f'entries in a list named "{key}"', NAMED, "rename the list")
-        for key in _unread(content)
+        Problem("-", str(path), f"entries in list {key}", NAMED, "rename the list") for key in _unread(content)
     ]
     # what other values may be depends on those of lesions
     left_out = {*wrong, "other_values"} if "lesion_values" in wrong else {*wrong}

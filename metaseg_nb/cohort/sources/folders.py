@@ -163,7 +163,5 @@ def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
     found = ": ".join(filter(None, [found, others]))
     known = ", ".join(f"{' or '.join(layout.marks)} ({layout.name})" for layout in LAYOUTS)
-    expected = (
-        f"a known layout: {known}; or a folder <case>/ or <primary>/<case>/ for each case, with an image named {names}"
-    )
+    expected = f"a known layout: {known}; or for each case <case>/ or <primary>/<case>/ with an image named {names}"
     return CohortError.one("-", folder, found, expected, fix)

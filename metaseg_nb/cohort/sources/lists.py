@@ -75,9 +75,8 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
     for path, number in numbers.items():
         if number < 0 or times[number] > 1:
             expected, fix = "a different number in each list's name", "name them split_0.json, split_1.json and so on"
-            problems.append(
-                Problem("-", str(path), "no number" if number < 0 else f"number {number} twice", expected, fix)
-            )
+            found = "no number" if number < 0 else f"number {number} twice"
+            problems.append(Problem("-", str(path), found, expected, fix))
     if not problems and max(times) - min(times) >= len(times):
         found, expected = f"numbers {', '.join(map(str, sorted(times)))}", "lists numbered without a gap"
         problems.append(Problem("-", str(lists[0].parent), found, expected, "find the missing list"))

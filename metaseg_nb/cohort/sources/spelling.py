@@ -181,9 +181,7 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise CohortError.one(
-            "-", path, f"no access ({error.strerror})", "a readable file", "allow reading it"
-        ) from error
+        raise CohortError.one("-", path, f"no access ({error.strerror})", "a readable file", "allow reading") from error
     except UnicodeDecodeError as error:
         kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
         line = error.object[: error.start].count(b"\n") + 1
