@@ -18,7 +18,7 @@ INTERRUPTED = 128 + signal.SIGINT
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
 
-    Problems of the user's input end in one message and exit code 2, those of the machine (no room, no queue) in 1.
+    Problems of the user's input end in one message and exit code 2, those of the machine (disk full, no queue) in 1.
     """
     from metaseg_nb.batch.slurm import QueueError
 
@@ -48,7 +48,7 @@ def _advice(error: Exception) -> str:
 
     path = Path(getattr(error, "filename", None) or os.devnull)
     if getattr(error, "errno", 0) in {errno.EACCES, errno.EPERM, errno.EROFS} and path.is_relative_to(home()):
-        return f". {home()} cannot be written to: set METASEG_HOME to a folder of your own"
+        return f". The folder {home()} is not writable: set METASEG_HOME to a folder that you can write to"
     return ""
 
 
@@ -159,7 +159,7 @@ def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_t
 
     values = of["lesion_values"] or LesionRule().values
     if both := set(values) & set(other_values):
-        raise ValueError(f"label values {sorted(both)} are lesion and something else: name each in one option")
+        raise ValueError(f"label values {sorted(both)} are given as lesion and as other: give each in one option")
     both_masks = values, of["prediction_lesion_values"] or values
     rules = [LesionRule(lesion, other_values, label_threshold) for lesion in both_masks]
     print(json.dumps(score_files(truth, prediction, *rules), indent=1))
@@ -212,17 +212,17 @@ VALUES = {"type": _label_values, "metavar": "N", "default": ()}
 ARGUMENTS: dict[str, dict[str, Any]] = {
     "--study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
     "--profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
-    "targets": {"nargs": "*", "help": "run only these and what they need, such as unet or unet_fold0"},
+    "targets": {"nargs": "*", "help": "networks or folds to run, with what they need, such as unet or unet_fold0"},
     "notebook": {"help": "name of the notebook, such as 03_train"},
     "--model": {"help": "name in params/models"},
     "--fold": {"type": int, "help": "fold to test on, from 0"},
     "--arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
-    "--seed": {"type": int, "help": "seed to use instead of that in the parameter files"},
+    "--seed": {"type": int, "help": "seed to use instead of the one in the parameter files"},
     "datalists": {"type": Path, "nargs": "+", "help": "all datalists (JSON) that belong together"},
     "--json": {"action": "store_true", "help": "print JSON instead of text"},
     "checkpoint": {
         "type": Path,
-        "help": "best.pt of a run; or, for new patients, a folder runs/<study>/<model> (mean of all its folds)",
+        "help": "best.pt of one run; or, for new patients, a folder runs/<study>/<model> (mean of all folds)",
     },
     "images": {
         "type": Path,
@@ -230,16 +230,16 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "NIfTI files of one case (contrast-enhanced T1 first); or a folder of NIfTI files, or of one DICOM "
         "series; or a datalist (JSON)",
     },
-    "--output": {"type": Path, "required": True, "help": "mask to write; for several cases, a folder"},
+    "--output": {"type": Path, "required": True, "help": "file to write the mask to; for several cases, a folder"},
     "--seg": {"action": "store_true", "help": "write a DICOM segmentation (SEG) instead of a structure set"},
-    "folder": {"type": Path, "help": "DICOM files, anywhere below it"},
-    "--probability": {"type": Path, "help": "probabilities to write; for several cases, a folder"},
+    "folder": {"type": Path, "help": "folder with DICOM files, also in subfolders"},
+    "--probability": {"type": Path, "help": "file to write the probabilities to; for several cases, a folder"},
     "truth": {"type": Path, "help": "reference mask (NIfTI)"},
     "prediction": {"type": Path, "help": "predicted mask (NIfTI)"},
     "--lesion-values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
-    "--prediction-lesion-values": {**VALUES, "help": "the same for the prediction, if it has other values"},
+    "--prediction-lesion-values": {**VALUES, "help": "label values that are lesion in the prediction, if they differ"},
     "--other-values": {**VALUES, "help": "label values of something else, such as oedema; they count as background"},
-    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: brighter voxels are lesion"},
+    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: voxels above it are lesion"},
     "--notebook": {"help": "make only the page of this notebook, such as 01_explore_data"},
 }
 SHORT = {"--output": "-o"}
@@ -277,7 +277,7 @@ COMMANDS = {
         "fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off",
         (),
     ),
-    "summary": (_summary, "print the leaderboard of a study and the place of its report", ("--study",)),
+    "summary": (_summary, "print the leaderboard of a study and where its report is", ("--study",)),
 }
 
 

@@ -50,12 +50,12 @@ def read_record(path: Path) -> dict[str, Any]:
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
     except ValueError as error:
-        raise DamagedFile(path, f"no whole JSON ({error})") from error
+        raise DamagedFile(path, f"not complete JSON ({error})") from error
     own = content.pop(OWN, None)
     if own is None:
         raise DamagedFile(path, "no checksum: an earlier version of this workbook wrote it")
     if own != _checksum_of(content):
-        raise DamagedFile(path, "another content than was written")
+        raise DamagedFile(path, "content that has changed since it was written")
     return content
 
 
@@ -67,7 +67,7 @@ def changed_files(path: Path, record: Mapping[str, Any]) -> dict[str, str]:
         if not file.is_file():
             wrong[name] = "no such file"
         elif checksum(file) != wanted:
-            wrong[name] = "another content than was written"
+            wrong[name] = "content that has changed since it was written"
     return wrong
 
 

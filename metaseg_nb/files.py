@@ -42,8 +42,8 @@ class DamagedFile(ValueError):
         self.path, self.found = path, found
 
     def __str__(self) -> str:
-        fix = "put a copy of it back, or delete it and run again what writes it"
-        return f"file {self.path}: found {self.found}; expected it as it was written. What to do: {fix}."
+        fix = "restore a copy of it, or delete it and run again what writes it"
+        return f"file {self.path}: found {self.found}; expected the file as it was written. What to do: {fix}."
 
 
 @contextmanager
@@ -140,8 +140,8 @@ def _flush(path: Path) -> None:
 
 def no_room(number: int, path: Path) -> OSError:
     """Error of a full disk or quota: the file, and what to do."""
-    advice = "free some (see df, quota) and start again, it goes on; METASEG_HOME names another disk"
-    return OSError(number, f"no room is left to write this file ({advice})", str(path))
+    advice = "free some (see df, quota) and start again, the work continues; or set METASEG_HOME to another disk"
+    return OSError(number, f"no disk space is left to write this file ({advice})", str(path))
 
 
 def _full_disk_error(error: Exception, unfinished: Path) -> int:
@@ -196,13 +196,13 @@ def _read(path: Path, **how: Any) -> pd.DataFrame:
     try:
         text = path.read_bytes().decode("utf-8-sig")
         if not text.strip() or "\0" in text:
-            raise ValueError("an empty file" if not text.strip() else "bytes that are no text")
+            raise ValueError("an empty file" if not text.strip() else "bytes that are not text")
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         if uneven := [number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])]:
             raise ValueError(f"row {uneven[0]} has {len(rows[uneven[0] - 1])} cells, the header {len(rows[0])}")
         table = pd.read_csv(io.StringIO(text, newline=""), engine="python", **how)
     except (ValueError, csv.Error) as error:
-        raise DamagedFile(path, f"not a whole table ({error})") from error
+        raise DamagedFile(path, f"not a complete table ({error})") from error
     return _each_text(table, lambda cell: cell[1:] if cell[:1] == "'" and FORMULA.match(cell) else cell)
 
 

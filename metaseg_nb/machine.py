@@ -58,7 +58,7 @@ def alone(lock: Path) -> Iterator[IO[str]]:
         if not _locked(file, fcntl.LOCK_EX):
             file.seek(0)
             holder = file.read().strip() or "unknown"
-            print(f"waiting: process {holder} is at work in {lock.parent.name}", file=sys.stderr, flush=True)
+            print(f"waiting: process {holder} is working in {lock.parent.name}", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         name_holder(file, os.getpid())
         yield file

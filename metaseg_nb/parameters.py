@@ -132,7 +132,7 @@ def _merge(study: str, model: str | None, arm: str = "") -> tuple[dict[str, Any]
     for file, required in files:
         found = read_parameters(file)
         if missing := [key for key in required if key not in found]:
-            raise ParameterError(f"{file}: missing: {', '.join(missing)}; expected: a line for each")
+            raise ParameterError(f"{file}: missing: {', '.join(missing)}; expected: a line for each of them")
         values |= found
         origin |= dict.fromkeys(found, str(file))
     return values, origin
@@ -144,7 +144,7 @@ def _require_no_circle(arm: str) -> None:
     while teacher := read_parameters(_existing("arm", chain[-1])).get("teacher", ""):
         if teacher in chain:
             file, order = parameter_file("arm", chain[-1]), ", which learns from ".join([*chain, teacher])
-            expected = "an arm that is trained before, without help of this one"
+            expected = "an arm that can be trained before this one"
             raise ParameterError(f"{file}: key 'teacher': found {teacher!r}; expected: {expected} ({order})")
         chain.append(teacher)
 

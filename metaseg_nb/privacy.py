@@ -1,4 +1,4 @@
-"""What pages and figures that are shared must not contain: paths, the user, the machine, and names of patients."""
+"""Remove what shared pages and figures must not contain: paths, user, machine, and names of patients."""
 
 import getpass
 import re

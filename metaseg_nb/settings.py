@@ -14,11 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from metaseg_nb.layout import parameter_names
 
-# The floor that networks are compared with.
+# The baseline that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
-# Names that a study uses for other things: rules of the workflow, its folders, the floor.
+# Names that a study uses for other things: rules of the workflow, its folders, the baseline.
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
     *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "imported", "notebooks"),
@@ -28,7 +28,7 @@ TAKEN = {
 TAUGHT = ("self_training", "ranking")
 # How to write a value that YAML reads otherwise than it was meant, by pydantic's name of the error.
 ADVICE = {
-    "string_type": " (a name that looks like a number, a date, true or null stands in quotes)",
+    "string_type": " (put a name that looks like a number, a date, true or null in quotes)",
     "list_type": " (in brackets, such as [p3] or [1, 4])",
     "int_type": " (such as 10, without quotes)",
     "float_type": " (such as 0.0003, without quotes)",
@@ -55,27 +55,29 @@ def _file_of(kind: str, name: str) -> str:
         raise ValueError(f"a file of params/{kind}s: one of {', '.join(parameter_names(kind))}")
     if not FILE_NAME.fullmatch(name) or name.lower() in TAKEN:
         raise ValueError(
-            "a file name of at most 40 letters (a to z), digits and _ that begins with a letter, does not end like "
-            "unet_fold0, and is no other name in a study, such as report: rename it"
+            "a file name of at most 40 letters (a to z), digits and _; it begins with a letter, does not end like "
+            "unet_fold0, and is not a name that studies use, such as report. What to do: rename the file"
         )
     return name
 
 
 def _study_name(study: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}", study):
-        raise ValueError("at most 40 letters (a to z), digits, _ and -, not - first: it names folders and jobs")
+        raise ValueError(
+            "at most 40 letters (a to z), digits, _ and -, no - at the start, because folders and jobs have this name"
+        )
     return study
 
 
 def _apart(others: list[int], info: ValidationInfo) -> list[int]:
     if both := set(others) & set(info.data.get("lesion_values", ())):
-        raise ValueError(f"values that are not in lesion_values too: {sorted(both)} cannot be both")
+        raise ValueError(f"values that are not in lesion_values: {sorted(both)} cannot be in both")
     return others
 
 
 def _growing(percentiles: list[float]) -> list[float]:
     if percentiles[0] >= percentiles[1]:
-        raise ValueError("two percentiles that grow")
+        raise ValueError("two percentiles, the lower one first")
     return percentiles
 
 
@@ -83,29 +85,29 @@ def _shares_the_batch(processes: int, info: ValidationInfo) -> int:
     batch = info.data.get("batch_size", processes)
     if batch % processes:
         raise ValueError(
-            f"a number that divides batch_size, {batch}, for all take equally many cases. To use {processes} GPUs, "
-            f"write batch_size: {-(-batch // processes) * processes}; or num_processes: 1 and train {processes} "
-            "folds or networks side by side, each of which takes a GPU of its own"
+            f"a number that divides batch_size, {batch}, because each process takes as many cases. To use {processes} "
+            f"GPUs, write batch_size: {-(-batch // processes) * processes}; or write num_processes: 1 and train "
+            f"{processes} folds or networks at the same time, each on a GPU of its own"
         )
     return processes
 
 
 def _only_where_taught(teacher: str, info: ValidationInfo) -> str:
     if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
-        raise ValueError(f"an arm where `unannotated` is {' or '.join(TAUGHT)}, and none elsewhere")
+        raise ValueError(f"an arm if `unannotated` is {' or '.join(TAUGHT)}, otherwise no arm")
     return teacher
 
 
 def _that_teach(models: list[str], info: ValidationInfo) -> list[str]:
     """The study's networks teach together; without a teacher they decide nothing, and are left out."""
     if info.data.get("teacher") and not models:
-        raise ValueError("the networks of the study, whose runs in the arm `teacher` label or rank together")
+        raise ValueError("at least one network of the study, whose runs in the arm `teacher` label or rank the cases")
     return models if info.data.get("teacher") else []
 
 
 def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
     if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
-        raise ValueError(f"a number that divides patch_size, {patch}, and is smaller")
+        raise ValueError(f"a number that divides patch_size, {patch}, and is smaller than it")
     return edge
 
 

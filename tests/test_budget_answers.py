@@ -186,7 +186,7 @@ def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
 
 @pytest.mark.parametrize("arm", ["patients_25", "boxes"])
 def test_questions_without_arms_are_named_as_not_asked(arm):
-    assert answered({arm: 0.5}).count("Not asked") == 6
+    assert answered({arm: 0.5}).count("Not studied") == 6
 
 
 @pytest.mark.parametrize(

@@ -175,7 +175,7 @@ def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, put, wr
     with pytest.raises(CohortError) as error:
         open_cases(tmp_path, cases)
     assert [problem.case for problem in error.value.problems] == ["b", "d", "e", "c"]
-    assert "spacing_mm 2.0, others 1.0" in str(error.value)
+    assert "spacing_mm 2.0, other cases 1.0" in str(error.value)
     assert [stored.name for stored in open_cases(tmp_path, cases[:1])] == ["a"]
 
 
@@ -240,7 +240,7 @@ def test_one_changed_digit_of_a_record_is_noticed(tmp_path, put):
     put()
     record = tmp_path / "c/image.json"
     record.write_text(record.read_text().replace("6.5", "6.6"))
-    with pytest.raises(CohortError, match="another content than was written"):
+    with pytest.raises(CohortError, match="content that has changed since it was written"):
         open_case(tmp_path, "c")
 
 
@@ -260,7 +260,7 @@ def test_a_label_that_changed_since_it_was_prepared_is_named(tmp_path, put, writ
     os.utime(case.label, (1, 1))  # copied, or touched: the same label
     assert open_cases(tmp_path, [case])
     flipped(case.label)
-    with pytest.raises(CohortError, match=r"another label than notebook 02 read.*run notebook 02 again"):
+    with pytest.raises(CohortError, match=r"a label changed after notebook 02 read it.*run notebook 02 again"):
         open_cases(tmp_path, [case])
 
 

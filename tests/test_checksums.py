@@ -56,7 +56,7 @@ def test_every_flipped_bit_of_a_record_is_noticed(record):
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"'])
 def test_what_is_no_record_is_named(record, text):
     record.write_text(text)
-    with pytest.raises(DamagedFile, match=r"metrics\.json: found no whole JSON"):
+    with pytest.raises(DamagedFile, match=r"metrics\.json: found not complete JSON"):
         read_record(record)
 
 
@@ -70,6 +70,6 @@ def test_files_that_changed_or_are_lost_are_named(record, tmp_path):
     (tmp_path / "metrics.csv").write_text("other")
     (tmp_path / "predictions/c.nii.gz").unlink()
     assert changed_files(record, read_record(record)) == {
-        "metrics.csv": "another content than was written",
+        "metrics.csv": "content that has changed since it was written",
         "predictions/c.nii.gz": "no such file",
     }

@@ -185,7 +185,7 @@ def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, c
     assert main(["open", "02_preprocess_n4", "--study", file]) == 0
     study("study: mine\nspacing_mm: 2.0")
     assert main(["open", "02_preprocess_n4", "--study", file]) == 2
-    assert "holds other parameters than the study; open it as it is, or delete it" in capsys.readouterr().err
+    assert "has other parameters than the study; open it as it is, or delete it" in capsys.readouterr().err
     assert opened.read_text() == text
 
 
@@ -212,7 +212,7 @@ def test_predict_says_that_a_file_is_no_checkpoint(write_nifti, tmp_path, capsys
     image = write_nifti("image.nii.gz", np.zeros((24, 24, 20), np.float32))
     (tmp_path / "best.pt").write_bytes(b"half of a file")
     assert main(["predict", str(tmp_path / "best.pt"), str(image), "-o", str(tmp_path / "mask.nii.gz")]) == 2
-    assert "best.pt: not a whole checkpoint" in capsys.readouterr().err
+    assert "best.pt: not a complete checkpoint" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_fold
     assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "again")]) == 0
     shutil.copy(tmp_path / "images/a.nii.gz", tmp_path / "images/a.nii")
     assert main(["predict", "runs/tiny/unet", str(tmp_path / "images"), "-o", str(tmp_path / "twice")]) == 2
-    assert "found a.nii with another ending too" in capsys.readouterr().err
+    assert "found a.nii with two endings" in capsys.readouterr().err
     listed.write_text(json.dumps({"training": [labelled]}))
     assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "masks")]) == 2
     assert "found no case without a mask" in capsys.readouterr().err
@@ -287,18 +287,18 @@ def test_predict_never_replaces_an_image(model_folder, write_case, capsys):
     image = write_case("a").image
     before = image.read_bytes()
     assert main(["predict", str(model_folder()), str(image), "-o", str(image)]) == 2
-    assert "the name of another file given" in capsys.readouterr().err
+    assert "the name of another given file" in capsys.readouterr().err
     assert image.read_bytes() == before
 
 
 PLACES = {
     "folder": ("folder.nii.gz", "a folder; expected a file to write"),
-    "below a file": ("file/mask.nii.gz", "a place where nothing can be written"),
-    "too long a name": (f"{'m' * 260}.nii.gz", "a place where nothing can be written"),
-    "system's folder": ("/proc/mask.nii.gz", "a place where nothing can be written"),
+    "below a file": ("file/mask.nii.gz", "a place that is not writable"),
+    "too long a name": (f"{'m' * 260}.nii.gz", "a place that is not writable"),
+    "system's folder": ("/proc/mask.nii.gz", "a place that is not writable"),
     "another ending": ("mask.nrrd", "another kind of file; expected a result ending in .nii or .nii.gz"),
     "no ending": ("mask", "another kind of file"),
-    "link to the image": ("link.nii.gz", "the name of another file given"),
+    "link to the image": ("link.nii.gz", "the name of another given file"),
 }
 
 

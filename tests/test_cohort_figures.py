@@ -109,10 +109,12 @@ def test_problems_are_counted_with_the_cases_they_are_in(looked_at):
         for name, found, severity in (("a", "NaN", "error"), ("a", "no file", "error"), ("c", "an empty label", "note"))
     ]
     said = describe_problems(cases, problems, "LEAKAGE: 3 entries.")
-    assert said == "**Wrong: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases (an empty label).** LEAKAGE: 3 entries."
+    assert (
+        said == "**To correct: 2 errors in 1 of 3 cases, 1 note in 1 of 3 cases (an empty label).** LEAKAGE: 3 entries."
+    )
     said = describe_problems(cases, problems[2:], "")
-    assert said == "**To look at: 1 note in 1 of 3 cases (an empty label).**"
-    assert describe_problems(cases, [], "") == "Nothing was found to be wrong."
+    assert said == "**To check: 1 note in 1 of 3 cases (an empty label).**"
+    assert describe_problems(cases, [], "") == "No problem was found."
 
 
 def test_both_counts_of_lesions_are_said_with_what_was_joined_and_left_out():
@@ -128,5 +130,7 @@ def test_both_counts_of_lesions_are_said_with_what_was_joined_and_left_out():
     assert "in the masks: 5 (4 under 5 mm); notebook 01 and the folds count these." in said
     assert "as in BraTS-METS: 3 (1 under 5 mm); notebook 04 and all its classes count these." in said
     assert "scored as one (joined to another: 1), and lesions of 2 mm³ or less are not scored (left out: 1)." in said
-    with pytest.raises(CohortError, match=r"lesions.csv: found no columns of what is scored; .* run 01 again"):
+    with pytest.raises(
+        CohortError, match=r"lesions.csv: found no columns for scored lesions; .* run notebook 01 again"
+    ):
         describe_counts(pd.DataFrame(rows, columns=columns)[columns[:3]])

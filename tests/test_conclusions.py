@@ -27,7 +27,7 @@ from metaseg_nb.evaluation.leaderboard import (
 )
 from metaseg_nb.evaluation.scoring import METRICS
 
-FLOOR = "intensity_threshold"
+BASELINE = "intensity_threshold"
 RESAMPLING = (500, 0)
 
 
@@ -45,7 +45,7 @@ KINDS = {"unet": "convolutional", "segresnet": "convolutional", "unetr": "transf
 
 def which(dice):
     metrics = metrics_of(dice)
-    scores = patient_scores(metrics, [model for model in dice if model != FLOOR])
+    scores = patient_scores(metrics, [model for model in dice if model != BASELINE])
     tested = rank_test(scores), pairwise(scores, *RESAMPLING)
     return conclusions.which_network(make_leaderboard(metrics, *RESAMPLING), metrics, "tiny", *tested, *RESAMPLING)
 
@@ -57,20 +57,21 @@ def difference(first, second):
 
 def test_the_answer_holds_the_leaderboards_numbers():
     low, high = bootstrap_interval(SIX["segresnet"], *RESAMPLING)
-    assert which(SIX | {FLOOR: [0.75] * 6}) == (
+    assert which(SIX | {BASELINE: [0.75] * 6}) == (
         "**Which network?** SegResNet has the highest mean Dice: "
         f"**0.70 (95 % interval {low:.2f} to {high:.2f})**, 6 patients of the cohort *tiny*, 0 with Dice 0. "
-        f"Next: U-Net 0.45; difference patient by patient {difference(*SIX.values())}: inconclusive. "
-        "For comparison: Intensity threshold 0.75; difference patient by patient "
+        f"Next: U-Net 0.45; mean difference per patient {difference(*SIX.values())}: inconclusive. "
+        "For comparison: Intensity threshold 0.75; mean difference per patient "
         f"{difference(SIX['segresnet'], [0.75] * 6)}: inconclusive."
     )
 
 
 @pytest.mark.parametrize(
-    ("floor", "found"), [([0.95] * 6, "SegResNet is worse."), ([0.7] * 6, "inconclusive."), ([0.3] * 6, "is better.")]
+    ("baseline", "found"),
+    [([0.95] * 6, "SegResNet is worse."), ([0.7] * 6, "inconclusive."), ([0.3] * 6, "is better.")],
 )
-def test_the_best_network_is_compared_with_the_floor(floor, found):
-    assert which(SIX | {FLOOR: floor}).endswith(found)
+def test_the_best_network_is_compared_with_the_floor(baseline, found):
+    assert which(SIX | {BASELINE: baseline}).endswith(found)
 
 
 def test_networks_are_compared_by_their_paired_difference_not_by_two_intervals():
@@ -89,7 +90,7 @@ def test_a_network_is_better_only_where_the_corrected_tests_agree():
     others = {"attention_unet": [0.9, 0.1, 0.9, 0.1, 0.9, 0.1], "unetr": [0.1, 0.9, 0.1, 0.9, 0.1, 0.9]}
     assert which(pair | others).endswith(": inconclusive.")
     scores = pd.DataFrame(pair | others)
-    assert "no pair differs, inconclusive" in sure(scores)
+    assert "inconclusive, no pair differs" in sure(scores)
 
 
 def test_networks_of_equal_dice_share_the_lead():
@@ -108,7 +109,7 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
     assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
     runs.loc[1, "selection_dice"] = 0.0
     text = conclusions.training_sets(cohort, runs)
-    assert "In fold 0 the selection set has Dice 0.00 for every network, so it says nothing" in text
+    assert "In fold 0 every network has Dice 0.00 on the selection set" in text
 
 
 def sure(scores):
@@ -120,11 +121,11 @@ def test_one_network_alone_is_compared_with_nothing():
     text = which({"unet": SIX["unet"]})
     assert text.startswith("**Which network?** U-Net, the only network, has this mean Dice: **0.45 (")
     assert "1 with Dice 0" in text and "Next" not in text and "For comparison" not in text
-    assert sure(pd.DataFrame({"unet": SIX["unet"]})) == "**How sure?** One network is compared with no other."
+    assert sure(pd.DataFrame({"unet": SIX["unet"]})) == "**How sure?** There is only one network to compare."
 
 
 def test_one_patient_has_no_interval_and_no_test():
-    text = which({"unet": [0.8], "unetr": [0.5], FLOOR: [0.3]})
+    text = which({"unet": [0.8], "unetr": [0.5], BASELINE: [0.3]})
     assert "0.80 (too few for an interval)" in text and "nan" not in text
     assert text.count("inconclusive") == 2
     said = sure(pd.DataFrame({"unet": [0.8], "unetr": [0.5]}))
@@ -141,8 +142,8 @@ def test_the_worst_class_of_each_network_is_named():
     rows += [("segresnet", p, "<5 mm", p != "c", 0.5) for p in "abc"]
     table = all_strata(lesion_table(rows), ["unet", "segresnet"], *RESAMPLING)
     assert conclusions.worst_classes(table, ["unet", "segresnet"]).endswith(
-        "U-Net <5 mm, 0.33 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients; "
-        "SegResNet <5 mm, 0.67 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients."
+        "U-Net: <5 mm, 0.33 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients; "
+        "SegResNet: <5 mm, 0.67 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients."
     )
     none = all_strata(lesion_table([]), ["unet"], *RESAMPLING)
     assert conclusions.worst_classes(none, ["unet"]).endswith("There is no reference lesion in this cohort.")
@@ -156,13 +157,13 @@ def test_how_sure_names_the_pairs_that_differ():
     assert "2 of 3 pairs differ (U-Net and UNETR, SegResNet and UNETR)" in text
     assert "Friedman p < 0.001" in text
     share = rank_distribution(scores, *RESAMPLING).iloc[0, 0]
-    assert f"has the first rank in {100 * share:.0f} % of the resamples" in text
+    assert f"ranks first in {100 * share:.0f} % of the resamples" in text
 
 
 def test_equal_networks_are_inconclusive_and_none_leads():
     same = pd.DataFrame(dict.fromkeys(("unet", "segresnet", "unetr"), np.linspace(0.3, 0.8, 20)))
-    assert "Friedman p = 1; no pair differs, inconclusive" in sure(same)
-    assert "U-Net has the first rank in 33 % of the resamples" in sure(same)
+    assert "Friedman p = 1; inconclusive, no pair differs" in sure(same)
+    assert "U-Net ranks first in 33 % of the resamples" in sure(same)
 
 
 # --- the study's claims ---

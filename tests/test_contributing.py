@@ -57,4 +57,4 @@ def test_a_cohort_layout_of_ones_own(write_nifti, tmp_path, monkeypatch, layout)
     ]
     assert problems == []
     _, problems = read_cohort(str(tmp_path), base=tmp_path, label_file="*_seg")
-    assert [problem.expected for problem in problems] == ["no file patterns for mine, whose names are fixed"]
+    assert [problem.expected for problem in problems] == ["no file patterns: the file names of mine are fixed"]

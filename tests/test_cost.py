@@ -121,7 +121,7 @@ def test_memory_is_what_a_gpu_took(network, precision, compiled, tiny_training):
 
 def test_the_line_for_the_notebook():
     cost = Cost(4_807_968, 0.561, 3.03, 8, 128, "no")
-    expected = "4.81 million parameters, 0.56 TFLOP and 3.0 GB a training step (8 patches of 128³, single precision)"
+    expected = "4.81 million parameters, 0.56 TFLOP and 3.0 GB per training step (8 patches of 128³, single precision)"
     assert str(cost) == expected
 
 
@@ -146,12 +146,12 @@ def test_memory_of_other_patches_by_hand():
 )
 def test_advice_is_the_largest_that_fits(free_gb, changes, tiny_training):
     settings = tiny_training(patch_size=128, batch_size=2, patches_per_case=4)
-    assert advice(settings, BY_HAND, HALF, free_gb).endswith(f"Any of these fits: {changes}")
+    assert advice(settings, BY_HAND, HALF, free_gb).endswith(f"Any one of these changes is enough: {changes}")
 
 
 def test_where_nothing_fits_it_says_so(tiny_training):
     settings = tiny_training(patch_size=128, batch_size=2, patches_per_case=4)
-    assert "lower width, or take a larger GPU" in advice(settings, BY_HAND, HALF, 0.2)
+    assert "use a lower width or a larger GPU" in advice(settings, BY_HAND, HALF, 0.2)
 
 
 def test_several_processes_are_told_of_whole_settings(tiny_training):

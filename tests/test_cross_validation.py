@@ -1,4 +1,4 @@
-"""Cross-validation: folds are pooled whole or not at all, means are means over patients, the floor is chosen fairly."""
+"""Cross-validation: folds are pooled whole or not at all, means are over patients, the baseline is chosen fairly."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.comparison import bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.fold_results import finish_run, finished_part, pool, rescore
-from metaseg_nb.evaluation.leaderboard import all_strata, make_leaderboard, selection_luck, summary, with_costs
+from metaseg_nb.evaluation.leaderboard import all_strata, epoch_choice, make_leaderboard, summary, with_costs
 from metaseg_nb.evaluation.scoring import (
     METRICS,
     dice_by_threshold,
@@ -137,7 +137,7 @@ def test_scores_that_are_no_numbers_are_named(layout, cohort, finished):
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
     (problem,) = error.value.problems
-    assert (problem.case, problem.found) == ("unet, fold 1", "no finite dice, hd95_mm of case2, case4, case6")
+    assert (problem.case, problem.found) == ("unet, fold 1", "no finite dice, hd95_mm for case2, case4, case6")
 
 
 @pytest.mark.parametrize("folds", [0, 1])
@@ -202,7 +202,7 @@ def own_metric():
 
 def test_a_metric_of_ones_own_is_asked_for_and_added_to_finished_runs(layout, cohort, finished, own_metric):
     write_datalist(layout.dataset, cohort)
-    with pytest.raises(CohortError, match=r"case unet, fold 1, .*no finite volume_error of .*rescore --study tiny"):
+    with pytest.raises(CohortError, match=r"case unet, fold 1, .*no finite volume_error for .*rescore --study tiny"):
         pool(layout, cohort, MODELS)
     before = read_table(layout.run("unet", 0).metrics_table)
     assert rescore("tiny") == ["segresnet/fold0", "segresnet/fold1", "unet/fold0", "unet/fold1"]
@@ -259,7 +259,7 @@ def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
     with pytest.raises(CohortError) as error:
         pool(layout, cohort, MODELS)
     assert [(problem.case, problem.found) for problem in error.value.problems] == [
-        ("unet, fold 1", "other settings than fold 0 (learning_rate 0.5, there 0.01)")
+        ("unet, fold 1", "other settings than fold 0 (learning_rate 0.5 instead of 0.01)")
     ]
 
 
@@ -347,7 +347,9 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
             continue
         (problem,) = problems_after(harm, run.root / file, layout, cohort)
         assert (problem.case, problem.file) == ("segresnet, fold 1", file)
-        assert problem.found == ("no such file" if harm is Path.unlink else "another content than was written")
+        assert problem.found == (
+            "no such file" if harm is Path.unlink else "content that has changed since it was written"
+        )
         assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
     for harm in (change_a_digit, cut, zero, empty, Path.unlink):
         (problem,) = problems_after(harm, run.metrics, layout, cohort)
@@ -398,8 +400,8 @@ def test_runs_on_cases_that_were_preprocessed_otherwise_than_those_of_the_store_
     problems = pool_problems(layout, cohort)
     assert problems == broken_off
     assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
-    assert {problem.found for problem in problems} == {"cases preprocessed otherwise (n4_iterations 10, there 5)"}
-    assert problems[1].fix == "run 03 for fold 1 again, or 02 with the former settings"
+    assert {problem.found for problem in problems} == {"cases preprocessed differently (n4_iterations 10 instead of 5)"}
+    assert problems[1].fix == "run 03 for fold 1 again, or 02 with the earlier settings"
     preprocess(cohort.cases, 10)
     assert len(pool(layout, cohort, MODELS).metrics) == 14
 
@@ -411,7 +413,7 @@ def test_a_label_that_was_corrected_since_makes_all_runs_out_of_date(layout, coh
     write_volume(case.label, replace(read_volume(case.label, "", np.uint8), array=cube(edge=5)))
     problems = pool_problems(layout, cohort)  # fold 1 was tested by the former label, fold 0 trained or chosen by it
     assert [problem.case for problem in problems] == [f"{model}, fold {fold}" for model in MODELS for fold in (0, 1)]
-    assert {problem.found for problem in problems} == {f"another label than now of {case.name}"}
+    assert {problem.found for problem in problems} == {f"labels that have changed since: {case.name}"}
     assert [problem.fix for problem in problems] == 2 * [f"run 02, then run 03 for fold {k} again" for k in (0, 1)]
     for model in MODELS:
         finish(model, 1)
@@ -523,9 +525,9 @@ def test_one_patient_has_a_mean_and_no_interval():
 def test_the_last_epochs_weights_stand_beside_the_chosen_ones():
     best = by_hand()
     last = best[best["model"] == "unet"].assign(dice=lambda t: t["dice"] - [0.1, 0.1, 0.0, 0.2])
-    luck = selection_luck(best, last, ["unet"], 500, 0)
-    assert luck["model"].tolist() == ["unet"]
-    row = luck.iloc[0]
+    choice = epoch_choice(best, last, ["unet"], 500, 0)
+    assert choice["model"].tolist() == ["unet"]
+    row = choice.iloc[0]
     assert row[["patients", "best", "last", "difference"]].tolist() == pytest.approx([3, 0.4, 0.3, 0.1])
     assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval([0.1, 0.0, 0.2], 500, 0))
 

@@ -116,7 +116,7 @@ def test_a_name_with_dots_keeps_them(datalist):
         ("[]", "a list"),
         ({"testing": ["x.nii.gz"]}, "no labelled cases"),
         ({"training": []}, "no entries, but 'training'"),
-        ({"train": entries("a")}, "entries under train"),
+        ({"train": entries("a")}, "entries in list train"),
         ({"training": entries("a"), "lesion_values": "1"}, "lesion_values '1'"),
         ({"training": entries("a", "b", "a")}, "case a, "),
         ({"training": entries("a"), "testing": ["images/a.nii.gz"]}, "case a, "),

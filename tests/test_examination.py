@@ -233,13 +233,13 @@ FAULTS = {
     "missing": (missing, [("no such file", "image", "error")]),
     "missing_label": (missing_label, [("no such file", "label", "error")]),
     "truncated": (truncated, [("unreadable", "image", "error")]),
-    "not_gzip": (not_gzip, [("no gzip file", "image", "error")]),
+    "not_gzip": (not_gzip, [("a file named .gz that is not gzip", "image", "error")]),
     "zero_bytes": (zero_bytes, [("0 bytes", "label", "error")]),
     "4d": (four_dimensional, [("4D", "image", "error")]),
     "nan": (not_a_number, [("1 NaN or infinite", "image", "error")]),
     "infinite": (infinite, [("1 NaN or infinite", "image", "error")]),
-    "constant": (constant, [("the value 42 everywhere", "image", "error")]),
-    "zeros": (of_zeros, [("the value 0 everywhere", "image", "error")]),
+    "constant": (constant, [("the value 42 in every voxel", "image", "error")]),
+    "zeros": (of_zeros, [("the value 0 in every voxel", "image", "error")]),
     "negative": (negative, [("negative values", "image", "warning")]),
     "empty": (empty_mask, [("an empty label", "label", "warning")]),
     "values": (white_mask, [("label values 255", "label", "error")]),
@@ -248,19 +248,19 @@ FAULTS = {
     "outside": (mask_outside, [("1 of 1 lesions outside the brain", "label", "doubt")]),
     "one_outside": (one_lesion_outside, [("1 of 3 lesions outside the brain", "label", "warning")]),
     "smaller": (smaller_mask, [("shape (23, 24, 20)", "label", "error")]),
-    "shifted": (shifted_mask, [("up to 1.0 mm off the image", "label", "error")]),
+    "shifted": (shifted_mask, [("up to 1.0 mm away from the image", "label", "error")]),
     "no_header": (
         mask_without_header,
-        [("0 % of it inside the brain by the headers, 100 % if they are ignored: up to 346.4 mm", "label", "error")],
+        [("0 % of the lesions in the brain by the headers, 100 % without them: up to 346.4 mm", "label", "error")],
     ),
     "two_forms": (two_forms, [("sform and qform up to 4.0 mm apart", "image", "warning")]),
     "sheared": (sheared, [("axes 11.3° off a right angle", "image", "error")]),
-    "flipped": (flipped_label, [("axes LPS, the image has RAS", "label", "note")]),
+    "flipped": (flipped_label, [("axes LPS; the image has RAS", "label", "note")]),
     "thick": (thick, [("extreme spacing of 1x1x7 mm", "image", "warning")]),
     "metres": (in_metres, [("extreme spacing of 0.001x0.001x0.001 mm", "image", "error")]),
-    "specks": (specks, [("2 of 4 lesions of a single voxel", "label", "warning")]),
+    "specks": (specks, [("2 of 4 lesions with a single voxel", "label", "warning")]),
     "cut": (cut, [("1 of 3 lesions cut by the edge", "label", "warning")]),
-    "giant": (giant, [("by its header shape (30000, 30000, 30000)", "image", "error")]),
+    "giant": (giant, [("but a header with shape (30000, 30000, 30000)", "image", "error")]),
     "flipped_bit": (flipped_bit, [("CRC check failed", "label", "error")]),
     "complex": (complex_values, [("complex numbers", "image", "error")]),
     "picture": (picture, [("colours", "label", "error")]),
@@ -311,22 +311,27 @@ def test_no_fault_hides_another(good_case, tmp_path):
     }
     assert problems.pop("good") == []
     assert [p.found for p in problems.pop("again")] == ["the same image as case good, voxel by voxel"]
-    assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks under breast and renal"]
+    assert [p.found for p in problems.pop("other_primary")] == ["patient patient_specks with breast and renal"]
     for name, found in problems.items():
         assert reported(found, name) == expected(cases[name], name)
 
 
 LOST = "give it the image's header"
 WAYS = {
-    "header lost": ((0, 0, 0), 200.0, "0 % of it inside the brain by the headers, 100 % if they are ignored", LOST),
-    "voxels moved": ((-5, -5, -5), 5.0, "100 % of it inside the brain by the headers, 3 % if", "resample it onto"),
+    "header lost": ((0, 0, 0), 200.0, "0 % of the lesions in the brain by the headers, 100 % without them", LOST),
+    "voxels moved": (
+        (-5, -5, -5),
+        5.0,
+        "100 % of the lesions in the brain by the headers, 3 % without",
+        "resample it onto",
+    ),
     "one voxel off": (
         (0, 0, 0),
         1.0,
-        "100 % of it inside the brain by the headers, 100 % if",
-        "compare the overlay both",
+        "100 % of the lesions in the brain by the headers, 100 % without",
+        "check the overlay both",
     ),
-    "elsewhere": ((-5, -5, -5), -5.0, "0 % of it inside the brain by the headers, 3 % if", "another image"),
+    "elsewhere": ((-5, -5, -5), -5.0, "0 % of the lesions in the brain by the headers, 3 % without", "another image"),
 }
 
 
@@ -352,7 +357,7 @@ def test_a_label_of_another_shape_can_only_be_resampled(good_case):
     affine[:3, 3] += 4
     nib.save(nib.Nifti1Image(np.asarray(label.dataobj)[4:20, 4:20, 4:16], affine), case.label)
     (problem,) = examine(case, RULE).problems
-    assert problem.found.startswith("100 % of it inside the brain by the headers, 0 % if they are ignored")
+    assert problem.found.startswith("100 % of the lesions in the brain by the headers, 0 % without them")
     assert problem.fix.startswith("resample it onto the image")
 
 
@@ -366,7 +371,15 @@ def test_faults_of_one_case_do_not_hide_each_other(good_case):
     specks(case)
     shifted_mask(case)
     found = [problem.found for problem in examine(case, RULE).problems]
-    for words in ("negative", "1 NaN", "sform", "values 2, 4", "2 of 3 lesions of a single", "cut by", "1.0 mm off"):
+    for words in (
+        "negative",
+        "1 NaN",
+        "sform",
+        "values 2, 4",
+        "2 of 3 lesions with a single",
+        "cut by",
+        "1.0 mm away from the image",
+    ):
         assert any(words in text for text in found), words
     assert len(found) == 7
 
@@ -404,7 +417,7 @@ MASKED_ALIKE = {"a": 0, "b": 20}
 
 def test_a_mask_under_two_images_of_a_patient_is_noticed(good_case, tmp_path):
     cases = [replace(good_case(name, seed=seed), patient="one") for name, seed in MASKED_ALIKE.items()]
-    assert problems_of(cases, tmp_path) == [[], [("warning", "the same mask as case a, under another image")]]
+    assert problems_of(cases, tmp_path) == [[], [("warning", "the same mask as case a, for another image")]]
 
 
 def test_a_mask_of_two_patients_is_a_doubt_until_both_cases_are_confirmed(good_case, tmp_path):
@@ -494,7 +507,7 @@ def test_values_decide_what_is_lesion(good_case):
     mask = read_lesions(case, LesionRule((255,)))
     assert mask.array.dtype == bool
     np.testing.assert_array_equal(mask.array, before)
-    with pytest.raises(CohortError, match=r"label values 255 \(.* voxels\); expected only 0, 1, 2, as"):
+    with pytest.raises(CohortError, match=r"label values 255 \(.* voxels\); expected only the declared values 0, 1, 2"):
         read_lesions(case, LesionRule((1, 2)))
     np.testing.assert_array_equal(read_lesions(case, LesionRule(threshold=127.5)).array, before)
 

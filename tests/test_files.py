@@ -34,7 +34,7 @@ from metaseg_nb.machine import alone, is_held
 
 def test_a_full_disk_is_named_whatever_the_writer_said(tmp_path):
     with (
-        pytest.raises(OSError, match="no room is left to write this file") as error,
+        pytest.raises(OSError, match="no disk space is left to write this file") as error,
         finished(tmp_path / "a.pt") as path,
     ):
         path.symlink_to("/dev/full")  # takes nothing: every write fails as on a full disk

@@ -279,7 +279,7 @@ def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_pat
         train(epochs=4, stop_at=5)
     train(epochs=4, learning_rate=0.02)
     train(epochs=4)
-    assert "taken up again" in capsys.readouterr().out
+    assert "An earlier run with these settings is continued." in capsys.readouterr().out
     assert_same_runs(run, whole)
     rates = [load_checkpoint(path)["identity"]["settings"]["learning_rate"] for path in run.root.rglob("last.pt")]
     assert sorted(rates) == [0.01, 0.02]
@@ -288,7 +288,7 @@ def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_pat
 def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
     train()
     train(validate=never, stop_at=0, title="another name", loader_workers=1)
-    assert "differed" not in capsys.readouterr().out
+    assert "An earlier run had other settings" not in capsys.readouterr().out
 
 
 def test_results_of_other_settings_do_not_stay_beside_the_new_run(train, run):
@@ -318,8 +318,8 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(train, run, tmp_path,
         train(epochs=4, stop_at=7)
     run.last_checkpoint.write_bytes(damage(run.last_checkpoint.read_bytes()))
     train(epochs=4)
-    assert "last.pt: not a whole checkpoint" in (said := capsys.readouterr().out)
-    assert "Going on from previous.pt" in said
+    assert "last.pt: not a complete checkpoint" in (said := capsys.readouterr().out)
+    assert "Training continues from previous.pt" in said
     assert_same_runs(run, whole)
 
 
@@ -338,7 +338,7 @@ def test_where_all_checkpoints_are_damaged_they_are_named(train, run, damage):
     train(epochs=2)
     for path in (run.last_checkpoint, run.previous_checkpoint):
         path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(ValueError, match=rf"previous\.pt: not a whole checkpoint.*{DELETE_ALL}"):
+    with pytest.raises(ValueError, match=rf"previous\.pt: not a complete checkpoint.*{DELETE_ALL}"):
         train(epochs=2)
     for path in (run.best_checkpoint, run.last_checkpoint, run.previous_checkpoint):
         path.unlink()
@@ -475,7 +475,7 @@ def test_a_look_every_so_many_epochs_and_always_at_the_end(train, every, steps):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, run, store):
     broken = store("broken", np.full((40, 40, 40), np.inf), np.ones((40, 40, 40)))
-    with pytest.raises(FloatingPointError, match="loss is nan at step 0: lower learning_rate"):
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0: use a lower learning_rate"):
         train(of=[broken, broken])
     assert not run.last_checkpoint.exists()
 
@@ -583,7 +583,7 @@ def test_lost_best_weights_are_told_at_once_and_what_is_advised_helps(train, run
     for _ in range(2):
         with pytest.raises((ValueError, FileNotFoundError), match=r"best\.pt.*delete its folder") as told:
             train(validate=never, epochs=epochs)
-    assert "last.pt beside it predicts too" in str(told.value)
+    assert "last.pt in the same folder can predict too" in str(told.value)
     assert len(load_ensemble(run.last_checkpoint, torch.device("cpu")).networks) == 1
     shutil.rmtree(run.root)
     train(epochs=epochs)
@@ -597,7 +597,7 @@ def test_a_damaged_last_checkpoint_of_a_finished_run_is_replaced_by_the_one_befo
     whole = load_checkpoint(run.last_checkpoint)
     spoil(run.last_checkpoint)
     train(validate=never, epochs=2)
-    assert "last.pt: not a whole checkpoint" in capsys.readouterr().out
+    assert "last.pt: not a complete checkpoint" in capsys.readouterr().out
     assert equal(load_checkpoint(run.last_checkpoint), whole)
     network_of(load_checkpoint(run.best_checkpoint), torch.device("cpu"))
 
@@ -643,7 +643,7 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, run, tmp_pat
     threads(1)
     train(**settings)
     assert torch.get_num_threads() == 2
-    assert "The run began with 2 thread(s) and goes on with as many, not 1" in capsys.readouterr().out
+    assert "The run began with 2 thread(s) and continues with 2, not 1: results are equal." in capsys.readouterr().out
     assert load_checkpoint(run.last_checkpoint)["threads"] == 2
     assert_same_runs(run, whole)
 

@@ -208,8 +208,7 @@ def test_the_advice_about_given_folds_helps(folds, n_folds, n):
     with pytest.raises(CohortError) as error:
         assign_folds(small(folds), burden_of({f"c{i}": 1 for i in range(len(folds))}), n_folds)
     assert error.value.problems[0].fix == (
-        f"set `n_folds` in the study file to {n}; where the list brings its folds, number them from 0, or leave out "
-        '"fold"'
+        f'set `n_folds` in the study file to {n}; if the list gives the folds, number them from 0, or remove "fold"'
     )
 
 
@@ -221,7 +220,9 @@ def test_a_fold_that_is_not_there_is_named():
 def test_somebody_must_be_left_to_train_on():
     cohort = small([0, 0, 0, 1, 1])
     assert len(split(cohort, 1).training) == 1
-    with pytest.raises(CohortError, match="2 patients outside fold 0; expected more than the 2 of the selection set"):
+    with pytest.raises(
+        CohortError, match="2 patients outside fold 0; expected more patients than the 2 of the selection set"
+    ):
         split(cohort, 0)
 
 
@@ -296,7 +297,7 @@ def test_budgets_depend_on_the_seed_and_one_patient_is_none():
     cohort, burden, _ = make_cohort(4)
     training = split(assign_folds(cohort, burden, 5), 0).training
     assert len({frozenset(patients(nested_subset(training, 0.25, seed))) for seed in range(8)}) > 1
-    with pytest.raises(CohortError, match="which is 1; expected at least 2 patients"):
+    with pytest.raises(CohortError, match="that is 1; expected at least 2 patients"):
         nested_subset(training, 1 / len(patients(training)), 0)
 
 

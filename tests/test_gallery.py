@@ -332,11 +332,15 @@ def test_a_picture_that_changed_or_is_older_than_the_comparison_is_named(study):
     draw_gallery(study, entries, MODELS, 20.0, 1)
     assert len(read_gallery(study.layout)) == 1
     write_table(study.layout.cross_validation / "metrics.csv", study.metrics.assign(dice=0.5))
-    with pytest.raises(CohortError, match=r"pictures of other results than those of 04.*run notebook 05 again"):
+    with pytest.raises(
+        CohortError, match=r"pictures of other results than those of notebook 04.*run notebook 05 again"
+    ):
         read_gallery(study.layout)
     picture = study.layout.gallery / "c1_lesion1.webp"
     picture.write_bytes(picture.read_bytes()[:-1])
-    with pytest.raises(CohortError, match=r"c1_lesion1\.webp: found another content than was written.*notebook 05"):
+    with pytest.raises(
+        CohortError, match=r"c1_lesion1\.webp: found content that has changed since it was written.*notebook 05"
+    ):
         read_gallery(study.layout)
 
 

@@ -82,7 +82,7 @@ def test_a_z_scored_image_is_named_as_what_it_is_and_its_lesions_lie_inside(way,
     (problem,) = examine(case, LesionRule()).problems
     assert problem.severity == "warning"
     assert "normalised or shifted" in problem.found
-    assert "corrects no bias field" in problem.fix
+    assert "does not correct its bias field" in problem.fix
 
 
 def test_a_scanners_own_image_has_a_background_near_0_and_nothing_to_be_told():

@@ -468,7 +468,7 @@ def test_images_of_several_patients_are_not_taken_for_sequences_of_one(image_fil
     if not several:
         require_predictable(paths, [tmp_path / "mask.nii.gz"])
         return
-    with pytest.raises(CohortError, match=r"images of several patients\?.*predict each patient by a call of its own"):
+    with pytest.raises(CohortError, match=r"as images of several patients do.*predict each patient separately"):
         require_predictable(paths, [tmp_path / "mask.nii.gz"])
 
 

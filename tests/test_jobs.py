@@ -117,7 +117,7 @@ def test_an_unknown_profile_lists_those_there_are():
 def test_a_path_that_a_cluster_would_misread_is_refused_before_anything_starts(program, monkeypatch, tmp_path, letter):
     program("squeue", "exit 1")
     monkeypatch.setenv("METASEG_HOME", str(tmp_path / f"a{letter}b"))
-    with pytest.raises(QueueError, match="expected letters, digits"):
+    with pytest.raises(QueueError, match="expected only letters, digits"):
         run_study("demo", "slurm")
 
 
@@ -171,7 +171,7 @@ def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
     events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
     assert follow(snakemake_says(*events)) == ([], [])
     printed = capsys.readouterr().err
-    assert "03_train unet fold 0 was cut off or failed; it is started again" in printed
+    assert "03_train unet fold 0 was interrupted or failed; it starts again" in printed
     assert "03_train unet fold 0 starts" in printed
     assert "1 of 2 steps done" in printed
 

@@ -627,8 +627,8 @@ def test_a_case_of_the_list_of_the_whole_cohort_may_have_been_trained_on(write_l
     found = run(whole, write_list("split_0.json", training=images[::2], validation=images[1:2]))
     assert not found.clean
     assert found.answer.startswith(
-        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; it was taken as the list of the whole cohort: "
-        "if a network was trained on it, this is leakage"
+        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; the audit takes it as the list of the whole "
+        "cohort: if a network was trained on it, this is leakage"
     )
     assert found_by("trained on elsewhere", found, "severity", "cases") == [("doubt", ["images/ben"])]
     apart = run(whole, write_list("split_1.json", training=images[:2], validation=images[2:]))
@@ -645,7 +645,7 @@ def test_one_list_without_folds_has_nothing_wrong(write_list):
     )
 
 
-@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give the lists"), ("no.json", "no such", "path")])
+@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give datalists"), ("no.json", "no such", "path")])
 def test_what_is_no_list_is_said_with_what_to_give(tmp_path, path, found, fix):
     (problem,) = problems_of(tmp_path / path)
     assert found in problem.found
@@ -742,7 +742,10 @@ def test_the_worst_comes_first(write_list):
         ("{", "not JSON"),
         ("[]", "no entries"),
         ('{"training": []}', "no entries"),
-        ('{"train": [{"image": "a.nii.gz"}], "validation": [{"image": "b.nii.gz"}]}', "entries under train;"),
+        (
+            '{"train": [{"image": "a.nii.gz"}], "validation": [{"image": "b.nii.gz"}]}',
+            "entries in list train;",
+        ),
         ('{"training": [{"image": "a.nii.gz"}, {"label": "b.nii.gz"}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz"}, {"image": []}]}', "training[1]"),
         ('{"training": [{"image": "a.nii.gz", "fold": 1.5}]}', "fold 1.5"),

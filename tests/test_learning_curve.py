@@ -74,7 +74,7 @@ def test_a_curve_that_flattens_is_no_power_law_if_that_is_beyond_chance():
     sure, unsure = (errors + rng.normal(0, sd, (500, 1)) + rng.normal(0, sd / 10, (500, 3)) for sd in (0.03, 0.5))
     refusal = fit_power_law(patients, errors, sure)[0]["refusal"]
     # by hand: the line through the logarithms has exp(-0.2852 - 0.1366) = 0.656 at 8 patients
-    assert refusal.startswith("a power law does not fit: 8 patients are off it by -0.04 [-0.0")
+    assert refusal.startswith("a power law does not fit: with 8 patients the result differs from it by -0.04 [-0.0")
     assert fit_power_law(patients, errors, np.abs(unsure))[0]["refusal"] == ""
 
 

@@ -122,7 +122,7 @@ def test_a_few_bytes_behind_the_voxels_are_padding(write, array):
 def test_a_file_shorter_than_its_header_says_is_refused_by_its_header(write):
     path = write("image.nii")
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CohortError, match=r"1023 bytes, by its header shape \(6, 7, 8\) and 1024 bytes"):
+    with pytest.raises(CohortError, match=r"1023 bytes, but a header with shape \(6, 7, 8\), which takes 1024 bytes"):
         open_nifti(path, "a")
 
 
@@ -132,7 +132,7 @@ def test_a_file_shorter_than_its_header_says_is_refused_by_its_header(write):
 @pytest.mark.parametrize("name", ["image.nii", "image.nii.gz"])
 def test_a_header_that_claims_more_than_the_file_can_hold_is_refused_unread(write, name):
     path = write(name, dim0=struct.pack("<4h", 3, 30000, 30000, 30000))
-    assert "by its header shape (30000, 30000, 30000)" in refused(path).found
+    assert "but a header with shape (30000, 30000, 30000)" in refused(path).found
 
 
 def test_a_volume_larger_than_the_memory_is_refused_unread(tmp_path, monkeypatch):
@@ -227,14 +227,14 @@ KINDS = {
     "pair": (saved_by_nibabel(nib.Nifti1Pair, "image.hdr"), "the header of a NIfTI pair", "one file"),
     "pair, NIfTI-2": (saved_by_nibabel(nib.Nifti2Pair, "image.hdr"), "the header of a NIfTI pair", "one file"),
     "zip": (of_bytes("image.zip", b"PK\3\4" + bytes(600)), "a zip archive", "unpack"),
-    "packed twice": (of_bytes("a.nii.gz", gzip.compress(gzip.compress(b"n"))), "packed twice", "unpack"),
+    "packed twice": (of_bytes("a.nii.gz", gzip.compress(gzip.compress(b"n"))), "compressed twice", "unpack"),
     "companion": (of_bytes("._a.nii.gz", b"\0\5\x16\7" + bytes(600)), "a macOS companion file", "without ._"),
     "hdf5": (of_bytes("image.mnc", b"\x89HDF\r\n\x1a\n" + bytes(600)), "a MINC, HDF5 or NetCDF file", "mnc2nii"),
     "page": (of_bytes("image.nii.gz", b"<!DOCTYPE html><p>Log in"), "a web page", "log in"),
     "lfs": (of_bytes("image.nii.gz", b"version https://git-lfs.github.com/spec/v1"), "Git LFS pointer", "git lfs pull"),
     "words": (of_bytes("image.nii", b"see the other folder"), "no NIfTI header", "export it again"),
-    "plain as gz": (lambda folder: renamed(folder, "nii", "nii.gz"), "no gzip file behind the name .gz", "to .nii"),
-    "gz as plain": (lambda folder: renamed(folder, "nii.gz", "nii"), "a gzip file behind the name .nii", "to .nii.gz"),
+    "plain as gz": (lambda folder: renamed(folder, "nii", "nii.gz"), "a file named .gz that is not gzip", "to .nii"),
+    "gz as plain": (lambda folder: renamed(folder, "nii.gz", "nii"), "a gzip file named .nii", "to .nii.gz"),
 }
 
 
@@ -361,7 +361,7 @@ PLACES = {
     "sform to a template": ({"sform": 4, "quaternion": bytes(12) + shifted(5.0)}, ["sform and qform up to"]),
     "other edges": ({"qform": 0, "pixdim": struct.pack("<4f", 1, 1, 1, 1)}, ["voxel edges (pixdim 1x1x1) up to"]),
     "negative edge": ({"qform": 0, "pixdim": struct.pack("<4f", 1, -2, 1.5, 3)}, ["(pixdim -2x1.5x3) up to"]),
-    "no rotation": ({"quaternion": struct.pack("<3f", 0.9, 0.9, 0.9)}, ["sform and qform that is no place"]),
+    "no rotation": ({"quaternion": struct.pack("<3f", 0.9, 0.9, 0.9)}, ["sform and qform without a valid position"]),
 }
 
 

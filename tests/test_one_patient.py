@@ -102,9 +102,9 @@ OF_MANY = {
 @pytest.mark.parametrize("names", OF_ONE_PATIENT.values(), ids=OF_ONE_PATIENT)
 def test_names_that_may_be_time_points_are_found_and_the_pattern_reads_them_so(names, listed):
     cohort, problems = listed(names)
-    assert "A guess, which you have to confirm" in cohort.patients_from
+    assert "Not certain, please confirm" in cohort.patients_from
     (problem,) = [problem for problem in problems if problem.case == "-"]
-    assert (problem.severity, "that may be time points of one patient" in problem.found) == ("error", True)
+    assert (problem.severity, "case names that look like time points of" in problem.found) == ("error", True)
     found = time_points(names, names)
     assert f"set patient_pattern: '{found.pattern}' in the study file" in problem.fix
     cohort, problems = listed(names, patient_pattern=found.pattern)
@@ -137,8 +137,8 @@ def test_folders_of_patients_are_no_primaries(tmp_path):
                 path.touch()
     cohort, problems = read_cohort("cohort", base=tmp_path)
     assert [problem.found for problem in problems] == [
-        "6 groups of cases that may be time points of one patient: P00_baseline, P00_fu1; P01_baseline, P01_fu1; "
-        "P02_baseline, P02_fu1; P03_baseline, P03_fu1; P04_baseline, P04_fu1; and 1 more groups"
+        "case names that look like time points of 6 patients: P00_baseline, P00_fu1; P01_baseline, P01_fu1; "
+        "P02_baseline, P02_fu1; P03_baseline, P03_fu1; P04_baseline, P04_fu1; and 1 more"
     ]
     cohort, problems = read_cohort("cohort", base=tmp_path, patient_pattern="^(?P<patient>P..)_(?P<time>.+)$")
     assert [(case.patient, case.primary) for case in cohort.cases] == [(p, "unknown") for p in IDS for _ in "ab"]
@@ -183,7 +183,7 @@ def test_time_points_are_found_below_a_primary(places, folders):
     _, (problem,) = folders(places)
     one, other = sorted(place.replace("/", "_") for place in places[:2])
     assert (problem.severity, problem.case) == ("error", "-")
-    assert problem.found == f"1 group of cases that may be time points of one patient: {one}, {other}"
+    assert problem.found == f"case names that look like time points of 1 patient: {one}, {other}"
 
 
 @pytest.mark.parametrize(
@@ -217,13 +217,13 @@ def test_a_patients_folder_in_two_folders_is_a_doubt(one, other, folders):
     _, (problem,) = folders([one, other, "lung/Huber", "breast/Koch"])
     name = other.replace("/", "_")
     assert (problem.severity, problem.case) == ("doubt", name)
-    assert problem.found == f"{other.partition('/')[2]} as {name} beside {one.replace('/', '_')}"
+    assert problem.found == f"{other.partition('/')[2]} in two folders, as {one.replace('/', '_')} and {name}"
     assert folders([], patient_pattern=EACH)[1] == []
 
 
 def test_numbers_that_start_anew_in_one_primary_only_are_a_doubt(folders):
     _, (problem,) = folders([*(f"lung/P00{i}" for i in range(1, 9)), "breast/P007"])
-    assert (problem.severity, problem.found) == ("doubt", "P007 as lung_P007 beside breast_P007")
+    assert (problem.severity, problem.found) == ("doubt", "P007 in two folders, as breast_P007 and lung_P007")
 
 
 @pytest.mark.parametrize("case", ["007", "case_007", "scan7"])
@@ -251,7 +251,7 @@ def test_words_for_unknown_are_no_patient(word, listed, tmp_path):
 def test_ids_that_a_spreadsheet_may_have_changed_are_a_doubt(one, other, listed):
     _, (problem,) = listed(["a", "b", "c"], patients=[one, other, "8"])
     assert (problem.severity, problem.case) == ("doubt", "b")
-    assert problem.found == f"patient {other} beside {one}"
+    assert problem.found == f"patients {one} and {other}"
     assert "a spreadsheet may have changed the id" in problem.fix
 
 
@@ -272,8 +272,8 @@ def test_conventions_are_no_guess_and_the_basis_is_always_said(listed):
     cohort, problems = listed(["BraTS-MET-00110-000-t1c", "BraTS-MET-00110-001-t1c", "sub-7_ses-1_T1w", "x"])
     assert ([case.patient for case in cohort.cases], problems) == (["00110", "00110", "sub-7", "x"], [])
     assert cohort.patients_from == (
-        "Patients: of 3 cases read from names as BraTS and BIDS give them; of 1 cases not named: each case counts "
-        "as a patient of its own."
+        "Patients of 3 cases are read from names in the form of BraTS or BIDS. Patients of 1 cases are not named: each "
+        "case counts as a patient of its own."
     )
     cohort, problems = listed(["a", "b"])
     assert cohort.patients_from == "Patients are not named: each case counts as a patient of its own."
@@ -307,7 +307,7 @@ def test_a_pattern_that_leaves_time_points_apart_is_a_warning(listed):
 def test_patients_that_differ_in_spelling_only_are_a_doubt(listed):
     _, problems = listed(["a", "b", "c", "d"], patients=["P01", "p-01", "P02 ", "P02"])
     assert [(problem.severity, problem.case, problem.found) for problem in problems] == [
-        ("doubt", "b", "patient p-01 beside P01")
+        ("doubt", "b", "patients P01 and p-01")
     ]
 
 
@@ -369,7 +369,7 @@ def test_names_that_some_file_systems_take_for_one_are_an_error(tmp_path, one, o
     (tmp_path / "a.json").write_text(json.dumps({"training": training}))
     cohort, (problem,) = read_cohort("a.json", base=tmp_path)
     assert [case.name for case in cohort.cases] == [one]
-    assert "0.nii too" in problem.found
+    assert "the same name as " in problem.found and "0.nii" in problem.found
     assert problem.file.endswith("1.nii")
 
 

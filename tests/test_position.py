@@ -103,7 +103,9 @@ def test_what_is_not_covered_is_said_once_with_its_size(write_nifti):
     examination = examine(case, LesionRule())
     (problem,) = examination.problems
     assert problem.severity == "warning"
-    assert problem.found.startswith("brain not covered: 27 mm from bottom to top (a brain has 120 mm or more);")
+    assert problem.found.startswith(
+        "a brain that is not covered: 27 mm from bottom to top (a brain has 120 mm or more);"
+    )
     assert "left to right" not in problem.found
     assert examination.facts["skull"] == "unknown (brain not covered)"
     whole = Case("whole", (write_nifti("whole.nii.gz", whole_head(), (3.0, 3.0, 3.0)),), None, "p", "lung")

@@ -105,11 +105,11 @@ def unknown_value(case):
 
 
 BAD = {
-    constant: "the value 7 everywhere",
+    constant: "the value 7 in every voxel",
     not_a_number: "1 NaN or infinite voxels",
     one_slice: "shape (24, 24, 1)",
     time_points: "4D, shape (24, 24, 20, 3)",
-    overflowed: "64 voxels down to -25536 in the midst of bright ones",
+    overflowed: "64 voxels with values down to -25536 among bright voxels",
     zero_spacing: "affine",
     sheared: "off a right angle",
     no_file: "no such file",
@@ -175,7 +175,7 @@ def test_a_full_disk_stops_at_the_first_case_and_is_no_fault_of_its_image(write_
     (folder / "a").mkdir(parents=True)
     # takes nothing: every write fails as on a full disk
     (folder / "a" / f".{os.getpid()}@{MACHINE}_image.npy").symlink_to("/dev/full")
-    with pytest.raises(OSError, match="no room is left to write this file") as error:
+    with pytest.raises(OSError, match="no disk space is left to write this file") as error:
         prepare_cohort(Cohort("full", "", cases), folder, settings)
     assert error.value.errno == errno.ENOSPC
     assert error.value.filename == str(folder / "a/image.npy")
@@ -266,7 +266,7 @@ def test_wrapped_values_inside_the_head_are_found(write_case):
     image[9:12, 9:12, 9:12] = 50_000
     (problem,) = overflows(write_case("a"), as_int16(image))
     assert problem.severity == "error"
-    assert "27 voxels down to -15536" in problem.found
+    assert "27 voxels with values down to -15536" in problem.found
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,9 @@ def test_a_gpu_without_enough_memory_is_told_with_what_would_fit(cases, tmp_path
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (int(1.5e9), int(80e9)))  # others hold the rest
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: int(0.5e9))
     settings = tiny_training(network="segresnet", width=1.0, patch_size=64, patches_per_case=4)
-    with pytest.raises(MemoryError, match=r"of 2\.0 GB\. Any of these fits: .*patches_per_case: \d; patch_size: \d+"):
+    with pytest.raises(
+        MemoryError, match=r"of 2\.0 GB\. Any one of these changes is enough: .*patches_per_case: \d; patch_size: \d+"
+    ):
         train(RunLayout(tmp_path / "run"), PatchBatches(cases, settings), judge)
 
 

@@ -321,7 +321,7 @@ def test_a_notebook_that_was_not_run_is_named_and_an_earlier_report_stays(tmp_pa
     write_record(layout.comparison, {}, [layout.leaderboard])
     layout.report.mkdir(parents=True)
     (layout.report / "index.html").write_text("earlier")
-    with pytest.raises(FileNotFoundError, match=r"notebook 01_explore_data was not run yet: run it"):
+    with pytest.raises(FileNotFoundError, match=r"notebook 01_explore_data has not been run yet: run it"):
         write_report("demo")
     assert (layout.report / "index.html").read_text() == "earlier"
 
@@ -333,7 +333,7 @@ def test_a_report_shows_no_table_that_is_not_as_it_was_written(tmp_path, monkeyp
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
     study, file = str(study_of_two_folds(tmp_path)), getattr(StudyLayout("paper"), table)
     file.write_bytes(file.read_bytes().replace(b"c0", b"c1").replace(b"0.7", b"0.9"))
-    for found in ("another content than was written", "no such file"):
+    for found in ("content that has changed since it was written", "no such file"):
         with pytest.raises(CohortError, match=rf"{file.name}: found {found}.*`.* run {notebook} --study paper`"):
             write_report(study)
         file.unlink(missing_ok=True)
@@ -350,7 +350,7 @@ def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_dis
     resize(shutil.disk_usage(disk).used + 300_000)
     assert main(["report", "--study", study]) == 1
     said = capsys.readouterr().err
-    assert re.fullmatch(r"error: .*no room is left to write this file.*\n", said)
+    assert re.fullmatch(r"error: .*no disk space is left to write this file.*\n", said)
     assert {path: path.read_bytes() for path in report.rglob("*") if path.is_file()} == before
     assert list(report.parent.iterdir()) == [report]
     resize("64m")
@@ -368,7 +368,9 @@ def test_a_home_that_cannot_be_written_to_is_one_line_with_advice(tmp_path, monk
     monkeypatch.setattr("metaseg_nb.report.build.write_report", refused)
     assert main(["report", "--study", "demo"]) == 1
     words = capsys.readouterr().err
-    assert words.endswith(f"{tmp_path} cannot be written to: set METASEG_HOME to a folder of your own\n")
+    assert words.endswith(
+        f"The folder {tmp_path} is not writable: set METASEG_HOME to a folder that you can write to\n"
+    )
     assert words.count("\n") == 1
 
 

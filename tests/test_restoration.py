@@ -358,14 +358,16 @@ def test_03_begins_with_the_weights_it_is_given(network, cases, tiny_pretraining
 
 def test_weights_of_another_size_are_refused():
     weights = build_network("unet", 0.25, 32).state_dict()
-    with pytest.raises(ValueError, match="start weights: found others; expected weights of the same network, width"):
+    with pytest.raises(
+        ValueError, match="start weights: found weights of another network; expected weights of the same network, width"
+    ):
         start_from(build_network("unet", 0.125, 32), weights, "unet")
 
 
 def test_a_network_whose_output_layers_nobody_named_inherits_nothing_silently(monkeypatch):
     network = torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1))
     monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"head\.")
-    with pytest.raises(ValueError, match=r"mine: found no weights that its output_layers .* name"):
+    with pytest.raises(ValueError, match=r"mine: found no weights with the names of output_layers"):
         start_from(network, network.state_dict(), "mine")
     monkeypatch.setitem(OUTPUT_LAYERS, "mine", r"1\.")
     donor = noisy(torch.nn.Sequential(torch.nn.Conv3d(1, 4, 3), torch.nn.Conv3d(4, 1, 1)))
@@ -393,12 +395,12 @@ def test_other_start_weights_are_another_run_and_the_same_are_not(cases, donors,
 
     for start in (None, donors[0].best_checkpoint, donors[1].best_checkpoint):
         begin(start, judge)
-    said = [line for line in capsys.readouterr().out.splitlines() if "differed" in line]
+    said = [line for line in capsys.readouterr().out.splitlines() if "An earlier run had other settings" in line]
     assert len(said) == 2
     assert "weights: None then, " in said[0]
     begin(donors[1].best_checkpoint, never)
     begin(donors[0].best_checkpoint, never)
-    assert "taken up again" in capsys.readouterr().out
+    assert "An earlier run with these settings is continued." in capsys.readouterr().out
     begin(None, never)
     assert load_checkpoint(run.last_checkpoint)["identity"]["start"] == {}
 
@@ -457,7 +459,7 @@ def test_a_planted_case_is_found(donors):
 
 def test_an_unfinished_pretraining_is_no_start(donors):
     donors[0].metrics.unlink()
-    with pytest.raises(FileNotFoundError, match=r"pretrain this network on this fold, with this seed, first \(03b\)"):
+    with pytest.raises(FileNotFoundError, match=r"first pretrain this network on this fold with this seed \(03b\)"):
         pretrained(donors[0], parts_of(["case0"], [], []))
 
 
@@ -467,8 +469,8 @@ def test_an_unfinished_pretraining_is_no_start(donors):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        ({"hidden_edge": 12}, "divides patch_size, 32, and is smaller"),
-        ({"hidden_edge": 32}, "divides patch_size, 32, and is smaller"),
+        ({"hidden_edge": 12}, "divides patch_size, 32, and is smaller than it"),
+        ({"hidden_edge": 32}, "divides patch_size, 32, and is smaller than it"),
         ({"hidden_share": 1.0}, "hidden_share"),
         ({"pretraining_epochs": 0}, "pretraining_epochs"),
         ({"batch_size": 3, "num_processes": 2}, "divides batch_size, 3"),

@@ -73,7 +73,7 @@ def test_no_room_for_the_notebook_itself_is_told_with_its_file(run, capsys):
     code, folder = run(execute)
     assert code == 1
     said = capsys.readouterr().err
-    assert "no room is left to write this file" in said
+    assert "no disk space is left to write this file" in said
     assert f"'{folder / '03_train.ipynb'}'" in said
 
 

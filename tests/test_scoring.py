@@ -80,7 +80,8 @@ def test_other_values_are_an_error_unless_named(tmp_path):
     labelled[10, 10, 10], labelled[prediction == 1] = 2, 3
     path = write(tmp_path / "p.nii.gz", labelled)
     with pytest.raises(
-        CohortError, match=r"p.nii.gz: found label values 2, 3 \(1, 48 voxels\); expected only 0, 1.*lesion_v"
+        CohortError,
+        match=r"p.nii.gz: found label values 2, 3 \(1, 48 voxels\); expected only the declared values 0, 1.*lesion_v",
     ):
         score_files(truth_path, path)
     named = score_files(truth_path, path, LesionRule((1, 3), (2,)))

@@ -61,7 +61,9 @@ def test_what_the_files_leave_out_is_the_size_of_a_real_study(params):
 
 def test_a_network_says_what_it_is(params):
     model, _ = params(model="model: unet")
-    assert refusal("03_train", "tiny", "unet", 0) == f"{model}: missing: title, network; expected: a line for each"
+    assert (
+        refusal("03_train", "tiny", "unet", 0) == f"{model}: missing: title, network; expected: a line for each of them"
+    )
 
 
 def test_a_key_may_stand_in_the_files_of_the_models_instead_of_the_studys(params):
@@ -170,7 +172,7 @@ def test_a_name_that_no_folder_and_no_job_can_have_is_refused(params, name):
 def test_a_model_file_whose_name_others_would_misread_is_refused_before_anything_starts(params, tmp_path, name):
     params(study=f"study: tiny\nmodels: ['{name}']")
     (tmp_path / f"models/{name}.yaml").write_text(UNET.replace("model: unet", f"model: '{name}'"))
-    assert "rename it" in refusal("04_cross_validation", "tiny")
+    assert "What to do: rename the file" in refusal("04_cross_validation", "tiny")
 
 
 def test_a_model_may_have_digits_and_capitals_in_its_name(params, tmp_path):

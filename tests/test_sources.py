@@ -118,8 +118,8 @@ def test_excluded_cases_are_not_held_against_the_folds(write, tmp_path):
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (("split_a.json", "split_b.json"), ["the number None", "the number None"]),
-        (("one/list_0.json", "two/list_0.json"), ["the number 0", "the number 0"]),
+        (("split_a.json", "split_b.json"), ["no number", "no number"]),
+        (("one/list_0.json", "two/list_0.json"), ["number 0 twice", "number 0 twice"]),
         (("split_0.json", "split_2.json"), ["numbers 0, 2"]),
     ],
     ids=["none", "the same", "a gap"],
@@ -151,7 +151,7 @@ def test_the_published_lists_are_read_and_their_breaches_counted(shared_data):
     cases = Counter()
     for expected in breaches:
         cases[expected] = len({problem.case for problem in problems if problem.expected == expected})
-    assert cases == {"each case once, in the validation list of one fold": 67, "each case once in a list": 17}
+    assert cases == {"each case in the validation list of exactly one fold": 67, "each case once in a list": 17}
     cohort, problems = read_cohort("dataset_0.json", base=shared_data / "usz_splits")
     primaries = Counter(case.primary for case in cohort.cases)
     assert primaries == {"NSCLC": 160, "Melanoma": 77, "Breast": 27, "melanomapreopMRI": 9}
@@ -187,13 +187,13 @@ def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
     cohort, problems = read_cohort("a.json", base=tmp_path)
     assert said(problems) == [
         ("error", "-", "validation 'none'"),
-        ("error", "-", "entries under extra"),
+        ("error", "-", "entries in list extra"),
         ("error", "training[3]", "no image"),
         ("error", "training[4]", "image 7"),
         ("error", "training[5]", "case 'lung/g'"),
         ("error", "training[6]", "label ['one.nii.gz', 'two.nii.gz']"),
         ("error", "c", "no label in training"),
-        ("note", "f", "a label, which is not read"),
+        ("note", "f", "a label in testing, which is not read"),
     ]
     assert [case.name for case in cohort.cases] == ["a", "b"]
     assert [(case.name, case.label) for case in cohort.unlabelled] == [("c", None), ("f", None)]
@@ -211,7 +211,7 @@ def test_one_name_for_two_images_is_an_error_that_names_both_files(write, tmp_pa
     cohort, (problem,) = read_cohort("a.json", base=tmp_path)
     assert (problem.case, problem.severity, "give the entry another name" in problem.fix) == ("a", "error", True)
     assert problem.file == f"{tmp_path}/images/p2.nii.gz"
-    assert problem.found == f"the name of {tmp_path}/images/p1.nii.gz too"
+    assert problem.found == f"the same name as {tmp_path}/images/p1.nii.gz"
     assert [case.name for case in cohort.cases] == ["a", "b"]
     cohort, problems = read_cohort("a.json", base=tmp_path, exclude=["a"])
     assert ([case.name for case in cohort.cases], problems) == (["b"], [])
@@ -267,7 +267,7 @@ def test_lists_in_two_folders_that_list_two_images_alike_name_both(write, tmp_pa
     write("one/split_0.json", {"validation": entries("a")})
     write("two/split_1.json", {"validation": entries("a")})
     cohort, problems = read_cohort("*/split_*.json", base=tmp_path)
-    assert said(problems) == [("error", "a", f"the name of {tmp_path}/one/images/a.nii.gz too")]
+    assert said(problems) == [("error", "a", f"the same name as {tmp_path}/one/images/a.nii.gz")]
     assert [case.fold for case in cohort.cases] == [None]
     (tmp_path / "images").mkdir()
     cohort, problems = read_cohort("*/split_*.json", base=tmp_path, image_root=".")
@@ -351,7 +351,7 @@ def test_nnunet_channels_are_sequences_and_the_contrast_enhanced_t1_comes_first(
     ]
     assert [case.name for case in cohort.unlabelled] == ["m_003", "t"]
     assert said(problems) == [
-        ("warning", "m_003", "an image alone"),
+        ("warning", "m_003", "an image without a mask"),
         ("error", "m_004", "a mask without an image: m_004.nii.gz"),
     ]
     assert '"lesion": 1' in cohort.description
@@ -387,7 +387,7 @@ def test_decathlon_folders_without_channels_keep_four_digits_in_their_names(tree
     cohort, problems = read_cohort(".", base=base)
     assert [case.name for case in cohort.cases] == ["met_0000"]
     assert [case.name for case in cohort.unlabelled] == ["met_0002", "met_0003"]
-    assert said(problems) == [("warning", "met_0002", "an image alone")]
+    assert said(problems) == [("warning", "met_0002", "an image without a mask")]
 
 
 def brats(case, *kinds, joint="-"):
@@ -413,7 +413,7 @@ def test_several_patterns_are_several_sequences(tree):
     cohort, problems = read_cohort(".", base=base, image_files=["*-t1c.nii.gz", "*-t2f"])
     assert [files_of(case, base) for case in cohort.cases] == [brats("BraTS-MET-00110-000", "t1c", "t2f", "seg")]
     assert [(problem.severity, problem.case) for problem in problems] == [("error", "BraTS-MET-00111-000")]
-    with pytest.raises(CohortError, match="one file for each sequence, another one each"):
+    with pytest.raises(CohortError, match="one file for each sequence, no file for two sequences"):
         read_cohort(".", base=base, image_files=["*-t1c", "*t1c*"])
 
 
@@ -491,15 +491,15 @@ def test_each_case_folder_that_is_not_right_is_named(tree):
     assert [case.name for case in cohort.cases] == ["good"]
     assert [(case.name, case.label) for case in cohort.unlabelled] == [("no_mask", None)]
     assert said(problems) == [
-        ("error", "empty", "nothing: no NIfTI file"),
+        ("error", "empty", "no NIfTI file"),
         ("error", "no_image", "a mask without an image: label.nii.gz"),
-        ("warning", "no_mask", "an image alone"),
+        ("warning", "no_mask", "an image without a mask"),
         ("error", "other", "flair.nii.gz"),
         ("error", "two_images", "images image.nii and image.nii.gz; mask label.nii"),
         ("error", "two_masks", "images image.nii; mask label.nii and mask.nii"),
     ]
     wrong = ["empty", "no_image", "other", "two_images", "two_masks"]
-    assert said(read_cohort(".", base=base, exclude=wrong)[1]) == [("warning", "no_mask", "an image alone")]
+    assert said(read_cohort(".", base=base, exclude=wrong)[1]) == [("warning", "no_mask", "an image without a mask")]
 
 
 def test_a_bids_session_is_a_case_of_its_patient(write, tree):
@@ -559,7 +559,7 @@ def test_a_folder_of_no_known_layout_says_what_was_looked_for_and_found(tree):
     with pytest.raises(CohortError) as error:
         read_cohort(".", base=base)
     (problem,) = error.value.problems
-    assert problem.found == "dataset.json, images/, labels/"
+    assert problem.found == "a folder with dataset.json, images/, labels/"
     assert all(word in problem.expected for word in ("imagesTr", "sub-*", "<primary>/<case>/", "t1c"))
     assert "datalist" in problem.fix
 
@@ -647,9 +647,9 @@ def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
     assert said(problems) == [
         ("error", "a", "patient P1 and P2"),
         ("warning", "bb", "a row that matches no case"),
-        ("warning", "b", "no row of b"),
+        ("warning", "b", "no row for b"),
     ]
-    assert "did you mean b" in problems[1].fix
+    assert "write b, if that is meant" in problems[1].fix
     assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ("b", "unknown")]
     assert cohort.unlabelled[0].patient == "P4"
 
@@ -663,7 +663,7 @@ def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
         ("case,Case,primary\na,a,lung\n", "columns case, case, primary"),
         ("", "an empty table"),
         ("case,PatientID,primary\na,P1,lung\n", "the column patientid, which is not read"),
-        ('case,primary\na,"lung\n', "no table (line 2: unexpected end of data)"),
+        ('case,primary\na,"lung\n', "a damaged table (line 2: unexpected end of data)"),
         (None, "no such file"),
     ],
     ids=["no key", "no fact", "patient alone", "twice", "empty", "misspelt", "an open quote", "missing"],
@@ -686,8 +686,8 @@ def test_rows_that_do_not_fit_the_header_are_problems_with_their_lines(write, tw
         ("error", "line 2", "5 cells: a, Mueller, Hans, lung, 2021"),
         ("error", "line 5", "2 cells: c, P3"),
         ("error", "line 6", "no case, but P4, lung"),
-        ("warning", "a", "no row of a"),
-        ("warning", "c", "no row of c"),
+        ("warning", "a", "no row for a"),
+        ("warning", "c", "no row for c"),
     ]
     assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ('Huber, "Eva"', "skin")]
 
@@ -695,7 +695,7 @@ def test_rows_that_do_not_fit_the_header_are_problems_with_their_lines(write, tw
 def test_ids_stay_text_and_words_for_unknown_are_no_ids(write, two_lists):
     write("p.csv", "case\tpatient\tprimary\na\t1e3\tNA\nb\tNA\tlung\nc\t007\tnan\n")
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
-    assert said(problems) == [("error", "line 3", "patient 'NA'"), ("warning", "b", "no row of b")]
+    assert said(problems) == [("error", "line 3", "patient 'NA'"), ("warning", "b", "no row for b")]
     assert [(case.patient, case.primary) for case in cohort.cases] == [("1e3", "lung"), ("b", "unknown")]
     assert [case.patient for case in cohort.unlabelled] == ["007"]
 
@@ -705,7 +705,7 @@ def test_ids_stay_text_and_words_for_unknown_are_no_ids(write, two_lists):
     [
         ("case,primary\na,Schädel\n".encode("cp1252"), "not UTF-8 but another encoding, perhaps Windows-1252 (line 2"),
         ("case,primary\na,lung\n".encode("utf-16"), "not UTF-8 but UTF-16"),
-        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xdf", "not UTF-8 but a workbook of Excel"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xdf", "not UTF-8 but an Excel workbook"),
     ],
     ids=["Windows", "UTF-16", "Excel"],
 )
@@ -733,13 +733,13 @@ def test_an_unknown_excluded_name_is_an_error_with_a_near_one(write, tmp_path):
     write("p.csv", "case,primary\ncase_001,lung\ncase_002,lung\ncase_02,lung\n")
     cohort, problems = read_cohort("a.json", base=tmp_path, exclude=["case_02"], patients_table="p.csv")
     assert len(cohort.cases) == 2
-    assert [(problem.severity, problem.fix) for problem in problems] == [("error", "did you mean case_002?")]
+    assert [(problem.severity, problem.fix) for problem in problems] == [("error", "write case_002, if that is meant")]
 
 
 def test_a_confirmed_name_that_no_case_has_is_an_error(write, two_lists):
     _, problems = read_cohort("a.json", base=two_lists, confirmed=["a ", "aa"])
     assert said(problems) == [("error", "aa", "no such case")]
-    assert (problems[0].file, problems[0].fix) == ("confirmed", "did you mean a?")
+    assert (problems[0].file, problems[0].fix) == ("confirmed", "write a, if that is meant")
 
 
 @pytest.mark.parametrize("options", [{"exclude": ["a", "b"]}, {}], ids=["all excluded", "none labelled"])
@@ -806,8 +806,8 @@ def test_a_flat_folder_is_read_by_patterns_with_the_patient(tree):
     assert files_of(cohort.cases[0], base) == ["Huber_T1KM.nii.gz", "Huber_GTV.nii.gz"]
     assert [case.name for case in cohort.unlabelled] == ["Koch"]
     assert said(problems) == [
-        ("warning", "-", "2 files: Huber_T2.nii.gz, Meier_T2.nii.gz"),
-        ("warning", "Koch", "an image alone"),
+        ("warning", "-", "2 files that no pattern matches: Huber_T2.nii.gz, Meier_T2.nii.gz"),
+        ("warning", "Koch", "an image without a mask"),
     ]
     several = {"image_files": ["{patient}_T1KM", "{patient}_T2"], "label_file": FLAT["label_file"]}
     cohort, _ = read_cohort(".", base=base, **several)
@@ -821,13 +821,15 @@ def test_patterns_with_the_patient_read_two_flat_folders_and_time_points_are_sti
     patterns = {"image_files": ["t1/{patient}/{patient}.nii"], "label_file": "t1/{patient}/*_GTV.nii"}
     cohort, problems = read_cohort(".", base=base, **patterns)
     assert [case.name for case in cohort.cases] == ["P1_post", "P1_pre", "P2_pre"]
-    assert "may be time points of one patient: P1_post, P1_pre" in problems[0].found
+    assert "names that look like time points of 1 patient: P1_post, P1_pre" in problems[0].found
     wide, _ = read_cohort("t1/P2_pre", base=base, image_files=["{patient}.nii"], label_file="{patient}_GTV.nii")
     assert files_of(wide.cases[0], base) == ["t1/P2_pre/P2_pre.nii", "t1/P2_pre/P2_pre_GTV.nii"]
 
 
 def test_the_advice_for_a_flat_folder_is_patterns_with_the_patient(tree):
-    with pytest.raises(CohortError, match=r"name the files with .* \(with \{patient\} in each"):
+    with pytest.raises(
+        CohortError, match=r"set `image_files` and `label_file` to the file names .* write \{patient\} in each"
+    ):
         read_cohort(".", base=tree("P1_T1KM.nii.gz", "P1_GTV.nii.gz"))
 
 
@@ -849,5 +851,5 @@ def test_a_list_written_on_windows_finds_its_files(write, tree):
 @pytest.mark.parametrize("pattern", ["", "/data/image.nii.gz", "**x", "a\0b"])
 def test_a_pattern_that_is_none_is_refused(tree, pattern):
     base = tree("p1/image.nii", "p1/label.nii")
-    with pytest.raises(CohortError, match="glob patterns within a case's folder"):
+    with pytest.raises(CohortError, match="file patterns in a case's folder"):
         read_cohort(".", base=base, image_files=[pattern])

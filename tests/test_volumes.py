@@ -191,7 +191,7 @@ FAULTS = {
     "empty": (empty, "0 bytes"),
     "truncated": (without_slices, "unreadable"),
     "damaged": (flipped_byte, "unreadable"),
-    "text as .nii.gz": (text("nii.gz"), "no gzip file"),
+    "text as .nii.gz": (text("nii.gz"), "a file named .gz that is not gzip"),
     "text as .nii": (text("nii"), "unreadable"),
     "unknown data type": (header(70, b"\x09\x27"), "unreadable"),
     "negative size": (header(42, b"\xff\xff"), "shape (-1, 22, 20)"),

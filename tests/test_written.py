@@ -34,7 +34,7 @@ def test_positions_that_changed_since_01_wrote_them_never_reach_classified(revie
     else:
         table.write_text(table.read_text().replace("7.5", "1.5") if change == "digit" else change)
     problem = refused(read_written, reviewed_study, table)
-    found = "no such file" if change == "missing" else "another content than was written"
+    found = "no such file" if change == "missing" else "content that has changed since it was written"
     assert (problem.file, problem.found, problem.fix) == (str(table), found, RUN_01)
 
 

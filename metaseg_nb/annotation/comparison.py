@@ -1,4 +1,4 @@
-"""Comparison of the arms of an annotation budget: learning curves, gains, and the answers in sentences."""
+"""Comparison of the arms of an annotation budget: learning curves, gains, and answers in sentences."""
 
 from itertools import product
 from typing import Any
@@ -188,7 +188,7 @@ def fit_power_law(
     if round(law["b"], 9) <= 0:
         refusal = "the error does not fall with more annotated patients"
     elif low * high > 0 and abs(misfits[0]) > TOLERATED * law["doubling"]:
-        off = f"{most:.0f} patients are off it by {-misfits[0]:+.2f} [{-high:+.2f}, {-low:+.2f}]"
+        off = f"with {most:.0f} patients the result differs from it by {-misfits[0]:+.2f} [{-high:+.2f}, {-low:+.2f}]"
         refusal = f"a power law does not fit: {off}"
     return {**law, "refusal": refusal}, {name: values[1:] for name, values in laws.items()}
 
@@ -276,7 +276,7 @@ def _answer(gains: pd.DataFrame, question: str) -> str:
     asked, by_network = QUESTIONS[question]
     rows = gains[(gains["question"] == question) & ((gains["model"] != ALL) == by_network)]
     if rows.empty:
-        return f"**{asked}** Not asked: this study has no such arm, or none to compare it with."
+        return f"**{asked}** Not studied: this study has no such arm, or no arm to compare it with."
     found: dict[str, list[str]] = {}
     for row in rows.itertuples():
         network = f" for {model_title(row.model)}" if by_network else ""

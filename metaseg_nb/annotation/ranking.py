@@ -1,4 +1,4 @@
-"""Which patient to annotate next: one whom the networks are unsure of, and who is unlike those already annotated.
+"""Which patient to annotate next: one with uncertain predictions who differs from those already annotated.
 
 First uncertainty, then variety among the uncertain, as in Yang et al., "Suggestive Annotation", MICCAI 2017.
 """
@@ -178,7 +178,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
         return np.sum([one.probability(case.image, case.reach, device) for one in ensembles], axis=0) / len(ensembles)
 
     cases = [*cohort.cases, *cohort.unlabelled]
-    pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking"), strict=True)
+    pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking patients"), strict=True)
     table = rank_cases(pairs, {case.name for case in cohort.cases}, probability)
     write_table(layout.next_patients_table, table.reset_index())
     return table

@@ -1,4 +1,4 @@
-"""Results of all runs of an annotation budget, every arm on the same patients, and the minutes of a physician."""
+"""Results of all runs of an annotation budget, every arm on the same patients, and a physician's minutes for it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -28,20 +28,20 @@ REASONS = {
     "minutes_per_case": (
         "reading a case",
         "2.0: radiologists who looked for metastases took 1.1 (doi:10.1186/s40644-024-00669-9) to 2.4 (Hua et al., "
-        "Acad. Radiol., doctors without assistance) minutes a scan",
+        "Acad. Radiol., doctors without assistance) minutes per scan",
     ),
     "minutes_per_lesion": (
-        "each contoured lesion: finding it, setting the window, checking in three planes",
-        "1.0: assumed; see the next",
+        "each contoured lesion: find it, set the window, check in three planes",
+        "1.0: assumed; see the next row",
     ),
     "minutes_per_slice": (
         "a contour on one axial slice",
         "0.25: assumed; a patient with four lesions over nine slices each then takes 15 minutes, and junior "
-        "physicians took 14.2 a patient (doi:10.12455/j.issn.1671-7104.250339)",
+        "physicians took 14.2 minutes per patient (doi:10.12455/j.issn.1671-7104.250339)",
     ),
     "minutes_per_box": (
         "a box around a lesion",
-        "0.5: a box in one plane takes 7 to 35 s (Papadopoulos et al., ICCV 2017); a box in 3D is two of these",
+        "0.5: a box in one plane takes 7 to 35 s (Papadopoulos et al., ICCV 2017); a box in 3D needs two of these",
     ),
     "minutes_per_point": (
         "a point in a lesion, and its diameter",
@@ -136,8 +136,8 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
         their fold once.
     """
     if not settings.arms:
-        fix = "name files of params/arms in the study's file, or in the notebook's parameters"
-        raise CohortError.one("-", "the study's file", "no arms", "arms to compare", fix)
+        fix = "name files of params/arms under `arms` in the study file, or in the notebook's parameters"
+        raise CohortError.one("-", "the study file", "no arms", "arms to compare", fix)
     problems, scores, efforts = [], [], []
     for arm, seed in product(settings.arms, settings.seeds):
         try:
@@ -166,7 +166,7 @@ def in_arm(problems: Iterable[Problem], arm: str, seed: int) -> list[Problem]:
 def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int) -> list[Problem]:
     """Every case outside the fold must be in a run's training or selection set once, and no other."""
     outside = {case.name for case in cohort.cases if case.fold != fold}
-    expected = "every case of training and selection set once, and none of the test set"
+    expected = "each case of the training and selection set once, and no case of the test set"
     return [
         Problem(f"{model}, fold {fold}, {name}", "annotation.csv", f"the case {times} times", expected, "run 03 again")
         for name, times in not_once(annotation["case"], outside).items()

@@ -1,4 +1,4 @@
-"""What a network learns from: annotated cases, and what the networks of an earlier arm make of the others."""
+"""The training set: annotated cases, and cases labelled or ranked by the networks of an earlier arm."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -128,8 +128,8 @@ def annotated_training_set(
     known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
-        fix = "annotate a larger share, or in another way"
-        raise CohortError.one("-", "dataset.json", found, "a lesion to learn from", fix)
+        fix = "annotate a larger share, or use another kind of annotation"
+        raise CohortError.one("-", "dataset.json", found, "at least one lesion to learn from", fix)
     rest = [stored[case.name] for case in parts.training if case.name not in known]
     nothing = {case.name: (NOBODY, None, Work(len(case.lesion_boxes))) for case in rest}
     if settings.unannotated == "self_training":

@@ -1,1 +1,1 @@
-"""Execute notebooks: one by one, or a whole study, on this machine or as jobs of a cluster; and say where it stands."""
+"""Execute notebooks: one by one, or a whole study, on this machine or as jobs of a cluster; and show its progress."""

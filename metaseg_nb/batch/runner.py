@@ -147,7 +147,7 @@ def _ending(error: Any, stop: "Stop") -> NotebookEnded | None:
     in_cell = isinstance(error, PapermillExecutionError)
     saved = in_cell and error.ename == "TrainingStopped"
     if stop.asked and not saved:
-        return NotebookEnded("stopped", "stopped on request (SIGTERM); start the same notebook again to go on")
+        return NotebookEnded("stopped", "stopped on request (SIGTERM); start the same notebook again to continue")
     if in_cell:
         why = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
         return NotebookEnded("stopped" if saved else "failed", why)
@@ -185,7 +185,7 @@ def open_notebook(run: Run) -> Path:
     if not copy.exists():
         write_text(copy, nbformat.writes(notebook))
     elif _parameters_in(nbformat.read(copy, as_version=4)) != _parameters_in(notebook):
-        raise ParameterError(f"{copy} holds other parameters than the study; open it as it is, or delete it")
+        raise ParameterError(f"{copy} has other parameters than the study; open it as it is, or delete it")
     return copy
 
 

@@ -1,4 +1,4 @@
-"""The runs of a study: which notebook, on which network and fold; and where each stands, by its files and the queue."""
+"""The runs of a study: which notebook, on which network and fold; and the state of each, by its files and the queue."""
 
 import json
 import shlex
@@ -151,7 +151,7 @@ def read_record(executed: Path) -> dict[str, Any] | None:
 
 
 def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
-    """Read where a study stands.
+    """Read the state of every run of a study.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
     jobs, notes = _queue(runs[0].layout)
     table = pd.DataFrame([_row(run, jobs.get(run.job)) for run in runs], columns=STATUS)
     mending = [run.command for run, state in zip(runs, table["state"], strict=True) if state.startswith("damaged")]
-    return table, [*notes, *(["These commands mend what is damaged:", *mending] if mending else [])]
+    return table, [*notes, *(["These commands repair the damaged runs:", *mending] if mending else [])]
 
 
 def status_text(study: str) -> str:

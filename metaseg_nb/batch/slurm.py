@@ -24,7 +24,7 @@ PATIENCE = 600
 
 
 class QueueError(RuntimeError):
-    """The queue cannot be asked, or does not do what it was told."""
+    """The queue does not answer, or does not carry out a command."""
 
 
 class QueuedJob(NamedTuple):
@@ -52,7 +52,7 @@ def refuse_strange_paths(paths: Iterable[Path]) -> None:
         if strange := sorted(set(PLAIN_PATH.sub("", str(path)))):
             found = ", ".join(repr(letter) for letter in strange)
             raise QueueError(
-                f"{path}: found {found} in this path; expected letters, digits and . _ - + only, for it goes through "
+                f"{path}: found {found} in this path; expected only letters, digits and . _ - +, because it passes "
                 "several shells to a cluster's jobs; rename the folder or move to another"
             )
 
@@ -83,13 +83,13 @@ def cancel_leftovers(study: str) -> None:
     ids = [job.id for job in queued_jobs(study)]
     if not ids:
         return
-    print(f"an earlier start left {len(ids)} job(s) in the queue; they are stopped and go on anew", file=sys.stderr)
+    print(f"an earlier start left {len(ids)} job(s) in the queue; they are stopped and started again", file=sys.stderr)
     _slurm("scancel", *ids)
     for _ in range(PATIENCE):
         if not queued_jobs(study):
             return
         time.sleep(1)
-    raise QueueError(f"job(s) {', '.join(ids)} do not end; see `squeue --me`, then start again")
+    raise QueueError(f"job(s) {', '.join(ids)} could not be stopped; see `squeue --me`, then start again")
 
 
 def _slurm(command: str, *arguments: str) -> str:

@@ -65,7 +65,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     for run in runs:
         job_resources(study, run.model)
     layout = runs[0].layout
-    print(f"study {layout.study}: looking for what is to be done", flush=True)
+    print(f"study {layout.study}: looking for unfinished steps", flush=True)
     log, events = layout.root / "snakemake.log", layout.root / "snakemake_events.jsonl"
     with alone(layout.root / ".study.lock") as lock:
         if on_slurm:
@@ -92,7 +92,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         def stop(number: int, _) -> None:
             asked.append("Ctrl-C" if number == signal.SIGINT else "SIGTERM")
             if number == signal.SIGTERM:  # Ctrl-C reaches Snakemake without us, and its jobs
-                print("stopping: steps that run are finished first, no other starts", file=sys.stderr)
+                print("stopping: running steps are finished, no other step starts", file=sys.stderr)
                 process.terminate()
 
         signal.signal(signal.SIGTERM, stop)
@@ -102,14 +102,14 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         code = process.wait()
     again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
     if code and asked:
-        print(f"stopped by {asked[0]}; to go on: {again}", file=sys.stderr)
+        print(f"stopped by {asked[0]}; to continue: {again}", file=sys.stderr)
     elif code:
         for step in failed:
             step.logs = step.logs or [log]  # the report has no log of its own
         where = f"log: {log.relative_to(home())}"
-        print(f"the study is not complete ({where}); when the cause is removed, go on with: {again}", file=sys.stderr)
+        print(f"the study is not complete ({where}); remove the cause, then continue with: {again}", file=sys.stderr)
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        other = f"error: {_one_line([*errors, *lines[-1:], 'no reason is known'][0])}"
+        other = f"error: {_one_line([*errors, *lines[-1:], 'the reason is not known'][0])}"
         print("\n".join([step.explain() for step in failed] or [other]), file=sys.stderr)
     return code
 
@@ -171,7 +171,7 @@ def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[lis
             match event.get("event"):
                 case "job_info":
                     step = steps.setdefault(job, Step(_name(event)))
-                    news = f"{step.name} {'was cut off or failed; it is started again' if step.failed else 'starts'}"
+                    news = f"{step.name} {'was interrupted or failed; it starts again' if step.failed else 'starts'}"
                     step.starts, step.failed = step.starts + 1, False
                 case "job_error":
                     steps[job].logs, steps[job].failed = [home() / log for log in event["log"]], True

@@ -1,4 +1,4 @@
-"""The audit: leakage between and inside datalists, in one table that a supervisor can read."""
+"""The audit: leakage between and inside datalists, in one table."""
 
 import json
 import textwrap
@@ -17,34 +17,34 @@ from metaseg_nb.cohort.problems import Problem
 SEVERITIES = ("leakage", "doubt", "problem", "note")
 # The checks, the worst first: why a finding matters, and what to do.
 WHY = {
-    "trained on": "The network was trained on these cases: their scores are too good, and hold for no new patient.",
-    "patient trained on": "Images of one patient are alike: with others in training, the scores are too good.",
-    "may be the same": "One case is often written differently in two lists. If it is one, the scores are too good.",
-    "trained on elsewhere": "A list that only trains is the whole cohort, or what a network was trained on.",
-    "trained on in other folds": "Only the model of their own fold has not seen them; a mean of all folds has.",
+    "trained on": "The network was trained on these cases. Their scores are too high and do not apply to new patients.",
+    "patient trained on": "Images of one patient are similar: if some are in training, scores of others are too high.",
+    "may be the same": "Two lists often write one case differently. If it is one case, the scores are too high.",
+    "trained on elsewhere": "A list with training cases only is the cohort, or what a network was trained on.",
+    "trained on in other folds": "Only the model of their own fold was not trained on these cases.",
     "nothing to compare": "Leakage is found by comparing training cases with evaluation cases.",
-    "evaluated twice": "These cases weigh more in the result, and the parts depend on each other.",
+    "evaluated twice": "These cases count more in the result, and the two parts are not independent.",
     "repeated": "A case that is listed several times counts several times.",
     "never evaluated": "The result does not hold for these cases.",
-    "primary not trained on": "The split depends on the primary: the score is of the network and of a new primary.",
-    "primary not evaluated": "The split depends on the primary: the network's quality on this primary is not known.",
-    "possibly the same patients": "Cases of one name in folders of similar names may show one patient.",
-    "taken for the same": "The files are copies, or missing and listed alike in another folder.",
+    "primary not trained on": "The split depends on the primary: the network is scored on a primary that is new to it.",
+    "primary not evaluated": "The split depends on the primary: how good the network is on this primary is not known.",
+    "possibly the same patients": "Cases with the same name, in folders with similar names, may be of one patient.",
+    "taken for the same": "The files are copies; or they are missing, and listed with the same path in another folder.",
 }
 FIX = {
-    "trained on": "Score other cases, or train without these. Audit lists that do not belong together apart.",
+    "trained on": "Score other cases, or train without these. If lists do not belong together, audit them separately.",
     "patient trained on": "Keep all cases of a patient in one part, or in one fold.",
     "may be the same": 'Look at the images. Write one path for one image, and give each entry its "patient".',
-    "trained on elsewhere": "Leave out the list of a whole cohort. If a network was trained on it, score others.",
+    "trained on elsewhere": "If it is the whole cohort, leave it out. If a network was trained on it, score others.",
     "trained on in other folds": "Score them with the model of their own fold, not with the mean of all folds.",
     "nothing to compare": "Give the list that the network was trained on and the lists that it is scored on together.",
     "evaluated twice": "Make new folds, each case in one of them.",
     "repeated": "List each case once.",
     "never evaluated": "Put all cases into folds, or report how many were scored and how they were chosen.",
-    "primary not trained on": "Stratify the split by primary, or report this primary apart, as an external test.",
+    "primary not trained on": "Stratify the split by primary, or report this primary separately, as an external test.",
     "primary not evaluated": "Stratify the split by primary, or report that the result does not hold for this primary.",
     "possibly the same patients": 'Ask who named the cases, and give the entries of one patient the same "patient".',
-    "taken for the same": "If they are other images, put each list where its paths lead to its images.",
+    "taken for the same": "If the images differ, move each list to where its paths lead to its own images.",
 }
 COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
 
@@ -127,7 +127,7 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     that it shares with a list that trains is leakage. A list that trains and
     evaluates stands alone: a case or a patient in its training and in its
     evaluation, or in two of its folds, is leakage. What may be one case or one patient
-    is a doubt. All else that makes a result less than it claims to be is a problem or a note.
+    is a doubt. Everything else that weakens a result is a problem or a note.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ ALL_LISTS = "all lists"
 # Letters and digits from which a name that begins like another resembles it.
 SHORTEST_BEGINNING = 4
 SAME_AS = {
-    "moved": "without an image at its path, listed alike in another folder",
+    "moved": "without an image at its path, with the same path as an entry in another folder",
     "copy": "with the same files as another entry, under another name",
 }
 
@@ -115,8 +115,8 @@ def _one_side_only(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterat
         rows = _also_in(evaluated, training, "case")
         if len(rows):
             found = (
-                f"{name} also trains on {counted(rows['case'].nunique(), 'evaluated case')}; it was taken as the "
-                "list of the whole cohort: if a network was trained on it, this is leakage"
+                f"{name} also trains on {counted(rows['case'].nunique(), 'evaluated case')}; the audit takes "
+                "it as the list of the whole cohort: if a network was trained on it, this is leakage"
             )
             yield Finding("doubt", "trained on elsewhere", ALL_LISTS, name, found, rows)
     if not pairs:
@@ -190,7 +190,7 @@ def _possibly_same_patients(entries: pd.DataFrame, pairs: Sequence[Comparison]) 
             if any((a.isin(pair.training["case"]) & b.isin(pair.evaluation["case"])).any() for a, b in ways)
         ]
         found = f"{counted(len(rows), 'case name')} in {one.name} as in {other.name}: {shortened(rows['short_name'])}; "
-        found += f"one trained on, the other evaluated, in {shortened(across)}" if across else "on one side"
+        found += f"one trained on, the other evaluated, in {shortened(across)}" if across else "on the same side"
         both = entries.loc[rows[["entry", "entry_other"]].to_numpy().ravel()]
         yield Finding("doubt" if across else "note", "possibly the same patients", ALL_LISTS, "", found, both)
 

@@ -1,4 +1,4 @@
-"""What may be one case or one patient under two names: too uncertain for leakage, too alike to leave out."""
+"""Find what may be one case or one patient under two names; a person has to decide."""
 
 import re
 from collections import defaultdict
@@ -58,7 +58,7 @@ def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[s
         ("one patient by name and by path", _person_signs, lambda a, b: bool(a.patient) != bool(b.patient)),
         ("one mask for two images", lambda entry: {entry.label} - {None}, None),
         ("a sequence in common", lambda entry: sorted(entry.files), None),
-        ("patients who may be one by their names", _patient_signs, _patients_alike),
+        ("patients whose names may mean one person", _patient_signs, _patients_alike),
     )
     remaining, known = list(scored.itertuples()), list(trained.itertuples())
     for way, signs, alike in ways:

@@ -1,4 +1,4 @@
-"""What notebook 01 and others write for later notebooks: read unchanged, or an error.
+"""Write and read the cohort and tables that later notebooks use; a changed file is an error.
 
 A cohort is a datalist: the Decathlon / MONAI JSON list with Auto3DSeg's ``fold`` key,
 ``{"training": [{"image", "label", "patient", "primary", "fold"}], "testing": [...]}``, paths relative to the file.
@@ -24,7 +24,7 @@ from metaseg_nb.settings import Explore
 
 
 def read_datalist(path: Path) -> Cohort:
-    """Read a datalist in which nothing may be wrong; `read_cohort` reads what people bring.
+    """Read a datalist that must have no problem; `read_cohort` reads users' lists and reports their problems.
 
     Raises
     ------

@@ -66,7 +66,7 @@ class Examination:
 
 
 def examine(case: Case, rule: LesionRule) -> Examination:
-    """Read each file of a case once and collect all facts and problems; a bad case raises nothing."""
+    """Read each file of a case once and collect all facts and problems; a bad case raises no error."""
     files, problems = examine_headers(case)
     image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept

@@ -25,7 +25,7 @@ from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases
 
 # Raise it when the same files give another examination.
-VERSION = 6
+VERSION = 7
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
@@ -84,9 +84,9 @@ def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) ->
 
 
 def problems_between(cases: Sequence[Case], examinations: Sequence[Examination]) -> Iterator[Problem]:
-    """One image or one mask under two names, one brain or one patient under two names, two primaries of a patient.
+    """Find cases that share an image, a mask or a brain, and patients with two primaries.
 
-    ``examinations`` are those of each case. A pair of equal images is not told again for its masks and brains.
+    ``examinations`` are those of each case. A pair with equal images is not reported again for its masks and brains.
     """
     facts, by_content = [examination.facts for examination in examinations], defaultdict(list)
     for i, fact in enumerate(facts):
@@ -99,15 +99,15 @@ def problems_between(cases: Sequence[Case], examinations: Sequence[Examination])
     # of a mask under two patients both cases are named by who confirms them
     both_ways = (masks - own) | {(j, i) for i, j in masks - own}
     yield from _told("image once", "the same image as {}, voxel by voxel", cases, images)
-    yield from _told("mask once", "the same mask as {}, under another image", cases, masks & own)
+    yield from _told("mask once", "the same mask as {}, for another image", cases, masks & own)
     yield from _told("mask of one patient", "the same mask as {}, of another patient", cases, both_ways)
-    yield from _told("brain once", "a brain like that of {}: perhaps one patient", cases, brains - own)
+    yield from _told("brain once", "a brain that resembles that of {}: perhaps one patient", cases, brains - own)
     primaries = defaultdict(dict)
     for case in cases:
         primaries[case.patient].setdefault(case.primary, case)
     for patient, of in primaries.items():
         for case in list(of.values())[1:]:
-            yield broken("one primary", case, "datalist", f"patient {patient} under {' and '.join(sorted(of))}")
+            yield broken("one primary", case, "datalist", f"patient {patient} with {' and '.join(sorted(of))}")
 
 
 def _told(rule: str, words: str, cases: Sequence[Case], pairs: Iterable[tuple[int, int]]) -> Iterator[Problem]:

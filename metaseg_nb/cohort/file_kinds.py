@@ -1,4 +1,4 @@
-"""Files of other kinds, given where NIfTI is expected: told by their first bytes, with the way to NIfTI."""
+"""Recognise files that are not NIfTI by their first bytes, and say how to convert them."""
 
 import gzip
 import zlib
@@ -13,12 +13,12 @@ DCM2NIIX = "convert the series to NIfTI, for instance with `dcm2niix -z y FOLDER
 CONVERTED = "convert it to NIfTI, for instance with SimpleITK: `WriteImage(ReadImage(FILE), 'image.nii.gz')`"
 STRUCTURES = "convert the structures to masks on the image's grid, with 3D Slicer or `plastimatch convert`"
 UNPACK = "unpack it and give the NIfTI file in it"
-DOWNLOAD = "the download gave a page instead of the file: log in where it comes from, and fetch it again"
+DOWNLOAD = "the download gave a web page instead of the file: log in to the website and download the file again"
 NO_IMAGE = "give the NIfTI file (.nii or .nii.gz)"
 
 
 class Kind(NamedTuple):
-    """A kind of file: its name, the way to NIfTI, and bytes that tell it."""
+    """A kind of file: its name, how to convert it to NIfTI, and the bytes it is recognised by."""
 
     name: str
     fix: str
@@ -41,7 +41,7 @@ KINDS = (
     Kind("a zip archive or workbook", UNPACK, (b"PK\3\4",)),
     Kind("an archive (7-Zip, bzip2, xz, Zstandard)", UNPACK, (b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
     Kind("a tar archive", UNPACK, (b"ustar",), 257),
-    Kind("a file that is packed twice", "unpack it once", (GZIP_MAGIC,)),
+    Kind("a file that is compressed twice", "unpack it once", (GZIP_MAGIC,)),
     Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
     Kind("a picture or document", NO_IMAGE, (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")),
     Kind("a NumPy array", "write it as NIfTI with the affine of its image", (b"\x93NUMPY",)),

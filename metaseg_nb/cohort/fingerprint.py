@@ -52,7 +52,7 @@ def sampled_ranks(array: np.ndarray) -> np.ndarray:
 
 
 def same_voxels(ranks: Sequence[np.ndarray | None], shapes: Sequence[str | None]) -> list[tuple[int, int]]:
-    """Pairs of images that are one voxel by voxel, but for scale and offset.
+    """Find pairs of images that are equal voxel by voxel, apart from scale and offset.
 
     Parameters
     ----------

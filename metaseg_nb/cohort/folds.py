@@ -1,4 +1,4 @@
-"""Folds without leaks, and smaller annotation budgets: grouped by patient, alike in primary cancer and lesions."""
+"""Folds and smaller annotation budgets, made by patient and balanced by primary cancer and number of lesions."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,7 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
         fold_of = _deal(cohort, burden, n_folds)
         cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
     elif without:
-        expected = "a fold for all cases or none"
+        expected = "a fold for all cases, or for none"
         raise CohortError(Problem(name, "datalist", "no fold", expected, 'complete "fold"') for name in without)
     folds_of = {patient: _folds(of) for patient, of in _by_patient(cases).items()}
     if leaks := {patient: folds for patient, folds in folds_of.items() if len(folds) > 1}:
@@ -67,9 +67,9 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     if folds != list(range(n_folds)):
         expected = f"folds 0 to {n_folds - 1} with at least one patient each"
         fix = f"set `n_folds` in the study file to {max(2, len(folds))}"
-        fix += '; where the list brings its folds, number them from 0, or leave out "fold"'
+        fix += '; if the list gives the folds, number them from 0, or remove "fold"'
         fix = fix if len(folds_of) >= SMALLEST_COHORT else _more_patients(len(folds_of))
-        raise CohortError.one("-", "datalist", f"folds {folds}, of {len(folds_of)} patients", expected, fix)
+        raise CohortError.one("-", "datalist", f"folds {folds} with {len(folds_of)} patients", expected, fix)
     return replace(cohort, cases=cases)
 
 
@@ -107,20 +107,20 @@ def split(cohort: Cohort, fold: int) -> Split:
     Raises
     ------
     CohortError
-        No such fold, or nobody is left to train on.
+        No such fold, or no patient is left for training.
     """
     folds = _folds(cohort.cases)
     if fold not in folds:
-        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "set `fold` or `n_folds`")
+        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "correct `fold` or `n_folds`")
     others = _lesions_of_patients(case for case in cohort.cases if case.fold != fold)
     n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
     if len(others) <= n_selection:
         found, expected = (
             f"{len(others)} patients outside fold {fold}",
-            f"more than the {n_selection} of the selection set",
+            f"more patients than the {n_selection} of the selection set",
         )
         n = len({case.patient for case in cohort.cases})
-        fix = 'set `n_folds` higher; where the list brings its folds, leave out "fold"'
+        fix = 'set `n_folds` higher; if the list gives the folds, remove "fold"'
         fix = fix if n >= SMALLEST_COHORT else _more_patients(n)
         raise CohortError.one("-", "dataset.json", found, expected, fix)
     order = sorted(others, key=lambda patient: (others[patient], patient))
@@ -205,7 +205,7 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     order = sorted(range(len(line)), key=lambda i: f"{i ^ shift:0{bits}b}"[::-1])
     n = round(share * len(line))
     if n < min(LEAST_PATIENTS, len(line)):  # all of one patient is no smaller budget
-        found = f"{100 * share:g} % of {len(line)} training patients, which is {n}"
+        found = f"{100 * share:g} % of {len(line)} training patients, that is {n}"
         expected, fix = f"at least {LEAST_PATIENTS} patients to train on", "take a larger share, or more patients"
         raise CohortError.one("-", "dataset.json", found, expected, fix)
     chosen = {line[i] for i in order[:n]}

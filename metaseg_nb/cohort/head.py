@@ -95,7 +95,7 @@ def with_dark_background(array: np.ndarray) -> np.ndarray:
 
 
 def is_magnitude(array: np.ndarray) -> bool:
-    """Tell whether 0 is about no signal, so that values may be divided by a field; False after z-scoring.
+    """Tell whether 0 means no signal, so that a bias field may be divided out; False after z-scoring.
 
     Parameters
     ----------

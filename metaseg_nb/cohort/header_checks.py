@@ -1,4 +1,4 @@
-"""Checks of headers: each must put a plausible volume at one place in space, on the grid of the case's first image."""
+"""Checks of headers: a plausible volume at one position in space, on the grid of the case's first image."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,14 +16,14 @@ from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, describe_grid, r
 SAME_PLACE_MM = 0.1
 # Axes this far from a right angle are sheared, not rounded.
 SHEAR_DEGREES = 0.5
-NO_PLACE = (
-    "sform and qform codes of 0: nibabel, and so this workbook, takes the axes as LAS with the origin in the middle, "
-    "ITK (3D Slicer, ITK-SNAP) as LPS with the origin in the first voxel"
+NO_POSITION = (
+    "sform and qform codes of 0, which programs read differently: nibabel and this workbook assume LAS axes with the "
+    "origin in the middle, ITK (3D Slicer, ITK-SNAP) assumes LPS axes with the origin in the first voxel"
 )
 
 
 def examine_headers(case: Case) -> tuple[dict[Path, NiftiFile], list[Problem]]:
-    """Open all files of a case that can be opened, and check what their headers say: alone, and beside the image's."""
+    """Open the files of a case and check their headers, each alone and against that of the first image."""
     files, problems = {}, []
     for path in case.files:
         try:
@@ -38,7 +38,7 @@ def examine_headers(case: Case) -> tuple[dict[Path, NiftiFile], list[Problem]]:
 
 
 def require_sound_headers(case: Case) -> list[Problem]:
-    """Raise `CohortError` with all that makes files useless by their headers; return what else is to be said."""
+    """Raise `CohortError` with all errors in the headers of a case; return the problems that are no errors."""
     problems = examine_headers(case)[1]
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise CohortError(errors)
@@ -47,17 +47,17 @@ def require_sound_headers(case: Case) -> list[Problem]:
 
 def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
     """Problems of one file's header, whose voxels are not read; of a label only those of its place."""
-    found = {**_place(image), **({} if path == str(case.label) else _edges_and_angles(image))}
+    found = {**_position(image), **({} if path == str(case.label) else _edges_and_angles(image))}
     return [broken(rule, case, path, words) for rule, words in found.items()]
 
 
 def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
     """How the grid of a label or further sequence differs from that of the case's first image."""
     (shape, affine), (other_shape, other_affine) = ras_grid(image), ras_grid(other)
-    found = f"{describe_grid(other)} beside an image of {describe_grid(image)}"
+    found = f"{describe_grid(other)}; the image has {describe_grid(image)}"
     if shape != other_shape:
         return found
-    return f"up to {corners_apart_mm(shape, affine, other_affine):.1f} mm off the image: {found}"
+    return f"up to {corners_apart_mm(shape, affine, other_affine):.1f} mm away from the image: {found}"
 
 
 def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Iterator[Problem]:
@@ -66,7 +66,7 @@ def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Itera
     if not same_grid(image, other):
         yield broken("one grid", case, path, other_grid(image, other))
     elif path == case.label and axes != other_axes:
-        yield broken("same axes", case, path, f"axes {other_axes}, the image has {axes}")
+        yield broken("same axes", case, path, f"axes {other_axes}; the image has {axes}")
 
 
 def _edges_and_angles(image: NiftiFile) -> dict[str, str]:
@@ -82,11 +82,11 @@ def _edges_and_angles(image: NiftiFile) -> dict[str, str]:
     return problems | ({"right angles": f"axes {off:.1f}° off a right angle"} if off > SHEAR_DEGREES else {})
 
 
-def _place(image: NiftiFile) -> dict[str, str]:
-    """A header that names no place, or places that differ: programs show such a file at different places."""
+def _position(image: NiftiFile) -> dict[str, str]:
+    """A header that gives no position, or two: programs show such a file at different positions."""
     s_code, q_code, edges = image.place["sform_code"], image.place["qform_code"], np.array(image.place["pixdim"][1:])
     if not s_code:
-        return {} if q_code else {"a place": NO_PLACE}
+        return {} if q_code else {"a position": NO_POSITION}
     try:
         if q_code:  # as ITK reads it: negative edges count
             place = np.asarray(image.header.get_qform()) * [*np.where(edges < 0, -1, 1), 1]
@@ -99,6 +99,5 @@ def _place(image: NiftiFile) -> dict[str, str]:
     if apart <= SAME_PLACE_MM:
         return {}
     other = "qform" if q_code else f"voxel edges (pixdim {'x'.join(f'{edge:g}' for edge in edges)})"
-    return {
-        "one place": f"sform and {other} {f'up to {apart:.1f} mm apart' if np.isfinite(apart) else 'that is no place'}"
-    }
+    found = f"up to {apart:.1f} mm apart" if np.isfinite(apart) else "without a valid position"
+    return {"one position": f"sform and {other} {found}"}

@@ -139,9 +139,9 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
 
 def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     """Error of a file that could not be read, or not to its end."""
-    fix = "ask its owner for the right to read it" if isinstance(error, PermissionError) else AGAIN
+    fix = "ask its owner for permission to read it" if isinstance(error, PermissionError) else AGAIN
     fix = "free memory, ask for more, or crop the image" if isinstance(error, MemoryError) else fix
-    return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a whole NIfTI file", fix)
+    return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a complete NIfTI file", fix)
 
 
 def _other_file(path: Path) -> tuple[str, str, str] | None:
@@ -151,32 +151,32 @@ def _other_file(path: Path) -> tuple[str, str, str] | None:
     elif not path.is_file():
         return "no such file", "a NIfTI file", "correct the path"
     elif path.stat().st_size == 0:
-        return "0 bytes", "a whole NIfTI file", AGAIN
+        return "0 bytes", "a complete NIfTI file", AGAIN
     else:
         kind = kind_of(head_of(path), path.name)
     if kind:
         return kind.name, "a NIfTI file", kind.fix
     if path.suffix == ".gz" and not is_gzip(path):
         fix = f"rename it to .nii if other programs read it; otherwise {AGAIN}"
-        return "no gzip file behind the name .gz", "a whole NIfTI file", fix
+        return "a file named .gz that is not gzip", "a complete NIfTI file", fix
     if path.suffix == ".nii" and is_gzip(path):
-        return "a gzip file behind the name .nii", "a whole NIfTI file", "rename it to .nii.gz"
+        return "a gzip file named .nii", "a complete NIfTI file", "rename it to .nii.gz"
     return None
 
 
 def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
-    """Whatever of a file is not one whole 3D volume of numbers at one place that the memory can hold."""
+    """Found, expected and what to do, for a file that is not one complete 3D volume that the memory can hold."""
     shape, place, header = file.header.get_data_shape(), file.place, file.header
     if refusal := NO_NUMBERS.get(header.get_data_dtype().kind):
         yield refusal[0], "a volume of numbers", refusal[1]
     offset, first = header.get_data_offset(), header.single_vox_offset
     if offset < first:
-        found = f"voxels from byte {offset} on (vox_offset), where the header stands"
-        yield found, f"voxels behind the header, from byte {first} on", AGAIN
+        found = f"voxels from byte {offset} on (vox_offset), inside the header"
+        yield found, f"voxels after the header, from byte {first} on", AGAIN
     slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        yield found, "a volume of numbers", AGAIN
+        yield found, "a scale that all programs read alike", AGAIN
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         yield f"{len(shape)}D, shape {shape}", "one 3D volume", "split it or pick one volume"
     codes = place["sform_code"], place["qform_code"]
@@ -186,14 +186,15 @@ def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        yield found, "voxels that have a volume", AGAIN
+        yield found, "voxels with a volume above 0", AGAIN
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if file.packed else size):
-        yield f"{size} bytes, by its header shape {file.shape} and {needed} bytes", "a whole NIfTI file", AGAIN
+        found = f"{size} bytes, but a header with shape {file.shape}, which takes {needed} bytes"
+        yield found, "a complete NIfTI file", AGAIN
     needed, free = file.voxel_bytes + WORK_BYTES * math.prod(file.shape), free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
-        fix = "crop or resample it, look whether its header is right, or ask for more memory"
+        fix = "crop or resample it, check its header, or ask for more memory"
         yield found, "a volume that the memory can hold", fix
 
 

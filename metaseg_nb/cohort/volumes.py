@@ -126,7 +126,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
         raise unreadable(file.case, file.path, error) from error
     if beyond == slice_bytes:  # fewer bytes are padding
         found = f"more voxels than the shape {file.shape} of its header"
-        raise file.refused(found, "a whole NIfTI file", AGAIN)
+        raise file.refused(found, "a complete NIfTI file", AGAIN)
     native = orientations.io_orientation(file.affine)
     affine = file.affine @ orientations.inv_ornt_aff(native, file.shape)
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)
@@ -221,7 +221,7 @@ def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: Les
         if not 0 < high <= rule.threshold:
             return None
         found = f"values from {low:g} to {high:g}, none above the threshold {rule.threshold:g}"
-        fix = f"set `label_threshold` (of `score`: --label-threshold) below {high:g}; if there is no lesion, save zeros"
+        fix = f"set `label_threshold` (of `score`: --label-threshold) below {high:g}; without a lesion save zeros"
         return Problem(case, str(path), found, "a mask with values on both sides of the threshold", fix)
     named = sorted({0, *rule.values, *rule.other_values})
     values, counts = np.unique(array[array != 0], return_counts=True)
@@ -240,4 +240,4 @@ def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: Les
             "the mask is grey (interpolated, or saved as a picture): set `label_threshold` in the study file"
             " (of `score`: --label-threshold)"
         )
-    return Problem(case, str(path), found, f"only {', '.join(map(str, named))}, as declared", fix)
+    return Problem(case, str(path), found, f"only the declared values {', '.join(map(str, named))}", fix)

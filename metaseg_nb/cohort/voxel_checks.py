@@ -13,7 +13,7 @@ from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is
 from metaseg_nb.cohort.header_checks import other_grid
 from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.rules import OTHER_PLACE, broken
 from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import Volume, not_finite
 
@@ -40,17 +40,17 @@ def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
     finite = array if problem is None else array[np.isfinite(array)]
     problems = [] if problem is None else [problem]
     if finite.size and finite.min() == finite.max():
-        problems.append(broken("contrast", case, path, f"the value {finite.flat[0]:g} everywhere"))
+        problems.append(broken("contrast", case, path, f"the value {finite.flat[0]:g} in every voxel"))
     elif finite.size and finite.min() < 0:
         n_wrapped = 0 if problem else _wrapped_voxels(array)
-        found = f"{n_wrapped} voxels down to {finite.min():.0f} in the midst of bright ones"
+        found = f"{n_wrapped} voxels with values down to {finite.min():.0f} among bright voxels"
         rule = ("no overflow", found) if n_wrapped else _negative(np.nan_to_num(array, posinf=0, neginf=0))
         problems.append(broken(rule[0], case, path, rule[1]))
     return problems
 
 
 def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
-    """Problem of an image that ends before the brain does."""
+    """Problem of an image that does not cover the brain."""
     if head.cut_at:
         sizes = [
             f"{size:.0f} mm from {' to '.join(sides)} (a brain has {least:.0f} mm or more)"
@@ -58,7 +58,7 @@ def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
             if set(sides) & set(head.cut_at) and size < least
         ]
         cut = f"the head is cut at its {' and '.join(head.cut_at)}"
-        yield broken("whole brain", case, case.image, f"brain not covered: {'; '.join([*sizes, cut])}")
+        yield broken("whole brain", case, case.image, f"a brain that is not covered: {'; '.join([*sizes, cut])}")
 
 
 def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image: bool) -> Iterator[Problem]:
@@ -70,7 +70,7 @@ def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image
         yield broken("a lesion", case, case.label, "an empty label")
         return
     if specks := int((lesions.table["voxels"] == 1).sum()):
-        yield broken("several voxels", case, case.label, f"{specks} of {lesions.n} lesions of a single voxel")
+        yield broken("several voxels", case, case.label, f"{specks} of {lesions.n} lesions with a single voxel")
     if cut := sum(_touches(box, lesions.labels.shape) for box in lesions.boxes.values()):
         yield broken("not cut", case, case.label, f"{cut} of {lesions.n} lesions cut by the edge of the volume")
     brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
@@ -88,9 +88,9 @@ def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image
 
 
 def grid_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, head: Head) -> Problem:
-    """A label on another grid than its image, with the way that keeps its lesions in the brain.
+    """Problem of a label on another grid than its image; advises the correction that keeps its lesions in the brain.
 
-    Two ways are tried: by the headers, and voxel on voxel as the files store them.
+    Two corrections are tried: by the headers, and voxel on voxel as the files store them.
 
     Parameters
     ----------
@@ -106,16 +106,14 @@ def grid_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, hea
     if label.native_shape == image.native_shape:
         ignoring = _share_inside(voxels, np.linalg.inv(image.to_native) @ label.to_native, head, image)
     if max(by_header, ignoring) < OUTSIDE_SHARE:
-        fix = "the label belongs to another image or another place: find the right one"
+        fix = OTHER_PLACE
     elif ignoring < OUTSIDE_SHARE:
         fix = f"{RESAMPLE}; do not copy the image's header, which would put the lesions outside the brain"
     elif by_header < OUTSIDE_SHARE:
-        fix = f"{COPY}, once the overlay voxel by voxel is right; do not resample it, which would lose the lesions"
+        fix = f"{COPY}, if the overlay voxel by voxel is right; do not resample it, which would lose the lesions"
     else:
-        fix = f"compare the overlay both ways: where the headers are right, {RESAMPLE}; otherwise {COPY}"
-    shares = (
-        f"{100 * by_header:.0f} % of it inside the brain by the headers, {100 * ignoring:.0f} % if they are ignored"
-    )
+        fix = f"check the overlay both ways; if the headers are right, {RESAMPLE}; otherwise {COPY}"
+    shares = f"{100 * by_header:.0f} % of the lesions in the brain by the headers, {100 * ignoring:.0f} % without them"
     return replace(broken("one grid", case, case.label, f"{shares}: {other_grid(image, label)}"), fix=fix)
 
 
@@ -131,14 +129,14 @@ def _touches(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _negative(array: np.ndarray) -> tuple[str, str]:
-    """Values below 0: as z-scores have them, or stray ones in an image that is otherwise as the scanner made it."""
+    """Tell z-scores or other normalised values from a few values below 0 in an image with the scanner's intensities."""
     head = head_mask(array)
     inside = 100 * float((array[head] < 0).mean()) if head.any() else 0.0
     if not is_magnitude(array):
-        found = f"intensities that were normalised or shifted: {inside:.2g} % of the head is below 0, the background "
+        found = f"normalised or shifted intensities: {inside:.2g} % of the head is below 0, and the background "
         return "scanner's values", f"{found}is {np.median(array[~head]):.3g}"
     found = f"negative values: {100 * float((array < 0).mean()):.2g} % of the voxels, down to {array.min():.4g}; "
-    return "no negative values", f"{found}{inside:.2g} % of the head's"
+    return "no negative values", f"{found}{inside:.2g} % of those in the head"
 
 
 def _wrapped_voxels(array: np.ndarray) -> int:

@@ -84,6 +84,6 @@ def _keep_recipe(folder: Path, recipe: dict) -> None:
         return
     if found is not None or (folder / "images").exists() or (folder / "dataset.json").exists():
         what = f"a cohort made with {found}" if found else "images or a datalist without a recipe"
-        fix = "name another folder, or delete this one to make it anew"
+        fix = "name another folder, or delete this one to make it again"
         raise CohortError.one(NAME, path, what, f"an empty folder, or one made with {recipe}", fix)
     write_json(path, recipe)

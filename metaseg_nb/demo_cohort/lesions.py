@@ -146,7 +146,7 @@ def place_lesions(
             if fits.any():
                 break
         else:
-            raise RuntimeError(f"a lesion of {plan.diameter_mm:.0f} mm finds no room beside the others")
+            raise RuntimeError(f"a lesion of {plan.diameter_mm:.0f} mm does not fit beside the others")
         chance = (0.1 + (junction if plan.diameter_mm < 15 else 0)) * fits
         site = rng.choice(len(fits), p=chance / chance.sum())
         shape = shape.scaled(factor)

@@ -32,7 +32,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "missed_and_false",
             "patient_volumes",
             "per_patient",
-            "selection_luck",
+            "epoch_choice",
             "with_costs",
         ],
         "probabilities": ["froc", "froc_points", "patient_uncertainty", "probability_scores", "reliability"],

@@ -1,4 +1,4 @@
-"""What cross-validation found: the four claims of the Zürich study, tested, and conclusions as Markdown sentences."""
+"""Conclusions of cross-validation: tests of the four claims of the Zürich study, and Markdown sentences."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,7 +22,7 @@ from metaseg_nb.evaluation.comparison import (
 from metaseg_nb.evaluation.leaderboard import weighted
 from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
-from metaseg_nb.settings import THRESHOLD_MODEL as FLOOR
+from metaseg_nb.settings import THRESHOLD_MODEL as BASELINE
 from metaseg_nb.training.networks import TRANSFORMERS
 
 SMALL = ("<5 mm", "5-10 mm")
@@ -79,7 +79,7 @@ def claim_table(
 
 
 def _difference(first: pd.DataFrame, second: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
-    """Mean of one group minus that of another, with its interval; patients are resampled with all they have."""
+    """Mean of one group minus that of another, with its interval; patients are resampled with all their lesions."""
     sums = pd.concat([first, second], axis=1).fillna(0).to_numpy(float)
 
     def gap(totals: np.ndarray) -> np.ndarray:
@@ -163,15 +163,15 @@ def which_network(
     Parameters
     ----------
     board : DataFrame
-        The leaderboard, with the floor.
+        The leaderboard, with the baseline.
     metrics : DataFrame
-        A row per (``model``, ``case``), with the floor.
+        A row per (``model``, ``case``), with the baseline.
     cohort : str
         Its name.
     ranks, pairs
         From `rank_test` and `pairwise`, of all networks.
     """
-    networks, floor = board[board["model"] != FLOOR], board[board["model"] == FLOOR]
+    networks, baseline = board[board["model"] != BASELINE], board[board["model"] == BASELINE]
     best, name = networks.iloc[0], model_title(networks["model"].iloc[0])
     equal = networks.loc[np.isclose(networks["dice_mean"], best["dice_mean"]), "model"].map(model_title)
     lead = f"{' and '.join(equal)} {'share' if len(equal) > 1 else 'has'} the highest mean Dice"
@@ -182,15 +182,15 @@ def which_network(
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
     certain = [{pair.first, pair.second} for pair in differing(ranks, pairs).itertuples()]
     others = [("Next", row) for _, row in networks.iloc[len(equal) :][:1].iterrows()]
-    for place, row in [*others, *(("For comparison", row) for _, row in floor.iterrows())]:
+    for place, row in [*others, *(("For comparison", row) for _, row in baseline.iterrows())]:
         scores = patient_scores(metrics, [best["model"], row["model"]])
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
         difference = estimate(gain["difference"], gain["low"], gain["high"], "+.2f")
         answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
-        if row["model"] != FLOOR and {best["model"], row["model"]} not in certain:
+        if row["model"] != BASELINE and {best["model"], row["model"]} not in certain:
             answer = INCONCLUSIVE
         other = f"{place}: {model_title(row['model'])} {row['dice_mean']:.2f}"
-        text += f" {other}; difference patient by patient {difference}: {answer}."
+        text += f" {other}; mean difference per patient {difference}: {answer}."
     return f"**Which network?** {text}"
 
 
@@ -207,16 +207,16 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
 def how_sure(ranks: Ranks, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
     """Whether the networks differ, and how often the leader leads when patients are resampled."""
     if len(places) < 2:
-        return "**How sure?** One network is compared with no other."
+        return "**How sure?** There is only one network to compare."
     if ranks.patients < MIN_PATIENTS:
         few = _counted(ranks.patients, "patient")
         return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
     differ = differing(ranks, pairs)
     named = ", ".join(f"{model_title(row.first)} and {model_title(row.second)}" for row in differ.itertuples())
-    found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "no pair differs, inconclusive"
+    found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "inconclusive, no pair differs"
     p = "< 0.001" if ranks.p < 0.001 else f"= {ranks.p:.2g}"
     overall = f"Friedman p {p}; " if np.isfinite(ranks.p) else ""
-    stays = f"{model_title(places.index[0])} has the first rank in {100 * places.iloc[0, 0]:.0f} % of the resamples"
+    stays = f"{model_title(places.index[0])} ranks first in {100 * places.iloc[0, 0]:.0f} % of the resamples"
     return f"**How sure?** {overall}{found} (Wilcoxon, Holm, 5 %); {stays}."
 
 
@@ -224,7 +224,7 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
     """Lesions of which diameter each network misses most; ``strata`` from `all_strata`."""
     rows = strata[(strata["stratum"] == "diameter_class") & (strata["n_lesions"] > 0)]
     if rows.empty:
-        return "**For which lesions does each fail?** There is no reference lesion in this cohort."
+        return "**Which lesions does each network miss?** There is no reference lesion in this cohort."
     parts = []
     for model in models:
         own = rows[rows["model"] == model]
@@ -232,23 +232,23 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
         known = own if often.empty else often
         worst = own.loc[known["sensitivity"].idxmin()]
         if len(known) > 1 and np.ptp(known["sensitivity"]) == 0:
-            parts.append(f"{model_title(model)} all alike, {worst['sensitivity']:.2f} detected")
+            parts.append(f"{model_title(model)}: {worst['sensitivity']:.2f} detected in every class")
             continue
         share = estimate(worst["sensitivity"], worst["low"], worst["high"])
         n = f"{_counted(worst['n_lesions'], 'lesion')} in {_counted(worst['n_patients'], 'patient')}"
-        parts.append(f"{model_title(model)} {worst['class']}, {share} detected, {n}")
-    return f"**For which lesions does each fail?** Diameters with the lowest share detected: {'; '.join(parts)}."
+        parts.append(f"{model_title(model)}: {worst['class']}, {share} detected, {n}")
+    return f"**Which lesions does each network miss?** Diameters with the lowest share detected: {'; '.join(parts)}."
 
 
 def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
-    """On how many patients each fold was trained, and in which folds the selection set could choose nothing."""
+    """How many patients each fold was trained on, and in which folds the selection set could not choose an epoch."""
     sizes = {len({case.patient for case in split(cohort, fold).training}) for fold in runs["fold"].unique()}
     number = _counted(min(sizes), "patient") if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)} patients"
     text = f"**On how many patients?** Each fold was trained on {number}."
     best = runs.groupby("fold")["selection_dice"].max()
     if empty := [f"fold {fold}" for fold in best.index[best == 0]]:
-        says = "the selection set has Dice 0.00 for every network, so it says nothing"
-        text += f" In {' and '.join(empty)} {says}: epoch and threshold could not be chosen there."
+        choice = "the epoch and threshold could not be chosen there"
+        text += f" In {' and '.join(empty)} every network has Dice 0.00 on the selection set: {choice}."
     return text
 
 

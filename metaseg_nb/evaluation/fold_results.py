@@ -1,4 +1,4 @@
-"""Finished runs: what marks them, scoring them again, and pooling their folds: every case once, or an error."""
+"""Finished runs: mark them, score them again, and pool their folds. Each case is scored once, or an error is raised."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,7 +103,7 @@ def rescore(study: str) -> list[str]:
     if not runs:
         raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
     all_facts = read_all({run: run for run in runs})
-    for run, facts in tqdm(all_facts.items(), desc="scoring again, runs"):
+    for run, facts in tqdm(all_facts.items(), desc="scoring runs again"):
         test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
         metrics, lesions = score_cases(test, run.predictions, cohort.rule)
         write_table(run.metrics_table, metrics)
@@ -232,14 +232,14 @@ def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
 
 
 def _not_finite(metrics: pd.DataFrame, study: str) -> Iterator[Problem]:
-    """Scores that are no numbers, such as those of a metric that was added after a run was scored."""
+    """Scores that are missing or not finite, such as those of a metric that was added after a run was scored."""
     added = [name for name in METRICS if name not in metrics]
     for (model, fold), cases in metrics.assign(**dict.fromkeys(added, np.nan)).groupby(["model", "fold"], sort=False):
         bad = ~np.isfinite(cases.select_dtypes("number"))
         if bad.any(axis=None):
             names = shortened(cases.loc[bad.any(axis=1), "case"])
-            found = f"no finite {', '.join(bad.columns[bad.any()])} of {names}"
-            expected = "a number for every metric and case: empty masks have their defined scores"
+            found = f"no finite {', '.join(bad.columns[bad.any()])} for {names}"
+            expected = "a finite number for every metric and case, also for empty masks"
             fix = f"`python -m metaseg_nb rescore --study {study}` scores finished runs again"
             yield Problem(f"{model}, fold {fold}", "metrics.csv", found, expected, fix)
 
@@ -250,7 +250,7 @@ def _outdated(
     """Runs that differ in settings from the first fold of their network, or from the study as it is now."""
     stored = [case.name for case in cohort.cases if (layout.case_store / case.name / "label.json").is_file()]
     recipes = [open_case(layout.case_store, name).recipe for name in stored]
-    recipes = [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]]  # several: 02 was broken off
+    recipes = [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]]  # several: 02 was interrupted
     now = scored_with(cohort)
     for (model, fold), of in facts.items():
         first_fold = next(other for name, other in facts if name == model)
@@ -258,22 +258,22 @@ def _outdated(
         problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
         if differing := _differing(*(deciding(one["settings"]) | {"fold": 0} for one in (first, of))):
             found = f"other settings than fold {first_fold} ({differing})"
-            yield problem(found, "the same for all folds", f"run {again}")
+            yield problem(found, "the same settings in all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
             if differing := _differing(recipe, of["recipe"]):
                 found, fix = (
-                    f"cases preprocessed otherwise ({differing})",
-                    f"run {again}, or 02 with the former settings",
+                    f"cases preprocessed differently ({differing})",
+                    f"run {again}, or 02 with the earlier settings",
                 )
-                yield problem(found, "one preprocessing, that of the case store", fix)
+                yield problem(found, "the same preprocessing as in the case store", fix)
         if of["cohort_hash"] != now["cohort_hash"]:
             found = "other cases, patients, folds or lesion values than now"
-            yield problem(found, "those of dataset.json", f"run {again}")
+            yield problem(found, "those in dataset.json", f"run {again}")
         elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
-            found = f"another label than now of {changed}"
-            yield problem(found, "training and scores by today's labels", f"run 02, then run {again}")
+            found = f"labels that have changed since: {changed}"
+            yield problem(found, "training and scores with the present labels", f"run 02, then run {again}")
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
     keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
-    return ", ".join(f"{key} {other.get(key)}, there {first.get(key)}" for key in keys)
+    return ", ".join(f"{key} {other.get(key)} instead of {first.get(key)}" for key in keys)

@@ -95,16 +95,16 @@ def _share(patients: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
 
 
 def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Add what each network costs: ``parameters`` and ``train_minutes``, the mean of its folds; NaN for the floor."""
+    """Add what each network costs: ``parameters`` and ``train_minutes``, mean of its folds; NaN for the baseline."""
     costs = runs.groupby("model").agg(parameters=("parameters", "first"), train_minutes=("train_seconds", "mean"))
     costs["train_minutes"] /= 60
     return board.merge(costs, how="left", left_on="model", right_index=True)
 
 
-def selection_luck(
+def epoch_choice(
     metrics: pd.DataFrame, metrics_last: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
-    """Dice of the weights of the chosen epoch beside that of the last epoch's, on the same patients.
+    """Compare the Dice of the chosen epoch's weights with that of the last epoch's, on the same patients.
 
     Returns
     -------
@@ -120,7 +120,7 @@ def selection_luck(
 
 
 def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """False negatives against false positives, per patient.
+    """Compare missed with false lesions, per patient.
 
     Returns
     -------
@@ -175,7 +175,7 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
 
 
 def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
-    """Put every lesion into its classes.
+    """Add to every lesion its classes: third, depth, and number of lesions of the patient.
 
     Parameters
     ----------

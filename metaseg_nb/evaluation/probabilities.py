@@ -1,4 +1,4 @@
-"""Whether probabilities are right: detection at every threshold (FROC), calibration, and uncertainty of patients.
+"""Quality of probabilities: detection at every threshold (FROC), calibration, and uncertainty of patients.
 
 Detection and calibration count alike: a table has a row for each threshold, or bin of probabilities, of each case.
 """

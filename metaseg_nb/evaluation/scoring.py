@@ -1,4 +1,4 @@
-"""Predictions against their references: a pair of masks, a test set, and the intensity threshold that is the floor.
+"""Predictions against their references: a pair of masks, a test set, and the intensity threshold that is the baseline.
 
 A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
 run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
@@ -8,7 +8,7 @@ it for a finished study::
     def volume_error(truth, prediction, spacing_mm):
         return abs(int(prediction.sum()) - int(truth.sum())) / max(1, int(truth.sum()))
 
-It must give a finite number for every case, also where a mask is empty.
+It must give a finite number for every case, also for an empty mask.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ from metaseg_nb.preprocessing.steps import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL
 
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
-# Thresholds that are tried for the floor divide the range of intensities into so many parts.
+# Thresholds that are tried for the baseline divide the range of intensities into so many parts.
 N_THRESHOLDS = 100
 
 
@@ -115,13 +115,13 @@ def score(
             files[1],
             f"a prediction on the grid {describe_grid(prediction)}",
             f"the grid of the truth ({files[0]}): {describe_grid(truth)}",
-            "bring the prediction to the native grid of the image before scoring, never the truth to its own",
+            "resample the prediction to the native grid of the image before scoring; never resample the truth",
         )
     spacing_mm = truth.spacing_mm
     masks = binary_masks(truth.array, prediction.array, spacing_mm)
     own = {name: float(one.compute(*masks, spacing_mm)) for name, one in METRICS.items() if one.compute}
     if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
-        raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also where a mask is empty")
+        raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also for an empty mask")
     summary, lesions = lesion_metrics(*masks, spacing_mm)
     return {**voxel_metrics(*masks, spacing_mm), **own, **summary}, lesions
 
@@ -236,8 +236,8 @@ def score_probability(
     """
     if not (np.isfinite(probability).all() and probability.min() >= 0 and probability.max() <= 1):
         found = f"probabilities from {np.min(probability)} to {np.max(probability)}"
-        fix = "the network diverged: look at its training loss, then train it again"
-        raise CohortError.one(case.name, "probability", found, "finite ones from 0 to 1", fix)
+        fix = "the network diverged: check its training loss, then train it again"
+        raise CohortError.one(case.name, "probability", found, "finite numbers from 0 to 1", fix)
     truth = read_lesions(case, rule)
     native = native_probability(probability, stored.grid, stored.native)
     detections = detections_by_threshold(truth.array > 0, native, truth.spacing_mm)
@@ -245,7 +245,7 @@ def score_probability(
 
 
 def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the floor, an intensity threshold: chosen on each fold's other patients, applied to its test set.
+    """Score the baseline, an intensity threshold: chosen on each fold's other patients, applied to its test set.
 
     Returns
     -------
@@ -255,7 +255,7 @@ def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> t
     rows, lesions = [], []
     stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
     require_rule(stored.values(), cohort.rule)
-    for fold in tqdm(folds, desc="intensity threshold, folds"):
+    for fold in tqdm(folds, desc="scoring the intensity threshold"):
         parts = split(cohort, fold)
         threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
         for case in parts.test:

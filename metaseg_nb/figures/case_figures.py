@@ -47,7 +47,7 @@ def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) 
             by_patient[patient] = by_patient.get(patient, False) | lesions
     if not by_patient:
         figure = plt.figure(figsize=(12, 0.6))
-        figure.text(0.01, 0.5, "no lesion could be placed: nothing to draw", va="center")
+        figure.text(0.01, 0.5, "no lesion has a known position: nothing to draw", va="center")
         return figure
     heads = [e.head_map for e in examinations if e.lesion_map is not None and e.head_map is not None]
     figure, panels = plt.subplots(1, 3, figsize=(12, 4.2), layout="constrained")
@@ -95,11 +95,11 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
             as_volume(it, record.spacing_mm.tolist()) for it in (record.before, field, record.after)
         )
         panels.append(Panel([f"{case.name}, before"], before, look=grey))
-        panels.append(Panel([f"field, {float(record.field_range):.2f}-fold"], field, look=coloured))
+        panels.append(Panel([f"bias field, {float(record.field_range):.2f}-fold"], field, look=coloured))
         panels.append(Panel(["after"], after, look=grey))
     figure = draw_panels(panels, 3)
     middle = figure.axes[1::3]
-    figure.colorbar(middle[0].images[0], ax=middle, orientation="horizontal", label="factor divided out")
+    figure.colorbar(middle[0].images[0], ax=middle, orientation="horizontal", label="image divided by this factor")
     return figure
 
 

@@ -61,9 +61,9 @@ def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure
     left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
     left.set(xlabel="epoch", ylabel="training loss", title=title)
     right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
-    right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {best_epoch}")
+    right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"chosen: epoch {best_epoch}")
     words = f"{SCORES[score]}, selection set"
-    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="chosen on the selection set")
+    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="epoch chosen on the selection set")
     for panel in (left, right):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)

@@ -1,4 +1,4 @@
-"""What a network sees while it learns: patches, how each way of sampling draws them, and what is hidden of them."""
+"""Training patches: how each way of sampling draws them, and what pretraining hides of them."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -61,7 +61,7 @@ def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame
             "with lesion, %": 100 * labels.any(axis=(1, 2, 3)).mean(),
             "lesion voxels, %": 100 * labels.mean(),
             "lesions per patch": np.mean([len(of_patch) for of_patch in sizes]),
-            "median lesion seen, mm³": pd.Series(np.concatenate(sizes) * voxel_mm3).median(),
+            "median lesion volume, mm³": pd.Series(np.concatenate(sizes) * voxel_mm3).median(),
         }
         rows.append(row)
     return pd.DataFrame(rows)

@@ -71,7 +71,7 @@ class StudyTables:
         fix = f"run notebook 04 (`python -m metaseg_nb run 04_cross_validation --study {study}`), then 05"
         if later := [run for run in runs if not _is_pooled(metrics, layout, *run)]:
             raise CohortError(
-                Problem(f"{model}, fold {fold}", "metrics.csv", "other scores than 04 pooled", "one training", fix)
+                Problem(f"{model}, fold {fold}", "metrics.csv", "other scores than in 04", "one training", fix)
                 for model, fold in later
             )
         return cls(layout, cohort, board, metrics, lesions, models, runs)

@@ -41,7 +41,7 @@ def show_leaderboard(board: pd.DataFrame) -> Styler:
         if f"{name}_sd" in board:
             rows[title] += " ± " + text(f"{name}_sd", digits) + "<br>(" + text(f"{name}_median", digits) + ")"
         rows[title] += "<br>[" + text(f"{name}_low", digits) + ", " + text(f"{name}_high", digits) + "]"
-    rows |= {"training, minutes a fold": text("train_minutes", 1), "parameters, millions": text("millions", 2)}
+    rows |= {"training, minutes per fold": text("train_minutes", 1), "parameters, millions": text("millions", 2)}
     styler = pd.DataFrame(rows).set_axis(board["model"].map(model_title), axis=0).rename_axis(None).T.style
     look = [
         {"selector": "td, th", "props": "text-align: left; vertical-align: top"},
@@ -56,11 +56,11 @@ def describe_counts(lesions: pd.DataFrame) -> str:
     Raises
     ------
     CohortError
-        The table was written before it said what each lesion is scored as.
+        The table is from an earlier version, without columns for scored lesions.
     """
     if not {*SCORED_FACTS} <= {*lesions}:
-        found, expected = "no columns of what is scored", ", ".join(SCORED_FACTS)
-        raise CohortError.one("-", "lesions.csv", found, expected, "run 01 again")
+        found, expected = "no columns for scored lesions", ", ".join(SCORED_FACTS)
+        raise CohortError.one("-", "lesions.csv", found, expected, "run notebook 01 again")
     scored = lesions[lesions["scored_lesion"] > 0].drop_duplicates(["case", "scored_lesion"])
     left_out = int((lesions["scored_lesion"] == 0).sum())
     tiny, tiny_scored = ((of < TINY_MM).sum() for of in (lesions["diameter_mm"], scored["scored_diameter_mm"]))
@@ -81,6 +81,6 @@ def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakag
         plural = "s" if len(of) > 1 else ""
         what = f" ({escaped(of['found'].iloc[0])})" if len({*of["found"]}) == 1 else ""
         parts.append(f"{len(of)} {severity}{plural} in {len({*of['case']} & names)} of {len(names)} cases{what}")
-    begins = "Wrong" if any(problem.severity in STOPPING for problem in problems) else "To look at"
-    wrong = f"**{begins}: {', '.join(parts)}.**" if parts else "Nothing was found to be wrong."
+    begins = "To correct" if any(problem.severity in STOPPING for problem in problems) else "To check"
+    wrong = f"**{begins}: {', '.join(parts)}.**" if parts else "No problem was found."
     return f"{wrong} {escaped(leakage)}".strip()

@@ -50,7 +50,7 @@ class Ensemble:
         Raises
         ------
         ValueError
-            Probabilities of a network are no finite numbers; names its checkpoint.
+            The probabilities of a network are not finite; the message names its checkpoint.
         """
         total = np.zeros(reach.shape, np.float32)
         for path, network in zip(self.paths, self.networks, strict=True):
@@ -183,7 +183,7 @@ def _cases(images: Sequence[Path]) -> Mapping[str, Sequence[Path]]:
         cases = {path.name.removesuffix(".gz").removesuffix(".nii"): [path] for path in files}
         if len(cases) < len(files):
             names = ", ".join(path.name for path in files if [path] not in cases.values())
-            raise ValueError(f"folder {first}: found {names} with another ending too; expected one file a case")
+            raise ValueError(f"folder {first}: found {names} with two endings; expected one file per case")
         return cases
     cohort, problems = read_lists([first])
     if errors := [problem for problem in problems if problem.severity == "error"]:
@@ -225,7 +225,7 @@ def predict_image(
     if len(images) != (wanted := ensemble.recipe["sequences"]):
         raise ValueError(
             f"{len(images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
-            "training. Predict each patient by a call of its own"
+            "training. Predict each patient separately"
         )
     volumes = read_images(_new_case(images))
     prepared = prepare_image(volumes, ensemble.recipe)
@@ -257,8 +257,8 @@ def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list
             problems.append(Problem(case.name, str(path), *found))
         taken.add(path.resolve())
     if _are_several_patients(images):
-        found = f"{len(images)} images whose names differ in a number alone: images of several patients?"
-        fix = "predict each patient by a call of its own; name sequences of one patient by what they show (t1c, flair)"
+        found = f"{len(images)} images whose names differ only in a number, as images of several patients do"
+        fix = "predict each patient separately; name sequences of one patient by what they show (t1c, flair)"
         problems.append(Problem(case.name, ", ".join(map(str, images)), found, "all sequences of one patient", fix))
     try:
         notes = require_sound_headers(case)
@@ -285,7 +285,7 @@ def _new_case(images: Sequence[Path]) -> Case:
 def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
     """What a result's path is, what was expected and what to do; None where the result can be written."""
     if path.resolve() in taken:
-        return "the name of another file given", "a name of its own for each result", "give another name"
+        return "the name of another given file", "a name of its own for each result", "give another name"
     if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
     if not path.name.endswith(NIFTI):
@@ -295,5 +295,5 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
         with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):
             pass
     except OSError as error:
-        return f"a place where nothing can be written ({error.strerror})", "a file to write", "give another place"
+        return f"a place that is not writable ({error.strerror})", "a file to write", "give another folder"
     return None

@@ -53,7 +53,7 @@ def predict_probability(
     Raises
     ------
     FloatingPointError
-        The network gives no finite numbers.
+        The network gives numbers that are not finite.
     """
     mirrors = MIRRORS if settings.mirrored else MIRRORS[:1]
 
@@ -78,6 +78,6 @@ def predict_probability(
         )
     probability = cast(torch.Tensor, blended)[0, 0]
     if not probability.isfinite().all():
-        found = "the network gives probabilities that are no finite numbers"
+        found = "the network gives probabilities that are not finite"
         raise FloatingPointError(f"{found}: train it with a lower learning_rate, or with precision: bf16")
     return (probability * within[0]).cpu().numpy()

@@ -47,7 +47,7 @@ from metaseg_nb.preprocessing.stored_case import StoredCase
 from metaseg_nb.settings import settings_hash
 
 # Advice for a part that cannot be used.
-AGAIN = "run notebook 02 again: it makes again what is damaged or out of date"
+AGAIN = "run notebook 02 again: it replaces what is damaged or out of date"
 # Patches are centred on these: a random twenty thousand are as good as all, and 0.2 MB instead of 20.
 HEAD_VOXELS = 20_000
 # Value of voxels in a label of which nothing is known.
@@ -189,8 +189,10 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
         # a case without label has no settings of labels
         differing = [key for key in sorted(first.keys() & second.keys()) if first[key] != second[key]]
         if differing:
-            found = ", ".join(f"{key} {second[key]}, others {first[key]}" for key in differing)
-            problems.append(Problem(other.name, "image.json", found, "one recipe", "run notebook 02 again"))
+            found = ", ".join(f"{key} {second[key]}, other cases {first[key]}" for key in differing)
+            problems.append(
+                Problem(other.name, "image.json", found, "the same settings for all", "run notebook 02 again")
+            )
     if problems:
         raise CohortError(problems)
     return stored
@@ -219,7 +221,7 @@ def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
             problems.append(Problem(case.name, str(stored.folder / array), found, expected, AGAIN))
     label, facts = case.label, stored.label_facts
     if label and facts and label.is_file() and facts["sources"] != [checksum(label)]:
-        found, expected = "another label than notebook 02 read", "the label that the stored case was made from"
+        found, expected = "a label changed after notebook 02 read it", "the label that the stored case was made from"
         problems.append(Problem(case.name, str(label), found, expected, AGAIN))
     return problems
 

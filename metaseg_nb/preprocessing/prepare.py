@@ -49,7 +49,7 @@ def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
 
 
 def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preprocess) -> None:
-    """Keep the cases that networks were trained on: other settings would make all of them again.
+    """Refuse settings that would replace the cases that networks were trained on.
 
     Cases that are damaged, or whose files changed, are not refused. Nothing is, before a first network is trained.
 
@@ -68,7 +68,7 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
-        expected = ", ".join(f"{key} {wanted[key]}" for key in differing) + ", as the parameters of 02 say"
+        expected = ", ".join(f"{key} {wanted[key]}" for key in differing) + ", as in the parameters of notebook 02"
         fix = "networks were trained on these cases, so they are kept: use another `study` for other settings; "
         fix += "or delete the folder yourself, run 02, and train the networks again"
         raise CohortError.one("-", layout.case_store, found, expected, fix)
@@ -143,8 +143,8 @@ def _attempt(
     except CASE_FAILURES as error:
         if isinstance(error, OSError) and error.filename not in map(str, case.files):
             raise  # of the disk that all cases are written to, not of this case
-        found, expected = f"{type(error).__name__}: {error}", "an image of a head that can be prepared"
-        fix = "look at the image; export it again, or leave the case out"
+        found, expected = f"{type(error).__name__}: {error}", "an image of a head that can be preprocessed"
+        fix = "check the image; export it again, or leave the case out"
         return [Problem(case.name, str(case.image), found, expected, fix)]
 
 

@@ -86,7 +86,7 @@ def read_images(case: Case) -> list[Volume]:
     shape = volumes[0].array.shape
     if min(shape) < FEWEST_VOXELS:
         found, expected = f"shape {shape}", f"a volume of at least {FEWEST_VOXELS} voxels along each axis"
-        problems.append(Problem(case.name, str(case.image), found, expected, "take a series with more slices"))
+        problems.append(Problem(case.name, str(case.image), found, expected, "use a series with more slices"))
     if problems:
         raise CohortError(problems)
     return volumes
@@ -110,7 +110,7 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
         Another number of sequences than the recipe's, or one without contrast.
     """
     if len(volumes) != recipe["sequences"]:
-        raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one a sequence, in order")
+        raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one per sequence, in order")
     how = (recipe[name] for name in ("bias_correction", "n4_levels", "n4_iterations", "n4_fit_spacing_mm"))
     by, levels, iterations, fit_spacing_mm = how
     scaled, heads, corrections = [], [], []
@@ -164,7 +164,7 @@ def scale_intensity(
         low, high = np.percentile(inside, percentiles) if scaling == "percentiles" else (array.min(), array.max())
         width = high - low
     if not width > 0:
-        raise ValueError(f"the lowest and the highest intensity that count are both {low:g}: the image has no contrast")
+        raise ValueError(f"the lowest and the highest intensity to scale are both {low:g}: the image has no contrast")
     scaled = (array - low) / width
     return (scaled if scaling == "z_score" else scaled.clip(0, 1)).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """The HTML report: an index, a page per executed notebook and per run, and the gallery, in one folder of its own.
 
-No page asks anything of a network, and none says where or by whom it was made.
+No page loads anything from the internet, and no page says where or by whom it was made.
 """
 
 import base64

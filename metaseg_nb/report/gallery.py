@@ -64,8 +64,8 @@ def read_gallery(layout: StudyLayout) -> pd.DataFrame:
     entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
     facts = require_written(layout, *gallery_files(layout, entries))
     if facts.get("metrics") != checksum(layout.cross_validation / "metrics.csv"):
-        found, fix = "pictures of other results than those of 04", "run notebook 05 again"
-        raise CohortError.one("-", str(layout.gallery_record), found, "pictures made after 04", fix)
+        found, fix = "pictures of other results than those of notebook 04", "run notebook 05 again"
+        raise CohortError.one("-", str(layout.gallery_record), found, "pictures made after notebook 04", fix)
     return entries
 
 

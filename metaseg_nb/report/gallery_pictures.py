@@ -44,7 +44,7 @@ DPI = 100
 
 def find_false_lesions(tables: StudyTables, models: Sequence[str], workers: int) -> pd.DataFrame:
     """List the false lesions of every case and network: `false_lesions` with ``model``, ``case``, ``primary``."""
-    found = map_cases(partial(_false_of_case, tables, models), tables.cohort.cases, workers, "false lesions")
+    found = map_cases(partial(_false_of_case, tables, models), tables.cohort.cases, workers, "finding false lesions")
     return pd.concat(found, ignore_index=True)
 
 
@@ -72,7 +72,7 @@ def draw_gallery(
     files = gallery_files(layout, entries)
     try:
         if require_written(layout, *files).get("made_from") == made_from:
-            print("The gallery is kept: what it was made from is unchanged.")
+            print("The gallery is kept: its data and settings have not changed.")
             return
     except CohortError:  # none yet, or files are missing or changed
         pass

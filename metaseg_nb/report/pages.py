@@ -1,4 +1,4 @@
-"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing asked of a network."""
+"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing from the internet."""
 
 import base64
 import hashlib
@@ -107,7 +107,7 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         It has not been run.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"notebook {path.stem} was not run yet: run it, or make one page with --notebook")
+        raise FileNotFoundError(f"notebook {path.stem} has not been run yet: run it, or make one page with --notebook")
     return nbformat.read(path, as_version=4)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, or a prediction needs to be made."""
+"""Checkpoints: everything needed to continue a run, or to predict."""
 
 import zipfile
 from collections.abc import Mapping
@@ -61,7 +61,7 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
             problem = error
             continue
         if problem:
-            print(f"{problem}. Going on from {path.name} instead.")
+            print(f"{problem}. Training continues from {path.name} instead.")
         path.replace(run.last_checkpoint)  # or the next save would keep the damaged one as the one before
         return content
     if problem:
@@ -77,13 +77,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     FileNotFoundError
         The file is missing.
     ValueError
-        It is damaged, of another program, or holds weights that are no finite numbers.
+        It is damaged, of another program, or holds weights that are not finite.
     """
     run, advice = RunLayout(path.parent), TRAIN_AGAIN
     if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.metrics)):
         advice = "Give the best.pt of a run, or train this network first (notebook 03)"
     elif run.last_checkpoint.is_file() and path != run.last_checkpoint:
-        advice += f". {run.last_checkpoint.name} beside it predicts too, with the weights of the last epoch"
+        advice += f". {run.last_checkpoint.name} in the same folder can predict too, with the weights of the last epoch"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint. {advice}")
     try:
@@ -103,11 +103,11 @@ def _read(path: Path) -> dict[str, Any]:
             raise TypeError("no settings, or no recipe")
         broken = [name for name, weights in content["network"].items() if not weights.isfinite().all()]
     except Exception as error:  # of many kinds, and torch's text advises to load the file unsafely
-        found = "not a whole checkpoint of this workbook: damaged, or written by another program"
+        found = "not a complete checkpoint of this workbook: damaged, or written by another program"
         raise ValueError(f"{path}: {found}") from error
     if broken:
         found = f"{len(broken)} of {len(content['network'])} tensors, such as {broken[0]}"
-        raise ValueError(f"{path}: weights that are no finite numbers in {found}")
+        raise ValueError(f"{path}: weights that are not finite in {found}")
     return content
 
 
@@ -129,7 +129,7 @@ def network_of(
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         others = other_versions(checkpoint)
         made = f"; it was made with {others}" if others else ""
-        found = f"weights that are not those of the network it describes{made} ({shorten(str(error), 200)})"
+        found = f"weights that do not fit the network it describes{made} ({shorten(str(error), 200)})"
         raise ValueError(f"{name}: {found}") from error
     return cast(Any, network).to(device, memory_format=layout).eval()
 

@@ -43,7 +43,7 @@ class Cost:
         """One line for a reader."""
         size = f"{self.parameters / 1e6:.2f} million parameters"
         step = f"({self.patches} patches of {self.patch_size}³, {PRECISIONS[self.precision]})"
-        return f"{size}, {_short(self.tflop, 2)} TFLOP and {_short(self.memory_gb, 1)} GB a training step {step}"
+        return f"{size}, {_short(self.tflop, 2)} TFLOP and {_short(self.memory_gb, 1)} GB per training step {step}"
 
     def memory_of(self, patches: int, patch_size: int) -> float:
         """Memory in GB of a step with other patches: what depends on them grows with their voxels."""
@@ -118,7 +118,7 @@ def what_fits(settings: Train, channels: int, free_gb: float) -> str:
 
 
 def advice(settings: Train, cost: Cost, half: Cost, free_gb: float) -> str:
-    """Word the changes, each by itself enough: precision, patches a step, their size; ``half`` is the cost in bf16."""
+    """List changes, each enough by itself: precision, patches per step, patch size; ``half`` is the cost in bf16."""
     usable_gb, cases = USABLE * free_gb, settings.batch_size // settings.num_processes
     smallest, multiple = patch_edges(settings.network)
     edges = range(smallest, cost.patch_size, multiple)
@@ -135,8 +135,8 @@ def advice(settings: Train, cost: Cost, half: Cost, free_gb: float) -> str:
         changes.append(f"patch_size: {edge}")
     need = f"{settings.title}: {cost}, of {free_gb:.1f} GB. "
     if not changes:
-        return need + "Neither bf16 nor fewer nor smaller patches are enough: lower width, or take a larger GPU"
-    return need + f"Any of these fits: {'; '.join(changes)}"
+        return need + "bf16, fewer patches or smaller patches are not enough: use a lower width or a larger GPU"
+    return need + f"Any one of these changes is enough: {'; '.join(changes)}"
 
 
 def _like_dice_ce(outputs: list[torch.Tensor], labels: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Finished runs, and what an unfinished one left in a folder: each is recognised, and mixed with no other."""
+"""Recognise finished and unfinished runs in a folder, so that no two runs are mixed."""
 
 import shutil
 from collections.abc import Iterable, Mapping
@@ -82,11 +82,11 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
         folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
         _move([*run.results, *run.trained], folder)
-        print(f"An earlier run differed ({_in_words(differing)}). It is kept in {folder.name}.")
+        print(f"An earlier run had other settings ({_in_words(differing)}). It is kept in {folder.name}.")
     earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
     if any(path.exists() for path in earlier.trained):
         _move(earlier.trained, run.root)
-        print("An earlier run of these settings is taken up again.")
+        print("An earlier run with these settings is continued.")
 
 
 def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
@@ -137,7 +137,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     name, fix = _name(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
-    fix += " again: it goes on from its checkpoint, and only predicts and scores anew"
+    fix += " again: it uses its checkpoint, and only predicts and scores again"
     fix += " (`python -m metaseg_nb status --study ...` prints the command)"
     if damaged := damage(run.metrics):
         raise CohortError(

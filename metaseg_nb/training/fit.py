@@ -41,7 +41,7 @@ def fit(
 ) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
-    What an unfinished run with other settings, recipe or cases left in the folder is kept apart, and taken up again
+    What an unfinished run with other settings, recipe or cases left in the folder is kept separately, and continued
     when those come back; a finished one is an error (see `make_room`). What a step draws depends on
     (seed, fold, step) alone.
 

@@ -183,7 +183,7 @@ def build_network(network: str, width: float, patch_size: int, in_channels: int 
         raise ValueError(f"network: found {network!r}; expected one of {', '.join(NETWORKS)}")
     smallest, multiple = patch_edges(network)
     if patch_size < smallest or patch_size % multiple:
-        expected = f"a multiple of {multiple} voxels, {smallest} at least"
+        expected = f"a multiple of {multiple} voxels, at least {smallest}"
         raise ValueError(f"{network}: found patch_size {patch_size}; expected {expected}")
     return NETWORKS[network](width, patch_size, in_channels)
 
@@ -191,7 +191,7 @@ def build_network(network: str, width: float, patch_size: int, in_channels: int 
 def start_at_prior(network: torch.nn.Module) -> None:
     """Set the bias of every output of a new network so that it calls one voxel in a hundred lesion before training.
 
-    Otherwise the first epochs go into learning that most of the head is none
+    Otherwise the first epochs are spent on learning that most of the head is background
     (Lin et al., ICCV 2017, section 4.1).
     """
     biases = {name: p for name, p in network.named_parameters() if name.endswith("bias") and p.shape == (OUT_CHANNELS,)}
@@ -218,12 +218,12 @@ def start_from(network: torch.nn.Module, weights: Mapping[str, torch.Tensor], ki
     """
     own = {name: tensor for name, tensor in network.state_dict().items() if re.match(OUTPUT_LAYERS[kind], name)}
     if not own:
-        raise ValueError(f"{kind}: found no weights that its output_layers in metaseg_nb/training/networks.py name")
+        raise ValueError(f"{kind}: found no weights with the names of output_layers (metaseg_nb/training/networks.py)")
     try:
         network.load_state_dict({**weights, **own})
     except RuntimeError as error:
         expected = "weights of the same network, width, patch size and number of sequences"
-        raise ValueError(f"start weights: found others; expected {expected} ({error})") from error
+        raise ValueError(f"start weights: found weights of another network; expected {expected} ({error})") from error
 
 
 def count_parameters(network: torch.nn.Module) -> int:

@@ -106,7 +106,7 @@ class PatchBatches:
         return build_loss(self.settings.loss)
 
     def begin(self, network: torch.nn.Module) -> None:
-        """Set what a new network says before it learned anything."""
+        """Set what a new network predicts before training."""
         start_at_prior(network)
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Pretraining without labels (03b): a network restores hidden cubes of a patch; and whom start weights have seen.
+"""Pretraining without labels (03b): a network restores hidden cubes of a patch; checks of start weights.
 
 As in Models Genesis (Zhou et al., Medical Image Analysis 67, 2021) and, beside two other tasks, Swin UNETR's
 pretraining (Tang et al., CVPR 2022). Cubes are cells of one grid, and the loss is over hidden voxels alone, as in
@@ -187,7 +187,7 @@ def pretrained(run: RunLayout, parts: Split) -> Path:
         It saw a case that it must not have seen.
     """
     if not run.metrics.is_file():
-        raise FileNotFoundError(f"no {run.metrics}; pretrain this network on this fold, with this seed, first (03b)")
+        raise FileNotFoundError(f"no {run.metrics}; first pretrain this network on this fold with this seed (03b)")
     load_unseen(run.best_checkpoint, parts)
     return run.best_checkpoint
 
@@ -207,7 +207,7 @@ def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
             case.name,
             str(checkpoint),
             f"it was trained with this case of the {name} set",
-            "weights that saw no case of selection and test set",
+            "weights trained without the cases of the selection and test set",
             "train that network again on the folds of this study",
         )
         for name, part in (("selection", parts.selection), ("test", parts.test))

@@ -44,7 +44,7 @@ class StopRequest:
     def check(self) -> None:
         """Raise `TrainingStopped` when a stop was requested."""
         if self.requested:
-            raise TrainingStopped("stopped on request; start the same notebook again to go on from here")
+            raise TrainingStopped("stopped on request; start the same notebook again to continue from here")
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

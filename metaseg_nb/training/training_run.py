@@ -193,7 +193,9 @@ class TrainingRun:
         if threads not in (None, here) and self.accelerator.device.type == "cpu":
             # another number rounds sums differently
             torch.set_num_threads(threads)
-            print(f"The run began with {threads} thread(s) and goes on with as many, not {here}: so it ends the same.")
+            print(
+                f"The run began with {threads} thread(s) and continues with {threads}, not {here}: results are equal."
+            )
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])
         self.mean.n_averaged.fill_(checkpoint["n_averaged"])
@@ -227,4 +229,4 @@ def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
 
 def _require_finite(value: float, name: str, step: int) -> None:
     if not math.isfinite(value):
-        raise FloatingPointError(f"{name} is {value} at step {step}: lower learning_rate, or precision: bf16")
+        raise FloatingPointError(f"{name} is {value} at step {step}: use a lower learning_rate, or precision: bf16")

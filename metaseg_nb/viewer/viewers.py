@@ -1,4 +1,4 @@
-"""Viewers of a case: NiiVue in the browser, plain slices wherever a notebook works, and the best that works here."""
+"""Viewers of a case: NiiVue in the browser, plain slices in any notebook, and the choice between them."""
 
 import gzip
 import io
@@ -185,7 +185,7 @@ def usable(viewer: str) -> str:
         raise ValueError(f"viewer {viewer!r}: expected auto, {', '.join(NEXT)}")
     name = "niivue" if viewer == "auto" else viewer
     while reason := _why_not(name):
-        print(f"{name} is not used: {reason}. Next is {NEXT[name]}.")
+        print(f"{name} is not used: {reason}. {NEXT[name]} is tried instead.")
         name = NEXT[name]
     return name
 

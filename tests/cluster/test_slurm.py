@@ -137,7 +137,7 @@ def test_a_training_that_runs_out_of_time_goes_on_in_the_next_job(cluster, prepa
     prepared.change("studies/tiny.yaml", epochs=4000, validate_every=10, job_hours=1 / 60)
     prepared.start("unet_fold0")
     run = prepared.run("unet", 0)
-    prepared.wait_for(lambda: "is started again" in prepared.said())
+    prepared.wait_for(lambda: "it starts again" in prepared.said())
     stopped = pd.read_csv(run / "history.csv")
     logs = (prepared.home / "runs/tiny/slurm_logs/rule_train/unet_0").glob("*.log")
     log = min(logs, key=lambda path: int(path.stem))
@@ -170,7 +170,7 @@ def test_what_fails_does_not_stop_the_rest_and_is_named_with_its_last_words(clus
     ]
     assert end[-1] == reasons[-1]
     *killed, damaged = sorted(reasons)
-    assert "not a whole checkpoint" in damaged
+    assert "not a complete checkpoint" in damaged
     logs = [line.removeprefix("log: ") for line in end if line.startswith("log: ")]
     assert all((prepared.home / log).is_file() for log in logs)
     assert "runs/tiny/unet/fold0/03_train.ipynb" in logs
@@ -199,7 +199,7 @@ def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(prepared, smal
     result = full.call(*arguments)
     assert result.returncode == 1
     run = disk / "runs/tiny/unet/fold0"
-    for words in ("no room is left to write this file", "start again", f"'{run}/"):
+    for words in ("no disk space is left to write this file", "start again", f"'{run}/"):
         assert words in result.stderr
     assert not (run / "metrics.json").exists()
     resize("64m")

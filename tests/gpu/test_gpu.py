@@ -92,7 +92,7 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
         try:
             assert other.stdout.readline() == "held\n"
             settings = tiny_training(network="segresnet", width=1.0, patch_size=64, patches_per_case=32, epochs=1)
-            with pytest.raises(MemoryError, match="Any of these fits") as error:
+            with pytest.raises(MemoryError, match="Any one of these changes is enough") as error:
                 train(RunLayout(tmp_path / "too_large"), PatchBatches(cases, settings), judge)
             torch.cuda.empty_cache()
             fitting = int(re.search(r"patches_per_case: (\d+)", str(error.value))[1])

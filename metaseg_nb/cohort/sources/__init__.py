@@ -1,4 +1,4 @@
-"""Any cohort, read as it lies: a datalist, several, or a folder. Only names, JSON and CSV are read, never an image."""
+"""Read a cohort from datalists or a folder. Only file names, JSON and CSV are read, never an image."""
 
 import os
 import re
@@ -13,15 +13,15 @@ from pydantic import BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, unused
-from metaseg_nb.cohort.sources.entries import Id, Text, wrong_keys
+from metaseg_nb.cohort.sources.entries import PATH, Id, Text, wrong_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
-WANTED = "a datalist (JSON), a glob of datalists, or a folder"
-APART = "`image_root` with lists only, `image_files` and `label_file` with folders of cases only"
-COLUMNS = "a column `case` or `patient`, and any of patient, primary, scanner, date"
+WANTED = "a datalist (JSON), a pattern that matches several datalists, or a folder"
+APART = "`image_root` only with datalists, `image_files` and `label_file` only with a folder of cases"
+COLUMNS = "a column `case` or `patient`, and at least one more of patient, primary, scanner, date"
 
 
 class _Row(BaseModel):
@@ -56,7 +56,7 @@ def read_cohort(
     base : Path
         Folder that ``source``, ``image_root`` and ``patients_table`` are relative to.
     image_root : str
-        Folder that the paths in lists are below, where they have moved.
+        Folder that the paths in lists start from, if the images have moved.
     image_files : sequence of str
         Glob patterns of the image in a case's folder, one for each sequence; the
         first is the contrast-enhanced T1. Empty: the usual names. With ``{patient}`` in each pattern the files of all
@@ -84,11 +84,11 @@ def read_cohort(
     ------
     CohortError
         With all problems, if there is no labelled case; or ``source`` does not exist or has no known layout,
-        or ``patient_pattern`` is none.
+        or ``patient_pattern`` is not valid.
     """
     for name, value in (("cohort", source), ("image_root", image_root), ("patients_table", patients_table)):
         if unwritable(value):
-            raise CohortError.one("-", name, shown(value), "a path without control characters", f"correct `{name}`")
+            raise CohortError.one("-", name, f"the path {shown(value)}", PATH, f"correct `{name}`")
     patient_of = patient_reader(patient_pattern)
     names = {"exclude": [*map(tidy, exclude)], "confirmed": [*map(tidy, confirmed)]}
     exclude = names["exclude"]
@@ -111,8 +111,8 @@ def read_cohort(
             cohort, found = add_patients(cohort, table, lambda case: patient_of(case)[0] or case.name)
             problems += found
     except OSError as error:
-        found, fix = f"no access ({error.strerror})", "correct the path, or allow reading"
-        raise CohortError.one("-", shown(str(error.filename)), found, "files and folders to read", fix) from error
+        found, fix = f"no access ({error.strerror})", "correct the path, or allow the workbook to read it"
+        raise CohortError.one("-", shown(str(error.filename)), found, "readable files and folders", fix) from error
     first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
     cohort = cohort.changed(lambda case: None if case.name in exclude else case)
     cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
@@ -170,7 +170,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     """Override patient, primary, scanner and date of cases by a table; empty cells override nothing.
 
     Rows are found by the column ``case``, or by ``patient`` without one; other columns are not read.
-    Separators are commas, semicolons or tabs, capitals in column names are small ones.
+    Separators are commas, semicolons or tabs; capitals in column names make no difference.
 
     Parameters
     ----------
@@ -207,7 +207,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     differ = facts.duplicated([key, "fact"], keep=False)
     for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
         found = f"{column} {' and '.join(values)}"
-        problems.append(Problem(name, str(path), found, f"one row a {key}", "correct the table"))
+        problems.append(Problem(name, str(path), found, f"one row per {key}", "correct the table"))
     agreed = {
         name: dict(zip(of["fact"], of["value"], strict=True))
         for name, of in facts[~facts[key].isin(facts.loc[differ, key])].groupby(key)
@@ -215,12 +215,12 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
     without = {name: own for name, own in keys.items() if own not in set(frame[key])}
     for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
-        fix = _near(name, without.values()) or "nothing, if it belongs to another cohort"  # a misspelt row leaves one
+        fix = _near(name, without.values()) or "nothing, if it is of another cohort"  # a misspelt row leaves one
         found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
         problems.append(Problem(name, str(path), found, expected, fix, "warning"))
     for name, own in without.items():
-        fix = "add a row; without one the patient comes from the list or folder"
-        problems.append(Problem(name, str(path), f"no row of {own}", "a row for each case", fix, "warning"))
+        fix = "add a row; otherwise the patient comes from the list or folder"
+        problems.append(Problem(name, str(path), f"no row for {own}", "a row for each case", fix, "warning"))
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
 
@@ -238,4 +238,4 @@ def _key(columns: Sequence[str], path: Path) -> str:
 
 def _near(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name, sorted(known), n=1)
-    return f"did you mean {near[0]}?" if near else ""
+    return f"write {near[0]}, if that is meant" if near else ""

@@ -21,7 +21,7 @@ NAMED = 'a JSON object with entries in lists named "training", "validation" or "
 # What pydantic puts before what it expects.
 PYDANTIC = re.compile("^(Value error, |Input should be )")
 PATH = "a path without control characters"
-NO_ID = 'an id, or null where it is not known: NA, unknown, "-" and the like may mean "not known"'
+NO_ID = 'an id; or null if it is not known, instead of NA, unknown, "-" and the like'
 
 
 def _path(path: str) -> str:
@@ -97,7 +97,7 @@ class _Content(BaseModel, strict=True):
     @classmethod
     def _in_one_of_them(cls, others: list[int], info: ValidationInfo) -> list[int]:
         if set(others) & set(info.data.get("lesion_values", ())):
-            raise ValueError("each value in lesion_values or in other_values")
+            raise ValueError("each value in only one of lesion_values and other_values")
         return others
 
 
@@ -122,7 +122,9 @@ def read_entries(path: Path) -> Datalist:
         return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
     wrong = wrong_keys(_Content, content, "-", path)
     problems = list(wrong.values())
-    problems += [Problem("-", str(path), f"entries under {key}", NAMED, "rename the list") for key in _unread(content)]
+    problems += [
+        Problem("-", str(path), f"entries in list {key}", NAMED, "rename the list") for key in _unread(content)
+    ]
     # what other values may be depends on those of lesions
     left_out = {*wrong, "other_values"} if "lesion_values" in wrong else {*wrong}
     read = _Content.model_validate({key: value for key, value in content.items() if key not in left_out})
@@ -144,7 +146,7 @@ def read_entries(path: Path) -> Datalist:
 
 def _content(path: Path) -> Mapping[str, Any]:
     if path.is_dir():
-        found, fix = "a folder", "give the lists: folders are not compared"
+        found, fix = "a folder", "give datalists: folders are not compared"
     elif not path.is_file():
         found, fix = "no such file", "correct the path"
     elif is_volume(path):
@@ -156,7 +158,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         if isinstance(content, dict) and (any(content.get(key) for key in PARTS) or _unread(content)):
             return content
         keys = ", ".join(map(repr, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
-        found, fix = f"no entries, but {keys or 'nothing'}"[:200], "add the entries, or give another file"
+        found, fix = f"no entries, but {keys or 'an empty object'}"[:200], "add the entries, or give another file"
     raise CohortError.one("-", path, found, f"a datalist: {NAMED}", fix)
 
 
@@ -167,7 +169,7 @@ def _unread(content: Mapping[str, Any]) -> list[str]:
 
 
 def wrong_keys(model: type[BaseModel], content: Mapping[str, Any], place: str, path: Path) -> dict[str, Problem]:
-    """A problem of each key that is not as the model wants it."""
+    """A problem for each key whose value the model refuses."""
     try:
         model.model_validate(content)
     except ValidationError as error:

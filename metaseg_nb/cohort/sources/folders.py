@@ -1,4 +1,4 @@
-"""A folder as a cohort: its layout is recognised by names, or given by patterns."""
+"""A folder as a cohort: its layout is recognised by file names, or given by patterns."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -17,10 +17,10 @@ from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
 USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
-PATTERNS = f"glob patterns within a case's folder, such as *_t1c.nii.gz, or all with {PATIENT}, such as {PATIENT}_t1c"
+PATTERNS = f"file patterns in a case's folder, such as *_t1c.nii.gz; or all with {PATIENT}, such as {PATIENT}_t1c"
 ADVICE = (
-    f"name the files with `image_files` and `label_file` (with {PATIENT} in each where the files of all patients lie "
-    f"in one folder: {PATIENT}_T1c.nii.gz), or give a datalist (JSON) instead of the folder"
+    "set `image_files` and `label_file` to the file names of image and mask; if the files of all patients lie in one "
+    f"folder, write {PATIENT} in each, such as {PATIENT}_T1c.nii.gz; or give a datalist (JSON) instead of the folder"
 )
 # Named in an error; files of a folder whose kind is looked up.
 SHOWN_ENTRIES, SHOWN_FILES = 8, 200
@@ -41,7 +41,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     Raises
     ------
     CohortError
-        No layout is recognised, or a pattern is none.
+        The layout is not known, or a pattern is not valid.
     """
     given = [*image_files, *filter(None, [label_file])]
     by_patient = any(PATIENT in pattern for pattern in given)
@@ -53,7 +53,7 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     standard = None if by_patient else next((each for each in LAYOUTS if _is_of(folder, each)), None)
     cases, problems = [], []
     if standard and not standard.takes_patterns:
-        expected = f"no file patterns for {standard.name}, whose names are fixed"
+        expected = f"no file patterns: the file names of {standard.name} are fixed"
         problems += unused(folder, {"image_files": list(image_files), "label_file": label_file}, expected)
         image_files, label_file = standard.images, standard.label
     read = standard.read if standard else read_patterns if by_patient else _case_folders
@@ -121,17 +121,17 @@ def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
         volumes = list(dict.fromkeys([*labels, *files.volumes]))
         found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
         found = f"a mask without an image: {_listed(volumes)}" if labels else found
-        fix = fix or "add the image, or a pattern in `image_files` that matches it; or `exclude` the case"
-        yield found or "nothing: no NIfTI file", "an image in the folder of a case, of a known name", fix
+        fix = fix or "add the image, or a pattern in `image_files` that matches it; or name the case in `exclude`"
+        yield found or "no NIfTI file", "an image with a known name in the folder of each case", fix
         return
     firsts = {path for found in images for path in found[:1]}
     if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels]):
         found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
-        fix = "complete the case, remove what is too much, narrow `image_files` or `label_file`, or `exclude` the case"
-        yield found, "one file for each sequence, another one each, and one for the mask", fix
+        fix = "add or remove files, correct `image_files` or `label_file`, or name the case in `exclude`"
+        yield found, "one file for each sequence, no file for two sequences, and one file for the mask", fix
     if files.labels is not None and not files.labels:
-        fix = "nothing, if it is to be predicted only; otherwise add its mask, under a name that `label_file` matches"
-        yield "an image alone", "an image and its mask", fix, "warning"
+        fix = "nothing, if the case is only to be predicted; otherwise add its mask, with a name as in `label_file`"
+        yield "an image without a mask", "an image and its mask", fix, "warning"
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -139,7 +139,7 @@ def _listed(paths: Sequence[Path]) -> str:
 
 
 def other_files(folder: Path) -> tuple[str, str]:
-    """Name the kinds of image files in a folder without NIfTI, with an example each, and the way to NIfTI.
+    """Name the kinds of image files in a folder without NIfTI, with an example each, and how to convert them.
 
     Both are empty where no kind is known, or NIfTI files exist.
     """
@@ -157,11 +157,11 @@ def other_files(folder: Path) -> tuple[str, str]:
 def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
     more = f" and {len(entries) - SHOWN_ENTRIES} more" if len(entries) > SHOWN_ENTRIES else ""
-    found = f"{', '.join(entries[:SHOWN_ENTRIES])}{more}" if entries else "an empty folder"
+    found = f"a folder with {', '.join(entries[:SHOWN_ENTRIES])}{more}" if entries else "an empty folder"
     names = ", ".join(image_files) or f"{', '.join(USUAL_IMAGES)} (.nii or .nii.gz)"
     others, conversion = other_files(folder)
     fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
     found = ": ".join(filter(None, [found, others]))
     known = ", ".join(f"{' or '.join(layout.marks)} ({layout.name})" for layout in LAYOUTS)
-    expected = f"{known}, or <case>/ or <primary>/<case>/ with an image named {names}"
+    expected = f"a known layout: {known}; or for each case <case>/ or <primary>/<case>/ with an image named {names}"
     return CohortError.one("-", folder, found, expected, fix)

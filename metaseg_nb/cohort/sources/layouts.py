@@ -1,4 +1,4 @@
-"""Layouts of folders: what each is recognised by, and where it has the files of a case.
+"""Known folder layouts: how each is recognised, and where the files of a case lie.
 
 Each reader gives the files of every case; `read_folder` makes cases of them.
 """
@@ -64,8 +64,8 @@ def read_patterns(folder: Path, image_files: Sequence[str], label_file: str) -> 
     images = [_by_patient(folder, pattern, no_images) for pattern in image_files]
     matched = no_images.union(*(paths for sequence in images for paths in sequence.values()))
     left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
-    what = f"{len(left)} files: {shortened(sorted(path.name for path in left))}"
-    fix = "nothing, if they are not wanted; otherwise correct `image_files` or `label_file`"
+    what = f"{len(left)} files that no pattern matches: {shortened(sorted(path.name for path in left))}"
+    fix = "nothing, if they are not needed; otherwise correct `image_files` or `label_file`"
     problem = Problem("-", str(folder), what, "volumes that the patterns match", fix, "warning")
     names = sorted(masks.keys() | {name for sequence in images for name in sequence})
     files = [CaseFiles(name, folder, tuple(of[name] for of in images), masks[name]) for name in names]
@@ -110,7 +110,7 @@ def read_nnunet(folder: Path, *_: object) -> Found:
         problems += error.problems
     except (ValueError, AttributeError) as error:
         content = {}
-        report(f"{error}", 'JSON with "channel_names" or "modality" by number, and texts', "repair the file")
+        report(f"{error}", 'JSON with "channel_names" or "modality": a text for each number', "repair the file")
     if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
         report(f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii", "convert the files")
     masks, whole = (_by_channel(folder / part, numbered=False) for part in ("labelsTr", "imagesTr"))

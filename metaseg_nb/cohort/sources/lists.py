@@ -13,8 +13,8 @@ from metaseg_nb.cohort.sources.entries import Entry, read_entries
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
 from metaseg_nb.cohort.sources.spelling import located, spelled_path, tidy, well_named
 
-ONE_LIST = "each case once, in the validation list of one fold"
-REPAIR = "correct the lists, or give one list of all cases and let the folds be made here"
+ONE_LIST = "each case in the validation list of exactly one fold"
+REPAIR = "correct the lists; or give one list of all cases, and the workbook makes the folds"
 
 
 def read_lists(
@@ -74,8 +74,9 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
     times, problems = Counter(numbers.values()), []
     for path, number in numbers.items():
         if number < 0 or times[number] > 1:
-            expected, fix = "a number of its own in each list's name", "name them split_0.json, split_1.json and so on"
-            problems.append(Problem("-", str(path), f"the number {None if number < 0 else number}", expected, fix))
+            expected, fix = "a different number in each list's name", "name them split_0.json, split_1.json and so on"
+            found = "no number" if number < 0 else f"number {number} twice"
+            problems.append(Problem("-", str(path), found, expected, fix))
     if not problems and max(times) - min(times) >= len(times):
         found, expected = f"numbers {', '.join(map(str, sorted(times)))}", "lists numbered without a gap"
         problems.append(Problem("-", str(lists[0].parent), found, expected, "find the missing list"))
@@ -126,6 +127,6 @@ def _entry_problems(name: str, group: Sequence[Entry]) -> list[Problem]:
         fix = 'add "label", or move the case to the list "testing"'
         problems.append(Problem(name, str(group[0].datalist), found, expected, fix))
     if labelled and not wanted:
-        found, fix = "a label, which is not read", 'move the case to "training" if its label is to be used'
+        found, fix = "a label in testing, which is not read", 'move the case to "training" if its label is to be used'
         problems.append(Problem(name, str(group[0].datalist), found, "no label in testing", fix, "note"))
     return problems

@@ -1,4 +1,4 @@
-"""Who is one patient: named in a list or table, read from the names of cases, or each case a patient of its own."""
+"""Which cases are of one patient: named in a list or table, read from the names of cases, or each case its own."""
 
 import re
 from collections import Counter, defaultdict
@@ -14,7 +14,7 @@ from metaseg_nb.cohort.sources.time_points import TimePoints, time_points
 
 EACH_ITS_OWN = "(?P<patient>.+)"
 NAMED, BY_PATTERN = "named by the list or the patients table", "read from the names with `patient_pattern`"
-BY_CONVENTION = "read from names as BraTS and BIDS give them"
+BY_CONVENTION = "read from names in the form of BraTS or BIDS"
 ITS_OWN = "not named: each case counts as a patient of its own"
 CONFIRM = "name the case in `confirmed` if these are two patients"
 # Groups that are shown.
@@ -47,14 +47,14 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
     patients = {case.name: patient_of(case) for case in cohort.all_cases}
     problems = _pattern_problems(cohort.all_cases, patients, pattern, origin) if pattern else []
     counts = Counter(source for _, source in patients.values())
-    basis = f"Patients: {'; '.join(f'of {count} cases {source}' for source, count in counts.items())}."
+    basis = f"{'. '.join(f'Patients of {count} cases are {source}' for source, count in counts.items())}."
     basis = f"Patients are {next(iter(counts))}." if len(counts) == 1 else basis
     own = {name for name, (_, source) in patients.items() if source == ITS_OWN}
     if guessed := time_points(list(patients), own, {case.primary for case in cohort.all_cases}):
         found, fix = _groups(guessed), _ask(guessed.pattern)
-        expected = "patients that are named, where names look like time points"
+        expected = "a named patient for each case whose name looks like a time point"
         problems.append(Problem("-", str(origin), found, expected, fix))
-        basis += f" A guess, which you have to confirm: {found}. What to do: {fix}."
+        basis += f" Not certain, please confirm: {found}. What to do: {fix}."
         own = own.difference(*guessed.groups)
     problems += _in_two_folders([case for case in cohort.all_cases if case.name in own])
 
@@ -71,7 +71,7 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
     """Make a function that returns the patient of a case (empty: ``pattern`` finds none), and its source."""
     expected = "a regular expression with the group (?P<patient>...)"
-    fix = f"correct `patient_pattern`; {EACH_ITS_OWN} takes each case for a patient of its own"
+    fix = f"correct `patient_pattern`; with {EACH_ITS_OWN} each case is a patient of its own"
     try:
         compiled = re.compile(pattern)
         if pattern and "patient" not in compiled.groupindex:
@@ -98,7 +98,7 @@ def _pattern_problems(
         expected = "no pattern where a list or table names every patient"
         return [Problem("-", str(origin), f"`patient_pattern` set to {pattern!r}", expected, "leave it empty")]
     expected, fix = "a pattern that finds a patient in the name of each case", "correct `patient_pattern`"
-    found = f"no patient in this name by {pattern!r}"
+    found = f"a name in which {pattern!r} finds no patient"
     unread = [case for case in cases if not patients[case.name][0]]
     problems = [Problem(case.name, str(case.image), found, expected, fix) for case in unread]
     read = sorted({patient for patient, source in patients.values() if patient and source == BY_PATTERN})
@@ -111,16 +111,15 @@ def _pattern_problems(
 def _groups(guessed: TimePoints) -> str:
     n = len(guessed.groups)
     listed = "; ".join(shortened(group) for group in guessed.groups[:SHOWN_GROUPS])
-    more = f"; and {n - SHOWN_GROUPS} more groups" if n > SHOWN_GROUPS else ""
-    return f"{n} group{'s' * (n > 1)} of cases that may be time points of one patient: {listed}{more}"
+    more = f"; and {n - SHOWN_GROUPS} more" if n > SHOWN_GROUPS else ""
+    return f"case names that look like time points of {n} patient{'s' * (n > 1)}: {listed}{more}"
 
 
 def _ask(pattern: str) -> str:
     quoted = pattern.replace("'", "''")  # as YAML takes it
     return (
-        f"set patient_pattern: '{quoted}' in the study file if each group is one patient, or "
-        f"patient_pattern: '{EACH_ITS_OWN}' if each case is a patient of its own; or name the patients in the "
-        "list or in `patients_table`"
+        f"if they are time points, set patient_pattern: '{quoted}' in the study file; if each case is a patient of "
+        f"its own, set patient_pattern: '{EACH_ITS_OWN}'; or name the patients in the list or in `patients_table`"
     )
 
 
@@ -129,9 +128,9 @@ def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
     first: dict[tuple, str] = {}
     others = [(case, first.setdefault(loosely(case.patient), case.patient)) for case in cases]
     expected = "patients that differ in more than spelling"
-    fix = f"write the patient alike (a spreadsheet may have changed the id), or {CONFIRM}"
+    fix = f"write one patient the same way everywhere (a spreadsheet may have changed the id), or {CONFIRM}"
     return [
-        Problem(case.name, str(case.image), f"patient {case.patient} beside {other}", expected, fix, "doubt")
+        Problem(case.name, str(case.image), f"patients {other} and {case.patient}", expected, fix, "doubt")
         for case, other in others
         if other != case.patient
     ]
@@ -147,7 +146,7 @@ def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
         if CANCER.search(case.primary) and RUNNING_ID.fullmatch(folders[case.name]):
             numbers[case.primary].add(int("".join(filter(str.isdigit, folders[case.name]))))
     anew = {primary for primary, of in numbers.items() if max(of) <= 2 * len(of)}
-    expected = "a patient's folder in one folder only, where no list or table names the patients"
+    expected = "each patient in one folder only, if no list or table names the patients"
     fix = (
         f"name the patients in the list or in `patients_table`, {CONFIRM}, "
         f"or set patient_pattern: '{EACH_ITS_OWN}' if each case is a patient of its own"
@@ -159,7 +158,7 @@ def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
         apart = anew - {case.primary} if case.primary in anew and RUNNING_ID.fullmatch(folder) else set()
         other = next((each for each in seen[loosely(folder)] if each.primary not in apart), None)
         if other is not None:
-            found = f"{folder} as {case.name} beside {other.name}"
+            found = f"{folder} in two folders, as {other.name} and {case.name}"
             problems.append(Problem(case.name, str(case.image), found, expected, fix, "doubt"))
         seen[loosely(folder)].append(case)
     return problems

@@ -1,4 +1,4 @@
-"""What others write, in one form: names, ids, values, paths, and text files, which are read strictly."""
+"""One spelling for names, ids, values and paths that people write differently; text files are read strictly."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ SYNONYMS = {
 LONGEST_BYTES = 150
 USABLE = f"a name of a case: at most {LONGEST_BYTES} bytes, without / and \\ and control characters, no dot in front"
 SHOWN_CHARACTERS = 60
-BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "a workbook of Excel or another zip archive"}
+BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "an Excel workbook or another zip archive"}
 
 
 def tidy(text: str) -> str:
@@ -130,8 +130,8 @@ def well_named(cases: Iterable[Case], fix: str) -> tuple[list[Case], list[Proble
             continue
         first = kept.setdefault(tidy(case.name.casefold()), case)
         if first is not case:
-            found = f"the name of {first.image} too" + (f", as {first.name}" if first.name != case.name else "")
-            problems.append(Problem(case.name, str(case.image), found, "a name of its own for each case", fix))
+            found = f"the same name as {first.image}" + (f", {first.name}" if first.name != case.name else "")
+            problems.append(Problem(case.name, str(case.image), found, "a different name for each case", fix))
     return list(kept.values()), problems
 
 
@@ -181,7 +181,7 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise CohortError.one("-", path, f"no access ({error.strerror})", "a file to read", "allow reading") from error
+        raise CohortError.one("-", path, f"no access ({error.strerror})", "a readable file", "allow reading") from error
     except UnicodeDecodeError as error:
         kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
         line = error.object[: error.start].count(b"\n") + 1
@@ -229,21 +229,21 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         The file does not exist, is no CSV in UTF-8, or is empty.
     """
     if not path.is_file():
-        raise CohortError.one("-", path, "no such file", "a CSV", "correct the path")
+        raise CohortError.one("-", path, "no such file", "a CSV file", "correct the path")
     text = read_text(path)
     header = text.lstrip().partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     try:
         lines = [(reader.line_num, [tidy(cell) for cell in cells]) for cells in reader]
     except csv.Error as error:
-        found = f"no table (line {reader.line_num}: {error})"
-        raise CohortError.one("-", path, found, "a CSV in UTF-8", "repair the line") from error
+        found = f"a damaged table (line {reader.line_num}: {error})"
+        raise CohortError.one("-", path, found, "a CSV file in UTF-8", "repair the line") from error
     rows = [(line, cells) for line, cells in lines if any(cells)]
     if not rows:
         raise CohortError.one("-", path, "an empty table", "a header and a row for each case", "fill the table")
     names = [column.lower() for column in rows.pop(0)[1]]
     expected = f"as many cells in each row as in the header of {path.name}: {len(names)}"
-    fix = "correct the row; text that holds the separator stands in quotes"
+    fix = "correct the row; put text that contains the separator in quotes"
     problems = [
         Problem(f"line {line}", str(path), f"{len(cells)} cells: {', '.join(cells):.80}", expected, fix)
         for line, cells in rows
