@@ -16,6 +16,8 @@ SELECTION_MINIMUM = 2
 SMALLEST_COHORT = SELECTION_MINIMUM + 2
 # Patients of a budget: fewer are not enough to train on.
 LEAST_PATIENTS = 2
+# Parts of a primary's patients, from few to many lesions, of which a budget takes equal shares.
+STRATA = 3
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,14 @@ def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
 def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     """The cases of a share of the patients; a smaller share's patients are among a larger one's.
 
-    Patients are sorted by primary and number of lesions, and taken in an order that halves the gaps again and again
-    (van der Corput's sequence, shifted by the seed). So every part covers all primaries and lesion counts evenly.
+    Patients of one primary with about as many lesions are a stratum. Each stratum has an order of its own, drawn from
+    the seed, and every share takes about that share of it. So every part covers all primaries and lesion counts evenly,
+    and two seeds have as many patients in common as chance gives them.
 
     Parameters
     ----------
     cases : sequence of Case
-        Training cases, with their numbers of lesions.
+        Cases of a part of a fold, with their numbers of lesions.
     share : float
         In (0, 1]; rounded to whole patients.
     seed : int
@@ -197,18 +200,20 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
         Fewer than two patients would remain.
     """
     lesions, by_patient = _lesions_of_patients(cases), _by_patient(cases)
-    primary = {patient: min(case.primary for case in of) for patient, of in by_patient.items()}
-    line = sorted(by_patient, key=lambda patient: (primary[patient], lesions[patient], patient))
-    bits = max(1, (len(line) - 1).bit_length())
-    shift = int(np.random.default_rng(seed).integers(2**bits))
-    # reversed binary digits: 0, 1/2, 1/4, 3/4, 1/8 ... of the line
-    order = sorted(range(len(line)), key=lambda i: f"{i ^ shift:0{bits}b}"[::-1])
-    n = round(share * len(line))
-    if n < min(LEAST_PATIENTS, len(line)):  # all of one patient is no smaller budget
-        found = f"{100 * share:g} % of {len(line)} training patients, which is {n}"
+    strata = defaultdict(list)
+    for patient in sorted(by_patient, key=lambda patient: (lesions[patient], patient)):
+        strata[min(case.primary for case in by_patient[patient])].append(patient)
+    rng, place = np.random.default_rng(seed), {}
+    for _, of_primary in sorted(strata.items()):
+        for alike in np.array_split(of_primary, STRATA):
+            # where in the stratum's order, from 0 to 1; a start drawn for each stratum lets small ones come first too
+            place |= zip(alike.tolist(), (rng.permutation(len(alike)) + rng.random()) / len(alike), strict=True)
+    n = round(share * len(place))
+    if n < min(LEAST_PATIENTS, len(place)):  # all of one patient is no smaller budget
+        found = f"{100 * share:g} % of {len(place)} training patients, which is {n}"
         expected, fix = f"at least {LEAST_PATIENTS} patients to train on", "take a larger share, or more patients"
         raise CohortError.one("-", "dataset.json", found, expected, fix)
-    chosen = {line[i] for i in order[:n]}
+    chosen = set(sorted(place, key=place.__getitem__)[:n])
     return [case for case in cases if case.patient in chosen]
 
 
