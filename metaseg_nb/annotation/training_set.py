@@ -60,7 +60,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Teachers:
-    """All networks of an earlier arm on one fold with one seed: they saw the same annotations, and no test patient.
+    """Networks of an earlier arm on one fold with one seed: they saw the same annotations, and no test patient.
 
     ``annotated`` are the names of the training cases that were fully annotated for them.
     """
