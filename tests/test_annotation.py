@@ -171,6 +171,23 @@ def test_budgets_are_nested_and_their_selection_set_is_the_same(parts, tiny_trai
     assert {row["n_slices"] for row in selections[0]} == {6, 12}
 
 
+def test_the_selection_set_grows_with_the_budget_and_has_two_patients_at_least(parts, tiny_training):
+    split, layout = parts
+    larger = Split(split.training[:6], [*split.training[6:], *split.selection], split.test), layout
+    found = [annotated(larger, tiny_training(annotated_share=share)) for share in (1 / 3, 0.5, 1.0)]
+    names = [[case.name for case in one.selection] for one in found]
+    assert [len(own) for own in names] == [3, 4, 8]
+    assert set(names[0]) < set(names[1]) < set(names[2])
+    assert names[2] == [case.name for case in larger[0].selection], "all, in their order, where all is annotated"
+    for one, own in zip(found, names, strict=True):
+        table = one.table[one.table["role"] == "selection"].set_index("case")
+        assert len(table) == 8
+        assert set(table.index[table["annotation"] == "full"]) == set(own)
+        assert not table.loc[table["annotation"] == "none", "n_slices"].any()
+    few = annotated(parts, tiny_training(annotated_share=0.25)).selection
+    assert len(few) == 2, "of two none is left out"
+
+
 def test_who_is_not_annotated_took_no_work(parts, tiny_training):
     table = annotated(parts, tiny_training(annotated_share=0.25)).table
     rest = table[table["annotation"] == "none"]

@@ -70,18 +70,19 @@ def run_effort(annotation: pd.DataFrame, settings: Budget) -> dict[str, float]:
     Returns
     -------
     dict
-        ``patients`` (annotated, for training), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
-        ``selection_minutes``, for the selection set.
+        ``patients`` (annotated), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
+        ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
-    minutes = settings.minutes_per_case + done[list(COUNTS)].dot(costs)
+    minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
     return {
-        "patients": done.loc[done["role"] == "training", "patient"].nunique(),
+        "patients": done["patient"].nunique(),
+        "selection_patients": done.loc[selects, "patient"].nunique(),
         "cases": len(done),
         **done[list(COUNTS)].sum(),
         "minutes": minutes.sum(),
-        "selection_minutes": minutes[done["role"] == "selection"].sum(),
+        "selection_minutes": minutes[selects].sum(),
     }
 
 

@@ -217,23 +217,34 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     return [case for case in cases if case.patient in chosen]
 
 
+def budget_of(parts: Split, share: float, seed: int) -> Split:
+    """What a physician annotates of a fold: a share of the training patients, and of the selection set.
+
+    Of the selection set these are never fewer than two patients. See `nested_subset`.
+    """
+    least = SELECTION_MINIMUM / len({case.patient for case in parts.selection})
+    selection = nested_subset(parts.selection, max(share, least), seed)
+    return replace(parts, training=nested_subset(parts.training, share, seed), selection=selection)
+
+
 def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Training patients and lesions of each budget, smallest and largest number over the folds; a row per share.
+    """Patients of each budget and lesions to train on, smallest and largest number over the folds; a row per share.
 
     A budget of fewer than two patients in a fold is "too few".
     """
-    parts = [split(cohort, fold).training for fold in range(cohort.n_folds)]
+    parts = [split(cohort, fold) for fold in range(cohort.n_folds)]
     return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
 
 
-def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> dict[str, str]:
+def _budget(parts: Sequence[Split], share: float, seed: int) -> dict[str, str]:
     try:
-        subsets = [nested_subset(part, share, seed) for part in parts]
+        budgets = [budget_of(part, share, seed) for part in parts]
     except CohortError:
-        return dict.fromkeys(("training patients", "lesions", "primaries"), "too few")
+        return dict.fromkeys(("training patients", "selection patients", "lesions", "primaries"), "too few")
     counts = {
-        "training patients": [len({case.patient for case in subset}) for subset in subsets],
-        "lesions": [sum(case.n_lesions or 0 for case in subset) for subset in subsets],
-        "primaries": [len({case.primary for case in subset}) for subset in subsets],
+        "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
+        "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
+        "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
+        "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
     }
     return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}
