@@ -125,7 +125,7 @@ def annotated_training_set(
     teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
     if settings.unannotated == "ranking":
         first = [case for case in parts.training if case.name in teachers.annotated]
-        slices = {case.name: full_work(stored[case.name].lesion_boxes).n_slices for case in parts.training}
+        slices = {case.name: sum(stored[case.name].slices) for case in parts.training}
         ranking = _ranking(parts.training, stored, teachers, run)
         chosen = follow_ranking(parts.training, first, ranking, slices, budget.training)
         budget = replace(budget, training=chosen)
@@ -137,13 +137,13 @@ def annotated_training_set(
         fix = "annotate a larger share, or in another way"
         raise CohortError.one("-", "dataset.json", found, "a lesion to learn from", fix)
     rest = [stored[case.name] for case in parts.training if case.name not in known]
-    nothing = {case.name: (NOBODY, None, Work(len(case.lesion_boxes))) for case in stored.values()}
+    nothing = {case.name: (NOBODY, None, Work(len(case.slices))) for case in stored.values()}
     if settings.unannotated == "self_training":
         for case in rest:
             label = _labelled(case, teachers, settings.confidence, run)
-            known[case.name] = NETWORKS, label, Work(len(case.lesion_boxes))
+            known[case.name] = NETWORKS, label, Work(len(case.slices))
     selection = [stored[case.name] for case in budget.selection]
-    chosen_on = {case.name: ("full", case, full_work(case.lesion_boxes)) for case in selection}
+    chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection}
     rows = [_row(case, "training", *(nothing | known)[case.name]) for case in parts.training]
     rows += [_row(case, "selection", *(nothing | chosen_on)[case.name]) for case in parts.selection]
     return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
@@ -164,8 +164,8 @@ def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: 
 def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[StoredCase, Work]:
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
-        return case, full_work(case.lesion_boxes)
-    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings)
+        return case, full_work(case.slices)
+    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
