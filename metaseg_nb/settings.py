@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
 from metaseg_nb.layout import parameter_names
 
@@ -22,7 +22,7 @@ FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
     *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "imported", "notebooks"),
-    *("pretraining", "slurm_logs", "synthetic_cohort", "testing", "true", "false", "null", THRESHOLD_MODEL),
+    *("pretraining", "self", "slurm_logs", "synthetic_cohort", "testing", "true", "false", "null", THRESHOLD_MODEL),
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")
@@ -98,10 +98,18 @@ def _only_where_taught(teacher: str, info: ValidationInfo) -> str:
     return teacher
 
 
+def _itself(models: Any, info: ValidationInfo) -> Any:
+    """In an arm's file "self" is the network that is trained."""
+    named = isinstance(models, list) and "model" in info.data
+    return [info.data["model"] if name == "self" else name for name in models] if named else models
+
+
 def _that_teach(models: list[str], info: ValidationInfo) -> list[str]:
-    """The study's networks teach together; without a teacher they decide nothing, and are left out."""
+    """Networks that teach together, those of the study or of the arm; without a teacher they decide nothing."""
     if info.data.get("teacher") and not models:
-        raise ValueError("at least one network of the study, whose runs in the arm `teacher` label or rank the cases")
+        raise ValueError(
+            "at least one network whose runs in the arm `teacher` label or rank the cases; self: this network"
+        )
     return models if info.data.get("teacher") else []
 
 
@@ -237,7 +245,8 @@ class Train(Training):
     slice_step: Count
     unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
     teacher: Annotated[ArmName, AfterValidator(_only_where_taught)]
-    models: Annotated[list[ModelName], AfterValidator(_that_teach)] = []  # checkpoints of earlier versions lack it
+    # checkpoints of earlier versions lack it
+    models: Annotated[list[ModelName], BeforeValidator(_itself), AfterValidator(_that_teach)] = []
     confidence: Annotated[float, Field(gt=0.5, le=1)]
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
-from metaseg_nb.cohort.folds import nested_subset, split
+from metaseg_nb.cohort.folds import budget_of, split
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.fold_results import scored_with
 from metaseg_nb.evaluation.scoring import identity, score_against
@@ -55,15 +55,15 @@ class FakeBudget:
     def write_run(self, model, arm, seed, fold, gain=0.0):
         """Write the tables that notebook 03 leaves of one run."""
         stated, parts = read_parameters(PARAMS / "arms" / f"{arm}.yaml"), split(self.cohort, fold)
-        run, chosen = (
+        run, budget = (
             self.layout.run(model, fold, arm, seed),
-            nested_subset(parts.training, stated.get("annotated_share", 1.0), seed),
+            budget_of(parts, stated.get("annotated_share", 1.0), seed),
         )
-        names = {case.name for case in chosen}
+        names = {case.name for case in [*budget.training, *budget.selection]}
         rows = [_annotated(case, "training", _kind(stated, case.name in names)) for case in parts.training]
-        rows += [_annotated(case, "selection", "full") for case in parts.selection]
+        rows += [_annotated(case, "selection", _kind({}, case.name in names)) for case in parts.selection]
         write_table(run.annotation_table, pd.DataFrame(rows))
-        error = self.a * len({case.patient for case in chosen}) ** -self.b - gain
+        error = self.a * len({case.patient for case in budget.training}) ** -self.b - gain
         metrics = pd.DataFrame([self._scored(case, error, model, arm, seed) for case in parts.test])
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, pd.concat([_row(case)[1] for case in parts.test]))

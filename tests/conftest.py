@@ -25,6 +25,7 @@ from PIL import Image, UnidentifiedImageError
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
+from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.scoring import score_cases
 from metaseg_nb.files import write_table
@@ -187,7 +188,9 @@ def store(tmp_path):
         way = {"spacing_mm": 1.0, "intensity_scaling": "percentiles", "sequences": len(images)} | recipe
         store_image(tmp_path / "cases", name, prepared, way, [[1000, 0]])
         source = checksum(label_file) if label_file else "of no file"
-        store_label(tmp_path / "cases", name, label > 0, {"recipe": {}, "sources": [source]})
+        lesions = find_lesions(label > 0, grid.spacing_mm).boxes.values()  # of one size in these tests
+        facts = {"recipe": {}, "sources": [source], "slices": [box[2].stop - box[2].start for box in lesions]}
+        store_label(tmp_path / "cases", name, label > 0, facts)
         return open_case(tmp_path / "cases", name)
 
     return put

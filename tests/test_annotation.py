@@ -19,6 +19,8 @@ from metaseg_nb.settings import ParameterError
 from metaseg_nb.training.patches import PatchBatches
 
 MM = (1.0, 1.0, 1.0)
+# Of the image, on which the two lesions of `mask` lie.
+SLICES = [8, 3]
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def mask():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_is_called_lesion_is_lesion_and_what_is_called_background_is_not(mask, kind, tiny_training):
-    label = annotate(mask, MM, tiny_training(annotation=kind)).label
+    label = annotate(mask, MM, tiny_training(annotation=kind), SLICES).label
     assert mask[label == 1].all()
     assert not mask[label == 0].any()
     assert (label == 1).any()
@@ -41,7 +43,7 @@ def test_what_is_called_lesion_is_lesion_and_what_is_called_background_is_not(ma
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_everything_outside_the_boxes_is_background(mask, kind, tiny_training):
-    found = annotate(mask, MM, tiny_training(annotation=kind))
+    found = annotate(mask, MM, tiny_training(annotation=kind), SLICES)
     outside = np.ones(mask.shape, bool)
     for box in found.boxes:
         outside[tuple(slice(*axis) for axis in box)] = False
@@ -60,12 +62,30 @@ def test_everything_outside_the_boxes_is_background(mask, kind, tiny_training):
     ],
 )
 def test_the_work_is_counted(mask, kind, work, tiny_training):
-    assert annotate(mask, MM, tiny_training(annotation=kind)).work == work
+    assert annotate(mask, MM, tiny_training(annotation=kind), SLICES).work == work
+
+
+@pytest.mark.parametrize(
+    ("kind", "work"),
+    [
+        ("full", Work(3, n_contoured=3, n_slices=2 + 1 + 1)),
+        ("largest", Work(3, n_contoured=1, n_slices=2)),
+        (
+            "slices",
+            Work(3, n_contoured=2, n_slices=4),
+        ),  # 8 + 3 planes of the study grid are no more slices than there are
+        ("boxes", Work(3, n_boxes=3)),
+        ("points", Work(3, n_points=3)),
+    ],
+)
+def test_the_work_is_that_on_the_images_own_slices_and_lesions(mask, kind, work, tiny_training):
+    """Thick slices; and two lesions of the image touch on the study grid."""
+    assert annotate(mask, MM, tiny_training(annotation=kind, slice_step=1), [2, 1, 1]).work == work
 
 
 def test_of_the_largest_lesion_the_surroundings_are_known_and_no_other_lesion(mask, tiny_training):
     mask[16:18, 5:8, 5:8] = True  # within 10 mm of the largest
-    label = annotate(mask, MM, tiny_training(annotation="largest")).label
+    label = annotate(mask, MM, tiny_training(annotation="largest"), SLICES).label
     assert (label[5:13, 5:13, 5:13] == 1).all()
     assert label[22, 8, 8] == 0  # 10 mm from it
     assert label[23, 8, 8] == UNKNOWN
@@ -74,14 +94,14 @@ def test_of_the_largest_lesion_the_surroundings_are_known_and_no_other_lesion(ma
 
 
 def test_with_no_more_lesions_than_are_contoured_all_is_known(mask, tiny_training):
-    full = annotate(mask, MM, tiny_training())
-    largest = annotate(mask, MM, tiny_training(annotation="largest", n_largest=2))
+    full = annotate(mask, MM, tiny_training(), SLICES)
+    largest = annotate(mask, MM, tiny_training(annotation="largest", n_largest=2), SLICES)
     np.testing.assert_array_equal(largest.label, full.label)
     assert largest.work == full.work
 
 
 def test_on_a_slice_that_is_looked_at_every_voxel_is_known_and_on_the_others_none(mask, tiny_training):
-    label = annotate(mask, MM, tiny_training(annotation="slices", slice_step=7)).label
+    label = annotate(mask, MM, tiny_training(annotation="slices", slice_step=7), SLICES).label
     looked_at = [2, 9, 16, 23, 30, 37]
     np.testing.assert_array_equal(label[..., looked_at], mask[..., looked_at])
     assert (np.delete(label, looked_at, axis=2) == UNKNOWN).all()
@@ -89,7 +109,7 @@ def test_on_a_slice_that_is_looked_at_every_voxel_is_known_and_on_the_others_non
 
 @pytest.mark.parametrize("step", [1, 5, 39, 1000])
 def test_a_slice_hits_a_lesion_however_few_there_are(mask, step, tiny_training):
-    assert annotate(mask, MM, tiny_training(annotation="slices", slice_step=step)).work.n_slices >= 1
+    assert annotate(mask, MM, tiny_training(annotation="slices", slice_step=step), SLICES).work.n_slices >= 1
 
 
 def test_in_a_box_an_ellipsoid_of_half_its_edges_is_lesion():
@@ -169,6 +189,23 @@ def test_budgets_are_nested_and_their_selection_set_is_the_same(parts, tiny_trai
     selections = [one.table[one.table["role"] == "selection"].to_dict("records") for one in found]
     assert selections[0] == selections[1] == selections[2]
     assert {row["n_slices"] for row in selections[0]} == {6, 12}
+
+
+def test_the_selection_set_grows_with_the_budget_and_has_two_patients_at_least(parts, tiny_training):
+    split, layout = parts
+    larger = Split(split.training[:6], [*split.training[6:], *split.selection], split.test), layout
+    found = [annotated(larger, tiny_training(annotated_share=share)) for share in (1 / 3, 0.5, 1.0)]
+    names = [[case.name for case in one.selection] for one in found]
+    assert [len(own) for own in names] == [3, 4, 8]
+    assert set(names[0]) < set(names[1]) < set(names[2])
+    assert names[2] == [case.name for case in larger[0].selection], "all, in their order, where all is annotated"
+    for one, own in zip(found, names, strict=True):
+        table = one.table[one.table["role"] == "selection"].set_index("case")
+        assert len(table) == 8
+        assert set(table.index[table["annotation"] == "full"]) == set(own)
+        assert not table.loc[table["annotation"] == "none", "n_slices"].any()
+    few = annotated(parts, tiny_training(annotated_share=0.25)).selection
+    assert len(few) == 2, "of two none is left out"
 
 
 def test_who_is_not_annotated_took_no_work(parts, tiny_training):

@@ -44,12 +44,12 @@ def test_every_cost_counts(name):
     assert run_effort(annotation(), dearer)["minutes"] > run_effort(annotation(), SETTINGS)["minutes"]
 
 
-def test_the_selection_set_is_counted_but_is_no_training():
+def test_the_selection_set_is_counted_with_its_patients_and_minutes():
     table = pd.concat([annotation(), annotation([("full", 4, 36, 0, 0, 15)] * 2, role="selection")], ignore_index=True)
     effort = run_effort(table, SETTINGS)
     assert effort["selection_minutes"] == 30
     assert effort["minutes"] == pytest.approx(sum(row[-1] for row in KINDS) + 30)
-    assert (effort["patients"], effort["cases"]) == (6, 8)
+    assert (effort["patients"], effort["selection_patients"], effort["cases"]) == (8, 2, 8)
     assert [effort[count] for count in COUNTS] == [4 + 1 + 3 + 8, 36 + 10 + 8 + 72, 4, 4]
 
 

@@ -23,7 +23,7 @@ from metaseg_nb.report.build import write_page
 from metaseg_nb.settings import Budget
 
 N = 12
-FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": ""}
+FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "teachers": "", "recipe": ""}
 ARMS = {
     # title, annotated patients, minutes, and what is not as in FULL
     "patients_25": ("25 %", 10, 100.0, {"share": 0.25}),
@@ -35,6 +35,7 @@ ARMS = {
     "boxes_roi": ("patches", 40, 200.0, {"annotation": "boxes", "recipe": "sampling: roi"}),
     "pretraining_25": ("pretrained", 10, 100.0, {"share": 0.25, "unannotated": "pretraining"}),
     "self_training_25": ("self-trained", 10, 100.0, {"share": 0.25, "unannotated": "self_training"}),
+    "alone_25": ("alone", 10, 100.0, {"share": 0.25, "unannotated": "self_training", "teachers": "self"}),
     "ranking_50": ("ranked", 18, 200.0, {"share": 0.5, "unannotated": "ranking"}),
 }
 # patient by patient, around 0: so that intervals have a width
@@ -118,6 +119,14 @@ def test_an_arm_is_compared_with_the_one_that_differs_in_nothing_else(question, 
     assert row["minutes"] == row["minutes_against"]
 
 
+def test_what_self_training_and_what_an_ensemble_of_teachers_gains_are_apart():
+    table = gained(BUDGETS | {"self_training_25": 0.58, "alone_25": 0.53})["difference"]
+    assert table["self_training", "alone_25", "unet"] == pytest.approx(0.03)
+    assert table["self_training", "self_training_25", "unet"] == pytest.approx(0.08)
+    assert table["teachers", "self_training_25", "unet"] == pytest.approx(0.05)
+    assert ("teachers", "alone_25", "unet") not in table
+
+
 def test_an_arm_without_its_partner_is_compared_with_none():
     table = gained({"patients_50": 0.5, "patients_100": 0.6, "pretraining_25": 0.4, "boxes_roi": 0.4})
     assert set(table.index.get_level_values("question")) == {"patients"}
@@ -146,7 +155,7 @@ def test_the_verdict_is_that_of_the_interval_where_patients_are_enough(gain, n, 
 
 ALL = BUDGETS | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75}
 ALL |= {("unet", "pretraining_25"): 0.5, ("unetr", "pretraining_25"): 0.6}
-ALL |= {("unet", "self_training_25"): 0.4, ("unetr", "self_training_25"): 0.6}
+ALL |= {("unet", "self_training_25"): 0.4, ("unetr", "self_training_25"): 0.6, "alone_25": 0.5}
 
 
 def test_every_question_is_answered_with_its_verdict():
@@ -156,7 +165,14 @@ def test_every_question_is_answered_with_its_verdict():
         ["What would twice the annotations gain?"],
         ["Which kind of annotation is worth its minutes?", "better", "inconclusive", "worse"],
         ["Does pretraining on all images help?", "inconclusive for U-Net", "better for UNETR"],
-        ["Does self-training help?", "worse for U-Net", "better for UNETR"],
+        [
+            "Does self-training help?",
+            "worse for U-Net",
+            "better for UNETR",
+            "inconclusive for U-Net",
+            "inconclusive for UNETR",
+        ],
+        ["Does it help to be taught by all networks together?", "worse for U-Net", "better for UNETR"],
         ["Does it help to choose patients by a ranking?", "better"],
         ["Are patches around boxes enough?", "worse"],
     ]
@@ -186,7 +202,7 @@ def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
 
 @pytest.mark.parametrize("arm", ["patients_25", "boxes"])
 def test_questions_without_arms_are_named_as_not_asked(arm):
-    assert answered({arm: 0.5}).count("Not studied") == 6
+    assert answered({arm: 0.5}).count("Not studied") == 7
 
 
 @pytest.mark.parametrize(
@@ -265,7 +281,7 @@ def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
     assert figures == {"06_patients.png", "06_minutes.png", "06_gains.png"}
     page = write_page(str(study), "06_annotation_budget").read_text()
     box = re.search(r"<blockquote>(.*?)</blockquote>", page, re.DOTALL)[1]
-    assert box.count("<li>") == 7, "every answer is in the box"
+    assert box.count("<li>") == 8, "every answer is in the box"
     assert run() == (text, tables)
     fake.layout.run("unet", 0, "boxes", 0).metrics.unlink()
     with pytest.raises(Exception, match="no such file"):

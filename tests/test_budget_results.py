@@ -58,7 +58,8 @@ def test_effort_is_counted_run_by_run(fake):
     results = read(fake)
     assert len(results.efforts) == 2 * 4 * 2 * 3
     arms = results.arms
-    assert arms["patients"].to_dict() == dict(zip(fake.arms, (4, 14, 14, 4), strict=True))
+    assert arms["patients"].to_dict() == dict(zip(fake.arms, (6, 16, 16, 6), strict=True))
+    assert arms["selection_patients"].unique().tolist() == [2]
     assert arms["selection_minutes"].unique().tolist() == [2 * CONTOURED]
     assert arms.loc["patients_100", "minutes"] == 16 * CONTOURED
     assert arms.loc["boxes_roi", "minutes"] == 14 * (2 + 4 * 0.5) + 2 * CONTOURED

@@ -30,6 +30,8 @@ def test_an_arm_waits_for_those_that_teach_it_and_for_its_own_pretraining(tmp_pa
     assert dry_run(tmp_path, "boxes") == {"boxes": 1, "explore": 1, "preprocess": 1, "train_arm": 4, "total": 7}
     assert dry_run(tmp_path, "ranking_50")["train_arm"] == 4 + 4, "the arm that ranks comes first"
     assert dry_run(tmp_path, "pretraining_25")["pretrain"] == 4
+    alone = "runs/demo_budget/arms/self_training_alone_25/seed0/unet/fold0/metrics.json"
+    assert dry_run(tmp_path, alone)["train_arm"] == 2, "a network that is taught by itself waits for no other"
     whole = dry_run(tmp_path)
     assert (whole["train_arm"], whole["pretrain"], whole["annotation_budget"], whole["report"]) == (32, 4, 1, 1)
 

@@ -62,7 +62,7 @@ def put(tmp_path, arrays, prepared):
     def put(name="c", image_way=IMAGE_WAY, label_way=LABEL_WAY, labelled_by=None):
         store_image(tmp_path, name, prepared, image_way, IMAGE_FILES)
         sources = LABEL_FILES if labelled_by is None else [checksum(labelled_by)]
-        store_label(tmp_path, name, arrays[2], {"recipe": label_way, "sources": sources})
+        store_label(tmp_path, name, arrays[2], {"recipe": label_way, "sources": sources, "slices": [2, 1]})
         return open_case(tmp_path, name)
 
     return put

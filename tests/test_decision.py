@@ -1,7 +1,9 @@
 """The decision: threshold and smallest lesion, chosen on the selection set and by nothing else."""
 
 from dataclasses import asdict
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from metaseg_nb.inference.decision import (
     decision_of,
     dice_by_decision,
 )
+from metaseg_nb.layout import NOTEBOOKS, RunLayout
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 
 SHAPE = (32, 32, 32)
@@ -149,3 +152,31 @@ def test_a_checkpoint_keeps_a_decision(tmp_path, choose):
     save_checkpoint(tmp_path / "best.pt", {"identity": identity, "network": {}, "decision": asdict(decision)})
     assert decision_of(load_checkpoint(tmp_path / "best.pt")) == decision
     assert decision_of({}) is None
+
+
+def test_the_last_epochs_weights_predict_with_a_decision_of_their_own(tmp_path):
+    """Run the cell of notebook 03 that predicts the test set: here networks and decisions are words."""
+    run, predicted, case = RunLayout(tmp_path), [], SimpleNamespace(name="c0")
+    run.last_checkpoint.touch()
+    ms = SimpleNamespace(
+        device=lambda: "cpu",
+        evaluation=SimpleNamespace(score_probability=lambda *_: None),
+        inference=SimpleNamespace(
+            choose_decision=lambda network, selection, *_: f"chosen for {network} on {selection}",
+            predict_case=lambda network, stored, settings, decision, *_: predicted.append((network, decision)),
+        ),
+        training=SimpleNamespace(network_of=lambda checkpoint, _: checkpoint, load_checkpoint=lambda path: path.stem),
+    )
+    names = {
+        "ms": ms,
+        "run": run,
+        "finished": False,
+        "predictor": "best",
+        "decision": "chosen for best",
+        "test": [case],
+    }
+    names |= {"parts": SimpleNamespace(test=[case]), "cohort": SimpleNamespace(rule=None), "settings": None}
+    names |= {"selection": "the selection set", "tqdm": lambda cases, desc: cases}
+    (cell,) = [c.source for c in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "last_predictor" in c.source]
+    exec(cell, names)
+    assert predicted == [("best", "chosen for best"), ("last", "chosen for last on the selection set")]

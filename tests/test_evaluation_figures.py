@@ -1,8 +1,10 @@
 """Figures and tables of notebook 04: what they show is in the tables, and each file says where it came from."""
 
 import json
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +15,7 @@ from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.style import Records, use_style
 from metaseg_nb.figures.tables import show_leaderboard
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.settings import CrossValidate
 
 MODELS, RESAMPLING = ["unet", "segresnet", "unetr"], (200, 0)
@@ -96,3 +98,27 @@ def test_a_table_is_kept_as_csv_and_latex(records, tmp_path):
     text = (tmp_path / "board.tex").read_text()
     assert r"a\_b \& 5 \% & 0.123 & -- & 7 \\" in text
     assert r"\toprule" in text
+
+
+def drawn(cell_with, **names):
+    """The figure that a cell of notebook 04 draws, found by a line of it."""
+    figures, cells = {}, [cell.source for cell in nbformat.read(NOTEBOOKS / "04_cross_validation.ipynb", 4).cells]
+    imports, (cell,) = cells[2], [cell for cell in cells if cell_with in cell]
+    names["records"] = SimpleNamespace(figure=lambda figure, name: figures.update({name: figure}))
+    exec(f"{imports}\n{cell}", names)
+    return next(iter(figures.values()))
+
+
+def test_published_points_name_their_source_in_the_figure():
+    board = make_leaderboard(metrics(), *RESAMPLING)
+    figure = drawn('records.figure(figure, "dice")', board=board, metrics=metrics(), palette=palette(board["model"]))
+    (legend,) = [axes.get_legend() for axes in figure.axes]
+    texts = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
+    assert "published, other data: best validation Dice of the Zürich study (273 patients, 2022)" in texts
+
+
+def test_the_figure_of_the_claims_says_that_intervals_are_not_adjusted():
+    claims = pd.DataFrame({"model": ["unet"], "claim": ["A"], "measured": ["a"], "difference": [0.1]})
+    claims = claims.assign(low=[0.0], high=[0.2])
+    figure = drawn('records.figure(figure, "claims")', claims=claims, networks=["unet"])
+    assert "not adjusted for the number of claims" in figure.axes[-1].get_xlabel()

@@ -293,10 +293,29 @@ def test_a_smaller_budget_is_inside_a_larger_one_and_spreads_over_primaries_and_
     assert all(abs(whole / 2 - part) <= 2.5 for whole, part in share_of.values())
 
 
-def test_budgets_depend_on_the_seed_and_one_patient_is_none():
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.75])
+@pytest.mark.parametrize("n", [40, 176, 200])
+def test_seeds_draw_other_patients_with_as_many_in_common_as_by_chance(n, share):
+    rng = np.random.default_rng(n)
+    cases = [
+        Case(f"c{i}", (Path(f"c{i}"),), None, f"p{i}", PRIMARIES[i % 4 if i % 3 else 0], 0, int(rng.poisson(4)))
+        for i in range(n)
+    ]
+    subsets = [patients(nested_subset(cases, share, seed)) for seed in range(200)]
+    k = round(share * n)
+    assert {len(subset) for subset in subsets} == {k}
+    assert len({frozenset(subset) for subset in subsets}) == 200
+    common = [len(first & second) for first, second in pairwise(subsets)]
+    chance, spread = k**2 / n, k * (n - k) / n / (n - 1) ** 0.5  # hypergeometric: k of n patients, drawn twice
+    assert abs(np.mean(common) - chance) < 4 * spread / len(common) ** 0.5
+    assert max(common) <= chance + 5 * spread
+    taken = Counter(patient for subset in subsets for patient in subset)
+    assert np.ptp([taken[case.patient] for case in cases]) < 200 * 9 * (share * (1 - share) / 200) ** 0.5
+
+
+def test_one_patient_is_no_budget():
     cohort, burden, _ = make_cohort(4)
     training = split(assign_folds(cohort, burden, 5), 0).training
-    assert len({frozenset(patients(nested_subset(training, 0.25, seed))) for seed in range(8)}) > 1
     with pytest.raises(CohortError, match="that is 1; expected at least 2 patients"):
         nested_subset(training, 1 / len(patients(training)), 0)
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
@@ -248,6 +249,42 @@ def test_what_is_damaged_is_made_again_and_no_more(cohort, settings, tmp_path, c
     again = content(folder)
     assert before.keys() == again.keys()
     assert {path for path in before if before[path] != again[path]} <= {folder / f"a/{part}.time" for part in parts}
+
+
+@pytest.mark.parametrize(("slice_mm", "slices"), [(1.0, 15), (5.0, 3)])
+@pytest.mark.parametrize("spacing_mm", [1.0, 2.0, 3.0])
+def test_slices_are_those_of_the_image_whatever_the_study_grid(
+    write_nifti, settings, tmp_path, spacing_mm, slice_mm, slices
+):
+    x, y, z = np.indices((50, 50, round(45 / slice_mm)))
+    from_middle = np.sqrt((x - 24.5) ** 2 + (y - 24.5) ** 2 + ((z - (z.max() // 2)) * slice_mm) ** 2)
+    image, speck = 100.0 * (from_middle < 22) + (from_middle < 7), (x == 12) & (y == 24) & (z == z.max() // 2)
+    mask, edges = (from_middle < 7.5) | speck, (1.0, 1.0, slice_mm)
+    files = [
+        write_nifti(f"{n}.nii.gz", a, edges, "PIR") for n, a in (("i", image.astype(np.float32)), ("m", mask * 1.0))
+    ]
+    case = Case("ball", (files[0],), files[1], "p", "lung")
+    prepare_case(case, tmp_path / "cases", change(settings, spacing_mm=spacing_mm), LesionRule())
+    stored = open_case(tmp_path / "cases", "ball")
+    assert stored.grid.spacing_mm[2] == spacing_mm
+    assert stored.slices == [slices, 1]
+
+
+def test_a_label_whose_slices_an_earlier_version_did_not_count_is_made_again_and_stays_the_same(
+    write_case, settings, tmp_path, counted
+):
+    case, folder = write_case("a"), tmp_path / "cases"
+    prepare_case(case, folder, settings, LesionRule())
+    before, record = open_case(folder, "a"), folder / "a/label.json"
+    facts = read_record(record)
+    write_record(record, {key: facts[key] for key in facts if key not in ("slices", "files")}, folder.glob("a/l*.npy"))
+    with pytest.raises(CohortError, match="run notebook 02 again: it counts them"):
+        _ = open_case(folder, "a").slices
+    counted.clear()
+    prepare_case(case, folder, settings, LesionRule())
+    assert counted == [("a", "label")]
+    after = open_case(folder, "a")
+    assert (after.slices, after.identity) == ([5, 1], before.identity)
 
 
 def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path, counted):

@@ -35,13 +35,27 @@ def test_arms_that_teach_each_other_are_refused_before_the_work_starts(circle, t
 
 
 def _file(kind, name, files):
-    return files[name] if kind == "arm" else parameter_file(kind, name)
+    return files.get(name, parameter_file(kind, name)) if kind == "arm" else parameter_file(kind, name)
 
 
 def test_an_arm_is_taught_by_the_networks_of_its_study_and_another_by_none():
     found = resolve("03_train", "demo_budget", "unet", 0, "self_training_25", 0)
     assert found["models"] == ["unet", "unetr"]
     assert resolve("03_train", "demo_budget", "unet", 0, "boxes", 0)["models"] == []
+
+
+@pytest.mark.parametrize("model", ["unet", "unetr"])
+def test_an_arm_that_names_the_network_itself_is_taught_by_no_other(model):
+    assert resolve("03_train", "demo_budget", model, 0, "self_training_alone_25", 0)["models"] == [model]
+
+
+@pytest.mark.parametrize(("named", "models"), [("[segresnet]", ["segresnet"]), ("[self, unetr]", ["unet", "unetr"])])
+def test_an_arm_is_taught_by_the_networks_that_it_names(named, models, tmp_path, monkeypatch):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"arm: a\nunannotated: self_training\nteacher: patients_25\nmodels: {named}\n")
+    monkeypatch.setattr("metaseg_nb.parameters.parameter_file", lambda kind, name: _file(kind, name, {"a": file}))
+    monkeypatch.setattr("metaseg_nb.settings.parameter_names", lambda kind: [*parameter_names(kind), "a"])
+    assert resolve("03_train", "demo_budget", "unet", 0, "a", 0)["models"] == models
 
 
 @pytest.fixture
@@ -128,6 +142,7 @@ def test_all_networks_of_the_study_teach_together_and_no_other(teach, learn):
 
     assert values(["unet", "segresnet"]) == {UNKNOWN}, "two that contradict each other are sure of nothing"
     assert values(["unet"]) == {1}, "a network that is no longer in the study does not teach"
+    assert values(["self"]) == {1}, "nor does another network where each is taught by itself"
 
 
 def test_what_they_say_is_kept_until_they_change(teach, learn):

@@ -18,7 +18,7 @@ def taught_by(wildcards):
     if settings["unannotated"] == "pretraining":
         return [str(PRETRAINING / "metrics.json").format(**which, model=wildcards.model)]
     if settings["teacher"]:
-        return expand(ARM_RUN / "metrics.json", arm=settings["teacher"], model=MODELS, **which)
+        return expand(ARM_RUN / "metrics.json", arm=settings["teacher"], model=settings["models"], **which)
     return []
 
 

@@ -27,15 +27,18 @@ QUESTIONS = {
     "kind": ("Which kind of annotation is worth its minutes?", False),
     "pretraining": ("Does pretraining on all images help?", True),
     "self_training": ("Does self-training help?", True),
+    "teachers": ("Does it help to be taught by all networks together?", True),
     "ranking": ("Does it help to choose patients by a ranking?", False),
     "roi": ("Are patches around boxes enough?", False),
 }
-# Questions about one change to an arm: its column, the value with the change, and the value without it.
+# Questions about one change to an arm: columns with the change, and without it; all other columns of `ALIKE` are equal.
 CHANGES = {
-    "pretraining": ("unannotated", "pretraining", "unused"),
-    "self_training": ("unannotated", "self_training", "unused"),
-    "roi": ("recipe", "sampling: roi", ""),
+    "pretraining": ({"unannotated": "pretraining"}, {"unannotated": "unused"}),
+    "self_training": ({"unannotated": "self_training"}, {"unannotated": "unused", "teachers": ""}),
+    "teachers": ({"unannotated": "self_training", "teachers": ""}, {"teachers": "self"}),
+    "roi": ({"recipe": "sampling: roi"}, {"recipe": ""}),
 }
+ALIKE = ["share", "annotation", "unannotated", "teachers", "recipe"]
 COLUMNS = ["question", "arm", "title", "against", "model", "patients", "minutes", "minutes_against"]
 COLUMNS += ["difference", "low", "high", "verdict"]
 
@@ -200,6 +203,7 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
     - ``kind``: cheaper annotations with full contours *at equal minutes*.
     - ``ranking``: patients chosen by a ranking with patients chosen evenly, at equal minutes.
     - ``pretraining``, ``self_training``, ``roi``: an arm with the one that differs in nothing else.
+    - ``teachers``: self-training by all networks together with self-training by each network alone.
 
     Full contours at minutes between two budgets are interpolated, patient by patient, in proportion to the logarithm
     of minutes. Outside the budgets the nearest budget is used (see ``minutes_against``). Then an arm that loses
@@ -247,11 +251,10 @@ def _pairs(results: BudgetResults) -> list[tuple[str, str, str]]:
         cheaper = arms[(arms["annotation"] != "full") & (arms["unannotated"] == "unused") & (arms["recipe"] == "")]
         pairs += [("kind", arm, "") for arm in cheaper.index]
         pairs += [("ranking", arm, "") for arm in arms.index[arms["unannotated"] == "ranking"]]
-    for question, (column, value, before) in CHANGES.items():
-        for arm in arms.index[arms[column] == value]:
-            wanted = arms.loc[arm, ["share", "annotation", "unannotated", "recipe"]].copy()
-            wanted[column] = before
-            same = arms.index[(arms[wanted.index] == wanted).all(axis=1)]
+    for question, (after, before) in CHANGES.items():
+        for arm in arms.index[(arms[list(after)] == after).all(axis=1)]:
+            wanted = arms.loc[arm, ALIKE].to_dict() | before
+            same = arms.index[(arms[ALIKE] == wanted).all(axis=1)]
             pairs += [(question, arm, other) for other in same[:1]]
     return pairs
 

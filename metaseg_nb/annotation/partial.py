@@ -4,8 +4,8 @@ A kind says of each voxel that it is lesion (1), background (0) or unknown (`UNK
 does for it. What was not annotated is unknown, never background.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -26,7 +26,7 @@ RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DI
 
 @dataclass(frozen=True)
 class Work:
-    """What a physician does with a case.
+    """What a physician does with a case, on the image's own grid.
 
     Of ``n_lesions`` in the case, ``n_contoured`` are contoured, on ``n_slices`` axial slices in all (a slice counts
     once for each lesion on it); ``n_boxes`` are drawn and ``n_points`` set.
@@ -57,7 +57,9 @@ class Annotation:
     work: Work
 
 
-def annotate(mask: np.ndarray, spacing_mm: tuple[float, float, float], settings: Train) -> Annotation:
+def annotate(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float], settings: Train, slices: Sequence[int]
+) -> Annotation:
     """Simulate an annotation of a case.
 
     Parameters
@@ -70,15 +72,17 @@ def annotate(mask: np.ndarray, spacing_mm: tuple[float, float, float], settings:
         only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice is known,
         counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
         "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter.
+    slices : sequence of int
+        Axial slices of the image that each lesion lies on, the largest lesion first; the work is counted by them.
     """
     lesions = find_lesions(mask, spacing_mm)
     boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
-    return KINDS[settings.annotation](lesions, np.array(boxes, int).reshape(-1, 3, 2), settings)
+    return KINDS[settings.annotation](lesions, np.array(boxes, int).reshape(-1, 3, 2), settings, slices)
 
 
-def full_work(boxes: np.ndarray) -> Work:
-    """Work of contouring all lesions on all slices; ``boxes`` as in `Annotation`, one a lesion."""
-    return Work(len(boxes), len(boxes), int(np.diff(boxes[:, 2]).sum()))
+def full_work(slices: Sequence[int]) -> Work:
+    """Work of contouring all lesions on all of the image's axial slices; ``slices`` as in `annotate`."""
+    return Work(len(slices), len(slices), sum(slices))
 
 
 def whole_volume(label: np.ndarray) -> np.ndarray:
@@ -86,13 +90,13 @@ def whole_volume(label: np.ndarray) -> np.ndarray:
     return np.array([[[0, n] for n in label.shape]])
 
 
-def _full(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
-    return Annotation((lesions.labels > 0).astype(np.uint8), boxes, full_work(boxes))
+def _full(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
+    return Annotation((lesions.labels > 0).astype(np.uint8), boxes, full_work(slices))
 
 
-def _largest(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
+def _largest(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
     if lesions.n <= settings.n_largest:
-        return _full(lesions, boxes, settings)
+        return _full(lesions, boxes, settings, slices)
     chosen = np.argsort(-_sizes(lesions), kind="stable")[: settings.n_largest]
     label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
     margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
@@ -100,31 +104,34 @@ def _largest(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation
         label[tuple(map(slice, (box[:, 0] - margin).clip(0), box[:, 1] + margin))] = 0
     label[lesions.labels > 0] = UNKNOWN  # who contours one lesion does not call its neighbour background
     label[np.isin(lesions.labels, 1 + chosen)] = 1
-    return Annotation(label, whole_volume(label), replace(full_work(boxes[chosen]), n_lesions=lesions.n))
+    contoured = slices[: settings.n_largest]
+    return Annotation(label, whole_volume(label), Work(len(slices), len(contoured), sum(contoured)))
 
 
-def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
+def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
     label = (lesions.labels > 0).astype(np.uint8)
     middle = boxes[_sizes(lesions).argmax(), 2].sum() // 2 if lesions.n else label.shape[2] // 2
     known = np.arange(label.shape[2]) % settings.slice_step == middle % settings.slice_step
     label[:, :, ~known] = UNKNOWN
     on_slices = [int(known[low:high].sum()) for low, high in boxes[:, 2]]
-    return Annotation(label, whole_volume(label), Work(lesions.n, sum(n > 0 for n in on_slices), sum(on_slices)))
+    n_slices = min(sum(on_slices), sum(slices))  # a thick slice of the image is contoured once
+    return Annotation(label, whole_volume(label), Work(len(slices), sum(n > 0 for n in on_slices), n_slices))
 
 
-def _box_each(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
-    return Annotation(label_of_boxes(lesions.labels.shape, boxes), boxes, Work(lesions.n, n_boxes=lesions.n))
+def _box_each(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
+    n = len(slices)
+    return Annotation(label_of_boxes(lesions.labels.shape, boxes), boxes, Work(n, n_boxes=n))
 
 
-def _point_each(lesions: Lesions, boxes: np.ndarray, settings: Train) -> Annotation:
+def _point_each(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
     voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
     centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
     points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
     label, around = label_of_points(lesions.labels.shape, lesions.spacing_mm, points, diameters_mm)
-    return Annotation(label, around, Work(lesions.n, n_points=lesions.n))
+    return Annotation(label, around, Work(len(slices), n_points=len(slices)))
 
 
-KINDS: dict[str, Callable[[Lesions, np.ndarray, Train], Annotation]] = {
+KINDS: dict[str, Callable[[Lesions, np.ndarray, Train, Sequence[int]], Annotation]] = {
     "full": _full,
     "largest": _largest,
     "slices": _every_nth_slice,

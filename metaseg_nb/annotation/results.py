@@ -19,7 +19,7 @@ from metaseg_nb.settings import Budget
 SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
 # Keys of an arm's file that other columns of the table of arms show.
 IN_COLUMNS = {"arm", "arm_title", "annotated_share", "annotation", "unannotated"}
-IN_COLUMNS |= {"n_largest", "slice_step", "teacher", "confidence"}
+IN_COLUMNS |= {"n_largest", "slice_step", "teacher", "models", "confidence"}
 # Kinds of "annotation" for which no physician looked at the case.
 NO_PHYSICIAN = ("none", "self_training")
 COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point"}
@@ -70,18 +70,19 @@ def run_effort(annotation: pd.DataFrame, settings: Budget) -> dict[str, float]:
     Returns
     -------
     dict
-        ``patients`` (annotated, for training), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
-        ``selection_minutes``, for the selection set.
+        ``patients`` (annotated), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
+        ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
-    minutes = settings.minutes_per_case + done[list(COUNTS)].dot(costs)
+    minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
     return {
-        "patients": done.loc[done["role"] == "training", "patient"].nunique(),
+        "patients": done["patient"].nunique(),
+        "selection_patients": done.loc[selects, "patient"].nunique(),
         "cases": len(done),
         **done[list(COUNTS)].sum(),
         "minutes": minutes.sum(),
-        "selection_minutes": minutes[done["role"] == "selection"].sum(),
+        "selection_minutes": minutes[selects].sum(),
     }
 
 
@@ -97,8 +98,9 @@ class BudgetResults:
     efforts : DataFrame
         A row per run: ``model``, ``arm``, ``seed``, ``fold``, and the keys of `run_effort`.
     arms : DataFrame
-        A row per arm, which is the index: ``title``, ``share``, ``annotation``, ``unannotated``, ``recipe`` (what else
-        it sets, such as "sampling: roi"), and the means over its runs of ``patients``, ``minutes`` and the rest.
+        A row per arm, which is the index: ``title``, ``share``, ``annotation``, ``unannotated``, ``teachers`` (networks
+        that it names; "": those of the study), ``recipe`` (what else it sets, such as "sampling: roi"), and the means
+        over its runs of ``patients``, ``minutes`` and the rest.
     """
 
     patients: pd.DataFrame
@@ -181,5 +183,6 @@ def _arm(arm: str) -> dict[str, str | float]:
         "share": stated.get("annotated_share", 1.0),
         "annotation": stated.get("annotation", "full"),
         "unannotated": stated.get("unannotated", "unused"),
+        "teachers": ", ".join(stated.get("models", [])),
         "recipe": ", ".join(f"{key}: {value}" for key, value in sorted(stated.items()) if key not in IN_COLUMNS),
     }

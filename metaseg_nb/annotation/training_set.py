@@ -1,7 +1,7 @@
 """The training set: annotated cases, and cases labelled or ranked by the networks of an earlier arm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from metaseg_nb.annotation.ranking import follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.folds import Split, nested_subset
+from metaseg_nb.cohort.folds import Split, budget_of
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.fold_results import read_all
 from metaseg_nb.files import read_table, write_table
@@ -29,11 +29,11 @@ NOBODY, NETWORKS = NO_PHYSICIAN
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Cases to train on, and what was done for them.
+    """Cases to train on, and to choose epoch and threshold on, and what was done for them.
 
     Attributes
     ----------
-    cases : list of StoredCase
+    cases, selection : list of StoredCase
     table : DataFrame
         A row for each case of training and selection set: ``case``, ``patient``, ``primary``, ``role`` ("training",
         "selection"), ``annotation`` (its kind, "none" or "self_training"), the fields of `Work`, ``known_share`` (of
@@ -41,6 +41,7 @@ class TrainingSet:
     """
 
     cases: list[StoredCase]
+    selection: list[StoredCase]
     table: pd.DataFrame
 
     def __str__(self) -> str:
@@ -60,7 +61,7 @@ class TrainingSet:
 
 @dataclass(frozen=True)
 class Teachers:
-    """All networks of an earlier arm on one fold with one seed: they saw the same annotations, and no test patient.
+    """Networks of an earlier arm on one fold with one seed: they saw the same annotations, and no test patient.
 
     ``annotated`` are the names of the training cases that were fully annotated for them.
     """
@@ -100,14 +101,15 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
 def annotated_training_set(
     parts: Split, settings: Train, layout: StudyLayout, run: RunLayout, device: torch.device
 ) -> TrainingSet:
-    """Annotate the training part of a fold as an arm says; without an arm, in full.
+    """Annotate training and selection set of a fold as an arm says; without an arm, in full.
 
     Parameters
     ----------
     parts : Split
     settings : Train
-        ``annotated_share`` of the patients, by the kind of ``annotation``; the ``unannotated`` rest is unused, or
-        labelled (self_training) or ranked beforehand (ranking) by the networks of the arm ``teacher``.
+        ``annotated_share`` of the patients of both sets (`budget_of`): those to train on by the kind of
+        ``annotation``, those of the selection set in full. The ``unannotated`` rest of the training set is unused,
+        or labelled (self_training) or ranked beforehand (ranking) by the networks of the arm ``teacher``.
     layout : StudyLayout
     run : RunLayout
         Keeps the labels or the ranking that networks make, so that they are made once.
@@ -119,28 +121,32 @@ def annotated_training_set(
         Fewer than two patients, or no lesion, would be annotated; or the teachers cannot be used.
     """
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
-    chosen = nested_subset(parts.training, settings.annotated_share, settings.seed)
+    budget = budget_of(parts, settings.annotated_share, settings.seed)
     teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
     if settings.unannotated == "ranking":
         first = [case for case in parts.training if case.name in teachers.annotated]
-        slices = {case.name: full_work(stored[case.name].lesion_boxes).n_slices for case in parts.training}
-        chosen = follow_ranking(parts.training, first, _ranking(parts.training, stored, teachers, run), slices, chosen)
-    known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
+        slices = {case.name: sum(stored[case.name].slices) for case in parts.training}
+        ranking = _ranking(parts.training, stored, teachers, run)
+        chosen = follow_ranking(parts.training, first, ranking, slices, budget.training)
+        budget = replace(budget, training=chosen)
+    known = {
+        case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in budget.training
+    }
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or use another kind of annotation"
         raise CohortError.one("-", "dataset.json", found, "at least one lesion to learn from", fix)
     rest = [stored[case.name] for case in parts.training if case.name not in known]
-    nothing = {case.name: (NOBODY, None, Work(len(case.lesion_boxes))) for case in rest}
+    nothing = {case.name: (NOBODY, None, Work(len(case.slices))) for case in stored.values()}
     if settings.unannotated == "self_training":
         for case in rest:
             label = _labelled(case, teachers, settings.confidence, run)
-            known[case.name] = NETWORKS, label, Work(len(case.lesion_boxes))
+            known[case.name] = NETWORKS, label, Work(len(case.slices))
+    selection = [stored[case.name] for case in budget.selection]
+    chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection}
     rows = [_row(case, "training", *(nothing | known)[case.name]) for case in parts.training]
-    for case in parts.selection:  # contoured in full in every arm
-        own = stored[case.name]
-        rows.append(_row(case, "selection", "full", own, full_work(own.lesion_boxes)))
-    return TrainingSet([case for _, case, _ in known.values()], pd.DataFrame(rows))
+    rows += [_row(case, "selection", *(nothing | chosen_on)[case.name]) for case in parts.selection]
+    return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
 
 
 def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: Teachers, run: RunLayout) -> list[str]:
@@ -158,8 +164,8 @@ def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: 
 def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[StoredCase, Work]:
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
-        return case, full_work(case.lesion_boxes)
-    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings)
+        return case, full_work(case.slices)
+    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work

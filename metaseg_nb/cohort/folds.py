@@ -16,6 +16,8 @@ SELECTION_MINIMUM = 2
 SMALLEST_COHORT = SELECTION_MINIMUM + 2
 # Patients of a budget: fewer are not enough to train on.
 LEAST_PATIENTS = 2
+# Parts of a primary's patients, from few to many lesions, of which a budget takes equal shares.
+STRATA = 3
 
 
 @dataclass(frozen=True)
@@ -180,13 +182,14 @@ def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
 def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     """The cases of a share of the patients; a smaller share's patients are among a larger one's.
 
-    Patients are sorted by primary and number of lesions, and taken in an order that halves the gaps again and again
-    (van der Corput's sequence, shifted by the seed). So every part covers all primaries and lesion counts evenly.
+    Patients of one primary with about as many lesions are a stratum. Each stratum has an order of its own, drawn from
+    the seed, and every share takes about that share of it. So every part covers all primaries and lesion counts evenly,
+    and two seeds have as many patients in common as chance gives them.
 
     Parameters
     ----------
     cases : sequence of Case
-        Training cases, with their numbers of lesions.
+        Cases of a part of a fold, with their numbers of lesions.
     share : float
         In (0, 1]; rounded to whole patients.
     seed : int
@@ -197,38 +200,51 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
         Fewer than two patients would remain.
     """
     lesions, by_patient = _lesions_of_patients(cases), _by_patient(cases)
-    primary = {patient: min(case.primary for case in of) for patient, of in by_patient.items()}
-    line = sorted(by_patient, key=lambda patient: (primary[patient], lesions[patient], patient))
-    bits = max(1, (len(line) - 1).bit_length())
-    shift = int(np.random.default_rng(seed).integers(2**bits))
-    # reversed binary digits: 0, 1/2, 1/4, 3/4, 1/8 ... of the line
-    order = sorted(range(len(line)), key=lambda i: f"{i ^ shift:0{bits}b}"[::-1])
-    n = round(share * len(line))
-    if n < min(LEAST_PATIENTS, len(line)):  # all of one patient is no smaller budget
-        found = f"{100 * share:g} % of {len(line)} training patients, that is {n}"
+    strata = defaultdict(list)
+    for patient in sorted(by_patient, key=lambda patient: (lesions[patient], patient)):
+        strata[min(case.primary for case in by_patient[patient])].append(patient)
+    rng, place = np.random.default_rng(seed), {}
+    for _, of_primary in sorted(strata.items()):
+        for alike in np.array_split(of_primary, STRATA):
+            # where in the stratum's order, from 0 to 1; a start drawn for each stratum lets small ones come first too
+            place |= zip(alike.tolist(), (rng.permutation(len(alike)) + rng.random()) / len(alike), strict=True)
+    n = round(share * len(place))
+    if n < min(LEAST_PATIENTS, len(place)):  # all of one patient is no smaller budget
+        found = f"{100 * share:g} % of {len(place)} training patients, that is {n}"
         expected, fix = f"at least {LEAST_PATIENTS} patients to train on", "take a larger share, or more patients"
         raise CohortError.one("-", "dataset.json", found, expected, fix)
-    chosen = {line[i] for i in order[:n]}
+    chosen = set(sorted(place, key=place.__getitem__)[:n])
     return [case for case in cases if case.patient in chosen]
 
 
+def budget_of(parts: Split, share: float, seed: int) -> Split:
+    """What a physician annotates of a fold: a share of the training patients, and of the selection set.
+
+    Of the selection set these are never fewer than two patients. See `nested_subset`.
+    """
+    least = SELECTION_MINIMUM / len({case.patient for case in parts.selection})
+    selection = nested_subset(parts.selection, max(share, least), seed)
+    return replace(parts, training=nested_subset(parts.training, share, seed), selection=selection)
+
+
 def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Training patients and lesions of each budget, smallest and largest number over the folds; a row per share.
+    """Patients of each budget and lesions to train on, smallest and largest number over the folds; a row per share.
 
     A budget of fewer than two patients in a fold is "too few".
     """
-    parts = [split(cohort, fold).training for fold in range(cohort.n_folds)]
+    parts = [split(cohort, fold) for fold in range(cohort.n_folds)]
     return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
 
 
-def _budget(parts: Sequence[Sequence[Case]], share: float, seed: int) -> dict[str, str]:
+def _budget(parts: Sequence[Split], share: float, seed: int) -> dict[str, str]:
     try:
-        subsets = [nested_subset(part, share, seed) for part in parts]
+        budgets = [budget_of(part, share, seed) for part in parts]
     except CohortError:
-        return dict.fromkeys(("training patients", "lesions", "primaries"), "too few")
+        return dict.fromkeys(("training patients", "selection patients", "lesions", "primaries"), "too few")
     counts = {
-        "training patients": [len({case.patient for case in subset}) for subset in subsets],
-        "lesions": [sum(case.n_lesions or 0 for case in subset) for subset in subsets],
-        "primaries": [len({case.primary for case in subset}) for subset in subsets],
+        "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
+        "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
+        "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
+        "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
     }
     return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}

@@ -44,8 +44,9 @@ def claim_table(
 ) -> pd.DataFrame:
     """Test the claims for all networks together, then for each alone.
 
-    Each lesion and patient counts with its mean over the networks; intervals resample patients. A convolutional
-    network alone is compared with the transformers; a transformer alone has no such row.
+    Each lesion and patient counts with its mean over the networks; intervals resample patients, and are not adjusted
+    for the number of claims and networks. A convolutional network alone is compared with the transformers; a
+    transformer alone has no such row.
 
     Parameters
     ----------

@@ -66,7 +66,8 @@ def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
         facts = read_record(file)
     except (FileNotFoundError, DamagedFile):
         return False
-    return facts["identity"] == identity and not changed_files(file, facts)
+    whole = part == "image" or "slices" in facts  # stores of earlier versions do not count them
+    return whole and facts["identity"] == identity and not changed_files(file, facts)
 
 
 def store_image(
@@ -102,8 +103,8 @@ def store_image(
 def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
     """Write the label part of a case whose image is stored.
 
-    ``label`` is bool, shape (X, Y, Z); ``facts`` are ``recipe``, ``sources`` (checksum of the label's file) and what
-    else is known about it.
+    ``label`` is bool, shape (X, Y, Z); ``facts`` are ``recipe``, ``sources`` (checksum of the label's file), ``slices``
+    (see `StoredCase`) and what else is known about it.
     """
     image = read_record(folder / name / "image.json")["identity"]
     drop_label(folder, name)
@@ -135,7 +136,7 @@ def store_annotation(
         and boxes that hold all voxels that are not 0, int of shape (B, 3, 2), the upper end exclusive.
     """
     sources = [source for part in (case.image_facts, case.label_facts) if part for source in part["sources"]]
-    facts: dict[str, Any] = {"recipe": case.recipe, "sources": sources, "how": dict(how)}
+    facts: dict[str, Any] = {"recipe": case.recipe, "sources": sources, "slices": case.slices, "how": dict(how)}
     facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
     if not is_stored(folder, case.name, "label", facts["identity"]):
         label, boxes = make()

@@ -166,9 +166,12 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
     native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
     # a lesion is lost where it lies outside the study grid, with the crop around the head
     centres_mm = [stored.native.centres_mm(found.voxels(lesion)) for lesion in found.boxes]
+    heights = np.array([box[2].stop - box[2].start for box in found.boxes.values()], int)
+    sizes = np.bincount(found.labels.ravel(), minlength=found.n + 1)[1:]
     facts = {
         "recipe": dict(recipe),
         "sources": [checksum(case.label)],
+        "slices": heights[np.argsort(-sizes, kind="stable")].tolist(),
         "lesion_volume_mm3": float(lesion_mask(label.array, rule).sum() * native_mm3),
         "cleaned_volume_mm3": float(mask.sum() * native_mm3),
         "stored_volume_mm3": float(resampled.sum() * stored_mm3),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.grid import Grid
 
@@ -95,6 +96,14 @@ class StoredCase:
     def marked_boxes(self) -> np.ndarray:
         """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
         return self._of_label("marked_boxes" if self.annotation else "lesion_boxes")
+
+    @property
+    def slices(self) -> list[int]:
+        """Axial slices of the image that each lesion of its mask lies on, the largest lesion first."""
+        if not self.label_facts or "slices" not in self.label_facts:
+            expected, fix = "the number of slices of each lesion", "run notebook 02 again: it counts them"
+            raise CohortError.one(self.name, self.folder / "label.json", "no such number", expected, fix)
+        return self.label_facts["slices"]
 
     def _of_label(self, name: str) -> np.ndarray:
         return np.load((self.annotation or self.folder) / f"{name}.npy", mmap_mode="r")
