@@ -323,7 +323,7 @@ def test_predict_refuses_an_image_of_another_kind_before_the_work(tmp_path, caps
     (tmp_path / "series/1.dcm").write_bytes(bytes(128) + b"DICM" + bytes(500))
     mask = str(tmp_path / "mask.nii.gz")
     assert main(["predict", "best.pt", str(tmp_path / "series"), "-o", mask]) == 2
-    assert "found no MR series; expected one MR series" in capsys.readouterr().err
+    assert "found a DICOM file without SOPInstanceUID" in capsys.readouterr().err
     assert main(["predict", "best.pt", str(tmp_path / "series/1.dcm"), "-o", mask]) == 2
     printed = capsys.readouterr().err
     assert "found a DICOM file; expected a NIfTI file" in printed

@@ -350,7 +350,7 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
         assert problem.found == (
             "no such file" if harm is Path.unlink else "content that has changed since it was written"
         )
-        assert "run 03 for fold 1 again: it goes on from its checkpoint" in problem.fix
+        assert "run 03 for fold 1 again: it uses its checkpoint, and only predicts and scores again" in problem.fix
     for harm in (change_a_digit, cut, zero, empty, Path.unlink):
         (problem,) = problems_after(harm, run.metrics, layout, cohort)
         assert (problem.case, problem.file) == ("segresnet, fold 1", "metrics.json")
@@ -360,7 +360,7 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
 def test_a_run_of_an_earlier_version_says_so_and_needs_no_training(layout, cohort, finished):
     file = layout.run("unet", 0).metrics
     file.write_text(json.dumps({key: value for key, value in read_record(file).items() if key != "files"}))
-    with pytest.raises(CohortError, match=r"an earlier version of this workbook.*goes on from its checkpoint"):
+    with pytest.raises(CohortError, match=r"an earlier version of this workbook.*it uses its checkpoint"):
         pool(layout, cohort, MODELS)
 
 
@@ -637,5 +637,5 @@ def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     assert lines[-1] == "report: reports/demo/index.html"
     for content in (layout.leaderboard.read_bytes().replace(b"0.7", b"0.8"), b"[]"):
         layout.leaderboard.write_bytes(content)
-        with pytest.raises(CohortError, match=rf"leaderboard\.csv: found another content .*{run_it}"):
+        with pytest.raises(CohortError, match=rf"leaderboard\.csv: found content that has changed .*{run_it}"):
             summary("demo")

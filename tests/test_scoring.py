@@ -262,4 +262,4 @@ def test_a_threshold_that_is_no_number_from_0_on_shows_the_usage(capsys, given):
 def test_a_value_is_lesion_or_something_else(tmp_path, capsys):
     paths = [str(write(tmp_path / f"{i}.nii.gz", mask)) for i, mask in enumerate(masks())]
     assert main(["score", *paths, "--lesion-values", "1", "2", "--other-values", "1"]) == 2
-    assert "label values [1] are lesion and something else" in capsys.readouterr().err
+    assert "label values [1] are given as lesion and as other" in capsys.readouterr().err
