@@ -102,6 +102,20 @@ def test_the_leaderboard_pools_the_folds(home):
         assert board.loc[model, "failures"] == (dice == 0).sum()
 
 
+def test_notebook_07_counts_the_lesions_of_04_and_its_patients_come_back_from_dicom(home):
+    margins = pd.read_csv(home / "runs/tiny/radiotherapy/margins.csv").set_index("network")
+    lesions = pd.read_csv(home / "runs/tiny/cross_validation/lesions.csv")
+    for model in MODELS:
+        own, row = lesions[lesions["model"] == model], margins.loc[model_title(model)]
+        assert (row["lesions"], row["missed"]) == (len(own), (~own["detected"]).sum())
+    executed = nbformat.read(home / "runs/tiny/notebooks/07_radiotherapy.ipynb", as_version=4)
+    words = [
+        output.get("data", {}).get("text/markdown", "") for cell in executed.cells for output in cell.get("outputs", [])
+    ]
+    assert "In 2 synthetic patients 0 voxels differ after both ways." in words
+    assert len(pd.read_csv(home / "runs/tiny/radiotherapy/organs.csv")) > 0
+
+
 def test_training_learned_something_and_kept_its_history(home):
     settings = yaml.safe_load(STUDY.read_text())
     for run in home.glob("runs/tiny/*/fold*"):
