@@ -57,7 +57,7 @@ def test_from_images_to_the_answers_and_nothing_twice(metaseg, tmp_path):
     assert str(tmp_path) not in page
     again = metaseg(tmp_path, "study", "--study", TINY)
     assert again.returncode == 0
-    assert "steps" not in again.stdout, "nothing is done again"
+    assert "steps done" not in again.stdout, "nothing is done again"
     for run in (["06_annotation_budget"], ["03_train", "--model", "unet", "--fold", "0", "--arm", "boxes"]):
         by_hand = metaseg(tmp_path, "run", *run, "--study", TINY)
         assert by_hand.returncode == 0, by_hand.stderr
