@@ -26,7 +26,6 @@ from metaseg_nb.radiotherapy.margins import (
     study_coverage,
 )
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
-from metaseg_nb.radiotherapy.planning import Choice
 from metaseg_nb.radiotherapy.round_trip import round_trip
 
 MM = (1.0, 1.0, 1.0)
@@ -244,7 +243,7 @@ def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path)
 
 def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):
     layout, cohort, _ = study
-    table = round_trip(layout, cohort.cases, LesionRule(), "unet", Choice())
+    table = round_trip(layout, cohort.cases, LesionRule(), "unet")
     assert table["case"].tolist() == ["c0", "c1"]
     assert (table[["different", "prediction_different"]] == 0).all(axis=None)
     assert (table["regions"] > 0).all()

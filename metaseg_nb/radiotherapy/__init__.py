@@ -8,7 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "importing": ["dicom_cohort", "import_cohort", "with_roi_names"],
         "margins": ["SECOND_READER", "covered_shares", "margin_table", "study_coverage"],
         "organs": ["organ_distances"],
-        "planning": ["Choice"],
         "round_trip": ["round_trip"],
     },
 )

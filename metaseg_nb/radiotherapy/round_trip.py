@@ -23,9 +23,7 @@ from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_str
 BRAINSTEM, BRAINSTEM_AXES = (0, -28, -33), (13, 11, 24)
 
 
-def round_trip(
-    layout: StudyLayout, cases: Sequence[Case], rule: LesionRule, model: str, choice: Choice
-) -> pd.DataFrame:
+def round_trip(layout: StudyLayout, cases: Sequence[Case], rule: LesionRule, model: str) -> pd.DataFrame:
     """Write synthetic cases as DICOM, import them, and write their predictions as structure sets that are read again.
 
     Parameters
@@ -37,8 +35,6 @@ def round_trip(
     rule : LesionRule
     model : str
         Network whose predictions are written.
-    choice : Choice
-        What is taken of the export.
 
     Returns
     -------
@@ -49,7 +45,7 @@ def round_trip(
     """
     export, imported, rows = layout.radiotherapy / "export", layout.radiotherapy / "imported", []
     series = {case.name: _write_patient(export / case.name, case, rule) for case in cases}
-    import_dicom(export, imported, choice, lambda kind, names: {name: name.split()[0] for name in names})
+    import_dicom(export, imported, Choice(), lambda kind, names: {name: name.split()[0] for name in names})
     for case in cases:
         reference, back = read_lesions(case, rule), read_mask(imported / case.name / "label.nii.gz", case.name)
         prediction = layout.prediction_files(case.name, case.fold, [model])[model]
