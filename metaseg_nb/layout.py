@@ -139,15 +139,17 @@ class RunLayout:
     ranking_record = _Below("ranking.json")  # which networks ranked which cases; checksum of the table
     last_checkpoint = _Below("last.pt")  # what training goes on from, and the weights of the last epoch
     previous_checkpoint = _Below("previous.pt")  # the one before the last, should that be damaged
-    best_checkpoint = _Below("best.pt")
+    best_checkpoint = _Below("best.pt")  # the weights that predict
+    other_checkpoint = _Below("other.pt")  # those that were not kept, until they have predicted the test set once
     history = _Below("history.csv")
     tensorboard = _Below("tensorboard")
     predictions = _Below("predictions")
     metrics_table = _Below("metrics.csv")
-    last_predictions = _Below("predictions_last")  # of the last epoch's weights, to see what choosing the epoch did
-    last_metrics_table = _Below("metrics_last.csv")
+    other_predictions = _Below("predictions_other")  # of the weights that were not kept, to see what the rule costs
+    other_metrics_table = _Below("metrics_other.csv")
     lesions_table = _Below("lesions.csv")
     detections_table = _Below("detections.csv")  # what is found at each threshold of the probability
+    operating_points_table = _Below("operating_points.csv")  # what is found by each decision that could be taken
     calibration_table = _Below("calibration.csv")  # what share of the voxels of each probability is lesion
     metrics = _Below("metrics.json")  # written last: where it is, the run is finished
 
@@ -158,15 +160,17 @@ class RunLayout:
     @property
     def tables(self) -> list[Path]:
         """All tables that later notebooks read of a run."""
-        of_scores = [self.metrics_table, self.last_metrics_table, self.lesions_table]
-        return [self.annotation_table, *of_scores, self.detections_table, self.calibration_table]
+        of_scores = [self.metrics_table, self.other_metrics_table, self.lesions_table]
+        of_probabilities = [self.detections_table, self.operating_points_table, self.calibration_table]
+        return [self.annotation_table, *of_scores, *of_probabilities]
 
     @property
     def trained(self) -> list[Path]:
         """All that training writes; what it goes on from is last."""
-        return [self.history, self.tensorboard, self.best_checkpoint, self.previous_checkpoint, self.last_checkpoint]
+        weights = [self.other_checkpoint, self.best_checkpoint, self.previous_checkpoint, self.last_checkpoint]
+        return [self.history, self.tensorboard, *weights]
 
     @property
     def results(self) -> list[Path]:
         """All that is made with the trained network; what marks the run as finished is first."""
-        return [self.metrics, *self.tables, self.predictions, self.last_predictions]
+        return [self.metrics, *self.tables, self.predictions, self.other_predictions]

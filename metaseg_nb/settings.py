@@ -33,8 +33,8 @@ ADVICE = {
     "int_type": " (such as 10, without quotes)",
     "float_type": " (such as 0.0003, without quotes)",
 }
-# Settings that change how a run is computed or called, and not what it computes.
-NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled"}
+# Settings that change how a run is computed or called, or what its probabilities are made into; not what is trained.
+NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled", "operating_point"}
 
 
 class ParameterError(ValueError):
@@ -237,6 +237,9 @@ class Train(Training):
     epochs: Count
     overlap: ShareBelowOne
     mirrored: bool
+    operating_point: Literal["balanced", "sensitive", "specific"] = (
+        "balanced"  # checkpoints of earlier versions lack it
+    )
     arm: ArmName
     arm_title: str
     annotated_share: PositiveShare

@@ -67,9 +67,10 @@ class FakeBudget:
         metrics = pd.DataFrame([self._scored(case, error, model, arm, seed) for case in parts.test])
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, pd.concat([_row(case)[1] for case in parts.test]))
-        for table in (run.last_metrics_table, run.detections_table, run.calibration_table):
+        for table in (run.other_metrics_table, run.detections_table, run.operating_points_table, run.calibration_table):
             write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
+        facts |= {"weights": "last", "operating_point": "balanced"}
         facts |= {"settings": {"fold": fold, "arm": arm, "network": model}, "recipe": {"spacing_mm": 1.0}}
         write_record(run.metrics, facts | scored_with(self.cohort), run.tables)
 

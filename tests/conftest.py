@@ -153,6 +153,7 @@ def tiny_training():
         "patience": 0,
         "overlap": 0.0,
         "mirrored": False,
+        "operating_point": "balanced",
         "precision": "no",
         "compiled": False,
         "num_processes": 1,

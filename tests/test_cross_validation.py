@@ -18,7 +18,7 @@ from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.comparison import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.fold_results import finish_run, finished_part, pool, rescore
+from metaseg_nb.evaluation.fold_results import PooledResults, finish_run, finished_part, pool, rescore
 from metaseg_nb.evaluation.leaderboard import all_strata, epoch_choice, make_leaderboard, summary, with_costs
 from metaseg_nb.evaluation.scoring import (
     METRICS,
@@ -76,7 +76,8 @@ def finish(layout, cohort, tiny_training):
             predicted = cube(edge=0 if case.name in missed else 2)
             write_volume(run.predictions / f"{case.name}.nii.gz", replace(read_volume(case.image, ""), array=predicted))
         metrics, lesions = score_cases(parts.test, run.predictions, of.rule)
-        tables = [metrics, metrics, lesions, probabilities(parts.test, threshold=0.5), probabilities(parts.test, bin=7)]
+        made = {"threshold": 0.5}, {"operating_point": "balanced"}, {"bin": 7}
+        tables = [metrics, metrics, lesions, *(probabilities(parts.test, **columns) for columns in made)]
         for path, table in zip(run.tables, [pd.DataFrame({"case": ["x"]}), *tables], strict=True):
             write_table(path, table)
         finish_run(run, settings, of, parts, HISTORY, best, 1234, metrics)
@@ -124,8 +125,13 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
 
 def test_all_tables_of_all_folds_are_pooled(layout, cohort, finished):
     results = pool(layout, cohort, MODELS)
-    assert results.metrics_last["dice"].tolist() == results.metrics["dice"].tolist()
-    for table, column, value in ((results.detections, "threshold", 0.5), (results.calibration, "bin", 7)):
+    assert results.metrics_other["dice"].tolist() == results.metrics["dice"].tolist()
+    of_points = results.operating_points, "operating_point", "balanced"
+    for table, column, value in (
+        (results.detections, "threshold", 0.5),
+        of_points,
+        (results.calibration, "bin", 7),
+    ):
         assert table.groupby("model")["case"].apply(sorted).to_dict() == {
             m: [f"case{i}" for i in range(7)] for m in MODELS
         }
@@ -263,8 +269,15 @@ def test_folds_of_other_settings_are_named(layout, cohort, finish, finished):
     ]
 
 
+def test_folds_of_another_operating_point_are_named(layout, cohort, finish):
+    finish("unet", 0)
+    finish("unet", 1, operating_point="sensitive")
+    with pytest.raises(CohortError, match=r"operating_point sensitive instead of balanced"):
+        pool(layout, cohort, ["unet"])
+
+
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
-    assert {"title", "arm_title", "num_processes", "loader_workers", "compiled"} == NOT_IDENTITY
+    assert {"title", "arm_title", "num_processes", "loader_workers", "compiled", "operating_point"} == NOT_IDENTITY
     finish("unet", 1, title="Another title", num_processes=2, loader_workers=3, compiled=True)
     assert len(pool(layout, cohort, MODELS).metrics) == 2 * 7
 
@@ -324,7 +337,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
-TABLES = ["metrics.csv", "metrics_last.csv", "lesions.csv", "detections.csv", "calibration.csv", "annotation.csv"]
+TABLES = ["metrics.csv", "metrics_other.csv", "lesions.csv", "detections.csv", "calibration.csv", "annotation.csv"]
 HARM = [double_a_row, lose_a_row, change_a_digit, cut, zero, empty, Path.unlink]
 
 
@@ -522,13 +535,17 @@ def test_one_patient_has_a_mean_and_no_interval():
     assert board[["dice_sd", "dice_low", "dice_high", "hd95_mm_low"]].isna().all(axis=None)
 
 
-def test_the_last_epochs_weights_stand_beside_the_chosen_ones():
-    best = by_hand()
-    last = best[best["model"] == "unet"].assign(dice=lambda t: t["dice"] - [0.1, 0.1, 0.0, 0.2])
-    choice = epoch_choice(best, last, ["unet"], 500, 0)
+@pytest.mark.parametrize("kept", ["chosen", "last"])
+def test_the_last_epochs_weights_stand_beside_the_chosen_ones(kept):
+    chosen = by_hand().query("model == 'unet'").assign(fold=0)
+    last = chosen.assign(dice=lambda t: t["dice"] - [0.1, 0.1, 0.0, 0.2])
+    both = (chosen, last) if kept == "chosen" else (last, chosen)
+    runs, none = pd.DataFrame({"model": ["unet"], "fold": [0], "weights": [kept]}), pd.DataFrame()
+    results = PooledResults(both[0], none, both[1], none, none, none, runs)
+    choice = epoch_choice(results, ["unet"], "dice", 500, 0)
     assert choice["model"].tolist() == ["unet"]
     row = choice.iloc[0]
-    assert row[["patients", "best", "last", "difference"]].tolist() == pytest.approx([3, 0.4, 0.3, 0.1])
+    assert row[["patients", "chosen", "last", "difference"]].tolist() == pytest.approx([3, 0.4, 0.3, 0.1])
     assert (row["low"], row["high"]) == pytest.approx(bootstrap_interval([0.1, 0.0, 0.2], 500, 0))
 
 

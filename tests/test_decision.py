@@ -1,4 +1,4 @@
-"""The decision: threshold and smallest lesion, chosen on the selection set and by nothing else."""
+"""The decision: threshold, peak and smallest lesion, chosen on the selection set and by nothing else."""
 
 from dataclasses import asdict
 from types import SimpleNamespace
@@ -9,19 +9,25 @@ import pytest
 import torch
 from scipy import ndimage
 
-from metaseg_nb.inference.decision import (
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.inference import choosing
+from metaseg_nb.inference.choosing import (
     MIN_LESIONS_MM3,
+    OPERATING_POINTS,
+    PEAKS,
+    PRIOR,
     THRESHOLDS,
-    UNDECIDED,
-    Decision,
-    choose_decision,
-    decision_of,
-    dice_by_decision,
+    best_decision,
+    choose_decisions,
+    outcome_of,
 )
+from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, standing
 from metaseg_nb.layout import NOTEBOOKS, RunLayout
-from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
+from metaseg_nb.preprocessing.steps import remove_specks
+from metaseg_nb.training.checkpoints import ENOUGH_PATIENTS, keep_weights, load_checkpoint, save_checkpoint
 
 SHAPE = (32, 32, 32)
+MM = (1.0, 1.0, 1.0)
 
 
 class Given(torch.nn.Module):
@@ -34,17 +40,6 @@ class Given(torch.nn.Module):
     def forward(self, x):
         self.windows += len(x)
         return torch.logit(x[:, :1], eps=1e-6)
-
-
-@pytest.fixture
-def choose(store, tiny_training):
-    """Choose on cases of (probability, truth); the same probabilities and truth in all voxels of a cube."""
-
-    def call(*cases, network=None):
-        stored = [store(f"case{i}", *case) for i, case in enumerate(cases)]
-        return choose_decision(network or Given(), stored, tiny_training(), torch.device("cpu"))
-
-    return call
 
 
 def case(*cubes):
@@ -60,109 +55,178 @@ A, B, C = (2, 2, 2), (12, 12, 12), (22, 22, 22)
 LESION = (4, 4, 4)
 
 
-def test_the_threshold_is_the_one_that_tells_lesions_apart(choose):
-    assert choose(case((A, LESION, 0.32, True), (B, LESION, 0.22, False))) == Decision(0.3, 0.0)
-    assert choose(case((A, LESION, 0.98, True), (B, LESION, 0.88, False))) == Decision(0.9, 0.0)
+def choose(*cases, false_weight=1.0):
+    return best_decision([outcome_of(*one, MM) for one in cases], false_weight)
 
 
-def test_of_equals_the_threshold_nearest_a_half_is_taken(choose):
-    assert choose(case((A, LESION, 0.92, True), (B, LESION, 0.12, False))) == Decision(0.5, 0.0)
+@pytest.fixture
+def freely(monkeypatch):
+    """Choose as a large selection set does: the distance from the prior costs next to nothing."""
+    monkeypatch.setattr(choosing, "PENALTY", 1e-6)
+    return choose
 
 
-def test_it_is_the_mean_over_cases_that_decides(choose):
-    """A threshold of 0.3 serves one case, one above 0.3 the two others."""
-    faint = case((A, LESION, 0.32, True))
-    doubtful = case((A, LESION, 0.92, True), (B, (8, 8, 8), 0.32, False))
-    assert choose(faint) == Decision(0.3, 0.0)
-    assert choose(faint, doubtful) == Decision(0.3, 0.0)  # (1 + 2 * 64 / (64 + 64 + 512)) / 2 against (0 + 1) / 2
-    assert choose(faint, doubtful, doubtful) == Decision(0.5, 0.0)  # (1 + 0.2 + 0.2) / 3 against (0 + 1 + 1) / 3
+def test_a_threshold_or_a_peak_tells_lesions_from_false_ones(freely):
+    found = freely(case((A, LESION, 0.32, True), (B, LESION, 0.22, False)))
+    assert (found.threshold, found.peak) == (0.3, 0.3)
+    assert freely(case((A, LESION, 0.97, True), (B, LESION, 0.94, False))) == Decision(0.5, 0.95, 0.0)
+
+
+def test_a_low_threshold_contours_what_a_high_one_finds(freely):
+    """The lesion's border is faint, and so is a false lesion: neither threshold alone can tell them apart."""
+    probability, truth = case((A, LESION, 0.35, True), (B, LESION, 0.35, False))
+    probability[3:5, 3:5, 3:5] = 0.97
+    found = freely((probability, truth))
+    assert found == Decision(0.3, 0.95, 0.0)
+    assert np.array_equal(standing(probability, found) >= found.threshold, truth)
+
+
+def test_few_cases_do_not_move_the_decision_far_and_many_do():
+    faint = case((A, LESION, 0.32, True), (B, LESION, 0.97, True), (C, LESION, 0.22, False))
+    one, many = choose(faint), choose(*[faint] * 40)
+    assert (one.threshold, one.peak) == (0.5, 0.95), "half of what can be gained is not worth the way"
+    assert (many.threshold, many.peak) == (0.3, 0.3)
 
 
 @pytest.mark.parametrize(("speck", "smallest_mm3"), [((2, 2, 1), 5.0), ((2, 2, 2), 10.0), ((3, 2, 2), 20.0)])
-def test_the_smallest_volume_that_takes_false_specks_away_is_chosen(choose, speck, smallest_mm3):
-    assert choose(case((A, LESION, 0.99, True), (B, speck, 0.99, False))) == Decision(0.5, smallest_mm3)
+def test_the_smallest_volume_that_takes_false_specks_away_is_chosen(speck, smallest_mm3):
+    assert choose(case((A, LESION, 0.99, True), (B, speck, 0.99, False))) == Decision(0.5, 0.95, smallest_mm3)
 
 
-def test_small_lesions_that_are_true_are_kept(choose):
-    true = (A, LESION, 0.99, True), (B, (2, 2, 1), 0.99, True)
-    assert choose(case(*true)) == Decision(0.5, 0.0)
-    assert choose(case(*true, (C, (2, 1, 1), 0.99, False))) == Decision(0.5, 0.0)  # 4 mm³ weigh more than 2 mm³
+def test_a_small_lesion_counts_as_much_as_a_large_one():
+    """By voxels, 12 mm³ would hardly count beside 512."""
+    small = (B, (3, 2, 2), 0.99, True)
+    assert choose(case((A, (8, 8, 8), 0.99, True), small, (C, (2, 2, 2), 0.99, False))).min_lesion_mm3 == 10.0
 
 
-def test_a_case_without_lesion_counts(choose):
-    """The second case asks for a threshold that marks nothing in it."""
+def test_a_case_without_lesion_counts(freely):
     lesion = case((A, LESION, 0.97, True))
-    assert choose(lesion) == Decision(0.5, 0.0)
-    assert choose(lesion, case((B, LESION, 0.62, False))) == Decision(0.65, 0.0)
+    assert freely(lesion) == PRIOR
+    assert freely(case((A, LESION, 0.985, True)), case((B, LESION, 0.97, False))).peak == 0.98
 
 
-def test_without_a_lesion_there_is_nothing_to_choose_by(choose):
+def test_operating_points_weigh_false_lesions(freely):
+    """One more lesion at the cost of three false ones."""
+    corners = C, (2, 2, 20), (20, 2, 2)
+    trade = case((A, LESION, 0.97, True), (B, LESION, 0.6, True), *((corner, LESION, 0.6, False) for corner in corners))
+    points = {name: freely(trade, false_weight=weight).peak for name, weight in OPERATING_POINTS.items()}
+    assert points["sensitive"] <= 0.6 < points["balanced"] == points["specific"] == 0.95
+
+
+def test_without_a_lesion_there_is_nothing_to_choose_by():
+    assert choose(case((A, LESION, 0.9, False)), case()) == PRIOR == Decision(0.5, 0.95, 0.0)
+
+
+def test_where_nothing_is_predicted_at_any_threshold_the_prior_is_kept():
+    assert choose(case((A, LESION, 0.02, True))) == PRIOR
+
+
+def test_each_case_is_predicted_once_for_all_operating_points(store, tiny_training):
     network = Given()
-    assert choose(case((A, LESION, 0.9, False)), case(), network=network) == UNDECIDED == Decision(0.5, 0.0)
-
-
-def test_where_nothing_is_predicted_at_any_threshold_it_is_a_half(choose):
-    assert choose(case((A, LESION, 0.02, True))) == UNDECIDED
-
-
-def test_each_case_is_predicted_once(choose):
-    network = Given()
-    choose(case((A, LESION, 0.9, True)), case((B, LESION, 0.4, True)), network=network)
+    cases = [case((A, LESION, 0.98, True)), case((B, LESION, 0.97, True))]
+    stored = [store(f"case{i}", *one) for i, one in enumerate(cases)]
+    decisions = choose_decisions(network, stored, tiny_training(), torch.device("cpu"))
     assert network.windows == 2
+    assert decisions == dict.fromkeys(OPERATING_POINTS, PRIOR)
 
 
-def test_dice_of_all_decisions_by_another_way():
+def test_the_outcome_of_every_decision_is_what_lesion_metrics_say_of_its_mask():
     rng = np.random.default_rng(0)
     probability = ndimage.gaussian_filter(rng.random((30, 26, 22)), 1.2)
-    probability = ((probability - probability.min()) / np.ptp(probability)).astype(np.float32) ** 2
-    truth = ndimage.gaussian_filter(rng.random(probability.shape), 1.5) + 0.1 * probability > 0.56
+    probability = (probability - probability.min()) / np.ptp(probability)
+    truth = probability + ndimage.gaussian_filter(rng.normal(size=probability.shape), 1.0) > 0.85
     spacing_mm = (1.0, 0.9, 1.2)
-    found = dice_by_decision(probability, truth, spacing_mm)
-    assert found.shape == (len(THRESHOLDS), len(MIN_LESIONS_MM3))
-    for i, threshold in enumerate(THRESHOLDS):
-        labels, n = ndimage.label(probability >= threshold, np.ones((3, 3, 3)))
-        for j, smallest in enumerate(MIN_LESIONS_MM3):
-            kept = [lesion for lesion in range(1, n + 1) if (labels == lesion).sum() * np.prod(spacing_mm) >= smallest]
-            mask = np.isin(labels, kept)
-            assert found[i, j] == pytest.approx(2 * (mask & truth).sum() / (mask.sum() + truth.sum()))
-    assert (np.diff(found, axis=1) != 0).any(), "no component is small: the test tests nothing"
+    outcome, seen = outcome_of(probability, truth, spacing_mm), set()
+    for (i, threshold), (j, peak), (k, smallest) in [
+        (one, two, three)
+        for one in enumerate(THRESHOLDS)
+        for two in list(enumerate(PEAKS))[::2]
+        for three in enumerate(MIN_LESIONS_MM3)
+        if peak_of(two) >= peak_of(one)
+    ]:
+        mask = remove_specks(
+            standing(probability, Decision(threshold, peak, smallest)) >= threshold, spacing_mm, smallest
+        )
+        expected, _ = lesion_metrics(truth, mask, spacing_mm)
+        assert (outcome.n_lesions, outcome.false[i, j, k]) == (expected["n_truth"], expected["n_false"])
+        assert outcome.lesion_dice()[i, j, k] == pytest.approx(expected["lesion_dice"])
+        seen.add((round(expected["lesion_dice"], 6), expected["n_false"]))
+    assert outcome.n_lesions > 3
+    assert len(seen) > 20, "decisions hardly differ: the test tests nothing"
 
 
-def test_lesions_beyond_what_is_predicted_count_as_missed():
-    probability, truth = np.zeros(SHAPE), np.zeros(SHAPE, bool)
-    probability[2:4, 2:4, 2:4] = 1
-    truth[2:4, 2:4, 2:4] = truth[20:22, 20:22, 20:22] = True
-    assert dice_by_decision(probability, truth, (1.0, 1.0, 1.0))[:, 0] == pytest.approx(2 / 3)
-    assert (dice_by_decision(0 * probability, truth, (1.0, 1.0, 1.0)) == 0).all()
-    assert (dice_by_decision(0 * probability, truth & False, (1.0, 1.0, 1.0)) == 1).all()
+def peak_of(numbered):
+    return numbered[1]
+
+
+def test_empty_masks_have_an_outcome():
+    nothing = np.zeros(SHAPE)
+    assert (outcome_of(nothing, nothing > 0, MM).lesion_dice() == 1).all()
+    assert (outcome_of(nothing, case((A, LESION, 1.0, True))[1], MM).lesion_dice() == 0).all()
+    assert (outcome_of(case((A, LESION, 0.99, False))[0], nothing > 0, MM).lesion_dice() == 0).all()
 
 
 def test_the_smallest_volume_is_in_mm3():
     probability = np.zeros(SHAPE)
     probability[2, 2, 2] = 1  # with voxels of 2 mm: 8 mm³
-    dice = dice_by_decision(probability, probability > 0, (2.0, 2.0, 2.0))
-    assert dice[0].tolist() == [1, 1, 0, 0]  # 0 and 5 mm³ keep it, 10 and 20 do not
+    dice = outcome_of(probability, probability > 0, (2.0, 2.0, 2.0)).lesion_dice()
+    assert dice[0, 0].tolist() == [1, 1, 0, 0]  # 0 and 5 mm³ keep it, 10 and 20 do not
     probability[2, 2, 2:7] = 1  # with voxels of 1 mm: 5 mm³, which is enough for 5
-    assert dice_by_decision(probability, probability > 0, (1.0, 1.0, 1.0))[0].tolist() == [1, 1, 0, 0]
+    assert outcome_of(probability, probability > 0, MM).lesion_dice()[0, 0].tolist() == [1, 1, 0, 0]
 
 
-def test_a_checkpoint_keeps_a_decision(tmp_path, choose):
-    decision = choose(case((A, LESION, 0.32, True), (B, LESION, 0.22, False)))
+def test_a_checkpoint_keeps_a_decision(tmp_path):
+    decision = choose(case((A, LESION, 0.99, True), (B, (2, 2, 2), 0.99, False)))
     identity = {"settings": {}, "recipe": {}}
     save_checkpoint(tmp_path / "best.pt", {"identity": identity, "network": {}, "decision": asdict(decision)})
-    assert decision_of(load_checkpoint(tmp_path / "best.pt")) == decision
+    assert decision_of(load_checkpoint(tmp_path / "best.pt")) == decision != UNDECIDED
     assert decision_of({}) is None
 
 
-def test_the_last_epochs_weights_predict_with_a_decision_of_their_own(tmp_path):
+def test_a_decision_of_an_earlier_version_has_no_peak():
+    earlier = {"threshold": 0.35, "min_lesion_mm3": 5.0}
+    assert decision_of({"decision": earlier}) == Decision(0.35, 0.35, 5.0)
+
+
+@pytest.fixture
+def ended(tmp_path):
+    """A training that ended: epoch 2 was chosen, 3 was the last."""
+    run, identity = RunLayout(tmp_path / "fold0"), {"settings": {}, "recipe": {}}
+    run.root.mkdir()
+    history = [{"epoch": epoch, "dice": epoch / 10} for epoch in (1, 2, 3)]
+    chosen = {"identity": identity, "network": {"w": torch.tensor(2.0)}, "epoch": 2, "dice": 0.2, "history": history}
+    save_checkpoint(run.best_checkpoint, chosen)
+    save_checkpoint(run.last_checkpoint, {"identity": identity, "network": {"w": torch.tensor(3.0)}, "state": {}})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("patients", "weights", "epoch", "other"),
+    [(ENOUGH_PATIENTS - 1, "last", 3, 2), (ENOUGH_PATIENTS, "chosen", 2, 3)],
+)
+def test_a_small_selection_set_chooses_no_epoch(ended, patients, weights, epoch, other):
+    kept = keep_weights(ended, patients)
+    assert (kept["weights"], kept["epoch"], kept["dice"]) == (weights, epoch, epoch / 10)
+    assert load_checkpoint(ended.best_checkpoint)["network"]["w"] == epoch
+    assert load_checkpoint(ended.other_checkpoint)["network"]["w"] == other
+    again = keep_weights(ended, 3 * ENOUGH_PATIENTS)  # it was decided
+    assert (again["weights"], again["network"]["w"]) == (weights, epoch)
+
+
+def test_a_run_of_an_earlier_version_keeps_the_epoch_that_was_chosen_then(ended):
+    ended.last_checkpoint.unlink()
+    assert keep_weights(ended, 2)["epoch"] == 2
+
+
+def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp_path):
     """Run the cell of notebook 03 that predicts the test set: here networks and decisions are words."""
     run, predicted, case = RunLayout(tmp_path), [], SimpleNamespace(name="c0")
-    run.last_checkpoint.touch()
+    run.other_checkpoint.touch()
     ms = SimpleNamespace(
         device=lambda: "cpu",
         evaluation=SimpleNamespace(score_probability=lambda *_: None),
         inference=SimpleNamespace(
-            choose_decision=lambda network, selection, *_: f"chosen for {network} on {selection}",
+            choose_decisions=lambda network, selection, *_: {"balanced": f"chosen for {network} on {selection}"},
             predict_case=lambda network, stored, settings, decision, *_: predicted.append((network, decision)),
         ),
         training=SimpleNamespace(network_of=lambda checkpoint, _: checkpoint, load_checkpoint=lambda path: path.stem),
@@ -173,10 +237,12 @@ def test_the_last_epochs_weights_predict_with_a_decision_of_their_own(tmp_path):
         "finished": False,
         "predictor": "best",
         "decision": "chosen for best",
+        "decisions": None,
+        "operating_point": "balanced",
         "test": [case],
     }
     names |= {"parts": SimpleNamespace(test=[case]), "cohort": SimpleNamespace(rule=None), "settings": None}
     names |= {"selection": "the selection set", "tqdm": lambda cases, desc: cases}
-    (cell,) = [c.source for c in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "last_predictor" in c.source]
+    (cell,) = [c.source for c in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "other_predictor" in c.source]
     exec(cell, names)
-    assert predicted == [("best", "chosen for best"), ("last", "chosen for last on the selection set")]
+    assert predicted == [("best", "chosen for best"), ("other", "chosen for other on the selection set")]

@@ -21,9 +21,11 @@ from metaseg_nb.evaluation.probabilities import (
     detections_by_threshold,
     froc,
     froc_points,
+    operating_points,
     probability_bins,
 )
 from metaseg_nb.evaluation.scoring import METRICS, score_probability
+from metaseg_nb.inference.decision import Decision
 
 CUBE = (1.0, 1.0, 1.0)
 
@@ -193,6 +195,19 @@ def test_area_under_roc_by_hand():
     assert area_under_roc(np.array([3, 1, 2]), np.array([1, 0, 1]), 200, 0)[1:] == (1, 1)
 
 
+def test_what_an_operating_point_finds_and_costs_by_hand():
+    """The two cases of a patient are averaged: 3 lesions, of which 2.5 and 1.5 are found."""
+    rows = [("p", "sensitive", 2, 2, 3), ("p", "sensitive", 4, 3, 1), ("q", "sensitive", 1, 1, 0)]
+    rows += [("p", "specific", 2, 1, 0), ("p", "specific", 4, 2, 0), ("q", "specific", 1, 0, 0)]
+    found = pd.DataFrame(rows, columns=["patient", "operating_point", "n_truth", "n_detected", "n_false"])
+    table = operating_points(found.assign(model="unet"), ["unet"], 500, 0).set_index("operating_point")
+    assert table["patients"].tolist() == [2, 2]
+    assert table["sensitivity"].to_dict() == pytest.approx({"sensitive": 3.5 / 4, "specific": 1.5 / 4})
+    assert table["false_per_patient"].to_dict() == pytest.approx({"sensitive": 1.0, "specific": 0.0})
+    assert table.loc["sensitive", ["false_per_patient_low", "false_per_patient_high"]].tolist() == [0, 2]
+    assert table.loc["sensitive", ["sensitivity_low", "sensitivity_high"]].tolist() == pytest.approx([2.5 / 3, 1])
+
+
 def test_bins_by_hand():
     probability = np.array([0.0, 0.04, 0.05, 0.51, 0.99, 1.0]).reshape(1, 2, 3)
     truth = np.array([0, 1, 0, 1, 1, 1]).reshape(1, 2, 3) > 0
@@ -211,14 +226,15 @@ def scored(write_case, store):
         case = replace(write_case("case"), fold=1)
         image, truth = read_volume(case.image, ""), read_lesions(case, LesionRule()).array > 0
         stored = store("case", image.array, truth)
-        return score_probability(case, stored, probability_of(truth), LesionRule())
+        decisions = {"sensitive": Decision(0.5, 0.5, 0.0), "specific": Decision(0.5, 0.9, 0.0)}
+        return score_probability(case, stored, probability_of(truth), decisions, LesionRule())
 
     return score
 
 
-def test_a_case_gives_both_tables_under_its_name(scored):
-    detections, calibration = scored(lambda truth: np.where(truth, 0.7, 0.0))
-    for table in (detections, calibration):
+def test_a_case_gives_its_tables_under_its_name(scored):
+    detections, points, calibration = scored(lambda truth: np.where(truth, 0.7, 0.0))
+    for table in (detections, points, calibration):
         assert set(table["case"]) == {"case"}
         assert set(table["patient"]) == {"patient_case"}
         assert set(table["fold"]) == {1}
@@ -226,6 +242,9 @@ def test_a_case_gives_both_tables_under_its_name(scored):
     found = detections.set_index("threshold")
     assert found["n_truth"].unique().tolist() == [1]  # the other lesion has but one voxel
     assert found.loc[[0.05, 0.65, 0.75, 0.99], "n_detected"].tolist() == [1, 1, 0, 0]
+    points = points.set_index("operating_point")
+    assert points["n_detected"].to_dict() == {"sensitive": 1, "specific": 0}
+    assert points.loc["specific", ["threshold", "peak", "min_lesion_mm3"]].tolist() == [0.5, 0.9, 0.0]
     assert calibration.set_index("bin").loc[[14, 0], "n_lesion"].tolist() == [3 * 4 * 5 + 1, 0]
 
 

@@ -237,7 +237,7 @@ def test_what_is_probable_everywhere_ends_near_the_head(write_nifti, save, tiny_
     of_image = nib.load(mask).get_fdata() > 0
     prepare_case(Case("case", (path,), None, "p", "lung"), tmp_path / "cases", settings, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
-    probability = predict_case(everything, stored, tiny_training(), Decision(0.5, 0.0), CPU, mask)
+    probability = predict_case(everything, stored, tiny_training(), Decision(0.5, 0.5, 0.0), CPU, mask)
     for predicted in (of_image, nib.load(mask).get_fdata() > 0):
         assert predicted[apart < 12 + REACH_MM - 1].all(), "a lesion at the rim of the head is not cut"
         assert not predicted[apart > 12 + REACH_MM + 2].any(), "2 mm is the edge of the voxels that heads are found on"
@@ -376,7 +376,7 @@ def test_the_head_is_found_whatever_the_scale_of_intensities(write_nifti, save, 
 def test_a_lower_threshold_marks_more(save, tmp_path, image_file):
     image_path, _ = image_file("LAS")
     volumes = [
-        outline(save(decision=Decision(threshold, 0.0)), [image_path], tmp_path / "mask.nii.gz")
+        outline(save(decision=Decision(threshold, threshold, 0.0)), [image_path], tmp_path / "mask.nii.gz")
         for threshold in (0.1, 0.5, 0.9)
     ]
     assert volumes[0] > volumes[1] > volumes[2] > 0
@@ -388,7 +388,7 @@ def test_lesions_smaller_than_decided_are_left_out(save, tmp_path, write_nifti):
     image[12:18, 12:18, 12:18] = image[30:42, 30:42, 30:42] = 300  # 216 and 1728 mm³
     path, mask = write_nifti("image.nii.gz", image), tmp_path / "mask.nii.gz"
     both = outline(save(), [path], mask)
-    larger = outline(save(decision=Decision(0.5, 500.0)), [path], mask)
+    larger = outline(save(decision=Decision(0.5, 0.5, 500.0)), [path], mask)
     assert both - larger == pytest.approx(216, rel=0.3)
     assert larger == pytest.approx(1728, rel=0.2)
     left = np.argwhere(nib.load(mask).get_fdata())
@@ -417,7 +417,7 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
     prepare_case(case, tmp_path / "cases", SETTINGS, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
     mask = tmp_path / "predictions" / "case.nii.gz"
-    predict_case(Steep(), stored, tiny_training(overlap=0.25), Decision(0.5, 0.0), CPU, mask)
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), Decision(0.5, 0.5, 0.0), CPU, mask)
     predicted, truth = read_volume(mask, "case"), read_volume(truth_path, "case")
     assert np.array_equal(nib.load(mask).affine, nib.load(image_path).affine)
     both = ((predicted.array > 0) & (truth.array > 0)).sum()
@@ -428,7 +428,7 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
 def test_a_case_of_the_store_and_its_image_are_predicted_alike(image_file, save, tiny_training, tmp_path):
     image_path, truth_path = image_file("LPS")
     prepare_case(Case("case", (image_path,), truth_path, "p", "lung"), tmp_path / "cases", SETTINGS, LesionRule())
-    stored, decision = open_case(tmp_path / "cases", "case"), Decision(0.3, 5.0)
+    stored, decision = open_case(tmp_path / "cases", "case"), Decision(0.3, 0.3, 5.0)
     stored_mask, image_mask = tmp_path / "stored.nii.gz", tmp_path / "image_mask.nii.gz"
     predict_case(Steep(), stored, tiny_training(overlap=0.25), decision, CPU, stored_mask)
     outline(save(decision=decision), [image_path], image_mask)
@@ -478,7 +478,7 @@ GRID = Grid((1.0, 1.0, 1.0), (4, 4, 4))
 def test_a_probability_equal_to_the_threshold_counts():
     probability = np.zeros((4, 4, 4), np.float32)
     probability[1, 2, 3], probability[0, 0, 0] = 0.5, 0.49
-    mask = native_mask(probability, GRID, GRID, Decision(0.5, 0.0))
+    mask = native_mask(probability, GRID, GRID, Decision(0.5, 0.5, 0.0))
     assert np.argwhere(mask).tolist() == [[1, 2, 3]]
     assert mask.dtype == np.uint8
 
@@ -487,10 +487,10 @@ def test_a_lesion_of_the_smallest_volume_is_kept_and_corners_join_voxels():
     probability = np.zeros((4, 4, 4), np.float32)
     probability[0, 0, 0] = probability[1, 1, 1] = 1  # 2 mm³: one lesion, joined at a corner
     probability[3, 3, 3] = 1  # 1 mm³
-    assert np.argwhere(native_mask(probability, GRID, GRID, Decision(0.5, 2.0))).tolist() == [[0, 0, 0], [1, 1, 1]]
-    assert native_mask(probability, GRID, GRID, Decision(0.5, 2.1)).sum() == 0
+    assert np.argwhere(native_mask(probability, GRID, GRID, Decision(0.5, 0.5, 2.0))).tolist() == [[0, 0, 0], [1, 1, 1]]
+    assert native_mask(probability, GRID, GRID, Decision(0.5, 0.5, 2.1)).sum() == 0
     twice = Grid((1.0, 1.0, 2.0), (4, 4, 4))  # the same voxels of 2 mm³
-    assert native_mask(probability, twice, twice, Decision(0.5, 2.1)).sum() == 2
+    assert native_mask(probability, twice, twice, Decision(0.5, 0.5, 2.1)).sum() == 2
 
 
 def test_probabilities_are_0_where_the_study_grid_does_not_reach():
@@ -539,20 +539,20 @@ def test_selection_dice_looks_at_the_head_only(store, tiny_training):
 
 
 def test_one_checkpoint_is_an_ensemble_of_one(save):
-    ensemble = load_ensemble(save(fold=3, decision=Decision(0.35, 10.0)), CPU)
-    assert (len(ensemble.networks), ensemble.decision) == (1, Decision(0.35, 10.0))
+    ensemble = load_ensemble(save(fold=3, decision=Decision(0.35, 0.35, 10.0)), CPU)
+    assert (len(ensemble.networks), ensemble.decision) == (1, Decision(0.35, 0.35, 10.0))
     assert str(ensemble) == "1 network(s), probability ≥ 0.35, lesions ≥ 10 mm³"
 
 
 def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(save, monkeypatch, tmp_path):
     levels = iter([0.0, 1.0, 2.0])
     monkeypatch.setitem(NETWORKS, "unet", lambda width, patch_size, in_channels: Steep(slope=1.0, level=next(levels)))
-    for fold, decision in ((2, Decision(0.3, 0.0)), (0, Decision(0.5, 20.0)), (10, Decision(0.7, 5.0))):
+    for fold, decision in ((2, Decision(0.3, 0.3, 0.0)), (0, Decision(0.5, 0.8, 20.0)), (10, Decision(0.7, 0.7, 5.0))):
         save(fold, decision)
     (tmp_path / "unet/fold4").mkdir()  # not trained yet
     ensemble = load_ensemble(tmp_path / "unet", CPU)
     assert [network.level for network in ensemble.networks] == [0, 1, 2]
-    assert ensemble.decision == Decision(pytest.approx(0.5), 5.0)
+    assert ensemble.decision == Decision(pytest.approx(0.5), pytest.approx(0.6), 5.0)
     image = np.random.default_rng(0).random((1, 40, 33, 32), dtype=np.float32)
     expected = np.mean([sigmoid(image[0] - level) for level in (0, 1, 2)], axis=0)
     probability = ensemble.probability(image, everywhere(image.shape[1:]), CPU)
@@ -570,11 +570,11 @@ def test_a_fold_that_lost_its_weights_is_named_and_not_left_out(save, tmp_path, 
 
 
 def test_a_training_that_did_not_finish_is_named(save, tmp_path):
-    save(0, Decision(0.3, 20.0))
+    save(0, Decision(0.3, 0.3, 20.0))
     save(1, None)
     ensemble = load_ensemble(tmp_path / "unet", CPU)
-    assert ensemble.decision == Decision(0.4, 10.0)
-    assert "fold1/best.pt, whose training did not finish: 0.5 and 0 mm³ are assumed" in str(ensemble)
+    assert ensemble.decision == Decision(0.4, 0.4, 10.0)
+    assert "fold1/best.pt, whose training did not finish: 0.5 is assumed" in str(ensemble)
     assert "fold0" not in str(ensemble)
 
 

@@ -35,7 +35,14 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "epoch_choice",
             "with_costs",
         ],
-        "probabilities": ["froc", "froc_points", "patient_uncertainty", "probability_scores", "reliability"],
+        "probabilities": [
+            "froc",
+            "froc_points",
+            "operating_points",
+            "patient_uncertainty",
+            "probability_scores",
+            "reliability",
+        ],
         "scoring": ["score_cases", "score_probability", "score_threshold"],
     },
 )

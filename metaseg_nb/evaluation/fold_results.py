@@ -23,7 +23,7 @@ from metaseg_nb.settings import Train, deciding, settings_hash
 from metaseg_nb.training.finished_run import finish, read_finished, run_facts
 
 # What the table of runs has of each run's `metrics.json`.
-FACTS = ("parameters", "train_seconds", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
+FACTS = ("parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
 
 
 def scored_with(cohort: Cohort) -> dict[str, Any]:
@@ -68,6 +68,7 @@ def finish_run(
         "dice_mean": float(metrics["dice"].mean()),
         "n_test": len(metrics),
         "selection_dice": best["dice"],
+        "operating_point": settings.operating_point,
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         **scored_with(cohort),
     }
@@ -78,8 +79,8 @@ def finish_run(
 def rescore(study: str) -> list[str]:
     """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
 
-    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_last.csv`` where the masks
-    of the last weights are kept. Notebook 04 is then to be run again.
+    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
+    of the weights that were not kept are there. Notebook 04 is then to be run again.
 
     Parameters
     ----------
@@ -108,8 +109,8 @@ def rescore(study: str) -> list[str]:
         metrics, lesions = score_cases(test, run.predictions, cohort.rule)
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, lesions)
-        if all((run.last_predictions / f"{case.name}.nii.gz").is_file() for case in test):
-            write_table(run.last_metrics_table, score_cases(test, run.last_predictions, cohort.rule)[0])
+        if all((run.other_predictions / f"{case.name}.nii.gz").is_file() for case in test):
+            write_table(run.other_metrics_table, score_cases(test, run.other_predictions, cohort.rule)[0])
         files = [run.root / name for name in facts.pop(FILES)]
         write_record(run.metrics, facts | {"dice_mean": float(metrics["dice"].mean())}, files)
     return [run.root.relative_to(layout.root).as_posix() for run in runs]
@@ -132,16 +133,18 @@ def read_all(runs: Mapping[Any, RunLayout]) -> dict[Any, dict[str, Any]]:
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_last``, by the last epoch's
-    weights; ``lesions`` one per (``model``, reference lesion), ``detections`` one per (``model``,
-    ``case``, threshold), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
+    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_other``, by the
+    weights that were not kept (the chosen epoch's or the last one's); ``lesions`` one per (``model``,
+    reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one per
+    (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
     (``model``, ``fold``), with the ``network`` that its parameter file names.
     """
 
     metrics: pd.DataFrame
     lesions: pd.DataFrame
-    metrics_last: pd.DataFrame
+    metrics_other: pd.DataFrame
     detections: pd.DataFrame
+    operating_points: pd.DataFrame
     calibration: pd.DataFrame
     runs: pd.DataFrame
 
@@ -218,9 +221,9 @@ def pool(
         {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
         for (model, fold), of in facts.items()
     ]
-    others = ("lesions_table", "last_metrics_table", "detections_table", "calibration_table")
-    lesions, metrics_last, detections, calibration = map(table, others)
-    return PooledResults(metrics, lesions, metrics_last, detections, calibration, pd.DataFrame(of_runs))
+    others = ("lesions_table", "other_metrics_table", "detections_table", "operating_points_table", "calibration_table")
+    lesions, other, detections, points, calibration = map(table, others)
+    return PooledResults(metrics, lesions, other, detections, points, calibration, pd.DataFrame(of_runs))
 
 
 def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
@@ -256,7 +259,7 @@ def _outdated(
         first_fold = next(other for name, other in facts if name == model)
         first, again = facts[model, first_fold], f"03 for fold {fold} again"
         problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
-        if differing := _differing(*(deciding(one["settings"]) | {"fold": 0} for one in (first, of))):
+        if differing := _differing(*(_with_operating_point(one) for one in (first, of))):
             found = f"other settings than fold {first_fold} ({differing})"
             yield problem(found, "the same settings in all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
@@ -272,6 +275,11 @@ def _outdated(
         elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
             found = f"labels that have changed since: {changed}"
             yield problem(found, "training and scores with the present labels", f"run 02, then run {again}")
+
+
+def _with_operating_point(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that must be the same in all folds."""
+    return deciding(facts["settings"]) | {"operating_point": facts["operating_point"], "fold": 0}
 
 
 def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

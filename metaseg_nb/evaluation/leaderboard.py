@@ -10,6 +10,7 @@ from scipy.spatial import KDTree
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.evaluation.comparison import Estimate, bootstrap_interval, bootstrap_ratio
+from metaseg_nb.evaluation.fold_results import PooledResults
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.parameters import resolve
@@ -102,21 +103,30 @@ def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def epoch_choice(
-    metrics: pd.DataFrame, metrics_last: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int
+    results: PooledResults, models: Sequence[str], column: str, n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
-    """Compare the Dice of the chosen epoch's weights with that of the last epoch's, on the same patients.
+    """Compare the chosen epoch's weights with the last epoch's, each with a decision of its own, on the same patients.
+
+    Parameters
+    ----------
+    results : PooledResults
+    models : sequence of str
+    column : str
+        The metric, such as ``dice`` or ``lesion_dice``.
 
     Returns
     -------
     DataFrame
-        A row per network: ``model``, ``patients``, ``best``, ``last``, ``difference``
-        (best minus last) with ``low``, ``high``. Below 0, the last epoch was better.
+        A row per network: ``model``, ``patients``, ``chosen``, ``last``, ``difference``
+        (chosen minus last) with ``low``, ``high``. Below 0, the last epoch was better.
     """
-    both = pd.concat([metrics.assign(weights="best"), metrics_last.assign(weights="last")])
-    dice = both.pivot_table("dice", ["model", "patient"], "weights").dropna()
-    dice["difference"] = (dice["best"] - dice["last"]).round(12)
+    kept = results.metrics.merge(results.runs[["model", "fold", "weights"]], on=["model", "fold"])
+    other = results.metrics_other.merge(results.runs[["model", "fold", "weights"]], on=["model", "fold"])
+    both = pd.concat([kept, other.assign(weights=other["weights"].map({"last": "chosen", "chosen": "last"}))])
+    dice = both.pivot_table(column, ["model", "patient"], "weights").dropna()
+    dice["difference"] = (dice["chosen"] - dice["last"]).round(12)
     table = means(dice, models, n_bootstrap, seed).rename(columns={"difference_low": "low", "difference_high": "high"})
-    return table[["model", "patients", "best", "last", "difference", "low", "high"]]
+    return table[["model", "patients", "chosen", "last", "difference", "low", "high"]]
 
 
 def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:

@@ -5,6 +5,7 @@ Detection and calibration count alike: a table has a row for each threshold, or 
 
 from collections.abc import Sequence
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -148,6 +149,33 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
 def _highest_sensitivity(sums: np.ndarray, n_patients: int, rate: float) -> np.ndarray:
     sensitivity, false, _ = _rates(sums, n_patients)
     return np.where(false <= rate, sensitivity, 0 * sensitivity).max(axis=-1)
+
+
+def operating_points(found: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """What each operating point finds, and what it costs in false lesions.
+
+    Parameters
+    ----------
+    found : DataFrame
+        A row per (``model``, case, ``operating_point``): ``patient`` and `COUNTS`. A patient's cases are averaged.
+    models : sequence of str
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``operating_point``): ``patients``, ``sensitivity`` (share of all lesions) and
+        ``false_per_patient``, each with ``_low``, ``_high`` (95 % bootstrap interval over patients).
+    """
+    rows = []
+    for model, point in product(models, found["operating_point"].unique()):
+        cases = found[(found["model"] == model) & (found["operating_point"] == point)]
+        counts = cases.groupby("patient")[COUNTS].mean().to_numpy()
+        rates = partial(_rates, n_patients=len(counts))
+        sensitivity = bootstrap(lambda sums, rates=rates: rates(sums)[0], counts, n_bootstrap, seed)
+        false = bootstrap(lambda sums, rates=rates: rates(sums)[1], counts, n_bootstrap, seed)
+        rows.append((model, point, len(counts), *sensitivity, *false))
+    estimates = [name + end for name in ("sensitivity", "false_per_patient") for end in ("", "_low", "_high")]
+    return pd.DataFrame(rows, columns=["model", "operating_point", "patients", *estimates])
 
 
 def average_precision(detections: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:

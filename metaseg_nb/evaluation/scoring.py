@@ -11,8 +11,8 @@ it for a finished study::
 It must give a finite number for every case, also for an empty mask.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,8 @@ from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
-from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.evaluation.probabilities import detections_by_threshold, probability_bins
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
+from metaseg_nb.evaluation.probabilities import COUNTS, detections_by_threshold, probability_bins
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
@@ -208,8 +208,8 @@ def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def score_probability(
-    case: Case, stored: StoredCase, probability: np.ndarray, rule: LesionRule
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    case: Case, stored: StoredCase, probability: np.ndarray, decisions: Mapping[str, Decision], rule: LesionRule
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Compare the probabilities of one case with its reference.
 
     Parameters
@@ -219,15 +219,19 @@ def score_probability(
         The same case, with its label.
     probability : ndarray, shape ``stored.grid.shape``
         Lesion probability, 0 to 1.
+    decisions : mapping of str to Decision
+        By operating point.
     rule : LesionRule
 
     Returns
     -------
     detections : DataFrame
         From `detections_by_threshold` on the case's own grid.
+    operating_points : DataFrame
+        A row per decision: ``operating_point``, the decision, and what it finds, as in ``detections``.
     calibration : DataFrame
         From `probability_bins` on the study grid.
-        Both tables start with ``case``, ``patient``, ``primary``, ``fold``.
+        All tables start with ``case``, ``patient``, ``primary``, ``fold``.
 
     Raises
     ------
@@ -241,7 +245,13 @@ def score_probability(
     truth = read_lesions(case, rule)
     native = native_probability(probability, stored.grid, stored.native)
     detections = detections_by_threshold(truth.array > 0, native, truth.spacing_mm)
-    return _of_case(case, detections), _of_case(case, probability_bins(probability, stored.label > 0))
+    rows = []
+    for name, decision in decisions.items():
+        mask = native_mask(probability, stored.grid, stored.native, decision)
+        found = detection_counts(truth.array > 0, mask, truth.spacing_mm)
+        rows.append({"operating_point": name, **asdict(decision), **{count: found[count] for count in COUNTS}})
+    tables = detections, pd.DataFrame(rows), probability_bins(probability, stored.label > 0)
+    return tuple(_of_case(case, table) for table in tables)
 
 
 def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -260,7 +270,7 @@ def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> t
         threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
         for case in parts.test:
             truth, own = read_lesions(case, cohort.rule), stored[case.name]
-            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, 0.0))
+            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, threshold, 0.0))
             row, found = score_against(case, truth, replace(truth, array=mask))
             rows.append({"model": THRESHOLD_MODEL, "threshold": threshold, **row})
             lesions.append(found.assign(model=THRESHOLD_MODEL))

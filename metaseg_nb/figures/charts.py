@@ -54,16 +54,16 @@ def draw(plot: objects.Plot, size: tuple[float, float]) -> Figure:
     return figure
 
 
-def learning_curve(history: pd.DataFrame, best_epoch: int, title: str) -> Figure:
-    """Training loss and score on the selection set over epochs; the chosen epoch marked."""
+def learning_curve(history: pd.DataFrame, kept_epoch: int, title: str) -> Figure:
+    """Training loss and score on the selection set over epochs; the epoch whose weights are kept is marked."""
     score = _score_column(history)
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
     left.set(xlabel="epoch", ylabel="training loss", title=title)
     right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
-    right.axvline(best_epoch, color="#D55E00", linestyle=":", label=f"chosen: epoch {best_epoch}")
+    right.axvline(kept_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {kept_epoch}")
     words = f"{SCORES[score]}, selection set"
-    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="epoch chosen on the selection set")
+    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="patients not used for training")
     for panel in (left, right):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(frameon=False)

@@ -3,5 +3,6 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, submod_attrs={"decision": ["choose_decision", "predict_case", "selection_dice"]}
+    __name__,
+    submod_attrs={"choosing": ["choose_decisions"], "decision": ["decision_of", "predict_case", "selection_dice"]},
 )

@@ -1,4 +1,4 @@
-"""From probabilities to lesions: threshold and smallest lesion, chosen on the selection set; masks on a case's grid."""
+"""From probabilities to lesions: what of a probability becomes lesion, and masks on a case's grid."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.sliding_window import case_probability
@@ -17,29 +16,34 @@ from metaseg_nb.preprocessing.grid import Grid, resample, resample_lesions
 from metaseg_nb.preprocessing.steps import remove_specks
 from metaseg_nb.settings import Train
 
-THRESHOLDS = np.arange(5, 100, 5) / 100
-# No more than a ball of 3.4 mm: Dice hardly feels small lesions, so it must not choose to lose one that is treated.
-MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
-
 
 @dataclass(frozen=True)
 class Decision:
-    """What of a probability becomes lesion.
+    """What of a probability becomes lesion: a low threshold contours, a higher one finds.
 
-    ``threshold``: voxels that reach it; ``min_lesion_mm3``: of these, 26-connected components of at least this volume.
+    Lesions are 26-connected components of the voxels that reach ``threshold``, if their highest probability reaches
+    ``peak`` and their volume ``min_lesion_mm3``.
     """
 
     threshold: float
+    peak: float
     min_lesion_mm3: float
+
+    def __str__(self) -> str:
+        found = f", with a peak ≥ {self.peak:.2f}" if self.peak > self.threshold else ""
+        return f"probability ≥ {self.threshold:.2f}{found}, lesions ≥ {self.min_lesion_mm3:g} mm³"
 
 
 # While networks train, and where nothing was chosen.
-UNDECIDED = Decision(0.5, 0.0)
+UNDECIDED = Decision(0.5, 0.5, 0.0)
 
 
 def decision_of(checkpoint: Mapping[str, Any]) -> Decision | None:
     """The decision a checkpoint holds; None before the end of training."""
-    return Decision(**checkpoint["decision"]) if "decision" in checkpoint else None
+    if "decision" not in checkpoint:
+        return None
+    decision = checkpoint["decision"]
+    return Decision(**{"peak": decision["threshold"], **decision})  # those of earlier versions have no peak
 
 
 def selection_dice(
@@ -58,64 +62,12 @@ def dice(twice_both: np.ndarray, total: np.ndarray) -> np.ndarray:
     return np.where(total > 0, twice_both / np.maximum(total, 1), 1.0)
 
 
-def choose_decision(
-    network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
-) -> Decision:
-    """Choose threshold and smallest lesion with the best mean Dice over the selection set.
-
-    Dice is that of the study grid, where the labels are: lesions keep their volume on the way to the native
-    grid, so what is best here is best there. Of equals the threshold nearest to 0.5 is taken (of two the lower
-    one), then the smaller volume; hence 0.5 and 0 where nothing is predicted at any threshold. A selection set
-    without lesions cannot choose, for it would always forbid everything: 0.5 and 0 too.
-
-    Parameters
-    ----------
-    network : Module
-        In evaluation mode, on ``device``.
-    cases : sequence of StoredCase
-        With labels.
-    settings : Train
-    device : torch.device
-    """
-    if not any(len(case.lesion_voxels) for case in cases):
-        return UNDECIDED
-    scores = [
-        dice_by_decision(case_probability(network, case, settings, device), case.label > 0, case.grid.spacing_mm)
-        for case in cases
-    ]
-    mean = np.mean(scores, axis=0).round(9)
-    best = np.argwhere(mean == mean.max())
-    i, j = min(best.tolist(), key=lambda place: (abs(THRESHOLDS[place[0]] - 0.5).round(9), *place))
-    return Decision(float(THRESHOLDS[i]), float(MIN_LESIONS_MM3[j]))
-
-
-def dice_by_decision(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Dice of one case for all decisions; each threshold's components are found once.
-
-    Parameters
-    ----------
-    probability : ndarray, shape (X, Y, Z)
-    truth : ndarray of bool, shape (X, Y, Z)
-    spacing_mm : tuple of 3 floats
-
-    Returns
-    -------
-    ndarray, shape (len(THRESHOLDS), len(MIN_LESIONS_MM3))
-        1 where both masks are empty.
-    """
-    n_truth, voxel_mm3 = int(truth.sum()), float(np.prod(spacing_mm))
-    possible = probability >= THRESHOLDS[0]
-    if possible.any():
-        box = tuple(slice(low, high + 1) for low, high in zip(*ends_of(possible), strict=True))
-        probability, truth = probability[box], truth[box]
-    return np.stack([_dice_by_volume(probability >= t, truth, n_truth, voxel_mm3) for t in THRESHOLDS])
-
-
-def _dice_by_volume(prediction: np.ndarray, truth: np.ndarray, n_truth: int, voxel_mm3: float) -> np.ndarray:
-    labels, n = label_lesions(prediction)
-    voxels, hits = (np.bincount(labels[mask], minlength=n + 1)[1:] for mask in (prediction, prediction & truth))
-    kept = voxels * voxel_mm3 >= MIN_LESIONS_MM3[:, None]
-    return dice(2.0 * (kept * hits).sum(axis=1), n_truth + (kept * voxels).sum(axis=1))
+def standing(probability: np.ndarray, decision: Decision) -> np.ndarray:
+    """Set to 0 the components of ``probability >= decision.threshold`` that do not reach ``decision.peak``."""
+    parts, n = label_lesions(probability >= decision.threshold)
+    peaks, inside = np.zeros(n + 1), parts > 0
+    np.maximum.at(peaks, parts[inside], probability[inside])
+    return np.where(inside & (peaks < decision.peak)[parts], 0, probability)
 
 
 def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Decision) -> np.ndarray:
@@ -134,7 +86,7 @@ def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Dec
     -------
     ndarray of uint8, shape ``native.shape``
     """
-    mask = resample_lesions(probability, grid, native, decision.threshold)
+    mask = resample_lesions(standing(probability, decision), grid, native, decision.threshold)
     return remove_specks(mask, native.spacing_mm, decision.min_lesion_mm3).astype(np.uint8)
 
 

@@ -33,8 +33,8 @@ NIFTI = (".nii", ".nii.gz")
 class Ensemble:
     """Networks of one model, trained on other folds of one study with the same settings.
 
-    ``decision`` has the mean threshold and the median smallest lesion of theirs. ``notes`` names checkpoints whose
-    training did not finish, so that 0.5 and 0 are assumed, and libraries that have another version here.
+    ``decision`` has the mean threshold and peak and the median smallest lesion of theirs. ``notes`` names
+    checkpoints whose training did not finish, so that 0.5 is assumed, and libraries that have another version here.
     """
 
     paths: list[Path]
@@ -61,8 +61,7 @@ class Ensemble:
         return total / np.float32(len(self.networks))
 
     def __str__(self) -> str:
-        rule = f"probability ≥ {self.decision.threshold:.2f}, lesions ≥ {self.decision.min_lesion_mm3:g} mm³"
-        return "; ".join([f"{len(self.networks)} network(s), {rule}", *self.notes])
+        return "; ".join([f"{len(self.networks)} network(s), {self.decision}", *self.notes])
 
 
 def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
@@ -95,13 +94,13 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
     identity = contents[paths[0]]["identity"]
     chosen = {path: decision_of(content) for path, content in contents.items()}
     decisions = [decision or UNDECIDED for decision in chosen.values()]
-    threshold = float(np.mean([decision.threshold for decision in decisions]))
+    threshold, peak = (float(np.mean([getattr(own, name) for own in decisions])) for name in ("threshold", "peak"))
     min_lesion_mm3 = float(np.median([decision.min_lesion_mm3 for decision in decisions]))
     notes = []
     if assumed := [f"{path.parent.name}/{path.name}" for path in paths if chosen[path] is None]:
         notes.append(
             f"no threshold was chosen for {', '.join(assumed)}, whose training did not finish: "
-            f"{UNDECIDED.threshold} and {UNDECIDED.min_lesion_mm3:g} mm³ are assumed"
+            f"{UNDECIDED.threshold} is assumed"
         )
     if others := sorted(set(map(other_versions, contents.values())) - {""}):
         notes.append(f"made with {'; '.join(others)}: results may differ a little")
@@ -110,7 +109,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
         [network_of(content, device, path) for path, content in contents.items()],
         Train.check(identity["settings"]),
         identity["recipe"],
-        Decision(threshold, min_lesion_mm3),
+        Decision(threshold, peak, min_lesion_mm3),
         notes,
     )
 

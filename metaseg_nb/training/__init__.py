@@ -5,7 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checkpoints": ["load_checkpoint", "network_of", "save_checkpoint"],
+        "checkpoints": ["keep_weights", "load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
         "finished_run": ["is_finished"],
         "fit": ["train"],

@@ -17,6 +17,10 @@ from metaseg_nb.training.networks import build_network, prediction_layout
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 
 
+# Fewer patients in the selection set cannot tell a better epoch from a lucky one (benchmarks/choosing.py).
+ENOUGH_PATIENTS = 20
+
+
 def what_decides(identity: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a checkpoint's identity what changes no result."""
     return {**identity, "settings": deciding(identity["settings"])}
@@ -67,6 +71,36 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
     if problem:
         raise ValueError(f"{problem}. {TRAIN_AGAIN}") from problem
     return None
+
+
+def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
+    """Decide which weights of an ended training predict: those of the last epoch, or of the epoch that was chosen.
+
+    An epoch is chosen only by a selection set of `ENOUGH_PATIENTS` or more. The others go to ``other.pt``, so that
+    notebook 04 can show what the rule costs.
+
+    Parameters
+    ----------
+    run : RunLayout
+    patients : int
+        In the selection set.
+
+    Returns
+    -------
+    dict
+        What ``best.pt`` now holds. Its ``weights`` are "last" or "chosen".
+    """
+    best = load_checkpoint(run.best_checkpoint)
+    if "weights" in best or not run.last_checkpoint.is_file():  # decided before, or trained by an earlier version
+        return best
+    last = load_checkpoint(run.last_checkpoint)
+    history = best["history"]
+    of_last = best | {"network": last["network"], **{key: history[-1][key] for key in ("epoch", "dice")}}
+    chosen, last = best | {"weights": "chosen"}, of_last | {"weights": "last"}
+    kept, other = (chosen, last) if patients >= ENOUGH_PATIENTS else (last, chosen)
+    save_checkpoint(run.other_checkpoint, other)
+    save_checkpoint(run.best_checkpoint, kept)
+    return kept
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

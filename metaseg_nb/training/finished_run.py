@@ -95,7 +95,7 @@ def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = (
     What training went on from, with the optimiser four to eight times the size of best.pt, is of no more use.
     """
     write_record(run.metrics, content, files)
-    for path in (run.previous_checkpoint, run.last_checkpoint):
+    for path in (run.other_checkpoint, run.previous_checkpoint, run.last_checkpoint):
         path.unlink(missing_ok=True)
 
 
@@ -117,6 +117,7 @@ def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any]
         "fold": settings.fold,
         "parameters": parameters,
         "train_seconds": float(history["seconds"].iloc[-1]),
+        "weights": best.get("weights", "chosen"),
         "best_epoch": best["epoch"],
         "last_epoch": int(history["epoch"].iloc[-1]),
         "recipe": best["identity"]["recipe"],

@@ -52,7 +52,8 @@ def fit(
     batches : PatchBatches
         What is learned, and with what settings; this process's share. They know the loss, and the score's name.
     validate : callable
-        From the network to its score on the selection set (mean Dice); the best of these is kept.
+        From the network to its score on the selection set (mean Dice); best.pt has the epoch whose smoothed
+        score is highest.
     watch : callable
         Called with the history after each validation.
 

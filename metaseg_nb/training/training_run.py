@@ -27,6 +27,8 @@ from metaseg_nb.training.processes import StopRequest
 
 # Keeps what a step draws (dropout, strong augmentation) apart from the draws of patches.
 STEP = 2
+# Validations, with those before, whose mean is one point of the smoothed curve: a single one is mostly chance.
+SMOOTHED_OVER = 3
 # Other processes wait while the first one validates.
 PATIENCE = timedelta(hours=6)
 # UNETR has parameters that it does not use: DDP finds them in the first step.
@@ -51,7 +53,7 @@ class TrainingRun:
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = averaged(self.plain, self.settings.ema_decay)
-        self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "best": -math.inf, "history": [], "losses": []}
+        self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": []}
         self.unread: torch.Tensor | None = None
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
@@ -94,9 +96,10 @@ class TrainingRun:
         return step > self.latest().get("step", 0) and (step % every == 0 or step == len(self.batches))
 
     def is_over(self) -> bool:
-        """Tell whether the best validation is longer ago than ``patience``."""
-        best = [row["epoch"] for row in self.state["history"] if row[self.batches.score] == self.state["best"]]
-        return bool(self.settings.patience and best) and self.latest()["epoch"] - best[-1] >= self.settings.patience
+        """Tell whether the best epoch, by the smoothed curve, is longer ago than ``patience``."""
+        if not (self.settings.patience and self.state["history"]):
+            return False
+        return self.latest()["epoch"] - self._best_epoch() >= self.settings.patience
 
     def validate(
         self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
@@ -111,8 +114,7 @@ class TrainingRun:
             with SummaryWriter(self.run.tensorboard) as writer:
                 for name in ("loss", self.batches.score, "learning_rate"):
                     writer.add_scalar(name, row[name], row["step"])
-            if score >= self.state["best"]:  # of equals the later one, which has seen more
-                self.state["best"] = score
+            if self._best_epoch() == row["epoch"]:
                 best = {"identity": self.identity, "versions": self.versions, "network": self.mean.module.state_dict()}
                 save_checkpoint(self.run.best_checkpoint, best | {"epoch": row["epoch"], self.batches.score: score})
             history = pd.DataFrame(self.state["history"])
@@ -146,6 +148,11 @@ class TrainingRun:
             "state": self.state,
         }
         save_last(self.run, parts)
+
+    def _best_epoch(self) -> int:
+        """Epoch with the highest score of the smoothed curve; of equals the later one, which has seen more."""
+        curve = pd.DataFrame(self.state["history"]).set_index("epoch")[self.batches.score]
+        return curve.rolling(SMOOTHED_OVER, min_periods=1).mean().round(9)[::-1].idxmax()
 
     def _row(self, score: float) -> dict[str, float]:
         return {
@@ -184,8 +191,7 @@ class TrainingRun:
                 load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
             self._go_on(checkpoint)
         elif history := trained_history(self.run):  # it has ended, and kept its best weights alone
-            best = max(row[self.batches.score] for row in history)
-            self.state |= {"step": history[-1]["step"], "best": best, "history": history}
+            self.state |= {"step": history[-1]["step"], "history": history}
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take all that `save` has saved."""

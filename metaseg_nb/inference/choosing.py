@@ -1,0 +1,134 @@
+"""Choose the decision on the selection set, by lesions: how many are found and how well, against how many are false."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import logit
+
+from metaseg_nb.cohort.head import ends_of
+from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions
+from metaseg_nb.inference.decision import Decision
+from metaseg_nb.inference.sliding_window import case_probability
+from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.settings import Train
+
+THRESHOLDS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
+PEAKS = np.array([*THRESHOLDS, 0.98, 0.99])
+# No more than a ball of 3.4 mm: larger lesions are treated.
+MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
+DECISIONS = (len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3))
+# How many lesions a false one counts as.
+OPERATING_POINTS = {"balanced": 1.0, "sensitive": 0.25, "specific": 4.0}
+# Where the choice starts from, and how many patients' lesion-wise Dice a step of 1 in the logit away from there costs
+# (benchmarks/choosing.py): few patients choose hardly anything, many choose freely.
+PRIOR = Decision(0.5, 0.95, 0.0)
+PENALTY = 0.05
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What every decision makes of one case.
+
+    ``n_lesions`` of the reference; the sum of their ``dice``, and the number of ``false`` lesions: arrays of shape
+    (thresholds, peaks, smallest lesions).
+    """
+
+    n_lesions: int
+    dice: np.ndarray
+    false: np.ndarray
+
+    def lesion_dice(self, false_weight: float = 1.0) -> np.ndarray:
+        """Lesion-wise Dice of each decision; 1 where there is no lesion and none is predicted."""
+        counted = self.n_lesions + false_weight * self.false
+        return np.where(counted > 0, self.dice / np.maximum(counted, 1e-9), 1.0)
+
+
+def choose_decisions(
+    network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
+) -> dict[str, Decision]:
+    """Predict the selection set, and choose a decision for each of `OPERATING_POINTS`; see `best_decision`.
+
+    Parameters
+    ----------
+    network : Module
+        In evaluation mode, on ``device``.
+    cases : sequence of StoredCase
+        With labels.
+    settings : Train
+    device : torch.device
+    """
+    outcomes = [
+        outcome_of(case_probability(network, case, settings, device), case.label > 0, case.grid.spacing_mm)
+        for case in cases
+    ]
+    return {name: best_decision(outcomes, weight) for name, weight in OPERATING_POINTS.items()}
+
+
+def best_decision(outcomes: Sequence[Outcome], false_weight: float = 1.0) -> Decision:
+    """Decision with the highest lesion-wise Dice over all lesions of the selection set, less its distance from `PRIOR`.
+
+    The Dice counts as often as there are cases, and the distance once. So the prior is kept where the cases say
+    nothing: where none has a lesion, a decision that forbids everything would seem best.
+
+    Parameters
+    ----------
+    outcomes : sequence of Outcome
+        Of the study grid, where the labels are: lesions keep their volume on the way to the native grid, so what is
+        best here is best there.
+    false_weight : float
+        How many lesions a false one counts as.
+    """
+    n_lesions = sum(outcome.n_lesions for outcome in outcomes)
+    if not n_lesions:
+        return PRIOR
+    false = false_weight * sum(outcome.false for outcome in outcomes)
+    score = len(outcomes) * sum(outcome.dice for outcome in outcomes) / (n_lesions + false)
+    steps = (logit(THRESHOLDS) - logit(PRIOR.threshold))[:, None], logit(PEAKS) - logit(PRIOR.peak)
+    score = score - PENALTY * (steps[0] ** 2 + steps[1] ** 2)[..., None]
+    score[THRESHOLDS[:, None] > PEAKS] = -np.inf  # a peak below the threshold decides nothing
+    i, j, k = np.unravel_index(score.round(9).argmax(), score.shape)
+    return Decision(float(THRESHOLDS[i]), float(PEAKS[j]), float(MIN_LESIONS_MM3[k]))
+
+
+def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[float, float, float]) -> Outcome:
+    """Match the lesions of all decisions with the reference, as `lesion_metrics` does; each threshold is labelled once.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (X, Y, Z)
+    truth : ndarray of bool, shape (X, Y, Z)
+    spacing_mm : tuple of 3 floats
+    """
+    dice, false = np.zeros(DECISIONS), np.zeros(DECISIONS)
+    possible = (probability >= THRESHOLDS[0]) | truth
+    if not possible.any():
+        return Outcome(0, dice, false)
+    box = tuple(slice(max(0, low - 1), high + 2) for low, high in zip(*ends_of(possible), strict=True))
+    probability, truth, voxel_mm3 = probability[box], truth[box], float(np.prod(spacing_mm))
+    grown, n = label_lesions(dilate_by_one(truth))
+    reference = np.bincount(grown[truth], minlength=n + 1)
+    scored = np.flatnonzero(is_scored(reference * voxel_mm3, UNSCORED_MM3))
+    inside_lesions = np.where(truth, grown, 0)
+    for i, threshold in enumerate(THRESHOLDS):
+        parts, n_parts = label_lesions(probability >= threshold)
+        inside = parts > 0
+        part, peaks = parts[inside], np.zeros(n_parts + 1)
+        np.maximum.at(peaks, part, probability[inside])
+        voxels = np.bincount(part, minlength=n_parts + 1)
+        touching = _shared_voxels(part, grown[inside], (n_parts + 1, n + 1)) > 0
+        hits = _shared_voxels(part, inside_lesions[inside], (n_parts + 1, n + 1))
+        kept = (peaks >= PEAKS[:, None])[:, None] & (voxels * voxel_mm3 >= MIN_LESIONS_MM3[:, None])
+        kept[..., 0] = False  # the background
+        predicted = kept @ (touching * voxels[:, None])
+        dice[i] = (2 * (kept @ hits) / np.maximum(1, reference + predicted))[..., scored].sum(axis=-1)
+        false[i] = kept @ (~touching.any(axis=1)).astype(int)
+    return Outcome(len(scored), dice, false)
+
+
+def _shared_voxels(parts: np.ndarray, lesions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Voxels that each part shares with each lesion, of ``shape``; those in no lesion are not counted."""
+    shared = np.bincount(parts.astype(np.int64) * shape[1] + lesions, minlength=shape[0] * shape[1]).reshape(shape)
+    shared[:, 0] = 0
+    return shared
