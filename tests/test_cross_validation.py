@@ -377,6 +377,15 @@ def test_a_run_of_an_earlier_version_says_so_and_needs_no_training(layout, cohor
         pool(layout, cohort, MODELS)
 
 
+def test_a_run_whose_other_weights_are_unknown_must_be_trained_again(layout, cohort, finished):
+    run = layout.run("unet", 0)
+    facts = read_record(run.metrics)
+    files = [run.root / name for name in facts.pop("files")]
+    write_record(run.metrics, {key: value for key, value in facts.items() if key != "weights"}, files)
+    with pytest.raises(CohortError, match=r"a run of an earlier version; .*another name and train it again"):
+        pool(layout, cohort, MODELS)
+
+
 def test_damage_of_all_runs_is_named_at_once(layout, cohort, finished):
     lose_a_row(layout.run("unet", 0).lesions_table)
     layout.run("unet", 0).detections_table.unlink()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.inference import choosing
 from metaseg_nb.inference.choosing import (
@@ -213,9 +214,10 @@ def test_a_small_selection_set_chooses_no_epoch(ended, patients, weights, epoch,
     assert (again["weights"], again["network"]["w"]) == (weights, epoch)
 
 
-def test_a_run_of_an_earlier_version_keeps_the_epoch_that_was_chosen_then(ended):
+def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
     ended.last_checkpoint.unlink()
-    assert keep_weights(ended, 2)["epoch"] == 2
+    with pytest.raises(CohortError, match=r"an earlier version .*give the study another name and train it again"):
+        keep_weights(ended, 2)
 
 
 def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp_path):

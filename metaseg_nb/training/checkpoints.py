@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
@@ -89,11 +90,20 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     -------
     dict
         What ``best.pt`` now holds. Its ``weights`` are "last" or "chosen".
+
+    Raises
+    ------
+    CohortError
+        An earlier version finished this run, and deleted the last epoch's weights.
     """
     best = load_checkpoint(run.best_checkpoint)
-    if "weights" in best or not run.last_checkpoint.is_file():  # decided before, or trained by an earlier version
+    if "weights" in best:
         return best
-    last = load_checkpoint(run.last_checkpoint)
+    last = load_last(run)
+    if last is None:
+        found = "a run that an earlier version trained and finished, without the last epoch's weights"
+        fix = "give the study another name and train it again; `predict` can still use this best.pt"
+        raise CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
     history = best["history"]
     of_last = best | {"network": last["network"], **{key: history[-1][key] for key in ("epoch", "dice")}}
     chosen, last = best | {"weights": "chosen"}, of_last | {"weights": "last"}
