@@ -118,6 +118,13 @@ def test_without_a_lesion_there_is_nothing_to_choose_by():
     assert choose(case((A, LESION, 0.9, False)), case()) == PRIOR == Decision(0.5, 0.95, 0.0)
 
 
+def test_a_network_that_is_sure_of_nothing_still_finds_lesions():
+    """Its highest probability is 0.35, far below the peak of the prior."""
+    unsure = choose(case((A, LESION, 0.35, True), (B, LESION, 0.25, False)))
+    assert unsure.peak == 0.3
+    assert unsure.threshold == 0.3
+
+
 def test_where_nothing_is_predicted_at_any_threshold_the_prior_is_kept():
     assert choose(case((A, LESION, 0.02, True))) == PRIOR
 
