@@ -25,6 +25,7 @@ from metaseg_nb.evaluation.leaderboard import (
     missed_and_false,
     patient_volumes,
 )
+from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 
 BASELINE = "intensity_threshold"
@@ -36,7 +37,7 @@ def metrics_of(dice, **columns):
     rows = [(model, f"p{i}", value) for model, values in dice.items() for i, value in enumerate(values)]
     table = pd.DataFrame(rows, columns=["model", "patient", "dice"])
     counts = {"n_truth": 2, "n_detected": 1, "n_missed": 1, "n_false": 0} | columns
-    return table.assign(case=table["patient"], **dict.fromkeys(METRICS, 0.5), **counts)
+    return table.assign(case=table["patient"], **dict.fromkeys([*METRICS, *COUNTS], 0.5), **counts)
 
 
 SIX = {"segresnet": [0.5, 0.7, 0.9, 0.6, 0.7, 0.8], "unet": [0.4, 0.0, 0.8, 0.6, 0.2, 0.7]}

@@ -496,6 +496,9 @@ def by_hand():
     table = pd.DataFrame(rows, columns=["model", "case", "patient", "dice", "hd95_mm", "n_false"])
     table["n_truth"] = [4, 2, 5, 0] * 2
     table["n_detected"] = [2, 1, 0, 0, 4, 2, 5, 0]
+    table["large_found_2026"], table["large_missed_2026"] = [1, 1, 0, 0, 2, 2, 1, 0], [1, 1, 1, 0, 0, 0, 0, 0]
+    table["small_found_2026"], table["small_missed_2026"] = [0, 0, 1, 0, 1, 0, 2, 0], [2, 0, 3, 0, 1, 0, 2, 0]
+    table["large_false_2026"], table["small_false_2026"] = [0, 2, 1, 0, 0, 0, 0, 0], [1, 1, 0, 3, 0, 0, 0, 6]
     return table.assign(**{name: table["dice"] / 2 for name in METRICS if name != "hd95_mm"})
 
 
@@ -512,6 +515,10 @@ def test_leaderboard_by_hand():
     # patient a has (4 + 2) / 2 lesions, of which (2 + 1) / 2 were detected; c has none and counts for nothing here
     assert unet["lesion_sensitivity"] == pytest.approx(1.5 / (3 + 5))
     assert segresnet["lesion_sensitivity"] == 1
+    # large lesions of a, b, c: found 1, 0, 0, missed 1, 1, 0; small: found 0, 1, 0, missed 1, 3, 0; false: 2, 1, 3
+    assert unet["f1_large_2026"] == pytest.approx(2 * 1 / (2 * 1 + 2 + 6))
+    assert unet["f1_small_2026"] == pytest.approx(2 * 1 / (2 * 1 + 4 + 6))
+    assert unet[["large_false_2026", "small_false_2026"]].tolist() == pytest.approx([(1 + 1 + 0) / 3, (1 + 0 + 3) / 3])
     # patients of segresnet: 0.5, 0.7, 0.9; the patient with one case of Dice 0 is no failure
     assert segresnet["failures"] == 0
     assert segresnet[["dice_mean", "dice_sd", "dice_median"]].tolist() == pytest.approx([0.7, 0.2, 0.7])

@@ -11,6 +11,7 @@ import pytest
 from seaborn import objects
 
 from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
+from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.style import Records, use_style
@@ -38,7 +39,7 @@ def metrics(n=12):
     table = scores(n).melt(var_name="model", value_name="dice")
     table["patient"] = [f"p{i}" for i in range(n)] * len(MODELS)
     counts = {"n_truth": 3, "n_detected": 2, "n_missed": 1, "n_false": 4}
-    return table.assign(case=table["patient"], **dict.fromkeys(METRICS, 0.5), **counts)
+    return table.assign(case=table["patient"], **dict.fromkeys([*METRICS, *COUNTS], 0.5), **counts)
 
 
 def test_a_plot_is_drawn_in_the_style_with_its_legend_beside_it():
@@ -68,6 +69,12 @@ def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f}<br>({best['dice_median']:.3f})<br>" in html
     assert f"[{best['dice_low']:.3f}, {best['dice_high']:.3f}]" in html
     assert "12 (0)" in html
+    for head in (
+        "surface voxels, the larger of both directions",
+        "by surface area, METS 2023",
+        "F1, small lesions (METS",
+    ):
+        assert head in html
     assert "1.23" in html and "1.5" in html and "–" in html, "a network without costs has a dash"
 
 

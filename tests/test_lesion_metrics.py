@@ -237,6 +237,13 @@ def test_wrong_shapes_are_named():
         lesion_metrics(empty(), empty((4, 5, 6)), CUBE)
 
 
+@pytest.mark.parametrize("shape", [(9, 8, 7), (1, 6, 5), (1, 1, 1)])
+def test_dilation_is_that_of_18_neighbours(shape):
+    mask = np.random.default_rng(0).random(shape) < 0.1
+    expected = ndimage.binary_dilation(mask, ndimage.generate_binary_structure(3, 2))
+    np.testing.assert_array_equal(lesions.dilate_by_one(mask), expected)
+
+
 def test_what_a_lesion_is_scored_as_by_hand():
     """Of one voxel a mm³: two that are two voxels apart are joined, one three voxels away is not, and one is small."""
     mask = np.zeros((30, 12, 12), bool)

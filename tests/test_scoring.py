@@ -11,6 +11,7 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.mets_2026 import mets_2026
 from metaseg_nb.evaluation.scoring import score, score_files
 from metaseg_nb.evaluation.voxel_metrics import voxel_metrics
 
@@ -42,7 +43,12 @@ def test_files_score_as_their_arrays(tmp_path, axes):
     found = score_files(write(tmp_path / "t.nii.gz", truth), write(tmp_path / "p.nii.gz", prediction, axes))
     lesions = found.pop("lesions")
     summary, table = lesion_metrics(truth, prediction, SPACING_MM)
-    assert found == pytest.approx({**voxel_metrics(truth, prediction, SPACING_MM), **summary}, rel=1e-6)
+    all_metrics = {
+        **voxel_metrics(truth, prediction, SPACING_MM),
+        **summary,
+        **mets_2026(truth, prediction, SPACING_MM),
+    }
+    assert found == pytest.approx(all_metrics, rel=1e-6)
     assert [lesion["detected"] for lesion in lesions] == [True, False]
     assert lesions[1] == pytest.approx(table.iloc[1].to_dict(), rel=1e-6)
 

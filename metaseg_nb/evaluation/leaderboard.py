@@ -36,7 +36,8 @@ def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
 
     A patient's cases are averaged first. A failure is a patient whose Dice is 0.
     ``lesion_sensitivity`` is the share of all lesions: a ratio of sums, as patients
-    without lesions have none of their own.
+    without lesions have none of their own. So are the two F1 of METS 2026, each with
+    the false lesions of both sizes of all patients.
 
     Parameters
     ----------
@@ -50,17 +51,23 @@ def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
     -------
     DataFrame
         Best first. ``model``, ``patients``, ``failures``; ``dice_mean``, ``dice_sd``, ``dice_median``,
-        ``dice_low``, ``dice_high``; and for each of `METRICS` and ``false_per_patient`` its mean under its
-        own name, with ``_sd``, ``_median``, ``_low``, ``_high``; ``lesion_sensitivity`` with ``_low``, ``_high``.
+        ``dice_low``, ``dice_high``; and for each of `METRICS`, ``false_per_patient``, ``large_false_2026`` and
+        ``small_false_2026`` its mean under its own name, with ``_sd``, ``_median``, ``_low``, ``_high``;
+        ``lesion_sensitivity``, ``f1_large_2026`` and ``f1_small_2026`` with ``_low``, ``_high``.
     """
     patients = metrics.groupby(["model", "patient"]).mean(numeric_only=True)
-    scores = patients[["dice", *METRICS]].assign(false_per_patient=patients["n_false"])
+    false = ["large_false_2026", "small_false_2026"]
+    scores = patients[["dice", *METRICS, *false]].assign(false_per_patient=patients["n_false"])
     board = means(scores, metrics["model"].unique(), n_bootstrap, seed).rename(columns={"dice": "dice_mean"})
     board.insert(2, "failures", [int((scores.loc[model, "dice"] == 0).sum()) for model in board["model"]])
-    counts = patients.rename(columns={"n_detected": "sum", "n_truth": "n"}).query("n > 0")
-    found = [_share(counts[counts.index.isin([model], "model")], n_bootstrap, seed) for model in board["model"]]
-    names = ["lesion_sensitivity", "lesion_sensitivity_low", "lesion_sensitivity_high"]
-    board[names] = np.array(found)
+    shares = {"lesion_sensitivity": (patients["n_detected"], patients["n_truth"])}
+    for size in ("large", "small"):
+        right, missed = 2 * patients[f"{size}_found_2026"], patients[f"{size}_missed_2026"]
+        shares[f"f1_{size}_2026"] = right, right + missed + patients[false].sum(axis=1)
+    for name, (part, whole) in shares.items():
+        counts = pd.DataFrame({"sum": part, "n": whole}).query("n > 0")
+        found = [_share(counts[counts.index.isin([model], "model")], n_bootstrap, seed) for model in board["model"]]
+        board[[name, f"{name}_low", f"{name}_high"]] = np.array(found)
     return board.sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
 
 

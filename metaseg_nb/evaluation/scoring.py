@@ -27,8 +27,9 @@ from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
+from metaseg_nb.evaluation.mets_2026 import mets_2026
 from metaseg_nb.evaluation.probabilities import COUNTS, detections_by_threshold, probability_bins
-from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, voxel_metrics
+from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
 from metaseg_nb.preprocessing.steps import intensity_range
@@ -50,12 +51,14 @@ class Metric:
 
 # Beside Dice, by column; averaged over patients in the leaderboard, in this order.
 METRICS = {
-    "hd95_mm": Metric("HD95, mm", 1),
+    "hd95_mm": Metric("HD95, mm (surface voxels, the larger of both directions)", 1),
     "nsd_1mm": Metric("surface Dice at 1 mm"),
     "nsd_2mm": Metric("surface Dice at 2 mm"),
     "precision": Metric("precision"),
     "recall": Metric("recall"),
-    "lesion_dice": Metric("lesion-wise Dice"),
+    "lesion_dice": Metric("lesion-wise Dice (METS 2023)"),
+    "lesion_hd95_mm": Metric("lesion-wise HD95, mm (by surface area, METS 2023)", 1),
+    "lesion_dice_2026": Metric("lesion-wise Dice, large lesions (METS 2026)"),
 }
 
 
@@ -98,7 +101,7 @@ def score(
     Returns
     -------
     scores : dict
-        The keys of `voxel_metrics`, of your own metrics, and of the summary of `lesion_metrics`.
+        The keys of `voxel_metrics`, of your own metrics, of the summary of `lesion_metrics`, and of `mets_2026`.
     lesions : DataFrame
         From `lesion_metrics`; centroids in voxel indices of the RAS array.
 
@@ -123,7 +126,8 @@ def score(
     if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
         raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also for an empty mask")
     summary, lesions = lesion_metrics(*masks, spacing_mm)
-    return {**voxel_metrics(*masks, spacing_mm), **own, **summary}, lesions
+    around = mask_pair(*masks, spacing_mm)[:2]
+    return {**voxel_metrics(*around, spacing_mm), **own, **summary, **mets_2026(*around, spacing_mm)}, lesions
 
 
 def score_files(

@@ -31,6 +31,9 @@ def show_leaderboard(board: pd.DataFrame) -> Styler:
     shown = {"dice": ("Dice", 3)} | {name: (metric.title, metric.digits) for name, metric in METRICS.items()}
     shown |= {"lesion_sensitivity": ("share of lesions detected", 3)}
     shown |= {"false_per_patient": ("false lesions per patient", 1)}
+    for size in ("large", "small"):
+        shown[f"f1_{size}_2026"] = f"F1, {size} lesions (METS 2026)", 3
+        shown[f"{size}_false_2026"] = f"false {size} lesions per patient (METS 2026)", 1
 
     def text(name: str, digits: int) -> pd.Series:
         return board[name].map(lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}")

@@ -1,0 +1,146 @@
+"""Lesions found and missed, small and large apart, as in BraTS-METS 2026.
+
+The rules (package brats-evaluation 0.0.10, learned from its documentation and its results):
+
+1. Lesions are 26-connected components. Nothing is dilated or joined, and none is too small to count.
+2. Each reference lesion gets one predicted lesion at most, and each predicted lesion one reference lesion. Of all ways
+   to do this, the one with the largest sum of Dice is taken. Any overlap is enough.
+3. A reference lesion is found if Dice with its predicted lesion is 0.1 or more. Else it is missed.
+4. A predicted lesion without a reference lesion is false. One whose Dice is below 0.1 is not.
+5. Lesions of 20 mm³ and more are large. F1 = 2 found / (2 found + missed + false), for small and for large ones.
+   Every false lesion, whatever its size, counts in both.
+6. Lesion-wise Dice, surface Dice and HD95 are means over large reference lesions and all false lesions. One without a
+   partner counts Dice 0 and HD95 373 mm. HD95 is one percentile of the distances of both directions (surface voxels).
+   Surface Dice has the smallest voxel edge as its tolerance, and is the mean of the shares of both surfaces.
+
+How this differs from 2023: of several parts of one lesion only one counts and the others are false; and a prediction
+beside a lesion does not find it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+
+from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.evaluation.voxel_metrics import ROUNDING_MM, Spacing, mask_pair, surface_distances_mm
+
+LARGE_MM3 = 20.0
+FOUND_DICE = 0.1
+WITHOUT_PARTNER_MM = 373.0
+COUNTS = tuple(f"{size}_{what}_2026" for size in ("large", "small") for what in ("found", "missed", "false"))
+# A pair is worth this more than its Dice: of equal sums of Dice the one with more pairs is taken.
+PER_PAIR = 1e-6
+
+
+def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) -> dict[str, float]:
+    """Compute the metrics of BraTS-METS 2026 of one case; see the rules above.
+
+    Parameters
+    ----------
+    truth, prediction : ndarray of bool (or 0 and 1), shape (X, Y, Z)
+    spacing_mm : tuple of 3 floats
+        Voxel edges along X, Y, Z.
+
+    Returns
+    -------
+    dict
+        Of large and, alike, of small lesions: ``large_found_2026`` and ``large_missed_2026`` (reference lesions),
+        ``large_false_2026`` (false lesions of that size), ``f1_large_2026`` (0 to 1; with false lesions of both sizes).
+        ``lesion_dice_2026``, ``lesion_nsd_2026`` (0 to 1), ``lesion_hd95_mm_2026``. Where the official package has no
+        value, because no reference lesion has that size: perfect (1, 1, 0 mm) without false lesions, else the worst
+        (0, 0, 373 mm). Over cases add up the counts, do not average F1.
+
+    Raises
+    ------
+    ValueError
+        Not binary, not 3D, of different shapes, or spacing not 3 positive lengths.
+    """
+    truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
+    reference, predicted = _Components.of(truth), _Components.of(prediction)
+    lesions, parts, dice = _partners(*_overlaps(reference, predicted, truth & prediction))
+    dice_of, lone = np.zeros(len(reference.sizes)), np.ones(len(predicted.sizes), bool)
+    dice_of[lesions], lone[parts] = dice, False
+    # an affine in float32 makes 20 mm³ of twenty voxels 19.999999: equal must stay equal
+    voxels = LARGE_MM3 / float(np.prod(spacing_mm)) * (1 - 1e-5)
+    large, false_large = reference.sizes >= voxels, predicted.sizes[lone] >= voxels
+    scores: dict[str, float] = {}
+    for size, own, false in (("large", large, false_large), ("small", ~large, ~false_large)):
+        found = int((dice_of[own] >= FOUND_DICE).sum())
+        missed = int(own.sum()) - found
+        counts = {"found": found, "missed": missed, "false": int(false.sum())}
+        scores |= {f"{size}_{name}_2026": count for name, count in counts.items()}
+        scores[f"f1_{size}_2026"] = f1(found, missed, int(lone.sum()))
+    counted = int(large.sum() + lone.sum())
+    if not counted:
+        return scores | {"lesion_dice_2026": 1.0, "lesion_nsd_2026": 1.0, "lesion_hd95_mm_2026": 0.0}
+    nsd, hd95_mm, measured = 0.0, 0.0, np.flatnonzero(large[lesions])
+    for pair in measured:
+        masks = _masks(reference.voxels(lesions[pair]), predicted.voxels(parts[pair]), truth.shape)
+        directed = surface_distances_mm(*masks, spacing_mm)
+        nsd += np.mean([np.mean(one <= min(spacing_mm) + ROUNDING_MM) for one in directed])
+        hd95_mm += np.percentile(np.concatenate(directed), 95)
+    return scores | {
+        "lesion_dice_2026": float(dice[measured].sum() / counted),
+        "lesion_nsd_2026": float(nsd / counted),
+        "lesion_hd95_mm_2026": float((hd95_mm + WITHOUT_PARTNER_MM * (counted - len(measured))) / counted),
+    }
+
+
+def f1(found: int, missed: int, false: int) -> float:
+    """F1 of counts: 2 found / (2 found + missed + false); 1 where there was nothing to find and nothing is false."""
+    return 2 * found / (2 * found + missed + false) if found + missed + false else 1.0
+
+
+@dataclass(frozen=True)
+class _Components:
+    """The lesions of a mask: their numbers, 1..n, as an array; voxels of each; and flat places, lesion by lesion."""
+
+    labels: np.ndarray
+    sizes: np.ndarray
+    places: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> "_Components":
+        labels, n = label_lesions(mask)
+        lesion = labels[mask]
+        places = np.flatnonzero(mask)[np.argsort(lesion, kind="stable")]
+        return cls(labels, np.bincount(lesion, minlength=n + 1)[1:], places)
+
+    def voxels(self, lesion: int) -> np.ndarray:
+        """Flat places of lesion 0..n-1."""
+        end = self.sizes[: lesion + 1].sum()
+        return self.places[end - self.sizes[lesion] : end]
+
+
+def _overlaps(reference: _Components, predicted: _Components, both: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Number of lesion (0..n-1), number of part (0..m-1) and Dice, of all that overlap."""
+    m = len(predicted.sizes)
+    codes = (reference.labels[both].astype(np.int64) - 1) * m + predicted.labels[both] - 1
+    codes, shared = np.unique(codes, return_counts=True)
+    lesions, parts = np.divmod(codes, max(m, 1))
+    return lesions, parts, 2 * shared / (reference.sizes[lesions] + predicted.sizes[parts])
+
+
+def _partners(lesions: np.ndarray, parts: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Those of these pairs that make the largest sum of Dice, with no lesion and no part twice."""
+    if len(np.unique(lesions)) == len(np.unique(parts)) == len(dice):
+        return lesions, parts, dice
+    # every lesion may also stay alone: it then takes a place of its own, behind those of the parts
+    n, m = lesions.max() + 1, parts.max() + 1
+    worth = np.concatenate([dice + 2 * PER_PAIR, np.full(n, PER_PAIR)])
+    places = np.concatenate([lesions, np.arange(n)]), np.concatenate([parts, m + np.arange(n)])
+    chosen = min_weight_full_bipartite_matching(sparse.csr_array((worth, places), (n, m + n)), maximize=True)[1]
+    taken = chosen[lesions] == parts
+    return lesions[taken], parts[taken], dice[taken]
+
+
+def _masks(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Two sets of flat places as masks, in the smallest box that holds both."""
+    voxels = np.array(np.unravel_index(np.concatenate([first, second]), shape))
+    low, high = voxels.min(axis=1, keepdims=True), voxels.max(axis=1)
+    voxels -= low
+    masks = np.zeros((2, *(high - low[:, 0] + 1)), bool)
+    masks[np.repeat([0, 1], [len(first), len(second)]), *voxels] = True
+    return masks[0], masks[1]
