@@ -26,10 +26,11 @@ MODEL_COLOURS = {
     "attention_unet": "#009E73",
     "segresnet": "#CC79A7",
     "unetr": "#D55E00",
+    "recommended": "#882255",
     THRESHOLD_MODEL: "#999999",
 }
 # Tol 2021, for models beside those of the study.
-MORE_COLOURS = ("#332288", "#882255", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
+MORE_COLOURS = ("#332288", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
 # Of a font's size: a little more than the mean over letters and digits.
 CHARACTER_WIDTH = 0.64
 
