@@ -37,13 +37,14 @@ study: $(READY)
 status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
-# two processes with one thread each take half the time of one process with two
+# two processes with one thread each take half the time of one process with two; tests/conftest.py orders the tests;
+# passive: where a test has more threads than cores are free, those that wait do not keep the others from a core
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m cluster tests/cluster
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/gpu

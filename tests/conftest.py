@@ -2,10 +2,12 @@
 
 import base64
 import contextlib
+import fcntl
 import html
 import importlib.util
 import io
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -52,17 +54,32 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
+# Files whose slow tests take minutes, the longest first: begun last, one of them would leave the other process idle.
+# The second is not one that waits for the tiny study, which the first makes.
+LONGEST = (
+    "test_study",
+    "test_budget_study",
+    "test_in_jupyterlab",
+    "test_real_data",
+    "test_explore",
+    "test_restoration",
+)
+
+
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Fast tests first; tests that share what one fixture made stay in one process."""
-    items.sort(key=_is_slow)
+    """Fast tests first, then the longest; tests of one file that are as fast stay in one process."""
+    items.sort(key=lambda item: (_is_slow(item), _rank(item) if _is_slow(item) else 0))
     for item in items:
-        group = "tiny_study" if "tiny_study" in item.fixturenames else f"{item.path.stem}, slow: {_is_slow(item)}"
-        item.add_marker(pytest.mark.xdist_group(group))
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}, slow: {_is_slow(item)}"))
 
 
 def _is_slow(item):
     return item.get_closest_marker("slow") is not None
+
+
+def _rank(item):
+    return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
 
 
 @pytest.fixture(autouse=True)
@@ -239,7 +256,10 @@ def metaseg():
 
 @dataclass(frozen=True)
 class RestartedStudy:
-    """A study whose processes were killed, after its second start: what was kept, and what that start printed."""
+    """A study whose processes were killed, after its second start: what was kept, and what that start printed.
+
+    All processes of pytest share its folder: a test that changes it takes a copy.
+    """
 
     home: Path
     kept: dict[Path, int]
@@ -247,9 +267,20 @@ class RestartedStudy:
 
 
 @pytest.fixture(scope="session")
-def tiny_study(tmp_path_factory, metaseg):
-    """The tiny study, killed while networks trained and started again."""
-    home = tmp_path_factory.mktemp("tiny")
+def tiny_study(tmp_path_factory, metaseg, worker_id):
+    """The tiny study, killed while networks trained and started again; made by the first process that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base if worker_id == "master" else base.parent
+    made = base / "tiny_study.pickle"
+    with (base / "tiny_study.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the others wait
+        if not made.exists():
+            study = _killed_and_restarted(tmp_path_factory.mktemp("tiny"), metaseg)
+            made.write_bytes(pickle.dumps(study))
+    return pickle.loads(made.read_bytes())
+
+
+def _killed_and_restarted(home, metaseg):
     command = [sys.executable, "-m", "metaseg_nb", "study", "--study", str(STUDIES / "tiny.yaml")]
     env, silent = {**os.environ, "METASEG_HOME": str(home)}, subprocess.DEVNULL
     first = subprocess.Popen(command, env=env, cwd=PROJECT, stdout=silent, stderr=silent, start_new_session=True)

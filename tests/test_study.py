@@ -35,8 +35,9 @@ MODELS, FOLDS, PATIENTS = ["unet", "segresnet"], 2, 6
 
 
 @pytest.fixture(scope="module")
-def home(tiny_study):
-    return tiny_study.home
+def home(tiny_study, tmp_path_factory):
+    """A copy of the tiny study's folder."""
+    return shutil.copytree(tiny_study.home, tmp_path_factory.mktemp("study") / "home")
 
 
 def test_a_killed_study_goes_on_where_it_was(tiny_study):
@@ -193,7 +194,8 @@ def test_all_that_a_run_writes_is_named_in_one_place(home):
         assert set(folder.iterdir()) <= {*run.trained, *run.results, *own}
 
 
-def test_the_report_has_all_pages_and_asks_nothing_of_the_network(home):
+def test_the_report_has_all_pages_and_asks_nothing_of_the_network(tiny_study):
+    home = tiny_study.home  # where it was made
     report = home / "reports/tiny"
     index = (report / "index.html").read_text()
     assert all(model_title(model) in index for model in MODELS)

@@ -5,11 +5,9 @@ from typing import cast
 
 import numpy as np
 import torch
-from monai.inferers import sliding_window_inference
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.networks import predicts_in
 
 # Patches that go through the network at once.
 WINDOWS_AT_ONCE = 4
@@ -56,6 +54,11 @@ def predict_probability(
         The network gives numbers that are not finite.
     """
     mirrors = MIRRORS if settings.mirrored else MIRRORS[:1]
+
+    # here: MONAI takes seconds, and those who read scores predict nothing
+    from monai.inferers import sliding_window_inference
+
+    from metaseg_nb.training.networks import predicts_in
 
     def predict(windows: torch.Tensor) -> torch.Tensor:
         """Probabilities of windows whose last channel marks the reach; 0 in those without any of it."""

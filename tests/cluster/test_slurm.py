@@ -37,12 +37,20 @@ def workbook(tmp_path):
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory):
-    """The tiny study, complete: run on this machine, without a cluster, and nothing went wrong."""
+    """The tiny study up to its tables: run on this machine, without a cluster, and nothing went wrong.
+
+    It runs beside the tests. Called, it is waited for.
+    """
     workbook = new_workbook(tmp_path_factory.mktemp("undisturbed"))
     workbook.change("studies/tiny.yaml", **LONGER)
-    result = workbook.call("study", "--study", "tiny")
-    assert result.returncode == 0, result.stderr
-    return workbook
+    workbook.start("cross_validate", profile="default")
+
+    def finished():
+        assert workbook.wait_for_end() == 0, workbook.said()
+        return workbook
+
+    yield finished
+    workbook.kill()
 
 
 @pytest.fixture
@@ -50,7 +58,7 @@ def prepared(workbook, undisturbed):
     """A workbook whose cohort is explored and preprocessed, and no network trained."""
     results = ("unet", "segresnet", "04*", "05*", "07*", "cross_validation", "review", "radiotherapy", "slurm_logs")
     made = shutil.ignore_patterns(*results)
-    shutil.copytree(undisturbed.home / "runs", workbook.home / "runs", ignore=made)
+    shutil.copytree(undisturbed().home / "runs", workbook.home / "runs", ignore=made)
     workbook.change("studies/tiny.yaml", **LONGER)
     return workbook
 
@@ -110,11 +118,12 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
     assert workbook.wait_for_end() == 0, workbook.said()
     assert "report: reports/tiny/index.html" in workbook.said()
     assert trained
-    tables = sorted(path.name for path in (undisturbed.home / "runs/tiny/cross_validation").glob("*.csv"))
+    expected = undisturbed()
+    tables = sorted(path.name for path in (expected.home / "runs/tiny/cross_validation").glob("*.csv"))
     assert "leaderboard.csv" in tables
     tables = [f"cross_validation/{table}" for table in tables]
     for table in [*tables, *(f"{model}/fold{fold}/history.csv" for model in MODELS for fold in FOLDS)]:
-        pd.testing.assert_frame_equal(workbook.table(table), undisturbed.table(table))
+        pd.testing.assert_frame_equal(workbook.table(table), expected.table(table))
     record = json.loads((workbook.run(*second) / "03_train.run.json").read_text())
     assert record["state"] == "done"
     assert record["slurm_job"]
@@ -206,5 +215,5 @@ def test_a_full_disk_is_named_and_with_room_again_the_run_goes_on(prepared, smal
     result = full.call(*arguments)
     assert result.returncode == 0, result.stderr
     assert [path.name for path in run.glob(".*")] == [".03_train.lock"]
-    here, there = run / "metrics.csv", undisturbed.run("unet", 0) / "metrics.csv"
+    here, there = run / "metrics.csv", undisturbed().run("unet", 0) / "metrics.csv"
     pd.testing.assert_frame_equal(pd.read_csv(here), pd.read_csv(there))
