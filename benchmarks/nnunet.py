@@ -1,18 +1,35 @@
-"""Compare the workbook with nnU-Net (https://github.com/MIC-DKFZ/nnUNet) at equal CPU time on synthetic patients.
+"""Compare the workbook with nnU-Net (https://github.com/MIC-DKFZ/nnUNet) at equal CPU time, one thread each.
 
-    make bench PART=nnunet
+    make bench PART=nnunet                                                    the comparison
+    python benchmarks/nnunet.py development dynunet,unet 0 1,2                configurations, fold, seeds: to pick one
+
+60 synthetic patients (`nnunet_cohorts.py`) on the workbook's study grid of 3 mm, two folds by patient: 27 to train on,
+3 to select on, 30 to test on. Both programs get the same images and labels, and train for BENCH_MINUTES of CPU time
+(4 unless told; validations are not counted). The final weights predict: nnU-Net's last, the workbook's running mean
+at the last step. Neither mirrors what it predicts; windows overlap by half in both.
+
+All is kept in BENCH_FOLDER (``runs/bench_nnunet`` unless told), and nothing there is made again:
+
+- ``runs/<cohort>/``: the cohort (``synthetic_cohort/``) and its case store (``cases/``);
+- ``trained/<cohort>/<configuration>/fold<k>_seed<s>/``: ``probabilities/<case>.npz`` (key ``probability``, float16, study
+  grid; selection and test patients), ``record.json`` (CPU seconds, steps), ``scores.csv``; of the workbook also
+  ``weights_<epoch>.pt``, the state dict of the running mean at eight epochs, and ``run/`` as notebook 03 leaves it;
+- ``nnunet/<cohort>/``: what nnU-Net reads and preprocesses; ``venv/``: its environment.
 """
 
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 from nnunet_cohorts import FOLDER, SPACING_MM, parts_of, stored
-from nnunet_workbook import SECONDS, folder_of
+from nnunet_scores import of_development, of_test, paired, summary
+from nnunet_workbook import PICKED, SECONDS, folder_of
 
 PYTHON = FOLDER / "venv" / "bin" / "python"
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -32,7 +49,10 @@ def install() -> None:
 
 def data_set(cohort: str, fold: int) -> Path:
     """Write what nnU-Net reads: the stored images and labels of a fold, as NIfTI on the study grid."""
-    folder, parts = FOLDER / "nnunet" / cohort / "nnUNet_raw" / f"Dataset{fold + 1:03}_fold{fold}", parts_of(cohort, fold)
+    folder, parts = (
+        FOLDER / "nnunet" / cohort / "nnUNet_raw" / f"Dataset{fold + 1:03}_fold{fold}",
+        parts_of(cohort, fold),
+    )
     if (folder / "dataset.json").exists():
         return folder
     known = [*parts.training, *parts.selection]
@@ -66,10 +86,20 @@ def train(cohort: str, configuration: str, fold: int, seed: int) -> None:
         subprocess.run([*map(str, command)], check=True, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 
+def main(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> None:
+    for seed, configuration, fold in product(seeds, configurations, folds):
+        train(cohort, configuration, fold, seed)
+    if cohort == "development":
+        print(of_development(configurations, seeds, folds[0]))
+        return
+    table = of_test([*product(configurations, folds, seeds)])
+    print(summary(table), end="\n\n")
+    first, *others = configurations
+    for one, other in product(others, (first,)):
+        print("\n".join(paired(table, (one, rule), (other, rule)) for rule in ("chosen", "0.5")))
+
+
 if __name__ == "__main__":
-    cohort, configurations, folds, seeds = sys.argv[1], *(text.split(",") for text in sys.argv[2:])
-    for seed in map(int, seeds):
-        for configuration in configurations:
-            for fold in map(int, folds):
-                train(cohort, configuration, fold, seed)
-                print(cohort, configuration, fold, seed, flush=True)
+    install()
+    cohort, configurations, folds, seeds = sys.argv[1:] or ["test", f"nnunet,{PICKED}", "0,1", "1,2,3"]
+    main(cohort, configurations.split(","), [*map(int, folds.split(","))], [*map(int, seeds.split(","))])

@@ -1,4 +1,4 @@
-"""The patients on whom `nnunet.py` compares: synthetic, prepared once on the study grid, as notebooks 01 and 02 do it."""
+"""The patients on whom `nnunet.py` compares: synthetic, prepared once on the study grid as notebooks 01 and 02 do."""
 
 import os
 from dataclasses import replace
@@ -25,7 +25,7 @@ def layout_of(name: str) -> ms.StudyLayout:
 
 @cache
 def cohort_of(name: str) -> Cohort:
-    """Make a cohort with its folds and its case store, or what is missing of them; without bias correction, for speed."""
+    """Make a cohort with its folds and case store, or what is missing of them; no bias correction, for speed."""
     layout, seed = layout_of(name), SEEDS[name]
     source = str(ms.demo_cohort.make_cohort(layout.synthetic_cohort, PATIENTS, seed, 2))
     found, _ = ms.cohort.read_cohort(source, base=ms.PROJECT)

@@ -1,4 +1,4 @@
-"""nnU-Net's side of `nnunet.py`, run in its own environment: plan, train for so many CPU seconds on one thread, predict.
+"""nnU-Net's side of `nnunet.py`, in its own environment: plan, train for so many CPU seconds on one thread, predict.
 
     .nnunet/bin/python benchmarks/nnunet_theirs.py DATASET RESULTS SECONDS SEED
 
@@ -15,7 +15,9 @@ DATASET, RESULTS, SECONDS, SEED = Path(sys.argv[1]), Path(sys.argv[2]), float(sy
 PREPROCESSED = DATASET.parent.with_name("nnUNet_preprocessed")
 os.environ |= {"nnUNet_raw": str(DATASET.parent), "nnUNet_preprocessed": str(PREPROCESSED)}
 os.environ |= {"nnUNet_results": str(RESULTS / "nnUNet_results"), "nnUNet_compile": "f", "nnUNet_n_proc_DA": "0"}
-os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "nnUNet_def_n_proc")}
+os.environ |= {
+    name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "nnUNet_def_n_proc")
+}
 
 import json  # noqa: E402, nnU-Net reads the environment when it is imported
 import random  # noqa: E402
@@ -72,9 +74,9 @@ def prepare() -> None:
     if done.exists():
         return
     extract_fingerprints([number], num_processes=1)
-    os.environ["nnUNet_n_proc_DA"] = "1"  # planning sets so many threads
+    os.environ |= {"nnUNet_n_proc_DA": "1"}  # planning sets so many threads, and 0 is none
     plan_experiments([number])
-    os.environ["nnUNet_n_proc_DA"] = "0"
+    os.environ |= {"nnUNet_n_proc_DA": "0"}
     path = PREPROCESSED / DATASET.name / f"{PLANS}.json"
     plans = json.loads(path.read_text())
     own = plans["configurations"][CONFIGURATION]
@@ -97,7 +99,7 @@ def prepare() -> None:
 def trained(epochs: int) -> TimedTrainer:
     """Train with this script's seed."""
     random.seed(SEED)
-    np.random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002, what they draw from
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     folder = PREPROCESSED / DATASET.name

@@ -1,6 +1,6 @@
 """The workbook's side of `nnunet.py`: train a network for so many CPU seconds on one thread, and predict with it.
 
-    python benchmarks/nnunet_workbook.py test dynunet 0 1        cohort, configuration, fold, seed
+python benchmarks/nnunet_workbook.py test dynunet 0 1        cohort, configuration, fold, seed
 """
 
 import os
@@ -47,6 +47,8 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "dynunet_focal": {"loss": "dice_focal"},
     "dynunet_flips": {"flip_probability": 0.5},
 }
+# What is compared with nnU-Net: the best on the development cohort.
+PICKED = "dynunet"
 
 
 def settings_of(configuration: str, fold: int, seed: int) -> Train:
