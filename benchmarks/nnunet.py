@@ -11,7 +11,7 @@ at the last step. Neither mirrors what it predicts; windows overlap by half in b
 All is kept in BENCH_FOLDER (``runs/bench_nnunet`` unless told), and nothing there is made again:
 
 - ``runs/<cohort>/``: the cohort (``synthetic_cohort/``) and its case store (``cases/``);
-- ``trained/<cohort>/<configuration>/fold<k>_seed<s>/``: ``probabilities/<case>.npz`` (key ``probability``, float16, study
+- ``trained/<cohort>/<configuration>/fold<k>_seed<s>/``: ``probabilities/<case>.npz`` (``probability``, float16, study
   grid; selection and test patients), ``record.json`` (CPU seconds, steps), ``scores.csv``; of the workbook also
   ``weights_<epoch>.pt``, the state dict of the running mean at eight epochs, and ``run/`` as notebook 03 leaves it;
 - ``nnunet/<cohort>/``: what nnU-Net reads and preprocesses; ``venv/``: its environment.
