@@ -25,8 +25,10 @@ def layout_of(name: str) -> ms.StudyLayout:
 
 @cache
 def cohort_of(name: str) -> Cohort:
-    """Make a cohort with its folds and case store, or what is missing of them; no bias correction, for speed."""
+    """Make a cohort with its folds and case store, unless it is there; no bias correction, for speed."""
     layout, seed = layout_of(name), SEEDS[name]
+    if layout.dataset.exists():
+        return ms.cohort.read_study_cohort(layout)
     source = str(ms.demo_cohort.make_cohort(layout.synthetic_cohort, PATIENTS, seed, 2))
     found, _ = ms.cohort.read_cohort(source, base=ms.PROJECT)
     found = replace(found, rule=RULE, seed=seed)
@@ -37,6 +39,7 @@ def cohort_of(name: str) -> Cohort:
     settings = Preprocess.check(resolve("02_preprocess_n4", "demo") | changes)
     prepared = ms.preprocessing.prepare_cohort(cohort, layout.case_store, settings)
     assert not prepared.problems, prepared.problems
+    ms.cohort.write_datalist(layout.dataset, cohort)
     return cohort
 
 

@@ -30,7 +30,7 @@ from metaseg_nb.training.networks import count_parameters
 
 SECONDS = 60 * float(os.environ.get("BENCH_MINUTES", "4"))
 # Epochs that are trained to see what one takes; the first of them warms up.
-TRIED, SAVED = 5, 8
+TRIED, SAVED = 3, 8
 # Of neighbouring windows, as nnU-Net has it.
 OVERLAP = 0.5
 STRONG = {"augmentation": "strong", "flip_probability": 0.5}
