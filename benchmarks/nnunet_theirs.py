@@ -1,6 +1,6 @@
 """nnU-Net's side of `nnunet.py`, in its own environment: plan, train for so many CPU seconds on one thread, predict.
 
-    .nnunet/bin/python benchmarks/nnunet_theirs.py DATASET RESULTS SECONDS SEED
+    BENCH_FOLDER/venv/bin/python benchmarks/nnunet_theirs.py DATASET RESULTS SECONDS SEED
 
 DATASET is a folder ``nnUNet_raw/Dataset<n>_<name>`` with ``imagesTr``, ``labelsTr``, ``imagesTs``, ``dataset.json`` and
 ``splits.json``. Its own trainer, augmentation, loss, SGD, schedule and deep supervision, and the weights of the last
