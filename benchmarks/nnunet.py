@@ -28,7 +28,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from nnunet_cohorts import FOLDER, SPACING_MM, parts_of, stored
-from nnunet_scores import of_development, of_test, paired, summary
+from nnunet_scores import judged, of_test, paired, summary
 from nnunet_workbook import PICKED, SECONDS, folder_of
 
 PYTHON = FOLDER / "venv" / "bin" / "python"
@@ -89,8 +89,8 @@ def train(cohort: str, configuration: str, fold: int, seed: int) -> None:
 def main(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> None:
     for seed, configuration, fold in product(seeds, configurations, folds):
         train(cohort, configuration, fold, seed)
+    print(judged(cohort, configurations, folds, seeds), end="\n\n")
     if cohort == "development":
-        print(of_development(configurations, seeds, folds[0]))
         return
     table = of_test([*product(configurations, folds, seeds)])
     print(summary(table), end="\n\n")

@@ -1,6 +1,5 @@
 """Scores for `nnunet.py`, from the probabilities that trainings left; nothing is trained here."""
 
-import json
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -131,42 +130,41 @@ def _difference(sums: np.ndarray) -> np.ndarray:
     return (sums[:, 0] - sums[:, 1]) / sums[:, 2]
 
 
-def of_development(configurations: Sequence[str], seeds: Sequence[int], fold: int = 0) -> str:
-    """Judge configurations on the study grid of the development cohort: a row for each training that was finished.
+def judged(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> str:
+    """Judge trainings on the study grid: a row for each configuration and seed, test patients of all folds together.
 
     Without a threshold: average precision, and the share of lesions found at half a false one a patient. With one:
-    lesion-wise Dice at the best of `TRIED` for the selection patients, and at the best for the judged ones.
+    lesion-wise Dice at the best of `TRIED` for the selection patients of each fold, and at the best for the judged.
     """
-    parts = parts_of("development", fold)
-    selection, test = stored("development", parts.selection), stored("development", parts.test)
-    titles = ("configuration", "seed", "steps", "AP", "found at 0.5 false", "lesion-wise Dice (threshold)", "its best")
+    titles = ("configuration", "seed", "AP", "found at 0.5 false", "lesion-wise Dice", "at its best threshold")
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for configuration, seed in product(configurations, seeds):
-        folder = folder_of("development", configuration, fold, seed)
-        if not (folder / "record.json").exists():
-            continue
-        steps = json.loads((folder / "record.json").read_text(encoding="utf-8"))["steps"]
-        predicted = probabilities(folder, test)
-        curve = pd.concat(
-            detections_by_threshold(case.label > 0, probability, case.grid.spacing_mm).assign(
-                patient=case.name, model=configuration
+        curves, chosen, others = [], [], []
+        for fold in folds:
+            folder, parts = folder_of(cohort, configuration, fold, seed), parts_of(cohort, fold)
+            selection, test = stored(cohort, parts.selection), stored(cohort, parts.test)
+            predicted = probabilities(folder, test)
+            for case, probability in zip(test, predicted, strict=True):
+                curve = detections_by_threshold(case.label > 0, probability, case.grid.spacing_mm)
+                curves.append(curve.assign(patient=case.name, model=configuration))
+            of_selection, of_test = (
+                _lesion_dice(probabilities(folder, selection), selection),
+                _lesion_dice(predicted, test),
             )
-            for case, probability in zip(test, predicted, strict=True)
-        )
-        points = froc_points(curve, [configuration], 2, 0).set_index("false_per_patient")["sensitivity"]
-        chosen, judged = _lesion_dice(probabilities(folder, selection), selection), _lesion_dice(predicted, test)
-        own, best = (max(values, key=values.get) for values in (chosen, judged))
-        cells = [f"{average_precision(curve, 2, 0)[0]:.3f}", f"{points[FALSE_RATE]:.3f}"]
-        cells += [f"{judged[own]:.3f} ({own})", f"{judged[best]:.3f} ({best})"]
-        lines.append(f"| {configuration} | {seed} | {steps} | " + " | ".join(cells) + " |")
+            chosen.append(of_test[of_selection.argmax()])
+            others.append(of_test)
+        points = froc_points(pd.concat(curves), [configuration], 2, 0).set_index("false_per_patient")["sensitivity"]
+        precision, best = average_precision(pd.concat(curves), 2, 0)[0], np.mean(others, axis=0)
+        cells = [precision, points[FALSE_RATE], np.mean(chosen)]
+        cells = [*(f"{cell:.3f}" for cell in cells), f"{best.max():.3f} ({TRIED[best.argmax()]})"]
+        lines.append(f"| {configuration} | {seed} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _lesion_dice(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> dict[float, float]:
+def _lesion_dice(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> np.ndarray:
     """Mean lesion-wise Dice on the study grid at each of `TRIED`."""
-    scores = {threshold: [] for threshold in TRIED}
-    for probability, case in zip(predicted, cases, strict=True):
-        for threshold, of_cases in scores.items():
-            found, _ = lesion_metrics(case.label > 0, probability >= threshold, case.grid.spacing_mm)
-            of_cases.append(found["lesion_dice"])
-    return {threshold: float(np.mean(of_cases)) for threshold, of_cases in scores.items()}
+    scores = [
+        [lesion_metrics(case.label > 0, probability >= t, case.grid.spacing_mm)[0]["lesion_dice"] for t in TRIED]
+        for probability, case in zip(predicted, cases, strict=True)
+    ]
+    return np.mean(scores, axis=0)
