@@ -95,8 +95,8 @@ def main(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds
     table = of_test([*product(configurations, folds, seeds)])
     print(summary(table), end="\n\n")
     first, *others = configurations
-    for one, other in product(others, (first,)):
-        print("\n".join(paired(table, (one, rule), (other, rule)) for rule in ("chosen", "0.5")))
+    for one, rule in product(others, ("chosen", "0.5")):
+        print(paired(table, (one, rule), (first, rule)))
 
 
 if __name__ == "__main__":
