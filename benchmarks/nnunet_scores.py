@@ -1,0 +1,170 @@
+"""Scores for `nnunet.py`, from the probabilities that trainings left; nothing is trained here."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from nnunet_cohorts import RULE, parts_of, stored
+from nnunet_workbook import folder_of
+
+from metaseg_nb.cohort.volumes import read_lesions
+from metaseg_nb.evaluation.comparison import bootstrap
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.probabilities import average_precision, detections_by_threshold, froc_points
+from metaseg_nb.inference.decision import (
+    MIN_LESIONS_MM3,
+    THRESHOLDS,
+    UNDECIDED,
+    Decision,
+    dice_by_decision,
+    native_mask,
+)
+from metaseg_nb.preprocessing.case_store import StoredCase
+
+SMALL_MM, TRIED, FALSE_RATE = 10.0, (0.3, 0.5, 0.7, 0.9, 0.95), 0.5
+TITLES = {
+    "dice": "Dice",
+    "lesion_dice": "lesion-wise Dice",
+    "found": "lesions found",
+    "small": "under 10 mm",
+    "false": "false a patient",
+}
+
+
+def probabilities(folder: Path, cases: Sequence[StoredCase]) -> list[np.ndarray]:
+    """What a training predicted for these cases: float32, on the study grid."""
+    files = [folder / "probabilities" / f"{case.name}.npz" for case in cases]
+    return [np.load(file)["probability"].astype(np.float32) for file in files]
+
+
+def decide(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> Decision:
+    """Threshold and smallest lesion with the best mean Dice on the selection set, as `choose_decision` chooses."""
+    scores = [
+        dice_by_decision(probability, case.label > 0, case.grid.spacing_mm)
+        for probability, case in zip(predicted, cases, strict=True)
+    ]
+    mean = np.mean(scores, axis=0).round(9)
+    best = np.argwhere(mean == mean.max()).tolist()
+    i, j = min(best, key=lambda place: (abs(THRESHOLDS[place[0]] - UNDECIDED.threshold).round(9), *place))
+    return Decision(float(THRESHOLDS[i]), float(MIN_LESIONS_MM3[j]))
+
+
+def scored(truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
+    """One case: Dice, lesion-wise Dice, and counts of lesions, of small ones, and of false ones."""
+    summary, lesions = lesion_metrics(truth, mask, spacing_mm)
+    small = lesions[lesions["diameter_mm"] < SMALL_MM]
+    voxels = int(truth.sum()) + int(mask.sum())
+    return {
+        "dice": 2.0 * int((truth & mask).sum()) / voxels if voxels else 1.0,
+        "lesion_dice": summary["lesion_dice"],
+        "found": summary["n_detected"],
+        "lesions": summary["n_truth"],
+        "small": int(small["detected"].sum()),
+        "smalls": len(small),
+        "false": summary["n_false"],
+    }
+
+
+def of_test(runs: Sequence[tuple[str, int, int]], cohort: str = "test") -> pd.DataFrame:
+    """Score runs (configuration, fold, seed) on their test patients, on the grid of each patient's own image.
+
+    Each at the threshold chosen on its selection patients, and at 0.5; a row per run, rule and patient. Rows are kept
+    beside the probabilities.
+    """
+    tables = []
+    for configuration, fold, seed in runs:
+        folder, parts = folder_of(cohort, configuration, fold, seed), parts_of(cohort, fold)
+        kept = folder / "scores.csv"
+        if not kept.exists():
+            selection, test = stored(cohort, parts.selection), stored(cohort, parts.test)
+            rules = {"chosen": decide(probabilities(folder, selection), selection), "0.5": UNDECIDED}
+            rows = []
+            for case, own, probability in zip(parts.test, test, probabilities(folder, test), strict=True):
+                truth = read_lesions(case, RULE)
+                for rule, decision in rules.items():
+                    mask = native_mask(probability, own.grid, own.native, decision) > 0
+                    found = scored(truth.array > 0, mask, truth.spacing_mm)
+                    about = {"configuration": configuration, "rule": rule, "fold": fold, "seed": seed}
+                    rows.append(about | {"patient": case.name, "threshold": decision.threshold} | found)
+            pd.DataFrame(rows).to_csv(kept, index=False)
+        tables.append(pd.read_csv(kept, dtype={"rule": str}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _shares(table: pd.DataFrame) -> dict[str, float]:
+    """What a table of patients comes to."""
+    shares = {name: float(table[name].mean()) for name in ("dice", "lesion_dice", "false")}
+    found, small = table["found"].sum() / table["lesions"].sum(), table["small"].sum() / table["smalls"].sum()
+    return shares | {"found": found, "small": small}
+
+
+def summary(table: pd.DataFrame) -> str:
+    """Mean over patients, then over seeds, with the lowest and the highest seed: a row per configuration and rule."""
+    lines = ["| run | threshold | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 2) + "|"]
+    for (configuration, rule), rows in table.groupby(["configuration", "rule"], sort=False):
+        seeds = pd.DataFrame([_shares(own) for _, own in rows.groupby("seed")])
+        cells = [f"{seeds[name].mean():.3f} ({seeds[name].min():.3f}–{seeds[name].max():.3f})" for name in TITLES]
+        thresholds = rows["threshold"].unique()
+        span = f"{thresholds.min():.2f}–{thresholds.max():.2f}" if len(thresholds) > 1 else f"{thresholds[0]:.2f}"
+        lines.append(f"| {configuration} | {rule}: {span} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str]) -> str:
+    """The one minus the other (configuration, rule) with 95 % intervals over patients, each the mean of its seeds."""
+    counts = ["dice", "lesion_dice", "found", "lesions", "small", "smalls", "false"]
+    means = table.groupby(["configuration", "rule", "patient"])[counts].mean()
+    a, b = means.loc[one], means.loc[other]
+    cells = []
+    for name in TITLES:
+        whole = {"found": "lesions", "small": "smalls"}.get(name)
+        of_patients = np.column_stack([a[name], b[name], a[whole] if whole else np.ones(len(a))])
+        found, low, high = bootstrap(_difference, of_patients, 2000, 0)
+        cells.append(f"{found:+.3f} [{low:+.3f}, {high:+.3f}]")
+    return f"| {' at '.join(one)} − {' at '.join(other)} | {len(a)} patients | " + " | ".join(cells) + " |"
+
+
+def _difference(sums: np.ndarray) -> np.ndarray:
+    return (sums[:, 0] - sums[:, 1]) / sums[:, 2]
+
+
+def judged(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> str:
+    """Judge trainings on the study grid: a row for each configuration and seed, test patients of all folds together.
+
+    Without a threshold: average precision, and the share of lesions found at half a false one a patient. With one:
+    lesion-wise Dice at the best of `TRIED` for the selection patients of each fold, and at the best for the judged.
+    """
+    titles = ("configuration", "seed", "AP", "found at 0.5 false", "lesion-wise Dice", "at its best threshold")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for configuration, seed in product(configurations, seeds):
+        curves, chosen, others = [], [], []
+        for fold in folds:
+            folder, parts = folder_of(cohort, configuration, fold, seed), parts_of(cohort, fold)
+            selection, test = stored(cohort, parts.selection), stored(cohort, parts.test)
+            predicted = probabilities(folder, test)
+            for case, probability in zip(test, predicted, strict=True):
+                curve = detections_by_threshold(case.label > 0, probability, case.grid.spacing_mm)
+                curves.append(curve.assign(patient=case.name, model=configuration))
+            of_selection, of_test = (
+                _lesion_dice(probabilities(folder, selection), selection),
+                _lesion_dice(predicted, test),
+            )
+            chosen.append(of_test[of_selection.argmax()])
+            others.append(of_test)
+        points = froc_points(pd.concat(curves), [configuration], 2, 0).set_index("false_per_patient")["sensitivity"]
+        precision, best = average_precision(pd.concat(curves), 2, 0)[0], np.mean(others, axis=0)
+        cells = [precision, points[FALSE_RATE], np.mean(chosen)]
+        cells = [*(f"{cell:.3f}" for cell in cells), f"{best.max():.3f} ({TRIED[best.argmax()]})"]
+        lines.append(f"| {configuration} | {seed} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _lesion_dice(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> np.ndarray:
+    """Mean lesion-wise Dice on the study grid at each of `TRIED`."""
+    scores = [
+        [lesion_metrics(case.label > 0, probability >= t, case.grid.spacing_mm)[0]["lesion_dice"] for t in TRIED]
+        for probability, case in zip(predicted, cases, strict=True)
+    ]
+    return np.mean(scores, axis=0)
