@@ -29,7 +29,7 @@ import nibabel as nib
 import numpy as np
 from nnunet_cohorts import FOLDER, SPACING_MM, parts_of, stored
 from nnunet_scores import judged, of_test, paired, summary
-from nnunet_workbook import PICKED, SECONDS, folder_of
+from nnunet_workbook import SECONDS, folder_of
 
 PYTHON = FOLDER / "venv" / "bin" / "python"
 INSTALL = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
@@ -101,5 +101,5 @@ def main(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds
 
 if __name__ == "__main__":
     install()
-    cohort, configurations, folds, seeds = sys.argv[1:] or ["test", f"nnunet,{PICKED}", "0,1", "1,2,3"]
+    cohort, configurations, folds, seeds = sys.argv[1:] or ["test", "nnunet,unet,dynunet", "0,1", "1,2,3"]
     main(cohort, configurations.split(","), [*map(int, folds.split(","))], [*map(int, seeds.split(","))])

@@ -13,14 +13,8 @@ from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.comparison import bootstrap
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.evaluation.probabilities import average_precision, detections_by_threshold, froc_points
-from metaseg_nb.inference.decision import (
-    MIN_LESIONS_MM3,
-    THRESHOLDS,
-    UNDECIDED,
-    Decision,
-    dice_by_decision,
-    native_mask,
-)
+from metaseg_nb.inference.choosing import best_decision, outcome_of
+from metaseg_nb.inference.decision import UNDECIDED, Decision, native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase
 
 SMALL_MM, TRIED, FALSE_RATE = 10.0, (0.3, 0.5, 0.7, 0.9, 0.95), 0.5
@@ -40,15 +34,9 @@ def probabilities(folder: Path, cases: Sequence[StoredCase]) -> list[np.ndarray]
 
 
 def decide(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> Decision:
-    """Threshold and smallest lesion with the best mean Dice on the selection set, as `choose_decision` chooses."""
-    scores = [
-        dice_by_decision(probability, case.label > 0, case.grid.spacing_mm)
-        for probability, case in zip(predicted, cases, strict=True)
-    ]
-    mean = np.mean(scores, axis=0).round(9)
-    best = np.argwhere(mean == mean.max()).tolist()
-    i, j = min(best, key=lambda place: (abs(THRESHOLDS[place[0]] - UNDECIDED.threshold).round(9), *place))
-    return Decision(float(THRESHOLDS[i]), float(MIN_LESIONS_MM3[j]))
+    """The workbook's decision, chosen on the selection set, for either program's probabilities."""
+    pairs = zip(predicted, cases, strict=True)
+    return best_decision([outcome_of(probability, case.label > 0, case.grid.spacing_mm) for probability, case in pairs])
 
 
 def scored(truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
@@ -87,7 +75,7 @@ def of_test(runs: Sequence[tuple[str, int, int]], cohort: str = "test") -> pd.Da
                     mask = native_mask(probability, own.grid, own.native, decision) > 0
                     found = scored(truth.array > 0, mask, truth.spacing_mm)
                     about = {"configuration": configuration, "rule": rule, "fold": fold, "seed": seed}
-                    rows.append(about | {"patient": case.name, "threshold": decision.threshold} | found)
+                    rows.append(about | {"patient": case.name, "decision": str(decision)} | found)
             pd.DataFrame(rows).to_csv(kept, index=False)
         tables.append(pd.read_csv(kept, dtype={"rule": str}))
     return pd.concat(tables, ignore_index=True)
@@ -106,9 +94,8 @@ def summary(table: pd.DataFrame) -> str:
     for (configuration, rule), rows in table.groupby(["configuration", "rule"], sort=False):
         seeds = pd.DataFrame([_shares(own) for _, own in rows.groupby("seed")])
         cells = [f"{seeds[name].mean():.3f} ({seeds[name].min():.3f}–{seeds[name].max():.3f})" for name in TITLES]
-        thresholds = rows["threshold"].unique()
-        span = f"{thresholds.min():.2f}–{thresholds.max():.2f}" if len(thresholds) > 1 else f"{thresholds[0]:.2f}"
-        lines.append(f"| {configuration} | {rule}: {span} | " + " | ".join(cells) + " |")
+        decisions = "; ".join(rows["decision"].unique())
+        lines.append(f"| {configuration} | {rule}: {decisions} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

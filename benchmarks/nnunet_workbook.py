@@ -47,8 +47,6 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "dynunet_focal": {"loss": "dice_focal"},
     "dynunet_flips": {"flip_probability": 0.5},
 }
-# What is compared with nnU-Net: the best of those tried on the development cohort (benchmarks/README.md).
-PICKED = "unet"
 
 
 def settings_of(configuration: str, fold: int, seed: int) -> Train:

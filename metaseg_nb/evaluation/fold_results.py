@@ -188,11 +188,11 @@ def pool(
     Raises
     ------
     CohortError
-        A run is missing, or a file of it is lost or not as it was when the run finished; a case is not
-        scored exactly once, not with finite numbers, or not with a metric that was added since; a fold was trained
-        with other settings than the rest, on cases that were preprocessed otherwise than the rest or than those of
-        the case store, with another label of a case than now, or on another cohort than this, or what counts as
-        lesion has changed; the cohort has no cases, or all of them in one fold.
+        A run is missing or of an earlier version, or a file of it is lost or not as it was when the run
+        finished; a case is not scored exactly once, not with finite numbers, or not with a metric that was added
+        since; a fold was trained with other settings than the rest, on cases that were preprocessed otherwise than
+        the rest or than those of the case store, with another label of a case than now, or on another cohort than
+        this, or what counts as lesion has changed; the cohort has no cases, or all of them in one fold.
     """
     if cohort.n_folds < 2:
         found = f"{len(cohort.cases)} labelled cases in {cohort.n_folds} fold(s)"
@@ -201,6 +201,9 @@ def pool(
     folds = range(cohort.n_folds) if folds is None else folds
     runs = {(model, fold): layout.run(model, fold, arm, seed) for model, fold in product(models, folds)}
     facts = read_all(runs)
+    if earlier := [f"{model}, fold {fold}" for (model, fold), of in facts.items() if "weights" not in of]:
+        found, fix = "a run of an earlier version", "give the study another name and train it again"
+        raise CohortError(Problem(run, "metrics.json", found, "a run of this version", fix) for run in earlier)
 
     def table(name: str) -> pd.DataFrame:
         parts = {of: read_table(getattr(run, name)) for of, run in runs.items()}

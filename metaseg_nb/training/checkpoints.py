@@ -18,7 +18,7 @@ from metaseg_nb.training.networks import build_network, prediction_layout
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 
 
-# Fewer patients in the selection set cannot tell a better epoch from a lucky one (benchmarks/choosing.py).
+# Choosing an epoch on fewer patients costs more than it gains (benchmarks/README.md, what choosing costs).
 ENOUGH_PATIENTS = 20
 
 

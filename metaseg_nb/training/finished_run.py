@@ -133,8 +133,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     Raises
     ------
     CohortError
-        The run is not finished, or of an earlier version; or with every file that is lost or not as it was when the run
-        finished.
+        The run is not finished, or with every file that is lost or not as it was when the run finished.
     """
     name, fix = _name(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
@@ -145,11 +144,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
         raise CohortError(
             Problem(name, file, found, "the file as notebook 03 wrote it", fix) for file, found in damaged.items()
         )
-    record = read_record(run.metrics)
-    if "weights" not in record:
-        again = "give the study another name and train it again"
-        raise CohortError.one(name, run.metrics.name, "a run of an earlier version", "a run of this version", again)
-    return record
+    return read_record(run.metrics)
 
 
 def _name(run: RunLayout) -> str:
