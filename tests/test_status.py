@@ -65,7 +65,7 @@ def steps(study):
 
 def test_nothing_begun_waits(layout):
     runs, notes = study_status("demo")
-    assert len(runs) == 5 + 4 * 5
+    assert len(runs) == 5 + 5 * 4
     assert set(runs["state"]) == {"waiting"}
     assert set(runs["epoch"]) == {f"0/{EPOCHS}", "–"}
     assert notes == []
@@ -112,10 +112,10 @@ def test_a_run_that_ended_without_a_result_is_stopped_or_failed(layout, trained,
 
 
 def test_a_run_with_its_last_file_is_done(layout, trained):
-    trained("unetr", 4, EPOCHS, "done")
-    write_record(layout.run("unetr", 4).metrics, {})
+    trained("unetr", 3, EPOCHS, "done")
+    write_record(layout.run("unetr", 3).metrics, {})
     layout.dataset.write_text("{}")
-    assert row("demo", "unetr", 4)["state"] == "done"
+    assert row("demo", "unetr", 3)["state"] == "done"
     assert steps("demo") == {
         "01_explore_data": "done",
         "02_preprocess_n4": "waiting",
@@ -128,31 +128,31 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
 @pytest.mark.parametrize("file", ["metrics.json", "lesions.csv", "predictions/c1.nii.gz"])
 @pytest.mark.parametrize("harm", [lambda path: path.write_bytes(path.read_bytes()[:3]), lambda path: path.unlink()])
 def test_a_finished_run_that_is_damaged_is_said_with_the_command_that_mends_it(layout, trained, file, harm):
-    trained("unetr", 4, EPOCHS, "done")
-    run = layout.run("unetr", 4)
+    trained("unetr", 3, EPOCHS, "done")
+    run = layout.run("unetr", 3)
     run.predictions.mkdir()
     files = [run.lesions_table, run.predictions / "c1.nii.gz"]
     for path in files:
         path.write_text("as it was written")
     write_record(run.metrics, {}, files)
-    assert row("demo", "unetr", 4)["state"] == "done"
+    assert row("demo", "unetr", 3)["state"] == "done"
     harm(run.root / file)
     lost = not run.metrics.is_file()  # then it is not finished
-    assert row("demo", "unetr", 4)["state"] == ("stopped" if lost else f"damaged: {file}")
-    command = "python -m metaseg_nb run 03_train --study demo --model unetr --fold 4"
+    assert row("demo", "unetr", 3)["state"] == ("stopped" if lost else f"damaged: {file}")
+    command = "python -m metaseg_nb run 03_train --study demo --model unetr --fold 3"
     assert (command in status_text("demo").splitlines()) != lost
 
 
 def test_of_many_damaged_files_the_first_is_named(layout, trained):
-    trained("unetr", 4, EPOCHS, "done")
-    run = layout.run("unetr", 4)
+    trained("unetr", 3, EPOCHS, "done")
+    run = layout.run("unetr", 3)
     files = [run.metrics_table, run.lesions_table, run.detections_table]
     for path in files:
         path.write_text("as it was written")
     write_record(run.metrics, {}, files)
     for path in files:
         path.unlink()
-    assert row("demo", "unetr", 4)["state"] == "damaged: metrics.csv and 2 more"
+    assert row("demo", "unetr", 3)["state"] == "damaged: metrics.csv and 2 more"
 
 
 def test_the_command_of_a_run_names_all_that_it_needs(tmp_path):
