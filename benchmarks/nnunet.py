@@ -81,7 +81,7 @@ def train(cohort: str, configuration: str, fold: int, seed: int) -> None:
         command = [PYTHON, here / "nnunet_theirs.py", data_set(cohort, fold), folder, SECONDS, seed]
     else:
         command = [sys.executable, here / "nnunet_workbook.py", cohort, configuration, fold, seed]
-    with folder.with_suffix(".log").open("w") as log:
+    with folder.with_suffix(".log").open("w", encoding="utf-8") as log:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         subprocess.run([*map(str, command)], check=True, stdout=log, stderr=subprocess.STDOUT, env=environment)
 

@@ -78,7 +78,7 @@ def prepare() -> None:
     plan_experiments([number])
     os.environ |= {"nnUNet_n_proc_DA": "0"}
     path = PREPROCESSED / DATASET.name / f"{PLANS}.json"
-    plans = json.loads(path.read_text())
+    plans = json.loads(path.read_text(encoding="utf-8"))
     own = plans["configurations"][CONFIGURATION]
     print("its own plan:", json.dumps(own), flush=True)
     own |= {"patch_size": [EDGE] * 3, "batch_size": BATCH}
@@ -90,7 +90,7 @@ def prepare() -> None:
         "n_conv_per_stage": [2] * len(CHANNELS),
         "n_conv_per_stage_decoder": [2] * (len(CHANNELS) - 1),
     }
-    path.write_text(json.dumps(plans, indent=1))
+    path.write_text(json.dumps(plans, indent=1), encoding="utf-8")
     preprocess([number], PLANS, [CONFIGURATION], [1])
     shutil.copy(DATASET / "splits.json", PREPROCESSED / DATASET.name / "splits_final.json")
     done.touch()
@@ -103,7 +103,7 @@ def trained(epochs: int) -> TimedTrainer:
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
     folder = PREPROCESSED / DATASET.name
-    plans, facts = (json.loads((folder / f"{name}.json").read_text()) for name in (PLANS, "dataset"))
+    plans, facts = (json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in (PLANS, "dataset"))
     trainer = TimedTrainer(plans | {"continue_training": False}, CONFIGURATION, 0, facts, CPU).begin(epochs)
     trainer.run_training()
     return trainer
@@ -123,7 +123,7 @@ def main() -> None:
         trainer.network.eval(), plans, trainer.configuration_manager, weights, facts, "TimedTrainer", None
     )
     (RESULTS / "probabilities").mkdir()
-    (validation,) = (split["val"] for split in json.loads((DATASET / "splits.json").read_text()))
+    (validation,) = (split["val"] for split in json.loads((DATASET / "splits.json").read_text(encoding="utf-8")))
     files = [DATASET / "imagesTr" / f"{name}_0000.nii.gz" for name in validation]
     files += sorted((DATASET / "imagesTs").iterdir())
     start = time.process_time()
@@ -140,7 +140,7 @@ def main() -> None:
         "million_parameters": sum(p.numel() for p in trainer.network.parameters()) / 1e6,
         "prediction_s": (time.process_time() - start) / len(files),
     }
-    (RESULTS / "record.json").write_text(json.dumps(record, indent=1))
+    (RESULTS / "record.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
