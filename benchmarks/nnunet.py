@@ -49,10 +49,8 @@ def install() -> None:
 
 def data_set(cohort: str, fold: int) -> Path:
     """Write what nnU-Net reads: the stored images and labels of a fold, as NIfTI on the study grid."""
-    folder, parts = (
-        FOLDER / "nnunet" / cohort / "nnUNet_raw" / f"Dataset{fold + 1:03}_fold{fold}",
-        parts_of(cohort, fold),
-    )
+    folder = FOLDER / "nnunet" / cohort / "nnUNet_raw" / f"Dataset{fold + 1:03}_fold{fold}"
+    parts = parts_of(cohort, fold)
     if (folder / "dataset.json").exists():
         return folder
     known = [*parts.training, *parts.selection]

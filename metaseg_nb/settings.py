@@ -237,9 +237,8 @@ class Train(Training):
     epochs: Count
     overlap: ShareBelowOne
     mirrored: bool
-    operating_point: Literal["balanced", "sensitive", "specific"] = (
-        "balanced"  # checkpoints of earlier versions lack it
-    )
+    # checkpoints of earlier versions lack it
+    operating_point: Literal["balanced", "sensitive", "specific"] = "balanced"
     arm: ArmName
     arm_title: str
     annotated_share: PositiveShare

@@ -132,7 +132,7 @@ def pictures(outputs):
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
-RUNS = [("03_train", "unet", 0), ("03_train", "segresnet", 1)]  # each network, each fold
+RUNS = [("03_train", model, fold) for model in ("unet", "segresnet") for fold in (0, 1)]
 AFTER = [("04_cross_validation",), ("05_qualitative_review",), ("07_radiotherapy",)]
 ALL = [("01_explore_data",), ("02_preprocess_n4",), *RUNS, *AFTER]
 

@@ -258,8 +258,10 @@ def test_a_network_learns_to_restore_and_the_best_look_is_kept(smooth, tiny_pret
     assert history["loss"].iloc[-1] < 0.5 * history["loss"].iloc[0]
     assert history["variance_restored"].iloc[-1] > history["variance_restored"].iloc[0] + 0.2
     best = load_checkpoint(run.best_checkpoint)
-    assert best["variance_restored"] >= history["variance_restored"].max() - 0.05
-    assert best["variance_restored"] > 0.15
+    restored = history.set_index("epoch")["variance_restored"]
+    smoothed = restored.rolling(3, min_periods=1).mean()
+    assert smoothed[best["epoch"]] == smoothed.max()
+    assert best["variance_restored"] == restored[best["epoch"]] > 0.15
 
 
 def test_a_network_that_is_worse_than_nothing_is_kept_too(cases, tiny_pretraining, run):

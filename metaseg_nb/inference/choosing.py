@@ -9,7 +9,7 @@ from scipy.special import logit
 
 from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions
-from metaseg_nb.inference.decision import Decision
+from metaseg_nb.inference.decision import Decision, peaks_of
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
@@ -115,8 +115,8 @@ def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[flo
     for i, threshold in enumerate(THRESHOLDS):
         parts, n_parts = label_lesions(probability >= threshold)
         inside = parts > 0
-        part, peaks = parts[inside], np.zeros(n_parts + 1)
-        np.maximum.at(peaks, part, probability[inside])
+        part = parts[inside]
+        peaks = peaks_of(probability[inside], part, n_parts)
         voxels = np.bincount(part, minlength=n_parts + 1)
         touching = _shared_voxels(part, grown[inside], (n_parts + 1, n + 1)) > 0
         hits = _shared_voxels(part, inside_lesions[inside], (n_parts + 1, n + 1))

@@ -65,9 +65,16 @@ def dice(twice_both: np.ndarray, total: np.ndarray) -> np.ndarray:
 def standing(probability: np.ndarray, decision: Decision) -> np.ndarray:
     """Set to 0 the components of ``probability >= decision.threshold`` that do not reach ``decision.peak``."""
     parts, n = label_lesions(probability >= decision.threshold)
-    peaks, inside = np.zeros(n + 1), parts > 0
-    np.maximum.at(peaks, parts[inside], probability[inside])
+    inside = parts > 0
+    peaks = peaks_of(probability[inside], parts[inside], n)
     return np.where(inside & (peaks < decision.peak)[parts], 0, probability)
+
+
+def peaks_of(probability: np.ndarray, parts: np.ndarray, n: int) -> np.ndarray:
+    """Highest probability of each part 0 to n, from the probability and the part of each voxel; 0 without voxels."""
+    peaks = np.zeros(n + 1)
+    np.maximum.at(peaks, parts, probability)
+    return peaks
 
 
 def native_mask(probability: np.ndarray, grid: Grid, native: Grid, decision: Decision) -> np.ndarray:

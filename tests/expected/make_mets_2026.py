@@ -2,8 +2,8 @@
 
 The package (AGPL) needs an environment of its own. It is only run here, and is no part of the workbook:
 
-    python3.11 -m venv /tmp/oracle && /tmp/oracle/bin/pip install brats-evaluation==0.0.10
-    /tmp/oracle/bin/python tests/expected/make_mets_2026.py ../shared/data/metric_vectors/mask_pairs
+    python3.11 -m venv oracle && oracle/bin/pip install brats-evaluation==0.0.10
+    oracle/bin/python tests/expected/make_mets_2026.py ../shared/data/metric_vectors/mask_pairs
 """
 
 import csv
