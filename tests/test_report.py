@@ -106,7 +106,7 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
     other = Case(**{**vars(case), "name": names[1], "images": (folder / "c1.nii.gz",), "fold": 1})
     write_datalist(layout.dataset, Cohort(*cohort, [case, other]))
     numbers = {"dice_mean": 0.7, "dice_sd": 0.1, "dice_low": 0.6, "dice_high": 0.8, "dice_median": 0.7, "hd95_mm": 9.0}
-    numbers |= {"precision": 0.5, "recall": 0.5, "lesion_sensitivity": 0.5, "false_per_patient": 1.0}
+    numbers |= {"lesion_dice": 0.5, "lesion_sensitivity": 0.5, "false_per_patient": 1.0}
     numbers |= {"patients": 2, "failures": 0}
     board = pd.DataFrame([{"model": "unet", **numbers}, {"model": "intensity_threshold", **numbers, "dice_mean": 0.2}])
     write_table(layout.leaderboard, board)
