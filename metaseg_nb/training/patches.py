@@ -11,6 +11,7 @@ import signal
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -158,7 +159,7 @@ class PatchBatches:
             Processes that cut patches gave nothing for `PATIENCE_S` seconds.
         """
         steps, workers = range(len(self)), self.settings.loader_workers
-        batches = DataLoader(
+        loader = DataLoader(
             cast(Any, steps),
             batch_size=None,
             sampler=steps[first_step:],
@@ -169,6 +170,8 @@ class PatchBatches:
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # of its own: a loader that starts draws a number, which dropout's must miss
         )
+        with _sigterm_blocked():
+            batches = iter(loader)
         for images, labels, changes in batches:
             yield self.unpack((images.to(device, non_blocking=True), labels.to(device, non_blocking=True), changes))
 
@@ -242,13 +245,25 @@ def _inside(start: np.ndarray, size: int, shape: tuple[int, int, int]) -> np.nda
     return np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
 
 
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Block SIGTERM in this process for the block, and for good in all threads of the processes it starts."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker(_: int) -> None:
-    """Prepare a process that cuts patches."""
+    """Prepare a process that cuts patches; SIGTERM is blocked in it since it was started.
+
+    A cluster sends SIGTERM to all processes of a job. This one is needed until the step is finished and saved, so it
+    ends only when the process that trains tells it to. To block the signal here would be late: torch has started
+    threads before, and one of them would take it.
+    """
     if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
         tempfile.tempdir = SHORT_TMPDIR
-    # A cluster sends SIGTERM to all processes of a job. This one is needed until the step is finished and saved, so
-    # it ends only when the process that trains tells it to.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_on_request_of, args=[os.getppid()], daemon=True).start()
 
 
