@@ -87,6 +87,8 @@ class StudyLayout:
     gallery_record = _Below("review/gallery.json")  # checksum of the gallery's table
     verdicts_table = _Below("review/verdicts.csv")  # what a person thinks of each case
     annotations = _Below("annotations")  # labels of partly annotated cases, by kind of annotation
+    by_hand = _Below("annotations_by_hand")  # of each reader: <case>.nii.gz and its record, written by 08
+    proposals = _Below("proposals")  # what networks propose for cases to annotate: mask and probability
     next_patients_table = _Below("next_patients.csv")  # patients without a label, in the order to annotate them in
     annotation_budget = _Below("annotation_budget")
     budget_record = _Below("annotation_budget/provenance.json")  # written last by 06, with checksums of its tables

@@ -21,8 +21,29 @@ FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Names that a study uses for other things: rules of the workflow, its folders, the baseline.
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
-    *("annotation_budget", "annotations", "arms", "cases", "cross_validation", "examinations", "imported", "notebooks"),
-    *("pretraining", "self", "slurm_logs", "synthetic_cohort", "testing", "true", "false", "null", THRESHOLD_MODEL),
+    *(
+        "annotation_budget",
+        "annotations",
+        "annotations_by_hand",
+        "arms",
+        "cases",
+        "cross_validation",
+        "examinations",
+        "imported",
+        "notebooks",
+    ),
+    *(
+        "pretraining",
+        "proposals",
+        "self",
+        "slurm_logs",
+        "synthetic_cohort",
+        "testing",
+        "true",
+        "false",
+        "null",
+        THRESHOLD_MODEL,
+    ),
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking")

@@ -1,0 +1,300 @@
+"""Masks drawn by hand: kept with who drew them, when, from what, and the active minutes they took."""
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+
+from metaseg_nb.checksums import changed_files, read_record, write_record
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.lesions import find_lesions, label_lesions
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+from metaseg_nb.files import MACHINE, write_json
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.machine import alone
+
+# Seconds without an action after which the clock stops.
+IDLE_S = 30.0
+# Seconds without a word of its reader after which a case is free again.
+ABANDONED_S = 1800.0
+# What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
+PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
+COUNTS = ["voxels_added", "voxels_removed", "lesions_kept", "lesions_edited", "lesions_added", "lesions_removed"]
+OF_MASK = ["n_lesions", "n_slices", "volume_mm3"]
+COLUMNS = ["case", "reader", "begun_with", "started", "saved", "finished", "seconds", *COUNTS, *OF_MASK, "mask"]
+# A reader's code is a folder's name.
+READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
+
+
+class CaseTaken(ValueError):
+    """Another reader has the case open, or has read it: the message says who, since when, and what to do."""
+
+
+@dataclass
+class ActiveClock:
+    """Seconds in which a person works: it stops `IDLE_S` after the last action.
+
+    ``now`` gives seconds that only grow.
+    """
+
+    now: Callable[[], float] = time.monotonic
+    seconds: float = 0.0
+    _last: float | None = None
+
+    def action(self) -> None:
+        """Count the time since the last action, of a pause its first `IDLE_S`."""
+        moment = self.now()
+        if self._last is not None:
+            self.seconds += min(moment - self._last, IDLE_S)
+        self._last = moment
+
+    def stop(self) -> None:
+        """Count to this moment, and nothing until the next action."""
+        self.action()
+        self._last = None
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a drawing begins with.
+
+    Attributes
+    ----------
+    how : str
+        `PROPOSAL`, `MASK` or `NOTHING`.
+    mask : ndarray of bool, shape (X, Y, Z)
+        On the image's grid, RAS.
+    networks : list of str
+        Checkpoints that proposed it.
+    """
+
+    how: str
+    mask: np.ndarray
+    networks: list[str] = field(default_factory=list)
+
+
+def changes(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
+    """Count what a reader changed of a mask.
+
+    Parameters
+    ----------
+    before, after : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    dict
+        ``voxels_added``, ``voxels_removed``; 26-connected lesions ``lesions_kept`` (voxel by voxel), ``lesions_edited``
+        (of ``after``: share a voxel with one before, and differ), ``lesions_added`` (of ``after``: share none),
+        ``lesions_removed`` (of ``before``: nothing is left).
+    """
+    (old, n_old), (new, n_new) = label_lesions(before), label_lesions(after)
+    touching = {(int(a), int(b)) for a, b in zip(old[before & after], new[before & after], strict=True)}
+    changed = {int(label) for label in np.unique(new[after & ~before])}
+    changed |= {b for a, b in touching if a in np.unique(old[before & ~after])}
+    of_before, of_after = {a for a, _ in touching}, {b for _, b in touching}
+    return {
+        "voxels_added": int((after & ~before).sum()),
+        "voxels_removed": int((before & ~after).sum()),
+        "lesions_kept": len(of_after - changed),
+        "lesions_edited": len(of_after & changed),
+        "lesions_added": n_new - len(of_after),
+        "lesions_removed": n_old - len(of_before),
+    }
+
+
+@dataclass
+class Reading:
+    """One reader's work on one case, from `open_reading`; every `save` is complete on disk.
+
+    Attributes
+    ----------
+    case, reader : str
+    beginning : Beginning
+    image : Volume
+        First sequence; the mask is written on its grid.
+    mask : ndarray of bool, shape (X, Y, Z)
+        As it was saved last.
+    clock : ActiveClock
+    started : str
+        ISO time in UTC.
+    """
+
+    layout: StudyLayout
+    case: str
+    reader: str
+    beginning: Beginning
+    image: Volume
+    mask: np.ndarray
+    clock: ActiveClock
+    started: str
+
+    def save(self, mask: np.ndarray, finished: bool = False) -> None:
+        """Keep a mask (bool, shape (X, Y, Z)) and its record; ``finished``: the reader stands by it.
+
+        Raises
+        ------
+        CaseTaken
+            Another reader took the case over meanwhile.
+        """
+        self.clock.action()
+        _hold(self.layout, self.case, self.reader)
+        path = mask_file(self.layout, self.reader, self.case)
+        write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
+        lesions = find_lesions(mask, self.image.spacing_mm)
+        facts = {
+            "case": self.case,
+            "reader": self.reader,
+            "begun_with": self.beginning.how,
+            "networks": self.beginning.networks,
+            "started": self.started,
+            "saved": _now(),
+            "finished": finished,
+            "seconds": round(self.clock.seconds, 1),
+            **changes(self.beginning.mask, mask),
+            "n_lesions": lesions.n,
+            "n_slices": sum(box[2].stop - box[2].start for box in lesions.boxes.values()),
+            "volume_mm3": float(mask.sum() * np.prod(self.image.spacing_mm)),
+        }
+        write_record(_record(path), facts, [path, _beginning(path)])
+        self.mask = mask
+
+    def close(self, finished: bool = False) -> None:
+        """Stop the clock, save, and give the case free."""
+        self.clock.stop()
+        self.save(self.mask, finished)
+        _lock(self.layout, self.case).unlink(missing_ok=True)
+
+
+def mask_file(layout: StudyLayout, reader: str, case: str) -> Path:
+    """Where a reader's mask of a case is; its record ``<case>.json`` lies beside it."""
+    return layout.by_hand / reader / f"{case}.nii.gz"
+
+
+def read_readings(layout: StudyLayout) -> pd.DataFrame:
+    """Read what all readers did, a row per reader and case, in the order in which they began.
+
+    Returns
+    -------
+    DataFrame
+        What `Reading.save` writes: ``case``, ``reader``, ``begun_with``, ``started``, ``saved``, ``finished``,
+        ``seconds``, the counts of `changes`, ``n_lesions``, ``n_slices``, ``volume_mm3``; and ``mask``, its file.
+
+    Raises
+    ------
+    CohortError
+        With every mask that is not as it was saved.
+    DamagedFile
+        A record is not as it was written.
+    """
+    rows, problems = [], []
+    for path in layout.by_hand.glob("*/*.json"):
+        record = read_record(path)
+        rows.append(record | {"mask": path.with_suffix(".nii.gz")})
+        for name, found in changed_files(path, record).items():
+            expected, fix = "the file as notebook 08 saved it", "open the case in 08 again, look at it, and accept it"
+            problems.append(Problem(record["case"], str(path.parent / name), found, expected, fix))
+    if problems:
+        raise CohortError(problems)
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["started", "reader", "case"], ignore_index=True)
+
+
+def open_reading(
+    layout: StudyLayout,
+    case: Case,
+    image: Volume,
+    reader: str,
+    beginning: Beginning,
+    second: bool = False,
+    now: Callable[[], float] = time.monotonic,
+) -> Reading:
+    """Begin a reader's work on a case, or go on where it was left.
+
+    Parameters
+    ----------
+    layout : StudyLayout
+    case : Case
+    image : Volume
+        Its first sequence.
+    reader : str
+        Code of a person, not a name: it stands in every table.
+    beginning : Beginning
+        Used where the reader has not saved the case before.
+    second : bool
+        Whether a case that another reader has begun may be read again, apart from the first reading.
+    now : callable
+        Clock, see `ActiveClock`.
+
+    Raises
+    ------
+    ValueError
+        The code of the reader cannot be a folder's name.
+    CaseTaken
+        Another reader has the case open; or began it, and ``second`` is not set.
+    CohortError, DamagedFile
+        The mask that the reader saved cannot be read, or its record is not as it was written.
+    """
+    if not READER.fullmatch(reader):
+        expected = "a short code of letters, digits, - and _, such as R1"
+        raise ValueError(f"reader {reader!r}: expected {expected}. Set `reader` in the first cell")
+    others = sorted(path.parent.name for path in layout.by_hand.glob(f"*/{case.name}.json"))
+    if not second and (others := [other for other in others if other != reader]):
+        advice = "take another case, or set `second_reading` to read it again"
+        raise CaseTaken(f"case {case.name}: {', '.join(others)} has begun it. What to do: {advice}.")
+    _hold(layout, case.name, reader)
+    path, clock, started, mask = mask_file(layout, reader, case.name), ActiveClock(now), _now(), beginning.mask
+    if _record(path).is_file():
+        kept = read_record(_record(path))  # the mask may be one stroke newer, where a process ended between the two
+        first, mask = (read_mask(file, case.name).array for file in (_beginning(path), path))
+        beginning, started = Beginning(kept["begun_with"], first, kept["networks"]), kept["started"]
+        clock.seconds = kept["seconds"]
+    else:
+        write_volume(_beginning(path), replace(image, array=mask.astype(np.uint8)))
+    clock.action()
+    return Reading(layout, case.name, reader, beginning, image, mask, clock, started)
+
+
+def _record(mask: Path) -> Path:
+    return mask.with_name(mask.name.removesuffix(".nii.gz") + ".json")
+
+
+def _beginning(mask: Path) -> Path:
+    return mask.parent / "beginnings" / mask.name
+
+
+def _hold(layout: StudyLayout, case: str, reader: str) -> None:
+    """Note that this process has a case open for a reader, unless another has.
+
+    A case is free again when the process that had it no longer runs on this machine, or `ABANDONED_S` after its last
+    word.
+    """
+    path, now = _lock(layout, case), time.time()
+    with alone(path.with_suffix(".lock")):
+        try:
+            held = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            held = {}
+        age_s = now - held.get("time", 0)
+        mine = (held.get("machine"), held.get("process")) == (MACHINE, os.getpid()) and held["reader"] == reader
+        ended = held.get("machine") == MACHINE and not psutil.pid_exists(held["process"])
+        if not (mine or ended or age_s > ABANDONED_S):
+            found = f"{held['reader']} has it open in another notebook, last active {age_s / 60:.0f} min ago"
+            advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
+            raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
+        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": now})
+
+
+def _lock(layout: StudyLayout, case: str) -> Path:
+    return layout.by_hand / f".{case}.open.json"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

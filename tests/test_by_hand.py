@@ -1,0 +1,194 @@
+"""Masks drawn by hand: nothing of a reader's work is lost, overwritten by another, or timed while nobody works."""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.annotation import by_hand
+from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, CaseTaken, changes, open_reading, read_readings
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.layout import StudyLayout
+
+SHAPE = (20, 16, 10)
+
+
+class Times:
+    """Seconds that a test sets."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return StudyLayout("mine", tmp_path)
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A case whose file is LPS with voxels of 0.5 x 0.5 x 2 mm."""
+    affine = np.diag([-0.5, -0.5, 2.0, 1.0])
+    affine[:3, 3] = 4, 3, -7
+    path = tmp_path / "p1.nii.gz"
+    nib.save(nib.Nifti1Image(np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE), affine), path)
+    return Case("p1", (path,), None, "p1", "unknown")
+
+
+def box(*corners):
+    mask = np.zeros(SHAPE, bool)
+    for low, high in corners:
+        mask[tuple(map(slice, low, high))] = True
+    return mask
+
+
+def opened(layout, case, reader="R1", mask=None, **others):
+    mask = np.zeros(SHAPE, bool) if mask is None else mask
+    beginning = Beginning("proposal", mask, ["unet/fold0"])
+    return open_reading(layout, case, read_volume(case.image, case.name), reader, beginning, **others)
+
+
+def test_the_clock_counts_work_and_of_each_pause_half_a_minute():
+    clock = ActiveClock(times := Times())
+    clock.action()
+    for pause in (5, 10, 100):
+        times.now += pause
+        clock.action()
+    assert clock.seconds == 5 + 10 + 30
+    times.now += 7
+    clock.stop()
+    times.now += 500  # another case is open
+    clock.action()
+    times.now += 1
+    clock.action()
+    assert clock.seconds == 52 + 1
+
+
+def test_changes_are_counted_by_voxel_and_by_lesion():
+    kept, grown, removed, new = (((x, 2, 2), (x + 2, 4, 4)) for x in (0, 4, 8, 12))
+    after = box(kept, new, ((4, 2, 2), (7, 4, 4)))
+    expected = {"voxels_added": 8 + 4, "voxels_removed": 8, "lesions_kept": 1, "lesions_edited": 1}
+    assert changes(box(kept, grown, removed), after) == expected | {"lesions_added": 1, "lesions_removed": 1}
+
+
+def test_a_lesion_cut_in_two_is_two_edited_ones():
+    before, after = box(((0, 0, 0), (5, 2, 2))), box(((0, 0, 0), (2, 2, 2)), ((3, 0, 0), (5, 2, 2)))
+    found = changes(before, after)
+    assert (found["lesions_edited"], found["lesions_added"], found["lesions_removed"]) == (2, 0, 0)
+
+
+def test_a_mask_is_written_on_the_grid_of_its_image_with_all_that_was_done(layout, case):
+    times = Times()
+    reading = opened(layout, case, mask=box(((1, 1, 1), (3, 3, 3))), now=times)
+    drawn = box(((10, 4, 2), (13, 6, 5)))
+    times.now += 12.5
+    reading.save(drawn)
+    times.now += 4
+    reading.close(finished=True)
+    written = nib.load(layout.by_hand / "R1" / "p1.nii.gz")
+    assert np.array_equal(written.affine, nib.load(case.image).affine)
+    assert np.array_equal(np.asarray(written.dataobj), drawn[::-1, ::-1])  # RAS is LPS with X and Y turned round
+    row = read_readings(layout).iloc[0]
+    assert (row["case"], row["reader"], row["begun_with"], row["finished"]) == ("p1", "R1", "proposal", True)
+    assert (row["seconds"], row["n_lesions"], row["n_slices"], row["volume_mm3"]) == (16.5, 1, 3, 18 * 0.5)
+    assert (row["lesions_added"], row["lesions_removed"], row["voxels_removed"]) == (1, 1, 8)
+
+
+def test_work_goes_on_where_it_was_left_after_a_kernel_died(layout, case):
+    """A process that ends without closing the case leaves its last stroke, its time, and no lock."""
+    script = f"""
+import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+import os, numpy as np
+from pathlib import Path
+from test_by_hand import *
+layout, times = StudyLayout("mine", Path({str(layout.base)!r})), Times()
+case = Case("p1", (Path({str(case.image)!r}),), None, "p1", "unknown")
+reading = opened(layout, case, mask=box(((1, 1, 1), (3, 3, 3))), now=times)
+times.now += 20
+reading.save(box(((5, 5, 5), (7, 7, 7))))
+os._exit(9)
+"""
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+    again = opened(layout, case, mask=box(((0, 0, 0), (9, 9, 9))))  # the networks would propose something else by now
+    assert np.array_equal(again.mask, box(((5, 5, 5), (7, 7, 7))))
+    assert np.array_equal(again.beginning.mask, box(((1, 1, 1), (3, 3, 3))))
+    assert again.clock.seconds == 20
+
+
+def take(layout, case, reader):
+    try:
+        opened(layout, case, reader, second=True)
+    except CaseTaken as error:
+        return str(error)
+    return "opened"
+
+
+def test_two_readers_do_not_have_one_case_open(layout, case):
+    opened(layout, case)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        assert "R1 has it open" in other.submit(take, layout, case, "R2").result()
+        # nor has one reader in two notebooks: the later stroke would undo the other's
+        assert "R1 has it open" in other.submit(take, layout, case, "R1").result()
+
+
+def test_a_case_is_free_again_half_an_hour_after_the_last_word_from_another_machine(layout, case, monkeypatch):
+    reading = opened(layout, case)
+    lock = layout.by_hand / ".p1.open.json"
+    held = json.loads(lock.read_bytes())
+    lock.write_text(json.dumps(held | {"machine": "elsewhere", "time": held["time"] - 1700}), encoding="utf-8")
+    assert "last active 28 min ago" in take(layout, case, "R2")
+    lock.write_text(json.dumps(held | {"machine": "elsewhere", "time": held["time"] - 1900}), encoding="utf-8")
+    assert take(layout, case, "R2") == "opened"
+    with pytest.raises(CaseTaken, match="R2 has it open"):  # and the first one's late stroke is not written over
+        reading.save(box(((1, 1, 1), (3, 3, 3))))
+
+
+def test_a_case_is_read_twice_only_when_that_is_asked_for(layout, case):
+    first = opened(layout, case)
+    first.save(box(((1, 1, 1), (3, 3, 3))))
+    first.close(finished=True)
+    with pytest.raises(CaseTaken, match="R1 has begun it"):
+        opened(layout, case, "R2")
+    second = opened(layout, case, "R2", second=True)
+    assert not second.mask.any(), "nothing of the first reading is shown"
+    second.close(finished=True)
+    assert read_readings(layout)["reader"].tolist() == ["R1", "R2"]
+    assert read_readings(layout)["n_lesions"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
+def test_a_reader_is_a_short_code(layout, case, reader):
+    with pytest.raises(ValueError, match="expected a short code"):
+        opened(layout, case, reader)
+
+
+def test_a_mask_that_changed_after_it_was_saved_is_named(layout, case):
+    opened(layout, case).close(finished=True)
+    path = layout.by_hand / "R1" / "p1.nii.gz"
+    path.write_bytes(path.read_bytes()[:-9] + b"x" * 9)
+    with pytest.raises(CohortError, match="open the case in 08 again"):
+        read_readings(layout)
+
+
+def test_a_crash_between_mask_and_record_loses_nothing(layout, case, monkeypatch):
+    reading = opened(layout, case)
+    reading.save(box(((1, 1, 1), (3, 3, 3))))
+    monkeypatch.setattr(by_hand, "write_record", lambda *_: sys.exit("killed"))
+    with pytest.raises(SystemExit):
+        reading.save(box(((1, 1, 1), (3, 3, 5))))
+    assert np.array_equal(opened(layout, case).mask, box(((1, 1, 1), (3, 3, 5))))
+
+
+def test_without_a_reading_the_table_is_empty_and_has_its_columns(layout):
+    assert read_readings(layout).empty
+    assert {"case", "reader", "seconds", "finished"} <= set(read_readings(layout))
