@@ -88,6 +88,7 @@ class StudyLayout:
     verdicts_table = _Below("review/verdicts.csv")  # what a person thinks of each case
     annotations = _Below("annotations")  # labels of partly annotated cases, by kind of annotation
     by_hand = _Below("annotations_by_hand")  # of each reader: <case>.nii.gz and its record, written by 08
+    by_hand_record = _Below("annotations_by_hand/provenance.json")  # written last by 08, with checksums of its tables
     proposals = _Below("proposals")  # what networks propose for cases to annotate: mask and probability
     next_patients_table = _Below("next_patients.csv")  # patients without a label, in the order to annotate them in
     annotation_budget = _Below("annotation_budget")

@@ -192,6 +192,7 @@ class Explore(Settings):
     confirmed: list[str]
     anonymise: bool
     synthetic_patients: Annotated[int, Field(ge=4)]
+    synthetic_unlabelled: Whole
     lesion_values: Annotated[list[Count], Field(min_length=1)]
     other_values: Annotated[list[Count], AfterValidator(_apart)]
     label_threshold: NotNegative
@@ -327,6 +328,19 @@ class Radiotherapy(CrossValidate):
     workers: Count
 
 
+class Annotate(Settings):
+    """08: which cases a person annotates, and with what help."""
+
+    study: StudyName
+    annotate: list[str]
+    reader: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,19})?$")]
+    second_reading: bool
+    assistance: Literal["proposal", "nothing", "randomised"]
+    proposals_from: Annotated[str, AfterValidator(lambda model: model and _file_of("model", model))]
+    n_bootstrap: Resamples
+    seed: Whole
+
+
 class CpuJob(Settings):
     """What the jobs that do not train ask a cluster for. No notebook needs it."""
 
@@ -353,6 +367,7 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "05_qualitative_review": Review,
     "06_annotation_budget": Budget,
     "07_radiotherapy": Radiotherapy,
+    "08_annotate": Annotate,
 }
 KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 

@@ -168,7 +168,7 @@ def test_a_case_is_read_twice_only_when_that_is_asked_for(layout, case):
 
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
 def test_a_reader_is_a_short_code(layout, case, reader):
-    with pytest.raises(ValueError, match="expected a short code"):
+    with pytest.raises(ValueError, match="expected up to 20 letters"):
         opened(layout, case, reader)
 
 

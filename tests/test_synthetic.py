@@ -206,3 +206,13 @@ def test_a_folder_of_unknown_origin_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match="without a recipe"):
         make_cohort(tmp_path)
+
+
+def test_patients_without_masks_come_after_the_others_and_change_none(cohort, tmp_path):
+    path = make_cohort(tmp_path / "more", n_patients=1, seed=SEED, workers=1, n_unlabelled=1)
+    listed = json.loads(path.read_text(encoding="utf-8"))
+    assert [entry["patient"] for entry in listed["training"]] == ["synthetic_001"]
+    assert [(entry["patient"], "label" in entry) for entry in listed["testing"]] == [("synthetic_002", False)]
+    for name in ("synthetic_001", "synthetic_002"):
+        images = [np.asarray(nib.load(folder / f"images/{name}.nii.gz").dataobj) for folder in (cohort, path.parent)]
+        assert np.array_equal(*images)

@@ -1,11 +1,14 @@
-"""Partial annotations and annotation budgets (notebook 06)."""
+"""Partial annotations and annotation budgets (notebook 06), and masks drawn by hand (notebook 08)."""
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "by_hand": ["open_reading", "read_readings"],
         "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
+        "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
+        "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
         "results": ["cost_table", "read_budget"],
         "training_set": ["annotated_training_set"],
     },

@@ -243,7 +243,7 @@ def open_reading(
         The mask that the reader saved cannot be read, or its record is not as it was written.
     """
     if not READER.fullmatch(reader):
-        expected = "a short code of letters, digits, - and _, such as R1"
+        expected = "up to 20 letters, digits, - and _, such as R1"
         raise ValueError(f"reader {reader!r}: expected {expected}. Set `reader` in the first cell")
     others = sorted(path.parent.name for path in layout.by_hand.glob(f"*/{case.name}.json"))
     if not second and (others := [other for other in others if other != reader]):

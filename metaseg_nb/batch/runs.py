@@ -27,6 +27,7 @@ STEPS = {
     "05_qualitative_review": ("review", "reviewed_cases"),
     "06_annotation_budget": ("annotation_budget", "budget_record"),
     "07_radiotherapy": ("radiotherapy", "radiotherapy_record"),
+    "08_annotate": ("annotate", "by_hand_record"),
 }
 # Columns of a study's status. Selection Dice: the best so far, of the selection set, not of the test set.
 STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "time left", "log"]

@@ -112,7 +112,8 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
 def _cohort_settings(settings: Explore) -> dict[str, Any]:
     """The settings of notebook 01 that decide what a cohort and its folds are."""
     others = {"study", "workers", "confirmed", "annotation_shares", "organ_names"}
-    return settings.model_dump(exclude=others | ({"synthetic_patients"} if settings.cohort != "synthetic" else set()))
+    synthetic = {"synthetic_patients", "synthetic_unlabelled"}
+    return settings.model_dump(exclude=others | (synthetic if settings.cohort != "synthetic" else set()))
 
 
 def read_written(layout: StudyLayout, table: Path) -> pd.DataFrame:

@@ -19,7 +19,9 @@ DESCRIPTION = "Synthetic brains with planted metastases, made from the MNI152 te
 RECIPE_VERSION = 1
 
 
-def make_cohort(folder: str | Path, n_patients: int = 20, seed: int = 0, workers: int = 2) -> Path:
+def make_cohort(
+    folder: str | Path, n_patients: int = 20, seed: int = 0, workers: int = 2, n_unlabelled: int = 0
+) -> Path:
     """Make the synthetic cohort, or what is missing of it.
 
     Parameters
@@ -33,6 +35,8 @@ def make_cohort(folder: str | Path, n_patients: int = 20, seed: int = 0, workers
         Not negative.
     workers : int
         Processes; with 1 everything happens in this one.
+    n_unlabelled : int
+        Further patients, whose masks the datalist does not name.
 
     Returns
     -------
@@ -47,20 +51,22 @@ def make_cohort(folder: str | Path, n_patients: int = 20, seed: int = 0, workers
     """
     folder = Path(folder)
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed})
-    plans = [plan_patient(seed, index) for index in range(n_patients)]
+    plans = [plan_patient(seed, index) for index in range(n_patients + n_unlabelled)]
     missing = [plan for plan in plans if not all((folder / path).exists() for path in _paths(plan))]
     map_cases(partial(_make_case, folder), missing, workers, "synthetic cohort")
     entries = []
     for plan in plans:
         image, label = _paths(plan)
         entries.append({"image": image, "label": label, "patient": plan.case, "primary": plan.primary})
+    for entry in entries[n_patients:]:
+        del entry["label"]
     datalist = {
         "name": NAME,
         "description": DESCRIPTION,
         "labels": {"0": "background", "1": "metastasis"},
         "tensorImageSize": "3D",
-        "training": entries,
-        "testing": [],
+        "training": entries[:n_patients],
+        "testing": entries[n_patients:],
     }
     write_json(folder / "dataset.json", datalist)
     return folder / "dataset.json"

@@ -1,0 +1,84 @@
+"""What readers did: how long it took with and without a proposal, and how far two readers of one case agree."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.annotation.by_hand import NOTHING, PROPOSAL
+from metaseg_nb.cohort.volumes import read_mask
+from metaseg_nb.evaluation.comparison import percentiles, times_drawn
+from metaseg_nb.evaluation.scoring import score
+
+AGREEMENT = ["case", "reader_1", "reader_2", "dice", "nsd_1mm", "lesions_1", "lesions_2", "lesions_in_both"]
+# Median of nine physicians on ten cases of metastases, meningiomas and neuromas: Lu et al. 2021, Neuro-Oncology
+# 23(9):1560-1568, doi:10.1093/neuonc/noab071.
+PUBLISHED_SAVING = 0.308
+
+
+def with_minutes(readings: pd.DataFrame) -> pd.DataFrame:
+    """The finished readings, with ``minutes`` and ``minutes_per_lesion`` (NaN without lesions).
+
+    Parameters
+    ----------
+    readings : DataFrame
+        From `read_readings`.
+    """
+    done = readings[readings["finished"].astype(bool)]
+    minutes = done["seconds"].astype(float) / 60
+    return done.assign(minutes=minutes, minutes_per_lesion=minutes / done["n_lesions"].where(done["n_lesions"] > 0))
+
+
+def saved_by_proposals(done: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:
+    """Share of the minutes that a proposal saves, with its 95 % interval.
+
+    Cases with and without a proposal are resampled apart. Only a random order makes this a fair comparison.
+
+    Parameters
+    ----------
+    done : DataFrame
+        From `with_minutes`.
+    n_bootstrap, seed : int
+
+    Returns
+    -------
+    saved, low, high : float
+        1 minus the ratio of the mean minutes; negative where proposals cost time. NaN with fewer than two cases of
+        either kind.
+    """
+    kinds = [done.loc[done["begun_with"] == how, "minutes"].to_numpy(float) for how in (PROPOSAL, NOTHING)]
+    if min(map(len, kinds)) < 2:
+        return np.nan, np.nan, np.nan
+    drawn = [times_drawn(len(of), n_bootstrap, seed + i) @ of / len(of) for i, of in enumerate(kinds)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 1 - kinds[0].mean() / kinds[1].mean(), *percentiles(1 - drawn[0] / drawn[1])
+
+
+def reader_agreement(done: pd.DataFrame) -> pd.DataFrame:
+    """Compare the masks of each two readers of one case.
+
+    Parameters
+    ----------
+    done : DataFrame
+        From `with_minutes`.
+
+    Returns
+    -------
+    DataFrame
+        `AGREEMENT`: a row per case and pair of readers. Two empty masks agree: 1. A lesion is in both where it touches
+        one of the other reader, as in `lesion_metrics`.
+
+    Raises
+    ------
+    CohortError
+        A mask cannot be read.
+    """
+    rows: list[Sequence[object]] = []
+    for case, of_case in done.sort_values("reader").groupby("case"):
+        for first, second in combinations(of_case.itertuples(), 2):
+            masks = [read_mask(one.mask, str(case)) for one in (first, second)]
+            found, _ = score(*masks, case=str(case), files=(first.mask, second.mask))
+            shared = [found[name] for name in ("dice", "nsd_1mm", "n_truth", "n_prediction", "n_detected")]
+            rows.append((case, first.reader, second.reader, *shared))
+    return pd.DataFrame(rows, columns=AGREEMENT)
