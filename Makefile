@@ -1,5 +1,6 @@
 # make demo    the whole study on synthetic patients, with its report
 # make demo-budget     a study of annotation budgets on synthetic patients
+# make demo-annotate   JupyterLab with notebook 08: two synthetic patients of the finished demo, to annotate by hand
 # make study STUDY=mine           a study of your own; PROFILE=slurm: as jobs on a cluster
 # make status STUDY=mine          the state of every network on every fold
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
@@ -21,7 +22,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: install demo demo-budget test test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
 
 install: $(READY)
 
@@ -30,6 +31,9 @@ demo: $(READY)
 
 demo-budget: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo_budget
+
+demo-annotate: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks/08_annotate.ipynb
 
 study: $(READY)
 	@$(BIN)/python -m metaseg_nb study --study "$$STUDY" --profile "$$PROFILE"

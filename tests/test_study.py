@@ -19,10 +19,13 @@ import pytest
 import yaml
 from conftest import tiny_file
 
+from metaseg_nb.annotation.by_hand import Beginning, open_reading
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist
+from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.evaluation.scoring import score_files
-from metaseg_nb.layout import PROJECT, RunLayout
+from metaseg_nb.layout import PROJECT, RunLayout, StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.radiotherapy.dicom_folder import read_dicom
 from metaseg_nb.radiotherapy.structure_sets import write_structure_set
@@ -115,6 +118,56 @@ def test_notebook_07_counts_the_lesions_of_04_and_its_patients_come_back_from_di
     ]
     assert "In 2 synthetic patients 0 voxels differ after both ways." in words
     assert len(pd.read_csv(home / "runs/tiny/radiotherapy/organs.csv")) > 0
+
+
+def run_annotate(home, metaseg, file, changes):
+    file.write_text(tiny_file(changes), encoding="utf-8")
+    result = metaseg(home, "run", "08_annotate", "--study", file)
+    assert result.returncode == 0, result.stderr[-2000:]
+    executed = nbformat.read(home / "runs/tiny/notebooks/08_annotate.ipynb", as_version=4)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    return "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+
+
+def test_notebook_08_proposes_for_the_patient_without_a_mask_and_opens_it_in_a_browser(home, metaseg, tmp_path):
+    home = shutil.copytree(home, tmp_path / "home")
+    words = run_annotate(home, metaseg, tmp_path / "tiny.yaml", 'reader: R1\nassistance: "proposal"')
+    assert "this cell opens synthetic&#95;007" in words
+    (proposal,) = home.glob("runs/tiny/proposals/*/synthetic_007.nii.gz")
+    image = nib.load(home / "runs/tiny/synthetic_cohort/images/synthetic_007.nii.gz")
+    assert np.array_equal(nib.load(proposal).affine, image.affine)
+    assert "**0 cases with 0 lesions were annotated by hand in 0 active minutes.**" in words
+    assert (home / "figures/tiny/08_proposal.png").is_file()
+
+
+def test_notebook_08_counts_minutes_and_compares_readers(home, metaseg, tmp_path):
+    """Two readers read the same two patients; R2 needs a third of the time with proposals, and agrees on one."""
+    home = shutil.copytree(home, tmp_path / "home")
+    layout, clock = StudyLayout("tiny", home), [0.0]
+    for reader, name, how, seconds, size in (
+        ("R1", "synthetic_001", "nothing", 30, 4),
+        ("R1", "synthetic_002", "nothing", 24, 4),
+        ("R2", "synthetic_001", "proposal", 12, 4),
+        ("R2", "synthetic_002", "proposal", 6, 3),
+    ):
+        path = home / f"runs/tiny/synthetic_cohort/images/{name}.nii.gz"
+        image, case = read_volume(path, name), Case(name, (path,), None, name, "unknown")
+        nothing = np.zeros(image.array.shape, bool)
+        reading = open_reading(layout, case, image, reader, Beginning(how, nothing), True, now=lambda: clock[0])
+        mask = nothing.copy()
+        mask[20 : 20 + size, 20:24, 10:12] = True
+        clock[0] += seconds
+        reading.save(mask)
+        reading.close(finished=True)
+    changes = "annotate: [synthetic_001, synthetic_002]\nassistance: randomised\nreader: R1\nsecond_reading: true"
+    words = run_annotate(home, metaseg, tmp_path / "tiny.yaml", changes)
+    assert "**4 cases with 4 lesions were annotated by hand in 1 active minutes.**" in words
+    # 9 seconds with, 27 without
+    assert "a proposal saves: 0.67 (95 % interval" in words
+    assert "2 cases with a proposal, 2 without" in words
+    agreement = pd.read_csv(layout.by_hand / "agreement.csv").set_index("case")
+    assert agreement["dice"].tolist() == pytest.approx([1, 2 * 3 / 7])
+    assert "n = 2 cases" in words
 
 
 def test_training_learned_something_and_kept_its_history(home):

@@ -1,0 +1,70 @@
+"""Minutes of readers, what proposals save of them, and how far two readers agree."""
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.annotation.readers import reader_agreement, saved_by_proposals, with_minutes
+
+
+def readings(*rows):
+    """Rows of case, reader, begun_with, seconds, lesions; all finished."""
+    table = pd.DataFrame(rows, columns=["case", "reader", "begun_with", "seconds", "n_lesions"])
+    return table.assign(finished=True)
+
+
+def test_minutes_are_of_finished_readings_and_none_is_per_lesion_without_lesions():
+    table = readings(("a", "R1", "nothing", 90, 3), ("b", "R1", "nothing", 30, 0), ("c", "R1", "nothing", 60, 1))
+    table.loc[2, "finished"] = False
+    done = with_minutes(table)
+    assert done["minutes"].tolist() == [1.5, 0.5]
+    assert done["minutes_per_lesion"].tolist()[0] == 0.5
+    assert np.isnan(done["minutes_per_lesion"].iloc[1])
+
+
+def test_no_reading_at_all_gives_empty_tables_and_an_unknown_saving():
+    done = with_minutes(readings())
+    assert np.isnan(saved_by_proposals(done, 100, 0)).all()
+    assert reader_agreement(done).empty
+
+
+def test_a_proposal_that_halves_the_time_saves_half():
+    rows = [
+        (f"{how}{i}", "R1", how, s, 1)
+        for how, all_s in (("proposal", 60), ("nothing", 120))
+        for i, s in enumerate([all_s] * 4)
+    ]
+    assert saved_by_proposals(with_minutes(readings(*rows)), 500, 0) == pytest.approx((0.5, 0.5, 0.5))
+
+
+def test_one_case_of_a_kind_is_too_few():
+    rows = [("a", "R1", "proposal", 60, 1), ("b", "R1", "nothing", 90, 1), ("c", "R1", "nothing", 90, 1)]
+    assert np.isnan(saved_by_proposals(with_minutes(readings(*rows)), 100, 0)).all()
+
+
+def test_the_interval_holds_the_true_saving_as_often_as_it_says():
+    rng, inside = np.random.default_rng(0), 0
+    for trial in range(200):
+        minutes = {"proposal": rng.gamma(4, 1.5, 20), "nothing": rng.gamma(4, 2, 20)}  # means 6 and 8: a quarter
+        rows = [(f"{how}{i}", "R1", how, 60 * m, 1) for how, of in minutes.items() for i, m in enumerate(of)]
+        _, low, high = saved_by_proposals(with_minutes(readings(*rows)), 400, trial)
+        inside += low <= 0.25 <= high
+    assert 175 <= inside <= 199  # of 200; 190 expected
+
+
+def test_two_readers_are_compared_by_voxels_surface_and_lesions(tmp_path):
+    masks = []
+    for reader, boxes in (("R1", [(0, 4), (10, 12)]), ("R2", [(0, 4), (20, 22), (26, 28)])):
+        array = np.zeros((30, 8, 8), np.uint8)
+        for low, high in boxes:
+            array[low:high, 1:5, 1:5] = 1
+        masks.append(tmp_path / f"{reader}.nii.gz")
+        nib.save(nib.Nifti1Image(array, np.eye(4)), masks[-1])
+    table = readings(("a", "R2", "nothing", 60, 3), ("a", "R1", "nothing", 60, 2), ("b", "R1", "nothing", 60, 2))
+    row = reader_agreement(with_minutes(table.assign(mask=[masks[1], masks[0], masks[0]])))
+    assert len(row) == 1, "a case of one reader has nobody to agree with"
+    shared, sizes = 4, (6, 8)  # in slabs of 16 voxels
+    assert row.loc[0, "dice"] == pytest.approx(2 * shared / sum(sizes))
+    assert row.loc[0, ["reader_1", "reader_2"]].tolist() == ["R1", "R2"]
+    assert row.loc[0, ["lesions_1", "lesions_2", "lesions_in_both"]].tolist() == [2, 3, 1]
