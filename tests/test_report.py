@@ -30,7 +30,7 @@ from metaseg_nb.figures.style import save_figure
 from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.report.build import CHAPTERS, write_page, write_report
+from metaseg_nb.report.build import CHAPTERS, EXTRA, write_page, write_report
 from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
 from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
@@ -130,7 +130,7 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
         write_table(run.metrics_table, scores[of_fold].drop(columns="model"))
         write_record(run.metrics, facts, [run.metrics_table])
     pages = {layout.run("unet", fold).notebook("03_train"): f"**fold {fold}: Dice 0.7**" for fold in (0, 1)}
-    pages |= {layout.notebook(name): f"**Result of {name}**" for name in CHAPTERS}
+    pages |= {layout.notebook(name): f"**Result of {name}**" for name in (*CHAPTERS, *EXTRA)}
     pages[layout.notebook("02_preprocess_n4")] = None
     for path, result in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def report(folder):
 
 def test_the_report_has_an_index_and_a_page_per_notebook_run_and_part_of_the_gallery(report):
     runs, parts = [f"03_train_unet_fold{fold}" for fold in (0, 1)], [f"gallery_{page}" for page in PAGES]
-    assert sorted(report) == sorted(f"{name}.html" for name in (*CHAPTERS, *runs, *parts, "index"))
+    assert sorted(report) == sorted(f"{name}.html" for name in (*CHAPTERS, *EXTRA, *runs, *parts, "index"))
 
 
 LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source": "src", "object": "data"}

@@ -36,6 +36,7 @@ CHAPTERS = (
     "07_radiotherapy",
 )
 BUDGET_CHAPTERS = ("06_annotation_budget", "01_explore_data", "02_preprocess_n4")
+EXTRA = ["08_annotate"]  # has a page where it was run
 FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
 # The worst of each network, which is the first entry of these pages of the gallery.
 WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false positive"}
@@ -104,7 +105,11 @@ def write_report(study: str) -> Path:
     """
     settings = resolve("06_annotation_budget", study)
     layout, is_budget = StudyLayout(settings["study"]), bool(settings["arms"])
-    files = {name: f"{name}.html" for name in (BUDGET_CHAPTERS if is_budget else CHAPTERS)}
+    chapters = [
+        *(BUDGET_CHAPTERS if is_budget else CHAPTERS),
+        *filter(lambda name: layout.notebook(name).is_file(), EXTRA),
+    ]
+    files = {name: f"{name}.html" for name in chapters}
     if is_budget:  # 06 comes first, for it holds the answers; its many runs have no pages
         files["06_annotation_budget"] = "index.html"
     site = {
