@@ -351,3 +351,44 @@ def test_folds_follow_the_masks_that_the_cohort_came_with(layout, came):
     after = keep_folds(cohort, assign_folds(came, before, 2), facts.set_index("case"))
     c0 = after.cases[0]
     assert (c0.n_lesions, c0.n_lesions_before, c0.burden) == (3, 2, 2)
+
+
+@pytest.mark.slow
+def test_a_second_study_takes_what_was_drawn_in_the_first(write_case, tmp_path, metaseg):
+    cases = [write_case(name, seed=i, primary=["lung", "renal"][i % 2]) for i, name in enumerate("abcdefgh")]
+    new = [write_case(name, seed=20 + i, labelled=False) for i, name in enumerate(("a_later", "u", "v"))]
+    new[0] = replace(new[0], patient=cases[0].patient)
+    listed = [
+        {"case": c.name, "image": str(c.image), "patient": c.patient, "primary": c.primary} for c in [*cases, *new]
+    ]
+    entries = [entry | {"label": str(case.label)} for entry, case in zip(listed, cases, strict=False)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries, "testing": listed[8:]}), encoding="utf-8")
+    lines = f"cohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n"
+    (tmp_path / "first.yaml").write_text(f"study: first\n{lines}", encoding="utf-8")
+    (tmp_path / "second.yaml").write_text(f"study: second\nannotations: first\n{lines}", encoding="utf-8")
+    refused = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml")
+    assert refused.returncode == 1
+    assert "found 0 masks, none of them finished and of use for this cohort" in refused.stderr
+    first, second = StudyLayout("first", tmp_path), StudyLayout("second", tmp_path)
+    made = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "first.yaml")
+    assert made.returncode == 0, made.stderr
+    for voxels, (case, how) in enumerate([(new[0], "nothing"), (new[1], "proposal"), (cases[2], "mask")], 2):
+        draw(first, case, how=how, voxels=voxels)
+    made = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml")
+    assert made.returncode == 0, made.stderr
+    before, after = read_datalist(first.dataset), read_datalist(second.dataset)
+    assert [(c.name, c.fold) for c in after.cases[:8]] == [(c.name, c.fold) for c in before.cases]
+    assert (after.cases[8].name, after.cases[8].fold) == ("a_later", before.cases[0].fold)
+    assert names(after.training_only) == ["u"]
+    for fold in (0, 1):
+        was, now = split(before, fold), split(after, fold)
+        assert names(now.selection)[: len(was.selection)] == names(was.selection)
+        assert patients(now.test) == patients(was.test)
+        assert patients(now.training) == patients(was.training) | {"patient_u"}
+    facts = pd.read_csv(second.cases_table, index_col="case")
+    assert facts["reader"].dropna().to_dict() == {"c": "R1", "a_later": "R1", "u": "R1"}
+    assert facts["minutes"].dropna().to_dict() == {"c": 1.5, "a_later": 1.5, "u": 1.5}
+    assert "a mask that R1 corrected by hand" in second.problems_table.read_text(encoding="utf-8")
+    again = second.dataset.read_bytes()
+    assert metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml").returncode == 0
+    assert second.dataset.read_bytes() == again
