@@ -70,6 +70,7 @@ class StudyLayout:
     lesions_table = _Below("lesions.csv")
     problems_table = _Below("problems.csv")
     examinations = _Below("examinations")  # what 01 read of each case: <case>.npz
+    former_examinations = _Below("examinations/former")  # of cases whose masks were corrected by hand: as they came
     case_store = _Below("cases")
     preprocessing_table = _Below("preprocessing.csv")
     preprocessing_problems_table = _Below("preprocessing_problems.csv")
@@ -89,6 +90,7 @@ class StudyLayout:
     annotations = _Below("annotations")  # labels of partly annotated cases, by kind of annotation
     by_hand = _Below("annotations_by_hand")  # of each reader: <case>.nii.gz and its record, written by 08
     by_hand_record = _Below("annotations_by_hand/provenance.json")  # written last by 08, with checksums of its tables
+    masks_by_hand = _Below("masks_by_hand")  # of them, those that this study takes, with its own value of a lesion
     proposals = _Below("proposals")  # what networks propose for cases to annotate: mask and probability
     next_patients_table = _Below("next_patients.csv")  # patients without a label, in the order to annotate them in
     annotation_budget = _Below("annotation_budget")

@@ -30,6 +30,7 @@ TAKEN = {
         "cross_validation",
         "examinations",
         "imported",
+        "masks_by_hand",
         "notebooks",
     ),
     *(
@@ -141,6 +142,7 @@ def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
 
 
 StudyName = Annotated[str, AfterValidator(_study_name)]
+StudyOrNone = Annotated[str, AfterValidator(lambda study: study and _study_name(study))]
 ModelName = Annotated[str, AfterValidator(partial(_file_of, "model"))]
 ModelNames = Annotated[list[ModelName], Field(min_length=1)]
 ArmName = Annotated[str, AfterValidator(lambda arm: arm and _file_of("arm", arm))]
@@ -188,6 +190,7 @@ class Explore(Settings):
     organ_names: Annotated[list[str], Field(max_length=8)]  # a bit each
     patients_table: str
     patient_pattern: str
+    annotations: StudyOrNone
     exclude: list[str]
     confirmed: list[str]
     anonymise: bool

@@ -1,10 +1,13 @@
 """Minutes of a physician: counts by hand, 0 for a case that no physician annotated."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from budget_fakes import COSTS, settings_with
 
-from metaseg_nb.annotation.results import COUNTS, REASONS, cost_table, run_effort
+from metaseg_nb.annotation.results import COUNTS, REASONS, cost_table, measured_minutes, run_effort
+from metaseg_nb.cohort.cases import Case, Cohort
 
 SETTINGS = settings_with()
 KINDS = [
@@ -30,23 +33,23 @@ def annotation(kinds=KINDS, role="training"):
 @pytest.mark.parametrize("row", range(len(KINDS)))
 def test_minutes_of_each_kind_by_hand(row):
     table = annotation()[row : row + 1]
-    assert run_effort(table, SETTINGS)["minutes"] == pytest.approx(table["expected"].item())
+    assert run_effort(table, SETTINGS, {})["minutes"] == pytest.approx(table["expected"].item())
 
 
 def test_labels_of_networks_take_no_minutes():
     guessed = annotation([("self_training", 3, 20, 2, 2, 0)])
-    assert run_effort(guessed, SETTINGS)["minutes"] == 0
+    assert run_effort(guessed, SETTINGS, {})["minutes"] == 0
 
 
 @pytest.mark.parametrize("name", COSTS)
 def test_every_cost_counts(name):
     dearer = settings_with(**{name: 2 * COSTS[name]})
-    assert run_effort(annotation(), dearer)["minutes"] > run_effort(annotation(), SETTINGS)["minutes"]
+    assert run_effort(annotation(), dearer, {})["minutes"] > run_effort(annotation(), SETTINGS, {})["minutes"]
 
 
 def test_the_selection_set_is_counted_with_its_patients_and_minutes():
     table = pd.concat([annotation(), annotation([("full", 4, 36, 0, 0, 15)] * 2, role="selection")], ignore_index=True)
-    effort = run_effort(table, SETTINGS)
+    effort = run_effort(table, SETTINGS, {})
     assert effort["selection_minutes"] == 30
     assert effort["minutes"] == pytest.approx(sum(row[-1] for row in KINDS) + 30)
     assert (effort["patients"], effort["selection_patients"], effort["cases"]) == (8, 2, 8)
@@ -55,8 +58,26 @@ def test_the_selection_set_is_counted_with_its_patients_and_minutes():
 
 def test_two_cases_of_a_patient_are_read_twice_and_one_patient():
     table = annotation([("full", 1, 4, 0, 0, 4)] * 2).assign(patient="p")
-    effort = run_effort(table, SETTINGS)
+    effort = run_effort(table, SETTINGS, {})
     assert (effort["patients"], effort["cases"], effort["minutes"]) == (1, 2, 8)
+
+
+def test_a_case_that_was_contoured_in_full_takes_its_measured_minutes():
+    table = annotation()
+    measured = dict.fromkeys(table["case"], 7.25) | {"not in this run": 99.0}
+    effort = run_effort(table, SETTINGS, measured)
+    # by hand: two full contours measured, and largest, slices, boxes, points as assumed
+    assert effort["minutes"] == pytest.approx(2 * 7.25 + 5.5 + 7 + 4 + 2.8)
+    assert effort["measured_cases"] == 2
+
+
+def test_measured_minutes_are_of_whole_drawings_not_of_corrections():
+    def case(name, minutes, begun_with):
+        return Case(name, (Path(name),), None, name, "lung", minutes=minutes, begun_with=begun_with)
+
+    cases = [case("a", 3.0, "proposal"), case("b", 1.5, "mask"), case("c", None, "")]
+    cohort = Cohort("x", "", cases, [case("e", None, "")], training_only=[case("d", 8.0, "nothing")])
+    assert measured_minutes(cohort) == {"a": 3.0, "d": 8.0}
 
 
 def test_every_cost_is_stated_with_its_reason():

@@ -8,6 +8,7 @@ from budget_fakes import FakeBudget, fake_cohort, settings_with
 
 from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
@@ -64,6 +65,25 @@ def test_effort_is_counted_run_by_run(fake):
     assert arms.loc["patients_100", "minutes"] == 16 * CONTOURED
     assert arms.loc["boxes_roi", "minutes"] == 14 * (2 + 4 * 0.5) + 2 * CONTOURED
     assert arms.loc["self_training_25", "minutes"] == arms.loc["patients_25", "minutes"] == 6 * CONTOURED
+
+
+def test_cases_only_for_training_are_in_every_run_and_take_their_measured_minutes(fake):
+    extra = Case("new", fake.cohort.cases[0].images, fake.cohort.cases[0].label, "new", "lung", None, 4)
+    by_hand = replace(extra, reader="R1", minutes=3.25, begun_with="proposal")
+    other = replace(fake, cohort=replace(fake.cohort, training_only=[by_hand])).write()
+    results = read(other)
+    full = results.arms.loc["patients_100"]
+    assert (full["patients"], full["measured_cases"]) == (17, 1)
+    assert full["minutes"] == 16 * CONTOURED + 3.25
+    boxes = results.arms.loc["boxes_roi"]
+    assert (boxes["minutes"], boxes["measured_cases"]) == (15 * (2 + 4 * 0.5) + 2 * CONTOURED, 0)
+    assert "new" not in {*results.patients["patient"]}, "it is never tested"
+    run = other.layout.run("unet", 1, "patients_100", 0)
+    rewrite_annotation = read_table(run.annotation_table).query("case != 'new'")
+    write_table(run.annotation_table, rewrite_annotation)
+    facts = read_record(run.metrics)
+    write_record(run.metrics, facts, [run.root / name for name in facts["files"]])
+    assert [problem.found for problem in problems(other)] == ["the case 0 times"]
 
 
 def test_an_arm_is_known_by_its_file(fake):

@@ -623,8 +623,8 @@ def stored(cohort, store):
 
     labels = {case.name: case.label for case in cohort.cases}
 
-    def put(name, lesion=0.8, head=0.3):
-        return store(name, np.where(cube(), lesion, head), cube(), labels[name])
+    def put(name, lesion=0.8, head=0.3, of=None):
+        return store(name, np.where(cube(), lesion, head), cube(), labels[of or name])
 
     for case in cohort.cases:
         put(case.name)
@@ -643,6 +643,23 @@ def test_the_floor_is_scored_like_a_network(cohort, stored, tmp_path):
     assert (metrics["dice"] == 1).all()  # study grid and native grid are one here
     assert lesions["detected"].all()
     assert len(lesions) == 7
+
+
+def test_a_case_only_for_training_has_a_say_in_the_threshold_and_is_not_scored(
+    cohort, stored, tmp_path, finish, layout
+):
+    extra = replace(cohort.cases[0], name="new", patient="new", fold=None, reader="R1", minutes=1.0)
+    more = replace(cohort, training_only=[extra])
+    with pytest.raises(CohortError, match="new"):
+        thresholds(more, tmp_path / "cases")  # 02 has not stored it
+    stored("new", of="case0")
+    metrics, _, _ = thresholds(more, tmp_path / "cases")
+    assert sorted(metrics["case"]) == [f"case{i}" for i in range(7)]
+    for fold in (0, 1):
+        finish("unet", fold, of=more)
+    assert sorted(pool(layout, more, ["unet"]).metrics["case"]) == [f"case{i}" for i in range(7)]
+    with pytest.raises(CohortError, match="other cases, patients, folds or lesion values than now"):
+        pool(layout, cohort, ["unet"])
 
 
 def test_a_test_case_has_no_say_in_the_threshold_it_is_scored_with(cohort, stored, tmp_path):

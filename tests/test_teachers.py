@@ -1,5 +1,7 @@
 """Networks that label or rank for a later arm: of the same fold and seed, only where they are sure, never leaking."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -227,7 +229,9 @@ def test_unlabelled_patients_are_ranked_and_the_table_is_kept(parts, store_blobs
         drop_label(tmp_path / "cases", name)
     unlabelled = [Case(name, (tmp_path / name,), None, name, "lung") for name in ("u0", "u1")]
     labelled = [Case(c.name, (tmp_path / c.name,), c.label, c.patient, c.primary, c.fold, c.n_lesions) for c in cases]
-    write_datalist(layout.dataset, Cohort("blobs", "synthetic cubes", labelled, unlabelled))
+    by_hand = replace(labelled.pop(0), fold=None, reader="R1", minutes=2.0)  # only for training: nothing to ask again
+    cohort = Cohort("blobs", "synthetic cubes", labelled, unlabelled, training_only=[by_hand])
+    write_datalist(layout.dataset, cohort)
     monkeypatch.setattr(
         "metaseg_nb.annotation.ranking.resolve", lambda *_: {"study": "tiny", "models": ["unet", "segresnet"]}
     )

@@ -9,7 +9,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
-        "results": ["cost_table", "read_budget"],
+        "results": ["cost_table", "measured_minutes", "read_budget"],
+        "taken_masks": ["with_masks_by_hand"],
         "training_set": ["annotated_training_set"],
     },
 )

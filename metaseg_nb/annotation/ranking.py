@@ -177,8 +177,8 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     def probability(case: StoredCase) -> np.ndarray:
         return np.sum([one.probability(case.image, case.reach, device) for one in ensembles], axis=0) / len(ensembles)
 
-    cases = [*cohort.cases, *cohort.unlabelled]
+    cases = cohort.all_cases
     pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking patients"), strict=True)
-    table = rank_cases(pairs, {case.name for case in cohort.cases}, probability)
+    table = rank_cases(pairs, {case.name for case in cohort.labelled}, probability)
     write_table(layout.next_patients_table, table.reset_index())
     return table

@@ -1,6 +1,6 @@
 """Results of all runs of an annotation budget, every arm on the same patients, and a physician's minutes for it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.annotation.by_hand import MASK
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.evaluation.fold_results import not_once, pool
@@ -57,7 +58,12 @@ def cost_table(settings: Budget) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "minutes", "what the default rests on"])
 
 
-def run_effort(annotation: pd.DataFrame, settings: Budget) -> dict[str, float]:
+def measured_minutes(cohort: Cohort) -> dict[str, float]:
+    """Minutes by case of the masks that were drawn by hand; a correction says nothing about a whole contour."""
+    return {case.name: case.minutes for case in cohort.labelled if case.minutes is not None and case.begun_with != MASK}
+
+
+def run_effort(annotation: pd.DataFrame, settings: Budget, measured: Mapping[str, float]) -> dict[str, float]:
     """What a physician did for one run; a case that no physician annotated took 0 minutes.
 
     Parameters
@@ -66,20 +72,25 @@ def run_effort(annotation: pd.DataFrame, settings: Budget) -> dict[str, float]:
         A row per case, from `annotated_training_set`.
     settings : Budget
         Its ``minutes_per_...``.
+    measured : mapping of str to float
+        From `measured_minutes`: what these cases took in truth, where they are contoured in full.
 
     Returns
     -------
     dict
-        ``patients`` (annotated), ``cases`` (read), the columns of `COUNTS`, ``minutes``, and of these
-        ``selection_patients`` and ``selection_minutes``, for the selection set.
+        ``patients`` (annotated), ``cases`` (read), ``measured_cases`` (whose minutes were measured), the columns of
+        `COUNTS`, ``minutes``, and of these ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
     minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
+    known = done["case"].map(pd.Series(measured, dtype=float)).where(done["annotation"] == "full")
+    minutes = known.fillna(minutes)
     return {
         "patients": done["patient"].nunique(),
         "selection_patients": done.loc[selects, "patient"].nunique(),
         "cases": len(done),
+        "measured_cases": known.notna().sum(),
         **done[list(COUNTS)].sum(),
         "minutes": minutes.sum(),
         "selection_minutes": minutes[selects].sum(),
@@ -140,7 +151,7 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
     if not settings.arms:
         fix = "name files of params/arms under `arms` in the study file, or in the notebook's parameters"
         raise CohortError.one("-", "the study file", "no arms", "arms to compare", fix)
-    problems, scores, efforts = [], [], []
+    problems, scores, efforts, measured = [], [], [], measured_minutes(cohort)
     for arm, seed in product(settings.arms, settings.seeds):
         try:
             metrics = pool(layout, cohort, settings.models, arm=arm, seed=seed).metrics
@@ -151,7 +162,8 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
         for model, fold in product(settings.models, range(cohort.n_folds)):
             annotation = read_table(layout.run(model, fold, arm, seed).annotation_table)
             problems += in_arm(_wrong_cases(annotation, cohort, model, fold), arm, seed)
-            efforts.append({"model": model, "arm": arm, "seed": seed, "fold": fold, **run_effort(annotation, settings)})
+            effort = run_effort(annotation, settings, measured)
+            efforts.append({"model": model, "arm": arm, "seed": seed, "fold": fold, **effort})
     if problems:
         raise CohortError(problems)
     patients = pd.concat(scores).groupby(["model", "arm", "seed", "patient"], sort=False)[SCORES].mean().reset_index()
@@ -167,7 +179,7 @@ def in_arm(problems: Iterable[Problem], arm: str, seed: int) -> list[Problem]:
 
 def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int) -> list[Problem]:
     """Every case outside the fold must be in a run's training or selection set once, and no other."""
-    outside = {case.name for case in cohort.cases if case.fold != fold}
+    outside = {case.name for case in cohort.labelled if case.fold != fold}
     expected = "each case of the training and selection set once, and no case of the test set"
     return [
         Problem(f"{model}, fold {fold}, {name}", "annotation.csv", f"the case {times} times", expected, "run 03 again")

@@ -12,6 +12,10 @@ class Case:
     ``images`` are the sequences, on one grid; the first one, contrast-enhanced T1,
     is shown and measured. ``n_lesions`` is set once the mask was read.
     ``patient`` is empty only until `with_patients` has set it.
+
+    A mask that was drawn by hand (notebook 08) has a ``reader``, the active ``minutes`` that it took, and what it was
+    ``begun_with``. If the case has a fold, ``n_lesions_before`` counts the lesions of the mask that the cohort came
+    with, 0 without one: folds and selection sets are balanced by it, and so stay as they were.
     """
 
     name: str
@@ -23,6 +27,10 @@ class Case:
     n_lesions: int | None = None
     scanner: str = "unknown"
     date: str = "unknown"
+    reader: str = ""
+    minutes: float | None = None
+    begun_with: str = ""
+    n_lesions_before: int | None = None
 
     @property
     def image(self) -> Path:
@@ -33,6 +41,11 @@ class Case:
     def files(self) -> list[Path]:
         """All files of the case, images first."""
         return [*self.images, *([] if self.label is None else [self.label])]
+
+    @property
+    def burden(self) -> int:
+        """Lesions that folds, selection sets and budgets are balanced by."""
+        return (self.n_lesions or 0) if self.n_lesions_before is None else self.n_lesions_before
 
     @property
     def without_label(self) -> "Case":
@@ -69,7 +82,8 @@ class Cohort:
     """Patients and their cases.
 
     ``cases`` have a label and take part in cross-validation, ``unlabelled``
-    ones can only be predicted. ``patients_from`` says where their patients come from.
+    ones can only be predicted. ``training_only`` were labelled by hand later: they are in the training set of every
+    fold, have no fold, and are never tested. ``patients_from`` says where their patients come from.
     """
 
     name: str
@@ -79,21 +93,27 @@ class Cohort:
     rule: LesionRule = LesionRule()
     seed: int = 0
     patients_from: str = field(default="", compare=False)
+    training_only: list[Case] = field(default_factory=list)
+
+    @property
+    def labelled(self) -> list[Case]:
+        """Cases of the cross-validation, then those that are only for training."""
+        return [*self.cases, *self.training_only]
 
     @property
     def all_cases(self) -> list[Case]:
         """Labelled cases, then unlabelled ones."""
-        return [*self.cases, *self.unlabelled]
+        return [*self.labelled, *self.unlabelled]
 
     def changed(self, change: Callable[[Case], Case | None], **others: str) -> "Cohort":
         """Replace each case by ``change(case)``, where None leaves it out; set ``others`` too."""
-        parts = {"cases": self.cases, "unlabelled": self.unlabelled}
+        parts = {"cases": self.cases, "training_only": self.training_only, "unlabelled": self.unlabelled}
         new = {part: [one for case in of if (one := change(case)) is not None] for part, of in parts.items()}
         return replace(self, **new, **others)
 
     @property
     def n_folds(self) -> int:
-        """Number of folds of the labelled cases."""
+        """Number of folds of the cross-validation."""
         return len({case.fold for case in self.cases})
 
 

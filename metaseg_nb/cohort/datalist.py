@@ -14,13 +14,16 @@ import pandas as pd
 
 from metaseg_nb.checksums import FILES, changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, shortened
 from metaseg_nb.cohort.sources import no_cases
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
+
+# What an entry says of a case beside its files, patient and primary, where it is known.
+FACTS = ("fold", "n_lesions", "scanner", "date", "reader", "minutes", "begun_with", "n_lesions_before")
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -66,9 +69,9 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
         "label_threshold": cohort.rule.threshold,
         "seed": cohort.seed,
         "tensorImageSize": "3D",
-        "numTraining": len(cohort.cases),
+        "numTraining": len(cohort.labelled),
         "numTest": len(cohort.unlabelled),
-        "training": [_entry(case, folder) for case in cohort.cases],
+        "training": [_entry(case, folder) for case in cohort.labelled],
         "testing": [_entry(case, folder) for case in cohort.unlabelled],
     }
     write_record(path, content | ({"settings": _cohort_settings(settings)} if settings else {}), tables)
@@ -83,8 +86,8 @@ def _entry(case: Case, folder: Path) -> dict[str, Any]:
         "patient": case.patient,
         "primary": case.primary,
     }
-    known = {"fold": case.fold, "n_lesions": case.n_lesions, "scanner": case.scanner, "date": case.date}
-    entry |= {key: None if value == "unknown" else value for key, value in known.items()}
+    known = {key: getattr(case, key) for key in FACTS}
+    entry |= {key: None if value in ("unknown", "") else value for key, value in known.items()}
     return {key: value for key, value in entry.items() if value is not None}
 
 
@@ -96,17 +99,49 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     CohortError
         Names each setting that differs from those that ``dataset.json`` was made with.
     """
-    try:
-        kept = json.loads(layout.dataset.read_bytes()).get("settings", {})
-    except (OSError, ValueError, AttributeError):  # no cohort yet, or a damaged one, which is written anew
+    if (content := _kept(layout)) is None:
         return
-    new = _cohort_settings(settings)
+    kept, new = content.get("settings", {}), _cohort_settings(settings)
+    kept = kept and {"annotations": "", **kept}  # cohorts of version 0.2 and earlier have no such masks
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
     if differ or not kept:
         found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"
         fix = "set `study` to another name, or set these parameters back; to replace this cohort, delete the file first"
         expected = "a new study, or the settings that this study was made with"
         raise CohortError.one("-", layout.dataset, found, expected, fix)
+
+
+def require_same_masks(layout: StudyLayout, cohort: Cohort) -> None:
+    """Refuse to replace the masks drawn by hand that a study has by others: its networks were trained on them.
+
+    Raises
+    ------
+    CohortError
+        Names the cases that other readers, or the same ones in other minutes, drew since ``dataset.json`` was made.
+    """
+    if (content := _kept(layout)) is None:
+        return
+    kept = {
+        entry["case"]: (entry["reader"], entry["minutes"])
+        for entry in content.get("training", [])
+        if "minutes" in entry
+    }
+    new = {case.name: (case.reader, case.minutes) for case in cohort.labelled if case.minutes is not None}
+    differ = [name for name in sorted({*kept, *new}) if kept.get(name) != new.get(name)]
+    if differ:
+        found = f"a cohort with {len(kept)} masks drawn by hand, now {len(new)}; they differ for {shortened(differ)}"
+        fix = "take the new masks in a new study: a study file with the same lines but another `study`; "
+        fix += "to replace this cohort, delete the file first"
+        raise CohortError.one("-", layout.dataset, found, "the masks that this study was made with", fix)
+
+
+def _kept(layout: StudyLayout) -> dict[str, Any] | None:
+    """What ``dataset.json`` holds; None if there is no cohort yet, or a damaged one, which is written anew."""
+    try:
+        content = json.loads(layout.dataset.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def _cohort_settings(settings: Explore) -> dict[str, Any]:

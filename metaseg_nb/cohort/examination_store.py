@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.examination import FACTS, Examination, examine
 from metaseg_nb.cohort.fingerprint import look_alikes, same_voxels
 from metaseg_nb.cohort.lesions import LESION_FACTS, POSITIONS, SCORED_FACTS
@@ -30,7 +30,7 @@ VERSION = 7
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
 # Columns of the tables, whatever could be read.
-WHOSE = ("patient", "primary", "scanner", "date")
+WHOSE = ("patient", "primary", "scanner", "date", "reader", "minutes")
 CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
 LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 
@@ -69,7 +69,34 @@ def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> p
         | examination.facts
         for case, examination in zip(cases, examinations, strict=True)
     ]
-    return pd.DataFrame(rows, columns=CASE_COLUMNS).astype({"n_lesions": "Int64", "sequences": "Int64"})
+    return pd.DataFrame(rows, columns=CASE_COLUMNS).astype(
+        {"n_lesions": "Int64", "sequences": "Int64", "minutes": float}
+    )
+
+
+def as_it_came(came: Cohort, cohort: Cohort, facts: pd.DataFrame, folder: Path, workers: int) -> pd.DataFrame:
+    """Facts of the cases with the masks that a cohort came with, for its folds.
+
+    Parameters
+    ----------
+    came, cohort : Cohort
+        Before and after masks were corrected by hand.
+    facts : DataFrame
+        From `cases_table`, of ``cohort``.
+    folder : path
+        Examinations of the former masks are kept here.
+    workers : int
+
+    Returns
+    -------
+    DataFrame
+        ``facts``, with the case as index; of a corrected case those of its former mask, if it can be read.
+    """
+    now = {case.name: case.label for case in cohort.cases}
+    before = [case for case in came.cases if case.label != now[case.name]]
+    former = cases_table(before, examine_all(before, came.rule, folder, workers)).dropna(subset="n_lesions")
+    rows = facts.set_index("case")
+    return pd.concat([rows.drop(former["case"]), former.set_index("case")]) if len(former) else rows
 
 
 def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:

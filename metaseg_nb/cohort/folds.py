@@ -75,6 +75,32 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     return replace(cohort, cases=cases)
 
 
+def keep_folds(cohort: Cohort, dealt: Cohort, facts: pd.DataFrame) -> Cohort:
+    """Give a cohort with masks drawn by hand the folds that it has without them.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        With corrected masks, new cases of patients who are tested, and cases that are only for training.
+    dealt : Cohort
+        The same cohort as it came, from `assign_folds`. A new case of one of its patients gets that patient's fold.
+    facts : DataFrame
+        ``n_lesions`` of each labelled case of ``cohort``; the index is its name.
+    """
+    fold_of = {case.patient: case.fold for case in dealt.cases}
+    came_with = {case.name: case.burden for case in dealt.cases}
+
+    def counted(case: Case) -> Case:
+        return replace(case, n_lesions=int(facts.loc[case.name, "n_lesions"]))
+
+    def kept(case: Case) -> Case:
+        before = came_with.get(case.name, 0) if case.reader else None
+        return replace(counted(case), fold=fold_of[case.patient], n_lesions_before=before)
+
+    later = [counted(case) for case in cohort.training_only]
+    return replace(cohort, cases=[kept(case) for case in cohort.cases], training_only=later)
+
+
 def _deal(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> dict[str, int]:
     """Fold of each patient."""
     facts = [(case.name, case.patient, case.primary) for case in cohort.cases]
@@ -104,13 +130,23 @@ def split(cohort: Cohort, fold: int) -> Split:
     fewer than two, are the selection set: drawn by (seed, fold), spread from
     few to many lesions. Patients without lesion are not drawn as long as there
     are others: predicting nothing scores 1 on them, and a set this small would
-    then choose the network that finds nothing.
+    then choose the network that finds nothing. Cases that are only for training are in
+    the training set, whatever the fold, and do not change the other two sets.
 
     Raises
     ------
     CohortError
-        No such fold, or no patient is left for training.
+        No such fold, no patient is left for training, or a patient is tested and has a case that is only for training.
     """
+    tested = {case.patient: case.fold for case in cohort.cases}
+    if leaks := [case for case in cohort.training_only if case.patient in tested]:
+        expected, fix = "all cases of a patient in one fold", 'give this case the patient\'s "fold", or run 01 again'
+        raise CohortError(
+            Problem(
+                c.name, "dataset.json", f"no fold, and patient {c.patient} in fold {tested[c.patient]}", expected, fix
+            )
+            for c in leaks
+        )
     folds = _folds(cohort.cases)
     if fold not in folds:
         raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "correct `fold` or `n_folds`")
@@ -134,6 +170,7 @@ def split(cohort: Cohort, fold: int) -> Split:
     for case in cohort.cases:
         part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
         parts[part].append(case)
+    parts["training"] += cohort.training_only
     return Split(**parts)
 
 
@@ -153,7 +190,7 @@ def _by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
 
 
 def _lesions_of_patients(cases: Iterable[Case]) -> dict[str, int]:
-    return {patient: sum(case.n_lesions or 0 for case in of) for patient, of in _by_patient(cases).items()}
+    return {patient: sum(case.burden for case in of) for patient, of in _by_patient(cases).items()}
 
 
 def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
@@ -166,7 +203,9 @@ def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
     cases : DataFrame
         ``case``, ``patient``, ``primary``, ``n_lesions``, ``lesion_volume_mm3`` of each labelled case.
     """
-    folds = cases.assign(fold=cases["case"].map({case.name: case.fold for case in cohort.cases}))
+    fold_of = {case.name: case.fold for case in cohort.cases}
+    folds = cases[cases["case"].isin(fold_of)]
+    folds = folds.assign(fold=folds["case"].map(fold_of))
     table = folds.groupby("fold").agg(
         patients=("patient", "nunique"),
         cases=("case", "count"),

@@ -35,8 +35,10 @@ def scored_with(cohort: Cohort) -> dict[str, Any]:
         ``cohort_hash``: twelve hexadecimal digits that change when a case, its patient or its fold does, or what
         counts as lesion. ``labels``: checksum of each case's label file, empty where there is none.
     """
-    cases = {case.name: [case.patient, case.fold] for case in cohort.cases}
-    labels = {case.name: checksum(case.label) if case.label and case.label.is_file() else "" for case in cohort.cases}
+    cases = {case.name: [case.patient, case.fold] for case in cohort.labelled}
+    labels = {
+        case.name: checksum(case.label) if case.label and case.label.is_file() else "" for case in cohort.labelled
+    }
     return {"cohort_hash": settings_hash({"cases": cases, "lesions": asdict(cohort.rule)}), "labels": labels}
 
 
@@ -254,7 +256,7 @@ def _outdated(
     layout: StudyLayout, cohort: Cohort, facts: Mapping[tuple[str, int], Mapping[str, Any]]
 ) -> Iterator[Problem]:
     """Runs that differ in settings from the first fold of their network, or from the study as it is now."""
-    stored = [case.name for case in cohort.cases if (layout.case_store / case.name / "label.json").is_file()]
+    stored = [case.name for case in cohort.labelled if (layout.case_store / case.name / "label.json").is_file()]
     recipes = [open_case(layout.case_store, name).recipe for name in stored]
     recipes = [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]]  # several: 02 was interrupted
     now = scored_with(cohort)

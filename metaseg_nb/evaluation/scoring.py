@@ -267,7 +267,7 @@ def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> t
         As of `score_cases`, with ``model`` and ``threshold``.
     """
     rows, lesions = [], []
-    stored = {case.name: case for case in open_cases(case_store, cohort.cases)}
+    stored = {case.name: case for case in open_cases(case_store, cohort.labelled)}
     require_rule(stored.values(), cohort.rule)
     for fold in tqdm(folds, desc="scoring the intensity threshold"):
         parts = split(cohort, fold)

@@ -154,10 +154,11 @@ def study_coverage(
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
     if second_reader:
         own = {path.name.removesuffix(".nii.gz"): path for path in second_reader_masks(second_reader)}
-        if unknown := sorted({*own} - {*masks}) or ([] if own else ["no mask"]):
+        known = {case.name for case in cohort.labelled}  # of those only for training nothing is predicted
+        if unknown := sorted({*own} - known) or ([] if {*own} & {*masks} else ["no mask"]):
             expected = f"masks named as the cases, such as {cohort.cases[0].name}.nii.gz"
             raise CohortError.one("-", second_reader, shortened(unknown), expected, "rename them to these names")
-        masks = {name: masks[name] | {SECOND_READER: path} for name, path in own.items()}
+        masks = {name: masks[name] | {SECOND_READER: path} for name, path in own.items() if name in masks}
     work = [(case, masks[case.name]) for case in cohort.cases if case.name in masks]
     measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
     lesions, treated = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)

@@ -172,7 +172,7 @@ def _write_index(report: Report, tables: StudyTables, answer: str, entries: pd.D
     layout, cohort = report.layout, tables.cohort
     first = entries.drop_duplicates(["group", "page"]).set_index(["group", "page"], drop=False).to_dict("index")
     run_pages = {run: _write_run(report, *run, facts) for run, facts in tables.runs.items()}
-    patient, numbers = {case.name: case.patient for case in cohort.cases}, {}
+    patient, numbers = {case.name: case.patient for case in cohort.labelled}, {}
     for part in ("training", "selection", "test"):  # patients of a fold: "14", or "13 to 15"
         counts = {len({patient[name] for name in facts["cases"][part]}) for facts in tables.runs.values()}
         numbers[part] = " to ".join(map(str, sorted({min(counts), max(counts)})))

@@ -69,6 +69,10 @@ class Entry(BaseModel, strict=True, frozen=True):
     date: Text = None
     fold: int | None = None
     n_lesions: int | None = None
+    reader: Text = None
+    minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    begun_with: Text = None
+    n_lesions_before: int | None = None
 
     @property
     def images(self) -> list[str]:

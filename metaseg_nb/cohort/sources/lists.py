@@ -24,7 +24,8 @@ def read_lists(
 
     Files are found by `located`. Cases are the same when their first image is. An entry's ``case`` is
     its name, otherwise its path names it (`name_of`); a primary that is not listed is read from the path, a patient
-    stays empty (`with_patients`).
+    stays empty (`with_patients`). Where others have a fold, an entry with ``reader`` and without a fold was labelled by
+    hand later: it is only for training.
 
     Two or more lists that name validation cases are the folds: each case is tested in the fold of the one list that
     validates on it. The last number in a file's name orders the lists: 0 to 4 are folds 0 to 4, and so are 1 to 5.
@@ -65,7 +66,11 @@ def read_lists(
         ]
     first = lists[0]
     labelled, unlabelled = ([case for case in cases if bool(case.label) == wanted] for wanted in (True, False))
-    return Cohort(first.name, first.description, labelled, unlabelled, first.rule, first.seed), problems
+    folds = any(case.fold is not None for case in labelled)
+    later = [case for case in labelled if folds and case.reader and case.fold is None]
+    labelled = [case for case in labelled if case not in later]
+    cohort = Cohort(first.name, first.description, labelled, unlabelled, first.rule, first.seed, training_only=later)
+    return cohort, problems
 
 
 def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[dict[str, int], list[Problem]]:

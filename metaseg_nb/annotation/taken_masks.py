@@ -1,0 +1,166 @@
+"""A cohort with masks that were drawn by hand in a study: who may learn from them, and who is tested by them."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.annotation.by_hand import MASK, PROPOSAL, read_readings
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.pseudonyms import decoded
+from metaseg_nb.cohort.volumes import read_mask, read_volume, same_grid, write_volume
+from metaseg_nb.layout import StudyLayout
+
+CORRECTED = "the mask that the cohort came with", "nothing: the mask that was corrected by hand is used in its place"
+TWICE = "one finished reading of a case", "nothing: the mask of the reader who began first is used"
+ANEW = "a correction of the case's own mask", "nothing: the case keeps its mask, and this reading is for comparison"
+PROPOSED = (
+    "test masks that began without a network",
+    "read its scores with care: they may be too good; or name the case in `exclude`",
+)
+UNFINISHED = "finished readings", "nothing, if they are to wait; otherwise finish them in notebook 08"
+ELSEWHERE = "readings of cases of this cohort", "nothing, if these cases were left out"
+OTHER_IMAGE = (
+    "the image that the mask was drawn on",
+    "give this study the cohort of that one, or name the case in `exclude`",
+)
+
+
+def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) -> tuple[Cohort, list[Problem]]:
+    """Take the finished readings of a study into a cohort.
+
+    A case without a mask becomes one with a mask: it is only for training (`Cohort.training_only`), unless its patient
+    has cases that are tested; then it is one of these. A case that has a mask gets the corrected one in its place.
+    The masks are copied to the study's folder, with the value that its rule counts as lesion.
+
+    Parameters
+    ----------
+    cohort : Cohort
+        As it came, with its rule.
+    layout : StudyLayout
+        Of the study that takes the masks.
+    annotations : str
+        The study in which they were drawn; "": none, the cohort stays as it is.
+
+    Returns
+    -------
+    cohort : Cohort
+        `keep_folds` gives it the folds that it has without these masks.
+    problems : list of Problem
+        Notes, and warnings of masks that began as a proposal and test networks.
+
+    Raises
+    ------
+    CohortError
+        No reading can be used; a mask was changed, or drawn on another image; or the study has other masks already.
+    """
+    if not annotations:
+        return cohort, []
+    drawn = StudyLayout(annotations, layout.base)
+    readings = _named(read_readings(drawn), cohort, layout, drawn)
+    has_mask = {case.name for case in cohort.labelled}
+    finished = readings[readings["finished"].eq(True) & readings["case"].notna()]
+    usable = finished[~finished["case"].isin(has_mask) | (finished["begun_with"] == MASK)]
+    if usable.empty:
+        found = f"{len(readings)} masks, none of them finished and of use for this cohort"
+        fix = 'finish them in notebook 08, correct `annotations`, or set it to ""'
+        raise CohortError.one("-", drawn.by_hand, found, "finished masks of cases of this cohort", fix)
+    taken = usable.drop_duplicates("case").set_index("case").to_dict("index")
+    _require_same_images(cohort, taken, layout, drawn)
+
+    def by_hand(case: Case) -> Case:
+        if (one := taken.get(case.name)) is None:
+            return case
+        who = {"reader": one["reader"], "minutes": round(one["seconds"] / 60, 2), "begun_with": one["begun_with"]}
+        return replace(case, label=layout.masks_by_hand / f"{case.name}.nii.gz", **who)
+
+    new = [replace(by_hand(case), fold=None) for case in cohort.unlabelled if case.name in taken]
+    tested = {case.patient for case in cohort.cases}
+    changed = replace(
+        cohort,
+        cases=[*map(by_hand, cohort.cases), *(case for case in new if case.patient in tested)],
+        training_only=[*map(by_hand, cohort.training_only), *(case for case in new if case.patient not in tested)],
+        unlabelled=[case for case in cohort.unlabelled if case.name not in taken],
+    )
+    require_same_masks(layout, changed)
+    for case in changed.labelled:
+        if case.name in taken:
+            _keep(taken[case.name]["mask"], case, cohort.rule)
+    corrected = [case for case in changed.labelled if case.name in taken and case.name in has_mask]
+    proposed = [case for case in changed.cases if case in new and case.begun_with == PROPOSAL]
+    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(corrected, proposed)]
+
+
+def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
+    """Readings with the cases' names in this cohort, missing where there is no such case; ``there`` is the other name.
+
+    Each study that is anonymised has codes of its own.
+    """
+    names = [case.name for case in cohort.all_cases]
+    here = dict(zip(decoded(names, layout.key), names, strict=True))
+    found = [here.get(name) for name in decoded(readings["case"], drawn.key)]
+    return readings.assign(there=readings["case"], case=pd.Series(found, readings.index, dtype=object))
+
+
+def _require_same_images(
+    cohort: Cohort, taken: Mapping[str, Mapping[str, Any]], layout: StudyLayout, drawn: StudyLayout
+) -> None:
+    """Refuse a mask that was drawn on another image which has the case's name."""
+    if drawn.root == layout.root:
+        return
+    images = {case.name: case.image for case in read_study_cohort(drawn).all_cases}
+    pairs = [(case, images.get(taken[case.name]["there"])) for case in cohort.all_cases if case.name in taken]
+    if others := [case for case, image in pairs if image is None or not _same_image(case, image)]:
+        expected, fix = OTHER_IMAGE
+        raise CohortError(Problem(case.name, str(case.image), "another image", expected, fix) for case in others)
+
+
+def _same_image(case: Case, image: Path) -> bool:
+    if image.resolve() == case.image.resolve():
+        return True
+    own, other = (read_volume(path, case.name) for path in (case.image, image))
+    return same_grid(own, other) and np.array_equal(own.array, other.array, equal_nan=True)
+
+
+def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
+    """Copy a mask, with the value of a lesion in this study; a copy that is there already keeps its time."""
+    assert case.label is not None
+    value = int(rule.threshold) + 1 if rule.threshold > 0 else min(rule.values)
+    volume = read_mask(mask, case.name)
+    volume = replace(volume, array=volume.array.astype(np.min_scalar_type(value)) * value)
+    with suppress(CohortError):  # not there, or damaged
+        kept = read_volume(case.label, case.name)
+        if same_grid(kept, volume) and np.array_equal(kept.array, volume.array):
+            return
+    write_volume(case.label, volume)
+
+
+def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame, folder: Path) -> Iterator[Problem]:
+    """Readings that are not used, and why."""
+    unfinished = readings[~readings["finished"].eq(True)]
+    if len(unfinished):
+        yield Problem("-", str(folder), f"{len(unfinished)} readings that are not finished", *UNFINISHED, "note")
+    if elsewhere := len(readings) - len(unfinished) - len(finished):
+        yield Problem("-", str(folder), f"{elsewhere} finished readings of other cases", *ELSEWHERE, "note")
+    for name, of in usable.groupby("case", sort=False):
+        if len(of) > 1:
+            yield Problem(str(name), str(folder), f"readings of {' and '.join(of['reader'])}", *TWICE, "note")
+    for row in finished.drop(usable.index).itertuples():
+        found = f"a reading of {row.reader} that began with {row.begun_with}"
+        yield Problem(str(row.case), str(folder), found, *ANEW, "note")
+
+
+def _of_cases(corrected: Iterable[Case], proposed: Iterable[Case]) -> Iterator[Problem]:
+    """Cases whose masks by hand have consequences that somebody should know."""
+    for case in corrected:
+        found = f"a mask that {case.reader} corrected by hand, in {case.minutes:.1f} min"
+        yield Problem(case.name, str(case.label), found, *CORRECTED, "note")
+    for case in proposed:
+        found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
+        yield Problem(case.name, str(case.label), found, *PROPOSED, "warning")

@@ -1,0 +1,394 @@
+"""Masks drawn by hand in a study: who learns from them, and that no patient is tested by a network that saw him."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+from test_folds import PRIMARIES, burden_of, make_cohort, patients
+
+from metaseg_nb.annotation.by_hand import Beginning, open_reading
+from metaseg_nb.annotation.taken_masks import with_masks_by_hand
+from metaseg_nb.cohort.audit import audit
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, write_datalist
+from metaseg_nb.cohort.examination_store import as_it_came, cases_table, examine_all
+from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, fold_table, keep_folds, split
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.pseudonyms import with_codes
+from metaseg_nb.cohort.volumes import read_lesions, read_volume
+from metaseg_nb.evaluation.fold_results import scored_with
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.settings import Explore
+
+
+class Times:
+    """Seconds that a test sets."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return StudyLayout("first", tmp_path)
+
+
+def draw(layout, case, reader="R1", how="nothing", seconds=90.0, finished=True, voxels=2, second=False):
+    """A reading of some seconds; the mask is a cube at a place where the case has no lesion."""
+    image, times = read_volume(case.image, case.name), Times()
+    before = read_volume(case.label, case.name).array > 0 if how == "mask" else np.zeros(image.array.shape, bool)
+    reading = open_reading(layout, case, image, reader, Beginning(how, before), second=second, now=times)
+    mask = before.copy()
+    mask[10 : 10 + voxels, 10 : 10 + voxels, 14:16] = True
+    for _ in range(int(seconds // 10)):
+        times.now += 10
+        reading.clock.action()
+    reading.save(mask)
+    reading.close(finished)
+
+
+@pytest.fixture
+def came(write_case):
+    """Four patients with masks, two of whom have a second scan without; three patients without any mask."""
+    cases = [replace(write_case(f"c{i}", seed=i), patient=f"p{i}") for i in range(4)]
+    later = [replace(write_case(f"c{i}_later", seed=20 + i, labelled=False), patient=f"p{i}") for i in range(2)]
+    new = [replace(write_case(f"u{i}", seed=30 + i, labelled=False), patient=f"u{i}") for i in range(3)]
+    return Cohort("mine", "", cases, [*later, *new])
+
+
+def names(cases):
+    return [case.name for case in cases]
+
+
+# Who is in which set
+
+
+def with_readings(cohort, rng):
+    """A random cohort after masks were drawn by hand: corrected ones, new scans of tested patients, new patients."""
+    corrected = {case.name for case in cohort.cases if rng.random() < 0.3}
+    tested = sorted(patients(cohort.cases))
+
+    def new(name, patient):
+        return Case(name, (Path(name),), None, patient, PRIMARIES[rng.integers(4)], reader="R1", minutes=5.0)
+
+    later = [new(f"{patient}_later", patient) for patient in tested if rng.random() < 0.3]
+    only = [new(f"n{i}_{scan}", f"n{i}") for i in range(rng.integers(1, 20)) for scan in range(rng.integers(1, 3))]
+    by_hand = [replace(case, reader="R2", minutes=1.0) if case.name in corrected else case for case in cohort.cases]
+    return replace(cohort, cases=[*by_hand, *later], training_only=only), corrected
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_folds_selection_and_test_sets_stay_as_they_were_and_nobody_is_in_two_sets(seed):
+    cohort, burden, n_folds = make_cohort(seed)
+    dealt, rng = assign_folds(cohort, burden, n_folds), np.random.default_rng([seed, 9])
+    taken, corrected = with_readings(cohort, rng)
+    by_hand = {case.name: int(rng.poisson(6)) for case in taken.labelled if case.reader}  # corrected masks hold others
+    facts = burden_of(burden["n_lesions"].to_dict() | by_hand)
+    after = keep_folds(taken, dealt, facts)
+    came, only = {case.name for case in cohort.cases}, patients(taken.training_only)
+    assert only
+    assert len(after.cases) > len(cohort.cases)
+    assert {case.name: case.n_lesions for case in after.labelled} == facts["n_lesions"].to_dict()
+    for fold in range(n_folds):
+        before, now = split(dealt, fold), split(after, fold)
+        for part in ("training", "selection", "test"):
+            added = only if part == "training" else set()
+            assert patients(getattr(now, part)) == patients(getattr(before, part)) | added
+            assert [n for n in names(getattr(now, part)) if n in came] == names(getattr(before, part))
+        sets = [patients(getattr(now, part)) for part in ("training", "selection", "test")]
+        assert not sets[0] & sets[1] | sets[0] & sets[2] | sets[1] & sets[2]
+        assert {case.fold for case in now.test} == {fold}
+        assert sorted(names([*now.training, *now.selection, *now.test])) == sorted(names(after.labelled))
+    assert {case.n_lesions_before for case in after.cases if case.name in came - corrected} <= {None}
+    assert {case.fold for case in after.training_only} == {None}
+    tested = [name for fold in range(n_folds) for name in names(split(after, fold).test)]
+    assert sorted(tested) == sorted(names(after.cases)), "each case with a fold is tested once, and no other"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_the_sets_are_the_same_when_the_cohort_is_read_again(seed, tmp_path):
+    cohort, burden, n_folds = make_cohort(seed)
+    taken, _ = with_readings(cohort, np.random.default_rng(seed))
+    facts = burden_of({case.name: 3 for case in taken.labelled})
+    after = keep_folds(taken, assign_folds(cohort, burden, n_folds), facts)
+    after = after.changed(lambda case: replace(case, label=Path(f"mask_{case.name}.nii.gz")))
+    write_datalist(tmp_path / "dataset.json", after)
+    again = read_datalist(tmp_path / "dataset.json")
+    assert names(again.training_only) == names(after.training_only)
+    for fold in range(n_folds):
+        for part in ("training", "selection", "test"):
+            assert names(getattr(split(again, fold), part)) == names(getattr(split(after, fold), part))
+    # and when a study takes it as its cohort, with the folds that it gives
+    assert names(assign_folds(again, facts, n_folds).training_only) == names(after.training_only)
+
+
+def test_a_patient_who_is_tested_may_have_no_case_that_is_only_for_training():
+    cohort, burden, n_folds = make_cohort(1)
+    dealt = assign_folds(cohort, burden, n_folds)
+    first = dealt.cases[0]
+    leak = replace(dealt, training_only=[replace(first, name="other", fold=None, reader="R1")])
+    for fold in range(n_folds):
+        with pytest.raises(CohortError, match=rf"case other, .* patient {first.patient} in fold {first.fold}"):
+            split(leak, fold)
+
+
+def test_a_list_with_a_case_without_fold_and_reader_is_refused_as_before(tmp_path):
+    entries = [{"image": f"p{i}.nii.gz", "label": f"m{i}.nii.gz", "patient": f"p{i}", "fold": i % 2} for i in range(5)]
+    del entries[4]["fold"]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
+    cohort = read_datalist(tmp_path / "list.json")
+    assert not cohort.training_only
+    with pytest.raises(CohortError, match="no fold; expected a fold for all cases, or for none"):
+        assign_folds(cohort, burden_of(dict.fromkeys(names(cohort.cases), 1)), 2)
+
+
+def test_tables_of_folds_and_budgets_count_them_where_they_belong():
+    cohort, burden, n_folds = make_cohort(4)
+    dealt = assign_folds(cohort, burden, n_folds)
+    only = [Case(f"n{i}", (Path("n"),), None, f"n{i}", "lung", reader="R1", minutes=2.0) for i in range(30)]
+    facts = pd.concat([burden, burden_of({case.name: 4 for case in only})])
+    after = keep_folds(replace(cohort, training_only=only), dealt, facts)
+    whose = pd.DataFrame(
+        [(c.name, c.patient, c.primary) for c in after.labelled], columns=["case", "patient", "primary"]
+    )
+    table = whose.join(facts, on="case")
+    assert fold_table(after, table).equals(fold_table(dealt, table[table["case"].isin(names(cohort.cases))]))
+    n = [len(patients(split(dealt, fold).training)) + 30 for fold in range(n_folds)]
+    expected = " to ".join(map(str, sorted({min(n), max(n)})))
+    assert budget_table(after, [1.0], 0)["training patients"].item() == expected
+    half = budget_of(split(after, 0), 0.5, 0)
+    assert 9 <= len({case.patient for case in half.training if case.fold is None}) <= 21, "they share in every budget"
+
+
+def test_a_patient_only_for_training_is_no_leak_in_the_audit(came, tmp_path):
+    dealt = came.changed(lambda case: case and replace(case, fold=int(case.patient[1]) % 2 if case.label else None))
+    mask = dealt.cases[0].label
+    only = replace(dealt.unlabelled[-1], label=mask.with_name("other.nii.gz"), reader="R1", minutes=1.0)
+    nib.save(nib.Nifti1Image(np.ones((24, 24, 20), np.uint8), np.eye(4)), only.label)
+    cohort = replace(dealt, unlabelled=dealt.unlabelled[:-1], training_only=[only])
+    write_datalist(tmp_path / "dataset.json", cohort)
+    assert audit([tmp_path / "dataset.json"]).clean
+    leak = replace(cohort, training_only=[replace(only, patient="p0")])
+    write_datalist(tmp_path / "dataset.json", leak)
+    assert not audit([tmp_path / "dataset.json"]).clean
+
+
+# Which masks are taken
+
+
+def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
+    draw(layout, came.cases[0], how="mask", seconds=30)
+    draw(layout, came.unlabelled[0], "R2", "proposal")  # c0_later
+    draw(layout, came.unlabelled[2], "R1", "proposal", seconds=120)  # u0
+    draw(layout, came.unlabelled[3], "R1", finished=False)  # u1
+    own = StudyLayout("second", layout.base)
+    write_datalist(layout.dataset, came)
+    cohort, problems = with_masks_by_hand(came, own, "first")
+    assert names(cohort.cases) == ["c0", "c1", "c2", "c3", "c0_later"]
+    assert names(cohort.training_only) == ["u0"]
+    assert names(cohort.unlabelled) == ["c1_later", "u1", "u2"]
+    by_hand = {case.name: (case.reader, case.minutes, case.begun_with) for case in cohort.labelled if case.reader}
+    expected = {"c0": ("R1", 0.5, "mask"), "c0_later": ("R2", 1.5, "proposal"), "u0": ("R1", 2.0, "proposal")}
+    assert by_hand == expected
+    assert cohort.cases[1:4] == came.cases[1:]
+    corrected = read_lesions(cohort.cases[0], came.rule).array
+    assert corrected[10:12, 10:12, 14:16].all()
+    told = {(p.case, p.severity): p.found for p in problems}
+    assert told["-", "note"] == "1 readings that are not finished"
+    assert told["c0", "note"] == "a mask that R1 corrected by hand, in 0.5 min"
+    assert "began as a proposal of networks" in told["c0_later", "warning"]
+    assert len(problems) == 3
+
+
+def test_of_two_readers_the_first_to_begin_counts(layout, came, monkeypatch):
+    case = came.unlabelled[2]
+    for minute, reader in enumerate(["R2", "R1"]):
+        monkeypatch.setattr("metaseg_nb.annotation.by_hand._now", lambda m=minute: f"2026-05-01T10:0{m}:00+00:00")
+        draw(layout, case, reader, second=True)
+    cohort, problems = with_masks_by_hand(came, layout, "first")
+    assert cohort.training_only[0].reader == "R2"
+    assert [(p.case, p.found, p.severity) for p in problems] == [("u0", "readings of R2 and R1", "note")]
+
+
+def test_a_case_keeps_its_mask_where_a_second_reader_began_without_it(layout, came):
+    draw(layout, came.cases[1], how="nothing")
+    draw(layout, came.cases[2], how="mask")
+    cohort, problems = with_masks_by_hand(came, layout, "first")
+    assert cohort.cases[1] == came.cases[1]
+    assert [p.found for p in problems if p.case == "c1"] == ["a reading of R1 that began with nothing"]
+
+
+@pytest.mark.parametrize("drawn", [[], ["unfinished"], ["of another cohort"]])
+def test_a_line_that_has_no_use_is_an_error(layout, came, drawn, write_case):
+    if "unfinished" in drawn:
+        draw(layout, came.unlabelled[2], finished=False)
+    if "of another cohort" in drawn:
+        draw(layout, write_case("stranger", labelled=False))
+    with pytest.raises(CohortError, match=rf"found {len(drawn)} masks, none of them finished and of use"):
+        with_masks_by_hand(came, layout, "first")
+    assert with_masks_by_hand(came, layout, "") == (came, [])
+
+
+@pytest.mark.parametrize(
+    "rule", [LesionRule((3,)), LesionRule((2, 5), (1,)), LesionRule(threshold=0.5), LesionRule(threshold=127.0)]
+)
+def test_masks_count_as_lesion_whatever_values_the_cohort_uses(layout, came, rule):
+    came = replace(came, rule=rule)
+    draw(layout, came.unlabelled[2])
+    cohort, _ = with_masks_by_hand(came, layout, "first")
+    mask = read_lesions(cohort.training_only[0], rule)
+    assert mask.array.sum() == 8
+    assert mask.array[10:12, 10:12, 14:16].all()
+    examined = examine_all(cohort.training_only, rule, layout.examinations, 1)[0]
+    assert examined.facts["n_lesions"] == 1
+    assert not [p for p in examined.problems if p.severity == "error"]
+
+
+def test_a_copy_that_is_as_it_should_be_is_not_written_again(layout, came):
+    draw(layout, came.unlabelled[2])
+    label = with_masks_by_hand(came, layout, "first")[0].training_only[0].label
+    before = label.stat().st_mtime_ns
+    with_masks_by_hand(came, layout, "first")
+    assert label.stat().st_mtime_ns == before
+    label.write_bytes(label.read_bytes()[:50])
+    with_masks_by_hand(came, layout, "first")
+    assert read_volume(label, "u0").array.sum() == 8
+
+
+def test_a_mask_of_another_image_with_the_same_name_is_refused(layout, came, write_case):
+    write_datalist(layout.dataset, came)
+    draw(layout, came.unlabelled[2])
+    moved = write_case("elsewhere", seed=32, labelled=False)
+    other = replace(came, unlabelled=[replace(moved, name="u0", patient="u0")])
+    with pytest.raises(CohortError, match=r"case u0, .*found another image"):
+        with_masks_by_hand(other, StudyLayout("second", layout.base), "first")
+    nib.save(nib.load(came.unlabelled[2].image), moved.image)  # a copy in another place is the same image
+    cohort, _ = with_masks_by_hand(other, StudyLayout("second", layout.base), "first")
+    assert names(cohort.training_only) == ["u0"]
+
+
+def test_two_anonymised_studies_have_codes_of_their_own(layout, came):
+    second = StudyLayout("second", layout.base)
+    first_codes, _ = with_codes(came, [], [], layout.key)
+    here = replace(came, cases=came.cases[::-1], unlabelled=came.unlabelled[::-1])
+    while True:  # codes are dealt at random
+        coded, _ = with_codes(here, [], [], second.key)
+        one, other = (next(c.name for c in of.unlabelled if "u0" in str(c.image)) for of in (first_codes, coded))
+        if one != other:
+            break
+        second.key.unlink()
+    write_datalist(layout.dataset, first_codes)
+    draw(layout, next(case for case in first_codes.unlabelled if case.name == one))
+    cohort, _ = with_masks_by_hand(coded, second, "first")
+    assert names(cohort.training_only) == [other]
+    assert "u0" in str(cohort.training_only[0].image)
+
+
+# An existing study
+
+
+def explore(**changes):
+    values = {name: value for name, value in resolve("01_explore_data", "demo").items() if name in Explore.model_fields}
+    return Explore.check(values | changes)
+
+
+def test_the_line_makes_another_cohort_and_no_study_is_replaced(layout, came):
+    draw(layout, came.unlabelled[2])
+    write_datalist(layout.dataset, came, settings=explore())
+    with pytest.raises(CohortError, match="`annotations` '', now 'first'"):
+        require_same_settings(layout, explore(annotations="first"))
+    content = json.loads(layout.dataset.read_text(encoding="utf-8"))
+    del content["settings"]["annotations"]  # as an earlier version wrote it
+    layout.dataset.write_text(json.dumps(content), encoding="utf-8")
+    require_same_settings(layout, explore())
+    with pytest.raises(CohortError, match="`annotations` '', now 'first'"):
+        require_same_settings(layout, explore(annotations="first"))
+
+
+def test_masks_that_were_finished_later_do_not_change_a_study(layout, came):
+    draw(layout, came.unlabelled[2])
+    second = StudyLayout("second", layout.base)
+    write_datalist(layout.dataset, came)
+    taken, _ = with_masks_by_hand(came, second, "first")
+    write_datalist(second.dataset, taken)
+    assert with_masks_by_hand(came, second, "first")[0] == taken
+    draw(layout, came.unlabelled[3])
+    with pytest.raises(
+        CohortError, match=r"with 1 masks drawn by hand, now 2; they differ for u1; .*but another `study`"
+    ):
+        with_masks_by_hand(came, second, "first")
+    assert not (second.masks_by_hand / "u1.nii.gz").exists()
+    second.dataset.unlink()
+    assert names(with_masks_by_hand(came, second, "first")[0].training_only) == ["u0", "u1"]
+
+
+def test_a_run_is_of_another_cohort_when_such_a_case_is_added(came):
+    dealt = replace(came, cases=[replace(case, fold=i % 2) for i, case in enumerate(came.cases)])
+    more = replace(dealt, training_only=[replace(came.unlabelled[2], label=came.cases[0].label)])
+    assert scored_with(dealt)["cohort_hash"] != scored_with(more)["cohort_hash"]
+    assert set(scored_with(more)["labels"]) == {"c0", "c1", "c2", "c3", "u0"}
+
+
+def test_folds_follow_the_masks_that_the_cohort_came_with(layout, came):
+    draw(layout, came.cases[0], how="mask")  # a third lesion
+    draw(layout, came.unlabelled[2])
+    cohort, _ = with_masks_by_hand(came, layout, "first")
+    cases = cohort.all_cases
+    facts = cases_table(cases, examine_all(cases, cohort.rule, layout.examinations, 1))
+    assert facts.set_index("case").loc[["c0", "c1", "u0"], "n_lesions"].tolist() == [3, 2, 1]
+    assert facts.set_index("case").loc[["c0", "c1", "u0"], "reader"].tolist() == ["R1", "", "R1"]
+    assert facts.set_index("case")["minutes"].dropna().to_dict() == {"c0": 1.5, "u0": 1.5}
+    before = as_it_came(came, cohort, facts, layout.former_examinations, 1)
+    assert before.loc[["c0", "c1", "u0"], "n_lesions"].tolist() == [2, 2, 1]
+    after = keep_folds(cohort, assign_folds(came, before, 2), facts.set_index("case"))
+    c0 = after.cases[0]
+    assert (c0.n_lesions, c0.n_lesions_before, c0.burden) == (3, 2, 2)
+
+
+@pytest.mark.slow
+def test_a_second_study_takes_what_was_drawn_in_the_first(write_case, tmp_path, metaseg):
+    cases = [write_case(name, seed=i, primary=["lung", "renal"][i % 2]) for i, name in enumerate("abcdefgh")]
+    new = [write_case(name, seed=20 + i, labelled=False) for i, name in enumerate(("a_later", "u", "v"))]
+    new[0] = replace(new[0], patient=cases[0].patient)
+    listed = [
+        {"case": c.name, "image": str(c.image), "patient": c.patient, "primary": c.primary} for c in [*cases, *new]
+    ]
+    entries = [entry | {"label": str(case.label)} for entry, case in zip(listed, cases, strict=False)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries, "testing": listed[8:]}), encoding="utf-8")
+    lines = f"cohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n"
+    (tmp_path / "first.yaml").write_text(f"study: first\n{lines}", encoding="utf-8")
+    (tmp_path / "second.yaml").write_text(f"study: second\nannotations: first\n{lines}", encoding="utf-8")
+    refused = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml")
+    assert refused.returncode == 1
+    assert "found 0 masks, none of them finished and of use for this cohort" in refused.stderr
+    first, second = StudyLayout("first", tmp_path), StudyLayout("second", tmp_path)
+    made = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "first.yaml")
+    assert made.returncode == 0, made.stderr
+    for voxels, (case, how) in enumerate([(new[0], "nothing"), (new[1], "proposal"), (cases[2], "mask")], 2):
+        draw(first, case, how=how, voxels=voxels)
+    made = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml")
+    assert made.returncode == 0, made.stderr
+    before, after = read_datalist(first.dataset), read_datalist(second.dataset)
+    assert [(c.name, c.fold) for c in after.cases[:8]] == [(c.name, c.fold) for c in before.cases]
+    assert (after.cases[8].name, after.cases[8].fold) == ("a_later", before.cases[0].fold)
+    assert names(after.training_only) == ["u"]
+    for fold in (0, 1):
+        was, now = split(before, fold), split(after, fold)
+        assert names(now.selection)[: len(was.selection)] == names(was.selection)
+        assert patients(now.test) == patients(was.test)
+        assert patients(now.training) == patients(was.training) | {"patient_u"}
+    facts = pd.read_csv(second.cases_table, index_col="case")
+    assert facts["reader"].dropna().to_dict() == {"c": "R1", "a_later": "R1", "u": "R1"}
+    assert facts["minutes"].dropna().to_dict() == {"c": 1.5, "a_later": 1.5, "u": 1.5}
+    assert "a mask that R1 corrected by hand" in second.problems_table.read_text(encoding="utf-8")
+    again = second.dataset.read_bytes()
+    assert metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml").returncode == 0
+    assert second.dataset.read_bytes() == again
