@@ -22,6 +22,12 @@ from metaseg_nb.figures.style import REFERENCE, model_colour
 from metaseg_nb.parameters import model_title
 
 OPACITY = 0.5
+# Orientation as in all pictures of the workbook; without the rendering, which costs most.
+LOOK = {
+    "is_radiological_convention": True,
+    "sagittal_nose_left": True,
+    "multiplanar_show_render": ShowRender.NEVER,
+}
 # Each viewer, and the one that is tried after it.
 NEXT = {"itkwidgets": "niivue", "niivue": "slices", "slices": ""}
 
@@ -57,16 +63,20 @@ def layers_of(images: CaseImages) -> dict[str, Layer]:
 
 
 class NiiVueViewer:
-    """A NiiVue ``widget`` that shows one case after the other."""
+    """A NiiVue ``widget`` that shows one case after the other.
 
-    def __init__(self):
-        # orientation as in all pictures of the workbook; without the rendering, which costs most
-        self.widget = NiiVue(
-            height=480,
-            is_radiological_convention=True,
-            sagittal_nose_left=True,
-            multiplanar_show_render=ShowRender.NEVER,
-        )
+    Parameters
+    ----------
+    surface : type
+        NiiVue, or what is derived from it.
+    height : int
+        Pixels.
+    **options
+        Of NiiVue, beside `LOOK`.
+    """
+
+    def __init__(self, surface: type[NiiVue] = NiiVue, height: int = 480, **options: Any):
+        self.widget = surface(height=height, **LOOK, **options)
 
     def show(self, images: CaseImages, layers: Mapping[str, Layer], at: Sequence[float]) -> None:
         """Load a case with its `layers_of` and go to a voxel of its RAS array."""
