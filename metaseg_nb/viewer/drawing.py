@@ -79,9 +79,8 @@ class DrawingViewer(NiiVueViewer):
 
     def clear(self) -> None:
         """Show nothing."""
-        self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
         self._set(drawing_enabled=False)
-        self.widget.send({"type": "close_drawing", "data": []})
+        self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
         self.widget.load_volumes([])
 
     def put(self, marks: np.ndarray) -> None:
@@ -117,6 +116,7 @@ class DrawingViewer(NiiVueViewer):
     def _begin(self) -> None:
         """Make an empty drawing, where the browser has just got the image: the page may also have been loaded again."""
         self._shown, self._asked = None, 0
+        self.widget.send({"type": "close_drawing", "data": []})  # of the case before
         self._ask()
 
     def _ask(self) -> None:
