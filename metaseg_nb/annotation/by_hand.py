@@ -97,9 +97,11 @@ def changes(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
         ``lesions_removed`` (of ``before``: nothing is left).
     """
     (old, n_old), (new, n_new) = label_lesions(before), label_lesions(after)
-    touching = {(int(a), int(b)) for a, b in zip(old[before & after], new[before & after], strict=True)}
+    pairs = np.unique(old[before & after] * np.int64(n_new + 1) + new[before & after])
+    touching = {divmod(int(pair), n_new + 1) for pair in pairs}
     changed = {int(label) for label in np.unique(new[after & ~before])}
-    changed |= {b for a, b in touching if a in np.unique(old[before & ~after])}
+    cut = set(np.unique(old[before & ~after]).tolist())
+    changed |= {b for a, b in touching if a in cut}
     of_before, of_after = {a for a, _ in touching}, {b for _, b in touching}
     return {
         "voxels_added": int((after & ~before).sum()),

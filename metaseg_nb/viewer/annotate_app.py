@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
@@ -18,6 +19,7 @@ from metaseg_nb.annotation.by_hand import CaseTaken, Reading, open_elsewhere, op
 from metaseg_nb.annotation.growing import grow, grow_along, interpolated
 from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
+from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer.drawing import CLICK, LESION, LINE, PENDING, DrawingViewer
@@ -98,7 +100,7 @@ class AnnotateApp:
         AnnotateApp._open = self
         self.layout, self.waiting, self.reader, self.second, self._now = layout, waiting, reader, second, now
         self.reading: Reading | None = None
-        self._filling = False
+        self._filling, self._worker, self._ahead = False, ThreadPoolExecutor(1, "images"), {}
         self.viewer = DrawingViewer(self._drawn, self._active)
         self._make_widgets()
         self._connect()
@@ -246,11 +248,13 @@ class AnnotateApp:
     def _open_case(self, name: str) -> None:
         self._say(f"Opening {name} …")
         try:
-            prepared, case = self.waiting.prepared(name), case_named(self.waiting.cases, name)
+            prepared, images = self._made_ahead(name)
             self._close_case()
+            case = case_named(self.waiting.cases, name)
             beginning, second, now = prepared.beginning, self.second, self._now
             reading = open_reading(self.layout, case, prepared.image, self.reader, beginning, second, now)
-            self._show_case(prepared, reading)
+            self._show_case(prepared, images, reading)
+            self._make_next(name)
         finally:
             self._list_cases()
         self._say("")
@@ -273,12 +277,29 @@ class AnnotateApp:
         self._fill(self.lesions, None, [])
         self.viewer.clear()
 
-    def _show_case(self, prepared: Prepared, reading: Reading) -> None:
+    def _images(self, name: str) -> tuple[Prepared, CaseImages]:
+        """A case, with all that takes time before it can be shown."""
+        prepared = self.waiting.prepared(name)
+        image = replace(prepared.image, array=with_dark_background(prepared.image.array))
+        images = CaseImages(name, image, prepared.beginning.mask, {})
+        _ = images.greys, images.image_file  # found now, and kept
+        return prepared, images
+
+    def _make_next(self, name: str) -> None:
+        """Make the case after this one ready to be shown, while a person is at work."""
+        names = [case.name for case in self.waiting.cases]
+        for following in names[names.index(name) + 1 :][:1]:
+            self._ahead = {following: self._worker.submit(self._images, following)}
+
+    def _made_ahead(self, name: str) -> tuple[Prepared, CaseImages]:
+        made = self._ahead.get(name)
+        return made.result() if made and not made.exception() else self._images(name)
+
+    def _show_case(self, prepared: Prepared, images: CaseImages, reading: Reading) -> None:
         self.prepared, self.reading = prepared, reading
         self.mask, self._growing, self._axis, self._rows = reading.mask, None, AXIAL, []
+        self._old, _ = label_lesions(reading.beginning.mask)
         self._undo, self._accepted = deque(maxlen=UNDO), np.zeros(self.mask.shape, bool)
-        image = replace(prepared.image, array=with_dark_background(prepared.image.array))
-        images = CaseImages(reading.case, image, self.mask, {})
         self._list_lesions()
         self.viewer.open(images, self._marks(), self._rows[0].centre if self._rows else centre_of_largest(self.mask))
 
@@ -307,6 +328,7 @@ class AnnotateApp:
     def close(self) -> None:
         """Stop the clock and give the case free; the app does nothing any more."""
         self._guarded(self._close_case)
+        self._worker.shutdown(wait=False, cancel_futures=True)
         if AnnotateApp._open is self:
             AnnotateApp._open = None
         self._say("This app is closed. Run the cell again.")
@@ -326,7 +348,7 @@ class AnnotateApp:
     def _list_lesions(self, changed: np.ndarray | None = None) -> None:
         """List the lesions, and choose the one that changed; without one the place in the list stays."""
         reading, at = self._need_case(), self.lesions.value or 0
-        self._rows = drawn_lesions(self.mask, reading.beginning.mask, self.prepared.probability, reading.image)
+        self._rows = drawn_lesions(self.mask, self._old, self.prepared.probability, reading.image)
         options, chosen = [], min(at, len(self._rows) - 1) if self._rows else None
         for i, row in reversed(list(enumerate(self._rows))):
             done = row.number and self._accepted[row.voxels].all()
@@ -369,21 +391,21 @@ class AnnotateApp:
 
     # --- the mask ---
 
-    def _drawn(self, bitmap: np.ndarray) -> None:
-        self._guarded(partial(self._take, bitmap))
+    def _drawn(self, voxels: np.ndarray, values: np.ndarray) -> None:
+        self._guarded(partial(self._take, voxels, values))
 
-    def _take(self, bitmap: np.ndarray) -> None:
-        """Take what a person has just drawn."""
+    def _take(self, voxels: np.ndarray, values: np.ndarray) -> None:
+        """Take what a person has just drawn: it points at something, or changes the mask."""
         self._need_case()
+        self._axis = _axis_of(voxels)
         for value, begin in ((CLICK, self._click), (LINE, self._line)):
-            if (pointed := np.argwhere(bitmap == value)).size:
-                self._axis = _axis_of(pointed)
+            if (pointed := voxels[values == value]).size:
                 self._growing = _Growing(self.mask, begin(pointed))
                 self._undo.append(np.packbits(self.mask))
                 return self._grow()
-        if (changed := np.argwhere((bitmap > 0) != self.mask)).size:
-            self._axis = _axis_of(changed)
-            self._change(bitmap > 0)
+        mask = self.mask.copy()
+        mask[tuple(voxels.T)] = values > 0
+        self._change(mask)
 
     def _click(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
         voxel = pointed[len(pointed) // 2].tolist()

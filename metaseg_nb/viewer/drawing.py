@@ -45,12 +45,12 @@ class DrawingViewer(NiiVueViewer):
     Parameters
     ----------
     drawn : callable
-        Called with the drawing after each stroke: uint8, shape (X, Y, Z), RAS.
+        Called after each stroke with the voxels that it changed (int, shape (N, 3), RAS) and their new values (N).
     acted : callable
         Called when a person does anything with the mouse.
     """
 
-    def __init__(self, drawn: Callable[[np.ndarray], None], acted: Callable[[], None]):
+    def __init__(self, drawn: Callable[[np.ndarray, np.ndarray], None], acted: Callable[[], None]):
         super().__init__(_Surface, height=600, **DRAWING)
         self._drawn, self._marks, self._shown = drawn, np.zeros((0, 0, 0), np.uint8), None
         self._ink: dict[str, Any] = {}
@@ -130,12 +130,13 @@ class DrawingViewer(NiiVueViewer):
         self._asked -= 1
         if self._asked:
             return  # an answer that holds more is under way
-        first, self._shown = self._shown is None, bitmap
-        if first:
+        before, self._shown = self._shown, bitmap
+        if before is None:
             self.put(self._marks)
             self._set(**self._ink)
-        else:
-            self._drawn(bitmap.reshape(self._marks.shape[::-1]).T)
+        elif (changed := np.flatnonzero(bitmap != before)).size:
+            voxels = np.column_stack(np.unravel_index(changed, self._marks.shape, order="F"))
+            self._drawn(voxels, bitmap[changed])
         self._call_waiting()
 
     def _call_waiting(self) -> None:

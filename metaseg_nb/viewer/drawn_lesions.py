@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaseg_nb.cohort.lesions import find_lesions, label_lesions
+from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.volumes import Volume
 
 HEADER = f"{'':4}{'mm³':>8}{'mm':>6}{'highest':>9}{'mean':>6}  state"
@@ -49,24 +49,26 @@ class DrawnLesion:
         return x, y, z
 
 
-def drawn_lesions(mask: np.ndarray, before: np.ndarray, probability: np.ndarray, image: Volume) -> list[DrawnLesion]:
-    """List the lesions of a mask, the largest first, and then those of its beginning of which nothing is left.
+def drawn_lesions(mask: np.ndarray, old: np.ndarray, probability: np.ndarray, image: Volume) -> list[DrawnLesion]:
+    """List the lesions of a mask, the longest first, and then those of its beginning of which nothing is left.
 
     Parameters
     ----------
-    mask, before : ndarray of bool, shape (X, Y, Z)
+    mask : ndarray of bool, shape (X, Y, Z)
+    old : ndarray of int, shape (X, Y, Z)
+        From `label_lesions` of the beginning.
     probability : ndarray of float, shape (X, Y, Z)
     image : Volume
     """
-    old, _ = label_lesions(before)
-    sizes = np.bincount(old.ravel())
+    sizes = np.bincount(old[old > 0], minlength=1)
     drawn = sorted(_described(mask, probability, image), key=lambda row: -row[2])
     lesions = [
         DrawnLesion(number, _state(old[voxels], sizes), voxels, *facts)
         for number, (voxels, *facts) in enumerate(drawn, start=1)
     ]
-    left = np.unique(old[mask])
-    gone = _described(before & ~np.isin(old, left[left > 0]), probability, image) if (sizes[1:] > 0).any() else []
+    gone = sizes > 0
+    gone[old[mask]] = False
+    gone = _described(gone[old], probability, image) if gone.any() else []
     return lesions + [DrawnLesion(0, "removed", voxels, *facts) for voxels, *facts in gone]
 
 

@@ -1,6 +1,5 @@
 """Viewers of a case: NiiVue in the browser, plain slices in any notebook, and the choice between them."""
 
-import gzip
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,13 +81,13 @@ class NiiVueViewer:
         """Load a case with its `layers_of` and go to a voxel of its RAS array."""
         self._layers, self._shape = list(layers), images.image.array.shape
         low, high = images.greys
-        volumes = [Volume(data=_file(images, images.image.array), name="image.nii.gz", cal_min=low, cal_max=high)]
+        volumes = [Volume(data=images.image_file, name="image.nii.gz", cal_min=low, cal_max=high)]
         for name, layer in layers.items():
             rgba = np.array([[0, 0, 0, 0], *map(to_rgba, layer.colours.values())])
             colours = (255 * rgba).round().astype(int).ravel().tolist()
             table = LUT(lut=colours, min=0.0, max=float(len(layer.colours)), labels=["", *layer.colours])
             look = {"colormap_label": table, "opacity": OPACITY * layer.visible, "colorbar_visible": False}
-            volumes.append(Volume(data=_file(images, layer.array), name=f"{name}.nii.gz", **look))
+            volumes.append(Volume(data=images.file(layer.array), name=f"{name}.nii.gz", **look))
         self.widget.load_volumes(volumes)
         self.jump(at)
 
@@ -215,7 +214,3 @@ def _why_not(name: str) -> str:
 
         return why_not()
     return ""
-
-
-def _file(images: CaseImages, array: np.ndarray) -> bytes:
-    return gzip.compress(images.nifti(array).to_bytes(), compresslevel=1)
