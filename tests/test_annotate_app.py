@@ -446,6 +446,11 @@ def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_noth
     press(app, "r", ctrlKey=True)
     press(app, "r", repeat=True)
     assert states(app) == ["kept", "kept"]
+    press(app, "+")
+    *pan, zoom = browser.widget.scene.pan2d_xyzmm
+    place = nib.affines.apply_affine(app.reading.image.affine, app._rows[0].centre)
+    assert zoom == 1.5
+    assert pan == pytest.approx(-0.5 * place), "the lesion stays where it is"
     press(app, "v")
     assert not browser.widget.opts.drawing_enabled
 

@@ -197,6 +197,10 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
     print(f"the next case is open after {time.monotonic() - start:.2f} s")
     appears(lambda: settled(person.canvas))
     person.look("6_next")
+    for _ in range(4):
+        page.keyboard.press("+")
+    page.wait_for_timeout(3000)
+    person.look("7_zoom")
     row = read_readings(layout).set_index("case").loc["p1"]
     assert (row["finished"], row["lesions_kept"], row["lesions_added"], row["lesions_removed"]) == (True, 1, 2, 1)
     assert row["seconds"] > 3

@@ -49,9 +49,12 @@ KEYS = {
     "]": ("larger pen", "larger"),
     ",": ("lower level", "lower"),
     ".": ("higher level", "higher"),
+    "+": ("larger image", "nearer"),
+    "-": ("smaller image", "farther"),
 }
 UNDO = 50
 AXIAL = 2
+NARROW = {"width": "15.5rem"}
 STYLE = """<style>
 .annotate-list select { font: 12px/1.45 monospace; white-space: pre; }
 .annotate-head { font: 12px/1.4 monospace; white-space: pre; }
@@ -114,10 +117,11 @@ class AnnotateApp:
         self.cases, self.lesions = (ipywidgets.Select(layout={"width": "98%"}, rows=rows) for rows in (9, 10))
         tools = [(f"{name} ({key})", name) for name, (key, *_) in TOOLS.items()]
         self.tool = ipywidgets.ToggleButtons(options=tools, style={"button_width": "auto"})
-        self.size = ipywidgets.IntSlider(description="pen size [ ]", value=1, min=1, max=15, step=2)
-        self.level = ipywidgets.FloatSlider(description="level , .", value=0.5, min=0, max=1, step=0.05)
+        self.size = ipywidgets.IntSlider(description="pen size [ ]", layout=NARROW, value=1, min=1, max=15, step=2)
+        self.level = ipywidgets.FloatSlider(description="level , .", layout=NARROW, value=0.5, min=0, max=1, step=0.05)
+        self.zoom = ipywidgets.FloatSlider(description="zoom + -", layout=NARROW, value=1, min=1, max=6, step=0.5)
         self.title, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-        self.buttons = {name: _button(f"{words} ({key})") for key, (words, name) in KEYS.items() if key not in "[],."}
+        self.buttons = {name: _button(f"{words} ({key})") for key, (words, name) in KEYS.items() if key.isalpha()}
         self.restore_button = _button("restore lesion")
         for widget in (self.cases, self.lesions):
             widget.add_class("annotate-list")
@@ -129,7 +133,7 @@ class AnnotateApp:
         of_case = [self.buttons["finish"], self.buttons["finish_empty"]]
         rows = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in (of_lesion, of_case)]
         left = [self.cases, head, self.lesions, *rows]
-        changing = [self.size, self.level, self.buttons["interpolate"], self.buttons["undo"]]
+        changing = [self.size, self.level, self.zoom, self.buttons["interpolate"], self.buttons["undo"]]
         bars = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in ([self.tool], changing)]
         right = [self.title, *bars, self.viewer.widget, self.message]
         columns = [
@@ -149,6 +153,7 @@ class AnnotateApp:
         self._on(self.level, self._grow)
         self._on(self.tool, self._use_tool)
         self._on(self.size, self._use_tool)
+        self._on(self.zoom, lambda: self.viewer.enlarge(self.zoom.value))
 
     def _on(self, widget: Any, call: Callable[[], None]) -> None:
         """Call when a person changes a widget, and not when `_fill` does."""
@@ -210,6 +215,14 @@ class AnnotateApp:
     def higher(self) -> None:
         """Raise the level: what grows becomes smaller."""
         self.level.value += self.level.step
+
+    def nearer(self) -> None:
+        """Enlarge the image around the crosshair."""
+        self.zoom.value += self.zoom.step
+
+    def farther(self) -> None:
+        """Make the image smaller."""
+        self.zoom.value -= self.zoom.step
 
     def _use_tool(self) -> None:
         _, value, filled = TOOLS[self.tool.value]

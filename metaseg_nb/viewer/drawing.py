@@ -14,6 +14,7 @@ from ipyniivue.config_options import ConfigOptions
 from ipyniivue.constants import SliceType
 from ipyniivue.traits import ColorMap
 from matplotlib.colors import to_rgb
+from nibabel.affines import apply_affine
 from traitlets import Instance
 
 from metaseg_nb.figures.reviewed import CaseImages
@@ -54,6 +55,7 @@ class DrawingViewer(NiiVueViewer):
         super().__init__(_Surface, height=600, **DRAWING)
         self._drawn, self._marks, self._shown = drawn, np.zeros((0, 0, 0), np.uint8), None
         self._ink: dict[str, Any] = {}
+        self._zoom, self._affine = 1.0, np.eye(4)
         self._asked, self._asked_at, self._waiting = 0, 0.0, []
         red, green, blue = np.round(255 * np.array([(0, 0, 0), *map(to_rgb, COLOURS.values())])).T.tolist()
         words = ["", "lesion", "growing", "point", "line"]
@@ -74,7 +76,7 @@ class DrawingViewer(NiiVueViewer):
     def open(self, images: CaseImages, marks: np.ndarray, at: Sequence[float]) -> None:
         """Show a case with a drawing (uint8, shape (X, Y, Z), RAS), and go to a voxel."""
         self.clear()
-        self._marks = marks
+        self._marks, self._affine = marks, images.image.affine
         self.show(images, {}, at)
 
     def clear(self) -> None:
@@ -82,6 +84,18 @@ class DrawingViewer(NiiVueViewer):
         self._set(drawing_enabled=False)
         self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
         self.widget.load_volumes([])
+
+    def jump(self, voxel: Sequence[float]) -> None:
+        """Go to a voxel of the RAS array, and enlarge around it."""
+        super().jump(voxel)
+        self.enlarge(self._zoom)
+
+    def enlarge(self, zoom: float) -> None:
+        """Show everything larger around the crosshair, which keeps its place."""
+        self._zoom = zoom
+        if self._marks.size:
+            voxel = np.array(self.widget.scene.crosshair_pos) * self._marks.shape - 0.5
+            self.widget.scene.pan2d_xyzmm = [*((1 - zoom) * apply_affine(self._affine, voxel)).tolist(), zoom]
 
     def put(self, marks: np.ndarray) -> None:
         """Show another drawing of the same case: only what differs is sent."""
