@@ -90,9 +90,6 @@ class Person:
         self.page.evaluate("document.querySelector('.annotate-list').scrollIntoView()")
         appears(lambda: settled(self.canvas))
 
-    def look(self, name):
-        self.page.screenshot(path=f"/tmp/ann/{name}.png")
-
     def tool(self, words):
         self.page.get_by_role("button", name=words).first.click()
         self.page.wait_for_timeout(500)
@@ -134,7 +131,6 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
     page.on("pageerror", lambda error: complaints.append(str(error)))
     run_all(page, lab, "annotate.ipynb")
     person, (first, second, missed) = Person(page, layout), [ball(*lesion) for lesion in LESIONS]
-    person.look("1_open")
 
     # a filled rectangle, where the page is known to show slice 30: the middle of the largest lesion
     person.tool("filled pen")
@@ -145,7 +141,6 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
     low, high = rectangle(drawn)
     assert np.array_equal(mask, first | second | drawn)
     assert (low[2], high[2]) == (30, 30)
-    person.look("2_drawn")
 
     # undone, and drawn again
     page.keyboard.press("z")
@@ -165,14 +160,12 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
     mask, seconds = person.changes(mask)
     print(f"a region that grew from a click is on disk after {seconds:.2f} s")
     assert np.array_equal(mask, first | second | drawn | missed)
-    person.look("3_grown")
 
     # a proposed lesion is removed by its row
     page.locator(".annotate-list select").last.select_option(index=0)
     page.get_by_role("button", name="remove lesion").click()
     mask, _ = person.changes(mask)
     assert np.array_equal(mask, second | drawn | missed)
-    person.look("4_removed")
 
     # the page is loaded again, and the cell is run again; the same after a restart of the kernel
     for restart in ("", "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()"):
@@ -189,18 +182,12 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
         assert (less & ~mask).sum() == 0
         page.keyboard.press("z")
         assert np.array_equal(person.changes(less)[0], mask)
-    person.look("5_again")
 
     start = time.monotonic()
     page.keyboard.press("n")
     appears(lambda: page.get_by_text("p2, reader R1").count())
     print(f"the next case is open after {time.monotonic() - start:.2f} s")
     appears(lambda: settled(person.canvas))
-    person.look("6_next")
-    for _ in range(4):
-        page.keyboard.press("+")
-    page.wait_for_timeout(3000)
-    person.look("7_zoom")
     row = read_readings(layout).set_index("case").loc["p1"]
     assert (row["finished"], row["lesions_kept"], row["lesions_added"], row["lesions_removed"]) == (True, 1, 2, 1)
     assert row["seconds"] > 3

@@ -11,7 +11,6 @@ from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import ipywidgets
 import numpy as np
 from ipyevents import Event
 
@@ -22,44 +21,15 @@ from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.viewer.annotate_panel import KEYS, TOOLS, AnnotatePanel
 from metaseg_nb.viewer.drawing import CLICK, LESION, LINE, PENDING, DrawingViewer
-from metaseg_nb.viewer.drawn_lesions import HEADER, drawn_lesions
+from metaseg_nb.viewer.drawn_lesions import drawn_lesions
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared, Waiting
 
-# Each tool: its key, the value it draws with, and whether what it draws around is filled.
-TOOLS = {
-    "look": ("v", None, False),
-    "pen": ("p", LESION, False),
-    "filled pen": ("f", LESION, True),
-    "eraser": ("e", 0, False),
-    "click to segment": ("c", CLICK, False),
-    "line": ("l", LINE, False),
-}
-# Each other key: what it does, and the method that does it.
-KEYS = {
-    "a": ("accept lesion, next", "accept"),
-    "r": ("remove lesion", "remove"),
-    "z": ("undo", "undo"),
-    "i": ("fill between slices", "interpolate"),
-    "n": ("done, next case", "finish"),
-    "x": ("nothing to see here", "finish_empty"),
-    "[": ("smaller pen", "smaller"),
-    "]": ("larger pen", "larger"),
-    ",": ("lower level", "lower"),
-    ".": ("higher level", "higher"),
-    "+": ("larger image", "nearer"),
-    "-": ("smaller image", "farther"),
-}
 UNDO = 50
 AXIAL = 2
-NARROW = {"width": "15.5rem"}
-STYLE = """<style>
-.annotate-list select { font: 12px/1.45 monospace; white-space: pre; }
-.annotate-head { font: 12px/1.4 monospace; white-space: pre; }
-.annotate-legend { font-size: 12px; line-height: 1.7; } .annotate-legend b { font-family: monospace; }
-</style>"""
 
 
 @dataclass
@@ -70,7 +40,7 @@ class _Growing:
     region: Callable[[float], np.ndarray]
 
 
-class AnnotateApp:
+class AnnotateApp(AnnotatePanel):
     """Widgets to annotate cases one after the other; ``widget`` is what a cell shows.
 
     Each change is saved at once. Only one app of a notebook is open: a new one closes the one before.
@@ -103,44 +73,13 @@ class AnnotateApp:
         AnnotateApp._open = self
         self.layout, self.waiting, self.reader, self.second, self._now = layout, waiting, reader, second, now
         self.reading: Reading | None = None
-        self._filling, self._worker, self._ahead = False, ThreadPoolExecutor(1, "images"), {}
+        self._worker, self._ahead = ThreadPoolExecutor(1, "images"), {}
         self.viewer = DrawingViewer(self._drawn, self._active)
-        self._make_widgets()
+        super().__init__(self.viewer.widget)
         self._connect()
         self._use_tool()
         self._list_cases()
         self._guarded(self._open_next)
-
-    # --- widgets ---
-
-    def _make_widgets(self) -> None:
-        self.cases, self.lesions = (ipywidgets.Select(layout={"width": "98%"}, rows=rows) for rows in (9, 10))
-        tools = [(f"{name} ({key})", name) for name, (key, *_) in TOOLS.items()]
-        self.tool = ipywidgets.ToggleButtons(options=tools, style={"button_width": "auto"})
-        self.size = ipywidgets.IntSlider(description="pen size [ ]", layout=NARROW, value=1, min=1, max=15, step=2)
-        self.level = ipywidgets.FloatSlider(description="level , .", layout=NARROW, value=0.5, min=0, max=1, step=0.05)
-        self.zoom = ipywidgets.FloatSlider(description="zoom + -", layout=NARROW, value=1, min=1, max=6, step=0.5)
-        self.title, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-        self.buttons = {name: _button(f"{words} ({key})") for key, (words, name) in KEYS.items() if key.isalpha()}
-        self.restore_button = _button("restore lesion")
-        for widget in (self.cases, self.lesions):
-            widget.add_class("annotate-list")
-        keys = [f"<b>{key}</b> {words}" for key, (words, _) in KEYS.items()]
-        keys += [f"<b>{key}</b> {name}" for name, (key, *_) in TOOLS.items()]
-        legend = ipywidgets.HTML(f'<div class="annotate-legend">Keys, with the mouse here: {" · ".join(keys)}</div>')
-        head = ipywidgets.HTML(f'<div class="annotate-head"> {HEADER}</div>')
-        of_lesion = [self.buttons["accept"], self.buttons["remove"], self.restore_button]
-        of_case = [self.buttons["finish"], self.buttons["finish_empty"]]
-        rows = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in (of_lesion, of_case)]
-        left = [self.cases, head, self.lesions, *rows]
-        changing = [self.size, self.level, self.zoom, self.buttons["interpolate"], self.buttons["undo"]]
-        bars = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in ([self.tool], changing)]
-        right = [self.title, *bars, self.viewer.widget, self.message]
-        columns = [
-            ipywidgets.VBox(left, layout={"width": "27rem", "flex": "0 0 auto"}),
-            ipywidgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"}),
-        ]
-        self.widget = ipywidgets.VBox([ipywidgets.HTML(STYLE), ipywidgets.HBox(columns), legend])
 
     def _connect(self) -> None:
         self.events = Event(source=self.widget, watched_events=["keydown"])
@@ -158,13 +97,6 @@ class AnnotateApp:
     def _on(self, widget: Any, call: Callable[[], None]) -> None:
         """Call when a person changes a widget, and not when `_fill` does."""
         widget.observe(lambda change: None if self._filling else self._act(call), "value")
-
-    def _fill(self, widget: Any, value: Any, options: list | None = None) -> None:
-        self._filling = True
-        if options is not None:
-            widget.options = options
-        widget.value = value
-        self._filling = False
 
     # --- what a person does ---
 
@@ -187,9 +119,6 @@ class AnnotateApp:
         if self.reading:
             self.reading.clock.action()
             self._show_title()
-
-    def _say(self, words: str) -> None:
-        self.message.value = f"<b>{escape(words)}</b>"
 
     def _key(self, event: dict) -> None:
         key = event.get("key", "").lower()
@@ -480,7 +409,3 @@ def _axis_of(voxels: np.ndarray) -> int:
     """Axis across the plane of a stroke; of a single point the axial one."""
     flat = [axis for axis in (AXIAL, 1, 0) if np.ptp(voxels[:, axis]) == 0]
     return flat[0] if flat else AXIAL
-
-
-def _button(words: str) -> ipywidgets.Button:
-    return ipywidgets.Button(description=words, layout={"width": "auto"})

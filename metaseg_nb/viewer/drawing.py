@@ -28,7 +28,11 @@ COLOURS = {LESION: PREDICTION, PENDING: MARGIN, CLICK: REFERENCE, LINE: REFERENC
 LOST_S = 5.0
 # Keys of NiiVue itself would change the view while a person uses the app's.
 OWN_KEYS = {"view_mode_hot_key": "", "clip_plane_hot_key": "", "cycle_clip_plane_hot_key": ""}
-DRAWING = OWN_KEYS | {"drag_and_drop_enabled": False, "hero_image_fraction": 0.6, "hero_slice_type": SliceType.AXIAL}
+# A thin crosshair with a gap, so that a small lesion is seen in it.
+THIN = {"crosshair_width": 0.3, "crosshair_gap": 12.0}
+DRAWING = (
+    OWN_KEYS | THIN | {"drag_and_drop_enabled": False, "hero_image_fraction": 0.6, "hero_slice_type": SliceType.AXIAL}
+)
 
 
 class _Surface(NiiVue):
