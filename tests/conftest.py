@@ -60,6 +60,7 @@ LONGEST = (
     "test_study",
     "test_budget_study",
     "test_in_jupyterlab",
+    "test_annotate_in_jupyterlab",
     "test_real_data",
     "test_explore",
     "test_restoration",

@@ -166,6 +166,24 @@ def test_a_case_is_read_twice_only_when_that_is_asked_for(layout, case):
     assert read_readings(layout)["n_lesions"].tolist() == [1, 0]
 
 
+def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
+    opened(layout, case).close(finished=True)
+    assert by_hand.read_progress(layout) == {"p1": {"R1": True}}
+    again = opened(layout, case)
+    again.close()
+    assert by_hand.read_progress(layout) == {"p1": {"R1": True}}, "it was only looked at"
+    opened(layout, case).save(box(((1, 1, 1), (3, 3, 3))))
+    assert by_hand.read_progress(layout) == {"p1": {"R1": False}}
+
+
+def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
+    assert by_hand.open_elsewhere(layout, "p1") == ""
+    opened(layout, case)
+    assert by_hand.open_elsewhere(layout, "p1") == "", "this notebook has it"
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        assert other.submit(by_hand.open_elsewhere, layout, "p1").result() == "R1"
+
+
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
 def test_a_reader_is_a_short_code(layout, case, reader):
     with pytest.raises(ValueError, match="expected up to 20 letters"):

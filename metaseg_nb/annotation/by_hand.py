@@ -97,9 +97,11 @@ def changes(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
         ``lesions_removed`` (of ``before``: nothing is left).
     """
     (old, n_old), (new, n_new) = label_lesions(before), label_lesions(after)
-    touching = {(int(a), int(b)) for a, b in zip(old[before & after], new[before & after], strict=True)}
+    pairs = np.unique(old[before & after] * np.int64(n_new + 1) + new[before & after])
+    touching = {divmod(int(pair), n_new + 1) for pair in pairs}
     changed = {int(label) for label in np.unique(new[after & ~before])}
-    changed |= {b for a, b in touching if a in np.unique(old[before & ~after])}
+    cut = set(np.unique(old[before & ~after]).tolist())
+    changed |= {b for a, b in touching if a in cut}
     of_before, of_after = {a for a, _ in touching}, {b for _, b in touching}
     return {
         "voxels_added": int((after & ~before).sum()),
@@ -126,6 +128,8 @@ class Reading:
     clock : ActiveClock
     started : str
         ISO time in UTC.
+    finished : bool
+        Whether the reader stands by the mask: it is so until the mask changes.
     """
 
     layout: StudyLayout
@@ -136,6 +140,7 @@ class Reading:
     mask: np.ndarray
     clock: ActiveClock
     started: str
+    finished: bool = False
 
     def save(self, mask: np.ndarray, finished: bool = False) -> None:
         """Keep a mask (bool, shape (X, Y, Z)) and its record; ``finished``: the reader stands by it.
@@ -147,6 +152,7 @@ class Reading:
         """
         self.clock.action()
         _hold(self.layout, self.case, self.reader)
+        self.finished = finished or (self.finished and np.array_equal(mask, self.mask))
         path = mask_file(self.layout, self.reader, self.case)
         write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
         lesions = find_lesions(mask, self.image.spacing_mm)
@@ -157,7 +163,7 @@ class Reading:
             "networks": self.beginning.networks,
             "started": self.started,
             "saved": _now(),
-            "finished": finished,
+            "finished": self.finished,
             "seconds": round(self.clock.seconds, 1),
             **changes(self.beginning.mask, mask),
             "n_lesions": lesions.n,
@@ -251,15 +257,32 @@ def open_reading(
         raise CaseTaken(f"case {case.name}: {', '.join(others)} has begun it. What to do: {advice}.")
     _hold(layout, case.name, reader)
     path, clock, started, mask = mask_file(layout, reader, case.name), ActiveClock(now), _now(), beginning.mask
+    finished = False
     if _record(path).is_file():
         kept = read_record(_record(path))  # the mask may be one stroke newer, where a process ended between the two
         first, mask = (read_mask(file, case.name).array for file in (_beginning(path), path))
         beginning, started = Beginning(kept["begun_with"], first, kept["networks"]), kept["started"]
-        clock.seconds = kept["seconds"]
+        clock.seconds, finished = kept["seconds"], kept["finished"]
     else:
         write_volume(_beginning(path), replace(image, array=mask.astype(np.uint8)))
     clock.action()
-    return Reading(layout, case.name, reader, beginning, image, mask, clock, started)
+    return Reading(layout, case.name, reader, beginning, image, mask, clock, started, finished)
+
+
+def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:
+    """Who has begun which case: by case and reader, whether it is finished. Masks are not read."""
+    progress: dict[str, dict[str, bool]] = {}
+    for path in sorted(layout.by_hand.glob("*/*.json")):
+        record = read_record(path)
+        progress.setdefault(record["case"], {})[record["reader"]] = record["finished"]
+    return progress
+
+
+def open_elsewhere(layout: StudyLayout, case: str) -> str:
+    """Reader who has a case open in another notebook; empty where it is free."""
+    held = _held(layout, case)
+    mine = (held.get("machine"), held.get("process")) == (MACHINE, os.getpid())
+    return "" if not held or mine or _is_free(held) else held["reader"]
 
 
 def _record(mask: Path) -> Path:
@@ -278,18 +301,29 @@ def _hold(layout: StudyLayout, case: str, reader: str) -> None:
     """
     path, now = _lock(layout, case), time.time()
     with alone(path.with_suffix(".lock")):
-        try:
-            held = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            held = {}
-        age_s = now - held.get("time", 0)
-        mine = (held.get("machine"), held.get("process")) == (MACHINE, os.getpid()) and held["reader"] == reader
-        ended = held.get("machine") == MACHINE and not psutil.pid_exists(held["process"])
-        if not (mine or ended or age_s > ABANDONED_S):
-            found = f"{held['reader']} has it open in another notebook, last active {age_s / 60:.0f} min ago"
+        held = _held(layout, case)
+        mine = (held.get("machine"), held.get("process"), held.get("reader")) == (MACHINE, os.getpid(), reader)
+        if held and not mine and not _is_free(held):
+            found = f"{held['reader']} has it open in another notebook, last active {_age_s(held) / 60:.0f} min ago"
             advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
             raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
         write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": now})
+
+
+def _held(layout: StudyLayout, case: str) -> dict:
+    try:
+        return json.loads(_lock(layout, case).read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
+def _is_free(held: dict) -> bool:
+    ended = held["machine"] == MACHINE and not psutil.pid_exists(held["process"])
+    return ended or _age_s(held) > ABANDONED_S
+
+
+def _age_s(held: dict) -> float:
+    return time.time() - held["time"]
 
 
 def _lock(layout: StudyLayout, case: str) -> Path:

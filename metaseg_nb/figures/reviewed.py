@@ -1,5 +1,6 @@
 """What is reviewed of a study: its tables from notebook 04, and a case's image with the masks compared on it."""
 
+import gzip
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -123,6 +124,15 @@ class CaseImages:
     def greys(self) -> tuple[float, float]:
         """Values of the image that are drawn black and white."""
         return shown_window(self.image.array)
+
+    @cached_property
+    def image_file(self) -> bytes:
+        """The image as a compressed NIfTI file, for a browser."""
+        return self.file(self.image.array)
+
+    def file(self, array: np.ndarray) -> bytes:
+        """An array on this grid as a compressed NIfTI file."""
+        return gzip.compress(self.nifti(array).to_bytes(), compresslevel=1)
 
     def agreement(self, model: str) -> np.ndarray:
         """Compare a network with the reference: 1 in both, 2 in the reference only, 3 in the network only, else 0."""

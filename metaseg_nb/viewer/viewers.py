@@ -1,6 +1,5 @@
 """Viewers of a case: NiiVue in the browser, plain slices in any notebook, and the choice between them."""
 
-import gzip
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,12 @@ from metaseg_nb.figures.style import REFERENCE, model_colour
 from metaseg_nb.parameters import model_title
 
 OPACITY = 0.5
+# Orientation as in all pictures of the workbook; without the rendering, which costs most.
+LOOK = {
+    "is_radiological_convention": True,
+    "sagittal_nose_left": True,
+    "multiplanar_show_render": ShowRender.NEVER,
+}
 # Each viewer, and the one that is tried after it.
 NEXT = {"itkwidgets": "niivue", "niivue": "slices", "slices": ""}
 
@@ -57,28 +62,32 @@ def layers_of(images: CaseImages) -> dict[str, Layer]:
 
 
 class NiiVueViewer:
-    """A NiiVue ``widget`` that shows one case after the other."""
+    """A NiiVue ``widget`` that shows one case after the other.
 
-    def __init__(self):
-        # orientation as in all pictures of the workbook; without the rendering, which costs most
-        self.widget = NiiVue(
-            height=480,
-            is_radiological_convention=True,
-            sagittal_nose_left=True,
-            multiplanar_show_render=ShowRender.NEVER,
-        )
+    Parameters
+    ----------
+    surface : type
+        NiiVue, or what is derived from it.
+    height : int
+        Pixels.
+    **options
+        Of NiiVue, beside `LOOK`.
+    """
+
+    def __init__(self, surface: type[NiiVue] = NiiVue, height: int = 480, **options: Any):
+        self.widget = surface(height=height, **LOOK, **options)
 
     def show(self, images: CaseImages, layers: Mapping[str, Layer], at: Sequence[float]) -> None:
         """Load a case with its `layers_of` and go to a voxel of its RAS array."""
         self._layers, self._shape = list(layers), images.image.array.shape
         low, high = images.greys
-        volumes = [Volume(data=_file(images, images.image.array), name="image.nii.gz", cal_min=low, cal_max=high)]
+        volumes = [Volume(data=images.image_file, name="image.nii.gz", cal_min=low, cal_max=high)]
         for name, layer in layers.items():
             rgba = np.array([[0, 0, 0, 0], *map(to_rgba, layer.colours.values())])
             colours = (255 * rgba).round().astype(int).ravel().tolist()
             table = LUT(lut=colours, min=0.0, max=float(len(layer.colours)), labels=["", *layer.colours])
             look = {"colormap_label": table, "opacity": OPACITY * layer.visible, "colorbar_visible": False}
-            volumes.append(Volume(data=_file(images, layer.array), name=f"{name}.nii.gz", **look))
+            volumes.append(Volume(data=images.file(layer.array), name=f"{name}.nii.gz", **look))
         self.widget.load_volumes(volumes)
         self.jump(at)
 
@@ -205,7 +214,3 @@ def _why_not(name: str) -> str:
 
         return why_not()
     return ""
-
-
-def _file(images: CaseImages, array: np.ndarray) -> bytes:
-    return gzip.compress(images.nifti(array).to_bytes(), compresslevel=1)

@@ -1,0 +1,171 @@
+"""A mask as a drawing in NiiVue: what a person draws comes back, and what Python changes goes into the browser.
+
+The browser sends its drawing only when it is asked, some hundred milliseconds after a stroke. Until the answer is
+there, Python changes nothing: `DrawingViewer.after` lets an action wait, so that no stroke is lost or written over.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from ipyniivue import NiiVue
+from ipyniivue.config_options import ConfigOptions
+from ipyniivue.constants import SliceType
+from ipyniivue.traits import ColorMap
+from matplotlib.colors import to_rgb
+from nibabel.affines import apply_affine
+from traitlets import Instance
+
+from metaseg_nb.figures.reviewed import CaseImages
+from metaseg_nb.figures.style import MARGIN, PREDICTION, REFERENCE
+from metaseg_nb.viewer.viewers import LOOK, NiiVueViewer
+
+# Values of the drawing: a lesion, a region that still changes with the level, and what the two pointing tools leave.
+LESION, PENDING, CLICK, LINE = 1, 2, 3, 4
+COLOURS = {LESION: PREDICTION, PENDING: MARGIN, CLICK: REFERENCE, LINE: REFERENCE}
+# Seconds after which an answer of the browser is no longer waited for.
+LOST_S = 5.0
+# Keys of NiiVue itself would change the view while a person uses the app's.
+OWN_KEYS = {"view_mode_hot_key": "", "clip_plane_hot_key": "", "cycle_clip_plane_hot_key": ""}
+# A thin crosshair with a gap, so that a small lesion is seen in it.
+THIN = {"crosshair_width": 0.3, "crosshair_gap": 12.0}
+DRAWING = (
+    OWN_KEYS | THIN | {"drag_and_drop_enabled": False, "hero_image_fraction": 0.6, "hero_slice_type": SliceType.AXIAL}
+)
+
+
+class _Surface(NiiVue):
+    """NiiVue that does not send a drawing back to the browser it came from."""
+
+    draw_bitmap = Instance(np.ndarray, allow_none=True)
+
+    def _get_binary_traits(self) -> list[str]:
+        return []
+
+
+class DrawingViewer(NiiVueViewer):
+    """A NiiVue ``widget`` with a drawing.
+
+    Parameters
+    ----------
+    drawn : callable
+        Called after each stroke with the voxels that it changed (int, shape (N, 3), RAS) and their new values (N).
+    acted : callable
+        Called when a person does anything with the mouse.
+    """
+
+    def __init__(self, drawn: Callable[[np.ndarray, np.ndarray], None], acted: Callable[[], None]):
+        super().__init__(_Surface, height=600, **DRAWING)
+        self._drawn, self._marks, self._shown = drawn, np.zeros((0, 0, 0), np.uint8), None
+        self._ink: dict[str, Any] = {}
+        self._zoom, self._affine = 1.0, np.eye(4)
+        self._asked, self._asked_at, self._waiting = 0, 0.0, []
+        red, green, blue = np.round(255 * np.array([(0, 0, 0), *map(to_rgb, COLOURS.values())])).T.tolist()
+        words = ["", "lesion", "growing", "point", "line"]
+        alpha = [0.0] + [255.0] * len(COLOURS)
+        values = [float(value) for value in range(len(words))]
+        self.widget.set_draw_colormap(ColorMap(R=red, G=green, B=blue, A=alpha, I=values, labels=words))
+        self.widget.draw_opacity = 0.45
+        self.widget.on_image_loaded(lambda volume: self._begin())
+        self.widget.on_mouse_up(lambda data: (acted(), self._ask()))
+        self.widget.on_location_change(lambda data: acted())
+        self.widget.observe(lambda change: self._received(change["new"]), "draw_bitmap")
+
+    @property
+    def ready(self) -> bool:
+        """Whether the browser shows the case with its drawing."""
+        return self._shown is not None
+
+    def open(self, images: CaseImages, marks: np.ndarray, at: Sequence[float]) -> None:
+        """Show a case with a drawing (uint8, shape (X, Y, Z), RAS), and go to a voxel."""
+        self.clear()
+        self._marks, self._affine = marks, images.image.affine
+        self.show(images, {}, at)
+
+    def clear(self) -> None:
+        """Show nothing."""
+        self._set(drawing_enabled=False)
+        self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
+        self.widget.load_volumes([])
+
+    def jump(self, voxel: Sequence[float]) -> None:
+        """Go to a voxel of the RAS array, and enlarge around it."""
+        super().jump(voxel)
+        self.enlarge(self._zoom)
+
+    def enlarge(self, zoom: float) -> None:
+        """Show everything larger around the crosshair, which keeps its place."""
+        self._zoom = zoom
+        if self._marks.size:
+            voxel = np.array(self.widget.scene.crosshair_pos) * self._marks.shape - 0.5
+            self.widget.scene.pan2d_xyzmm = [*((1 - zoom) * apply_affine(self._affine, voxel)).tolist(), zoom]
+
+    def put(self, marks: np.ndarray) -> None:
+        """Show another drawing of the same case: only what differs is sent."""
+        self._marks = marks
+        if self._shown is None:  # the browser has no image yet, and gets the drawing after it
+            return
+        new = _flat(marks)
+        changed = np.flatnonzero(new != self._shown).astype(np.uint32)
+        if changed.size:
+            what = {"attr": "drawBitmap", "type": "uint8", "indices_type": "uint32"}
+            buffers = [changed.tobytes(), new[changed].tobytes()]
+            self.widget.send({"type": "buffer_update", "data": what}, buffers=buffers)
+        self._shown = new
+
+    def use(self, value: int | None, filled: bool = False, size: int = 1) -> None:
+        """Draw with a value from now on; None: only look."""
+        self._ink = {"drawing_enabled": value is not None, "is_filled_pen": filled, "pen_size": float(size)}
+        self._ink["pen_value"] = float(value or 0)
+        if self._shown is not None:
+            self._set(**self._ink)
+
+    def after(self, call: Callable[[], None]) -> bool:
+        """Call when no stroke is under way from the browser; tell whether that was at once."""
+        if self._asked and time.monotonic() - self._asked_at < LOST_S:
+            self._waiting.append(call)
+            return False
+        self._asked = 0
+        self._call_waiting()
+        call()
+        return True
+
+    def _begin(self) -> None:
+        """Make an empty drawing, where the browser has just got the image: the page may also have been loaded again."""
+        self._shown, self._asked = None, 0
+        self.widget.send({"type": "close_drawing", "data": []})  # of the case before
+        self._ask()
+
+    def _ask(self) -> None:
+        if self._shown is None or self._ink.get("drawing_enabled"):
+            self._asked, self._asked_at = self._asked + 1, time.monotonic()
+            self.widget.send({"type": "set_drawing_enabled", "data": [True]})
+
+    def _received(self, bitmap: np.ndarray | None) -> None:
+        if bitmap is None or bitmap.size != self._marks.size or not self._asked:
+            return  # of an earlier case
+        self._asked -= 1
+        if self._asked:
+            return  # an answer that holds more is under way
+        before, self._shown = self._shown, bitmap
+        if before is None:
+            self.put(self._marks)
+            self._set(**self._ink)
+        elif (changed := np.flatnonzero(bitmap != before)).size:
+            voxels = np.column_stack(np.unravel_index(changed, self._marks.shape, order="F"))
+            self._drawn(voxels, bitmap[changed])
+        self._call_waiting()
+
+    def _call_waiting(self) -> None:
+        while self._waiting and not self._asked:
+            self._waiting.pop(0)()
+
+    def _set(self, **options: Any) -> None:
+        """Change options all at once: NiiVue draws everything again after each."""
+        self.widget.opts = ConfigOptions(parent=self.widget, **LOOK, **DRAWING, **options)
+
+
+def _flat(marks: np.ndarray) -> np.ndarray:
+    """As NiiVue keeps a drawing: X fastest."""
+    return marks.T.ravel().astype(np.uint8, copy=False)

@@ -1,0 +1,464 @@
+"""Annotating: what is drawn is what is saved, nothing is lost between browser and disk, and no error is silent."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from metaseg_nb.annotation.by_hand import Beginning, mask_file, open_reading, read_readings
+from metaseg_nb.annotation.proposals import Prepared
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.viewer import annotate_app
+from metaseg_nb.viewer.annotate_app import KEYS, TOOLS, AnnotateApp
+from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
+
+SHAPE, SPACING_MM = (24, 20, 12), (0.5, 0.5, 2.0)
+FIRST, SECOND = ((2, 2, 2), (6, 6, 4)), ((12, 10, 5), (15, 13, 7))
+
+
+class Times:
+    """Seconds that a test sets."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+def box(*corners):
+    mask = np.zeros(SHAPE, bool)
+    for low, high in corners:
+        mask[tuple(map(slice, low, high))] = True
+    return mask
+
+
+class FakeWaiting:
+    """Cases that begin with two lesions of a proposal; ``fails``: those that cannot be made ready."""
+
+    def __init__(self, cases):
+        self.cases, self.fails = cases, set()
+
+    def prepared(self, name):
+        if name in self.fails:
+            raise CohortError.one(name, "image.nii.gz", "a damaged file", "a NIfTI file", "export it again")
+        case = next(case for case in self.cases if case.name == name)
+        probability = np.where(box(FIRST), np.float32(0.8), np.float32(0)) + 0.3 * box(SECOND)
+        beginning = Beginning("proposal", box(FIRST, SECOND), ["unet/fold0"])
+        return Prepared(case, read_volume(case.image, name), beginning, probability)
+
+
+class Browser:
+    """NiiVue's side of the messages: holds the drawing, and answers when it is told to."""
+
+    def __init__(self, app, monkeypatch):
+        self.widget, self.drawing, self.answers, self.quick = app.viewer.widget, None, [], True
+        monkeypatch.setattr(self.widget, "send", self.receive)
+        self.show()
+
+    def show(self):
+        """The page has loaded the image that Python sent."""
+        self.widget._event_handlers["image_loaded"](self.widget.volumes[0])
+
+    def reload(self):
+        """The page is loaded again, without a drawing."""
+        self.drawing = None
+        self.show()
+
+    def receive(self, message, buffers=()):
+        if message["type"] == "close_drawing":
+            self.drawing = None
+        if message["type"] == "buffer_update":
+            self.drawing[np.frombuffer(buffers[0], np.uint32)] = np.frombuffer(buffers[1], np.uint8)
+        if message["type"] == "set_drawing_enabled":
+            if self.drawing is None:
+                self.drawing = np.zeros(np.prod(SHAPE), np.uint8)
+            self.answers.append(self.drawing.copy())
+            if self.quick:
+                self.answer()
+
+    def answer(self):
+        answers, self.answers = self.answers, []
+        for answer in answers:
+            self.widget.draw_bitmap = answer
+
+    def stroke(self, *voxels):
+        """Draw with the pen that Python has set, and release the mouse."""
+        assert self.widget.opts.drawing_enabled
+        for x, y, z in voxels:
+            self.drawing[x + SHAPE[0] * (y + SHAPE[1] * z)] = self.widget.opts.pen_value
+        self.widget._event_handlers["mouse_up"]({})
+
+    @property
+    def shown(self):
+        return self.drawing.reshape(SHAPE[::-1]).T
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return StudyLayout("mine", tmp_path)
+
+
+@pytest.fixture
+def waiting(tmp_path):
+    """Three cases whose files are LPS."""
+    cases = []
+    for name in ("p1", "p2", "p3"):
+        affine = np.diag([-0.5, -0.5, 2.0, 1.0])
+        image = np.random.default_rng(0).normal(100, 5, SHAPE).astype(np.float32)
+        nib.save(nib.Nifti1Image(image, affine), path := tmp_path / f"{name}.nii.gz")
+        cases.append(Case(name, (path,), None, name, "unknown"))
+    return FakeWaiting(cases)
+
+
+@pytest.fixture
+def times():
+    return Times()
+
+
+@pytest.fixture
+def app(layout, waiting, times):
+    app = AnnotateApp(layout, waiting, "R1", now=times)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def browser(app, monkeypatch):
+    return Browser(app, monkeypatch)
+
+
+def saved(layout, case="p1", reader="R1"):
+    """The mask on disk, in RAS."""
+    return np.asarray(nib.load(mask_file(layout, reader, case)).dataobj)[::-1, ::-1] > 0
+
+
+def press(app, key, **event):
+    app._key({"key": key} | event)
+
+
+def states(app):
+    return [row.state for row in app._rows]
+
+
+# --- what is drawn is what is saved ---
+
+
+def test_the_browser_shows_the_proposal_and_the_list_says_what_it_holds(app, browser):
+    assert np.array_equal(browser.shown, box(FIRST, SECOND))
+    assert states(app) == ["kept", "kept"]
+    first, second = app._rows
+    assert (first.volume_mm3, second.volume_mm3) == (32 * 0.5, 18 * 0.5)
+    assert first.diameter_mm == pytest.approx(np.sqrt(2**2 + 2**2 + 4**2))
+    assert (first.highest, first.mean, second.mean) == pytest.approx((0.8, 0.8, 0.3))
+    assert box(FIRST)[first.centre]
+
+
+def test_a_stroke_is_on_disk_when_it_is_in_the_list(app, browser, layout):
+    app.tool.value = "pen"
+    browser.stroke((20, 15, 9), (21, 15, 9))
+    assert np.array_equal(saved(layout), box(FIRST, SECOND, ((20, 15, 9), (22, 16, 10))))
+    assert states(app) == ["kept", "kept", "added"]
+    assert app.lesions.value == 2, "what was drawn is chosen, so that `remove` means it"
+    app.tool.value = "eraser"
+    browser.stroke((2, 2, 2))
+    assert not saved(layout)[2, 2, 2]
+    assert states(app) == ["edited", "kept", "added"]
+
+
+def test_a_lesion_is_removed_and_restored(app, browser, layout):
+    press(app, "r")
+    assert np.array_equal(saved(layout), box(SECOND))
+    assert np.array_equal(browser.shown, box(SECOND))
+    assert states(app) == ["kept", "removed"]
+    app.lesions.value = 1
+    app.restore_button.click()
+    assert np.array_equal(saved(layout), box(FIRST, SECOND))
+    assert states(app) == ["kept", "kept"]
+
+
+def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app, browser, layout, monkeypatch):
+    asked = []
+
+    def grow(prepared, voxel, level):
+        asked.append((prepared.case.name, tuple(voxel), level))
+        reach = 1 if level > 0.4 else 2
+        return box((np.subtract(voxel, reach), np.add(voxel, reach + 1)))
+
+    monkeypatch.setattr(annotate_app, "grow", grow)
+    press(app, "c")
+    assert browser.widget.opts.pen_value == CLICK
+    browser.stroke((19, 4, 8))
+    assert asked == [("p1", (19, 4, 8), 0.5)]
+    small = box(((18, 3, 7), (21, 6, 10)))
+    assert np.array_equal(saved(layout), box(FIRST, SECOND) | small)
+    assert set(np.unique(browser.shown)) == {0, 1, PENDING}, "no point is left, and what still grows has its colour"
+    app.level.value = 0.3
+    assert np.array_equal(saved(layout), box(FIRST, SECOND, ((17, 2, 6), (22, 7, 11))))
+    press(app, "z")
+    assert np.array_equal(saved(layout), box(FIRST, SECOND))
+    app.level.value = 0.5
+    assert np.array_equal(saved(layout), box(FIRST, SECOND)), "a region that is taken back grows no more"
+
+
+def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypatch):
+    ends = []
+
+    def grow_along(prepared, start, end, level):
+        ends.extend([tuple(start), tuple(end)])
+        return box(((17, 14, 9), (22, 18, 10)))
+
+    monkeypatch.setattr(annotate_app, "grow_along", grow_along)
+    press(app, "l")
+    assert browser.widget.opts.pen_value == LINE
+    browser.stroke((18, 15, 9), (19, 15, 9), (20, 16, 9), (21, 16, 9))
+    assert sorted(ends) == [(18, 15, 9), (21, 16, 9)]
+    assert np.array_equal(saved(layout), box(FIRST, SECOND, ((17, 14, 9), (22, 18, 10))))
+
+
+def test_slices_are_filled_across_the_plane_of_the_last_stroke(app, browser, monkeypatch):
+    axes = []
+    monkeypatch.setattr(annotate_app, "interpolated", lambda mask, axis: axes.append(axis) or mask)
+    press(app, "i")
+    app.tool.value = "pen"
+    browser.stroke((20, 15, 8), (20, 16, 9))  # sagittal
+    press(app, "i")
+    assert axes == [2, 0]
+
+
+def test_undo_takes_back_strokes_removals_and_regions_in_turn(app, browser, layout, monkeypatch):
+    monkeypatch.setattr(annotate_app, "grow", lambda prepared, voxel, level: box(((18, 3, 7), (21, 6, 10))))
+    masks = [box(FIRST, SECOND)]
+    app.tool.value = "pen"
+    for i in range(18):
+        browser.stroke((20, i, 0))
+        masks.append(saved(layout))
+    app.remove()
+    masks.append(saved(layout))
+    app.tool.value = "click to segment"
+    browser.stroke((19, 4, 8))
+    for before in reversed(masks):
+        press(app, "z")
+        assert np.array_equal(saved(layout), before)
+        assert np.array_equal(browser.shown > 0, before)
+    press(app, "z")
+    assert "There is nothing to undo" in app.message.value
+
+
+# --- between browser and disk ---
+
+
+def test_an_action_waits_for_the_stroke_before_it(app, browser, layout):
+    """The browser needs some hundred milliseconds to send a stroke; who is quicker loses nothing."""
+    app.tool.value, browser.quick = "pen", False
+    browser.stroke((20, 15, 9))
+    press(app, "n")
+    assert app.reading.case == "p1"
+    assert "Waiting for the last stroke" in app.message.value
+    browser.answer()
+    assert saved(layout)[20, 15, 9]
+    assert read_readings(layout).set_index("case")["finished"]["p1"]
+    assert app.reading.case == "p2"
+
+
+def test_a_stroke_of_the_case_before_is_not_drawn_into_the_next(app, browser, layout):
+    app.tool.value, browser.quick = "pen", False
+    browser.stroke((20, 15, 9))
+    app._open_case("p2")
+    browser.answer()
+    browser.quick = True
+    browser.show()
+    assert np.array_equal(app.mask, box(FIRST, SECOND))
+    assert np.array_equal(browser.shown, box(FIRST, SECOND))
+
+
+def test_of_two_quick_strokes_the_last_answer_holds_both(app, browser, layout):
+    app.tool.value, browser.quick = "pen", False
+    browser.stroke((20, 15, 9))
+    browser.stroke((21, 15, 9))
+    browser.answer()
+    assert np.array_equal(saved(layout), box(FIRST, SECOND, ((20, 15, 9), (22, 16, 10))))
+
+
+def test_a_page_that_is_loaded_again_gets_the_drawing_and_loses_none(app, browser, layout):
+    app.tool.value = "pen"
+    browser.stroke((20, 15, 9))
+    browser.reload()
+    assert np.array_equal(browser.shown, saved(layout))
+    browser.stroke((21, 15, 9))
+    assert np.array_equal(saved(layout), box(FIRST, SECOND, ((20, 15, 9), (22, 16, 10))))
+
+
+def test_an_answer_that_never_comes_blocks_nothing_for_ever(app, browser, monkeypatch):
+    app.tool.value, browser.quick = "pen", False
+    browser.stroke((20, 15, 9))
+    monkeypatch.setattr("metaseg_nb.viewer.drawing.LOST_S", 0)
+    press(app, "r")
+    assert states(app) == ["kept", "removed"]
+
+
+def test_a_case_that_nobody_has_seen_is_not_finished_by_a_key_pressed_twice(app, browser, layout):
+    press(app, "n")
+    press(app, "n")  # the browser has not shown p2 yet
+    assert app.reading.case == "p2"
+    assert "not shown yet" in app.message.value
+    assert read_readings(layout)["case"].tolist() == ["p1"]
+
+
+def test_looking_writes_no_mask_twice(app, browser, layout, monkeypatch):
+    press(app, "p")
+    browser.stroke((20, 15, 9))
+    path = mask_file(layout, "R1", "p1")
+    before = path.stat().st_mtime_ns
+    browser.widget._event_handlers["mouse_up"]({})
+    press(app, "a")
+    app.lesions.value = 0
+    assert path.stat().st_mtime_ns == before
+
+
+# --- cases ---
+
+
+def marks(app):
+    return [words.split()[0] if words[0] != " " else "" for words, _ in app.cases.options]
+
+
+def test_done_opens_the_next_case_and_the_list_says_so(app, browser, layout):
+    press(app, "n")
+    assert (app.reading.case, app.cases.value, marks(app)) == ("p2", "p2", ["✓", "", ""])
+    browser.show()
+    app.tool.value = "pen"
+    browser.stroke((20, 15, 9))
+    app.cases.value = "p3"
+    assert marks(app) == ["✓", "…", ""]
+    rows = read_readings(layout).set_index("case")
+    assert rows["finished"].to_dict() == {"p1": True, "p2": False}
+    assert saved(layout, "p2")[20, 15, 9]
+    assert not (layout.by_hand / ".p2.open.json").exists(), "p2 is free for others"
+
+
+def test_nothing_to_see_here_empties_the_mask_and_opens_the_next(app, browser, layout):
+    press(app, "x")
+    row = read_readings(layout).iloc[0]
+    assert (row["case"], row["finished"], row["n_lesions"], row["lesions_removed"]) == ("p1", True, 0, 2)
+    assert not saved(layout).any()
+    assert app.reading.case == "p2"
+
+
+def test_a_finished_case_stays_finished_when_it_is_only_looked_at(app, browser, layout):
+    press(app, "n")
+    app.cases.value = "p1"
+    app.cases.value = "p2"
+    assert read_readings(layout).set_index("case")["finished"]["p1"]
+    app.cases.value = "p1"
+    browser.show()
+    press(app, "r")
+    assert not read_readings(layout).set_index("case")["finished"]["p1"], "the reader stands by another mask"
+
+
+def test_after_the_last_case_it_says_that_all_are_done(app, browser):
+    for _ in range(3):
+        press(app, "n")
+        if app.reading:
+            browser.show()
+    assert app.reading is None
+    assert "All cases are finished" in app.message.value
+    press(app, "r")
+    assert "No case is open" in app.message.value
+
+
+def test_time_is_counted_while_a_person_works_and_shown(app, browser, times, layout):
+    for _ in range(12):
+        times.now += 20
+        browser.widget._event_handlers["location_change"]({})
+    assert "active 4.0 min" in app.title.value
+    times.now += 5000
+    app.cases.value = "p2"
+    assert read_readings(layout)["seconds"].tolist() == [12 * 20 + 30]
+
+
+def test_a_new_app_of_this_notebook_closes_the_one_before(app, browser, layout, waiting):
+    again = AnnotateApp(layout, waiting, "R1")
+    assert app.reading is None
+    assert again.reading.case == "p1"
+    press(app, "r")
+    assert np.array_equal(again.mask, box(FIRST, SECOND))
+    again.close()
+
+
+# --- no error is silent ---
+
+
+def test_a_case_of_another_reader_is_not_opened_and_says_who_has_it(app, browser, layout, waiting):
+    other = open_reading(
+        layout, waiting.cases[1], read_volume(waiting.cases[1].image, "p2"), "R2", app.reading.beginning
+    )
+    other.close()
+    app.cases.value = "p2"
+    assert "case p2: R2 has begun it" in app.message.value
+    assert "R2" in dict((name, words) for words, name in app.cases.options)["p2"]
+    assert app.cases.value is None
+
+
+def test_a_case_that_cannot_be_read_leaves_the_one_before_open(app, browser, layout, waiting):
+    waiting.fails.add("p3")
+    app.cases.value = "p3"
+    assert "damaged file" in app.message.value
+    assert (app.reading.case, app.cases.value) == ("p1", "p1")
+
+
+def test_what_cannot_be_saved_is_said_and_saved_later(app, browser, layout, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    app.tool.value = "pen"
+    with monkeypatch.context() as patched:
+        patched.setattr("metaseg_nb.annotation.by_hand.write_volume", full)
+        browser.stroke((20, 15, 9))
+        assert "No space left on device" in app.message.value
+        app.cases.value = "p2"
+        assert app.reading.case == "p1", "a mask that is not on disk is not left"
+    press(app, "n")
+    assert saved(layout)[20, 15, 9]
+
+
+def test_a_name_is_words(app, monkeypatch):
+    app._say("<img src=x onerror=alert(1)>")
+    assert "&lt;img" in app.message.value
+
+
+# --- keys ---
+
+
+def test_each_key_means_one_thing_and_has_its_method():
+    assert not set(KEYS) & {key for key, *_ in TOOLS.values()}
+    assert all(callable(getattr(AnnotateApp, method)) for _, method in KEYS.values())
+
+
+def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_nothing(app, browser):
+    press(app, "e")
+    press(app, "]")
+    press(app, ".")
+    assert (app.tool.value, app.size.value, app.level.value) == ("eraser", 3, pytest.approx(0.55))
+    options = browser.widget.opts
+    assert (options.drawing_enabled, options.pen_value, options.pen_size) == (True, 0, 3)
+    press(app, "r", ctrlKey=True)
+    press(app, "r", repeat=True)
+    assert states(app) == ["kept", "kept"]
+    press(app, "+")
+    *pan, zoom = browser.widget.scene.pan2d_xyzmm
+    place = nib.affines.apply_affine(app.reading.image.affine, app._rows[0].centre)
+    assert zoom == 1.5
+    assert pan == pytest.approx(-0.5 * place), "the lesion stays where it is"
+    press(app, "v")
+    assert not browser.widget.opts.drawing_enabled
+
+
+def test_accept_ticks_a_lesion_off_until_it_changes(app, browser):
+    press(app, "a")
+    assert app.lesions.value == 1
+    assert [words[0] for words, _ in app.lesions.options] == ["✓", " "]
+    press(app, "p")
+    browser.stroke((6, 6, 2))
+    assert [words[0] for words, _ in app.lesions.options] == [" ", " "]
