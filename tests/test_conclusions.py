@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mets_2026_pairs import COUNTS
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
@@ -25,7 +26,6 @@ from metaseg_nb.evaluation.leaderboard import (
     missed_and_false,
     patient_volumes,
 )
-from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 
 BASELINE = "intensity_threshold"

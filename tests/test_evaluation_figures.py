@@ -8,10 +8,10 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from mets_2026_pairs import COUNTS
 from seaborn import objects
 
 from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
-from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.style import Records, use_style
