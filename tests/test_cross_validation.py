@@ -222,6 +222,22 @@ def test_a_metric_of_ones_own_that_is_not_finite_is_named(own_metric):
         score(mask, mask)
 
 
+def test_scores_of_the_other_weights_are_made_again_too(layout, cohort, finish, own_metric):
+    """From their masks of this operating point; where the last epoch was chosen, they are those of the kept weights."""
+    write_datalist(layout.dataset, cohort)
+    for fold, other_epoch in ((0, 1), (1, BEST["epoch"])):
+        finish("unet", fold, best=BEST | {"other_epoch": other_epoch})
+    run = layout.run("unet", 0)
+    for mask in run.predictions.iterdir():
+        for point, edge in (("balanced", 4), ("specific", 0)):
+            predicted = replace(read_volume(mask, ""), array=cube(edge))
+            write_volume(run.other_predictions / point / mask.name, predicted)
+    rescore(layout.study)
+    others = pool(layout, cohort, ["unet"]).metrics_other.groupby("fold")
+    assert others["dice"].mean().tolist() == pytest.approx([1, 2 * 32 / (32 + 64)])
+    assert others["volume_error"].count().tolist() == others["dice"].count().tolist()
+
+
 def test_scoring_again_needs_a_finished_run_and_its_masks_as_they_were(layout, cohort, finish):
     write_datalist(layout.dataset, cohort)
     with pytest.raises(CohortError, match="no finished run"):

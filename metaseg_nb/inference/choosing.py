@@ -18,7 +18,6 @@ THRESHOLDS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 PEAKS = np.array([*THRESHOLDS, 0.98, 0.99])
 # No more than a ball of 3.4 mm: larger lesions are treated.
 MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
-DECISIONS = (len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3))
 # How many lesions a false one counts as.
 OPERATING_POINTS = {"balanced": 1.0, "sensitive": 0.25, "specific": 4.0}
 # Where the choice starts from, and how many patients' lesion-wise Dice a step of 1 in the logit away from there costs
@@ -38,11 +37,6 @@ class Outcome:
     n_lesions: int
     dice: np.ndarray
     false: np.ndarray
-
-    def lesion_dice(self, false_weight: float = 1.0) -> np.ndarray:
-        """Lesion-wise Dice of each decision; 1 where there is no lesion and none is predicted."""
-        counted = self.n_lesions + false_weight * self.false
-        return np.where(counted > 0, self.dice / np.maximum(counted, 1e-9), 1.0)
 
 
 def choose_decisions(
@@ -102,7 +96,7 @@ def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[flo
     truth : ndarray of bool, shape (X, Y, Z)
     spacing_mm : tuple of 3 floats
     """
-    dice, false = np.zeros(DECISIONS), np.zeros(DECISIONS)
+    dice, false = np.zeros((2, len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3)))
     possible = (probability >= THRESHOLDS[0]) | truth
     if not possible.any():
         return Outcome(0, dice, false)
