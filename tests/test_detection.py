@@ -208,6 +208,19 @@ def test_what_an_operating_point_finds_and_costs_by_hand():
     assert table.loc["sensitive", ["sensitivity_low", "sensitivity_high"]].tolist() == pytest.approx([2.5 / 3, 1])
 
 
+def test_an_operating_points_share_of_lesions_is_that_of_the_leaderboard_also_where_all_are_found():
+    """Then all resamples are equal, but the share is not certain: three of three patients say little."""
+    counts = {"n_truth": [2, 4, 0, 1], "n_detected": [2, 4, 0, 1], "n_false": [3, 0, 0, 1]}
+    found = pd.DataFrame({"model": "unet", "patient": list("abcd"), "case": list("abcd"), **counts})
+    row = operating_points(found.assign(operating_point="balanced"), ["unet"], 500, 0).iloc[0]
+    assert row["sensitivity"] == row["sensitivity_high"] == 1
+    assert row["sensitivity_low"] == pytest.approx(0.025 ** (1 / 3)), "Clopper and Pearson"
+    board = make_leaderboard(found.assign(dice=0.5, **dict.fromkeys([*METRICS, *METS_2026], 0.5)), 500, 0).iloc[0]
+    columns = ["false_per_patient", "false_per_patient_low", "false_per_patient_high"]
+    assert row[columns].tolist() == board[columns].tolist()
+    assert row["sensitivity_low"] == board["lesion_sensitivity_low"]
+
+
 def test_bins_by_hand():
     probability = np.array([0.0, 0.04, 0.05, 0.51, 0.99, 1.0]).reshape(1, 2, 3)
     truth = np.array([0, 1, 0, 1, 1, 1]).reshape(1, 2, 3) > 0

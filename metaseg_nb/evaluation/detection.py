@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_interval
+from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.lesion_metrics import detection_counts
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 
@@ -132,15 +132,18 @@ def operating_points(found: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     -------
     DataFrame
         A row per (``model``, ``operating_point``): ``patients``, ``sensitivity`` (share of all lesions) and
-        ``false_per_patient``, each with ``_low``, ``_high`` (95 % bootstrap interval over patients).
+        ``false_per_patient``, each with ``_low``, ``_high``: 95 % intervals over patients, of the sensitivity as in the
+        leaderboard, by `bootstrap_ratio`.
     """
     rows = []
     for model, point in product(models, found["operating_point"].unique()):
         cases = found[(found["model"] == model) & (found["operating_point"] == point)]
-        counts = cases.groupby("patient")[COUNTS].mean().to_numpy()
-        sensitivity = bootstrap(lambda sums: _rates(sums, 1)[0], counts, n_bootstrap, seed)
-        false = counts[:, -1].mean(), *bootstrap_interval(counts[:, -1], n_bootstrap, seed)
-        rows.append((model, point, len(counts), *sensitivity, *false))
+        counts = cases.groupby("patient")[COUNTS].mean()
+        known, false = counts[counts["n_truth"] > 0], counts["n_false"]
+        sensitivity = float(_rates(known.to_numpy().sum(axis=0), 1)[0])
+        interval = bootstrap_ratio(known["n_detected"], known["n_truth"], n_bootstrap, seed)
+        of_false = false.mean(), *bootstrap_interval(false, n_bootstrap, seed)
+        rows.append((model, point, len(counts), sensitivity, *interval, *of_false))
     estimates = [name + end for name in ("sensitivity", "false_per_patient") for end in ("", "_low", "_high")]
     return pd.DataFrame(rows, columns=["model", "operating_point", "patients", *estimates])
 
