@@ -110,7 +110,7 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
     assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
     runs.loc[1, "selection_dice"] = 0.0
     text = conclusions.training_sets(cohort, runs)
-    assert "In fold 0 every network has Dice 0.00 on the selection set" in text
+    assert "In fold 0 every network has Dice 0.00 on the selection set (threshold 0.50)" in text
 
 
 def sure(scores):
