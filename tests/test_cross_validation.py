@@ -218,8 +218,8 @@ def test_a_metric_of_ones_own_that_is_not_finite_is_named(own_metric):
     metric("share")(lambda truth, prediction, spacing_mm: np.nan)
     METRICS["share"] = METRICS.pop("<lambda>")
     mask = Volume(cube(), np.eye(4), np.array([[0, 1], [1, 1], [2, 1]]))
-    with pytest.raises(ValueError, match=r"found \{'share': nan\}; expected a finite number for every case"):
-        score(mask, mask)
+    with pytest.raises(ValueError, match=r"case anna: found \{'share': nan\}; expected a finite number for every"):
+        score(mask, mask, case="anna")
 
 
 def test_scores_of_the_other_weights_are_made_again_too(layout, cohort, finish, own_metric):

@@ -242,7 +242,7 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
 
 
 def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
-    """How many patients each fold was trained on, and in which folds no network overlaps any lesion that chooses."""
+    """How many patients each fold was trained on, and in which folds all have Dice 0 on the selection set."""
     sizes = {len({case.patient for case in split(cohort, fold).training}) for fold in runs["fold"].unique()}
     number = _counted(min(sizes), "patient") if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)} patients"
     text = f"**On how many patients?** Each fold was trained on {number}."

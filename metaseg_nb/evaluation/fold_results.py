@@ -137,11 +137,11 @@ def read_all(runs: Mapping[Any, RunLayout]) -> dict[Any, dict[str, Any]]:
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_other``, by the
-    weights that were not kept (the chosen epoch's or the last one's); ``lesions`` one per (``model``,
-    reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one per
-    (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
-    (``model``, ``fold``), with the ``network`` that its parameter file names.
+    ``metrics`` has one row per (``model``, ``case``), and ``metrics_other`` too, by the weights that were not kept (the
+    chosen epoch's or the last one's). ``lesions`` has one per (``model``, reference lesion), ``detections`` one per
+    (``model``, ``case``, threshold), ``operating_points`` one per (``model``, ``case``, decision), ``calibration`` one
+    per (``model``, ``case``, bin), and ``runs`` one per (``model``, ``fold``), with the ``network`` that its parameter
+    file names.
     """
 
     metrics: pd.DataFrame

@@ -34,10 +34,9 @@ STRATA = {
 def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Rank the networks by mean Dice over patients.
 
-    A patient's cases are averaged first. A failure is a patient whose Dice is 0.
-    ``lesion_sensitivity`` is the share of all lesions: a ratio of sums, as patients
-    without lesions have none of their own. So are the two F1 of METS 2026, each with
-    the false lesions of both sizes of all patients.
+    A patient's cases are averaged first. A failure is a patient whose Dice is 0. ``lesion_sensitivity`` is the share of
+    all lesions. It is a ratio of sums, because patients without lesions have no share of their own. The two F1 of METS
+    2026 are ratios of sums too, each with the false lesions of both sizes.
 
     Parameters
     ----------

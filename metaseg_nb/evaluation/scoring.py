@@ -116,7 +116,7 @@ def score(
     masks = binary_masks(truth.array, prediction.array, spacing_mm)
     own = {name: float(one.compute(*masks, spacing_mm)) for name, one in METRICS.items() if one.compute}
     if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
-        raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also for an empty mask")
+        raise ValueError(f"case {case}: found {wrong}; expected a finite number for every case, also for an empty mask")
     summary, lesions = lesion_metrics(*masks, spacing_mm)
     around = mask_pair(*masks, spacing_mm)[:2]
     return {**voxel_metrics(*around, spacing_mm), **own, **summary, **mets_2026(*around, spacing_mm)}, lesions

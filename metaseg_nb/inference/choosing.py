@@ -20,8 +20,8 @@ PEAKS = np.array([*THRESHOLDS, 0.98, 0.99])
 MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
 # How many lesions a false one counts as.
 OPERATING_POINTS = {"balanced": 1.0, "sensitive": 0.25, "specific": 4.0}
-# Where the choice starts from, and how many patients' lesion-wise Dice a step of 1 in the logit away from there costs
-# (benchmarks/choosing.py): few patients choose hardly anything, many choose freely.
+# Where the choice starts. A step of 1 in the logit away from there must gain this lesion-wise Dice in a single case, or
+# the n-th part of it in n cases (benchmarks/choosing.py): few cases move the choice hardly at all, many move it freely.
 PRIOR = Decision(0.5, 0.95, 0.0)
 PENALTY = 0.05
 
@@ -30,8 +30,8 @@ PENALTY = 0.05
 class Outcome:
     """What every decision makes of one case.
 
-    ``n_lesions`` of the reference; the sum of their ``dice``, and the number of ``false`` lesions: arrays of shape
-    (thresholds, peaks, smallest lesions).
+    ``n_lesions`` is the number of scored reference lesions. ``dice`` is the sum of their Dice, and ``false`` the number
+    of false lesions: float arrays of shape (thresholds, peaks, smallest lesions).
     """
 
     n_lesions: int
@@ -93,8 +93,10 @@ def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[flo
     Parameters
     ----------
     probability : ndarray, shape (X, Y, Z)
+        Lesion probability, 0 to 1, finite.
     truth : ndarray of bool, shape (X, Y, Z)
     spacing_mm : tuple of 3 floats
+        Voxel edges along X, Y, Z.
     """
     dice, false = np.zeros((2, len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3)))
     possible = (probability >= THRESHOLDS[0]) | truth
