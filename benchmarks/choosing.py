@@ -18,11 +18,11 @@ from scipy.special import logit
 
 import metaseg_nb as ms
 from metaseg_nb.inference.choosing import (
-    DECISIONS,
     MIN_LESIONS_MM3,
     PEAKS,
     PRIOR,
     THRESHOLDS,
+    Outcome,
     best_decision,
     outcome_of,
 )
@@ -55,6 +55,12 @@ def outcomes_of(folder: Path) -> list[list[tuple]]:
     return epochs
 
 
+def lesion_dice(outcome: Outcome) -> np.ndarray:
+    """Lesion-wise Dice of each decision; 1 where there is no lesion and none is predicted."""
+    counted = outcome.n_lesions + outcome.false
+    return np.where(counted > 0, outcome.dice / np.maximum(counted, 1), 1.0)
+
+
 def place(decision: Decision) -> tuple[int, ...]:
     """Where a decision stands in the arrays of an `Outcome`."""
     pairs = ((THRESHOLDS, decision.threshold), (PEAKS, decision.peak), (MIN_LESIONS_MM3, decision.min_lesion_mm3))
@@ -63,18 +69,18 @@ def place(decision: Decision) -> tuple[int, ...]:
 
 def freely(outcomes: list) -> tuple[int, ...]:
     """The decision with the highest mean lesion-wise Dice, however few the patients."""
-    mean = np.mean([outcome.lesion_dice() for outcome in outcomes], axis=0)
+    mean = np.mean([lesion_dice(outcome) for outcome in outcomes], axis=0)
     mean[THRESHOLDS[:, None] > PEAKS] = -1
     nearest_half = np.abs(logit(THRESHOLDS))[:, None, None]
     best = mean.round(9) == mean.max().round(9)
-    return tuple(map(int, np.unravel_index(np.where(best, nearest_half, np.inf).argmin(), DECISIONS)))
+    return tuple(map(int, np.unravel_index(np.where(best, nearest_half, np.inf).argmin(), best.shape)))
 
 
 def trials(epochs: list[list[tuple]], rng: np.random.Generator) -> Iterator[dict]:
     """Lesion-wise Dice of the patients that did not choose, by the way and number of those that did."""
     patients = len(epochs[0])
     half = np.array([[value for _, value in one] for one in epochs])
-    scores = np.array([[outcome.lesion_dice() for outcome, _ in one] for one in epochs])
+    scores = np.array([[lesion_dice(outcome) for outcome, _ in one] for one in epochs])
     for n in CHOOSING:
         for _ in range(REPEATS):
             drawn = rng.permutation(patients)

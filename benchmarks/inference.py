@@ -7,7 +7,7 @@ timed with untrained ones. Speed is a ratio of two ways run one after the other 
 
     python benchmarks/inference.py [runs/demo]
 
-With the folder of a finished study: its networks and their test patients instead, each network at its own threshold.
+With the folder of a finished study: its networks and their test patients instead, each by its own threshold and peak.
 """
 
 import copy
@@ -28,7 +28,8 @@ from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.inference.decision import THRESHOLDS, decision_of, dice, selection_dice
+from metaseg_nb.inference.choosing import THRESHOLDS
+from metaseg_nb.inference.decision import Decision, decision_of, dice, selection_dice, standing
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import device, device_name
@@ -189,14 +190,14 @@ def of_study(root: Path) -> None:
 def both_ways(checkpoint: dict, cases: Sequence[StoredCase]) -> list[list[tuple[float, float]]]:
     """Of each case its Dice on the study grid and its seconds: the study's way, and ours."""
     settings = Train.check(checkpoint["identity"]["settings"]).model_copy(update={"overlap": OVERLAP})
-    network, threshold = network_of(checkpoint, DEVICE), decision_of(checkpoint).threshold
+    network, decision = network_of(checkpoint, DEVICE), decision_of(checkpoint)
     ways = partial(monais, plain(network), STUDYS_OVERLAP, settings), partial(ours, network, settings)
-    return [[scored(predict, threshold, case) for predict in ways] for case in cases]
+    return [[scored(predict, decision, case) for predict in ways] for case in cases]
 
 
-def scored(predict: Callable[[StoredCase], np.ndarray], threshold: float, case: StoredCase) -> tuple[float, float]:
+def scored(predict: Callable[[StoredCase], np.ndarray], decision: Decision, case: StoredCase) -> tuple[float, float]:
     probability, seconds = timed(partial(predict, case))
-    mask, truth = probability >= threshold, case.label > 0
+    mask, truth = standing(probability, decision) >= decision.threshold, case.label > 0
     return float(dice(2.0 * (mask & truth).sum(), mask.sum() + truth.sum())), seconds
 
 

@@ -157,6 +157,8 @@ def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_t
     from metaseg_nb.cohort.cases import LesionRule
     from metaseg_nb.evaluation.scoring import score_files
 
+    if label_threshold and (other_values or any(of.values())):
+        raise ValueError("--label-threshold makes all above it lesion: give it without values of lesions or others")
     values = of["lesion_values"] or LesionRule().values
     if both := set(values) & set(other_values):
         raise ValueError(f"label values {sorted(both)} are given as lesion and as other: give each in one option")

@@ -7,6 +7,8 @@ SHAPE = (40, 34, 28)
 CUBE, THICK, FINE = (1.0, 1.0, 1.0), (0.8, 1.1, 2.5), (0.5, 0.5, 1.0)
 # Label values of the lesions in the mask pairs of ../shared/data/metric_vectors, by the official package's names.
 REGIONS = {"et": (3,), "tc": (1, 3), "wt": (1, 2, 3)}
+# Counts of each case that the leaderboard reads.
+COUNTS = [f"{size}_{what}_2026" for size in ("large", "small") for what in ("found", "missed", "false")]
 # Pairs that the package is also given as any file is.
 NOT_TURNED = ("thick slices", "random 7", "random 11")
 

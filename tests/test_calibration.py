@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.evaluation.probabilities import (
+from metaseg_nb.evaluation.calibration import (
     calibration_error,
     patient_uncertainty,
     probability_bins,

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from mets_2026_pairs import COUNTS
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
@@ -25,7 +26,6 @@ from metaseg_nb.evaluation.leaderboard import (
     missed_and_false,
     patient_volumes,
 )
-from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 
 BASELINE = "intensity_threshold"
@@ -110,7 +110,7 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
     assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
     runs.loc[1, "selection_dice"] = 0.0
     text = conclusions.training_sets(cohort, runs)
-    assert "In fold 0 every network has Dice 0.00 on the selection set" in text
+    assert "In fold 0 every network has Dice 0.00 on the selection set (threshold 0.50)" in text
 
 
 def sure(scores):

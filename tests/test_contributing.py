@@ -1,5 +1,9 @@
 """The steps of CONTRIBUTING for a network and a cohort layout; those for a metric are in test_cross_validation."""
 
+import ast
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -29,6 +33,23 @@ def test_a_network_of_ones_own(tmp_path, monkeypatch):
     logits = network(torch.zeros(1, 1, 32, 32, 32))
     assert logits.shape == (1, 1, 32, 32, 32)
     assert torch.sigmoid(logits).mean().item() == pytest.approx(networks.LESION_PRIOR, rel=1e-3)
+
+
+BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=lambda path: path.stem)
+def test_what_a_benchmark_imports_is_there(benchmark):
+    """Benchmarks are rarely run: a name that moved would be noticed months later."""
+    tree = ast.walk(ast.parse(benchmark.read_text(encoding="utf-8")))
+    ours = [node for node in tree if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("metaseg_nb")]
+    lost = [
+        name.name
+        for node in ours
+        for name in node.names
+        if not hasattr(importlib.import_module(node.module), name.name)
+    ]
+    assert not lost
 
 
 def scans_and_contours(folder, image_files, label_file):

@@ -17,18 +17,11 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
+from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.comparison import bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.fold_results import PooledResults, finish_run, finished_part, pool, rescore
 from metaseg_nb.evaluation.leaderboard import all_strata, epoch_choice, make_leaderboard, summary, with_costs
-from metaseg_nb.evaluation.scoring import (
-    METRICS,
-    dice_by_threshold,
-    metric,
-    score,
-    score_cases,
-    score_threshold,
-    threshold_of,
-)
+from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
 from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
@@ -225,8 +218,24 @@ def test_a_metric_of_ones_own_that_is_not_finite_is_named(own_metric):
     metric("share")(lambda truth, prediction, spacing_mm: np.nan)
     METRICS["share"] = METRICS.pop("<lambda>")
     mask = Volume(cube(), np.eye(4), np.array([[0, 1], [1, 1], [2, 1]]))
-    with pytest.raises(ValueError, match=r"found \{'share': nan\}; expected a finite number for every case"):
-        score(mask, mask)
+    with pytest.raises(ValueError, match=r"case anna: found \{'share': nan\}; expected a finite number for every"):
+        score(mask, mask, case="anna")
+
+
+def test_scores_of_the_other_weights_are_made_again_too(layout, cohort, finish, own_metric):
+    """From their masks of this operating point; where the last epoch was chosen, they are those of the kept weights."""
+    write_datalist(layout.dataset, cohort)
+    for fold, other_epoch in ((0, 1), (1, BEST["epoch"])):
+        finish("unet", fold, best=BEST | {"other_epoch": other_epoch})
+    run = layout.run("unet", 0)
+    for mask in run.predictions.iterdir():
+        for point, edge in (("balanced", 4), ("specific", 0)):
+            predicted = replace(read_volume(mask, ""), array=cube(edge))
+            write_volume(run.other_predictions / point / mask.name, predicted)
+    rescore(layout.study)
+    others = pool(layout, cohort, ["unet"]).metrics_other.groupby("fold")
+    assert others["dice"].mean().tolist() == pytest.approx([1, 2 * 32 / (32 + 64)])
+    assert others["volume_error"].count().tolist() == others["dice"].count().tolist()
 
 
 def test_scoring_again_needs_a_finished_run_and_its_masks_as_they_were(layout, cohort, finish):

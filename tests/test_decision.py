@@ -56,6 +56,12 @@ A, B, C = (2, 2, 2), (12, 12, 12), (22, 22, 22)
 LESION = (4, 4, 4)
 
 
+def lesion_dice(outcome):
+    """Of each decision; 1 where there is no lesion and none is predicted."""
+    counted = outcome.n_lesions + outcome.false
+    return np.where(counted > 0, outcome.dice / np.maximum(counted, 1), 1.0)
+
+
 def choose(*cases, false_weight=1.0):
     return best_decision([outcome_of(*one, MM) for one in cases], false_weight)
 
@@ -157,7 +163,7 @@ def test_the_outcome_of_every_decision_is_what_lesion_metrics_say_of_its_mask():
         )
         expected, _ = lesion_metrics(truth, mask, spacing_mm)
         assert (outcome.n_lesions, outcome.false[i, j, k]) == (expected["n_truth"], expected["n_false"])
-        assert outcome.lesion_dice()[i, j, k] == pytest.approx(expected["lesion_dice"])
+        assert lesion_dice(outcome)[i, j, k] == pytest.approx(expected["lesion_dice"])
         seen.add((round(expected["lesion_dice"], 6), expected["n_false"]))
     assert outcome.n_lesions > 3
     assert len(seen) > 20, "decisions hardly differ: the test tests nothing"
@@ -169,18 +175,25 @@ def peak_of(numbered):
 
 def test_empty_masks_have_an_outcome():
     nothing = np.zeros(SHAPE)
-    assert (outcome_of(nothing, nothing > 0, MM).lesion_dice() == 1).all()
-    assert (outcome_of(nothing, case((A, LESION, 1.0, True))[1], MM).lesion_dice() == 0).all()
-    assert (outcome_of(case((A, LESION, 0.99, False))[0], nothing > 0, MM).lesion_dice() == 0).all()
+    assert (lesion_dice(outcome_of(nothing, nothing > 0, MM)) == 1).all()
+    assert (lesion_dice(outcome_of(nothing, case((A, LESION, 1.0, True))[1], MM)) == 0).all()
+    assert (lesion_dice(outcome_of(case((A, LESION, 0.99, False))[0], nothing > 0, MM)) == 0).all()
 
 
 def test_the_smallest_volume_is_in_mm3():
     probability = np.zeros(SHAPE)
     probability[2, 2, 2] = 1  # with voxels of 2 mm: 8 mm³
-    dice = outcome_of(probability, probability > 0, (2.0, 2.0, 2.0)).lesion_dice()
+    dice = lesion_dice(outcome_of(probability, probability > 0, (2.0, 2.0, 2.0)))
     assert dice[0, 0].tolist() == [1, 1, 0, 0]  # 0 and 5 mm³ keep it, 10 and 20 do not
     probability[2, 2, 2:7] = 1  # with voxels of 1 mm: 5 mm³, which is enough for 5
-    assert outcome_of(probability, probability > 0, MM).lesion_dice()[0, 0].tolist() == [1, 1, 0, 0]
+    assert lesion_dice(outcome_of(probability, probability > 0, MM))[0, 0].tolist() == [1, 1, 0, 0]
+
+
+def test_on_a_coarse_grid_no_volume_is_small():
+    """A voxel of 2.8 mm has 22 mm³, more than the largest choice, as docs/methods.md says."""
+    specks = case((A, LESION, 0.99, True), (B, (1, 1, 1), 0.99, False))
+    for edge_mm, smallest_mm3 in ((2.0, 10.0), (2.7, 20.0), (2.8, 0.0)):
+        assert best_decision([outcome_of(*specks, (edge_mm,) * 3)]).min_lesion_mm3 == smallest_mm3
 
 
 def test_a_checkpoint_keeps_a_decision(tmp_path):
@@ -194,6 +207,21 @@ def test_a_checkpoint_keeps_a_decision(tmp_path):
 def test_a_decision_of_an_earlier_version_has_no_peak():
     earlier = {"threshold": 0.35, "min_lesion_mm3": 5.0}
     assert decision_of({"decision": earlier}) == Decision(0.35, 0.35, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("decision", "said"), [(PRIOR, "it was not moved by 2 cases"), (Decision(0.3, 0.9, 5.0), "chosen on 2 cases")]
+)
+def test_notebook_03_says_whether_anything_was_chosen(decision, said):
+    """A selection set without a lesion chooses nothing."""
+    inference = SimpleNamespace(PRIOR=PRIOR, decision_of=lambda _: decision)
+    ms = SimpleNamespace(training=SimpleNamespace(network_of=lambda *_: None), device=lambda: None, inference=inference)
+    names = {"ms": ms, "best": {}, "finished": True, "selection": [1, 2], "operating_point": "balanced"}
+    cells = [cell.source for cell in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells]
+    (cell,) = [cell for cell in cells if "decision_of" in cell]
+    exec(cell.replace("Markdown(", "said = str("), names)
+    assert f"**balanced: {decision}**" in names["said"]
+    assert said in names["said"]
 
 
 @pytest.fixture
@@ -218,7 +246,16 @@ def test_a_small_selection_set_chooses_no_epoch(ended, patients, weights, epoch,
     assert load_checkpoint(ended.best_checkpoint)["network"]["w"] == epoch
     assert load_checkpoint(ended.other_checkpoint)["network"]["w"] == other
     again = keep_weights(ended, 3 * ENOUGH_PATIENTS)  # it was decided
-    assert (again["weights"], again["network"]["w"]) == (weights, epoch)
+    assert (again["weights"], again["network"]["w"], again["other_epoch"]) == (weights, epoch, other)
+
+
+@pytest.mark.parametrize("patients", [ENOUGH_PATIENTS - 1, ENOUGH_PATIENTS])
+def test_where_the_last_epoch_was_chosen_there_are_no_other_weights(ended, patients):
+    chosen = load_checkpoint(ended.best_checkpoint)
+    save_checkpoint(ended.best_checkpoint, chosen | {"epoch": 3, "dice": 0.3})
+    kept = keep_weights(ended, patients)
+    assert kept["epoch"] == kept["other_epoch"] == 3
+    assert not ended.other_checkpoint.exists(), "they would predict the test set twice"
 
 
 def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
@@ -235,8 +272,10 @@ def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp
         device=lambda: "cpu",
         evaluation=SimpleNamespace(score_probability=lambda *_: None),
         inference=SimpleNamespace(
-            choose_decisions=lambda network, selection, *_: {"balanced": f"chosen for {network} on {selection}"},
-            predict_case=lambda network, stored, settings, decision, *_: predicted.append((network, decision)),
+            choose_decisions=lambda network, selection, *_: {
+                point: f"{point} for {network} on {selection}" for point in ("balanced", "specific")
+            },
+            predict_case=lambda network, stored, settings, masks, *_: predicted.append((network, masks)),
         ),
         training=SimpleNamespace(network_of=lambda checkpoint, _: checkpoint, load_checkpoint=lambda path: path.stem),
     )
@@ -254,4 +293,13 @@ def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp
     names |= {"selection": "the selection set", "tqdm": lambda cases, desc: cases}
     (cell,) = [c.source for c in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "other_predictor" in c.source]
     exec(cell, names)
-    assert predicted == [("best", "chosen for best"), ("other", "chosen for other on the selection set")]
+    of_other = {
+        run.other_predictions / point / "c0.nii.gz": f"{point} for other on the selection set"
+        for point in ("balanced", "specific")
+    }
+    kept = ("best", {run.predictions / "c0.nii.gz": "chosen for best"})
+    assert predicted == [kept, ("other", of_other)], "so another operating_point later needs no deleted weights"
+    predicted.clear()
+    run.other_checkpoint.unlink()  # the last epoch was the chosen one
+    exec(cell, names)
+    assert predicted == [kept]

@@ -7,24 +7,23 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from mets_2026_pairs import COUNTS as METS_2026
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
-from metaseg_nb.evaluation.leaderboard import make_leaderboard
-from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
-from metaseg_nb.evaluation.mets_2026 import COUNTS
-from metaseg_nb.evaluation.probabilities import (
+from metaseg_nb.evaluation.calibration import area_under_roc, probability_bins
+from metaseg_nb.evaluation.detection import (
     FALSE_RATES,
     THRESHOLDS,
-    area_under_roc,
     average_precision,
     detections_by_threshold,
     froc,
     froc_points,
     operating_points,
-    probability_bins,
 )
+from metaseg_nb.evaluation.leaderboard import make_leaderboard
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.scoring import METRICS, score_probability
 from metaseg_nb.inference.decision import Decision
 
@@ -130,7 +129,7 @@ def test_a_threshold_has_its_place_on_the_curve_also_with_two_cases_a_patient():
     detections = two_cases_of_a_patient()
     curve = froc(detections).set_index("threshold")
     for threshold, cases in detections.groupby("threshold"):
-        cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys([*METRICS, *COUNTS], 0.5), n_missed=0)
+        cases = cases.assign(model="unet", dice=0.5, **dict.fromkeys([*METRICS, *METS_2026], 0.5), n_missed=0)
         row = make_leaderboard(cases, 200, 0).iloc[0]
         assert row["false_per_patient"] == pytest.approx(curve.loc[threshold, "false_per_patient"])
         assert row["lesion_sensitivity"] == pytest.approx(curve.loc[threshold, "sensitivity"])
@@ -207,6 +206,19 @@ def test_what_an_operating_point_finds_and_costs_by_hand():
     assert table["false_per_patient"].to_dict() == pytest.approx({"sensitive": 1.0, "specific": 0.0})
     assert table.loc["sensitive", ["false_per_patient_low", "false_per_patient_high"]].tolist() == [0, 2]
     assert table.loc["sensitive", ["sensitivity_low", "sensitivity_high"]].tolist() == pytest.approx([2.5 / 3, 1])
+
+
+def test_an_operating_points_share_of_lesions_is_that_of_the_leaderboard_also_where_all_are_found():
+    """Then all resamples are equal, but the share is not certain: three of three patients say little."""
+    counts = {"n_truth": [2, 4, 0, 1], "n_detected": [2, 4, 0, 1], "n_false": [3, 0, 0, 1]}
+    found = pd.DataFrame({"model": "unet", "patient": list("abcd"), "case": list("abcd"), **counts})
+    row = operating_points(found.assign(operating_point="balanced"), ["unet"], 500, 0).iloc[0]
+    assert row["sensitivity"] == row["sensitivity_high"] == 1
+    assert row["sensitivity_low"] == pytest.approx(0.025 ** (1 / 3)), "Clopper and Pearson"
+    board = make_leaderboard(found.assign(dice=0.5, **dict.fromkeys([*METRICS, *METS_2026], 0.5)), 500, 0).iloc[0]
+    columns = ["false_per_patient", "false_per_patient_low", "false_per_patient_high"]
+    assert row[columns].tolist() == board[columns].tolist()
+    assert row["sensitivity_low"] == board["lesion_sensitivity_low"]
 
 
 def test_bins_by_hand():

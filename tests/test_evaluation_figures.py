@@ -8,10 +8,11 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from mets_2026_pairs import COUNTS
 from seaborn import objects
 
+import metaseg_nb as ms
 from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
-from metaseg_nb.evaluation.mets_2026 import COUNTS
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.style import Records, use_style
@@ -122,6 +123,20 @@ def test_published_points_name_their_source_in_the_figure():
     (legend,) = [axes.get_legend() for axes in figure.axes]
     texts = [text.get_text().replace("\n", " ") for text in legend.get_texts()]
     assert "published, other data: best validation Dice of the Zürich study (273 patients, 2022)" in texts
+
+
+def test_operating_points_that_are_equal_are_all_seen_in_the_froc_figure():
+    counts = {"model": "unet", "patient": ["p0", "p1"], "n_truth": 2, "n_detected": [1, 2], "n_false": [0, 3]}
+    points = [pd.DataFrame(counts).assign(operating_point=name) for name in ("balanced", "sensitive", "specific")]
+    results = SimpleNamespace(detections=pd.DataFrame(counts).assign(threshold=0.5), operating_points=pd.concat(points))
+    names = {"results": results, "networks": ["unet"], "palette": palette(["unet"]), "resampling": RESAMPLING}
+    axes = drawn('records.figure(figure, "froc")', ms=ms, **names).axes[0]
+    symbols = {line.get_marker(): line for line in axes.lines if line.get_marker() != "None"}
+    assert [symbols[mark].get_xydata().tolist() for mark in ">o<"] == 3 * [[[1.5, 0.75]]]
+    assert {line.get_markerfacecolor() for line in symbols.values()} == {"none"}
+    large, middle, small = (symbols[mark].get_markersize() for mark in ">o<")
+    assert large > 1.4 * middle > 1.9 * small
+    assert "sensitive" in axes.get_legend().get_title().get_text()
 
 
 def test_the_figure_of_the_claims_says_that_intervals_are_not_adjusted():

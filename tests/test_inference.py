@@ -237,7 +237,7 @@ def test_what_is_probable_everywhere_ends_near_the_head(write_nifti, save, tiny_
     of_image = nib.load(mask).get_fdata() > 0
     prepare_case(Case("case", (path,), None, "p", "lung"), tmp_path / "cases", settings, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
-    probability = predict_case(everything, stored, tiny_training(), Decision(0.5, 0.5, 0.0), CPU, mask)
+    probability = predict_case(everything, stored, tiny_training(), {mask: Decision(0.5, 0.5, 0.0)}, CPU)
     for predicted in (of_image, nib.load(mask).get_fdata() > 0):
         assert predicted[apart < 12 + REACH_MM - 1].all(), "a lesion at the rim of the head is not cut"
         assert not predicted[apart > 12 + REACH_MM + 2].any(), "2 mm is the edge of the voxels that heads are found on"
@@ -417,7 +417,7 @@ def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, t
     prepare_case(case, tmp_path / "cases", SETTINGS, LesionRule())
     stored = open_case(tmp_path / "cases", "case")
     mask = tmp_path / "predictions" / "case.nii.gz"
-    predict_case(Steep(), stored, tiny_training(overlap=0.25), Decision(0.5, 0.5, 0.0), CPU, mask)
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), {mask: Decision(0.5, 0.5, 0.0)}, CPU)
     predicted, truth = read_volume(mask, "case"), read_volume(truth_path, "case")
     assert np.array_equal(nib.load(mask).affine, nib.load(image_path).affine)
     both = ((predicted.array > 0) & (truth.array > 0)).sum()
@@ -430,7 +430,7 @@ def test_a_case_of_the_store_and_its_image_are_predicted_alike(image_file, save,
     prepare_case(Case("case", (image_path,), truth_path, "p", "lung"), tmp_path / "cases", SETTINGS, LesionRule())
     stored, decision = open_case(tmp_path / "cases", "case"), Decision(0.3, 0.3, 5.0)
     stored_mask, image_mask = tmp_path / "stored.nii.gz", tmp_path / "image_mask.nii.gz"
-    predict_case(Steep(), stored, tiny_training(overlap=0.25), decision, CPU, stored_mask)
+    predict_case(Steep(), stored, tiny_training(overlap=0.25), {stored_mask: decision}, CPU)
     outline(save(decision=decision), [image_path], image_mask)
     assert dice(*(nib.load(mask).get_fdata() > 0 for mask in (stored_mask, image_mask))) > 0.99
 

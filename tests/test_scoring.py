@@ -265,6 +265,14 @@ def test_a_threshold_that_is_no_number_from_0_on_shows_the_usage(capsys, given):
     assert f"found '{given}'; expected a number from 0 on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--lesion-values", "--prediction-lesion-values", "--other-values"])
+def test_a_threshold_and_values_are_not_taken_together(tmp_path, capsys, option):
+    """The threshold would win without a word, and oedema (2) would be scored as lesion."""
+    paths = [str(write(tmp_path / f"{i}.nii.gz", mask * (i + 1))) for i, mask in enumerate(masks())]
+    assert main(["score", *paths, "--label-threshold", "0.5", option, "2"]) == 2
+    assert "--label-threshold makes all above it lesion" in capsys.readouterr().err
+
+
 def test_a_value_is_lesion_or_something_else(tmp_path, capsys):
     paths = [str(write(tmp_path / f"{i}.nii.gz", mask)) for i, mask in enumerate(masks())]
     assert main(["score", *paths, "--lesion-values", "1", "2", "--other-values", "1"]) == 2

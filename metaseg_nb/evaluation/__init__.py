@@ -5,6 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "baseline": ["score_threshold"],
+        "calibration": ["patient_uncertainty", "probability_scores", "reliability"],
         "comparison": [
             "bootstrap_interval",
             "estimate",
@@ -22,6 +24,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "which_network",
             "worst_classes",
         ],
+        "detection": ["froc", "froc_points", "operating_points"],
         "fold_results": ["finish_run", "finished_part", "pool", "rescore", "scored_with"],
         "leaderboard": [
             "STRATA",
@@ -35,14 +38,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "epoch_choice",
             "with_costs",
         ],
-        "probabilities": [
-            "froc",
-            "froc_points",
-            "operating_points",
-            "patient_uncertainty",
-            "probability_scores",
-            "reliability",
-        ],
-        "scoring": ["score_cases", "score_probability", "score_threshold"],
+        "scoring": ["score_cases", "score_probability"],
     },
 )

@@ -242,14 +242,13 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
 
 
 def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
-    """How many patients each fold was trained on, and in which folds the selection set could choose nothing."""
+    """How many patients each fold was trained on, and in which folds all have Dice 0 on the selection set."""
     sizes = {len({case.patient for case in split(cohort, fold).training}) for fold in runs["fold"].unique()}
     number = _counted(min(sizes), "patient") if len(sizes) == 1 else f"{min(sizes)} to {max(sizes)} patients"
     text = f"**On how many patients?** Each fold was trained on {number}."
     best = runs.groupby("fold")["selection_dice"].max()
     if empty := [f"fold {fold}" for fold in best.index[best == 0]]:
-        choice = "the threshold could not be chosen there"
-        text += f" In {' and '.join(empty)} every network has Dice 0.00 on the selection set: {choice}."
+        text += f" In {' and '.join(empty)} every network has Dice 0.00 on the selection set (threshold 0.50)."
     return text
 
 

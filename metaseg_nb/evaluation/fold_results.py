@@ -82,7 +82,8 @@ def rescore(study: str) -> list[str]:
     """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
 
     Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
-    of the weights that were not kept are there. Notebook 04 is then to be run again.
+    of the weights that were not kept are there, or where these are the same weights. Notebook 04 is then to be run
+    again.
 
     Parameters
     ----------
@@ -111,8 +112,11 @@ def rescore(study: str) -> list[str]:
         metrics, lesions = score_cases(test, run.predictions, cohort.rule)
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, lesions)
-        if all((run.other_predictions / f"{case.name}.nii.gz").is_file() for case in test):
-            write_table(run.other_metrics_table, score_cases(test, run.other_predictions, cohort.rule)[0])
+        masks = run.other_predictions / facts.get("operating_point", "")
+        if facts["best_epoch"] == facts.get("other_epoch"):
+            write_table(run.other_metrics_table, metrics)
+        elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
+            write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
         files = [run.root / name for name in facts.pop(FILES)]
         write_record(run.metrics, facts | {"dice_mean": float(metrics["dice"].mean())}, files)
     return [run.root.relative_to(layout.root).as_posix() for run in runs]
@@ -135,11 +139,11 @@ def read_all(runs: Mapping[Any, RunLayout]) -> dict[Any, dict[str, Any]]:
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), as has ``metrics_other``, by the
-    weights that were not kept (the chosen epoch's or the last one's); ``lesions`` one per (``model``,
-    reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one per
-    (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), ``runs`` one per
-    (``model``, ``fold``), with the ``network`` that its parameter file names.
+    ``metrics`` has one row per (``model``, ``case``), and ``metrics_other`` too, by the weights that were not kept (the
+    chosen epoch's or the last one's). ``lesions`` has one per (``model``, reference lesion), ``detections`` one per
+    (``model``, ``case``, threshold), ``operating_points`` one per (``model``, ``case``, decision), ``calibration`` one
+    per (``model``, ``case``, bin), and ``runs`` one per (``model``, ``fold``), with the ``network`` that its parameter
+    file names.
     """
 
     metrics: pd.DataFrame
@@ -269,10 +273,8 @@ def _outdated(
             yield problem(found, "the same settings in all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
             if differing := _differing(recipe, of["recipe"]):
-                found, fix = (
-                    f"cases preprocessed differently ({differing})",
-                    f"run {again}, or 02 with the earlier settings",
-                )
+                found = f"cases preprocessed differently ({differing})"
+                fix = f"run {again}, or 02 with the earlier settings"
                 yield problem(found, "the same preprocessing as in the case store", fix)
         if of["cohort_hash"] != now["cohort_hash"]:
             found = "other cases, patients, folds or lesion values than now"

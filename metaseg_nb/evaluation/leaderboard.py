@@ -34,10 +34,9 @@ STRATA = {
 def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
     """Rank the networks by mean Dice over patients.
 
-    A patient's cases are averaged first. A failure is a patient whose Dice is 0.
-    ``lesion_sensitivity`` is the share of all lesions: a ratio of sums, as patients
-    without lesions have none of their own. So are the two F1 of METS 2026, each with
-    the false lesions of both sizes of all patients.
+    A patient's cases are averaged first. A failure is a patient whose Dice is 0. ``lesion_sensitivity`` is the share of
+    all lesions. It is a ratio of sums, because patients without lesions have no share of their own. The two F1 of METS
+    2026 are ratios of sums too, each with the false lesions of both sizes.
 
     Parameters
     ----------
@@ -127,12 +126,12 @@ def epoch_choice(
         A row per network: ``model``, ``patients``, ``chosen``, ``last``, ``difference``
         (chosen minus last) with ``low``, ``high``. Below 0, the last epoch was better.
     """
-    kept = results.metrics.merge(results.runs[["model", "fold", "weights"]], on=["model", "fold"])
-    other = results.metrics_other.merge(results.runs[["model", "fold", "weights"]], on=["model", "fold"])
-    both = pd.concat([kept, other.assign(weights=other["weights"].map({"last": "chosen", "chosen": "last"}))])
-    dice = both.pivot_table(column, ["model", "patient"], "weights").dropna()
-    dice["difference"] = (dice["chosen"] - dice["last"]).round(12)
-    table = means(dice, models, n_bootstrap, seed).rename(columns={"difference_low": "low", "difference_high": "high"})
+    kept = results.runs[["model", "fold", "weights"]]
+    other = kept.replace({"weights": {"last": "chosen", "chosen": "last"}})
+    both = pd.concat([results.metrics.merge(kept), results.metrics_other.merge(other)])
+    scores = both.pivot_table(column, ["model", "patient"], "weights").dropna()
+    scores["difference"] = (scores["chosen"] - scores["last"]).round(12)
+    table = means(scores, models, n_bootstrap, seed).rename(columns=lambda name: name.removeprefix("difference_"))
     return table[["model", "patients", "chosen", "last", "difference", "low", "high"]]
 
 
@@ -181,9 +180,8 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     Bland & Altman 1986 (Lancet 327:307); intervals of the limits: 1999 (Stat. Methods Med. Res. 8:135).
     """
     difference = volumes.set_index(["model", "patient"])[["difference"]].set_axis(["bias_cm3"], axis=1)
-    table = means(difference, models, n_bootstrap, seed)
-    table = table.rename(columns={"bias_cm3_low": "low", "bias_cm3_high": "high"})
-    spread = 1.96 * table["bias_cm3_sd"]
+    table = means(difference, models, n_bootstrap, seed).rename(columns=lambda name: name.removeprefix("bias_cm3_"))
+    spread = 1.96 * table["sd"]
     return table[["model", "patients", "bias_cm3", "low", "high"]].assign(
         lower_cm3=table["bias_cm3"] - spread,
         upper_cm3=table["bias_cm3"] + spread,

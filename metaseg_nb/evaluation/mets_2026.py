@@ -29,7 +29,6 @@ from metaseg_nb.evaluation.voxel_metrics import ROUNDING_MM, Spacing, mask_pair,
 LARGE_MM3 = 20.0
 FOUND_DICE = 0.1
 WITHOUT_PARTNER_MM = 373.0
-COUNTS = tuple(f"{size}_{what}_2026" for size in ("large", "small") for what in ("found", "missed", "false"))
 # A pair is worth this more than its Dice: of equal sums of Dice the one with more pairs is taken.
 PER_PAIR = 1e-6
 

@@ -1,4 +1,4 @@
-"""Predictions against their references: a pair of masks, a test set, and the intensity threshold that is the baseline.
+"""Predictions against their references: a pair of masks, a test set, and the probabilities of a case.
 
 A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
 run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
@@ -12,32 +12,27 @@ It must give a finite number for every case, also for an empty mask.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
+from metaseg_nb.evaluation.calibration import probability_bins
+from metaseg_nb.evaluation.detection import COUNTS, detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.mets_2026 import mets_2026
-from metaseg_nb.evaluation.probabilities import COUNTS, detections_by_threshold, probability_bins
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
-from metaseg_nb.preprocessing.steps import intensity_range
-from metaseg_nb.settings import THRESHOLD_MODEL
+from metaseg_nb.preprocessing.case_store import StoredCase
 
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
-# Thresholds that are tried for the baseline divide the range of intensities into so many parts.
-N_THRESHOLDS = 100
 
 
 @dataclass(frozen=True)
@@ -113,18 +108,15 @@ def score(
         A mask holds other values; a metric of your own is not finite.
     """
     if not same_grid(truth, prediction):
-        raise CohortError.one(
-            case,
-            files[1],
-            f"a prediction on the grid {describe_grid(prediction)}",
-            f"the grid of the truth ({files[0]}): {describe_grid(truth)}",
-            "resample the prediction to the native grid of the image before scoring; never resample the truth",
-        )
+        found = f"a prediction on the grid {describe_grid(prediction)}"
+        expected = f"the grid of the truth ({files[0]}): {describe_grid(truth)}"
+        fix = "resample the prediction to the native grid of the image before scoring; never resample the truth"
+        raise CohortError.one(case, files[1], found, expected, fix)
     spacing_mm = truth.spacing_mm
     masks = binary_masks(truth.array, prediction.array, spacing_mm)
     own = {name: float(one.compute(*masks, spacing_mm)) for name, one in METRICS.items() if one.compute}
     if wrong := {name: value for name, value in own.items() if not np.isfinite(value)}:
-        raise ValueError(f"metrics: found {wrong}; expected a finite number for every case, also for an empty mask")
+        raise ValueError(f"case {case}: found {wrong}; expected a finite number for every case, also for an empty mask")
     summary, lesions = lesion_metrics(*masks, spacing_mm)
     around = mask_pair(*masks, spacing_mm)[:2]
     return {**voxel_metrics(*around, spacing_mm), **own, **summary, **mets_2026(*around, spacing_mm)}, lesions
@@ -256,55 +248,3 @@ def score_probability(
         rows.append({"operating_point": name, **asdict(decision), **{count: found[count] for count in COUNTS}})
     tables = detections, pd.DataFrame(rows), probability_bins(probability, stored.label > 0)
     return tuple(_of_case(case, table) for table in tables)
-
-
-def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the baseline, an intensity threshold: chosen on each fold's other patients, applied to its test set.
-
-    Returns
-    -------
-    metrics, lesions : DataFrame
-        As of `score_cases`, with ``model`` and ``threshold``.
-    """
-    rows, lesions = [], []
-    stored = {case.name: case for case in open_cases(case_store, cohort.labelled)}
-    require_rule(stored.values(), cohort.rule)
-    for fold in tqdm(folds, desc="scoring the intensity threshold"):
-        parts = split(cohort, fold)
-        threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
-        for case in parts.test:
-            truth, own = read_lesions(case, cohort.rule), stored[case.name]
-            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, threshold, 0.0))
-            row, found = score_against(case, truth, replace(truth, array=mask))
-            rows.append({"model": THRESHOLD_MODEL, "threshold": threshold, **row})
-            lesions.append(found.assign(model=THRESHOLD_MODEL))
-    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
-
-
-def threshold_of(cases: Sequence[StoredCase]) -> float:
-    """The intensity whose mean Dice over these cases is highest."""
-    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
-    return float(_edges(cases[0])[np.argmax(mean) + 1])
-
-
-def dice_by_threshold(case: StoredCase) -> np.ndarray:
-    """Dice of ``image >= threshold`` within reach of the head, at each inner threshold of the scale; first sequence.
-
-    Returns
-    -------
-    ndarray of float, shape (N_THRESHOLDS - 1,)
-        For a case without lesion: 0, as any threshold marks something.
-    """
-    edges, label = _edges(case), case.label > 0
-    image = np.clip(_within_reach(case), edges[0], edges[-1])
-    above, hit = (np.histogram(part, edges)[0][::-1].cumsum()[::-1][1:] for part in (image, image[label]))
-    return 2 * hit / np.maximum(1, above + label.sum())
-
-
-def _edges(case: StoredCase) -> np.ndarray:
-    return np.linspace(*intensity_range(case.recipe), N_THRESHOLDS + 1)
-
-
-def _within_reach(case: StoredCase) -> np.ndarray:
-    """The first sequence, darkest beyond reach of the head: no network predicts there either."""
-    return np.where(case.reach, case.image[0].astype(np.float32), np.float32(intensity_range(case.recipe)[0]))

@@ -4,5 +4,8 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={"choosing": ["choose_decisions"], "decision": ["decision_of", "predict_case", "selection_dice"]},
+    submod_attrs={
+        "choosing": ["PRIOR", "choose_decisions"],
+        "decision": ["decision_of", "predict_case", "selection_dice"],
+    },
 )

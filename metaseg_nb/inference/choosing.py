@@ -18,11 +18,10 @@ THRESHOLDS = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95])
 PEAKS = np.array([*THRESHOLDS, 0.98, 0.99])
 # No more than a ball of 3.4 mm: larger lesions are treated.
 MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
-DECISIONS = (len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3))
 # How many lesions a false one counts as.
 OPERATING_POINTS = {"balanced": 1.0, "sensitive": 0.25, "specific": 4.0}
-# Where the choice starts from, and how many patients' lesion-wise Dice a step of 1 in the logit away from there costs
-# (benchmarks/choosing.py): few patients choose hardly anything, many choose freely.
+# Where the choice starts. A step of 1 in the logit away from there must gain this lesion-wise Dice in a single case, or
+# the n-th part of it in n cases (benchmarks/choosing.py): few cases move the choice hardly at all, many move it freely.
 PRIOR = Decision(0.5, 0.95, 0.0)
 PENALTY = 0.05
 
@@ -31,18 +30,13 @@ PENALTY = 0.05
 class Outcome:
     """What every decision makes of one case.
 
-    ``n_lesions`` of the reference; the sum of their ``dice``, and the number of ``false`` lesions: arrays of shape
-    (thresholds, peaks, smallest lesions).
+    ``n_lesions`` is the number of scored reference lesions. ``dice`` is the sum of their Dice, and ``false`` the number
+    of false lesions: float arrays of shape (thresholds, peaks, smallest lesions).
     """
 
     n_lesions: int
     dice: np.ndarray
     false: np.ndarray
-
-    def lesion_dice(self, false_weight: float = 1.0) -> np.ndarray:
-        """Lesion-wise Dice of each decision; 1 where there is no lesion and none is predicted."""
-        counted = self.n_lesions + false_weight * self.false
-        return np.where(counted > 0, self.dice / np.maximum(counted, 1e-9), 1.0)
 
 
 def choose_decisions(
@@ -99,10 +93,12 @@ def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[flo
     Parameters
     ----------
     probability : ndarray, shape (X, Y, Z)
+        Lesion probability, 0 to 1, finite.
     truth : ndarray of bool, shape (X, Y, Z)
     spacing_mm : tuple of 3 floats
+        Voxel edges along X, Y, Z.
     """
-    dice, false = np.zeros(DECISIONS), np.zeros(DECISIONS)
+    dice, false = np.zeros((2, len(THRESHOLDS), len(PEAKS), len(MIN_LESIONS_MM3)))
     possible = (probability >= THRESHOLDS[0]) | truth
     if not possible.any():
         return Outcome(0, dice, false)

@@ -106,14 +106,19 @@ def native_probability(probability: np.ndarray, grid: Grid, native: Grid) -> np.
 
 
 def predict_case(
-    network: torch.nn.Module,
-    stored: StoredCase,
-    settings: Train,
-    decision: Decision,
-    device: torch.device,
-    mask: Path,
+    network: torch.nn.Module, stored: StoredCase, settings: Train, masks: Mapping[Path, Decision], device: torch.device
 ) -> np.ndarray:
-    """Predict a case of the case store and write its mask on the grid of its image, which is not read again.
+    """Predict a case of the case store, and write masks on the grid of its image, which is not read again.
+
+    Parameters
+    ----------
+    network : Module
+        In evaluation mode, on ``device``.
+    stored : StoredCase
+    settings : Train
+    masks : mapping of path to Decision
+        Files to write, and by which decision.
+    device : torch.device
 
     Returns
     -------
@@ -121,5 +126,6 @@ def predict_case(
         Lesion probability on the study grid.
     """
     probability = case_probability(network, stored, settings, device)
-    write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
+    for mask, decision in masks.items():
+        write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
     return probability

@@ -16,8 +16,6 @@ from metaseg_nb.settings import deciding, settings_hash
 from metaseg_nb.training.networks import build_network, prediction_layout
 
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
-
-
 # Choosing an epoch on fewer patients costs more than it gains (benchmarks/README.md, what choosing costs).
 ENOUGH_PATIENTS = 20
 
@@ -77,8 +75,8 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
 def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     """Decide which weights of an ended training predict: those of the last epoch, or of the epoch that was chosen.
 
-    An epoch is chosen only by a selection set of `ENOUGH_PATIENTS` or more. The others go to ``other.pt``, so that
-    notebook 04 can show what the rule costs.
+    An epoch is chosen only by a selection set of `ENOUGH_PATIENTS` or more. The other weights go to ``other.pt``, so
+    that notebook 04 can show what the rule costs. Where the last epoch was chosen, there are no others.
 
     Parameters
     ----------
@@ -89,7 +87,8 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        What ``best.pt`` now holds. Its ``weights`` are "last" or "chosen".
+        What ``best.pt`` now holds. Its ``weights`` are "last" or "chosen"; ``epoch`` is theirs, and ``other_epoch``
+        that of the others.
 
     Raises
     ------
@@ -101,16 +100,22 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
         return best
     last = load_last(run)
     if last is None:
-        found = "a run that an earlier version trained and finished, without the last epoch's weights"
-        fix = "give the study another name and train it again; `predict` can still use this best.pt"
-        raise CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
-    history = best["history"]
-    of_last = best | {"network": last["network"], **{key: history[-1][key] for key in ("epoch", "dice")}}
-    chosen, last = best | {"weights": "chosen"}, of_last | {"weights": "last"}
+        raise earlier_version(run)
+    of_last = {key: best["history"][-1][key] for key in ("epoch", "dice")}
+    last, chosen = best | of_last | {"network": last["network"], "weights": "last"}, best | {"weights": "chosen"}
     kept, other = (chosen, last) if patients >= ENOUGH_PATIENTS else (last, chosen)
-    save_checkpoint(run.other_checkpoint, other)
+    if kept["epoch"] != other["epoch"]:
+        save_checkpoint(run.other_checkpoint, other)
+    kept["other_epoch"] = other["epoch"]
     save_checkpoint(run.best_checkpoint, kept)
     return kept
+
+
+def earlier_version(run: RunLayout) -> CohortError:
+    """The error of a finished run of which the last epoch's weights were deleted before the test set was predicted."""
+    found = "a run that an earlier version trained and finished, without the last epoch's weights"
+    fix = "give the study another name and train it again; `predict` can still use this best.pt"
+    return CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import provenance
 from metaseg_nb.settings import Training, settings_hash
-from metaseg_nb.training.checkpoints import identity_code, load_checkpoint, load_last, what_decides
+from metaseg_nb.training.checkpoints import earlier_version, identity_code, load_checkpoint, load_last, what_decides
 from metaseg_nb.training.patches import PatchBatches
 
 
@@ -36,13 +36,16 @@ def is_finished(run: RunLayout, batches: PatchBatches, facts: Mapping[str, Any] 
     Raises
     ------
     CohortError
-        The run was finished with other settings, cases or labels in training.
+        The run was finished with other settings, cases or labels in training; or by an earlier version, which did not
+        note all ``facts``.
     """
     require_same(run, batches.identity())
     if not run.metrics.is_file() or damage(run.metrics):
         return False
-    record = read_record(run.metrics)
-    return all(record.get(name) == value for name, value in (facts or {}).items())
+    record, facts = read_record(run.metrics), facts or {}
+    if not facts.keys() <= record.keys():
+        raise earlier_version(run)
+    return all(record[name] == value for name, value in facts.items())
 
 
 def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
@@ -119,6 +122,7 @@ def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any]
         "train_seconds": float(history["seconds"].iloc[-1]),
         "weights": best.get("weights", "chosen"),
         "best_epoch": best["epoch"],
+        "other_epoch": best.get("other_epoch"),
         "last_epoch": int(history["epoch"].iloc[-1]),
         "recipe": best["identity"]["recipe"],
         "settings": settings.model_dump(),

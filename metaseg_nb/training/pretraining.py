@@ -201,15 +201,10 @@ def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
         With every such case that it saw.
     """
     content = load_checkpoint(checkpoint)
-    seen = content["identity"]["cases"]
+    seen, expected = content["identity"]["cases"], "weights trained without the cases of the selection and test set"
+    found, fix = "it was trained with this case of the {} set", "train that network again on the folds of this study"
     problems = [
-        Problem(
-            case.name,
-            str(checkpoint),
-            f"it was trained with this case of the {name} set",
-            "weights trained without the cases of the selection and test set",
-            "train that network again on the folds of this study",
-        )
+        Problem(case.name, str(checkpoint), found.format(name), expected, fix)
         for name, part in (("selection", parts.selection), ("test", parts.test))
         for case in part
         if case.name in seen
@@ -220,12 +215,7 @@ def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
 
 
 def finish_pretraining(
-    run: RunLayout,
-    settings: Pretrain,
-    parts: Split,
-    history: pd.DataFrame,
-    best: Mapping[str, Any],
-    parameters: int,
+    run: RunLayout, settings: Pretrain, parts: Split, history: pd.DataFrame, best: Mapping[str, Any], parameters: int
 ) -> None:
     """Write ``metrics.json``, the mark of a finished pretraining; see `run_facts`."""
     content = {

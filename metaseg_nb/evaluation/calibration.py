@@ -1,0 +1,171 @@
+"""Whether probabilities are right (calibration), and whether doubt tells where a network fails."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.evaluation.comparison import Estimate, bootstrap
+from metaseg_nb.evaluation.detection import average_precision
+
+N_BINS = 20
+# The lowest bin is left out: millions of clear background voxels would make every network look calibrated.
+FIRST_BIN = 1
+SUMS = ["n_voxels", "probability_sum", "n_lesion"]
+# A patient is a failure below this Dice.
+FAILURE_DICE = 0.5
+
+
+def probability_bins(probability: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
+    """Count voxels and lesion voxels by probability, in `N_BINS` bins of equal width.
+
+    Parameters
+    ----------
+    probability : ndarray, shape (X, Y, Z)
+        0 to 1.
+    truth : ndarray of bool, shape (X, Y, Z)
+
+    Returns
+    -------
+    DataFrame
+        A row per bin: ``bin`` (0 to N_BINS - 1), ``n_voxels``, ``probability_sum``, ``n_lesion``.
+    """
+    flat = np.asarray(probability, dtype=np.float64).ravel()
+    bins = np.minimum((flat * N_BINS).astype(int), N_BINS - 1)
+    weights = (None, flat, np.asarray(truth).ravel().astype(float))
+    sums = [np.bincount(bins, weight, minlength=N_BINS) for weight in weights]
+    table = pd.DataFrame(dict(zip(SUMS, sums, strict=True))).astype({"n_lesion": int})
+    return table.rename_axis("bin").reset_index()
+
+
+def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
+    """Reliability diagrams of all networks; their cases are pooled.
+
+    Parameters
+    ----------
+    calibration : DataFrame
+        A row per (``model``, case, ``bin``), from `probability_bins`.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``bin``) that has voxels, from probability 1 / N_BINS on: ``n_voxels``,
+        ``probability`` (mean predicted), ``observed`` (share that is lesion).
+
+    References
+    ----------
+    Guo et al. 2017 (ICML, arXiv:1706.04599).
+    """
+    rows = calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
+    sums = rows.groupby(["model", "bin"], sort=False)[SUMS].sum().sort_index(level="bin", sort_remaining=False)
+    probability, observed = sums["probability_sum"] / sums["n_voxels"], sums["n_lesion"] / sums["n_voxels"]
+    return sums[["n_voxels"]].assign(probability=probability, observed=observed).reset_index()
+
+
+def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
+    """Expected calibration error of one network with its 95 % bootstrap interval over patients.
+
+    The error is the mean gap between predicted probability and observed share, over voxels; NaN where no voxel has a
+    probability that counts. The interval (NaN below two patients) lies rather too high than too low: resampling adds
+    noise to each bin, and a gap has no sign.
+    """
+
+    def error(sums: np.ndarray) -> np.ndarray:
+        voxels, predicted, lesion = np.moveaxis(sums, 1, 0)
+        with np.errstate(invalid="ignore"):
+            return np.abs(predicted - lesion).sum(axis=-1) / voxels.sum(axis=-1)
+
+    rows = calibration[calibration["bin"] >= FIRST_BIN]
+    sums = rows.pivot_table(SUMS, "patient", "bin", aggfunc="sum", fill_value=0)[SUMS]
+    return bootstrap(error, sums.to_numpy().reshape(len(sums), len(SUMS), -1), n_bootstrap, seed)
+
+
+def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
+    """How uncertain a network was in each patient, beside its Dice.
+
+    Uncertainty is the mean entropy of the voxels that were not ruled out, in bits, 0 to 1; 0 where all were. Entropies
+    are those of the bins' mean probabilities.
+
+    Parameters
+    ----------
+    calibration : DataFrame
+        As of `reliability`.
+    scores : DataFrame
+        From `patient_scores`.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, ``patient``): ``uncertainty``, ``dice``.
+
+    References
+    ----------
+    Mehrtash et al. 2020 (IEEE TMI 39:3868): entropy averaged over a predicted segment predicts its Dice.
+    """
+    rows = calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
+    p = (rows["probability_sum"] / rows["n_voxels"]).clip(1e-9, 1 - 1e-9)
+    bits = (-p * np.log2(p) - (1 - p) * np.log2(1 - p)) * rows["n_voxels"]
+    sums = rows.assign(bits=bits).groupby(["model", "patient"])[["bits", "n_voxels"]].sum()
+    uncertainty = sums["bits"] / sums["n_voxels"]
+    dice = scores.rename_axis("patient").reset_index().melt("patient", var_name="model", value_name="dice")
+    own = pd.MultiIndex.from_frame(dice[["model", "patient"]])
+    return dice.assign(uncertainty=uncertainty.reindex(own, fill_value=0.0).to_numpy())
+
+
+def probability_scores(
+    results: tuple[pd.DataFrame, pd.DataFrame],
+    patients: pd.DataFrame,
+    models: Sequence[str],
+    n_bootstrap: int,
+    seed: int,
+) -> pd.DataFrame:
+    """Detection, calibration and flagging of failures, from the probabilities of each network.
+
+    Parameters
+    ----------
+    results : pair of DataFrame
+        ``detections`` and ``calibration`` of all networks.
+    patients : DataFrame
+        From `patient_uncertainty`.
+    models : sequence of str
+    n_bootstrap, seed
+        Of the intervals; resamples without a failure or without a success are passed over.
+
+    Returns
+    -------
+    DataFrame
+        A row per network: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`), and each with ``_low``,
+        ``_high``: ``average_precision``, ``ece`` (calibration error), ``auroc`` (chance that a failure is less certain
+        than a success; NaN without one of each).
+    """
+    rows = []
+    for model in models:
+        detections, calibration, own = (table[table["model"] == model] for table in (*results, patients))
+        unsure, failed = own["uncertainty"].to_numpy(), (own["dice"] < FAILURE_DICE).to_numpy()
+        precision = average_precision(detections, n_bootstrap, seed)
+        error = calibration_error(calibration, n_bootstrap, seed)
+        flagging = area_under_roc(unsure, failed, n_bootstrap, seed)
+        rows.append((model, *precision, len(own), int(failed.sum()), *error, *flagging))
+    names = [[name, f"{name}_low", f"{name}_high"] for name in ("average_precision", "ece", "auroc")]
+    return pd.DataFrame(rows, columns=["model", *names[0], "patients", "failures", *names[1], *names[2]])
+
+
+def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:
+    """Chance that a positive scores higher than a negative, ties counting half, with its 95 % interval.
+
+    NaN without one of each.
+
+    References
+    ----------
+    Mann & Whitney 1947; Hanley & McNeil 1982 (Radiology 143:29).
+    """
+    score, positive = np.asarray(score, float), np.asarray(positive, bool)
+    higher = (1 + np.sign(score[positive, None] - score[~positive])) / 2
+
+    def area(times: np.ndarray) -> np.ndarray:  # how often each patient is drawn
+        of_positive, of_negative = times[:, positive], times[:, ~positive]
+        with np.errstate(invalid="ignore"):
+            won = ((of_positive @ higher) * of_negative).sum(axis=1)
+            return won / (of_positive.sum(axis=1) * of_negative.sum(axis=1))
+
+    return bootstrap(area, np.eye(len(score)), n_bootstrap, seed)
