@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation import by_hand
-from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, CaseTaken, changes, open_reading, read_readings
+from metaseg_nb.annotation import by_hand, open_cases
+from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, changes, open_reading, read_readings
+from metaseg_nb.annotation.open_cases import CaseTaken
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
@@ -177,11 +178,11 @@ def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
 
 
 def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
-    assert by_hand.open_elsewhere(layout, "p1") == ""
+    assert open_cases.open_elsewhere(layout, "p1") == ""
     opened(layout, case)
-    assert by_hand.open_elsewhere(layout, "p1") == "", "this notebook has it"
+    assert open_cases.open_elsewhere(layout, "p1") == "", "this notebook has it"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-        assert other.submit(by_hand.open_elsewhere, layout, "p1").result() == "R1"
+        assert other.submit(open_cases.open_elsewhere, layout, "p1").result() == "R1"
 
 
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])

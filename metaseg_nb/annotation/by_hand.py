@@ -1,7 +1,5 @@
 """Masks drawn by hand: kept with who drew them, when, from what, and the active minutes they took."""
 
-import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -11,21 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psutil
 
+from metaseg_nb.annotation.open_cases import CaseTaken, hold, release
 from metaseg_nb.checksums import changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
-from metaseg_nb.files import MACHINE, write_json
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.machine import alone
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
-# Seconds without a word of its reader after which a case is free again.
-ABANDONED_S = 1800.0
 # What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
 PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
 COUNTS = ["voxels_added", "voxels_removed", "lesions_kept", "lesions_edited", "lesions_added", "lesions_removed"]
@@ -33,10 +27,6 @@ OF_MASK = ["n_lesions", "n_slices", "volume_mm3"]
 COLUMNS = ["case", "reader", "begun_with", "started", "saved", "finished", "seconds", *COUNTS, *OF_MASK, "mask"]
 # A reader's code is a folder's name.
 READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
-
-
-class CaseTaken(ValueError):
-    """Another reader has the case open, or has read it: the message says who, since when, and what to do."""
 
 
 @dataclass
@@ -151,7 +141,7 @@ class Reading:
             Another reader took the case over meanwhile.
         """
         self.clock.action()
-        _hold(self.layout, self.case, self.reader)
+        hold(self.layout, self.case, self.reader)
         self.finished = finished or (self.finished and np.array_equal(mask, self.mask))
         path = mask_file(self.layout, self.reader, self.case)
         write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
@@ -177,7 +167,7 @@ class Reading:
         """Stop the clock, save, and give the case free."""
         self.clock.stop()
         self.save(self.mask, finished)
-        _lock(self.layout, self.case).unlink(missing_ok=True)
+        release(self.layout, self.case)
 
 
 def mask_file(layout: StudyLayout, reader: str, case: str) -> Path:
@@ -255,7 +245,7 @@ def open_reading(
     if not second and (others := [other for other in others if other != reader]):
         advice = "take another case, or set `second_reading` to read it again"
         raise CaseTaken(f"case {case.name}: {', '.join(others)} has begun it. What to do: {advice}.")
-    _hold(layout, case.name, reader)
+    hold(layout, case.name, reader)
     path, clock, started, mask = mask_file(layout, reader, case.name), ActiveClock(now), _now(), beginning.mask
     finished = False
     if _record(path).is_file():
@@ -278,56 +268,12 @@ def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:
     return progress
 
 
-def open_elsewhere(layout: StudyLayout, case: str) -> str:
-    """Reader who has a case open in another notebook; empty where it is free."""
-    held = _held(layout, case)
-    mine = (held.get("machine"), held.get("process")) == (MACHINE, os.getpid())
-    return "" if not held or mine or _is_free(held) else held["reader"]
-
-
 def _record(mask: Path) -> Path:
     return mask.with_name(mask.name.removesuffix(".nii.gz") + ".json")
 
 
 def _beginning(mask: Path) -> Path:
     return mask.parent / "beginnings" / mask.name
-
-
-def _hold(layout: StudyLayout, case: str, reader: str) -> None:
-    """Note that this process has a case open for a reader, unless another has.
-
-    A case is free again when the process that had it no longer runs on this machine, or `ABANDONED_S` after its last
-    word.
-    """
-    path, now = _lock(layout, case), time.time()
-    with alone(path.with_suffix(".lock")):
-        held = _held(layout, case)
-        mine = (held.get("machine"), held.get("process"), held.get("reader")) == (MACHINE, os.getpid(), reader)
-        if held and not mine and not _is_free(held):
-            found = f"{held['reader']} has it open in another notebook, last active {_age_s(held) / 60:.0f} min ago"
-            advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
-            raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
-        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": now})
-
-
-def _held(layout: StudyLayout, case: str) -> dict:
-    try:
-        return json.loads(_lock(layout, case).read_bytes())
-    except FileNotFoundError:
-        return {}
-
-
-def _is_free(held: dict) -> bool:
-    ended = held["machine"] == MACHINE and not psutil.pid_exists(held["process"])
-    return ended or _age_s(held) > ABANDONED_S
-
-
-def _age_s(held: dict) -> float:
-    return time.time() - held["time"]
-
-
-def _lock(layout: StudyLayout, case: str) -> Path:
-    return layout.by_hand / f".{case}.open.json"
 
 
 def _now() -> str:

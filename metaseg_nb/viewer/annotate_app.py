@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from ipyevents import Event
 
-from metaseg_nb.annotation.by_hand import CaseTaken, Reading, open_elsewhere, open_reading, read_progress
+from metaseg_nb.annotation.by_hand import Reading, open_reading, read_progress
 from metaseg_nb.annotation.growing import grow, grow_along, interpolated
+from metaseg_nb.annotation.open_cases import CaseTaken, open_elsewhere
 from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.lesions import label_lesions
@@ -243,7 +244,9 @@ class AnnotateApp(AnnotatePanel):
         self._old, _ = label_lesions(reading.beginning.mask)
         self._undo, self._accepted = deque(maxlen=UNDO), np.zeros(self.mask.shape, bool)
         self._list_lesions()
-        self.viewer.open(images, self._marks(), self._rows[0].centre if self._rows else centre_of_largest(self.mask))
+        self.viewer.show_drawing(
+            images, self._marks(), self._rows[0].centre if self._rows else centre_of_largest(self.mask)
+        )
 
     def _show_title(self) -> None:
         words = "No case is open."

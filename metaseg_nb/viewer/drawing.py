@@ -77,7 +77,7 @@ class DrawingViewer(NiiVueViewer):
         """Whether the browser shows the case with its drawing."""
         return self._shown is not None
 
-    def open(self, images: CaseImages, marks: np.ndarray, at: Sequence[float]) -> None:
+    def show_drawing(self, images: CaseImages, marks: np.ndarray, at: Sequence[float]) -> None:
         """Show a case with a drawing (uint8, shape (X, Y, Z), RAS), and go to a voxel."""
         self.clear()
         self._marks, self._affine = marks, images.image.affine
