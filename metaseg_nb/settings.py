@@ -18,6 +18,8 @@ from metaseg_nb.layout import parameter_names
 THRESHOLD_MODEL = "intensity_threshold"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
+# Code of a person who annotates: a folder's name.
+READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
 # Names that a study uses for other things: rules of the workflow, its folders, the baseline.
 TAKEN = {
     *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
@@ -139,6 +141,12 @@ def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
     if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
         raise ValueError(f"a number that divides patch_size, {patch}, and is smaller than it")
     return edge
+
+
+def _reader(code: str) -> str:
+    if code and not READER.fullmatch(code):
+        raise ValueError("a code of up to 20 letters, digits, - and _, such as R1")
+    return code
 
 
 StudyName = Annotated[str, AfterValidator(_study_name)]
@@ -336,7 +344,7 @@ class Annotate(Settings):
 
     study: StudyName
     annotate: list[str]
-    reader: Annotated[str, Field(pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,19})?$")]
+    reader: Annotated[str, AfterValidator(_reader)]
     second_reading: bool
     assistance: Literal["proposal", "nothing", "randomised"]
     proposals_from: Annotated[str, AfterValidator(lambda model: model and _file_of("model", model))]
@@ -389,5 +397,5 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "parameters"
     where = origin.get(key.split(".")[0], "the notebook's parameters cell")
-    expected = item["msg"] + ADVICE.get(item["type"], "")
+    expected = item["msg"].removeprefix("Value error, ") + ADVICE.get(item["type"], "")
     return f"{where}: key {key!r}: found {item['input']!r}; expected: {expected}"

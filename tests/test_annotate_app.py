@@ -338,7 +338,13 @@ def test_done_opens_the_next_case_and_the_list_says_so(app, browser, layout):
     assert not (layout.by_hand / ".p2.open.json").exists(), "p2 is free for others"
 
 
-def test_nothing_to_see_here_empties_the_mask_and_opens_the_next(app, browser, layout):
+def test_nothing_to_see_here_needs_an_empty_mask_and_opens_the_next(app, browser, layout):
+    press(app, "x")
+    assert "not empty" in app.message.value
+    assert app.reading.case == "p1", "one key takes nothing away that was drawn"
+    assert app.mask.any()
+    press(app, "r")
+    press(app, "r")
     press(app, "x")
     row = read_readings(layout).iloc[0]
     assert (row["case"], row["finished"], row["n_lesions"], row["lesions_removed"]) == ("p1", True, 0, 2)
@@ -394,6 +400,7 @@ def test_a_case_of_another_reader_is_not_opened_and_says_who_has_it(app, browser
     other = open_reading(
         layout, waiting.cases[1], read_volume(waiting.cases[1].image, "p2"), "R2", app.reading.beginning
     )
+    other.save(other.mask)
     other.close()
     app.cases.value = "p2"
     assert "case p2: R2 has begun it" in app.message.value

@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -211,3 +212,43 @@ def test_a_crash_between_mask_and_record_loses_nothing(layout, case, monkeypatch
 def test_without_a_reading_the_table_is_empty_and_has_its_columns(layout):
     assert read_readings(layout).empty
     assert {"case", "reader", "seconds", "finished"} <= set(read_readings(layout))
+
+
+def test_a_case_that_is_only_looked_at_is_not_begun(layout, case):
+    times = Times()
+    reading = opened(layout, case, now=times)
+    times.now += 500
+    reading.close()
+    assert read_readings(layout).empty
+
+
+def test_a_mask_is_not_put_on_another_image_of_the_same_name(layout, case):
+    opened(layout, case).close(finished=True)
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), nib.load(case.image).affine), case.image)
+    with pytest.raises(CohortError, match="another image than the mask was drawn on"):
+        opened(layout, case)
+
+
+def test_a_mask_without_its_record_is_not_drawn_over(layout, case):
+    opened(layout, case).close(finished=True)
+    (layout.by_hand / "R1/p1.json").unlink()
+    with pytest.raises(CohortError, match="a mask without its record"):
+        opened(layout, case)
+
+
+def test_damaged_records_and_copies_of_folders_are_named_all_at_once(layout, case):
+    opened(layout, case).close(finished=True)
+    shutil.copytree(layout.by_hand / "R1", layout.by_hand / "R1_backup")
+    record = layout.by_hand / "R1/p1.json"
+    record.write_text(record.read_text(encoding="utf-8")[:40], encoding="utf-8")
+    for read in (read_readings, by_hand.read_progress):
+        with pytest.raises(CohortError) as error:
+            read(layout)
+        assert "not complete JSON" in str(error.value)
+        assert "the record of R1, case p1" in str(error.value)
+
+
+def test_a_half_written_lock_leaves_the_case_free(layout, case):
+    layout.by_hand.mkdir(parents=True)
+    (layout.by_hand / ".p1.open.json").write_text('{"reader": "R1", "mach', encoding="utf-8")
+    opened(layout, case)

@@ -32,9 +32,16 @@ def file(tmp_path_factory):
 @example("1:30.5")
 @example("1_000")
 @example("2024-01-01")
+@example(":")
 def test_a_number_is_one_only_where_its_digits_say_so(file, text):
     file.write_text(f"learning_rate: {text}\n", encoding="utf-8")
-    value = read_parameters(file)["learning_rate"]
+    try:
+        value = read_parameters(file)["learning_rate"]
+    except ParameterError as error:
+        assert "not YAML" in str(error)
+        with pytest.raises(ValueError, match="could not convert"):
+            float(text)
+        return
     if isinstance(value, bool):
         assert text.lower() == str(value).lower()
     elif isinstance(value, int | float):

@@ -50,6 +50,7 @@ def test_without_names_cases_without_a_mask_wait_in_the_order_of_rank(layout, co
 
 def test_any_case_can_be_named_and_unknown_names_are_all_said_at_once(layout, cohort):
     assert names(cases_to_annotate(layout, cohort, ["known", "b"])) == ["known", "b"]
+    assert names(cases_to_annotate(layout, cohort, ["b", "b"])) == ["b"]
     with pytest.raises(CohortError) as error:
         cases_to_annotate(layout, cohort, ["A", "b", "x"])
     assert "A" in str(error.value)
@@ -144,6 +145,18 @@ def test_the_next_three_are_made_ready_meanwhile_and_only_once(layout, cohort, p
     assert waiting(layout, cohort).prepared("a").beginning.mask.sum() == 8, "another notebook reads what was made"
     assert predicted[:4] == ["a", "b", "c", "d"]
     assert "a" not in predicted[4:]
+
+
+def test_another_image_is_predicted_again(layout, cohort, predicted):
+    waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
+    nib.save(nib.Nifti1Image(np.full(SHAPE, 9, np.int16), np.eye(4)), cohort.unlabelled[0].image)
+    waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
+    assert predicted == ["a", "a"]
+
+
+def test_a_network_that_is_not_trained_says_how_to_go_on_without(layout, cohort):
+    with pytest.raises(FileNotFoundError, match="assistance: nothing"):
+        waiting(layout, cohort).prepared("a")
 
 
 def test_other_weights_or_a_damaged_proposal_are_predicted_again(layout, cohort, predicted):

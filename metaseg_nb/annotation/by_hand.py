@@ -1,22 +1,24 @@
 """Masks drawn by hand: kept with who drew them, when, from what, and the active minutes they took."""
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.open_cases import CaseTaken, hold, release
-from metaseg_nb.checksums import changed_files, read_record, write_record
+from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
@@ -24,9 +26,23 @@ IDLE_S = 30.0
 PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
 COUNTS = ["voxels_added", "voxels_removed", "lesions_kept", "lesions_edited", "lesions_added", "lesions_removed"]
 OF_MASK = ["n_lesions", "n_slices", "volume_mm3"]
-COLUMNS = ["case", "reader", "begun_with", "started", "saved", "finished", "seconds", *COUNTS, *OF_MASK, "mask"]
-# A reader's code is a folder's name.
-READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
+COLUMNS = [
+    "case",
+    "reader",
+    "begun_with",
+    "image_sha256",
+    "started",
+    "saved",
+    "finished",
+    "seconds",
+    *COUNTS,
+    *OF_MASK,
+    "mask",
+]
+AS_SAVED = (
+    "the file as notebook 08 saved it",
+    "open the case in 08 again, look at it, and press done; if the file is lost, restore it",
+)
 
 
 @dataclass
@@ -113,6 +129,8 @@ class Reading:
     beginning : Beginning
     image : Volume
         First sequence; the mask is written on its grid.
+    image_sha256 : str
+        Of its file: a mask is never put on another image.
     mask : ndarray of bool, shape (X, Y, Z)
         As it was saved last.
     clock : ActiveClock
@@ -127,6 +145,7 @@ class Reading:
     reader: str
     beginning: Beginning
     image: Volume
+    image_sha256: str
     mask: np.ndarray
     clock: ActiveClock
     started: str
@@ -151,6 +170,7 @@ class Reading:
             "reader": self.reader,
             "begun_with": self.beginning.how,
             "networks": self.beginning.networks,
+            "image_sha256": self.image_sha256,
             "started": self.started,
             "saved": _now(),
             "finished": self.finished,
@@ -164,9 +184,11 @@ class Reading:
         self.mask = mask
 
     def close(self, finished: bool = False) -> None:
-        """Stop the clock, save, and give the case free."""
+        """Stop the clock, save, and give the case free; a case that was only looked at has not been begun."""
         self.clock.stop()
-        self.save(self.mask, finished)
+        begun = _record(mask_file(self.layout, self.reader, self.case)).is_file() or self.clock.seconds > IDLE_S
+        if finished or begun:
+            self.save(self.mask, finished)
         release(self.layout, self.case)
 
 
@@ -187,17 +209,13 @@ def read_readings(layout: StudyLayout) -> pd.DataFrame:
     Raises
     ------
     CohortError
-        With every mask that is not as it was saved.
-    DamagedFile
-        A record is not as it was written.
+        With every mask that is not as it was saved; or with every record that cannot be used.
     """
     rows, problems = [], []
-    for path in layout.by_hand.glob("*/*.json"):
-        record = read_record(path)
+    for path, record in _records(layout):
         rows.append(record | {"mask": path.with_suffix(".nii.gz")})
         for name, found in changed_files(path, record).items():
-            expected, fix = "the file as notebook 08 saved it", "open the case in 08 again, look at it, and accept it"
-            problems.append(Problem(record["case"], str(path.parent / name), found, expected, fix))
+            problems.append(Problem(record["case"], str(path.parent / name), found, *AS_SAVED))
     if problems:
         raise CohortError(problems)
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(["started", "reader", "case"], ignore_index=True)
@@ -235,8 +253,8 @@ def open_reading(
         The code of the reader cannot be a folder's name.
     CaseTaken
         Another reader has the case open; or began it, and ``second`` is not set.
-    CohortError, DamagedFile
-        The mask that the reader saved cannot be read, or its record is not as it was written.
+    CohortError
+        The reader drew on another image of this name; or the mask or its record is lost or damaged.
     """
     if not READER.fullmatch(reader):
         expected = "up to 20 letters, digits, - and _, such as R1"
@@ -245,27 +263,67 @@ def open_reading(
     if not second and (others := [other for other in others if other != reader]):
         advice = "take another case, or set `second_reading` to read it again"
         raise CaseTaken(f"case {case.name}: {', '.join(others)} has begun it. What to do: {advice}.")
+    path, record = mask_file(layout, reader, case.name), _record(mask_file(layout, reader, case.name))
+    kept = _read(record) if record.is_file() else {}
+    if path.is_file() and not kept:
+        fix = "restore the record; or, to begin anew, move the mask to another folder"
+        raise CohortError.one(case.name, path, "a mask without its record", f"{record.name} beside it", fix)
+    image_sha256 = checksum(case.image)
+    if kept and kept["image_sha256"] != image_sha256:
+        fix = f"restore the image; or, to begin anew, move {path.name} and {record.name} to another folder"
+        raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
     hold(layout, case.name, reader)
-    path, clock, started, mask = mask_file(layout, reader, case.name), ActiveClock(now), _now(), beginning.mask
-    finished = False
-    if _record(path).is_file():
-        kept = read_record(_record(path))  # the mask may be one stroke newer, where a process ended between the two
+    if not kept:
+        write_volume(_beginning(path), replace(image, array=beginning.mask.astype(np.uint8)))
+        reading = Reading(
+            layout, case.name, reader, beginning, image, image_sha256, beginning.mask, ActiveClock(now), _now()
+        )
+    else:  # the mask may be one stroke newer than its record, where a process ended between the two
         first, mask = (read_mask(file, case.name).array for file in (_beginning(path), path))
-        beginning, started = Beginning(kept["begun_with"], first, kept["networks"]), kept["started"]
-        clock.seconds, finished = kept["seconds"], kept["finished"]
-    else:
-        write_volume(_beginning(path), replace(image, array=mask.astype(np.uint8)))
-    clock.action()
-    return Reading(layout, case.name, reader, beginning, image, mask, clock, started, finished)
+        beginning, clock = Beginning(kept["begun_with"], first, kept["networks"]), ActiveClock(now, kept["seconds"])
+        started, finished = kept["started"], kept["finished"]
+        reading = Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished)
+    reading.clock.action()
+    return reading
 
 
 def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:
-    """Who has begun which case: by case and reader, whether it is finished. Masks are not read."""
+    """Who has begun which case: by case and reader, whether it is finished. Masks are not read.
+
+    Raises
+    ------
+    CohortError
+        With every record that cannot be used.
+    """
     progress: dict[str, dict[str, bool]] = {}
-    for path in sorted(layout.by_hand.glob("*/*.json")):
-        record = read_record(path)
+    for _, record in _records(layout):
         progress.setdefault(record["case"], {})[record["reader"]] = record["finished"]
     return progress
+
+
+def _records(layout: StudyLayout) -> list[tuple[Path, dict[str, Any]]]:
+    """All records, with their files."""
+    records, problems = [], []
+    for path in sorted(layout.by_hand.glob("*/*.json")):
+        try:
+            records.append((path, _read(path)))
+        except CohortError as error:
+            problems += error.problems
+    if problems:
+        raise CohortError(problems)
+    return records
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        record = read_record(path)
+    except DamagedFile as error:
+        fix = "restore a copy of it. Without it this mask must be begun anew: move both to another folder"
+        raise CohortError.one(path.stem, path, error.found, "the record as notebook 08 wrote it", fix) from error
+    if (record["reader"], record["case"]) != (path.parent.name, path.stem):
+        found = f"the record of {record['reader']}, case {record['case']}"
+        raise CohortError.one(path.stem, path, found, "the record of its folder and name", "move the copy elsewhere")
+    return record
 
 
 def _record(mask: Path) -> Path:

@@ -57,7 +57,7 @@ def open_elsewhere(layout: StudyLayout, case: str) -> str:
 def _held(layout: StudyLayout, case: str) -> dict[str, Any]:
     try:
         return json.loads(_lock(layout, case).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a half-written one holds nothing
         return {}
 
 

@@ -61,7 +61,7 @@ def cases_to_annotate(layout: StudyLayout, cohort: Cohort, names: Sequence[str])
             for name in unknown
         )
     if names:
-        return [known[name] for name in names]
+        return [known[name] for name in dict.fromkeys(names)]
     if not cohort.unlabelled:
         fix = 'list them as "testing" in the datalist, or name cases in `annotate` to correct their masks'
         raise CohortError.one("-", layout.dataset, "a mask for every case", "cases to annotate", fix)
@@ -160,7 +160,11 @@ class Waiting:
 
     @cached_property
     def _ensemble(self) -> Ensemble:
-        return load_ensemble(self.layout.root / self.model, self.device)
+        try:
+            return load_ensemble(self.layout.root / self.model, self.device)
+        except FileNotFoundError as error:
+            advice = "name another network in `proposals_from`, or go on without: `assistance: nothing`"
+            raise FileNotFoundError(f"{error}. {self.model} was to propose. Or {advice}") from error
 
     def _prepare(self, name: str) -> Prepared:
         case = case_named(self.cases, name)
@@ -175,13 +179,14 @@ class Waiting:
         return Prepared(case, image, beginning, probability)
 
     def _propose(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
-        """Probability and mask of a case; predicted once by the same networks."""
-        folder, networks = self.layout.proposals / self.model, named(self._ensemble)
+        """Probability and mask of a case; predicted once by the same networks on the same images."""
+        folder = self.layout.proposals / self.model
+        made_from = {"networks": named(self._ensemble), "images": [checksum(image) for image in case.images]}
         mask, probability = folder / f"{case.name}.nii.gz", folder / f"{case.name}_probability.nii.gz"
         record = folder / f"{case.name}.json"
-        if not record.is_file() or damage(record) or read_record(record)["networks"] != networks:
+        if not record.is_file() or damage(record) or not made_from.items() <= read_record(record).items():
             predict_image(self._ensemble, case.images, self.device, mask, probability)
-            write_record(record, {"case": case.name, "networks": networks}, [mask, probability])
+            write_record(record, made_from, [mask, probability])
         return read_volume(probability, case.name).array, read_mask(mask, case.name).array
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.by_hand import MASK, PROPOSAL, read_readings
+from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
 from metaseg_nb.cohort.problems import CohortError, Problem
@@ -112,13 +113,18 @@ def _require_same_images(
     cohort: Cohort, taken: Mapping[str, Mapping[str, Any]], layout: StudyLayout, drawn: StudyLayout
 ) -> None:
     """Refuse a mask that was drawn on another image which has the case's name."""
-    if drawn.root == layout.root:
-        return
-    images = {case.name: case.image for case in read_study_cohort(drawn).all_cases}
-    pairs = [(case, images.get(taken[case.name]["there"])) for case in cohort.all_cases if case.name in taken]
-    if others := [case for case, image in pairs if image is None or not _same_image(case, image)]:
+    there = cohort if drawn.root == layout.root else read_study_cohort(drawn)
+    images = {case.name: case.image for case in there.all_cases}
+    wanted = [case for case in cohort.all_cases if case.name in taken]
+    if others := [case for case in wanted if not _drawn_on(case, taken[case.name], images)]:
         expected, fix = OTHER_IMAGE
         raise CohortError(Problem(case.name, str(case.image), "another image", expected, fix) for case in others)
+
+
+def _drawn_on(case: Case, reading: Mapping[str, Any], images: Mapping[str, Path]) -> bool:
+    """Tell whether a case has the image that a mask was drawn on; that image must be as it was then."""
+    image = images.get(reading["there"])
+    return image is not None and checksum(image) == reading["image_sha256"] and _same_image(case, image)
 
 
 def _same_image(case: Case, image: Path) -> bool:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,7 +114,7 @@ class AnnotateApp(AnnotatePanel):
         try:
             call()
         except Exception as error:
-            self._say(f"Not done. {error}" if isinstance(error, ValueError | OSError) else f"Not done. {error!r}")
+            self._say(f"Not done. {_explained(error)}")
         self._show_title()
 
     def _active(self) -> None:
@@ -267,7 +268,8 @@ class AnnotateApp(AnnotatePanel):
     def finish_empty(self) -> None:
         """Say that there is no lesion, and open the next case."""
         self._need_seen()
-        self.mask = np.zeros_like(self.mask)
+        if self.mask.any():
+            raise ValueError("The mask is not empty. Remove its lesions first, or press done to stand by them.")
         self.finish()
 
     def close(self) -> None:
@@ -330,8 +332,10 @@ class AnnotateApp(AnnotatePanel):
 
     def restore(self) -> None:
         """Put a removed lesion of the beginning back."""
-        mask = self.mask.copy()
-        mask[self._chosen()] = True
+        mask, voxels = self.mask.copy(), self._chosen()
+        if mask[voxels].all():
+            raise ValueError("This lesion is in the mask. Choose a removed one in the list, or press undo.")
+        mask[voxels] = True
         self._change(mask)
 
     # --- the mask ---
@@ -406,6 +410,13 @@ class AnnotateApp(AnnotatePanel):
         if self._growing:
             marks[self.mask & ~self._growing.before] = PENDING
         return marks
+
+
+def _explained(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename:  # of a file with a temporary name
+        folder = Path(error.filename).parent
+        return f"{error.strerror}: {folder}. Nothing can be saved there. Mend that, then go on: the mask is still here."
+    return str(error) if isinstance(error, ValueError | OSError) else repr(error)
 
 
 def _axis_of(voxels: np.ndarray) -> int:

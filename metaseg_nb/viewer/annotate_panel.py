@@ -72,7 +72,7 @@ class AnnotatePanel:
         left = [self.cases, head, self.lesions, *rows]
         changing = [self.size, self.level, self.zoom, self.buttons["interpolate"], self.buttons["undo"]]
         bars = [ipywidgets.HBox(row, layout={"flex_flow": "row wrap"}) for row in ([self.tool], changing)]
-        right = [self.title, *bars, image, self.message]
+        right = [self.title, self.message, *bars, image]
         columns = [
             ipywidgets.VBox(left, layout={"width": "27rem", "flex": "0 0 auto"}),
             ipywidgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"}),
