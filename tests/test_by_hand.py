@@ -222,6 +222,21 @@ def test_a_case_that_is_only_looked_at_is_not_begun(layout, case):
     assert read_readings(layout).empty
 
 
+def test_a_finished_case_that_is_looked_at_again_takes_no_more_minutes(layout, case):
+    times = Times()
+    reading = opened(layout, case, now=times)
+    times.now += 20
+    reading.close(finished=True)
+    before = read_readings(layout)
+    again = opened(layout, case, now=times)
+    for _ in range(5):
+        times.now += 25
+        again.clock.action()
+    again.close()
+    assert read_readings(layout).equals(before)
+    assert take(layout, case, "R2") == "opened", "the case is free again"
+
+
 def test_a_mask_is_not_put_on_another_image_of_the_same_name(layout, case):
     opened(layout, case).close(finished=True)
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), nib.load(case.image).affine), case.image)

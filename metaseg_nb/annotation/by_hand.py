@@ -184,10 +184,13 @@ class Reading:
         self.mask = mask
 
     def close(self, finished: bool = False) -> None:
-        """Stop the clock, save, and give the case free; a case that was only looked at has not been begun."""
+        """Stop the clock, save, and give the case free.
+
+        A case that was only looked at is not begun by that, and one that is finished takes no more minutes.
+        """
         self.clock.stop()
         begun = _record(mask_file(self.layout, self.reader, self.case)).is_file() or self.clock.seconds > IDLE_S
-        if finished or begun:
+        if finished or (begun and not self.finished):
             self.save(self.mask, finished)
         release(self.layout, self.case)
 
