@@ -10,7 +10,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer import annotate_app
+from metaseg_nb.viewer import mask_editor
 from metaseg_nb.viewer.annotate_app import KEYS, TOOLS, AnnotateApp
 from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
 
@@ -186,7 +186,7 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
         reach = 1 if level > 0.4 else 2
         return box((np.subtract(voxel, reach), np.add(voxel, reach + 1)))
 
-    monkeypatch.setattr(annotate_app, "grow", grow)
+    monkeypatch.setattr(mask_editor, "grow", grow)
     press(app, "c")
     assert browser.widget.opts.pen_value == CLICK
     browser.stroke((19, 4, 8))
@@ -209,7 +209,7 @@ def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypa
         ends.extend([tuple(start), tuple(end)])
         return box(((17, 14, 9), (22, 18, 10)))
 
-    monkeypatch.setattr(annotate_app, "grow_along", grow_along)
+    monkeypatch.setattr(mask_editor, "grow_along", grow_along)
     press(app, "l")
     assert browser.widget.opts.pen_value == LINE
     browser.stroke((18, 15, 9), (19, 15, 9), (20, 16, 9), (21, 16, 9))
@@ -219,7 +219,7 @@ def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypa
 
 def test_slices_are_filled_across_the_plane_of_the_last_stroke(app, browser, monkeypatch):
     axes = []
-    monkeypatch.setattr(annotate_app, "interpolated", lambda mask, axis: axes.append(axis) or mask)
+    monkeypatch.setattr(mask_editor, "interpolated", lambda mask, axis: axes.append(axis) or mask)
     press(app, "i")
     app.tool.value = "pen"
     browser.stroke((20, 15, 8), (20, 16, 9))  # sagittal
@@ -228,7 +228,7 @@ def test_slices_are_filled_across_the_plane_of_the_last_stroke(app, browser, mon
 
 
 def test_undo_takes_back_strokes_removals_and_regions_in_turn(app, browser, layout, monkeypatch):
-    monkeypatch.setattr(annotate_app, "grow", lambda prepared, voxel, level: box(((18, 3, 7), (21, 6, 10))))
+    monkeypatch.setattr(mask_editor, "grow", lambda prepared, voxel, level: box(((18, 3, 7), (21, 6, 10))))
     masks = [box(FIRST, SECOND)]
     app.tool.value = "pen"
     for i in range(18):

@@ -26,7 +26,7 @@ from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer import AnnotateApp, annotate_app
+from metaseg_nb.viewer import AnnotateApp, mask_editor
 from scipy import ndimage
 
 
@@ -44,7 +44,7 @@ def grow(prepared, voxel, level):
     return (labels == labels[tuple(voxel)]) & (labels > 0)
 
 
-annotate_app.grow = grow
+mask_editor.grow = grow
 """
 SHOWING = """app = AnnotateApp(StudyLayout("mine"), Cases(), "R1")
 app.widget

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 from ipyevents import Event
 
 from metaseg_nb.annotation.by_hand import Reading, open_reading, read_progress
-from metaseg_nb.annotation.growing import grow, grow_along, interpolated
 from metaseg_nb.annotation.open_cases import CaseTaken, open_elsewhere
 from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
@@ -24,22 +22,12 @@ from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer.annotate_panel import KEYS, TOOLS, AnnotatePanel
-from metaseg_nb.viewer.drawing import CLICK, LESION, LINE, PENDING, DrawingViewer
+from metaseg_nb.viewer.drawing import CLICK, LINE, DrawingViewer
 from metaseg_nb.viewer.drawn_lesions import drawn_lesions
+from metaseg_nb.viewer.mask_editor import MaskEditor
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared, Waiting
-
-UNDO = 50
-AXIAL = 2
-
-
-@dataclass
-class _Growing:
-    """A region that follows the level: the mask without it, and how it grows."""
-
-    before: np.ndarray
-    region: Callable[[float], np.ndarray]
 
 
 class AnnotateApp(AnnotatePanel):
@@ -217,7 +205,7 @@ class AnnotateApp(AnnotatePanel):
         self._leave()
 
     def _leave(self) -> None:
-        self.reading, self._growing = None, None
+        self.reading = None
         self._fill(self.lesions, None, [])
         self.viewer.clear()
 
@@ -241,13 +229,12 @@ class AnnotateApp(AnnotatePanel):
 
     def _show_case(self, prepared: Prepared, images: CaseImages, reading: Reading) -> None:
         self.prepared, self.reading = prepared, reading
-        self.mask, self._growing, self._axis, self._rows = reading.mask, None, AXIAL, []
+        self.editor, self._rows = MaskEditor(prepared, reading.mask), []
         self._old, _ = label_lesions(reading.beginning.mask)
-        self._undo, self._accepted = deque(maxlen=UNDO), np.zeros(self.mask.shape, bool)
+        self._accepted = np.zeros(self.mask.shape, bool)
         self._list_lesions()
-        self.viewer.show_drawing(
-            images, self._marks(), self._rows[0].centre if self._rows else centre_of_largest(self.mask)
-        )
+        at = self._rows[0].centre if self._rows else centre_of_largest(self.mask)
+        self.viewer.show_drawing(images, self.editor.marks, at)
 
     def _show_title(self) -> None:
         words = "No case is open."
@@ -292,6 +279,11 @@ class AnnotateApp(AnnotatePanel):
 
     # --- lesions ---
 
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask of the open case, bool of shape (X, Y, Z)."""
+        return self.editor.mask
+
     def _list_lesions(self, changed: np.ndarray | None = None) -> None:
         """List the lesions, and choose the one that changed; without one the place in the list stays."""
         reading, at = self._need_case(), self.lesions.value or 0
@@ -317,99 +309,53 @@ class AnnotateApp(AnnotatePanel):
     def accept(self) -> None:
         """Tick the lesion off, and go to the next."""
         self._accepted[self._chosen()] = True
-        self._growing = None
+        self.editor.keep_grown()
         self._list_lesions()
         self._fill(self.lesions, min(self.lesions.value + 1, len(self._rows) - 1))
-        self.viewer.put(self._marks())
+        self.viewer.put(self.editor.marks)
         self._jump()
 
     def remove(self) -> None:
         """Take the lesion out of the mask, and go to the next."""
-        mask = self.mask.copy()
-        mask[self._chosen()] = False
-        self._change(mask)
+        self._edit(partial(self.editor.put, self._chosen(), False))
         self._jump()
 
     def restore(self) -> None:
         """Put a removed lesion of the beginning back."""
-        mask, voxels = self.mask.copy(), self._chosen()
-        if mask[voxels].all():
+        voxels = self._chosen()
+        if self.mask[voxels].all():
             raise ValueError("This lesion is in the mask. Choose a removed one in the list, or press undo.")
-        mask[voxels] = True
-        self._change(mask)
+        self._edit(partial(self.editor.put, voxels, True))
 
     # --- the mask ---
 
     def _drawn(self, voxels: np.ndarray, values: np.ndarray) -> None:
-        self._guarded(partial(self._take, voxels, values))
-
-    def _take(self, voxels: np.ndarray, values: np.ndarray) -> None:
-        """Take what a person has just drawn: it points at something, or changes the mask."""
-        self._need_case()
-        self._axis = _axis_of(voxels)
-        for value, begin in ((CLICK, self._click), (LINE, self._line)):
-            if (pointed := voxels[values == value]).size:
-                self._growing = _Growing(self.mask, begin(pointed))
-                self._undo.append(np.packbits(self.mask))
-                return self._grow()
-        mask = self.mask.copy()
-        mask[tuple(voxels.T)] = values > 0
-        self._change(mask)
-
-    def _click(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
-        voxel = pointed[len(pointed) // 2].tolist()
-        return lambda level: grow(self.prepared, voxel, level)
-
-    def _line(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
-        places = pointed * self.prepared.image.spacing_mm
-        start = np.linalg.norm(places - places[0], axis=1).argmax()  # the voxels of a line: its ends are farthest
-        end = np.linalg.norm(places - places[start], axis=1).argmax()
-        first, last = pointed[start].tolist(), pointed[end].tolist()
-        return lambda level: grow_along(self.prepared, first, last, level)
+        self._guarded(lambda: self._edit(partial(self.editor.draw, voxels, values, self.level.value)))
 
     def _grow(self) -> None:
-        """Let what was clicked last grow to the level."""
-        if self._growing is None:
-            return
-        region = self._growing.region(self.level.value)
-        self._put(self._growing.before | region)
-        if not region.any():
-            self._say("Nothing grows here. Lower the level, or draw.")
+        if self.reading:
+            self._edit(partial(self.editor.grow, self.level.value))
 
     def interpolate(self) -> None:
         """Fill the slices between drawn ones, across the plane of the last stroke."""
         self._need_case()
-        self._change(self.mask | interpolated(self.mask, self._axis))
+        self._edit(self.editor.fill_between)
 
     def undo(self) -> None:
         """Take the last change of the mask back."""
         self._need_case()
-        if not self._undo:
-            raise ValueError("There is nothing to undo.")
-        before = np.unpackbits(self._undo.pop(), count=self.mask.size).astype(bool)
-        self._growing = None
-        self._put(before.reshape(self.mask.shape))
+        self._edit(self.editor.undo)
 
-    def _change(self, mask: np.ndarray) -> None:
-        """Put another mask in place of the one now, which can be undone."""
-        self._growing = None
-        if not np.array_equal(mask, self.mask):
-            self._undo.append(np.packbits(self.mask))
-        self._put(mask)
-
-    def _put(self, mask: np.ndarray) -> None:
-        """Show a mask, and save it where it changed."""
-        changed, self.mask = mask != self.mask, mask
-        self._list_lesions(changed)
-        self.viewer.put(self._marks())
-        if not np.array_equal(mask, self._need_case().mask):
-            self._need_case().save(mask)
-
-    def _marks(self) -> np.ndarray:
-        marks = self.mask.astype(np.uint8) * LESION
-        if self._growing:
-            marks[self.mask & ~self._growing.before] = PENDING
-        return marks
+    def _edit(self, step: Callable[[], None]) -> None:
+        """Change the mask, show it, and save it where it changed."""
+        reading, before = self._need_case(), self.mask
+        try:
+            step()
+        finally:
+            self._list_lesions(self.mask != before)
+            self.viewer.put(self.editor.marks)
+            if not np.array_equal(self.mask, reading.mask):
+                reading.save(self.mask)
 
 
 def _explained(error: Exception) -> str:
@@ -417,9 +363,3 @@ def _explained(error: Exception) -> str:
         folder = Path(error.filename).parent
         return f"{error.strerror}: {folder}. Nothing can be saved there. Mend that, then go on: the mask is still here."
     return str(error) if isinstance(error, ValueError | OSError) else repr(error)
-
-
-def _axis_of(voxels: np.ndarray) -> int:
-    """Axis across the plane of a stroke; of a single point the axial one."""
-    flat = [axis for axis in (AXIAL, 1, 0) if np.ptp(voxels[:, axis]) == 0]
-    return flat[0] if flat else AXIAL
