@@ -49,7 +49,7 @@ TAKEN = {
     ),
 }
 # Uses of unannotated images in which an earlier arm's networks take part.
-TAUGHT = ("self_training", "ranking")
+TAUGHT = ("self_training", "ranking", "foreground_random")
 # How to write a value that YAML reads otherwise than it was meant, by pydantic's name of the error.
 ADVICE = {
     "string_type": " (put a name that looks like a number, a date, true or null in quotes)",
@@ -278,7 +278,7 @@ class Train(Training):
     annotation: Literal["full", "largest", "slices", "boxes", "points"]
     n_largest: Count
     slice_step: Count
-    unannotated: Literal["unused", "pretraining", "self_training", "ranking"]
+    unannotated: Literal["unused", "pretraining", "self_training", "ranking", "foreground_random"]
     teacher: Annotated[ArmName, AfterValidator(_only_where_taught)]
     # checkpoints of earlier versions lack it
     models: Annotated[list[ModelName], BeforeValidator(_itself), AfterValidator(_that_teach)] = []

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from metaseg_nb.annotation.partial import KINDS, Work, annotate, label_of_boxes, label_of_points
-from metaseg_nb.annotation.ranking import follow_ranking, rank_patients, summarise
+from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_patients, summarise
 from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
@@ -299,6 +299,23 @@ def test_the_next_patient_is_uncertain_and_unlike_those_before():
     table = rank_patients(pd.DataFrame({name: numbers | row for name, row in rows.items()}).T.astype(float), ["known"])
     assert table.index.tolist() == ["far", "like the known", "far too", "sure"]
     assert table["rank"].tolist() == [1, 2, 3, 4]
+
+
+def test_random_patients_have_as_much_lesion_as_those_of_the_ranking_and_are_others():
+    """A ranking that takes the largest of 200: chance takes as much, where it can, and mostly other patients."""
+    volumes = np.random.default_rng(1).lognormal(6, 1, 200)
+    ranked = pd.DataFrame({"patient": [f"p{i}" for i in range(200)], "found_mm3": volumes})
+    wanted = ranked.sort_values("found_mm3", ascending=False, ignore_index=True)
+    for table, close in ((ranked, 0.05), (wanted, 0.75)):
+        shares, same = [], []
+        for seed in range(20):
+            order = as_much_foreground(table, 40, seed)
+            assert sorted(order) == sorted(table["patient"])
+            chosen = table.set_index("patient").loc[order[:40], "found_mm3"].sum()
+            shares.append(chosen / table["found_mm3"][:40].sum())
+            same.append(len({*order[:40]} & {*table["patient"][:40]}))
+        assert abs(np.mean(shares) - 1) < close
+        assert 4 < np.mean(same) < 16, "by chance 8 of 40 are the same"
 
 
 def test_a_ranking_is_followed_until_the_work_of_the_even_choice_is_spent():

@@ -37,6 +37,7 @@ ARMS = {
     "self_training_25": ("self-trained", 10, 100.0, {"share": 0.25, "unannotated": "self_training"}),
     "alone_25": ("alone", 10, 100.0, {"share": 0.25, "unannotated": "self_training", "teachers": "self"}),
     "ranking_50": ("ranked", 18, 200.0, {"share": 0.5, "unannotated": "ranking"}),
+    "random_50": ("random", 18, 200.0, {"share": 0.5, "unannotated": "foreground_random"}),
 }
 # patient by patient, around 0: so that intervals have a width
 SPREAD = np.linspace(-0.03, 0.03, N)
@@ -110,6 +111,7 @@ def test_winning_with_more_minutes_is_inconclusive():
         ("self_training", "self_training_25", "patients_25"),
         ("roi", "boxes_roi", "boxes"),
         ("ranking", "ranking_50", "patients_50"),
+        ("ranking", "random_50", "patients_50"),
     ],
 )
 def test_an_arm_is_compared_with_the_one_that_differs_in_nothing_else(question, arm, against):
@@ -125,6 +127,12 @@ def test_what_self_training_and_what_an_ensemble_of_teachers_gains_are_apart():
     assert table["self_training", "self_training_25", "unet"] == pytest.approx(0.08)
     assert table["teachers", "self_training_25", "unet"] == pytest.approx(0.05)
     assert ("teachers", "alone_25", "unet") not in table
+
+
+def test_a_ranking_is_compared_with_random_patients_who_have_as_much_lesion():
+    table = gained(BUDGETS | {"ranking_50": 0.62, "random_50": 0.6})["difference"]
+    assert table["foreground", "ranking_50", "all networks"] == pytest.approx(0.02)
+    assert ("foreground", "random_50", "all networks") not in table
 
 
 def test_an_arm_without_its_partner_is_compared_with_none():
@@ -153,7 +161,7 @@ def test_the_verdict_is_that_of_the_interval_where_patients_are_enough(gain, n, 
     assert gained(dice, n=n).loc["pretraining", "pretraining_25", "unet"]["verdict"] == verdict
 
 
-ALL = BUDGETS | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75}
+ALL = BUDGETS | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75, "random_50": 0.8}
 ALL |= {("unet", "pretraining_25"): 0.5, ("unetr", "pretraining_25"): 0.6}
 ALL |= {("unet", "self_training_25"): 0.4, ("unetr", "self_training_25"): 0.6, "alone_25": 0.5}
 
@@ -173,7 +181,8 @@ def test_every_question_is_answered_with_its_verdict():
             "inconclusive for UNETR",
         ],
         ["Does it help to be taught by all networks together?", "worse for U-Net", "better for UNETR"],
-        ["Does it help to choose patients by a ranking?", "better"],
+        ["Does it help to choose patients by a ranking?", "better", "better"],
+        ["Is a ranking better than random patients with as much lesion?", "worse"],
         ["Are patches around boxes enough?", "worse"],
     ]
 
@@ -202,7 +211,7 @@ def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
 
 @pytest.mark.parametrize("arm", ["patients_25", "boxes"])
 def test_questions_without_arms_are_named_as_not_asked(arm):
-    assert answered({arm: 0.5}).count("Not studied") == 7
+    assert answered({arm: 0.5}).count("Not studied") == 8
 
 
 @pytest.mark.parametrize(

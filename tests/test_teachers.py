@@ -189,6 +189,18 @@ def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_th
     assert abs(spent - wanted) <= 6, "a case has contours on 6 slices, or on 12"
 
 
+def test_random_patients_with_as_much_lesion_take_the_work_of_the_even_choice_too(teach, learn, parts, tiny_training):
+    teach(-1.0)
+    split, layout = parts
+    even = annotated_training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
+    found = learn(unannotated="foreground_random", annotated_share=0.5)
+    assert {"c0", "c1"} < {case.name for case in found.cases}
+    spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, even))
+    assert abs(spent - wanted) <= 6, "a case has contours on 6 slices, or on 12"
+    again = learn(unannotated="foreground_random", annotated_share=0.5)
+    assert [case.name for case in again.cases] == [case.name for case in found.cases]
+
+
 def test_a_ranking_is_made_once_and_again_when_its_teachers_change(teach, learn, parts, monkeypatch):
     table = parts[1].run("unet", 0, "later", 0).ranking_table
 

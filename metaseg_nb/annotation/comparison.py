@@ -29,6 +29,7 @@ QUESTIONS = {
     "self_training": ("Does self-training help?", True),
     "teachers": ("Does it help to be taught by all networks together?", True),
     "ranking": ("Does it help to choose patients by a ranking?", False),
+    "foreground": ("Is a ranking better than random patients with as much lesion?", False),
     "roi": ("Are patches around boxes enough?", False),
 }
 # Questions about one change to an arm: columns with the change, and without it; all other columns of `ALIKE` are equal.
@@ -36,6 +37,7 @@ CHANGES = {
     "pretraining": ({"unannotated": "pretraining"}, {"unannotated": "unused"}),
     "self_training": ({"unannotated": "self_training"}, {"unannotated": "unused", "teachers": ""}),
     "teachers": ({"unannotated": "self_training", "teachers": ""}, {"teachers": "self"}),
+    "foreground": ({"unannotated": "ranking"}, {"unannotated": "foreground_random"}),
     "roi": ({"recipe": "sampling: roi"}, {"recipe": ""}),
 }
 ALIKE = ["share", "annotation", "unannotated", "teachers", "recipe"]
@@ -201,7 +203,9 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
 
     - ``patients``: the most fully contoured patients with the next smaller number of them.
     - ``kind``: cheaper annotations with full contours *at equal minutes*.
-    - ``ranking``: patients chosen by a ranking with patients chosen evenly, at equal minutes.
+    - ``ranking``: patients chosen by a ranking, or at random with as much lesion, with patients chosen evenly, at equal
+      minutes.
+    - ``foreground``: patients chosen by a ranking with random ones that have as much lesion.
     - ``pretraining``, ``self_training``, ``roi``: an arm with the one that differs in nothing else.
     - ``teachers``: self-training by all networks together with self-training by each network alone.
 
@@ -250,7 +254,8 @@ def _pairs(results: BudgetResults) -> list[tuple[str, str, str]]:
     if budgets:
         cheaper = arms[(arms["annotation"] != "full") & (arms["unannotated"] == "unused") & (arms["recipe"] == "")]
         pairs += [("kind", arm, "") for arm in cheaper.index]
-        pairs += [("ranking", arm, "") for arm in arms.index[arms["unannotated"] == "ranking"]]
+        chosen = arms["unannotated"].isin(["ranking", "foreground_random"])
+        pairs += [("ranking", arm, "") for arm in arms.index[chosen]]
     for question, (after, before) in CHANGES.items():
         for arm in arms.index[(arms[list(after)] == after).all(axis=1)]:
             wanted = arms.loc[arm, ALIKE].to_dict() | before

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
 
 from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
-from metaseg_nb.annotation.ranking import follow_ranking, rank_cases
+from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case
@@ -109,7 +110,8 @@ def annotated_training_set(
     settings : Train
         ``annotated_share`` of the patients of both sets (`budget_of`): those to train on by the kind of
         ``annotation``, those of the selection set in full. The ``unannotated`` rest of the training set is unused,
-        or labelled (self_training) or ranked beforehand (ranking) by the networks of the arm ``teacher``.
+        or labelled (self_training) or ranked beforehand (ranking, foreground_random) by the networks of the arm
+        ``teacher``.
     layout : StudyLayout
     run : RunLayout
         Keeps the labels or the ranking that networks make, so that they are made once.
@@ -123,11 +125,15 @@ def annotated_training_set(
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
     budget = budget_of(parts, settings.annotated_share, settings.seed)
     teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
-    if settings.unannotated == "ranking":
+    if settings.unannotated in ("ranking", "foreground_random"):
         first = [case for case in parts.training if case.name in teachers.annotated]
         slices = {case.name: sum(stored[case.name].slices) for case in parts.training}
-        ranking = _ranking(parts.training, stored, teachers, run)
-        chosen = follow_ranking(parts.training, first, ranking, slices, budget.training)
+        ranked = _ranking(parts.training, stored, teachers, run)
+        follow = partial(follow_ranking, parts.training, first, slices=slices, even=budget.training)
+        chosen = follow(ranked["patient"].tolist())
+        if settings.unannotated == "foreground_random":
+            added = {case.patient for case in chosen} - {case.patient for case in first}
+            chosen = follow(as_much_foreground(ranked, len(added), settings.seed))
         budget = replace(budget, training=chosen)
     known = {
         case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in budget.training
@@ -149,8 +155,10 @@ def annotated_training_set(
     return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
 
 
-def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: Teachers, run: RunLayout) -> list[str]:
-    """Patients, the most wanted first: as the run keeps them, if these teachers ranked these cases, or ranked now."""
+def _ranking(
+    cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: Teachers, run: RunLayout
+) -> pd.DataFrame:
+    """From `rank_cases`: as the run keeps it, if these teachers ranked these cases, or ranked now."""
     made_with = {"teachers": teachers.hashes, "cases": {case.name: stored[case.name].identity for case in cases}}
     code = settings_hash(made_with)
     kept = run.ranking_record.is_file() and not damage(run.ranking_record)
@@ -158,7 +166,7 @@ def _ranking(cases: Sequence[Case], stored: Mapping[str, StoredCase], teachers: 
         pairs = [(case, stored[case.name]) for case in cases]
         write_table(run.ranking_table, rank_cases(pairs, teachers.annotated, teachers.probability).reset_index())
         write_record(run.ranking_record, {"made_with": code}, [run.ranking_table])
-    return read_table(run.ranking_table)["patient"].tolist()
+    return read_table(run.ranking_table)
 
 
 def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[StoredCase, Work]:
