@@ -439,6 +439,7 @@ def test_the_report_of_300_patients_and_eight_networks_can_be_mailed(tmp_path, m
         "04_cross_validation": [chart()] * 15,
         "05_qualitative_review": [brains(2200, 2800), chart(), *[brains(1890, 700)] * 6],
         "07_radiotherapy": [brains(1100, 430), *[chart()] * 5],
+        "08_annotate": [brains(1100, 430), chart()],
     }
     path, sizes = StudyLayout("demo").notebook("01_explore_data"), {}
     path.parent.mkdir(parents=True)

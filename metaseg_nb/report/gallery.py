@@ -23,7 +23,7 @@ PAGES = {
 }
 # Entries of a network on a page, worst first; and panels of all pictures together, of up to 10 kB each: with its slice
 # views a gallery has at most so many bytes, and a report of 300 patients and eight networks under 25 MB.
-MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 711, 10.7e6
+MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 680, 10.3e6
 # Of an entry. ``group`` is a network, or "" for all; ``of`` is how many entries of this group this page could show.
 CENTRE = ["x", "y", "z"]
 COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE]
