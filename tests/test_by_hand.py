@@ -244,6 +244,15 @@ def test_a_mask_is_not_put_on_another_image_of_the_same_name(layout, case):
         opened(layout, case)
 
 
+def test_a_case_that_cannot_be_opened_stays_free_for_others(layout, case):
+    opened(layout, case).close(finished=True)
+    (layout.by_hand / "R1/p1.nii.gz").unlink()
+    with pytest.raises(CohortError):
+        opened(layout, case)
+    assert open_cases.open_elsewhere(layout, "p1") == ""
+    assert not (layout.by_hand / ".p1.open.json").exists()
+
+
 def test_a_mask_without_its_record_is_not_drawn_over(layout, case):
     opened(layout, case).close(finished=True)
     (layout.by_hand / "R1/p1.json").unlink()

@@ -173,5 +173,8 @@ def test_an_image_that_cannot_be_read_is_an_error_where_it_is_opened(layout, coh
     cohort.unlabelled[1].image.write_bytes(b"no image")
     queue = waiting(layout, cohort)
     queue.prepared("a")
+    sound = cohort.unlabelled[0].image.read_bytes()
     with pytest.raises(CohortError, match="b_image"):
         queue.prepared("b")
+    cohort.unlabelled[1].image.write_bytes(sound)
+    assert queue.prepared("b").beginning.how == "proposal", "once it is mended, it opens"

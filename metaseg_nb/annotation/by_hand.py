@@ -276,18 +276,34 @@ def open_reading(
         fix = f"restore the image; or, to begin anew, move {path.name} and {record.name} to another folder"
         raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
     hold(layout, case.name, reader)
+    try:
+        return _reading(layout, case.name, reader, image, image_sha256, beginning, kept, now)
+    except Exception:
+        release(layout, case.name)  # or others would wait for a case that nobody could open
+        raise
+
+
+def _reading(
+    layout: StudyLayout,
+    case: str,
+    reader: str,
+    image: Volume,
+    image_sha256: str,
+    beginning: Beginning,
+    kept: dict[str, Any],
+    now: Callable[[], float],
+) -> Reading:
+    """The work as a record keeps it; without one it begins."""
+    path, clock = mask_file(layout, reader, case), ActiveClock(now, kept.get("seconds", 0.0))
     if not kept:
         write_volume(_beginning(path), replace(image, array=beginning.mask.astype(np.uint8)))
-        reading = Reading(
-            layout, case.name, reader, beginning, image, image_sha256, beginning.mask, ActiveClock(now), _now()
-        )
+        mask, started, finished = beginning.mask, _now(), False
     else:  # the mask may be one stroke newer than its record, where a process ended between the two
-        first, mask = (read_mask(file, case.name).array for file in (_beginning(path), path))
-        beginning, clock = Beginning(kept["begun_with"], first, kept["networks"]), ActiveClock(now, kept["seconds"])
+        first, mask = (read_mask(file, case).array for file in (_beginning(path), path))
+        beginning = Beginning(kept["begun_with"], first, kept["networks"])
         started, finished = kept["started"], kept["finished"]
-        reading = Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished)
-    reading.clock.action()
-    return reading
+    clock.action()
+    return Reading(layout, case, reader, beginning, image, image_sha256, mask, clock, started, finished)
 
 
 def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:

@@ -155,7 +155,8 @@ class Waiting:
         """
         names = [case.name for case in self.cases]
         soon = names[names.index(name) :][: 1 + AHEAD]
-        self._ready = {name: self._ready.get(name) or self._worker.submit(self._prepare, name) for name in soon}
+        kept = {name: made for name, made in self._ready.items() if not (made.done() and made.exception())}
+        self._ready = {name: kept.get(name) or self._worker.submit(self._prepare, name) for name in soon}
         return self._ready[name].result()
 
     @cached_property

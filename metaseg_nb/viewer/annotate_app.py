@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -159,17 +159,16 @@ class AnnotateApp(AnnotatePanel):
             options.append((f"{mark} {case.name:<24} {who}", case.name))
         self._fill(self.cases, self.reading.case if self.reading else None, options)
 
-    def _is_free(self, name: str) -> bool:
-        """Tell whether this reader still has a case to do."""
-        readers = read_progress(self.layout).get(name, {})
+    def _is_free(self, name: str, readers: Mapping[str, bool]) -> bool:
+        """Tell whether this reader still has a case to do, from who has begun or finished it."""
         others = [reader for reader in readers if reader != self.reader]
         return not readers.get(self.reader) and (self.second or not others) and not open_elsewhere(self.layout, name)
 
     def _open_next(self) -> None:
         names = [case.name for case in self.waiting.cases]
-        start = names.index(self.cases.value) if self.cases.value else 0
+        start, progress = names.index(self.cases.value) if self.cases.value else 0, read_progress(self.layout)
         for name in names[start:] + names[:start]:
-            if self._is_free(name):
+            if self._is_free(name, progress.get(name, {})):
                 return self._open_case(name)
         self._list_cases()
         self._say("All cases are finished, or others have them.")
