@@ -110,12 +110,12 @@ def predicted(layout, monkeypatch):
 
 def waiting(layout, cohort, how="proposal", model="unet"):
     cases = [*cohort.unlabelled, *cohort.cases]
-    return Waiting(layout, cohort, cases, pd.Series(how, names(cases)), model, torch.device("cpu"))
+    return Waiting(layout, cohort, cases, pd.Series(how, names(cases)), True, model, torch.device("cpu"))
 
 
 def test_a_case_begins_with_what_the_networks_find(layout, cohort, predicted):
     ready = waiting(layout, cohort).prepared("a")
-    assert (ready.beginning.how, ready.beginning.mask.sum()) == ("proposal", 8)
+    assert (ready.beginning.how, ready.beginning.mask.sum(), ready.beginning.by_chance) == ("proposal", 8, True)
     assert ready.beginning.networks[0].startswith("unet/fold0/")
     assert ready.probability.max() == 0.75
 

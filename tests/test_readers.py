@@ -9,9 +9,9 @@ from metaseg_nb.annotation.readers import reader_agreement, saved_by_proposals, 
 
 
 def readings(*rows):
-    """Rows of case, reader, begun_with, seconds, lesions; all finished."""
+    """Rows of case, reader, begun_with, seconds, lesions; all finished, and begun as chance decided."""
     table = pd.DataFrame(rows, columns=["case", "reader", "begun_with", "seconds", "n_lesions"])
-    return table.assign(finished=True)
+    return table.assign(finished=True, by_chance=True)
 
 
 def test_minutes_are_of_finished_readings_and_none_is_per_lesion_without_lesions():
@@ -41,6 +41,21 @@ def test_a_proposal_that_halves_the_time_saves_half():
 def test_one_case_of_a_kind_is_too_few():
     rows = [("a", "R1", "proposal", 60, 1), ("b", "R1", "nothing", 90, 1), ("c", "R1", "nothing", 90, 1)]
     assert np.isnan(saved_by_proposals(with_minutes(readings(*rows)), 100, 0)).all()
+
+
+def test_only_cases_for_which_chance_decided_show_what_a_proposal_saves():
+    rows = [(f"{how}{i}", "R1", how, s, 1) for how, s in (("proposal", 60), ("nothing", 120)) for i in range(4)]
+    table = readings(*rows, ("easy", "R1", "proposal", 1, 1), ("hard", "R1", "nothing", 9000, 9))
+    table.loc[8:, "by_chance"] = False
+    assert saved_by_proposals(with_minutes(table), 100, 0)[0] == pytest.approx(0.5)
+    table["by_chance"] = False
+    assert np.isnan(saved_by_proposals(with_minutes(table), 100, 0)).all()
+
+
+def test_a_case_that_two_readers_read_counts_once():
+    rows = [("a", "R1", "proposal", 60, 1), ("a", "R2", "proposal", 120, 1), ("b", "R1", "proposal", 30, 1)]
+    rows += [("c", "R1", "nothing", 120, 1), ("d", "R1", "nothing", 120, 1)]
+    assert saved_by_proposals(with_minutes(readings(*rows)), 100, 0)[0] == pytest.approx(1 - 60 / 120)
 
 
 def test_the_interval_holds_the_true_saving_as_often_as_it_says():

@@ -136,7 +136,7 @@ def test_notebook_08_proposes_for_the_patient_without_a_mask_and_opens_it_in_a_b
     (proposal,) = home.glob("runs/tiny/proposals/*/synthetic_007.nii.gz")
     image = nib.load(home / "runs/tiny/synthetic_cohort/images/synthetic_007.nii.gz")
     assert np.array_equal(nib.load(proposal).affine, image.affine)
-    assert "**0 cases with 0 lesions were annotated by hand in 0 active minutes.**" in words
+    assert "**0 finished readings of 0 cases: 0 lesions drawn in 0 active minutes.**" in words
     assert (home / "figures/tiny/08_proposal.png").is_file()
 
 
@@ -153,7 +153,9 @@ def test_notebook_08_counts_minutes_and_compares_readers(home, metaseg, tmp_path
         path = home / f"runs/tiny/synthetic_cohort/images/{name}.nii.gz"
         image, case = read_volume(path, name), Case(name, (path,), None, name, "unknown")
         nothing = np.zeros(image.array.shape, bool)
-        reading = open_reading(layout, case, image, reader, Beginning(how, nothing), True, now=lambda: clock[0])
+        reading = open_reading(
+            layout, case, image, reader, Beginning(how, nothing, by_chance=True), True, now=lambda: clock[0]
+        )
         mask = nothing.copy()
         mask[20 : 20 + size, 20:24, 10:12] = True
         clock[0] += seconds
@@ -161,7 +163,7 @@ def test_notebook_08_counts_minutes_and_compares_readers(home, metaseg, tmp_path
         reading.close(finished=True)
     changes = "annotate: [synthetic_001, synthetic_002]\nassistance: randomised\nreader: R1\nsecond_reading: true"
     words = run_annotate(home, metaseg, tmp_path / "tiny.yaml", changes)
-    assert "**4 cases with 4 lesions were annotated by hand in 1 active minutes.**" in words
+    assert "**4 finished readings of 2 cases: 4 lesions drawn in 1 active minutes.**" in words
     # 9 seconds with, 27 without
     assert "a proposal saves: 0.67 (95 % interval" in words
     assert "2 cases with a proposal, 2 without" in words

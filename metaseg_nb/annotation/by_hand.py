@@ -30,6 +30,7 @@ COLUMNS = [
     "case",
     "reader",
     "begun_with",
+    "by_chance",
     "image_sha256",
     "started",
     "saved",
@@ -81,11 +82,14 @@ class Beginning:
         On the image's grid, RAS.
     networks : list of str
         Checkpoints that proposed it.
+    by_chance : bool
+        Whether chance decided between a proposal and nothing: only such cases show what a proposal saves.
     """
 
     how: str
     mask: np.ndarray
     networks: list[str] = field(default_factory=list)
+    by_chance: bool = False
 
 
 def changes(before: np.ndarray, after: np.ndarray) -> dict[str, int]:
@@ -170,6 +174,7 @@ class Reading:
             "reader": self.reader,
             "begun_with": self.beginning.how,
             "networks": self.beginning.networks,
+            "by_chance": self.beginning.by_chance,
             "image_sha256": self.image_sha256,
             "started": self.started,
             "saved": _now(),
@@ -206,8 +211,9 @@ def read_readings(layout: StudyLayout) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        What `Reading.save` writes: ``case``, ``reader``, ``begun_with``, ``started``, ``saved``, ``finished``,
-        ``seconds``, the counts of `changes`, ``n_lesions``, ``n_slices``, ``volume_mm3``; and ``mask``, its file.
+        What `Reading.save` writes: ``case``, ``reader``, ``begun_with``, ``by_chance``, ``started``, ``saved``,
+        ``finished``, ``seconds``, the counts of `changes`, ``n_lesions``, ``n_slices``, ``volume_mm3``; and
+        ``mask``, its file.
 
     Raises
     ------
@@ -300,7 +306,7 @@ def _reading(
         mask, started, finished = beginning.mask, _now(), False
     else:  # the mask may be one stroke newer than its record, where a process ended between the two
         first, mask = (read_mask(file, case).array for file in (_beginning(path), path))
-        beginning = Beginning(kept["begun_with"], first, kept["networks"])
+        beginning = Beginning(kept["begun_with"], first, kept["networks"], kept["by_chance"])
         started, finished = kept["started"], kept["finished"]
     clock.action()
     return Reading(layout, case, reader, beginning, image, image_sha256, mask, clock, started, finished)

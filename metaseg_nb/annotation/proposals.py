@@ -126,6 +126,8 @@ class Waiting:
     cases : list of Case
     assistance : Series of str
         From `assistance_of`.
+    by_chance : bool
+        Whether chance decided it.
     model : str
         From `proposing_network`; "": no case has a proposal.
     device : torch.device
@@ -137,11 +139,12 @@ class Waiting:
         cohort: Cohort,
         cases: list[Case],
         assistance: pd.Series,
+        by_chance: bool,
         model: str,
         device: torch.device,
     ):
         self.layout, self.cohort, self.cases, self.assistance = layout, cohort, cases, assistance
-        self.model, self.device = model, device
+        self.by_chance, self.model, self.device = by_chance, model, device
         self._worker = ThreadPoolExecutor(1, "proposals")
         self._ready: dict[str, Future[Prepared]] = {}
 
@@ -174,9 +177,9 @@ class Waiting:
         if case.label:
             beginning = Beginning(MASK, read_lesions(case, self.cohort.rule).array)
         elif proposed is None:
-            beginning = Beginning(NOTHING, np.zeros(image.array.shape, bool))
+            beginning = Beginning(NOTHING, np.zeros(image.array.shape, bool), by_chance=self.by_chance)
         else:
-            beginning = Beginning(PROPOSAL, proposed, named(self._ensemble))
+            beginning = Beginning(PROPOSAL, proposed, named(self._ensemble), self.by_chance)
         return Prepared(case, image, beginning, probability)
 
     def _propose(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
