@@ -1,6 +1,8 @@
 """Which cases wait to be annotated, in which order, with which help; and that proposals are made once and ahead."""
 
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -108,33 +110,44 @@ def predicted(layout, monkeypatch):
     return done
 
 
-def waiting(layout, cohort, how="proposal", model="unet"):
-    cases = [*cohort.unlabelled, *cohort.cases]
-    return Waiting(layout, cohort, cases, pd.Series(how, names(cases)), True, model, torch.device("cpu"))
+@pytest.fixture
+def waiting():
+    """Make the queue of a cohort's cases; its thread ends with the test, or it would predict for the next one too."""
+    made = []
+
+    def make(layout, cohort, how="proposal", model="unet"):
+        cases = [*cohort.unlabelled, *cohort.cases]
+        help_of = pd.Series(how, names(cases))
+        made.append(Waiting(layout, cohort, cases, help_of, True, model, torch.device("cpu")))
+        return made[-1]
+
+    yield make
+    for queue in made:
+        queue.close()
 
 
-def test_a_case_begins_with_what_the_networks_find(layout, cohort, predicted):
+def test_a_case_begins_with_what_the_networks_find(layout, cohort, predicted, waiting):
     ready = waiting(layout, cohort).prepared("a")
     assert (ready.beginning.how, ready.beginning.mask.sum(), ready.beginning.by_chance) == ("proposal", 8, True)
     assert ready.beginning.networks[0].startswith("unet/fold0/")
     assert ready.probability.max() == 0.75
 
 
-def test_a_case_with_a_mask_begins_with_that_mask(layout, cohort, predicted):
+def test_a_case_with_a_mask_begins_with_that_mask(layout, cohort, predicted, waiting):
     ready = waiting(layout, cohort).prepared("known")
     assert ready.beginning.how == "mask"
     assert np.argwhere(ready.beginning.mask).min() == 2
 
 
 @pytest.mark.parametrize(("how", "model"), [("nothing", "unet"), ("proposal", "")])
-def test_without_help_the_networks_take_no_part(layout, cohort, predicted, how, model):
+def test_without_help_the_networks_take_no_part(layout, cohort, predicted, how, model, waiting):
     """Also not in regions grown from a click: or else the time without a proposal is not that without a network."""
     ready = waiting(layout, cohort, how, model).prepared("a")
     assert (ready.beginning.how, ready.beginning.mask.any(), ready.probability.any()) == ("nothing", False, False)
     assert predicted == []
 
 
-def test_the_next_three_are_made_ready_meanwhile_and_only_once(layout, cohort, predicted):
+def test_the_next_three_are_made_ready_meanwhile_and_only_once(layout, cohort, predicted, waiting):
     queue = waiting(layout, cohort)
     queue.prepared("a")
     end = time.monotonic() + 20
@@ -147,19 +160,42 @@ def test_the_next_three_are_made_ready_meanwhile_and_only_once(layout, cohort, p
     assert "a" not in predicted[4:]
 
 
-def test_another_image_is_predicted_again(layout, cohort, predicted):
+def test_a_case_opened_out_of_turn_does_not_wait_for_those_before_it(layout, cohort, predicted, waiting, monkeypatch):
+    begun, go = threading.Event(), threading.Event()
+    at_once = proposals.predict_image
+
+    def predict_image(*given):
+        begun.set()
+        assert go.wait(20)
+        at_once(*given)
+
+    monkeypatch.setattr(proposals, "predict_image", predict_image)
+    queue = waiting(layout, cohort)
+    with ThreadPoolExecutor(2) as readers:
+        first = readers.submit(queue.prepared, "a")
+        assert begun.wait(20)
+        out_of_turn = readers.submit(queue.prepared, "d")
+        while "b" in queue._ready:
+            time.sleep(0.01)
+        go.set()
+        assert out_of_turn.result().case.name == "d"
+        assert first.result().case.name == "a"
+    assert predicted[:2] == ["a", "d"]
+
+
+def test_another_image_is_predicted_again(layout, cohort, predicted, waiting):
     waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
     nib.save(nib.Nifti1Image(np.full(SHAPE, 9, np.int16), np.eye(4)), cohort.unlabelled[0].image)
     waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
     assert predicted == ["a", "a"]
 
 
-def test_a_network_that_is_not_trained_says_how_to_go_on_without(layout, cohort):
+def test_a_network_that_is_not_trained_says_how_to_go_on_without(layout, cohort, waiting):
     with pytest.raises(FileNotFoundError, match="assistance: nothing"):
         waiting(layout, cohort).prepared("a")
 
 
-def test_other_weights_or_a_damaged_proposal_are_predicted_again(layout, cohort, predicted):
+def test_other_weights_or_a_damaged_proposal_are_predicted_again(layout, cohort, predicted, waiting):
     waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
     (layout.root / "unet/fold0/best.pt").write_bytes(b"other weights")
     waiting(layout, Cohort("mine", "", [], cohort.unlabelled[:1])).prepared("a")
@@ -169,7 +205,7 @@ def test_other_weights_or_a_damaged_proposal_are_predicted_again(layout, cohort,
     assert predicted == ["a"] * 3
 
 
-def test_an_image_that_cannot_be_read_is_an_error_where_it_is_opened(layout, cohort, predicted):
+def test_an_image_that_cannot_be_read_is_an_error_where_it_is_opened(layout, cohort, predicted, waiting):
     cohort.unlabelled[1].image.write_bytes(b"no image")
     queue = waiting(layout, cohort)
     queue.prepared("a")

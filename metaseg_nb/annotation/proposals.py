@@ -158,9 +158,15 @@ class Waiting:
         """
         names = [case.name for case in self.cases]
         soon = names[names.index(name) :][: 1 + AHEAD]
+        for other in self._ready.keys() - set(soon):
+            self._ready.pop(other).cancel()  # a case that is opened out of turn does not wait for those before it
         kept = {name: made for name, made in self._ready.items() if not (made.done() and made.exception())}
         self._ready = {name: kept.get(name) or self._worker.submit(self._prepare, name) for name in soon}
         return self._ready[name].result()
+
+    def close(self) -> None:
+        """Make no more cases ready; the one that is being made is finished."""
+        self._worker.shutdown(cancel_futures=True)
 
     @cached_property
     def _ensemble(self) -> Ensemble:
