@@ -10,8 +10,8 @@ from nnunet_cohorts import RULE, parts_of, stored
 from nnunet_workbook import folder_of
 
 from metaseg_nb.cohort.volumes import read_lesions
-from metaseg_nb.evaluation.comparison import bootstrap
 from metaseg_nb.evaluation.detection import average_precision, detections_by_threshold, froc_points
+from metaseg_nb.evaluation.intervals import bootstrap
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.inference.choosing import best_decision, outcome_of
 from metaseg_nb.inference.decision import UNDECIDED, Decision, native_mask

@@ -23,7 +23,7 @@ from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.batch.runs import Run
 from metaseg_nb.checksums import damage
-from metaseg_nb.evaluation.comparison import bootstrap_interval
+from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.report.build import write_page

@@ -10,23 +10,12 @@ from mets_2026_pairs import COUNTS
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
-from metaseg_nb.evaluation.comparison import (
-    bootstrap_interval,
-    estimate,
-    pairwise,
-    patient_scores,
-    rank_distribution,
-    rank_test,
-)
-from metaseg_nb.evaluation.conclusions import ALL, claim_table, network_kinds
-from metaseg_nb.evaluation.leaderboard import (
-    all_strata,
-    limits_of_agreement,
-    make_leaderboard,
-    missed_and_false,
-    patient_volumes,
-)
+from metaseg_nb.evaluation.claims import ALL, claim_table, network_kinds
+from metaseg_nb.evaluation.comparison import pairwise, patient_scores, rank_distribution, rank_test
+from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
+from metaseg_nb.evaluation.leaderboard import limits_of_agreement, make_leaderboard, missed_and_false, patient_volumes
 from metaseg_nb.evaluation.scoring import METRICS
+from metaseg_nb.evaluation.strata import all_strata
 
 BASELINE = "intensity_threshold"
 RESAMPLING = (500, 0)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.comparison import bootstrap_interval, bootstrap_ratio, percentiles, times_drawn
+from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio, percentiles, times_drawn
 
 
 def test_close_to_scipy():

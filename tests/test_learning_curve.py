@@ -6,7 +6,7 @@ import pytest
 
 from metaseg_nb.annotation.comparison import budget_curves, fit_power_law, power_laws
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.comparison import bootstrap_interval
+from metaseg_nb.evaluation.intervals import bootstrap_interval
 
 FACTS = {"share": 1.0, "annotation": "full", "unannotated": "unused", "recipe": "", "minutes": 60.0}
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.evaluation.comparison import bootstrap_ratio
-from metaseg_nb.evaluation.leaderboard import COUNT_NAMES, STRATA, all_strata, classified, per_patient
+from metaseg_nb.evaluation.intervals import bootstrap_ratio
+from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, per_patient
 
 
 def lesions_by_hand():

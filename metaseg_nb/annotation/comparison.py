@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.comparison import INCONCLUSIVE, MIN_PATIENTS, bootstrap_ratio, percentiles, verdict
-from metaseg_nb.evaluation.conclusions import ALL
+from metaseg_nb.evaluation.claims import ALL
+from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, bootstrap_ratio, percentiles, verdict
 from metaseg_nb.parameters import model_title
 
 # Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).

@@ -8,7 +8,7 @@ import pandas as pd
 
 from metaseg_nb.annotation.by_hand import NOTHING, PROPOSAL
 from metaseg_nb.cohort.volumes import read_mask
-from metaseg_nb.evaluation.comparison import percentiles, times_drawn
+from metaseg_nb.evaluation.intervals import percentiles, times_drawn
 from metaseg_nb.evaluation.scoring import score
 
 AGREEMENT = ["case", "reader_1", "reader_2", "dice", "nsd_1mm", "lesions_1", "lesions_2", "lesions_in_both"]

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap
 from metaseg_nb.evaluation.detection import average_precision
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, named, of_each_patient
 
 N_BINS = 20
 # The lowest bin is left out: millions of clear background voxels would make every network look calibrated.
@@ -56,10 +56,14 @@ def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
     ----------
     Guo et al. 2017 (ICML, arXiv:1706.04599).
     """
-    rows = calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
-    sums = rows.groupby(["model", "bin"], sort=False)[SUMS].sum().sort_index(level="bin", sort_remaining=False)
+    groups = _not_ruled_out(calibration).groupby(["model", "bin"], sort=False)
+    sums = groups[SUMS].sum().sort_index(level="bin", sort_remaining=False)
     probability, observed = sums["probability_sum"] / sums["n_voxels"], sums["n_lesion"] / sums["n_voxels"]
     return sums[["n_voxels"]].assign(probability=probability, observed=observed).reset_index()
+
+
+def _not_ruled_out(calibration: pd.DataFrame) -> pd.DataFrame:
+    return calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
 
 
 def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
@@ -76,8 +80,7 @@ def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) ->
             return np.abs(predicted - lesion).sum(axis=-1) / voxels.sum(axis=-1)
 
     rows = calibration[calibration["bin"] >= FIRST_BIN]
-    sums = rows.pivot_table(SUMS, "patient", "bin", aggfunc="sum", fill_value=0)[SUMS]
-    return bootstrap(error, sums.to_numpy().reshape(len(sums), len(SUMS), -1), n_bootstrap, seed)
+    return bootstrap(error, of_each_patient(rows, SUMS, "bin", "sum"), n_bootstrap, seed)
 
 
 def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +105,7 @@ def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.D
     ----------
     Mehrtash et al. 2020 (IEEE TMI 39:3868): entropy averaged over a predicted segment predicts its Dice.
     """
-    rows = calibration[(calibration["bin"] >= FIRST_BIN) & (calibration["n_voxels"] > 0)]
+    rows = _not_ruled_out(calibration)
     p = (rows["probability_sum"] / rows["n_voxels"]).clip(1e-9, 1 - 1e-9)
     bits = (-p * np.log2(p) - (1 - p) * np.log2(1 - p)) * rows["n_voxels"]
     sums = rows.assign(bits=bits).groupby(["model", "patient"])[["bits", "n_voxels"]].sum()
@@ -142,12 +145,11 @@ def probability_scores(
     for model in models:
         detections, calibration, own = (table[table["model"] == model] for table in (*results, patients))
         unsure, failed = own["uncertainty"].to_numpy(), (own["dice"] < FAILURE_DICE).to_numpy()
-        precision = average_precision(detections, n_bootstrap, seed)
-        error = calibration_error(calibration, n_bootstrap, seed)
-        flagging = area_under_roc(unsure, failed, n_bootstrap, seed)
-        rows.append((model, *precision, len(own), int(failed.sum()), *error, *flagging))
-    names = [[name, f"{name}_low", f"{name}_high"] for name in ("average_precision", "ece", "auroc")]
-    return pd.DataFrame(rows, columns=["model", *names[0], "patients", "failures", *names[1], *names[2]])
+        row = {"model": model, **named("average_precision", average_precision(detections, n_bootstrap, seed))}
+        row |= {"patients": len(own), "failures": int(failed.sum())}
+        row |= named("ece", calibration_error(calibration, n_bootstrap, seed))
+        rows.append(row | named("auroc", area_under_roc(unsure, failed, n_bootstrap, seed)))
+    return pd.DataFrame(rows)
 
 
 def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:

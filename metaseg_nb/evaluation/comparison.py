@@ -1,6 +1,6 @@
-"""Bootstrap intervals over patients; paired tests of networks, effect sizes, and how stable their ranking is."""
+"""Are networks different: paired tests over patients, effect sizes, and how stable their ranking is."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -8,130 +8,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-# With fewer even six equal signs could not reach 5 % in a signed-rank test: 2 / 2⁵ = 0.06.
-MIN_PATIENTS = 6
+from metaseg_nb.evaluation.intervals import MIN_PATIENTS, bootstrap_interval, times_drawn
+
 ALPHA = 0.05
-INCONCLUSIVE = "inconclusive"
-
-Values = Sequence[float] | np.ndarray | pd.Series
-Estimate = tuple[float, float, float]
-
-
-def bootstrap(
-    statistic: Callable[[np.ndarray], np.ndarray], of_patients: np.ndarray, n_resamples: int, seed: int
-) -> Estimate:
-    """Percentile bootstrap over patients: all intervals of cross-validation come from here.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes sums over patients, shape (B, ...), and gives its values, shape (B,); NaN where it does not exist, such as
-        a sensitivity without lesions. Such resamples are passed over.
-    of_patients : ndarray, shape (n_patients, ...)
-        What is summed.
-    n_resamples : int
-        Resamples of as many patients, drawn with replacement.
-    seed : int
-        The same seed gives the same interval.
-
-    Returns
-    -------
-    found, low, high : float
-        The statistic of all patients once, with its 95 % interval; NaN for low and high with fewer than two patients:
-        one patient cannot show how patients differ.
-
-    References
-    ----------
-    Efron 1979, Ann. Statist. 7(1):1-26; Efron & Tibshirani 1993, An Introduction to
-    the Bootstrap, chapter 13.
-    """
-    found = float(statistic(of_patients.sum(axis=0)[None])[0])
-    if len(of_patients) < 2:
-        return found, np.nan, np.nan
-    drawn = times_drawn(len(of_patients), n_resamples, seed)
-    return found, *percentiles(statistic(np.tensordot(drawn, of_patients, axes=1)))
-
-
-def times_drawn(n_patients: int, n_resamples: int, seed: int) -> np.ndarray:
-    """How often each resample draws each patient, int of shape (n_resamples, n_patients)."""
-    drawn = np.random.default_rng(seed).integers(n_patients, size=(n_resamples, n_patients))
-    places = drawn + n_patients * np.arange(n_resamples)[:, None]
-    return np.bincount(places.ravel(), minlength=n_resamples * n_patients).reshape(n_resamples, n_patients)
-
-
-def percentiles(resampled: np.ndarray) -> tuple[float, float]:
-    """95 % interval of a statistic over the resamples in which it exists (is finite); NaN where it does in none."""
-    exist = resampled[np.isfinite(resampled)]
-    low, high = np.quantile(exist, [0.025, 0.975]) if len(exist) else (np.nan, np.nan)
-    return float(low), float(high)
-
-
-def bootstrap_interval(values: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean; see `bootstrap`.
-
-    Parameters
-    ----------
-    values : sequence of float, shape (N,)
-        One value per patient (first average a patient's cases: they are not independent).
-
-    Raises
-    ------
-    ValueError
-        Values are not finite.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    if not np.isfinite(values).all():
-        bad = int((~np.isfinite(values)).sum())
-        raise ValueError(f"values: found {bad} NaN or infinite; expected finite: give such cases their defined score")
-    return bootstrap(lambda sums: sums / max(1, len(values)), values, n_resamples, seed)[1:]
-
-
-def bootstrap_ratio(parts: Values, wholes: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of ``sum(parts) / sum(wholes)``, such as lesions detected of all lesions; see `bootstrap`.
-
-    Patients are resampled, each with all of its lesions, for lesions of one
-    patient are not independent. Where no patient has a part, or every one the whole, all resamples are
-    equal, but the share is not certain: then the interval is the exact one of a proportion
-    of patients, none or all of N.
-
-    Parameters
-    ----------
-    parts, wholes : sequence of float, shape (N,)
-        One value per patient; every whole above 0.
-
-    References
-    ----------
-    Exact interval: Clopper & Pearson 1934 (Biometrika 26:404).
-    """
-    parts, wholes, n = np.asarray(parts, float), np.asarray(wholes, float), len(parts)
-    if n < 2:
-        return np.nan, np.nan
-    if not parts.any() or np.array_equal(parts, wholes):
-        exact = stats.binomtest(n * bool(parts.any()), n).proportion_ci(method="exact")
-        return float(exact.low), float(exact.high)
-    return bootstrap(lambda sums: sums[:, 0] / sums[:, 1], np.column_stack([parts, wholes]), n_resamples, seed)[1:]
-
-
-def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
-    """A value with its 95 % interval as text, such as ``0.71 (95 % interval 0.65 to 0.78)``."""
-    if not np.isfinite(value):
-        return "unknown"
-    if not np.isfinite([low, high]).all():
-        return f"{_shown(value, form)} (too few for an interval)"
-    return f"{_shown(value, form)} (95 % interval {_shown(low, form)} to {_shown(high, form)})"
-
-
-def _shown(number: float, form: str) -> str:
-    """A number as text, without the minus of -0.00."""
-    text = f"{number:{form}}"
-    return text if float(text) else f"{0:{form}}"
-
-
-def verdict(low: float, high: float, patients: int, above: str, below: str) -> str:
-    """Say whether the 95 % interval of a difference lies above 0, below it, or neither: `INCONCLUSIVE`."""
-    if patients < MIN_PATIENTS or not np.isfinite([low, high]).all():
-        return INCONCLUSIVE
-    return above if low > 0 else below if high < 0 else INCONCLUSIVE
 
 
 def patient_scores(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:

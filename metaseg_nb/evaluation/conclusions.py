@@ -1,143 +1,18 @@
-"""Conclusions of cross-validation: tests of the four claims of the Zürich study, and Markdown sentences."""
+"""Conclusions of cross-validation: Markdown sentences that hold the numbers of the tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.evaluation.comparison import (
-    ALPHA,
-    INCONCLUSIVE,
-    MIN_PATIENTS,
-    Estimate,
-    Ranks,
-    bootstrap,
-    estimate,
-    pairwise,
-    patient_scores,
-    verdict,
-)
-from metaseg_nb.evaluation.leaderboard import weighted
+from metaseg_nb.evaluation.claims import ALL, KINDS
+from metaseg_nb.evaluation.comparison import ALPHA, Ranks, pairwise, patient_scores
+from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, estimate, verdict
 from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as BASELINE
-from metaseg_nb.training.networks import TRANSFORMERS
-
-SMALL = ("<5 mm", "5-10 mm")
-KINDS = ("convolutional", "transformer")
-# Under this name stand the claims for the mean over all networks.
-ALL = "all networks"
-# A claim, what is measured, what was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
-Claim = tuple[str, str, str, pd.DataFrame, pd.DataFrame]
-
-
-def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
-    """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
-    networks = runs.drop_duplicates("model").set_index("model")["network"]
-    return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
-
-
-def claim_table(
-    metrics: pd.DataFrame, lesions: pd.DataFrame, kinds: Mapping[str, str], n_bootstrap: int, seed: int
-) -> pd.DataFrame:
-    """Test the claims for all networks together, then for each alone.
-
-    Each lesion and patient counts with its mean over the networks; intervals resample patients, and are not adjusted
-    for the number of claims and networks. A convolutional network alone is compared with the transformers; a
-    transformer alone has no such row.
-
-    Parameters
-    ----------
-    metrics : DataFrame
-        A row per (``model``, ``case``), networks only.
-    lesions : DataFrame
-        From `classified` and `per_patient`, the same networks.
-    kinds : mapping
-        Model to one of `KINDS`.
-
-    Returns
-    -------
-    DataFrame
-        A row per (``model``, claim), `ALL` first: ``claim``, ``measured`` (a difference; above 0
-        it supports the claim), ``difference``, ``low``, ``high``, ``counted``, ``patients``, ``verdict``.
-    """
-    transformers = [model for model, kind in kinds.items() if kind == "transformer"]
-    rows = []
-    for name, models in {ALL: list(kinds), **{model: [model] for model in kinds}}.items():
-        own, found = metrics[metrics["model"].isin(models)], lesions[lesions["model"].isin(models)]
-        claims = [*_claims_on_lesions(found), _more_missed_than_false(own)]
-        if name not in transformers:
-            claims.append(_by_kind(metrics[metrics["model"].isin([*models, *transformers])], kinds))
-        for claim, measured, counted, first, second in claims:
-            patients = min(len(first), len(second))
-            difference, low, high = _difference(first, second, n_bootstrap, seed)
-            answer = verdict(low, high, patients, "supported", "contradicted")
-            rows.append((name, claim, measured, difference, low, high, counted, patients, answer))
-    columns = ["model", "claim", "measured", "difference", "low", "high", "counted", "patients", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _difference(first: pd.DataFrame, second: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
-    """Mean of one group minus that of another, with its interval; patients are resampled with all their lesions."""
-    sums = pd.concat([first, second], axis=1).fillna(0).to_numpy(float)
-
-    def gap(totals: np.ndarray) -> np.ndarray:
-        a, n_a, b, n_b = totals.T
-        with np.errstate(invalid="ignore"):
-            return a / n_a - b / n_b
-
-    return bootstrap(gap, sums, n_bootstrap, seed)
-
-
-def _claims_on_lesions(lesions: pd.DataFrame) -> list[Claim]:
-    upper, lower = lesions["third"].isin(["middle", "superior"]), lesions["third"] == "inferior"
-    small = lesions["diameter_class"].isin(SMALL)
-    thirds = "Dice per reference lesion, middle and superior thirds minus inferior third"
-    sizes = "Share detected, lesions of 10 mm and more minus smaller ones"
-    claims: list[Claim] = []
-    for claim, measured, easier, harder, column in (
-        ("Lesions in the lower brain are harder", thirds, lesions[upper], lesions[lower], "dice"),
-        ("Small lesions are missed", sizes, lesions[~small], lesions[small], "detected"),
-    ):
-        first, second = weighted(easier, column), weighted(harder, column)
-        n_models = max(1, pd.concat([easier, harder])["model"].nunique())
-        n_patients, fewest = len(first.index.union(second.index)), min(len(first), len(second))
-        counted = f"{len(easier) // n_models} against {len(harder) // n_models} lesions in {n_patients} patients"
-        if fewest < MIN_PATIENTS:
-            counted += f" ({fewest} patients in one group, {MIN_PATIENTS} are needed)"
-        claims.append((claim, measured, counted, first, second))
-    return claims
-
-
-def _more_missed_than_false(metrics: pd.DataFrame) -> Claim:
-    counts = metrics.groupby("patient")[["n_missed", "n_false"]].mean()
-    missed, false = counts.mean()
-    return (
-        "False negatives are more common than false positives",
-        "Missed minus false lesions per patient",
-        f"{missed:.1f} missed, {false:.1f} false per patient, {len(counts)} patients",
-        _once_each(counts["n_missed"]),
-        _once_each(counts["n_false"]),
-    )
-
-
-def _by_kind(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Claim:
-    kind = metrics["model"].map(kinds)
-    dice = metrics.assign(kind=kind).pivot_table(index="patient", columns="kind", values="dice")
-    paired = dice.reindex(columns=list(KINDS)).dropna()
-    return (
-        "Convolutional networks are better than transformers",
-        "Dice of convolutional networks minus transformers",
-        f"{len(paired)} patients" if kind.nunique() == len(KINDS) else "networks of one kind",
-        _once_each(paired["convolutional"]),
-        _once_each(paired["transformer"]),
-    )
-
-
-def _once_each(values: pd.Series) -> pd.DataFrame:
-    return pd.DataFrame({"sum": values, "n": 1.0})
 
 
 def differing(ranks: Ranks, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -178,19 +53,19 @@ def which_network(
     lead = f"{' and '.join(equal)} {'share' if len(equal) > 1 else 'has'} the highest mean Dice"
     if len(networks) == 1:
         lead = f"{name}, the only network, has this mean Dice"
-    dice = estimate(best["dice_mean"], best["dice_low"], best["dice_high"])
+    dice = estimate(*best[["dice_mean", "dice_low", "dice_high"]])
     patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
     certain = [{pair.first, pair.second} for pair in differing(ranks, pairs).itertuples()]
-    others = [("Next", row) for _, row in networks.iloc[len(equal) :][:1].iterrows()]
-    for place, row in [*others, *(("For comparison", row) for _, row in baseline.iterrows())]:
-        scores = patient_scores(metrics, [best["model"], row["model"]])
+    following = networks[len(equal) :][:1].assign(place="Next")
+    for row in pd.concat([following, baseline.assign(place="For comparison")]).itertuples():
+        scores = patient_scores(metrics, [best["model"], row.model])
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
-        difference = estimate(gain["difference"], gain["low"], gain["high"], "+.2f")
+        difference = estimate(*gain[["difference", "low", "high"]], form="+.2f")
         answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
-        if row["model"] != BASELINE and {best["model"], row["model"]} not in certain:
+        if row.model != BASELINE and {best["model"], row.model} not in certain:
             answer = INCONCLUSIVE
-        other = f"{place}: {model_title(row['model'])} {row['dice_mean']:.2f}"
+        other = f"{row.place}: {model_title(row.model)} {row.dice_mean:.2f}"
         text += f" {other}; mean difference per patient {difference}: {answer}."
     return f"**Which network?** {text}"
 
@@ -201,7 +76,7 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
     if not np.isfinite(row["difference"]):
         return f"**Is the transformer better?** Not compared: {row['counted']} ({' and '.join(KINDS)} are needed)."
     answer = {"supported": "No", "contradicted": "Yes"}.get(row["verdict"], "Inconclusive")
-    difference = estimate(row["difference"], row["low"], row["high"], "+.2f")
+    difference = estimate(*row[["difference", "low", "high"]], form="+.2f")
     return f"**Is the transformer better?** **{answer}.** {row['measured']}: {difference}, {row['counted']}."
 
 
@@ -235,7 +110,7 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
         if len(known) > 1 and np.ptp(known["sensitivity"]) == 0:
             parts.append(f"{model_title(model)}: {worst['sensitivity']:.2f} detected in every class")
             continue
-        share = estimate(worst["sensitivity"], worst["low"], worst["high"])
+        share = estimate(*worst[["sensitivity", "low", "high"]])
         n = f"{_counted(worst['n_lesions'], 'lesion')} in {_counted(worst['n_patients'], 'patient')}"
         parts.append(f"{model_title(model)}: {worst['class']}, {share} detected, {n}")
     return f"**Which lesions does each network miss?** Diameters with the lowest share detected: {'; '.join(parts)}."

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_interval, bootstrap_ratio
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, bootstrap_interval, named, of_each_patient, share
 from metaseg_nb.evaluation.lesion_metrics import detection_counts
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 
@@ -60,24 +60,23 @@ def froc(detections: pd.DataFrame) -> pd.DataFrame:
     """
     tables = []
     for model, rows in detections.groupby("model", sort=False):
-        thresholds, counts = _by_patient(rows)
+        counts = _counts(rows)
         sensitivity, false, precision = _rates(counts.sum(axis=0), len(counts))
-        table = pd.DataFrame(counts.sum(axis=0), columns=COUNTS).assign(model=model, threshold=thresholds)
+        table = pd.DataFrame(counts.sum(axis=0).T, columns=COUNTS)
+        table = table.assign(model=model, threshold=np.unique(rows["threshold"])[::-1], precision=precision)
         sensitivity = np.nan_to_num(sensitivity, nan=1.0)
-        tables.append(table.assign(precision=precision, sensitivity=sensitivity, false_per_patient=false))
+        tables.append(table.assign(sensitivity=sensitivity, false_per_patient=false))
     return pd.concat(tables, ignore_index=True)
 
 
-def _by_patient(detections: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Thresholds from high to low, and `COUNTS`, means over each patient's cases, as (patient, threshold, count)."""
-    means = detections.pivot_table(COUNTS, "patient", "threshold", fill_value=0)[COUNTS]
-    counts = means.to_numpy().reshape(len(means), len(COUNTS), -1).transpose(0, 2, 1)[:, ::-1]
-    return means.columns.levels[1].to_numpy()[::-1], counts
+def _counts(detections: pd.DataFrame) -> np.ndarray:
+    """`COUNTS`, means over each patient's cases: shape (patients, counts, thresholds from high to low)."""
+    return of_each_patient(detections, COUNTS, "threshold", "mean")[..., ::-1]
 
 
 def _rates(sums: np.ndarray, n_patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sensitivity (NaN without lesions), false lesions per patient, precision; ``sums`` has `COUNTS` last."""
-    truth, detected, false = np.moveaxis(sums.astype(float), -1, 0)
+    """Sensitivity (NaN without lesions), false lesions per patient, precision, at each threshold; of `_counts`."""
+    truth, detected, false = np.moveaxis(sums, -2, 0)
     with np.errstate(invalid="ignore"):
         sensitivity = detected / truth
         precision = np.nan_to_num(detected / (detected + false), nan=1.0)
@@ -99,17 +98,19 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     -------
     DataFrame
         A row per (``model``, ``false_per_patient`` of `FALSE_RATES`): ``patients``, ``lesions`` (all), ``sensitivity``
-        with ``low``, ``high`` (95 % bootstrap interval; NaN below two patients). 0 where every threshold has more
-        false lesions.
+        with ``low``, ``high`` (95 % bootstrap interval). 0 where every threshold has more false lesions. No interval
+        (NaN) below two patients, and where all resamples are equal: that says nothing of other patients.
     """
     rows = []
     for model in models:
         of_model = detections[detections["model"] == model]
         lesions = int(of_model.loc[of_model["threshold"] == of_model["threshold"].max(), "n_truth"].sum())
-        _, counts = _by_patient(of_model)
+        counts = _counts(of_model)
         for rate in FALSE_RATES:
             highest = partial(_highest_sensitivity, n_patients=len(counts), rate=rate)
-            rows.append((model, rate, len(counts), lesions, *bootstrap(highest, counts, n_bootstrap, seed)))
+            found, low, high = bootstrap(highest, counts, n_bootstrap, seed)
+            interval = (low, high) if low < high else (np.nan, np.nan)
+            rows.append((model, rate, len(counts), lesions, found, *interval))
     columns = ["model", "false_per_patient", "patients", "lesions", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -133,19 +134,18 @@ def operating_points(found: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     DataFrame
         A row per (``model``, ``operating_point``): ``patients``, ``sensitivity`` (share of all lesions) and
         ``false_per_patient``, each with ``_low``, ``_high``: 95 % intervals over patients, of the sensitivity as in the
-        leaderboard, by `bootstrap_ratio`.
+        leaderboard.
     """
     rows = []
     for model, point in product(models, found["operating_point"].unique()):
         cases = found[(found["model"] == model) & (found["operating_point"] == point)]
         counts = cases.groupby("patient")[COUNTS].mean()
-        known, false = counts[counts["n_truth"] > 0], counts["n_false"]
-        sensitivity = float(_rates(known.to_numpy().sum(axis=0), 1)[0])
-        interval = bootstrap_ratio(known["n_detected"], known["n_truth"], n_bootstrap, seed)
-        of_false = false.mean(), *bootstrap_interval(false, n_bootstrap, seed)
-        rows.append((model, point, len(counts), sensitivity, *interval, *of_false))
-    estimates = [name + end for name in ("sensitivity", "false_per_patient") for end in ("", "_low", "_high")]
-    return pd.DataFrame(rows, columns=["model", "operating_point", "patients", *estimates])
+        detected = counts[["n_detected", "n_truth"]].set_axis(["sum", "n"], axis=1)
+        false = counts["n_false"].mean(), *bootstrap_interval(counts["n_false"], n_bootstrap, seed)
+        row = {"model": model, "operating_point": point, "patients": len(counts)}
+        row |= named("sensitivity", share(detected, n_bootstrap, seed)) | named("false_per_patient", false)
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def average_precision(detections: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
@@ -161,5 +161,4 @@ def average_precision(detections: pd.DataFrame, n_bootstrap: int, seed: int) -> 
         best = np.maximum.accumulate(sensitivity, axis=-1)
         return (np.diff(best, prepend=0.0, axis=-1) * precision).sum(axis=-1)
 
-    _, counts = _by_patient(detections)
-    return bootstrap(area, counts, n_bootstrap, seed)
+    return bootstrap(area, _counts(detections), n_bootstrap, seed)

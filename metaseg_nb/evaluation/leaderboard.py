@@ -1,34 +1,16 @@
-"""Tables of all networks: means over patients, mistakes, volumes, choice of the epoch, and lesions by class."""
+"""Tables of all networks: means over patients, mistakes, volumes, and the choice of the epoch."""
 
 from collections.abc import Sequence
-from itertools import product
 
 import numpy as np
 import pandas as pd
-from scipy.spatial import KDTree
 
 from metaseg_nb.cohort.datalist import read_written, require_written
-from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.fold_results import PooledResults
+from metaseg_nb.evaluation.intervals import bootstrap_interval, named, share
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.parameters import resolve
-
-DEPTH_EDGES_MM = (-np.inf, 10, 20, np.inf)
-DEPTH_NAMES = ("<10 mm", "10-20 mm", ">20 mm")
-# The classes of radiosurgery trials (Yamamoto et al. 2014, Lancet Oncol. 15:387), and what lies beyond.
-COUNT_EDGES = (0, 1, 4, 10, np.inf)
-COUNT_NAMES = ("1", "2-4", "5-10", ">10")
-
-# Columns of `classified` lesions: title, and classes in order (None: all there are, most lesions first).
-STRATA = {
-    "diameter_class": ("largest diameter", DIAMETER_NAMES),
-    "primary": ("primary cancer", None),
-    "third": ("third of the brain", THIRDS),
-    "depth_class": ("distance to the surface", DEPTH_NAMES),
-    "count_class": ("lesions per patient", COUNT_NAMES),
-}
 
 
 def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -64,9 +46,9 @@ def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
         right, missed = 2 * patients[f"{size}_found_2026"], patients[f"{size}_missed_2026"]
         shares[f"f1_{size}_2026"] = right, right + missed + patients[false].sum(axis=1)
     for name, (part, whole) in shares.items():
-        counts = pd.DataFrame({"sum": part, "n": whole}).query("n > 0")
-        found = [_share(counts[counts.index.isin([model], "model")], n_bootstrap, seed) for model in board["model"]]
-        board[[name, f"{name}_low", f"{name}_high"]] = np.array(found)
+        counts = pd.DataFrame({"sum": part, "n": whole})
+        found = [named(name, share(counts.loc[model], n_bootstrap, seed)) for model in board["model"]]
+        board = board.join(pd.DataFrame(found))
     return board.sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
 
 
@@ -93,12 +75,6 @@ def means(values: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: i
             row |= {f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _share(patients: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
-    """A share with its interval, ``sum`` of ``n``, from a row per patient; NaN without patients."""
-    share = patients["sum"].sum() / patients["n"].sum() if len(patients) else np.nan
-    return share, *bootstrap_ratio(patients["sum"], patients["n"], n_bootstrap, seed)
 
 
 def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -187,82 +163,6 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
         upper_cm3=table["bias_cm3"] + spread,
         limit_error_cm3=np.sqrt(3 / table["patients"]) * spread,
     )
-
-
-def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
-    """Add to every lesion its classes: third, depth, and number of lesions of the patient.
-
-    Parameters
-    ----------
-    lesions : DataFrame
-        From `pool`: a row per (``model``, reference lesion).
-    positions : DataFrame
-        Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. Each lesion gets the position
-        of the one whose centroid is nearest: dilation may have joined several of 01's lesions to one (`scored_as`).
-
-    Returns
-    -------
-    DataFrame
-        With ``third``, ``depth_mm``, ``depth_class`` and ``count_class``; NaN where the case has no positions.
-    """
-    placed = lesions.assign(third=pd.Series(np.nan, lesions.index, dtype=object), depth_mm=np.nan)
-    known = dict(list(positions.groupby("case")))
-    for case, rows in lesions.groupby("case"):
-        if case in known:
-            nearest = KDTree(known[case][["x", "y", "z"]]).query(rows[["x", "y", "z"]])[1]
-            placed.loc[rows.index, ["third", "depth_mm"]] = known[case][["third", "depth_mm"]].to_numpy()[nearest]
-    of_patient = placed.groupby(["model", "patient"])["case"]
-    numbers = of_patient.transform("size") / of_patient.transform("nunique")  # a mean over a patient's cases
-    depth_class = pd.cut(placed["depth_mm"].astype(float), DEPTH_EDGES_MM, labels=DEPTH_NAMES, right=False)
-    count_class = pd.cut(numbers, COUNT_EDGES, labels=COUNT_NAMES)
-    classes = {"depth_class": depth_class.astype(object), "count_class": count_class.astype(object)}
-    return placed.astype({"depth_mm": float}).assign(**classes)
-
-
-def per_patient(lesions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
-    """Give every lesion its ``weight``: one over the number of its patient's cases.
-
-    So each patient counts alike, however many cases there are, as in the leaderboard. ``metrics`` has every
-    (``model``, ``case``), also those without lesions.
-    """
-    cases = metrics.groupby("patient")["case"].nunique()
-    return lesions.assign(weight=1 / lesions["patient"].map(cases).astype(float))
-
-
-def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Sums over each patient's lesions: ``sum``, of a column times ``weight``, and ``n``, of the weights."""
-    sums = pd.DataFrame({"sum": lesions[column] * lesions["weight"], "n": lesions["weight"]})
-    return sums.groupby(lesions["patient"]).sum()
-
-
-def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Share of lesions detected and Dice per reference lesion, class by class.
-
-    A missed lesion has Dice 0; false lesions belong to no class and do not count here.
-    The intervals resample patients, for lesions of one patient are not independent.
-
-    Parameters
-    ----------
-    lesions : DataFrame
-        ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion), ``weight`` (`per_patient`), and columns
-        of `STRATA`; those that are absent are left out.
-
-    Returns
-    -------
-    DataFrame
-        One row per (``model``, class) of each stratum: ``stratum`` (its column), ``class``, ``n_lesions``,
-        ``n_patients``, ``sensitivity``, ``low``, ``high``, ``dice``, ``dice_low``, ``dice_high``; intervals are NaN
-        below two patients.
-    """
-    rows = []
-    for stratum in (name for name in STRATA if name in lesions):
-        classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
-        for model, name in product(models, classes):
-            own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]
-            found, dice = (_share(weighted(own, score), n_bootstrap, seed) for score in ("detected", "dice"))
-            rows.append((model, stratum, name, len(own), own["patient"].nunique(), *found, *dice))
-    columns = ["model", "stratum", "class", "n_lesions", "n_patients", "sensitivity", "low", "high"]
-    return pd.DataFrame(rows, columns=[*columns, "dice", "dice_low", "dice_high"])
 
 
 def summary(study: str) -> str:

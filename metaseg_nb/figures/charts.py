@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from seaborn import objects
 
-from metaseg_nb.evaluation.conclusions import ALL
+from metaseg_nb.evaluation.claims import ALL
 from metaseg_nb.figures.style import model_colour
 from metaseg_nb.parameters import model_title
 

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, describe_grid, read_lesions, read_mask, same_grid
-from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_ratio
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, bootstrap_ratio
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases

@@ -11,7 +11,7 @@ from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.evaluation.leaderboard import classified
+from metaseg_nb.evaluation.strata import classified
 from metaseg_nb.layout import StudyLayout
 
 PAGES = {

@@ -1,0 +1,103 @@
+"""For which lesions: classes of every lesion, and what is found of each class."""
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from scipy.spatial import KDTree
+
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
+from metaseg_nb.evaluation.intervals import share
+
+DEPTH_EDGES_MM = (-np.inf, 10, 20, np.inf)
+DEPTH_NAMES = ("<10 mm", "10-20 mm", ">20 mm")
+# The classes of radiosurgery trials (Yamamoto et al. 2014, Lancet Oncol. 15:387), and what lies beyond.
+COUNT_EDGES = (0, 1, 4, 10, np.inf)
+COUNT_NAMES = ("1", "2-4", "5-10", ">10")
+
+# Columns of `classified` lesions: title, and classes in order (None: all there are, most lesions first).
+STRATA = {
+    "diameter_class": ("largest diameter", DIAMETER_NAMES),
+    "primary": ("primary cancer", None),
+    "third": ("third of the brain", THIRDS),
+    "depth_class": ("distance to the surface", DEPTH_NAMES),
+    "count_class": ("lesions per patient", COUNT_NAMES),
+}
+
+
+def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
+    """Add to every lesion its classes: third, depth, and number of lesions of the patient.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `pool`: a row per (``model``, reference lesion).
+    positions : DataFrame
+        Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. Each lesion gets the position
+        of the one whose centroid is nearest: dilation may have joined several of 01's lesions to one (`scored_as`).
+
+    Returns
+    -------
+    DataFrame
+        With ``third``, ``depth_mm``, ``depth_class`` and ``count_class``; NaN where the case has no positions.
+    """
+    centre, place = ["x", "y", "z"], ["third", "depth_mm"]
+    known, places = dict(list(positions.groupby("case"))), [positions[place].iloc[:0]]
+    for case, rows in lesions.groupby("case"):
+        if case in known:
+            nearest = KDTree(known[case][centre]).query(rows[centre])[1]
+            places.append(known[case][place].iloc[nearest].set_axis(rows.index))
+    found = pd.concat(places)
+    placed = lesions.assign(third=found["third"], depth_mm=found["depth_mm"])
+    of_patient = placed.groupby(["model", "patient"])["case"]
+    numbers = of_patient.transform("size") / of_patient.transform("nunique")  # a mean over a patient's cases
+    depth_class = pd.cut(placed["depth_mm"], DEPTH_EDGES_MM, labels=DEPTH_NAMES, right=False)
+    count_class = pd.cut(numbers, COUNT_EDGES, labels=COUNT_NAMES)
+    return placed.assign(depth_class=depth_class.astype(object), count_class=count_class.astype(object))
+
+
+def per_patient(lesions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """Give every lesion its ``weight``: one over the number of its patient's cases.
+
+    So each patient counts alike, however many cases there are, as in the leaderboard. ``metrics`` has every
+    (``model``, ``case``), also those without lesions.
+    """
+    cases = metrics.groupby("patient")["case"].nunique()
+    return lesions.assign(weight=1 / lesions["patient"].map(cases).astype(float))
+
+
+def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Sums over each patient's lesions: ``sum``, of a column times ``weight``, and ``n``, of the weights."""
+    sums = pd.DataFrame({"sum": lesions[column] * lesions["weight"], "n": lesions["weight"]})
+    return sums.groupby(lesions["patient"]).sum()
+
+
+def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """Share of lesions detected and Dice per reference lesion, class by class.
+
+    A missed lesion has Dice 0; false lesions belong to no class and do not count here.
+    The intervals resample patients, for lesions of one patient are not independent.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion), ``weight`` (`per_patient`), and columns
+        of `STRATA`; those that are absent are left out.
+
+    Returns
+    -------
+    DataFrame
+        One row per (``model``, class) of each stratum: ``stratum`` (its column), ``class``, ``n_lesions``,
+        ``n_patients``, ``sensitivity``, ``low``, ``high``, ``dice``, ``dice_low``, ``dice_high``; intervals are NaN
+        below two patients.
+    """
+    rows = []
+    for stratum in (name for name in STRATA if name in lesions):
+        classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
+        for model, name in product(models, classes):
+            own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]
+            found, dice = (share(weighted(own, score), n_bootstrap, seed) for score in ("detected", "dice"))
+            rows.append((model, stratum, name, len(own), own["patient"].nunique(), *found, *dice))
+    columns = ["model", "stratum", "class", "n_lesions", "n_patients", "sensitivity", "low", "high"]
+    return pd.DataFrame(rows, columns=[*columns, "dice", "dice_low", "dice_high"])
