@@ -18,9 +18,10 @@ from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
-from metaseg_nb.evaluation.fold_results import PooledResults, finish_run, finished_part, pool, rescore
+from metaseg_nb.evaluation.fold_results import finish_run, rescore
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
 from metaseg_nb.evaluation.leaderboard import epoch_choice, make_leaderboard, summary, with_costs
+from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
 from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures.tables import show_leaderboard

@@ -11,7 +11,7 @@ import pandas as pd
 from metaseg_nb.annotation.by_hand import MASK
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.evaluation.fold_results import not_once, pool
+from metaseg_nb.evaluation.pooling import not_once, pool
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import StudyLayout, parameter_file
 from metaseg_nb.parameters import read_parameters

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["pairwise", "patient_scores", "rank_distribution", "rank_test"],
         "conclusions": ["how_sure", "is_the_transformer_better", "training_sets", "which_network", "worst_classes"],
         "detection": ["froc", "froc_points", "operating_points"],
-        "fold_results": ["finish_run", "finished_part", "pool", "rescore", "scored_with"],
+        "fold_results": ["finish_run", "rescore", "scored_with"],
         "intervals": ["bootstrap_interval", "estimate"],
         "leaderboard": [
             "epoch_choice",
@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "patient_volumes",
             "with_costs",
         ],
+        "pooling": ["finished_part", "pool"],
         "scoring": ["score_cases", "score_probability"],
         "strata": ["STRATA", "all_strata", "classified", "per_patient"],
     },

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.datalist import read_written, require_written
-from metaseg_nb.evaluation.fold_results import PooledResults
 from metaseg_nb.evaluation.intervals import bootstrap_interval, named, share
+from metaseg_nb.evaluation.pooling import PooledResults
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.layout import StudyLayout, home
 from metaseg_nb.parameters import resolve

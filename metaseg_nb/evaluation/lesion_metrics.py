@@ -13,12 +13,14 @@ The rules (Moawad et al. 2023, arXiv:2306.00838; evaluation code of BraTS 2023):
 6. HD95 is measured by surface area (`surface_area_hd95_mm`), not by surface voxels.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pandas as pd
 from scipy import ndimage
 
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
-from metaseg_nb.evaluation.voxel_metrics import MISSED_HD95_MM, Box, Spacing, mask_pair, surface_area_hd95_mm
+from metaseg_nb.evaluation.voxel_metrics import MISSED_HD95_MM, Spacing, mask_pair, surface_area_hd95_mm
 
 COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "dice", "hd95_mm"]
 
@@ -63,12 +65,11 @@ def lesion_metrics(
     lesions = lesion_table(reference, n_reference, spacing_mm)
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
     lesions = lesions[is_scored(lesions["volume_mm3"], min_volume_mm3)]
-    boxes = ndimage.find_objects(reference), ndimage.find_objects(predicted)
+    masks_of = cropped_masks(reference, predicted)
     scores: dict[str, list] = {"detected": [], "dice": [], "hd95_mm": []}
     for lesion in lesions["lesion"]:
         parts = touching.loc[touching["lesion"] == lesion, "part"]
-        around = _hull([boxes[0][lesion - 1], *(boxes[1][part - 1] for part in parts)])
-        own, found = reference[around] == lesion, np.isin(predicted[around], parts)
+        own, found = masks_of(lesion, parts)
         scores["detected"].append(len(parts) > 0)
         scores["dice"].append(2 * np.count_nonzero(own & found) / (np.count_nonzero(own) + np.count_nonzero(found)))
         scores["hd95_mm"].append(surface_area_hd95_mm(own, found, spacing_mm))
@@ -105,8 +106,18 @@ def _matched(truth: np.ndarray, prediction: np.ndarray) -> tuple[np.ndarray, int
     return grown, n_reference, predicted, n_prediction, touching
 
 
-def _hull(boxes: list[Box]) -> Box:
-    return tuple(slice(min(p.start for p in axis), max(p.stop for p in axis)) for axis in zip(*boxes, strict=True))
+def cropped_masks(
+    reference: np.ndarray, predicted: np.ndarray
+) -> Callable[[int, Sequence[int] | pd.Series], tuple[np.ndarray, np.ndarray]]:
+    """Make what cuts out a labelled lesion (1..n), and predicted ones together, in the smallest box that holds all."""
+    boxes, predicted_boxes = ndimage.find_objects(reference), ndimage.find_objects(predicted)
+
+    def masks_of(lesion: int, parts: Sequence[int] | pd.Series) -> tuple[np.ndarray, np.ndarray]:
+        along = zip(boxes[lesion - 1], *(predicted_boxes[part - 1] for part in parts), strict=True)
+        box = tuple(slice(min(edge.start for edge in edges), max(edge.stop for edge in edges)) for edges in along)
+        return reference[box] == lesion, np.isin(predicted[box], parts)
+
+    return masks_of
 
 
 def _summary(lesions: pd.DataFrame, n_prediction: int, n_false: int) -> dict[str, float]:

@@ -17,13 +17,12 @@ How this differs from 2023: of several parts of one lesion only one counts and t
 beside a lesion does not find it.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.evaluation.lesion_metrics import cropped_masks
 from metaseg_nb.evaluation.voxel_metrics import ROUNDING_MM, Spacing, mask_pair, surface_distances_mm
 
 LARGE_MM3 = 20.0
@@ -57,13 +56,19 @@ def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
         Not binary, not 3D, of different shapes, or spacing not 3 positive lengths.
     """
     truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
-    reference, predicted = _Components.of(truth), _Components.of(prediction)
-    lesions, parts, dice = _partners(*_overlaps(reference, predicted, truth & prediction))
-    dice_of, lone = np.zeros(len(reference.sizes)), np.ones(len(predicted.sizes), bool)
+    (reference, n), (predicted, m) = label_lesions(truth), label_lesions(prediction)
+    sizes = np.bincount(reference[truth], minlength=n + 1)[1:]
+    predicted_sizes = np.bincount(predicted[prediction], minlength=m + 1)[1:]
+    both = truth & prediction
+    codes, shared = np.unique(reference[both].astype(np.int64) * (m + 1) + predicted[both], return_counts=True)
+    overlapping, overlapped = (numbers - 1 for numbers in np.divmod(codes, m + 1))
+    overlap = 2 * shared / (sizes[overlapping] + predicted_sizes[overlapped])
+    lesions, parts, dice = _partners(overlapping, overlapped, overlap)
+    dice_of, lone = np.zeros(n), np.ones(m, bool)
     dice_of[lesions], lone[parts] = dice, False
     # an affine in float32 makes 20 mm³ of twenty voxels 19.999999: equal must stay equal
     voxels = LARGE_MM3 / float(np.prod(spacing_mm)) * (1 - 1e-5)
-    large, false_large = reference.sizes >= voxels, predicted.sizes[lone] >= voxels
+    large, false_large = sizes >= voxels, predicted_sizes[lone] >= voxels
     scores: dict[str, float] = {}
     for size, own, false in (("large", large, false_large), ("small", ~large, ~false_large)):
         found = int((dice_of[own] >= FOUND_DICE).sum())
@@ -74,52 +79,23 @@ def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
     counted = int(large.sum() + lone.sum())
     if not counted:
         return scores | {"lesion_dice_2026": 1.0, "lesion_nsd_2026": 1.0, "lesion_hd95_mm_2026": 0.0}
-    nsd, hd95_mm, measured = 0.0, 0.0, np.flatnonzero(large[lesions])
-    for pair in measured:
-        masks = _masks(reference.voxels(lesions[pair]), predicted.voxels(parts[pair]), truth.shape)
+    masks_of, measured = cropped_masks(reference, predicted), large[lesions]
+    nsd, hd95_mm = 0.0, 0.0
+    for lesion, part in zip(lesions[measured], parts[measured], strict=True):
+        masks = masks_of(lesion + 1, [part + 1])
         directed = surface_distances_mm(*masks, spacing_mm)
         nsd += np.mean([np.mean(one <= min(spacing_mm) + ROUNDING_MM) for one in directed])
         hd95_mm += np.percentile(np.concatenate(directed), 95)
     return scores | {
         "lesion_dice_2026": float(dice[measured].sum() / counted),
         "lesion_nsd_2026": float(nsd / counted),
-        "lesion_hd95_mm_2026": float((hd95_mm + WITHOUT_PARTNER_MM * (counted - len(measured))) / counted),
+        "lesion_hd95_mm_2026": float((hd95_mm + WITHOUT_PARTNER_MM * (counted - measured.sum())) / counted),
     }
 
 
 def f1(found: int, missed: int, false: int) -> float:
     """F1 of counts: 2 found / (2 found + missed + false); 1 where there was nothing to find and nothing is false."""
     return 2 * found / (2 * found + missed + false) if found + missed + false else 1.0
-
-
-@dataclass(frozen=True)
-class _Components:
-    """The lesions of a mask: their numbers, 1..n, as an array; voxels of each; and flat places, lesion by lesion."""
-
-    labels: np.ndarray
-    sizes: np.ndarray
-    places: np.ndarray
-
-    @classmethod
-    def of(cls, mask: np.ndarray) -> "_Components":
-        labels, n = label_lesions(mask)
-        lesion = labels[mask]
-        places = np.flatnonzero(mask)[np.argsort(lesion, kind="stable")]
-        return cls(labels, np.bincount(lesion, minlength=n + 1)[1:], places)
-
-    def voxels(self, lesion: int) -> np.ndarray:
-        """Flat places of lesion 0..n-1."""
-        end = self.sizes[: lesion + 1].sum()
-        return self.places[end - self.sizes[lesion] : end]
-
-
-def _overlaps(reference: _Components, predicted: _Components, both: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Number of lesion (0..n-1), number of part (0..m-1) and Dice, of all that overlap."""
-    m = len(predicted.sizes)
-    codes = (reference.labels[both].astype(np.int64) - 1) * m + predicted.labels[both] - 1
-    codes, shared = np.unique(codes, return_counts=True)
-    lesions, parts = np.divmod(codes, max(m, 1))
-    return lesions, parts, 2 * shared / (reference.sizes[lesions] + predicted.sizes[parts])
 
 
 def _partners(lesions: np.ndarray, parts: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -133,13 +109,3 @@ def _partners(lesions: np.ndarray, parts: np.ndarray, dice: np.ndarray) -> tuple
     chosen = min_weight_full_bipartite_matching(sparse.csr_array((worth, places), (n, m + n)), maximize=True)[1]
     taken = chosen[lesions] == parts
     return lesions[taken], parts[taken], dice[taken]
-
-
-def _masks(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of flat places as masks, in the smallest box that holds both."""
-    voxels = np.array(np.unravel_index(np.concatenate([first, second]), shape))
-    low, high = voxels.min(axis=1, keepdims=True), voxels.max(axis=1)
-    voxels -= low
-    masks = np.zeros((2, *(high - low[:, 0] + 1)), bool)
-    masks[np.repeat([0, 1], [len(first), len(second)]), *voxels] = True
-    return masks[0], masks[1]

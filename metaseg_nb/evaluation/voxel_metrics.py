@@ -6,10 +6,9 @@ takes it to be *pieces of area* on the corners between voxels (DeepMind's
 surface-distance, and so BraTS 2023). Their numbers differ by up to a voxel or more.
 """
 
-from functools import cache
-
 import edt
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from metaseg_nb.cohort.lesions import marked_voxels
@@ -151,15 +150,8 @@ def surface_distances_mm(
     Distances: exact, from a k-d tree (``scipy.spatial.cKDTree``) or, between crowded
     surfaces, the Euclidean transform of Meijster et al. 2000 (seung-lab's ``edt``).
     """
-    first, second = _surface(truth), _surface(prediction)
+    first, second = (mask & ~ndimage.binary_erosion(mask) for mask in (truth, prediction))
     return _nearest_mm(first, second, spacing_mm), _nearest_mm(second, first, spacing_mm)
-
-
-def _surface(mask: np.ndarray) -> np.ndarray:
-    surface = np.pad(mask, 1)
-    inner = surface[2:, 1:-1, 1:-1] & surface[:-2, 1:-1, 1:-1] & surface[1:-1, 2:, 1:-1]
-    inner &= surface[1:-1, :-2, 1:-1] & surface[1:-1, 1:-1, 2:] & surface[1:-1, 1:-1, :-2]
-    return mask & ~inner
 
 
 def _nearest_mm(own: np.ndarray, other: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -201,34 +193,16 @@ def surface_area_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: 
     """
     if not truth.any() or not prediction.any():
         return MISSED_HD95_MM if truth.any() or prediction.any() else 0.0
-    areas_mm2, ratios = _area_table(tuple(float(edge) for edge in spacing_mm))
-    codes = [_corner_codes(mask, ratios) for mask in (truth, prediction)]
-    surfaces = [(code > 0) & (code < 255) for code in codes]
+    # Here, not above: importing MONAI takes seconds, and only this needs it.
+    import torch
+    from monai.metrics.utils import get_mask_edges
+
+    padded = [torch.from_numpy(np.pad(mask, 1)) for mask in (truth, prediction)]
+    *surfaces, areas, other_areas = (it.numpy() for it in get_mask_edges(*padded, crop=False, spacing=spacing_mm))
     directed = []
-    for code, own, other in zip(codes, surfaces, surfaces[::-1], strict=True):
+    for own, other, areas_mm2 in zip(surfaces, surfaces[::-1], (areas, other_areas), strict=True):
         distances = _nearest_mm(own, other, spacing_mm)
         order = np.argsort(distances, kind="stable")
-        share = np.cumsum(areas_mm2[code[own]][order])
+        share = np.cumsum(areas_mm2[own][order].astype(np.float64))
         directed.append(distances[order][np.searchsorted(share / share[-1], 0.95)])
     return float(max(directed))
-
-
-def _corner_codes(mask: np.ndarray, ratios: list[np.uint8]) -> np.ndarray:
-    """Encode (0 to 255), for every corner between voxels, which of its 8 voxels are in the mask."""
-    code = np.pad(mask, 1).astype(np.uint8)
-    for axis, ratio in enumerate(ratios):
-        lower, upper = ((slice(None),) * axis + (part,) for part in (slice(-1), slice(1, None)))
-        code = ratio * code[lower] + code[upper]
-    return code
-
-
-@cache
-def _area_table(spacing_mm: tuple[float, ...]) -> tuple[np.ndarray, list[np.uint8]]:
-    """Area in mm² for each of the 256 codes, and how much more the lower of two neighbours weighs, along each axis."""
-    # Here, not above: importing MONAI takes seconds, and only this table needs it.
-    from monai.metrics.utils import get_code_to_measure_table
-
-    areas, weights = get_code_to_measure_table(spacing_mm)
-    weights = weights.numpy().reshape(2, 2, 2).astype(int)  # powers of 2, from 128 down to 1
-    ratios = [np.uint8(weights[0, 0, 0] // weights[upper]) for upper in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
-    return areas.numpy().astype(np.float64), ratios
