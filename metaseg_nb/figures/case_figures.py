@@ -19,12 +19,10 @@ from metaseg_nb.figures.slices import (
     COLOURS,
     PLANES,
     Panel,
-    add_legend,
     as_volume,
     draw_panels,
     draw_planes,
     draw_slice,
-    window_around,
 )
 from metaseg_nb.figures.style import MARGIN, fitted
 from metaseg_nb.layout import StudyLayout
@@ -40,11 +38,10 @@ LEAST_FIELD = 0.1
 
 def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
     """In how many patients a lesion lies along each line of sight; every brain fitted into one box."""
-    maps = [(case.patient, e.lesion_map) for case, e in zip(cases, examinations, strict=True)]
     by_patient: dict[str, np.ndarray] = {}
-    for patient, lesions in maps:
-        if lesions is not None:
-            by_patient[patient] = by_patient.get(patient, False) | lesions
+    for case, examination in zip(cases, examinations, strict=True):
+        if examination.lesion_map is not None:
+            by_patient[case.patient] = by_patient.get(case.patient, False) | examination.lesion_map
     if not by_patient:
         figure = plt.figure(figsize=(12, 0.6))
         figure.text(0.01, 0.5, "no lesion has a known position: nothing to draw", va="center")
@@ -83,20 +80,20 @@ def draw_corrections(cases: Sequence[StoredCase]) -> Figure:
 
     Before and after share one grey scale in a row, all fields share one colour scale.
     """
-    fields = [case.correction.field.astype(np.float32) for case in cases]
-    known = [field[np.isfinite(field)] for field in fields]
+    records = [case.correction for case in cases]
+    known = [field[np.isfinite(field)] for field in (record.field.astype(np.float32) for record in records)]
     reach = max([LEAST_FIELD, *(float(np.percentile(np.abs(field - 1), 99)) for field in known if field.size)])
     coloured = {"greys": (1 - reach, 1 + reach), "cmap": "viridis", "interpolation": "nearest"}
     panels = []
-    for case, field, record in zip(cases, fields, (case.correction for case in cases), strict=True):
+    for case, record in zip(cases, records, strict=True):
         low, high = np.percentile(record.before, (100 - WHITE_PERCENTILE, WHITE_PERCENTILE))
         grey = {"greys": (float(min(low, 0)), float(high))}
-        before, field, after = (
-            as_volume(it, record.spacing_mm.tolist()) for it in (record.before, field, record.after)
-        )
-        panels.append(Panel([f"{case.name}, before"], before, look=grey))
-        panels.append(Panel([f"bias field, {float(record.field_range):.2f}-fold"], field, look=coloured))
-        panels.append(Panel(["after"], after, look=grey))
+        for title, array, look in (
+            (f"{case.name}, before", record.before, grey),
+            (f"bias field, {float(record.field_range):.2f}-fold", record.field.astype(np.float32), coloured),
+            ("after", record.after, grey),
+        ):
+            panels.append(Panel([title], as_volume(array, record.spacing_mm.tolist()), look=look))
     figure = draw_panels(panels, 3)
     middle = figure.axes[1::3]
     figure.colorbar(middle[0].images[0], ax=middle, orientation="horizontal", label="image divided by this factor")
@@ -153,14 +150,7 @@ def draw_margin(
     prediction, name = images.predictions[model], f"prediction with {margin_mm:.1f} mm"
     grown = distance_mm(prediction, images.image.spacing_mm) <= margin_mm
     masks, colours = {name: grown, "reference": images.reference, "prediction": prediction}, COLOURS | {name: MARGIN}
-    figure, panels = plt.subplots(1, 3, figsize=(11, 4.3), layout="constrained")
-    for panel, axis in zip(panels, AXES, strict=True):
-        window = window_around(images.image, centre, axis, 60)
-        draw_slice(panel, images.image, masks, axis, round(centre[axis]), window, images.greys, colours)
-        panel.set_title(PLANES[axis][0], fontweight="normal")
-    add_legend(figure, masks, colours)
-    figure.suptitle(f"{case}, {model_title(model)}")
-    return figure
+    return draw_planes(images.image, masks, centre, f"{case}, {model_title(model)}", images.greys, colours, edge_mm=60)
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-import cc3d
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from metaseg_nb.cohort.lesions import fullest_slice
+from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
 from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain, Train
@@ -27,8 +26,9 @@ NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
 def draw_batch(batches: PatchBatches) -> Figure:
     """Draw the first patches of a run, each by its slice with most lesion; they are turned and flipped at random."""
     panels = []
-    for image, label in zip(*_patches(batches, PANELS), strict=True):
-        lesions = cc3d.connected_components(label, connectivity=26, return_N=True)[1]
+    for image, label in zip(*_first(batches, PANELS), strict=True):
+        image, label = image[0].numpy(), label[0].numpy() == 1
+        lesions = label_lesions(label)[1]
         title = f"{lesions} lesion{'s' * (lesions != 1)}" if lesions else "background"
         masks, look = {"reference": label}, {"greys": _greys(image), **NO_MARKS}
         panels.append(Panel([title], as_volume(image), masks, fullest_slice(label), look))
@@ -53,8 +53,9 @@ def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame
     """
     voxel_mm3, rows = float(np.prod(cases[0].grid.spacing_mm)), []
     for way in SAMPLINGS:
-        _, labels = _patches(PatchBatches(cases, settings.model_copy(update={"sampling": way})), PATCHES_COUNTED)
-        sizes = [np.bincount(cc3d.connected_components(label, connectivity=26).ravel())[1:] for label in labels]
+        batches = PatchBatches(cases, settings.model_copy(update={"sampling": way}))
+        labels = _first(batches, PATCHES_COUNTED)[1][:, 0].numpy() == 1
+        sizes = [np.bincount(label_lesions(label)[0].ravel())[1:] for label in labels]
         row = {
             "sampling": f"{way} (this run)" if way == settings.sampling else way,
             "patches": len(labels),
@@ -69,8 +70,7 @@ def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame
 
 def draw_hidden(batches: RestorationBatches) -> Figure:
     """Draw the first patches of a run: as they are, and as the network sees them; turned and flipped at random."""
-    steps = [batches[step] for step in range(min(PATCHES_RESTORED, len(batches)))]
-    images, targets = (torch.cat(parts)[:PATCHES_RESTORED] for parts in zip(*steps, strict=True))
+    images, targets = _first(batches, PATCHES_RESTORED)
     return _draw_rows({"image": targets[:, 0], "seen (blue: hidden)": _seen(images, targets)})
 
 
@@ -82,16 +82,13 @@ def draw_restored(network: torch.nn.Module, case: StoredCase, settings: Pretrain
     return _draw_rows(rows)
 
 
-def _patches(batches: PatchBatches, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """First sequence and label of the first n patches of a run, or of all there are."""
-    images, labels = [], []
-    for step in range(len(batches)):
-        more_images, more_labels = batches[step]
-        images += list(more_images[:, 0].numpy())
-        labels += list(more_labels[:, 0].numpy() == 1)
-        if len(images) >= n:
-            break
-    return np.stack(images[:n]), np.stack(labels[:n])
+def _first(batches: PatchBatches | RestorationBatches, n: int) -> list[torch.Tensor]:
+    """Images, and labels or targets, of the first n patches of a run, or of all there are."""
+    steps, found = [], 0
+    while found < n and len(steps) < len(batches):
+        steps.append(batches[len(steps)])
+        found += len(steps[-1][0])
+    return [torch.cat(parts)[:n] for parts in zip(*steps, strict=True)]
 
 
 def _seen(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -124,13 +124,18 @@ def draw_planes(
     title: str = "",
     greys: tuple[float, float] | None = None,
     colours: Mapping[str, str] = COLOURS,
+    edge_mm: float = 0,
 ) -> Figure:
-    """Draw the axial, coronal and sagittal slice through a voxel, with a legend; see `draw_slice`."""
+    """Draw the axial, coronal and sagittal slice through a voxel, with a legend; see `draw_slice`.
+
+    Whole, or with ``edge_mm`` a square of that edge around the voxel.
+    """
     sizes = np.multiply(image.array.shape, image.spacing_mm)
-    widths, greys = [sizes[0], sizes[0], sizes[1]], greys or shown_window(image.array)
+    widths, greys = [1, 1, 1] if edge_mm else [sizes[0], sizes[0], sizes[1]], greys or shown_window(image.array)
     figure, panels = plt.subplots(1, 3, figsize=(11, 4.3), layout="constrained", width_ratios=widths)
     for panel, axis in zip(panels, AXES, strict=True):
-        draw_slice(panel, image, masks, axis, round(centre[axis]), greys=greys, colours=colours)
+        window = window_around(image, centre, axis, edge_mm) if edge_mm else None
+        draw_slice(panel, image, masks, axis, round(centre[axis]), window, greys, colours)
         panel.set_title(PLANES[axis][0], fontweight="normal")
     figure.suptitle(title)
     add_legend(figure, masks, colours)
