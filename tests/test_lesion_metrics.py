@@ -35,7 +35,7 @@ def blobs(seed, share, shape=(48, 40, 30)):
     return noise > np.quantile(noise, 1 - share)
 
 
-def straightforward(truth, prediction, spacing_mm, min_volume_mm3=2.0):
+def straightforward(truth, prediction, spacing_mm):
     """The rules once more, on whole arrays and with scipy only: counts and Dice sum."""
     eighteen, all26 = ndimage.generate_binary_structure(3, 2), np.ones((3, 3, 3))
     joined, n_joined = ndimage.label(ndimage.binary_dilation(truth, eighteen), all26)
@@ -46,7 +46,7 @@ def straightforward(truth, prediction, spacing_mm, min_volume_mm3=2.0):
         parts = set(predicted[ndimage.binary_dilation(lesion, eighteen)]) - {0}
         claimed |= parts
         found = np.isin(predicted, list(parts))
-        if lesion.sum() * np.prod(spacing_mm) > min_volume_mm3:
+        if lesion.sum() * np.prod(spacing_mm) > 2:
             dices.append(2 * (lesion & found).sum() / (lesion.sum() + found.sum()))
     n_false = n_predicted - len(claimed)
     return len(dices), n_predicted, n_false, sum(dices) / (len(dices) + n_false)
@@ -167,7 +167,6 @@ def test_two_cubic_millimetres_are_ignored_but_not_false(edge_mm):
     summary, lesions = lesion_metrics(truth, prediction, (edge_mm,) * 3)
     assert (summary["n_truth"], summary["n_prediction"], summary["n_false"]) == (1, 2, 0)
     assert lesions["lesion"].tolist() == [1] and summary["lesion_dice"] == 1
-    assert lesion_metrics(truth, prediction, (edge_mm,) * 3, min_volume_mm3=1.9)[0]["n_truth"] == 2
     assert lesion_metrics(truth, prediction, (edge_mm, edge_mm, 1.1))[0]["n_truth"] == 2
 
 
@@ -175,7 +174,7 @@ def test_lesion_metrics_vector(shared_data):
     """Its false-discovery rate is ours; its recall of 2/3 cannot be: dilation joins its three lesions into one."""
     folder = shared_data / "metric_vectors" / "lesion_metrics"
     truth, prediction = (np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj) for name in ("truth", "pred"))
-    summary, lesions = lesion_metrics(truth, prediction, CUBE, min_volume_mm3=0)
+    summary, lesions = lesion_metrics(truth, prediction, CUBE)
     assert summary["n_prediction"] == 3
     assert 1 - summary["lesion_precision"] == pytest.approx(1 / 3)
     assert (summary["n_truth"], summary["n_detected"], summary["n_false"]) == (1, 1, 1)

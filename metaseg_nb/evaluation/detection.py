@@ -36,8 +36,10 @@ def detections_by_threshold(
     DataFrame
         A row per threshold: ``threshold``, ``n_truth``, ``n_detected``, ``n_false``.
     """
-    counts = [detection_counts(truth, probability >= threshold, spacing_mm) for threshold in thresholds]
-    return pd.DataFrame(counts).assign(threshold=thresholds)[["threshold", *COUNTS]]
+    return pd.DataFrame(
+        {"threshold": threshold, **detection_counts(truth, probability >= threshold, spacing_mm)}
+        for threshold in thresholds
+    )
 
 
 def froc(detections: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +111,7 @@ def froc_points(detections: pd.DataFrame, models: Sequence[str], n_bootstrap: in
         for rate in FALSE_RATES:
             highest = partial(_highest_sensitivity, n_patients=len(counts), rate=rate)
             found, low, high = bootstrap(highest, counts, n_bootstrap, seed)
-            interval = (low, high) if low < high else (np.nan, np.nan)
+            interval = (np.nan, np.nan) if np.isclose(low, high) else (low, high)
             rows.append((model, rate, len(counts), lesions, found, *interval))
     columns = ["model", "false_per_patient", "patients", "lesions", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=columns)

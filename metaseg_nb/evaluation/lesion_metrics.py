@@ -26,7 +26,7 @@ COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "di
 
 
 def lesion_metrics(
-    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing, *, min_volume_mm3: float = UNSCORED_MM3
+    truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Compute the lesion metrics of one case; see the rules above.
 
@@ -35,8 +35,6 @@ def lesion_metrics(
     truth, prediction : ndarray of bool (or 0 and 1), shape (X, Y, Z)
     spacing_mm : tuple of 3 floats
         Voxel edges along X, Y, Z.
-    min_volume_mm3 : float
-        Reference lesions of this volume or less are ignored.
 
     Returns
     -------
@@ -64,7 +62,7 @@ def lesion_metrics(
     reference = np.where(truth, grown, 0)
     lesions = lesion_table(reference, n_reference, spacing_mm)
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
-    lesions = lesions[is_scored(lesions["volume_mm3"], min_volume_mm3)]
+    lesions = lesions[is_scored(lesions["volume_mm3"], UNSCORED_MM3)]
     masks_of = cropped_masks(reference, predicted)
     scores: dict[str, list] = {"detected": [], "dice": [], "hd95_mm": []}
     for lesion in lesions["lesion"]:
@@ -83,7 +81,7 @@ def detection_counts(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spac
     Returns
     -------
     dict
-        ``n_truth``, ``n_prediction``, ``n_detected``, ``n_false``.
+        ``n_truth``, ``n_detected``, ``n_false``.
     """
     truth, prediction, _ = mask_pair(truth, prediction, spacing_mm)
     grown, n_reference, _, n_prediction, touching = _matched(truth, prediction)
@@ -91,7 +89,6 @@ def detection_counts(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spac
     kept = is_scored(volumes_mm3, UNSCORED_MM3)
     return {
         "n_truth": int(kept[1:].sum()),
-        "n_prediction": n_prediction,
         "n_detected": int(kept[touching["lesion"].unique()].sum()),
         "n_false": n_prediction - touching["part"].nunique(),
     }

@@ -25,7 +25,7 @@ from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.calibration import probability_bins
-from metaseg_nb.evaluation.detection import COUNTS, detections_by_threshold
+from metaseg_nb.evaluation.detection import detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.mets_2026 import mets_2026
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
@@ -244,7 +244,7 @@ def score_probability(
     rows = []
     for name, decision in decisions.items():
         mask = native_mask(probability, stored.grid, stored.native, decision)
-        found = detection_counts(truth.array > 0, mask, truth.spacing_mm)
-        rows.append({"operating_point": name, **asdict(decision), **{count: found[count] for count in COUNTS}})
+        counts = detection_counts(truth.array > 0, mask, truth.spacing_mm)
+        rows.append({"operating_point": name, **asdict(decision), **counts})
     tables = detections, pd.DataFrame(rows), probability_bins(probability, stored.label > 0)
     return tuple(_of_case(case, table) for table in tables)
