@@ -57,9 +57,8 @@ def make_cohort(
     entries = []
     for plan in plans:
         image, label = _paths(plan)
-        entries.append({"image": image, "label": label, "patient": plan.case, "primary": plan.primary})
-    for entry in entries[n_patients:]:
-        del entry["label"]
+        named = {"label": label} if len(entries) < n_patients else {}
+        entries.append({"image": image, **named, "patient": plan.case, "primary": plan.primary})
     datalist = {
         "name": NAME,
         "description": DESCRIPTION,
@@ -73,8 +72,10 @@ def make_cohort(
 
 
 def _make_case(folder: Path, plan: PatientPlan) -> None:
-    for path, volume in reversed(list(zip(_paths(plan), render_patient(plan)[:2], strict=True))):  # the image last
-        write_volume(folder / path, volume)
+    image_path, label_path = _paths(plan)
+    image, label, _ = render_patient(plan)
+    write_volume(folder / label_path, label)
+    write_volume(folder / image_path, image)  # last
 
 
 def _paths(plan: PatientPlan) -> tuple[str, str]:

@@ -69,7 +69,7 @@ class LesionShape:
     def relative_radius(self, offsets_mm: np.ndarray) -> np.ndarray:
         """Distance from the centre in units of the surface's distance: below 1 inside; (3, ...) to (...)."""
         point = np.einsum("ij,j...->i...", self.to_sphere.astype(np.float32), offsets_mm)
-        length = _length(point)
+        length = np.linalg.norm(point, axis=0)
         direction = point / np.maximum(length, 1e-6)
         bump = np.ones_like(length)
         for wave, phase, height in zip(self.waves, self.phases, self.heights, strict=True):
@@ -181,7 +181,7 @@ def paint_lesion(
         _paint_oedema(view, lesion, rng)
     # How far a voxel extends in the direction from the centre is the width of the partial volume.
     extent_mm = np.einsum("i,i...->...", np.asarray(spacing_mm, np.float32), np.abs(offsets_mm))
-    edge_mm = np.maximum(extent_mm / np.maximum(_length(offsets_mm), 1e-3), min(spacing_mm))
+    edge_mm = np.maximum(extent_mm / np.maximum(np.linalg.norm(offsets_mm, axis=0), 1e-3), min(spacing_mm))
     cover = np.clip(0.5 - lesion.outside_mm / edge_mm, 0, 1) * np.clip(lesion.depth_mm - SURFACE_MM + 0.5, 0, 1)
     chosen = cover > 0
     texture = _texture(offsets_mm[:, chosen], max(4.0, 0.4 * plan.diameter_mm), rng)
@@ -198,7 +198,7 @@ def _placed(
         box.append(slice(*np.searchsorted(axis, (centre - reach_mm, centre + reach_mm)).tolist()))
         near.append(axis[box[-1]] - centre)
     offsets_mm = np.stack(np.meshgrid(*near, indexing="ij")).astype(np.float32)
-    relative, distance_mm = shape.relative_radius(offsets_mm), _length(offsets_mm)
+    relative, distance_mm = shape.relative_radius(offsets_mm), np.linalg.norm(offsets_mm, axis=0)
     outside_mm = distance_mm - distance_mm / np.maximum(relative, 1e-3)
     # The centre has no direction; it lies inside by the lesion's least radius.
     outside_mm[distance_mm < 1e-3] = -radii_mm.min()
@@ -241,8 +241,3 @@ def _texture(offsets_mm: np.ndarray, wavelength_mm: float, rng: np.random.Genera
     for wave, phase in zip(waves, phases, strict=True):
         total += np.cos(np.einsum("i,in->n", wave, offsets_mm) + phase)
     return total * np.float32(np.sqrt(2 / N_WAVES))
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    """Length of vectors, (3, ...) to (...)."""
-    return np.sqrt(np.einsum("i...,i...->...", vectors, vectors))
