@@ -38,8 +38,8 @@ class Ranks:
     def table(self) -> pd.DataFrame:
         """A row per network, with the test's values repeated."""
         tested = {"patients": self.patients, "friedman": self.statistic, "p": self.p}
-        table = self.mean_ranks.rename_axis("model").rename("mean_rank").reset_index()
-        return table.assign(**tested, critical_difference=self.critical_difference)
+        tested["critical_difference"] = self.critical_difference
+        return self.mean_ranks.rename_axis("model").reset_index(name="mean_rank").assign(**tested)
 
 
 def rank_test(scores: pd.DataFrame) -> Ranks:
