@@ -121,7 +121,7 @@ def by_others(folder):
         centres(shape, affine) - np.array([14, 0, 0]), 6
     )
     write_series(folder / "mr", np.full(shape, 100), RAS @ affine, "synthetic", PatientName="Synthetic^One")
-    series = read_dicom(folder / "mr").series[0].volume
+    series = read_dicom(folder / "mr").series[0]
     write_structure_set(folder / "rs.dcm", {"GTV_auto_01": mask}, series, "benchmark")
     write_segmentation(folder / "seg.dcm", {"GTV_auto_01": mask}, series, "benchmark")
     if shutil.which("dciodvfy"):
@@ -152,7 +152,7 @@ def import_speed(folder):
     for number in range(2):
         place = folder / "speed" / str(number)
         write_series(place / "mr", image, np.diag([-1.0, -1, 1, 1]), f"P{number}")
-        series = read_dicom(place / "mr").series[0].volume
+        series = read_dicom(place / "mr").series[0]
         mask = sphere(centres(series.shape, series.affine) - series.affine[:3] @ [128, 128, 100, 1], 20)
         write_structure_set(place / "rs.dcm", {"GTV": mask}, series, "benchmark")
     started = time.perf_counter()

@@ -1,7 +1,7 @@
 """Cases of an export, written once as NIfTI, with codes instead of names: from there on a cohort like any other."""
 
-import gzip
 import os
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -22,8 +22,9 @@ from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
 from metaseg_nb.radiotherapy.headers import DicomError
 from metaseg_nb.radiotherapy.identities import without_names
 from metaseg_nb.radiotherapy.masks import mask_of_case, organs_of_case
+from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.planning import Choice, Codes, Planned, plan_cases
-from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.series import Series
 from metaseg_nb.settings import Explore
 
 RECORD, ORGANS = "source.json", "organs.nii.gz"
@@ -155,7 +156,7 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
         except DicomError as error:
             return None, [error.problem(case.name, case.series.description)]
     entry = {key: os.path.join(case.name, written[key]) for key in ("image", "label") if written[key]}
-    entry |= {"patient": case.patient, "scanner": case.series.scanner, "date": case.date}
+    entry |= {"patient": case.patient, "scanner": case.series.scanner, "date": case.series.date[:4]}
     problems = [Problem(**problem) for problem in written["problems"]]
     return {key: value for key, value in entry.items() if value}, problems
 
@@ -181,7 +182,7 @@ def whole_record(path: Path) -> dict | None:
 
 def _write_case(case: Planned, folder: Path, choice: Choice, record: dict) -> dict:
     series, problems = case.series, []
-    pixels = read_pixels(series)
+    pixels = read_pixels(series.frames)
     with finished_folder(folder) as unfinished:
         save_image(unfinished / "image.nii.gz", pixels, series)
         label, regions, organs = "", {}, []
@@ -211,6 +212,7 @@ def save_image(path: Path, array: np.ndarray, series: Series) -> None:
     image = nib.Nifti1Image(array, series.affine_ras)
     image.set_sform(series.affine_ras, code=1)
     image.set_qform(series.affine_ras, code=1)
-    # level 1 takes a third of the time of the usual one; without a date, the same image is the same file
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
-        file.write(image.to_bytes())
+    # looking for runs of equal bytes alone takes less than half the time of gzip's lowest level, and an image is no
+    # larger; 31: with gzip's header, without a date: the same image is the same file
+    packed = zlib.compressobj(1, zlib.DEFLATED, 31, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    path.write_bytes(packed.compress(image.to_bytes()) + packed.flush())
