@@ -124,9 +124,9 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(normalize("NFC", name).strip().casefold(), plain(pattern)) for pattern in patterns)
 
 
-def chosen(names: list[str], patterns: list[str], without: list[str]) -> list[str]:
-    """Names that any of the patterns matches, and none of ``without``."""
-    return [name for name in names if is_named(name, patterns) and not is_named(name, without)]
+def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable[str]) -> list[Region]:
+    """Regions whose name any of the patterns matches, and none of ``without``."""
+    return [one for one in regions if is_named(one.name, patterns) and not is_named(one.name, without)]
 
 
 def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
