@@ -27,7 +27,9 @@ COUNTED = {
 
 def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, list[str]], list[Problem]]:
     """One mask of all chosen regions; the names of the regions of each lesion; and what was noticed."""
-    assert case.structures is not None
+    if case.structures is None:
+        fix, wanted = "nothing, if it is only to be predicted", "a structure set in its frame of reference"
+        return None, {}, [Problem(case.name, case.series.description, "no structure set", wanted, fix, "warning")]
     problem = partial(Problem, case.name, case.structures.label)
     names = [region.name for region in case.structures.regions]
     regions = chosen(case.structures.regions, choice.roi_names, choice.roi_names_without)
@@ -65,9 +67,8 @@ def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]
     All regions that a pattern of ``organ_names`` means are one organ. It is called after the pattern, for names of
     regions may hold anything.
     """
-    assert case.structures is not None
     bits, organs, problems, every = np.zeros(case.series.shape, np.uint8, order="F"), [], [], _every(case)
-    left = [region for region in case.structures.regions if region.contours]
+    left = [region for region in case.structures.regions if region.contours] if case.structures else []
     for pattern in choice.organ_names:
         regions = chosen(left, [pattern], choice.roi_names_without)
         for region in regions:
@@ -83,8 +84,7 @@ def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]
 
 def _every(case: Planned) -> float:
     """How far apart the planes of the contours are, in slices: other images may have thicker ones."""
-    assert case.structures is not None
-    if case.series.uid in case.structures.series:
+    if case.structures is None or case.series.uid in case.structures.series:
         return 1.0
     contours = [one for region in case.structures.regions for one in region.contours]
     return plane_distance(contours, case.series.affine)
