@@ -42,6 +42,8 @@ TAGS = [
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
+# Where a multi-frame file says where its frames lie.
+OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 # A file without the usual first 128 bytes begins with an element of group 0002 or 0008, in little-endian order.
 WITHOUT_PREAMBLE = (*(b"\2\0%c\0" % element for element in (0, 1, 2, 16)),)
@@ -190,20 +192,19 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
         "columns": int(header.get("Columns", 0) or 0),
     }
     whole = first_of(header, "SharedFunctionalGroupsSequence")
-    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()]
-    for number, frame in enumerate(frames):
-        groups = [group for part in (frame, whole) for group in _groups(part)]
+    for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
+        groups = [first_of(part, name) for part in (frame, whole) for name in OF_PLACE]
         yield shared | {"frame": number} | _geometry([header, *groups])
 
 
-def _groups(part: Dataset) -> list[Dataset]:
-    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-    return [first_of(part, name) for name in names if name in part]
+def items_of(part: Dataset, sequence: str) -> list[Dataset]:
+    """The items of a sequence; none where it is not there, or empty."""
+    return list(part.get(sequence, None) or [])
 
 
 def first_of(part: Dataset, sequence: str) -> Dataset:
     """The first item of a sequence; an empty one where there is none."""
-    return (part.get(sequence, None) or [Dataset()])[0]
+    return (items_of(part, sequence) or [Dataset()])[0]
 
 
 def _geometry(parts: list[Dataset]) -> dict:

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from pydicom.dataset import Dataset
 from pydicom.uid import ImplicitVRLittleEndian
 
-from metaseg_nb.radiotherapy.headers import DicomError, first_of
+from metaseg_nb.radiotherapy.headers import DicomError, first_of, items_of
 
 
 def read_pixels(frames: pd.DataFrame) -> np.ndarray:
@@ -60,7 +60,7 @@ def file_pixels(path: Path, name: str) -> np.ndarray:
 
 
 def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:
-    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()] * len(pixels)
+    frames = items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
     whole = first_of(header, "SharedFunctionalGroupsSequence")
     lines = []
     for frame in frames:
