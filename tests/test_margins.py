@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.figures.case_figures import BESIDE_MM, draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
 from metaseg_nb.radiotherapy.margins import (
@@ -153,6 +155,18 @@ def test_tables_of_margins_and_of_shares_count_what_is_missed():
     assert found[98].tolist() == pytest.approx([0, 1 / 3])
     assert (shares["low"] <= shares["share"]).all()
     assert (shares["share"] <= shares["high"]).all()
+
+
+def test_the_picture_of_a_margin_is_as_wide_as_the_lesion_with_its_margin(study):
+    layout, cohort, _ = study
+    lesions, _ = study_coverage(layout, cohort, ["unet"], [0.0])
+    row, widths = lesions.loc[lesions["diameter_mm"].idxmax()], []
+    for margin in (1.0, 40.0):
+        figure = draw_margin(layout, cohort, row["case"], "unet", margin, tuple(row[["x", "y", "z"]]))
+        widths.append([np.ptp(panel.get_xlim()) for panel in figure.axes[:3]])
+        plt.close(figure)
+    assert row["diameter_mm"] / 2 < min(widths[0]) <= max(widths[0]) < 2 * row["diameter_mm"] + 2 * (1 + BESIDE_MM)
+    assert min(widths[1]) > 2 * 20, "the margin is seen as far as the image reaches"
 
 
 @pytest.fixture

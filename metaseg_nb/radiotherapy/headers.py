@@ -193,7 +193,7 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
     }
     whole = first_of(header, "SharedFunctionalGroupsSequence")
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
-        groups = [first_of(part, name) for part in (frame, whole) for name in OF_PLACE]
+        groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
         yield shared | {"frame": number} | _geometry([header, *groups])
 
 
@@ -209,7 +209,7 @@ def first_of(part: Dataset, sequence: str) -> Dataset:
 
 def _geometry(parts: list[Dataset]) -> dict:
     def value(name: str, n: int) -> tuple[float, ...] | None:
-        found = next((part.get(name) for part in parts if part.get(name, None) is not None), ())
+        found = next((given for part in parts if (given := part.get(name, None)) is not None), ())
         return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
 
     slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)

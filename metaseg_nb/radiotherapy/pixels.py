@@ -8,6 +8,7 @@ import pandas as pd
 import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
 from pydicom.uid import ImplicitVRLittleEndian
 
 from metaseg_nb.radiotherapy.headers import DicomError, first_of, items_of
@@ -52,7 +53,7 @@ def file_pixels(path: Path, name: str) -> np.ndarray:
                 header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
                 return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            pixels = header.pixel_array.reshape(-1, header.Rows, header.Columns)
+            pixels = pixel_array(header).reshape(-1, header.Rows, header.Columns)
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
         found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
         raise DicomError(found, "whole images", "export the series again, without compression") from error
