@@ -253,6 +253,10 @@ def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path)
     assert set(table["organ"]) == {"brain stem"}
     nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
     assert nearest == pytest.approx(np.sqrt(((lesion * label.spacing_mm) ** 2).sum(axis=1)).min())
+    moved = label.affine + np.diag([0, 0, 0.5, 0])
+    write_volume(layout.run("unet", 0).predictions / "c0.nii.gz", Volume(label.array, moved, label.native_orientation))
+    with pytest.raises(CohortError, match=r"case c0.*predict or draw it again on the grid of the image"):
+        organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
 
 
 def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):

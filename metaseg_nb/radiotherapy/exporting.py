@@ -103,9 +103,8 @@ def predict_dicom(
     if segmentation and not to_dicom:
         raise ValueError(f"{output}: found another ending with --seg; expected a file to write that ends in .dcm")
     for result in filter(None, (output, probability)):
-        if result.resolve().is_relative_to(
-            images[0].resolve()
-        ):  # it would be read as part of the export, or replace it
+        # it would be read as part of the export, or replace it
+        if result.resolve().is_relative_to(images[0].resolve()):
             raise ValueError(f"{result}: found a place in the folder of the images; expected another folder")
     series = one_series(images[0])
     with TemporaryDirectory() as temporary:
@@ -139,17 +138,15 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
         record = whole_record(layout.imported / case / RECORD)
         if record is None:
             yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
-            continue
-        source = record["series"]
-        if source not in series:
+        elif record["series"] not in series:
             yield f"{case}: its series is no longer in {folder.name}; nothing is written"
-            continue
-        path = layout.radiotherapy / model / f"{case}.dcm"
-        try:
-            n = write_prediction(path, prediction, series[source], model, segmentation)
-            yield _written(path, n)
-        except ValueError as error:
-            yield f"{case}: {error}"
+        else:
+            path = layout.radiotherapy / model / f"{case}.dcm"
+            try:
+                n = write_prediction(path, prediction, series[record["series"]], model, segmentation)
+                yield _written(path, n)
+            except ValueError as error:
+                yield f"{case}: {error}"
 
 
 def _written(path: Path, n: int) -> str:

@@ -14,7 +14,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, shortened
-from metaseg_nb.cohort.volumes import OWN_MASKS, describe_grid, read_lesions, read_mask, same_grid
+from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.comparison import Estimate, bootstrap, bootstrap_ratio
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
@@ -174,15 +174,29 @@ def _case_coverage(
     case, masks = work
     reference = read_lesions(case, rule)
     targets, found = Targets.of(reference.array > 0, reference.spacing_mm), []
-    for model, path in masks.items():
-        drawn = read_mask(path, case.name, rule if model == SECOND_READER else OWN_MASKS)
-        if not same_grid(reference, drawn):
-            grids = describe_grid(drawn), describe_grid(reference)
-            raise CohortError.one(case.name, path, *grids, "predict or draw it again on the grid of the image")
+    for model, mask in masks_on(reference, case.name, masks, rule).items():
         about = {"model": model, "case": case.name, "patient": case.patient}
-        found.append([table.assign(**about) for table in targets.coverage(drawn.array > 0, margins_mm)])
+        found.append([table.assign(**about) for table in targets.coverage(mask, margins_mm)])
     lesions, treated = zip(*found, strict=True)
     return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
+
+
+def masks_on(reference: Volume, case: str, masks: Mapping[str, Path], rule: LesionRule) -> dict[str, np.ndarray]:
+    """Masks of networks and of a second reader, whose masks are read by the rule of the study.
+
+    Raises
+    ------
+    CohortError
+        A mask is not on the grid of the reference.
+    """
+    found = {}
+    for model, path in masks.items():
+        drawn = read_mask(path, case, rule if model == SECOND_READER else OWN_MASKS)
+        if not same_grid(reference, drawn):
+            grids = describe_grid(drawn), describe_grid(reference)
+            raise CohortError.one(case, path, *grids, "predict or draw it again on the grid of the image")
+        found[model] = drawn.array > 0
+    return found
 
 
 def covered_shares(
