@@ -6,7 +6,7 @@ from functools import partial, reduce
 import nibabel as nib
 import numpy as np
 
-from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.lesions import label_lesions, marked_voxels
 from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.radiotherapy.contours import plane_distance, rasterise
 from metaseg_nb.radiotherapy.planning import Choice, Planned
@@ -53,11 +53,14 @@ def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict
     if not whole.any():
         found = f"no voxel in {shortened(region.name for region in regions)}"
         fix = "look at the case; if this patient has no lesion, name it in `confirmed`"
-        problems.append(problem(found, "a lesion in these regions", fix, "doubt"))
+        return whole, {}, [*problems, problem(found, "a lesion in these regions", fix, "doubt")]
+    voxels = marked_voxels(whole.T)[:, ::-1]  # the first axis is the fastest in memory
+    box = tuple(map(slice, voxels.min(axis=0), voxels.max(axis=0) + 1))
     # lesions are numbered as notebook 01 reads them, in RAS order
-    turned = partial(nib.orientations.apply_orientation, ornt=nib.orientations.io_orientation(case.series.affine_ras))
-    labels, n = label_lesions(turned(whole))
-    inside = [(region.name, np.unique(labels[turned(mask)])) for region, mask in zip(regions, masks, strict=True)]
+    ras = nib.orientations.io_orientation(case.series.affine_ras)
+    whole_box, *boxes = (nib.orientations.apply_orientation(mask[box], ras) for mask in (whole, *masks))
+    labels, n = label_lesions(whole_box)
+    inside = [(region.name, np.unique(labels[own])) for region, own in zip(regions, boxes, strict=True)]
     return whole, {str(k): [name for name, lesions in inside if k in lesions] for k in range(1, n + 1)}, problems
 
 
