@@ -18,15 +18,8 @@ from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.figures.case_figures import BESIDE_MM, draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
-from metaseg_nb.radiotherapy.margins import (
-    SECOND_READER,
-    Targets,
-    covered_shares,
-    distance_mm,
-    margin_needed,
-    margin_table,
-    study_coverage,
-)
+from metaseg_nb.radiotherapy.margin_tables import covered_shares, margin_needed, margin_table
+from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, distance_mm, study_coverage
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
 

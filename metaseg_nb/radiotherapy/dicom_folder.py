@@ -85,9 +85,8 @@ def describe_dicom(dicom: DicomFolder) -> str:
             lines.append(f"    fits: {', '.join(fitting) or 'no series of this patient that can be used'}")
     counts = Counter(name for _, structures in dicom.sets for name in {region.name for region in structures.regions})
     lines += ["", "regions of all structure sets (number of sets):"]
-    lines += [
-        f"  {name or 'no name'} ({counts[name]})" for name in sorted(counts, key=lambda name: (-counts[name], name))
-    ]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"  {name or 'no name'} ({n})" for name, n in ordered]
     problems = [replace(problem, case=codes.get(patient, "-")) for patient, problem in dicom.problems(codes)]
     lines += ["", *(f"{problem.severity}: {problem}" for problem in problems)]
     return without_names(dicom.headers, codes)("\n".join(lines)).rstrip()
@@ -95,9 +94,10 @@ def describe_dicom(dicom: DicomFolder) -> str:
 
 def described(series: Series) -> str:
     """Description, slices, and what tells series of one description apart; of the date, the year alone may be shown."""
-    when = ", ".join(filter(None, [series.date[:4], f"{series.time[:2]}:{series.time[2:4]}" if series.time else ""]))
-    own = [f"series {series.number}" if series.number else "", f"{len(series.frames)} slices", when]
-    return f"{series.description or 'no description'} ({', '.join(filter(None, own))})"
+    number = f"series {series.number}" if series.number else ""
+    time = f"{series.time[:2]}:{series.time[2:4]}" if series.time else ""
+    about = ", ".join(filter(None, [number, f"{len(series.frames)} slices", series.date[:4], time]))
+    return f"{series.description or 'no description'} ({about})"
 
 
 def _about(series: Series) -> str:
