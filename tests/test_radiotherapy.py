@@ -4,6 +4,7 @@ import copy
 import json
 import locale
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -377,6 +378,18 @@ def test_copies_of_files_count_once(tmp_path, image, mask):
     cases, problems = imported(tmp_path, tmp_path / "here")
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
     assert not problems
+
+
+def test_a_slice_that_is_there_twice_is_taken_once_and_said_also_by_a_worker(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask)
+    shutil.copy(slices_of(tmp_path / "export")[5], tmp_path / "export/again.dcm")
+    change(tmp_path / "export/again.dcm", SOPInstanceUID="1.2.3.4")
+    cases, (problem,) = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
+    assert (problem.severity, problem.found) == ("note", "1 slices twice, with the same content")
+    (series,) = read_dicom(tmp_path / "export").series
+    (mended,) = pickle.loads(pickle.dumps(series)).mended
+    assert str(mended) == str(series.mended[0])
 
 
 @pytest.mark.parametrize(
