@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,17 +15,11 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.figures.case_figures import BESIDE_MM, draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
-from metaseg_nb.radiotherapy.margins import (
-    SECOND_READER,
-    Targets,
-    covered_shares,
-    distance_mm,
-    margin_needed,
-    margin_table,
-    study_coverage,
-)
+from metaseg_nb.radiotherapy.margin_tables import covered_shares, margin_needed, margin_table
+from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, distance_mm, study_coverage
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
 
@@ -155,6 +150,18 @@ def test_tables_of_margins_and_of_shares_count_what_is_missed():
     assert (shares["share"] <= shares["high"]).all()
 
 
+def test_the_picture_of_a_margin_is_as_wide_as_the_lesion_with_its_margin(study):
+    layout, cohort, _ = study
+    lesions, _ = study_coverage(layout, cohort, ["unet"], [0.0])
+    row, widths = lesions.loc[lesions["diameter_mm"].idxmax()], []
+    for margin in (1.0, 40.0):
+        figure = draw_margin(layout, cohort, row["case"], "unet", margin, tuple(row[["x", "y", "z"]]))
+        widths.append([np.ptp(panel.get_xlim()) for panel in figure.axes[:3]])
+        plt.close(figure)
+    assert row["diameter_mm"] / 2 < min(widths[0]) <= max(widths[0]) < 2 * row["diameter_mm"] + 2 * (1 + BESIDE_MM)
+    assert min(widths[1]) > 2 * 20, "the margin is seen as far as the image reaches"
+
+
 @pytest.fixture
 def study(write_case, tmp_path, monkeypatch):
     """Two cases in two folds; a network that predicts every other voxel of them, and a second reader of one."""
@@ -239,6 +246,10 @@ def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path)
     assert set(table["organ"]) == {"brain stem"}
     nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
     assert nearest == pytest.approx(np.sqrt(((lesion * label.spacing_mm) ** 2).sum(axis=1)).min())
+    moved = label.affine + np.diag([0, 0, 0.5, 0])
+    write_volume(layout.run("unet", 0).predictions / "c0.nii.gz", Volume(label.array, moved, label.native_orientation))
+    with pytest.raises(CohortError, match=r"case c0.*predict or draw it again on the grid of the image"):
+        organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
 
 
 def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):

@@ -4,6 +4,7 @@ import copy
 import json
 import locale
 import os
+import pickle
 import re
 import shutil
 import subprocess
@@ -27,8 +28,8 @@ from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.importing import import_dicom
+from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.planning import Choice
-from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import is_named, read_structure_set, write_segmentation, write_structure_set
 
 SHAPE = (24, 20, 12)
@@ -79,8 +80,8 @@ def a_patient(folder, image, mask=None, affine=AXIAL, patient="P1", **tags):
     """An MR series and, with a mask, a structure set of it."""
     write_series(folder / "mr", image, affine, patient, **tags)
     if mask is not None:
-        (found,) = (found for found in read_dicom(folder / "mr").series if found.volume)
-        write_structure_set(folder / "rs.dcm", {"GTV": mask}, found.volume, "unet")
+        (found,) = (found for found in read_dicom(folder / "mr").series if found.is_volume)
+        write_structure_set(folder / "rs.dcm", {"GTV": mask}, found, "unet")
     return folder
 
 
@@ -129,8 +130,7 @@ def test_what_contours_cannot_be_drawn_is_counted():
     contours = [square(3), square(3), square(3)[:2], np.array([[1.0, 1, 3], [9, 1, 3], [9, 9, 7], [1, 9, 7]])]
     contours += [square(30), square(5, -4, 3.5)]
     made = rasterise(contours, (10, 10, 8), np.eye(4))
-    assert made.counts == {"points": 1, "copies": 1, "across": 1, "outside": 1}
-    assert made.cut == 1
+    assert made.counts == {"points": 1, "copies": 1, "across": 1, "outside": 1, "cut": 1}
     assert made.mask[:, :, 3].sum() == 16
     assert made.mask[:, :, 5].sum() == 16  # 0 to 3 of both axes
 
@@ -158,8 +158,8 @@ def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path
     for number, path in enumerate(sorted((tmp_path / "mr").iterdir(), key=lambda path: hash(path.name))):
         path.rename(tmp_path / f"{number}.{'IMA' if number % 2 else 'x'}")
     (found,) = read_dicom(tmp_path).series
-    assert np.array_equal(read_pixels(found.volume), image)
-    np.testing.assert_allclose(found.volume.affine_ras, affine, atol=1e-6)
+    assert np.array_equal(read_pixels(found.frames), image)
+    np.testing.assert_allclose(found.affine_ras, affine, atol=1e-6)
 
 
 def test_a_compressed_series_is_read(tmp_path, image):
@@ -178,7 +178,7 @@ def test_a_compressed_series_is_read(tmp_path, image):
         assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
     locale.setlocale(locale.LC_ALL, spoken)  # ITK's writer of compressed files changes it
     (found,) = read_dicom(tmp_path).series
-    assert np.array_equal(read_pixels(found.volume), image)
+    assert np.array_equal(read_pixels(found.frames), image)
     assert locale.setlocale(locale.LC_ALL) == spoken
 
 
@@ -218,8 +218,8 @@ def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
     shutil.rmtree(tmp_path / "mr")
     data.save_as(tmp_path / "multi.dcm", enforce_file_format=True)
     (found,) = read_dicom(tmp_path).series
-    assert np.array_equal(read_pixels(found.volume), image)
-    np.testing.assert_allclose(found.volume.affine_ras, OBLIQUE, atol=1e-6)
+    assert np.array_equal(read_pixels(found.frames), image)
+    np.testing.assert_allclose(found.affine_ras, OBLIQUE, atol=1e-6)
 
 
 def slices_of(folder):
@@ -294,6 +294,12 @@ def one_slice_of_unknown_thickness(folder):
     change(slices_of(folder)[0], SliceThickness=None)
 
 
+def the_same_slice_twice_of_unknown_thickness(folder):
+    one_slice_of_unknown_thickness(folder)
+    shutil.copy(slices_of(folder)[0], folder / "mr/again.dcm")
+    change(folder / "mr/again.dcm", SOPInstanceUID="1.2.3.4")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -310,6 +316,7 @@ def one_slice_of_unknown_thickness(folder):
         (with_skewed_axes, ["not perpendicular"]),
         (inverted, ["from white to black"]),
         (one_slice_of_unknown_thickness, ["does not say how thick it is"]),
+        (the_same_slice_twice_of_unknown_thickness, ["does not say how thick it is"]),
     ],
 )
 def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, mask, damage, words):
@@ -351,7 +358,13 @@ def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
         tmp_path / "ct", image, AXIAL, "P1", SeriesInstanceUID="1.2.5", Modality="CT", SeriesDescription="planning"
     )
     listed = describe_dicom(read_dicom(tmp_path))
-    for words in ("scout: 12 slices", "not used: localizer", "not used: adc", "not used: CT, not MR", "GTV ("):
+    for words in (
+        "scout (series 1, 12 slices, 2020)",
+        "not used: localizer",
+        "not used: adc",
+        "not used: CT, not MR",
+        "GTV (",
+    ):
         assert words in listed
     assert "P1" not in listed
     cases, problems = imported(tmp_path, tmp_path / "here")
@@ -367,6 +380,18 @@ def test_copies_of_files_count_once(tmp_path, image, mask):
     assert not problems
 
 
+def test_a_slice_that_is_there_twice_is_taken_once_and_said_also_by_a_worker(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask)
+    shutil.copy(slices_of(tmp_path / "export")[5], tmp_path / "export/again.dcm")
+    change(tmp_path / "export/again.dcm", SOPInstanceUID="1.2.3.4")
+    cases, (problem,) = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
+    assert (problem.severity, problem.found) == ("note", "1 slices twice, with the same content")
+    (series,) = read_dicom(tmp_path / "export").series
+    (mended,) = pickle.loads(pickle.dumps(series)).mended
+    assert str(mended) == str(series.mended[0])
+
+
 @pytest.mark.parametrize(
     ("slope", "intercept", "voxel", "kind"),
     [(None, None, 500, "int"), ("2", None, 1000, "int"), ("0.5", "-3", 247, "int"), ("1e30", "0", 5e32, "float32")],
@@ -376,7 +401,7 @@ def test_grey_values_are_rescaled_and_none_is_wrapped(tmp_path, image, mask, slo
     for path in slices_of(tmp_path):
         change(path, RescaleSlope=slope, RescaleIntercept=intercept)
     (found,) = read_dicom(tmp_path / "mr").series
-    read = read_pixels(found.volume)
+    read = read_pixels(found.frames)
     assert read[np.where(image % 2, image + 1, image) == 500] == pytest.approx(voxel)
     assert kind in str(read.dtype)
 
@@ -609,7 +634,7 @@ def test_organs_at_risk_are_kept_beside_the_lesions_by_their_patterns(tmp_path, 
     regions = {name: np.zeros_like(mask) for name in ("Brainstem Meier", "Brainstem_PRV", "Cochlea_L", "Cochlea_R")}
     for k, region in enumerate(regions.values()):
         region[2 + k : 6 + k, 3:6, 4:7] = True  # they overlap
-    write_structure_set(tmp_path / "export/rs.dcm", {"GTV Meier": mask, **regions}, found.volume, "unet")
+    write_structure_set(tmp_path / "export/rs.dcm", {"GTV Meier": mask, **regions}, found, "unet")
     cases, problems = imported(tmp_path / "export", tmp_path)
     folder = tmp_path / "imported" / next(iter(cases))
     record = json.loads((folder / "source.json").read_text())
@@ -661,7 +686,7 @@ def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_ch
     imported(tmp_path / "export", tmp_path)
     assert label.stat().st_mtime_ns == written
     (found,) = read_dicom(tmp_path / "export" / "mr").series
-    write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found.volume, "unet")
+    write_structure_set(tmp_path / "export/rs.dcm", {"GTV": np.roll(mask, 1, axis=0)}, found, "unet")
     cases, _ = imported(tmp_path / "export", tmp_path)
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, np.roll(mask, 1, axis=0))
     with pytest.raises(CohortError, match="found regions GTV; expected regions named like TV"):
@@ -672,7 +697,7 @@ def test_an_imported_case_is_not_written_again_unless_its_files_or_the_choice_ch
 def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
     (found,) = read_dicom(tmp_path / "mr").series
-    write_structure_set(tmp_path / "old.dcm", {"GTV": ~mask}, found.volume, "unet")
+    write_structure_set(tmp_path / "old.dcm", {"GTV": ~mask}, found, "unet")
     change(tmp_path / "old.dcm", StructureSetDate="20200101", StructureSetLabel="OLD")
     cases, problems = imported(tmp_path, tmp_path / "here")
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
@@ -725,7 +750,7 @@ def test_names_of_regions_choose_the_targets_and_stay_with_their_lesions(tmp_pat
         "1 GTV +2.0 mm": grown,
         "Brainstem": ~mask,
     }
-    write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")
+    write_structure_set(tmp_path / "rs.dcm", regions, found, "unet")
     cases, _ = imported(tmp_path, tmp_path / "here")
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
     record = (tmp_path / "here/imported/examination_0001/source.json").read_text()
@@ -739,7 +764,7 @@ def test_two_regions_of_one_name_are_both_lesions(tmp_path, image, mask):
     (found,) = read_dicom(tmp_path).series
     first, second = mask.copy(), mask.copy()
     first[12:], second[:12] = False, False
-    write_structure_set(tmp_path / "rs.dcm", {"GTV": first, "GTV two": second}, found.volume, "unet")
+    write_structure_set(tmp_path / "rs.dcm", {"GTV": first, "GTV two": second}, found, "unet")
     data = pydicom.dcmread(tmp_path / "rs.dcm")
     data.StructureSetROISequence[1].ROIName = "GTV"
     data.save_as(tmp_path / "rs.dcm")
@@ -885,7 +910,7 @@ def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image,
         ContrastBolusAgent="",
     )
     write_series(tmp_path / "late", image + 1, AXIAL, "P1", SeriesInstanceUID="1.2.4", SeriesDescription="t1 late")
-    (series,) = (found.volume for found in read_dicom(tmp_path / "mr").series)
+    (series,) = (found for found in read_dicom(tmp_path / "mr").series)
     write_structure_set(tmp_path / "rs.dcm", {"GTV": mask}, series, "unet")
     data = pydicom.dcmread(tmp_path / "rs.dcm")
     referenced_series(data).SeriesInstanceUID = "1.2.9"
@@ -894,6 +919,19 @@ def test_two_series_that_fit_are_an_error_and_a_pattern_chooses(tmp_path, image,
         imported(tmp_path, tmp_path / "here")
     cases, _ = imported(tmp_path, tmp_path / "there", series="t1 late")
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image + 1)
+
+
+def test_two_series_of_one_description_are_told_apart_in_one_error_without_the_day(tmp_path, image):
+    for number, (time, slices) in enumerate((("101502.5", 12), ("103100", 10)), 4):
+        tags = {"SeriesInstanceUID": f"1.2.{number}", "SeriesNumber": number, "SeriesTime": time}
+        write_series(tmp_path / str(number), image[:, :, :slices], AXIAL, "P1", StudyDate="20210304", **tags)
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path, tmp_path / "here")
+    (problem,) = error.value.problems
+    for words in ("(series 4, 12 slices, 2021, 10:15)", "(series 5, 10 slices, 2021, 10:31)"):
+        assert words in problem.found
+    assert "leave all but one out of the export" in problem.fix
+    assert "0304" not in str(problem)
 
 
 def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
@@ -962,18 +1000,18 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
     (found,) = read_dicom(tmp_path).series
     noise = np.random.default_rng(3).random(SHAPE) < 0.4
     regions = {"GTV_auto_01": mask, "GTV_auto_02": noise}
-    write_structure_set(tmp_path / "rs.dcm", regions, found.volume, "unet")
+    write_structure_set(tmp_path / "rs.dcm", regions, found, "unet")
     for region in read_structure_set(tmp_path / "rs.dcm").regions:
-        made = rasterise(region.contours, found.volume.shape, found.volume.affine)
+        made = rasterise(region.contours, found.shape, found.affine)
         assert np.array_equal(made.mask, regions[region.name])
     data = pydicom.dcmread(tmp_path / "rs.dcm")
-    scan = pydicom.dcmread(found.volume.frames["file"][0], stop_before_pixels=True)
+    scan = pydicom.dcmread(found.frames["file"][0], stop_before_pixels=True)
     for name in ("PatientID", "PatientName", "StudyInstanceUID", "FrameOfReferenceUID"):
         assert data[name].value == scan[name].value
     assert data.RTROIObservationsSequence[0].RTROIInterpretedType == "GTV"
     contours = [one for region in data.ROIContourSequence for one in region.ContourSequence]
     assert max(len(str(number)) for one in contours for number in one.ContourData) <= 16
-    write_segmentation(tmp_path / "seg.dcm", regions, found.volume, "unet")
+    write_segmentation(tmp_path / "seg.dcm", regions, found, "unet")
     assert sitk.ReadImage(str(tmp_path / "seg.dcm")).GetSize()[:2] == SHAPE[:2]
     if shutil.which("dciodvfy"):
         for name in ("rs.dcm", "seg.dcm"):
@@ -992,7 +1030,7 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
     monkeypatch.setattr(exporting, "predict", fake)
     (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg)
     assert line == f"{tmp_path / 'out.dcm'}: 2 lesions; 9 mm³ predicted as lesion by a fake"
-    (series,) = (found.volume for found in read_dicom(tmp_path / "mr").series)
+    (series,) = (found for found in read_dicom(tmp_path / "mr").series)
     if not seg:
         regions = read_structure_set(tmp_path / "out.dcm").regions
         made = [rasterise(region.contours, series.shape, series.affine).mask for region in regions]
@@ -1017,5 +1055,5 @@ def test_a_prediction_is_not_written_among_the_images_it_was_made_from(tmp_path,
 def test_two_series_to_predict_are_an_error_that_names_them(tmp_path, image):
     write_series(tmp_path / "in/a", image, AXIAL, "P1")
     write_series(tmp_path / "in/b", image, AXIAL, "P2", SeriesDescription="t1 late")
-    with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\), t1 late; expected one MR series"):
+    with pytest.raises(ValueError, match=r"t1 contrast \(synthetic\) \(.*\), t1 late \(.*\); expected one MR series"):
         next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "in"], tmp_path / "out.dcm", None, False))

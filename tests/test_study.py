@@ -373,7 +373,7 @@ def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, t
     for number, case in enumerate(cases):
         folder, image, label = tmp_path / "export" / str(number), nib.load(case.image), nib.load(case.label)
         write_series(folder / "mr", np.asarray(image.dataobj), image.affine, f"Patient{number}")
-        series = read_dicom(folder / "mr").series[0].volume
+        series = read_dicom(folder / "mr").series[0]
         mask = np.asarray(label.dataobj) > 0
         mask = mask if np.allclose(image.affine, series.affine_ras, atol=1e-3) else mask[:, :, ::-1]
         write_structure_set(folder / "rs.dcm", {"GTV 1": mask}, series, "synthetic")
@@ -422,7 +422,7 @@ def test_published_plans_go_in_through_a_study_file(tmp_path, metaseg, shared_da
         write_series(export / name, other, head.affine, name)
         lesion = np.zeros(image.shape, bool)
         lesion[60:edge, 80:90, 70:80] = True
-        write_structure_set(export / name / "rs.dcm", {"GTV": lesion}, read_dicom(export / name).series[0].volume, "x")
+        write_structure_set(export / name / "rs.dcm", {"GTV": lesion}, read_dicom(export / name).series[0], "x")
 
     study = tmp_path / "plans.yaml"
     study.write_text(f"study: plans\nmodels: [unet]\ncohort: {export}\nn_folds: 3\nworkers: 1\n")

@@ -1,5 +1,6 @@
 """Contours and masks, each made from the other, by one rule: a voxel is inside when its centre is."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -16,14 +17,13 @@ class Rasterised:
     """A mask made from contours, and what was noticed on the way.
 
     ``mask`` (columns, rows, slices) bool. ``off_slice_mm`` is the largest distance of a contour from the slice it was
-    drawn on. Counted contours make no voxel: those of one or two points, copies of another one, those ``across``
-    the slices, and those with no slice (``outside``). ``cut`` ones reach beyond the image's edge.
+    drawn on. Counted are contours that make no voxel, as they have one or two ``points``, are ``copies`` of another
+    one, lie ``across`` the slices, or have no slice (``outside``); and those ``cut`` off by the image's edge.
     """
 
     mask: np.ndarray
     off_slice_mm: float = 0.0
-    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("points", "copies", "across", "outside"), 0))
-    cut: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 def rasterise(
@@ -45,27 +45,33 @@ def rasterise(
     every : float
         Distance of the contours' planes in slices (`plane_distance`). Above 1, each slice takes the nearest plane.
     """
-    result = Rasterised(np.zeros(shape, dtype=bool))
-    inverse = np.linalg.inv(affine)
-    slice_mm = float(np.linalg.norm(affine[:3, 2]))
+    result = Rasterised(np.zeros(shape, dtype=bool, order="F"))
+    inverse, seen = np.linalg.inv(affine), set()
     planes: dict[float, list[np.ndarray]] = {}
-    for points in _different(contours, result):
-        voxels = points @ inverse[:3, :3].T + inverse[:3, 3]
-        if np.ptp(voxels[:, 2]) > FLAT:
+    for points in contours:
+        voxels, key = points @ inverse[:3, :3].T + inverse[:3, 3], np.round(points, 3).tobytes()
+        if len(np.unique(points, axis=0)) < 3:
+            result.counts["points"] += 1
+        elif key in seen:  # drawn twice, two would cancel each other
+            result.counts["copies"] += 1
+        elif np.ptp(voxels[:, 2]) > FLAT:
             result.counts["across"] += 1
-            continue
-        outline = voxels[:, :2]
-        result.cut += bool((outline < -0.5).any() or (outline > np.array(shape[:2]) - 0.5).any())
-        planes.setdefault(round(float(voxels[:, 2].mean()), 2), []).append(outline)
-    reach = max(every, 1.0) / 2 + 0.01  # of a plane, in slices
-    used = set()
-    for k in range(shape[2]):
-        near = sorted((abs(place - k), place) for place in planes if abs(place - k) <= reach)
-        near = near[:1] if every > 1 else [(off, place) for off, place in near if np.rint(place) == k]
-        for off, place in near:
-            used.add(place)
-            result.mask[:, :, k] |= even_odd(planes[place], shape[:2])
-            result.off_slice_mm = max(result.off_slice_mm, off * slice_mm if every <= 1 else 0.0)
+        else:
+            outline = voxels[:, :2]
+            planes.setdefault(round(float(voxels[:, 2].mean()), 2), []).append(outline)
+            result.counts["cut"] += bool((outline < -0.5).any() or (outline > np.array(shape[:2]) - 0.5).any())
+        seen.add(key)
+    places, slices = np.array(sorted(planes)), np.arange(shape[2])
+    if every > 1 and planes:
+        nearest = places[np.abs(places[:, None] - slices).argmin(axis=0)]
+        drawn = [(k, place) for k, place in zip(slices, nearest, strict=True) if abs(place - k) <= every / 2 + 0.01]
+    else:
+        drawn = [(k, place) for k, place in zip(np.rint(places).astype(int), places, strict=True) if k in slices]
+        off = max((abs(place - k) for k, place in drawn), default=0.0)
+        result.off_slice_mm = float(off * np.linalg.norm(affine[:3, 2]))
+    for k, place in drawn:
+        result.mask[:, :, k] |= even_odd(planes[place], shape[:2])
+    used = {place for _, place in drawn}
     result.counts["outside"] = sum(len(outlines) for place, outlines in planes.items() if place not in used)
     return result
 
@@ -77,20 +83,6 @@ def plane_distance(contours: Sequence[np.ndarray], affine: np.ndarray) -> float:
     gaps = np.diff(places)
     every = float(gaps[gaps > FLAT].min(initial=np.inf))
     return every if 1.5 < every < np.inf else 1.0
-
-
-def _different(contours: Sequence[np.ndarray], result: Rasterised) -> list[np.ndarray]:
-    """Contours with an area, each once: drawn twice, two would cancel each other."""
-    seen, kept = set(), []
-    for points in contours:
-        if len(np.unique(points, axis=0)) < 3:
-            result.counts["points"] += 1
-        elif (key := np.round(points, 3).tobytes()) in seen:
-            result.counts["copies"] += 1
-        else:
-            seen.add(key)
-            kept.append(points)
-    return kept
 
 
 def even_odd(outlines: Sequence[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:

@@ -2,40 +2,20 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.naming import is_volume
-from metaseg_nb.radiotherapy.headers import DicomError, files_below, is_dicom_file, read_headers, unreadable
+from metaseg_nb.radiotherapy.headers import files_below, is_dicom_file, read_headers, unreadable
 from metaseg_nb.radiotherapy.identities import identity_problems, without_names
-from metaseg_nb.radiotherapy.series import Series, as_volume, no_scan
+from metaseg_nb.radiotherapy.series import Series, series_of
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_set
 
 # Modalities of what comes with images and is none: segmentations, reports, display settings, documents, plans.
 NO_IMAGES = ("SEG", "SR", "PR", "REG", "KO", "DOC", "PLAN", "RAW", "FID", "SMR", "AU", "ECG")
-
-
-@dataclass(frozen=True)
-class Found:
-    """A series as it was found: a volume, or the reason why it is none.
-
-    ``left_aside`` says why it is no scan ("" if it is one); ``error`` what is wrong with its slices.
-    """
-
-    patient: str
-    study: str
-    uid: str
-    frame_of_reference: str
-    description: str
-    images: int
-    contrast: bool
-    left_aside: str = ""
-    volume: Series | None = None
-    error: DicomError | None = None
-    mended: list[DicomError] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -46,7 +26,7 @@ class DicomFolder:
     """
 
     headers: pd.DataFrame
-    series: list[Found]
+    series: list[Series]
     sets: list[tuple[str, StructureSet]]
     unread: list[tuple[str, Problem]]
 
@@ -81,24 +61,10 @@ def read_dicom(folder: Path) -> DicomFolder:
             unread.append((row.patient, told.problem("-", os.path.relpath(row.file, folder))))
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(NO_IMAGES)]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
-    return DicomFolder(headers, [_found(frames) for _, frames in groups], sets, unread)
+    return DicomFolder(headers, [series_of(frames) for _, frames in groups], sets, unread)
 
 
-def _found(frames: pd.DataFrame) -> Found:
-    first = frames.iloc[0]
-    contrast = bool(frames["contrast"].any())
-    names = (first["series"], first["frame_of_reference"], first["description"])
-    found = Found(first["patient"], first["study"], *names, len(frames), contrast, left_aside=no_scan(frames))
-    if found.left_aside:
-        return found
-    try:
-        volume, mended = as_volume(frames)
-    except DicomError as error:
-        return replace(found, error=error)
-    return replace(found, volume=volume, mended=mended)
-
-
-def fits(series: Series | Found, structures: StructureSet) -> bool:
+def fits(series: Series, structures: StructureSet) -> bool:
     """Whether contours lie in the space of a series: one frame of reference, or the series that they name."""
     same_frame = bool(series.frame_of_reference) and series.frame_of_reference == structures.frame_of_reference
     return same_frame or series.uid in structures.series
@@ -110,31 +76,37 @@ def describe_dicom(dicom: DicomFolder) -> str:
     lines = [f"{len(dicom.patients)} patients, {len(dicom.series)} series, {len(dicom.sets)} structure sets"]
     for patient in dicom.patients:
         lines.append(f"\n{codes[patient]}")
-        own = [found for found in dicom.series if found.patient == patient]
-        lines += [f"  series {_series(found)}" for found in own]
+        own = [series for series in dicom.series if series.patient == patient]
+        lines += [f"  {_about(series)}" for series in own]
         for structures in (one for of, one in dicom.sets if of == patient):
-            fitting = [f.description or "no description" for f in own if f.volume and fits(f.volume, structures)]
+            fitting = [one.description or "no description" for one in own if one.is_volume and fits(one, structures)]
             names = ", ".join(f"{region.name or 'no name'} ({len(region.contours)})" for region in structures.regions)
             lines.append(f"  structure set {structures.label or 'without label'}: {names}")
             lines.append(f"    fits: {', '.join(fitting) or 'no series of this patient that can be used'}")
     counts = Counter(name for _, structures in dicom.sets for name in {region.name for region in structures.regions})
     lines += ["", "regions of all structure sets (number of sets):"]
-    lines += [
-        f"  {name or 'no name'} ({counts[name]})" for name in sorted(counts, key=lambda name: (-counts[name], name))
-    ]
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"  {name or 'no name'} ({n})" for name, n in ordered]
     problems = [replace(problem, case=codes.get(patient, "-")) for patient, problem in dicom.problems(codes)]
     lines += ["", *(f"{problem.severity}: {problem}" for problem in problems)]
     return without_names(dicom.headers, codes)("\n".join(lines)).rstrip()
 
 
-def _series(found: Found) -> str:
-    contrast = "contrast agent" if found.contrast else "no contrast agent named"
-    about = f"{found.description or 'no description'}: {found.images} slices, {contrast}"
-    if found.volume is not None:
-        shape, spacing = found.volume.shape, found.volume.spacing_mm
-        about += f", {' x '.join(map(str, shape))} voxels of {' x '.join(f'{edge:.2f}' for edge in spacing)} mm"
-    elif found.left_aside:
-        about += f"; not used: {found.left_aside}"
+def described(series: Series) -> str:
+    """Description, slices, and what tells series of one description apart; of the date, the year alone may be shown."""
+    number = f"series {series.number}" if series.number else ""
+    time = f"{series.time[:2]}:{series.time[2:4]}" if series.time else ""
+    about = ", ".join(filter(None, [number, f"{len(series.frames)} slices", series.date[:4], time]))
+    return f"{series.description or 'no description'} ({about})"
+
+
+def _about(series: Series) -> str:
+    about = f"{described(series)}: {'contrast agent' if series.contrast else 'no contrast agent named'}"
+    if series.left_aside:
+        about += f"; not used: {series.left_aside}"
+    elif series.error:
+        about += f"; cannot be used: {series.error}"
     else:
-        about += f"; cannot be used: {found.error}"
-    return "; ".join([about, *(mended.found for mended in found.mended)])
+        edges = " x ".join(f"{edge:.2f}" for edge in series.spacing_mm)
+        about += f", {' x '.join(map(str, series.shape))} voxels of {edges} mm"
+    return "; ".join([about, *(mended.found for mended in series.mended)])

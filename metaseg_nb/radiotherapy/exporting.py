@@ -13,9 +13,10 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
 from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image, whole_record
-from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.pixels import read_pixels
+from metaseg_nb.radiotherapy.series import Series
 from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
 
 
@@ -63,14 +64,14 @@ def one_series(folder: Path) -> Series:
     dicom = read_dicom(folder)
     if dicom.unread:
         raise CohortError(problem for _, problem in dicom.unread)
-    found = [one for one in dicom.series if not one.left_aside]
-    found = [one for one in found if one.contrast] or found
+    found = [series for series in dicom.series if not series.left_aside]
+    found = [series for series in found if series.contrast] or found
     if len(found) != 1:
-        names = ", ".join(one.description or "no description" for one in found) or "no MR series"
+        names = ", ".join(map(described, found)) or "no MR series"
         raise ValueError(f"folder {folder}: found {names}; expected one MR series. What to do: give its folder alone.")
-    if found[0].volume is None:
-        raise ValueError(f"folder {folder}, series {found[0].description or 'without description'}: {found[0].error}")
-    return found[0].volume
+    if found[0].error:
+        raise ValueError(f"folder {folder}, series {described(found[0])}: {found[0].error}")
+    return found[0]
 
 
 def predict_dicom(
@@ -102,14 +103,13 @@ def predict_dicom(
     if segmentation and not to_dicom:
         raise ValueError(f"{output}: found another ending with --seg; expected a file to write that ends in .dcm")
     for result in filter(None, (output, probability)):
-        if result.resolve().is_relative_to(
-            images[0].resolve()
-        ):  # it would be read as part of the export, or replace it
+        # it would be read as part of the export, or replace it
+        if result.resolve().is_relative_to(images[0].resolve()):
             raise ValueError(f"{result}: found a place in the folder of the images; expected another folder")
     series = one_series(images[0])
     with TemporaryDirectory() as temporary:
         image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
-        save_image(image, read_pixels(series), series)
+        save_image(image, read_pixels(series.frames), series)
         (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
         if to_dicom:
             n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
@@ -132,23 +132,21 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
     predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
     if not predictions:
         raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")
-    series = {one.volume.fingerprint: one.volume for one in read_dicom(folder).series if one.volume}
+    series = {one.fingerprint: one for one in read_dicom(folder).series if one.is_volume}
     for prediction in predictions:
         case = prediction.name.removesuffix(".nii.gz")
         record = whole_record(layout.imported / case / RECORD)
         if record is None:
             yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
-            continue
-        source = record["series"]
-        if source not in series:
+        elif record["series"] not in series:
             yield f"{case}: its series is no longer in {folder.name}; nothing is written"
-            continue
-        path = layout.radiotherapy / model / f"{case}.dcm"
-        try:
-            n = write_prediction(path, prediction, series[source], model, segmentation)
-            yield _written(path, n)
-        except ValueError as error:
-            yield f"{case}: {error}"
+        else:
+            path = layout.radiotherapy / model / f"{case}.dcm"
+            try:
+                n = write_prediction(path, prediction, series[record["series"]], model, segmentation)
+                yield _written(path, n)
+            except ValueError as error:
+                yield f"{case}: {error}"
 
 
 def _written(path: Path, n: int) -> str:

@@ -21,13 +21,29 @@ from metaseg_nb.cohort.problems import Problem
 
 # Without one of these nobody can tell where a file belongs.
 NEEDED = ("SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID")
+# Columns of text in a table of headers, and their elements.
+TEXTS = {
+    "modality": "Modality",
+    "patient": "PatientID",
+    "person": "PatientName",
+    "born": "PatientBirthDate",
+    "study": "StudyInstanceUID",
+    "series": "SeriesInstanceUID",
+    "uid": "SOPInstanceUID",
+    "sop_class": "SOPClassUID",
+    "date": "StudyDate",
+    "time": "SeriesTime",
+    "number": "SeriesNumber",
+    "description": "SeriesDescription",
+    "frame_of_reference": "FrameOfReferenceUID",
+}
 TAGS = [
-    *(*NEEDED, "SOPClassUID", "PatientID", "PatientName", "PatientBirthDate", "StudyDate", "SeriesDescription"),
-    *("ImageType", "FrameOfReferenceUID", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows"),
-    *("Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames", "ImagePositionPatient"),
-    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *(*TEXTS.values(), "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows", "Columns"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
+# Where a multi-frame file says where its frames lie.
+OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 # A file without the usual first 128 bytes begins with an element of group 0002 or 0008, in little-endian order.
 WITHOUT_PREAMBLE = (*(b"\2\0%c\0" % element for element in (0, 1, 2, 16)),)
@@ -41,8 +57,11 @@ class DicomError(ValueError):
     """What is wrong with a file, a series or a structure set, as the fields of a `Problem` without case and file."""
 
     def __init__(self, found: str, expected: str, fix: str):
-        super().__init__(f"found {found}; expected {expected}. What to do: {fix}.")
+        super().__init__(found, expected, fix)  # what it is made again from where a worker sends it
         self.found, self.expected, self.fix = found, expected, fix
+
+    def __str__(self) -> str:
+        return f"found {self.found}; expected {self.expected}. What to do: {self.fix}."
 
     def problem(self, case: str, file: str, severity: str = "error") -> Problem:
         """Say which case and file it is about."""
@@ -87,11 +106,10 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     Returns
     -------
     headers : DataFrame
-        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, ``modality``,
-        ``patient``, ``person`` (name), ``born``, ``study``, ``series``, ``uid``, ``sop_class``, ``date``,
-        ``description``, ``image_type``, ``frame_of_reference``, ``contrast``, ``scanner``, ``rows``, ``columns``,
-        ``colours``, ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``; None or 0 where none is
-        given. Copies of a file are there once.
+        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
+        of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``colours``, ``rows``, ``columns``,
+        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``; "", None or 0 where none is given.
+        Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place below the folder; one for those of one folder and kind.
     """
@@ -158,50 +176,40 @@ def _header(path: Path) -> Dataset | None:
 def text_of(part: Dataset, name: str) -> str:
     """An element as one line of text, "" where there is none; what cannot be shown becomes a blank."""
     text = str(part.get(name, "") or "")
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
+    if not text.isprintable():
+        text = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(text.split())
 
 
 def _rows(path: Path, header: Dataset) -> Iterator[dict]:
-    shared = {
+    shared = {column: text_of(header, name) for column, name in TEXTS.items()} | {
         "file": path,
-        "modality": text_of(header, "Modality"),
-        "patient": text_of(header, "PatientID"),
-        "person": text_of(header, "PatientName"),
-        "born": text_of(header, "PatientBirthDate"),
-        "study": text_of(header, "StudyInstanceUID"),
-        "series": text_of(header, "SeriesInstanceUID"),
-        "uid": text_of(header, "SOPInstanceUID"),
-        "sop_class": text_of(header, "SOPClassUID"),
-        "date": text_of(header, "StudyDate"),
-        "description": text_of(header, "SeriesDescription"),
         "image_type": frozenset(map(str.upper, map(str, header.get("ImageType", None) or []))),
-        "frame_of_reference": text_of(header, "FrameOfReferenceUID"),
         "contrast": text_of(header, "ContrastBolusAgent").lower() not in NO_CONTRAST,
         "scanner": f"{text_of(header, 'Manufacturer')} {text_of(header, 'ManufacturerModelName')}".strip(),
+        "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
         "rows": int(header.get("Rows", 0) or 0),
         "columns": int(header.get("Columns", 0) or 0),
-        "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
     }
     whole = first_of(header, "SharedFunctionalGroupsSequence")
-    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()]
-    for number, frame in enumerate(frames):
-        groups = [group for part in (frame, whole) for group in _groups(part)]
+    for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
+        groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
         yield shared | {"frame": number} | _geometry([header, *groups])
 
 
-def _groups(part: Dataset) -> list[Dataset]:
-    names = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-    return [first_of(part, name) for name in names if name in part]
+def items_of(part: Dataset, sequence: str) -> list[Dataset]:
+    """The items of a sequence; none where it is not there, or empty."""
+    return list(part.get(sequence, None) or [])
 
 
 def first_of(part: Dataset, sequence: str) -> Dataset:
     """The first item of a sequence; an empty one where there is none."""
-    return (part.get(sequence, None) or [Dataset()])[0]
+    return (items_of(part, sequence) or [Dataset()])[0]
 
 
 def _geometry(parts: list[Dataset]) -> dict:
     def value(name: str, n: int) -> tuple[float, ...] | None:
-        found = next((part.get(name) for part in parts if part.get(name, None) is not None), ())
+        found = next((given for part in parts if (given := part.get(name, None)) is not None), ())
         return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
 
     slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)

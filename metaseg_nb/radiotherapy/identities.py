@@ -1,6 +1,6 @@
 """Who is who in an export: one patient has one Patient ID, and what leaves it names nobody."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import pandas as pd
 
@@ -29,32 +29,36 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
     if headers.empty:
         return []
     problems = []
-    one_id = "one Patient ID for each patient, and one patient for each ID"
+
+    def tell(ids: Iterable[str], found: str, fix: str, severity: str = "error") -> None:
+        expected = "one Patient ID for each patient, and one patient for each ID"
+        problems.extend((name, Problem("-", "-", found, expected, fix, severity)) for name in sorted(ids))
+
     if (nameless := headers["patient"] == "").any():
         found = f"{headers.loc[nameless, 'file'].nunique()} files without Patient ID"
-        fix = "export them with an ID or a pseudonym for each patient"
-        problems.append(("", Problem("-", "-", found, one_id, fix)))
+        tell([""], found, "export them with an ID or a pseudonym for each patient")
     named = headers[~nameless]
     same = _shared(named, named["study"]) | _shared(named, named["uid"])
     for ids in same:
-        who = shortened(sorted(codes[name] for name in ids))
-        fix = "export it once if this is one patient; with UIDs of its own for each if these are several"
-        found = f"images or studies of one UID under {len(ids)} Patient IDs: {who}"
-        problems += [(name, Problem("-", "-", found, one_id, fix)) for name in sorted(ids)]
+        found = f"images or studies of one UID under {len(ids)} Patient IDs: {_codes(ids, codes)}"
+        tell(ids, found, "export it once if this is one patient; with UIDs of its own for each if these are several")
     plain = named["patient"].str.lower().str.replace(r"[\W_]", "", regex=True).str.lstrip("0")
     persons = named[(named["person"] != "") & (named["born"] != "")]
     alike = _shared(persons, persons["person"].str.lower() + " " + persons["born"])
     for ids in (_shared(named, plain) | {ids for ids in alike if len(ids) <= ONE_PERSON}) - same:
-        who = shortened(sorted(codes[name] for name in ids))
-        found = f"Patient IDs that may mean one person (spelling, or name and date of birth): {who}"
+        found = f"Patient IDs that may mean one person (spelling, or name and date of birth): {_codes(ids, codes)}"
         fix = "export one person under one ID; if they are several persons, name these cases in `confirmed`"
-        problems += [(name, Problem("-", "-", found, one_id, fix, "doubt")) for name in sorted(ids)]
-    for patient, births in persons.groupby("patient")["born"].unique().items():
-        if len(births) > 1:
-            found = f"{len(births)} dates of birth under one Patient ID: {codes[str(patient)]}"
-            fix = "export each person under an ID of its own; if it is one person, name these cases in `confirmed`"
-            problems.append((str(patient), Problem("-", "-", found, one_id, fix, "doubt")))
+        tell(ids, found, fix, "doubt")
+    births = persons.groupby("patient")["born"].nunique()
+    for patient, n in births[births > 1].items():
+        found = f"{n} dates of birth under one Patient ID: {codes[str(patient)]}"
+        fix = "export each person under an ID of its own; if it is one person, name these cases in `confirmed`"
+        tell([str(patient)], found, fix, "doubt")
     return problems
+
+
+def _codes(ids: Iterable[str], codes: Mapping[str, str]) -> str:
+    return shortened(sorted(codes[name] for name in ids))
 
 
 def _shared(headers: pd.DataFrame, values: pd.Series) -> set[frozenset[str]]:

@@ -1,7 +1,7 @@
 """Cases of an export, written once as NIfTI, with codes instead of names: from there on a cohort like any other."""
 
-import gzip
 import os
+import zlib
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
@@ -22,11 +22,12 @@ from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
 from metaseg_nb.radiotherapy.headers import DicomError
 from metaseg_nb.radiotherapy.identities import without_names
 from metaseg_nb.radiotherapy.masks import mask_of_case, organs_of_case
+from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.planning import Choice, Codes, Planned, plan_cases
-from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.series import Series
 from metaseg_nb.settings import Explore
 
-RECORD, ORGANS = "source.json", "organs.nii.gz"
+RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
 # The rule by which a mask was made; with another one it is made again.
 VERSION = 2
 
@@ -124,7 +125,9 @@ def import_dicom(
         if problem.case not in left_out
     ]
     if not entries["training"]:
-        raise CohortError(replace(one, file=Path(one.file).name) for one in problems or [_nothing(folder)])
+        nothing = ("no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`")
+        problems = problems or [Problem("-", folder.name, *nothing)]
+        raise CohortError(replace(problem, file=Path(problem.file).name) for problem in problems)
     datalist = target / "dataset.json"
     write_json(datalist, {"name": target.parent.name, "description": "Imported from DICOM.", **entries})
     return datalist, problems, [name for name in exclude if name not in {*patient_of, *patient_of.values()}]
@@ -138,36 +141,29 @@ def _with_codes(case: Planned, clean: Callable[[str], str]) -> Planned:
     return replace(case, structures=replace(case.structures, regions=regions))
 
 
-def _nothing(folder: Path) -> Problem:
-    return Problem(
-        "-", folder.name, "no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`"
-    )
-
-
 def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | None, list[Problem]]:
     """Write a case; its entry in the datalist (None if it has none), and what was noticed."""
-    folder = target / case.name
-    record = _record(case, choice)
+    folder, source = target / case.name, _source(case, choice)
     written = whole_record(folder / RECORD)
-    if written is None or any(written.get(key) != value for key, value in record.items()):
+    if written is None or not source.items() <= written.items():
         try:
-            written = record | _write_case(case, folder, choice, record)
+            written = _write_case(case, folder, choice, source)
         except DicomError as error:
             return None, [error.problem(case.name, case.series.description)]
     entry = {key: os.path.join(case.name, written[key]) for key in ("image", "label") if written[key]}
-    entry |= {"patient": case.patient, "scanner": case.series.scanner, "date": case.date}
+    entry |= {"patient": case.patient, "scanner": case.series.scanner, "date": case.series.date[:4]}
     problems = [Problem(**problem) for problem in written["problems"]]
     return {key: value for key, value in entry.items() if value}, problems
 
 
-def _record(case: Planned, choice: Choice) -> dict:
+def _source(case: Planned, choice: Choice) -> dict:
     """What decides how a case is imported."""
     structures = sha256(case.structures.file.read_bytes()).hexdigest() if case.structures else ""
     names = [list(choice.roi_names), list(choice.roi_names_without), list(choice.organ_names)]
     files = [file.stat() for file in dict.fromkeys(case.series.frames["file"])]
     images = repr([(of.st_size, of.st_mtime_ns) for of in files]) + repr(case.series.affine.tolist())
-    record = {"version": VERSION, "series": case.series.fingerprint, "images": sha256(images.encode()).hexdigest()}
-    return record | {"structure_set": structures, "roi_names": names}
+    source = {"version": VERSION, "series": case.series.fingerprint, "images": sha256(images.encode()).hexdigest()}
+    return source | {"structure_set": structures, "roi_names": names}
 
 
 def whole_record(path: Path) -> dict | None:
@@ -179,29 +175,22 @@ def whole_record(path: Path) -> dict | None:
     return None if changed_files(path, record) else record
 
 
-def _write_case(case: Planned, folder: Path, choice: Choice, record: dict) -> dict:
-    series, problems = case.series, []
-    pixels = read_pixels(series)
+def _write_case(case: Planned, folder: Path, choice: Choice, source: dict) -> dict:
+    mask, regions, problems = mask_of_case(case, choice)
+    bits, organs, noticed = organs_of_case(case, choice)
+    images = {IMAGE: read_pixels(case.series.frames)}
+    if mask is not None:
+        images[LABEL] = mask.astype(np.uint8)
+    if organs:
+        images[ORGANS] = bits
+    problems = [vars(problem) for problem in problems + noticed]
+    files = {"image": IMAGE, "label": LABEL if mask is not None else ""}
+    record = source | files | {"regions": regions, "organs": organs, "problems": problems}
     with finished_folder(folder) as unfinished:
-        save_image(unfinished / "image.nii.gz", pixels, series)
-        label, regions, organs = "", {}, []
-        if case.structures:
-            mask, regions, problems = mask_of_case(case, choice)
-            if mask is not None:
-                label = "label.nii.gz"
-                save_image(unfinished / label, mask.astype(np.uint8), series)
-            bits, organs, more_problems = organs_of_case(case, choice)
-            problems += more_problems
-            if organs:
-                save_image(unfinished / ORGANS, bits, series)
-        else:
-            fix = "nothing, if it is only to be predicted"
-            wanted = "a structure set in its frame of reference"
-            problems.append(Problem(case.name, series.description, "no structure set", wanted, fix, "warning"))
-        more = {"image": "image.nii.gz", "label": label, "regions": regions, "organs": organs}
-        more["problems"] = [vars(problem) for problem in problems]
-        write_record(unfinished / RECORD, record | more, unfinished.glob("*.nii.gz"))
-    return more
+        for name, array in images.items():
+            save_image(unfinished / name, array, case.series)
+        write_record(unfinished / RECORD, record, [unfinished / name for name in images])
+    return record
 
 
 def save_image(path: Path, array: np.ndarray, series: Series) -> None:
@@ -211,6 +200,7 @@ def save_image(path: Path, array: np.ndarray, series: Series) -> None:
     image = nib.Nifti1Image(array, series.affine_ras)
     image.set_sform(series.affine_ras, code=1)
     image.set_qform(series.affine_ras, code=1)
-    # level 1 takes a third of the time of the usual one; without a date, the same image is the same file
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as file:
-        file.write(image.to_bytes())
+    # looking for runs of equal bytes alone takes less than half the time of gzip's lowest level, and an image is no
+    # larger; 31: with gzip's header, without a date: the same image is the same file
+    packed = zlib.compressobj(1, zlib.DEFLATED, 31, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+    path.write_bytes(packed.compress(image.to_bytes()) + packed.flush())

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import product
 from pathlib import Path
 from typing import Self
 
@@ -14,15 +13,12 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, shortened
-from metaseg_nb.cohort.volumes import OWN_MASKS, describe_grid, read_lesions, read_mask, same_grid
-from metaseg_nb.evaluation.intervals import Estimate, bootstrap, bootstrap_ratio
+from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases
 
 SECOND_READER = "second reader"
-# Lesions: 0.95 to the power of 72 is 0.025.
-FOR_AN_INTERVAL = 72
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
@@ -174,95 +170,26 @@ def _case_coverage(
     case, masks = work
     reference = read_lesions(case, rule)
     targets, found = Targets.of(reference.array > 0, reference.spacing_mm), []
-    for model, path in masks.items():
-        drawn = read_mask(path, case.name, rule if model == SECOND_READER else OWN_MASKS)
-        if not same_grid(reference, drawn):
-            grids = describe_grid(drawn), describe_grid(reference)
-            raise CohortError.one(case.name, path, *grids, "predict or draw it again on the grid of the image")
+    for model, mask in masks_on(reference, case.name, masks, rule).items():
         about = {"model": model, "case": case.name, "patient": case.patient}
-        found.append([table.assign(**about) for table in targets.coverage(drawn.array > 0, margins_mm)])
+        found.append([table.assign(**about) for table in targets.coverage(mask, margins_mm)])
     lesions, treated = zip(*found, strict=True)
     return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
 
 
-def covered_shares(
-    lesions: pd.DataFrame, by: Sequence[str], margins_mm: Sequence[float], n_bootstrap: int, seed: int
-) -> pd.DataFrame:
-    """Share of all lesions, detected or not, that contours cover when they are grown by each margin.
+def masks_on(reference: Volume, case: str, masks: Mapping[str, Path], rule: LesionRule) -> dict[str, np.ndarray]:
+    """Masks of networks and of a second reader, whose masks are read by the rule of the study.
 
-    Parameters
-    ----------
-    lesions : DataFrame
-        From `study_coverage`, with the columns ``by``.
-    by : sequence of str
-        Columns that make the groups, such as ``network``.
-    margins_mm : sequence of float
-    n_bootstrap, seed : int
-        Resamples of patients, each with all lesions.
-
-    Returns
-    -------
-    DataFrame
-        A row per group, ``covered_by`` (95 or 98: % of the volume of a covered lesion) and ``margin_mm``: ``share``
-        (0 to 1), ``low``, ``high`` (95 % interval).
+    Raises
+    ------
+    CohortError
+        A mask is not on the grid of the reference.
     """
-    rows = []
-    for group, own in lesions.groupby(list(by), observed=True):
-        for covered_by, margin in product((95, 98), margins_mm):
-            covered = own[f"needed_{covered_by}_mm"] <= margin
-            parts = covered.groupby(own["patient"]).agg(["sum", "size"])
-            interval = bootstrap_ratio(parts["sum"], parts["size"], n_bootstrap, seed)
-            rows.append((*group, covered_by, margin, covered.mean(), *interval))
-    columns = [*by, "covered_by", "margin_mm", "share", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
-
-
-def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """How many lesions are missed, and which margin the detected ones need, for each group of lesions.
-
-    Parameters
-    ----------
-    lesions : DataFrame
-        From `study_coverage`, with the columns ``by``.
-    by : sequence of str
-        Columns that make the groups, such as ``model``.
-    n_bootstrap, seed : int
-        Resamples of patients.
-
-    Returns
-    -------
-    DataFrame
-        A row per group: ``by``, ``patients``, ``lesions``, ``missed``, ``margin_mm``, ``low_mm``, ``high_mm``
-        (`margin_needed`).
-    """
-    rows = []
-    for group, own in lesions.groupby(list(by), observed=True):
-        about = (own["patient"].nunique(), len(own), int((~own["detected"]).sum()))
-        rows.append((*group, *about, *margin_needed(own, n_bootstrap, seed)))
-    columns = [*by, "patients", "lesions", "missed", "margin_mm", "low_mm", "high_mm"]
-    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
-
-
-def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
-    """The smallest margin that covers 95 % of the detected lesions, each by 95 % of its volume or more.
-
-    Returns
-    -------
-    margin, low, high : float
-        In mm, with its 95 % interval over patients; NaN if no lesion was detected. Fewer than `FOR_AN_INTERVAL`
-        detected lesions have no interval: with 97.5 % probability at least one of so many is above the margin that is
-        sought. With fewer, resampling could not see how large it may be.
-    """
-    detected = lesions[lesions["detected"]]
-    if detected.empty:
-        return np.nan, np.nan, np.nan
-    needed = detected["needed_95_mm"].to_numpy()
-    margins = np.unique(needed)
-    covered = pd.DataFrame(needed[:, None] <= margins).assign(lesions=1)
-    of_patients = covered.groupby(detected["patient"].to_numpy()).sum().to_numpy(float)
-
-    def smallest(sums: np.ndarray) -> np.ndarray:
-        return margins[(sums[:, :-1] >= 0.95 * sums[:, -1:] - 1e-9).argmax(axis=1)]
-
-    found, low, high = bootstrap(smallest, of_patients, n_bootstrap, seed)
-    return (found, low, high) if len(needed) >= FOR_AN_INTERVAL else (found, np.nan, np.nan)
+    found = {}
+    for model, path in masks.items():
+        drawn = read_mask(path, case, rule if model == SECOND_READER else OWN_MASKS)
+        if not same_grid(reference, drawn):
+            grids = describe_grid(drawn), describe_grid(reference)
+            raise CohortError.one(case, path, *grids, "predict or draw it again on the grid of the image")
+        found[model] = drawn.array > 0
+    return found

@@ -1,50 +1,66 @@
 """Masks of a case: the chosen regions of its structure set on the slices of its series, and what was noticed."""
 
 from dataclasses import replace
+from functools import partial, reduce
 
 import nibabel as nib
 import numpy as np
 
-from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.lesions import label_lesions, marked_voxels
 from metaseg_nb.cohort.problems import Problem, shortened
-from metaseg_nb.radiotherapy.contours import Rasterised, plane_distance, rasterise
+from metaseg_nb.radiotherapy.contours import plane_distance, rasterise
 from metaseg_nb.radiotherapy.planning import Choice, Planned
-from metaseg_nb.radiotherapy.structure_sets import chosen
+from metaseg_nb.radiotherapy.structure_sets import Region, chosen
 
-_RAS = nib.orientations.axcodes2ornt("RAS")
 # Share of a slice that contours may lie beside it before this is worth a note.
 OFF_SLICE = 0.02
+LOOK, EXPORT = "look at the case", "export the whole series, or another one"
+# What `rasterise` counts: the words for it, what was expected, what to do, and how grave it is.
+COUNTED = {
+    "points": ("of one or two points", "contours of three or more points", "nothing, if they are marks", "warning"),
+    "copies": ("that are there twice", "each contour once", "nothing: each was used once", "note"),
+    "across": ("across the slices", "contours in the planes of the slices", "name their series by `series`", "error"),
+    "outside": ("above or below the image", "contours on the slices of the image", EXPORT, "error"),
+    "cut": ("beyond the edge of the image", "contours within the image", LOOK, "warning"),
+}
 
 
 def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, list[str]], list[Problem]]:
     """One mask of all chosen regions; the names of the regions of each lesion; and what was noticed."""
-    assert case.structures is not None
-    patterns, without = list(choice.roi_names), list(choice.roi_names_without)
+    if case.structures is None:
+        fix, wanted = "nothing, if it is only to be predicted", "a structure set in its frame of reference"
+        return None, {}, [Problem(case.name, case.series.description, "no structure set", wanted, fix, "warning")]
+    problem = partial(Problem, case.name, case.structures.label)
     names = [region.name for region in case.structures.regions]
-    wanted = chosen(names, patterns, without)
-    regions = [region for region in case.structures.regions if region.name in wanted]  # a name may be there twice
+    regions = chosen(case.structures.regions, choice.roi_names, choice.roi_names_without)
     if not regions:
         found = f"regions {shortened(names)}" if names else "no regions"
-        expected = f"regions named like {', '.join(patterns)}, and not like {', '.join(without)}"
-        fix = "correct `roi_names` or `roi_names_without`"
-        return None, {}, [Problem(case.name, case.structures.label, found, expected, fix, "warning")]
-    every = _every(case)
-    made = [(region, rasterise(region.contours, case.series.shape, case.series.affine, every)) for region in regions]
-    problems = [one for region, mask in made for one in _noticed(case, region.name, len(region.contours), mask)]
+        expected = (
+            f"regions named like {', '.join(choice.roi_names)}, and not like {', '.join(choice.roi_names_without)}"
+        )
+        return None, {}, [problem(found, expected, "correct `roi_names` or `roi_names_without`", "warning")]
+    every, masks, problems = _every(case), [], []
+    for region in regions:
+        mask, noticed = _drawn(case, region, every)
+        masks.append(mask)
+        problems += noticed
     if every > 1:
         slice_mm = case.series.spacing_mm[2]
         found = f"contours every {every * slice_mm:.2f} mm, on slices every {slice_mm:.2f} mm"
         fix = "look at the case: each slice took the nearest contour"
-        problems.append(Problem(case.name, case.structures.label, found, "contours on every slice", fix, "warning"))
-    whole = np.any([one.mask for _, one in made], axis=0)
+        problems.append(problem(found, "contours on every slice", fix, "warning"))
+    whole = reduce(np.logical_or, masks)
     if not whole.any():
         found = f"no voxel in {shortened(region.name for region in regions)}"
         fix = "look at the case; if this patient has no lesion, name it in `confirmed`"
-        problems.append(Problem(case.name, case.structures.label, found, "a lesion in these regions", fix, "doubt"))
-    ras = nib.orientations.io_orientation(case.series.affine_ras)  # lesions are numbered as notebook 01 reads them
-    labels, n = label_lesions(nib.orientations.apply_orientation(whole, ras))
-    labels = nib.orientations.apply_orientation(labels, nib.orientations.ornt_transform(_RAS, ras))
-    inside = [(region.name, set(np.unique(labels[one.mask]))) for region, one in made]
+        return whole, {}, [*problems, problem(found, "a lesion in these regions", fix, "doubt")]
+    voxels = marked_voxels(whole.T)[:, ::-1]  # the first axis is the fastest in memory
+    box = tuple(map(slice, voxels.min(axis=0), voxels.max(axis=0) + 1))
+    # lesions are numbered as notebook 01 reads them, in RAS order
+    ras = nib.orientations.io_orientation(case.series.affine_ras)
+    whole_box, *boxes = (nib.orientations.apply_orientation(mask[box], ras) for mask in (whole, *masks))
+    labels, n = label_lesions(whole_box)
+    inside = [(region.name, np.unique(labels[own])) for region, own in zip(regions, boxes, strict=True)]
     return whole, {str(k): [name for name, lesions in inside if k in lesions] for k in range(1, n + 1)}, problems
 
 
@@ -54,73 +70,39 @@ def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]
     All regions that a pattern of ``organ_names`` means are one organ. It is called after the pattern, for names of
     regions may hold anything.
     """
-    assert case.structures is not None
-    bits, organs, problems, every = np.zeros(case.series.shape, np.uint8), [], [], _every(case)
-    left = [region for region in case.structures.regions if region.contours]
+    bits, organs, problems, every = np.zeros(case.series.shape, np.uint8, order="F"), [], [], _every(case)
+    left = [region for region in case.structures.regions if region.contours] if case.structures else []
     for pattern in choice.organ_names:
-        wanted = chosen([region.name for region in left], [pattern], list(choice.roi_names_without))
-        for region in (region for region in left if region.name in wanted):
-            made = rasterise(region.contours, case.series.shape, case.series.affine, every)
-            noticed = _noticed(case, region.name, len(region.contours), made)
+        regions = chosen(left, [pattern], choice.roi_names_without)
+        for region in regions:
+            mask, noticed = _drawn(case, region, every)
             problems += [replace(one, severity="warning") for one in noticed if one.severity == "error"]
-            organs += [] if pattern in organs or not made.mask.any() else [pattern]
-            bits[made.mask] |= 1 << organs.index(pattern) if made.mask.any() else 0
-        left = [region for region in left if region.name not in wanted]  # a region is of one organ
+            if mask.any():
+                organs += [] if pattern in organs else [pattern]
+                bits[mask] |= 1 << organs.index(pattern)
+        names = [region.name for region in regions]
+        left = [region for region in left if region.name not in names]  # a region is of one organ
     return bits, [pattern.strip("*").replace("*", " ") for pattern in organs], problems
 
 
 def _every(case: Planned) -> float:
     """How far apart the planes of the contours are, in slices: other images may have thicker ones."""
-    assert case.structures is not None
-    if case.series.uid in case.structures.series:
+    if case.structures is None or case.series.uid in case.structures.series:
         return 1.0
     contours = [one for region in case.structures.regions for one in region.contours]
     return plane_distance(contours, case.series.affine)
 
 
-def _noticed(case: Planned, name: str, n: int, made: Rasterised) -> list[Problem]:
-    """Problems of one region's contours."""
-    counts, slice_mm = made.counts, case.series.spacing_mm[2]
-    lost = n and not made.mask.any() and not counts["outside"] and not counts["across"]
-    every, look = f"contours on slices every {slice_mm:.2f} mm", "look at the case"
-    rows = [
-        (not n, "no contours", "closed contours", "nothing, if the region is not used", "note"),
-        (
-            counts["points"],
-            f"{counts['points']} contours of one or two points",
-            "contours of three or more points",
-            "nothing, if they are marks",
-            "warning",
-        ),
-        (
-            counts["copies"],
-            f"{counts['copies']} contours that are there twice",
-            "each contour once",
-            "nothing: each was used once",
-            "note",
-        ),
-        (
-            counts["across"],
-            f"{counts['across']} contours across the slices",
-            "contours in the planes of the slices",
-            "name the series that they were drawn on by `series`",
-            "error",
-        ),
-        (
-            counts["outside"],
-            f"{counts['outside']} contours above or below the image",
-            every,
-            "export the whole series, or another one",
-            "error",
-        ),
-        (made.cut, f"{made.cut} contours beyond the edge of the image", "contours within the image", look, "warning"),
-        (
-            made.off_slice_mm > OFF_SLICE * slice_mm,
-            f"contours up to {made.off_slice_mm:.2f} mm beside their slice",
-            every,
-            f"{look}: each contour was drawn on the nearest slice",
-            "note",
-        ),
-        (lost, "contours around no centre of a voxel", "a region of at least one voxel", look, "warning"),
-    ]
-    return [Problem(case.name, name, *row) for there, *row in rows if there]
+def _drawn(case: Planned, region: Region, every: float) -> tuple[np.ndarray, list[Problem]]:
+    """The mask of a region, and what was noticed of its contours."""
+    made = rasterise(region.contours, case.series.shape, case.series.affine, every)
+    rows = [(f"{n} contours {COUNTED[kind][0]}", *COUNTED[kind][1:]) for kind, n in made.counts.items() if n]
+    if not region.contours:
+        rows.append(("no contours", "closed contours", "nothing, if the region is not used", "note"))
+    elif not made.mask.any() and not made.counts["outside"] and not made.counts["across"]:
+        rows.append(("contours around no centre of a voxel", "a region of at least one voxel", LOOK, "warning"))
+    if made.off_slice_mm > OFF_SLICE * (slice_mm := case.series.spacing_mm[2]):
+        found = f"contours up to {made.off_slice_mm:.2f} mm beside their slice"
+        fix = f"{LOOK}: each contour was drawn on the nearest slice"
+        rows.append((found, f"contours on slices every {slice_mm:.2f} mm", fix, "note"))
+    return made.mask, [Problem(case.name, region.name, *row) for row in rows]

@@ -9,11 +9,11 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_mask, read_volume, same_grid
+from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_volume, same_grid
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
-from metaseg_nb.radiotherapy.margins import Targets, distance_mm
+from metaseg_nb.radiotherapy.margins import Targets, distance_mm, masks_on
 
 COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "organ", "distance_mm"]
 REFERENCE = "reference"
@@ -43,7 +43,7 @@ def organ_distances(
     Raises
     ------
     CohortError
-        What was imported of a case is lost or damaged, or not on the grid of its image.
+        What was imported of a case is lost or damaged, or organs or a prediction are not on the grid of its image.
     """
     work = []
     for case in cohort.cases:
@@ -65,10 +65,7 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
         raise CohortError.one(case.name, path, describe_grid(organs), describe_grid(reference), "run notebook 01 again")
     # each organ has a bit of its own: organs may overlap
     away = {name: distance_mm(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
-    drawn = {REFERENCE: reference.array > 0} | {
-        model: read_mask(mask, case.name).array for model, mask in masks.items()
-    }
-    rows = []
+    drawn, rows = {REFERENCE: reference.array > 0} | masks_on(reference, case.name, masks, rule), []
     for model, mask in drawn.items():
         targets = Targets.of(mask, reference.spacing_mm)
         for lesion in targets.table.itertuples():

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from metaseg_nb.cohort.problems import Problem, shortened
-from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, Found, fits
+from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, fits
 from metaseg_nb.radiotherapy.series import NOT_MR, Series
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, is_named
 
@@ -31,11 +31,6 @@ class Planned:
     series: Series
     structures: StructureSet | None
 
-    @property
-    def date(self) -> str:
-        """Year of the examination, or ""."""
-        return self.series.date[:4]
-
 
 def plan_cases(
     dicom: DicomFolder, choice: Choice, patients: dict[str, str], codes: Codes
@@ -50,10 +45,10 @@ def plan_cases(
     patient_of : dict of str to str
         Code of the patient by that of each examination, and of a patient without one by itself.
     """
-    examinations: dict[tuple[str, str], list[Found]] = {}
-    for found in dicom.series:
-        if not found.left_aside.endswith(NOT_MR):
-            examinations.setdefault((found.patient, found.study), []).append(found)
+    examinations: dict[tuple[str, str], list[Series]] = {}
+    for series in dicom.series:
+        if not series.left_aside.endswith(NOT_MR):
+            examinations.setdefault((series.patient, series.study), []).append(series)
     case_codes = codes("examination", sorted(" ".join(key) for key in examinations))
     cases = {of: [case_codes[" ".join(key)] for key in examinations if key[0] == of] for of in patients}
     planned, told = [], dicom.problems(patients)
@@ -73,55 +68,59 @@ def plan_cases(
 
 def _misplaced(dicom: DicomFolder, of: str, structures: StructureSet) -> Problem | None:
     """Error of a structure set that fits no series of its patient."""
-    own = [found for found in dicom.series if found.patient == of and fits(found, structures)]
-    others = any(found.patient != of and fits(found, structures) for found in dicom.series)
-    if not all(found.left_aside for found in own):
+    fitting = [series for series in dicom.series if fits(series, structures)]
+    own = [series for series in fitting if series.patient == of]
+    if not all(series.left_aside for series in own):
         return None
     found = "a structure set that fits no MR series"
     fix = "export the series it was drawn on, or leave the structure set out"
     if own:
         found += f", but one that is not used ({own[0].left_aside})"
         fix = "copy the contours to the MR in the planning system: registrations in an export are not applied"
-    elif others:
+    elif fitting:
         found += " of this patient, but one under another Patient ID"
         fix = "export images and structure set under one ID"
     return Problem("-", structures.label or "no label", found, "a series in its frame of reference", fix)
 
 
 def _plan_case(
-    name: str, patient: str, series: Sequence[Found], sets: Sequence[StructureSet], choice: Choice
+    name: str, patient: str, series: Sequence[Series], sets: Sequence[StructureSet], choice: Choice
 ) -> tuple[Planned | None, list[Problem]]:
-    scans = [found for found in series if not found.left_aside]
-    wanted = [found for found in scans if is_named(found.description, [choice.series])]
+    scans = [one for one in series if not one.left_aside]
+    wanted = [one for one in scans if is_named(one.description, [choice.series])]
     if not wanted:
-        there = shortened(_told(found) for found in scans or series)
+        names = [one.description or "no description" for one in scans]
+        names = names or [f"{one.description or 'no description'} ({one.left_aside})" for one in series]
         fix = "correct `series`, or export the contrast-enhanced T1"
         expected = f"an MR scan whose description is like {choice.series!r}"
-        return None, [Problem(name, "-", there, expected, fix, "error" if scans else "warning")]
-    fitting = [[structures for structures in sets if fits(found, structures)] for found in wanted]
+        return None, [Problem(name, "-", shortened(names), expected, fix, "error" if scans else "warning")]
+    fitting = [[structures for structures in sets if fits(one, structures)] for one in wanted]
     ranks = [
-        (bool(some), found.contrast, any(found.uid in structures.series for structures in some))
-        for found, some in zip(wanted, fitting, strict=True)
+        (bool(some), one.contrast, any(one.uid in structures.series for structures in some))
+        for one, some in zip(wanted, fitting, strict=True)
     ]
     best = [i for i, rank in enumerate(ranks) if rank == max(ranks)]
     problems = []
-    for i, found in enumerate(wanted):  # one that would have been chosen is replaced by no other
-        if found.error:
-            problems.append(found.error.problem(name, found.description, "error" if i in best else "note"))
-        problems += [mended.problem(name, found.description, "note") for mended in found.mended]
+    for i, one in enumerate(wanted):  # one that would have been chosen is replaced by no other
+        if one.error:
+            problems.append(one.error.problem(name, one.description, "error" if i in best else "note"))
+        problems += [mended.problem(name, one.description, "note") for mended in one.mended]
     if len(best) > 1:
-        there = f"{len(best)} series that fit: {shortened(_told(wanted[i]) for i in best)}"
-        fix = "name one by `series`, or leave the others out of the export"
-        return None, [*problems, Problem(name, "-", there, "one series for an examination", fix)]
-    volume, own = wanted[best[0]].volume, sorted(fitting[best[0]], key=lambda structures: structures.made)
-    if volume is None:
+        return None, [*problems, _several(name, [wanted[i] for i in best])]
+    found, own = wanted[best[0]], sorted(fitting[best[0]], key=lambda structures: structures.made)
+    if not found.is_volume:
         return None, problems
     if len(own) > 1:
         there = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
         fix = f"nothing, if the newest ({own[-1].label!r}) is meant; otherwise leave the others out of the export"
-        problems.append(Problem(name, volume.description, there, "one structure set for a series", fix, "warning"))
-    return Planned(name, patient, volume, own[-1] if own else None), problems
+        problems.append(Problem(name, found.description, there, "one structure set for a series", fix, "warning"))
+    return Planned(name, patient, found, own[-1] if own else None), problems
 
 
-def _told(found: Found) -> str:
-    return (found.description or "no description") + (f" ({found.left_aside})" if found.left_aside else "")
+def _several(name: str, series: Sequence[Series]) -> Problem:
+    """Error of series that fit equally well."""
+    there = f"{len(series)} series that fit: {shortened(map(described, series))}"
+    fix = "name one by `series`, or leave the others out of the export"
+    if len({one.description.casefold() for one in series}) < len(series):
+        fix = "leave all but one out of the export: `series` tells descriptions apart, and these are the same"
+    return Problem(name, "-", there, "one series for an examination", fix)

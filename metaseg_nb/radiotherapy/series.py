@@ -1,19 +1,14 @@
-"""MR series as volumes: slices in order, with checked geometry, and their voxels."""
+"""MR series as volumes: slices in order, with checked geometry."""
 
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pydicom
-import SimpleITK as sitk
-from pydicom.dataset import Dataset
-from pydicom.uid import ImplicitVRLittleEndian
 
-from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError, first_of
+from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError
+from metaseg_nb.radiotherapy.pixels import file_pixels
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
@@ -21,27 +16,49 @@ NOT_MR = ", not MR"
 # Slices are evenly spaced within this, and perpendicular to their stack within this angle.
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+SPLIT = "export the series alone, or choose another one with `series`"
+# Columns of a header, and what DICOM calls them.
+GEOMETRY = {
+    **{"position": "Image Position (Patient)", "orientation": "Image Orientation (Patient)"},
+    **{"pixel_spacing": "Pixel Spacing", "rows": "Rows", "columns": "Columns"},
+}
+WHERE = "the position, the orientation and the edges of voxels of each slice"
 
 
 @dataclass(frozen=True)
 class Series:
-    """A series of parallel, evenly spaced slices of one size.
+    """A series as it was found: a volume of parallel, evenly spaced slices of one size, or the reason why it is none.
 
-    ``frames`` has a row per slice, in the order of the volume: ``file``, ``frame`` (in its file), ``uid`` (SOP
-    Instance UID), ``sop_class``. ``affine`` (4, 4) takes column, row and slice to LPS coordinates in mm.
+    ``frames`` are its rows of `read_headers`, a row per slice. In a volume they are in order, and ``affine`` (4, 4)
+    takes column, row and slice to LPS coordinates in mm; ``mended`` says what was put right. Otherwise ``left_aside``
+    says why it is no scan ("" if it is one), or ``error`` what is wrong with its slices.
     """
 
     uid: str
     patient: str
     study: str
+    number: str
     description: str
     date: str
+    time: str
     scanner: str
     contrast: bool
     frame_of_reference: str
-    shape: tuple[int, int, int]
-    affine: np.ndarray
     frames: pd.DataFrame
+    affine: np.ndarray = field(default_factory=lambda: np.full((4, 4), np.nan))
+    left_aside: str = ""
+    error: DicomError | None = None
+    mended: list[DicomError] = field(default_factory=list)
+
+    @property
+    def is_volume(self) -> bool:
+        """Whether it can be used."""
+        return not self.left_aside and self.error is None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Columns, rows, slices."""
+        return int(self.frames["columns"].iloc[0]), int(self.frames["rows"].iloc[0]), len(self.frames)
 
     @property
     def affine_ras(self) -> np.ndarray:
@@ -59,7 +76,23 @@ class Series:
         return sha256("\n".join([self.uid, *self.frames["uid"]]).encode()).hexdigest()[:16]
 
 
-def no_scan(frames: pd.DataFrame) -> str:
+def series_of(frames: pd.DataFrame) -> Series:
+    """Make a series of its rows of `read_headers`."""
+    first = frames.iloc[0]
+    names = ("patient", "study", "number", "description", "date", "time", "scanner", "frame_of_reference")
+    about = {name: first[name] for name in names}
+    contrast, left_aside = bool(frames["contrast"].any()), _no_scan(frames)
+    series = Series(uid=first["series"], contrast=contrast, frames=frames, left_aside=left_aside, **about)
+    if series.left_aside:
+        return series
+    try:
+        frames, affine, mended = _as_volume(frames)
+    except DicomError as error:
+        return replace(series, error=error)
+    return replace(series, frames=frames, affine=affine, mended=mended)
+
+
+def _no_scan(frames: pd.DataFrame) -> str:
     """Say why the images of a series are no MR scan of a volume; "" if they are."""
     first = frames.iloc[0]
     kinds = NO_SCAN & set().union(*frames["image_type"])
@@ -73,19 +106,8 @@ def no_scan(frames: pd.DataFrame) -> str:
     return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
 
-def as_volume(frames: pd.DataFrame) -> tuple[Series, list[DicomError]]:
-    """Put the slices of a series in the order of their positions, and check that they make one volume.
-
-    Parameters
-    ----------
-    frames : DataFrame
-        Rows of `read_headers` of one series.
-
-    Returns
-    -------
-    series : Series
-    warnings : list of DicomError
-        What was put right.
+def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[DicomError]]:
+    """Put slices in the order of their positions; with the affine of their volume, and what was put right.
 
     Raises
     ------
@@ -106,40 +128,25 @@ def as_volume(frames: pd.DataFrame) -> tuple[Series, list[DicomError]]:
     frames = frames.assign(along=np.array(frames["position"].tolist()) @ normal).sort_values("along", kind="stable")
     frames, mended = _without_doubles(frames)
     positions = np.array(frames["position"].tolist())
-    step = _step(frames, positions, normal, _name_of_slices(normal))
+    step = _step(frames, positions, normal)
     row_mm, column_mm = first["pixel_spacing"]  # DICOM: distance of rows, then of columns
     affine = np.eye(4)
     affine[:3] = np.column_stack([along_row * column_mm, along_column * row_mm, step, positions[0]])
-    shape = (int(first["columns"]), int(first["rows"]), len(frames))
-    about = {key: first[key] for key in ("patient", "study", "description", "date", "scanner", "frame_of_reference")}
-    kept = frames[["file", "frame", "uid", "sop_class"]].reset_index(drop=True)
-    contrast = bool(frames["contrast"].any())
-    return Series(uid=first["series"], contrast=contrast, shape=shape, affine=affine, frames=kept, **about), mended
-
-
-SPLIT = "export the series alone, or choose another one with `series`"
-# Columns of a header, and what DICOM calls them.
-GEOMETRY = {
-    **{"position": "Image Position (Patient)", "orientation": "Image Orientation (Patient)"},
-    **{"pixel_spacing": "Pixel Spacing", "rows": "Rows", "columns": "Columns"},
-}
+    return frames.reset_index(drop=True), affine, mended
 
 
 def _require_geometry(frames: pd.DataFrame) -> None:
-    expected = "the position, the orientation and the edges of voxels of each slice"
     missing = frames[list(GEOMETRY)].isna() | (frames[list(GEOMETRY)] == 0)
     if missing.any(axis=None):
         names = ", ".join(GEOMETRY[column] for column in missing.columns[missing.any()])
-        raise DicomError(f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}", expected, SPLIT)
+        raise DicomError(f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}", WHERE, SPLIT)
     along_row, along_column = np.array(frames["orientation"].tolist()).reshape(-1, 2, 3).transpose(1, 0, 2)
     lengths = np.linalg.norm([along_row, along_column], axis=-1)
     if not (np.allclose(lengths, 1, atol=0.01) and np.allclose((along_row * along_column).sum(axis=1), 0, atol=0.01)):
-        raise DicomError("rows and columns that are not perpendicular, or directions of length 0", expected, SPLIT)
-    numbers = np.array(frames["position"].tolist()), np.array(frames["pixel_spacing"].tolist())
-    if not (np.isfinite(numbers[0]).all() and np.isfinite(numbers[1]).all() and (numbers[1] > 0).all()):
-        raise DicomError("voxels with an edge of 0 mm, or slices at no finite place", expected, SPLIT)
-    if len(frames) == 1 and not frames["slice_mm"].iloc[0] > 0:
-        raise DicomError("one slice that does not say how thick it is", expected, SPLIT)
+        raise DicomError("rows and columns that are not perpendicular, or directions of length 0", WHERE, SPLIT)
+    places, edges = np.array(frames["position"].tolist()), np.array(frames["pixel_spacing"].tolist())
+    if not (np.isfinite(places).all() and np.isfinite(edges).all() and (edges > 0).all()):
+        raise DicomError("voxels with an edge of 0 mm, or slices at no finite place", WHERE, SPLIT)
     if (frames["colours"] != "MONOCHROME2").any():
         found = "grey values that run from white to black (MONOCHROME1)"
         raise DicomError(found, "grey values from black to white", "convert the series, or export another one")
@@ -154,7 +161,8 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
         images = [
-            _pixels(row.file, "a slice that is there twice")[row.frame] for row in frames[number == place].itertuples()
+            file_pixels(row.file, "a slice that is there twice")[row.frame]
+            for row in frames[number == place].itertuples()
         ]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
             found = f"{len(frames)} slices at {len(places)} positions, with different content at one position"
@@ -163,15 +171,18 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
     return kept, [DicomError(found, "each slice once", "nothing: each was taken once")]
 
 
-def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray, name: str) -> np.ndarray:
+def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """From one slice to the next, in mm (3,)."""
     if len(frames) == 1:
+        if not frames["slice_mm"].iloc[0] > 0:
+            raise DicomError("one slice that does not say how thick it is", WHERE, SPLIT)
         return normal * frames["slice_mm"].iloc[0]
     along = frames["along"].to_numpy()
     gaps = np.diff(along)
     usual = float(np.median(gaps))
     uneven = np.flatnonzero(np.abs(gaps - usual) > max(GAP_MM, GAP_SHARE * usual))
     if len(uneven):
+        name = "xyz"[int(np.argmax(np.abs(normal)))] + " ="
         places = [f"{gaps[i]:.2f} mm between {name} {along[i]:.2f} and {along[i + 1]:.2f} mm" for i in uneven[:3]]
         more = f" and {len(uneven) - 3} more" if len(uneven) > 3 else ""
         whole = gaps[uneven] / usual
@@ -187,63 +198,3 @@ def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray, name:
         found = f"slices shifted sideways from one to the next (gantry tilt of {tilt:.1f} degrees)"
         raise DicomError(found, "slices straight above each other", "resample the series in the planning system")
     return step
-
-
-def _name_of_slices(normal: np.ndarray) -> str:
-    return "xyz"[int(np.argmax(np.abs(normal)))] + " ="
-
-
-def read_pixels(series: Series) -> np.ndarray:
-    """Read a series' voxels, (columns, rows, slices); whole numbers stay so, others are float32.
-
-    Raises
-    ------
-    DicomError
-        The pixels of a file cannot be decoded.
-    """
-    read: dict[Path, np.ndarray] = {}
-    slices = []
-    for number, row in enumerate(series.frames.itertuples(), 1):
-        if row.file not in read:  # a multi-frame file is read once; others are let go
-            read = {row.file: _pixels(row.file, f"slice {number} of {len(series.frames)}")}
-        slices.append(read[row.file][row.frame])
-    volume = np.stack(slices, axis=-1).swapaxes(0, 1)
-    if np.issubdtype(volume.dtype, np.floating):
-        whole = np.array_equal(np.rint(volume), volume) and np.abs(volume).max(initial=0) < 2**31
-        return volume.astype(np.int32 if whole else np.float32)
-    return volume
-
-
-def _pixels(path: Path, name: str) -> np.ndarray:
-    """All frames of a file, (frames, rows, columns), after its rescale slope and intercept.
-
-    An error calls it by ``name``: that of the file may be a patient's.
-    """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            header = pydicom.dcmread(path, force=True)
-            if "TransferSyntaxUID" not in header.file_meta:
-                header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
-                return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            pixels = header.pixel_array.reshape(-1, header.Rows, header.Columns)
-    except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
-        found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
-        raise DicomError(found, "whole images", "export the series again, without compression") from error
-    return _rescaled(pixels, header)
-
-
-def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:
-    frames = header.get("PerFrameFunctionalGroupsSequence", None) or [Dataset()] * len(pixels)
-    whole = first_of(header, "SharedFunctionalGroupsSequence")
-    lines = []
-    for frame in frames:
-        parts = [header, *(first_of(part, "PixelValueTransformationSequence") for part in (frame, whole))]
-        part = next((part for part in parts if part.get("RescaleSlope", None) is not None), Dataset())
-        intercept = part.get("RescaleIntercept", None)
-        lines.append((float(part.get("RescaleSlope", 1)), float(0 if intercept is None else intercept)))
-    if all(line == (1.0, 0.0) for line in lines):
-        return pixels
-    slope, intercept = np.array(lines, dtype=np.float64).T[:, :, None, None]
-    return pixels * slope + intercept

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from metaseg_nb.files import finished
 from metaseg_nb.radiotherapy.contours import trace
-from metaseg_nb.radiotherapy.headers import DicomError, text_of
+from metaseg_nb.radiotherapy.headers import DicomError, items_of, text_of
 from metaseg_nb.radiotherapy.series import Series
 
 # Lesions in turn, in colours that a planning system shows on grey.
@@ -27,19 +27,17 @@ COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 
 WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
-OF_PATIENT = ("PatientName", "PatientID", "PatientBirthDate", "PatientSex")
-OF_STUDY = (
-    *("StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
-    "StudyDescription",
+SHARED = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime"),
+    *("StudyID", "AccessionNumber", "ReferringPhysicianName", "StudyDescription"),
 )
 
 
 @dataclass(frozen=True)
 class Region:
-    """A region of interest (ROI): its name, DICOM type (such as GTV), and contours, each (points, 3) in LPS mm."""
+    """A region of interest (ROI): its name, and contours, each (points, 3) in LPS mm."""
 
     name: str
-    kind: str
     contours: list[np.ndarray] = field(repr=False)
 
 
@@ -66,38 +64,28 @@ def read_structure_set(path: Path) -> StructureSet:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
         data = pydicom.dcmread(path, force=True)
-        rois = data.get("StructureSetROISequence", None) or []
+        rois = items_of(data, "StructureSetROISequence")
         names = {int(roi.ROINumber): text_of(roi, "ROIName") for roi in rois}
-        kinds = {
-            int(seen.ReferencedROINumber): text_of(seen, "RTROIInterpretedType")
-            for seen in data.get("RTROIObservationsSequence", None) or []
-        }
         contours: dict[int, list[np.ndarray]] = {number: [] for number in names}
         unnamed = 0
-        for roi in data.get("ROIContourSequence", None) or []:
-            drawn = [_points(one) for one in roi.get("ContourSequence", None) or []]
+        for roi in items_of(data, "ROIContourSequence"):
+            drawn = [_points(one) for one in items_of(roi, "ContourSequence")]
             unnamed += len(drawn) if int(roi.ReferencedROINumber) not in names else 0
             contours.setdefault(int(roi.ReferencedROINumber), []).extend(drawn)
         if not names or "ROIContourSequence" not in data:
             raise DicomError("a structure set without regions or contours, or cut off before them", *WHOLE)
         if unnamed or len(names) < len(rois):
             raise DicomError("contours of which nobody can tell the region: its number is not there, or twice", *WHOLE)
-        regions = [Region(name, kinds.get(number, ""), contours[number]) for number, name in names.items()]
-        references = data.get("ReferencedFrameOfReferenceSequence", None) or []
-        frames = [str(part.get("FrameOfReferenceUID", "")) for part in references]
-        frames += [str(roi.get("ReferencedFrameOfReferenceUID", "")) for roi in rois]
-        series = {
-            str(one.SeriesInstanceUID)
-            for part in references
-            for study in part.get("RTReferencedStudySequence", None) or []
-            for one in study.get("RTReferencedSeriesSequence", None) or []
-            if "SeriesInstanceUID" in one
-        }
-        made = f"{data.get('StructureSetDate', '') or ''}{data.get('StructureSetTime', '') or ''}"
-        made = made or f"{data.get('InstanceCreationDate', '') or ''}{data.get('InstanceCreationTime', '') or ''}"
-        frame = str(data.get("FrameOfReferenceUID", "") or "") or next(filter(None, frames), "")
-        label = text_of(data, "StructureSetLabel")
-    return StructureSet(path, label, made, frame, frozenset(series), regions)
+        regions = [Region(name, contours[number]) for number, name in names.items()]
+        references = items_of(data, "ReferencedFrameOfReferenceSequence")
+        frames = [text_of(part, "FrameOfReferenceUID") for part in (data, *references)]
+        frames += [text_of(roi, "ReferencedFrameOfReferenceUID") for roi in rois]
+        studies = [study for part in references for study in items_of(part, "RTReferencedStudySequence")]
+        images = [one for study in studies for one in items_of(study, "RTReferencedSeriesSequence")]
+        series = frozenset(text_of(one, "SeriesInstanceUID") for one in images) - {""}
+        made = text_of(data, "StructureSetDate") + text_of(data, "StructureSetTime")
+        made = made or text_of(data, "InstanceCreationDate") + text_of(data, "InstanceCreationTime")
+    return StructureSet(path, text_of(data, "StructureSetLabel"), made, next(filter(None, frames), ""), series, regions)
 
 
 def _points(contour: Dataset) -> np.ndarray:
@@ -124,9 +112,9 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(normalize("NFC", name).strip().casefold(), plain(pattern)) for pattern in patterns)
 
 
-def chosen(names: list[str], patterns: list[str], without: list[str]) -> list[str]:
-    """Names that any of the patterns matches, and none of ``without``."""
-    return [name for name in names if is_named(name, patterns) and not is_named(name, without)]
+def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable[str]) -> list[Region]:
+    """Regions whose name any of the patterns matches, and none of ``without``."""
+    return [one for one in regions if is_named(one.name, patterns) and not is_named(one.name, without)]
 
 
 def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
@@ -145,7 +133,9 @@ def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: S
     model : str
         What made the masks.
     """
-    first = _first_image(series)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        first = pydicom.dcmread(series.frames["file"].iloc[0], stop_before_pixels=True, force=True)
     now = datetime.datetime.now()
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -153,7 +143,7 @@ def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: S
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(prefix=None)
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.SpecificCharacterSet = first.get("SpecificCharacterSet", "ISO_IR 192")
-    for name in (*OF_PATIENT, *OF_STUDY):
+    for name in SHARED:
         setattr(data, name, first.get(name, ""))
     data.Modality, data.Manufacturer, data.ManufacturerModelName = "RTSTRUCT", "metaseg_nb", model[:64]
     data.SeriesInstanceUID, data.SeriesNumber, data.OperatorsName = generate_uid(prefix=None), 1, ""
@@ -163,30 +153,24 @@ def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: S
     data.InstanceCreationTime = data.StructureSetTime = now.strftime("%H%M%S")
     data.ApprovalStatus = "UNAPPROVED"
     data.FrameOfReferenceUID, data.PositionReferenceIndicator = series.frame_of_reference, ""
-    data.ReferencedFrameOfReferenceSequence = [_reference(series)]
+    images = [_image(series, k) for k in range(series.shape[2])]
+    data.ReferencedFrameOfReferenceSequence = [_reference(series, images)]
     data.StructureSetROISequence, data.ROIContourSequence, data.RTROIObservationsSequence = [], [], []
     for number, (name, mask) in enumerate(regions.items(), 1):
-        region = Dataset()
-        region.ROINumber, region.ReferencedFrameOfReferenceUID = number, series.frame_of_reference
+        region, drawn, observed = Dataset(), Dataset(), Dataset()
+        region.ROINumber = drawn.ReferencedROINumber = number
+        observed.ObservationNumber = observed.ReferencedROINumber = number
+        region.ReferencedFrameOfReferenceUID = series.frame_of_reference
         region.ROIName, region.ROIGenerationAlgorithm = name, "AUTOMATIC"
         region.ROIGenerationDescription = NAME
-        data.StructureSetROISequence.append(region)
-        drawn = Dataset()
-        drawn.ReferencedROINumber, drawn.ROIDisplayColor = number, list(COLOURS[(number - 1) % len(COLOURS)])
-        drawn.ContourSequence = [_contour(series, *contour) for contour in trace(mask, series.affine)]
-        data.ROIContourSequence.append(drawn)
-        observed = Dataset()
-        observed.ObservationNumber = observed.ReferencedROINumber = number
+        drawn.ROIDisplayColor = list(COLOURS[(number - 1) % len(COLOURS)])
+        drawn.ContourSequence = [_contour(images[k], points) for k, points in trace(mask, series.affine)]
         observed.RTROIInterpretedType, observed.ROIInterpreter = "GTV", ""
+        data.StructureSetROISequence.append(region)
+        data.ROIContourSequence.append(drawn)
         data.RTROIObservationsSequence.append(observed)
     with finished(path) as temporary:
         data.save_as(temporary, enforce_file_format=True)
-
-
-def _first_image(series: Series) -> Dataset:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pydicom.dcmread(series.frames["file"].iloc[0], stop_before_pixels=True, force=True)
 
 
 def _image(series: Series, k: int) -> Dataset:
@@ -197,19 +181,18 @@ def _image(series: Series, k: int) -> Dataset:
     return image
 
 
-def _reference(series: Series) -> Dataset:
-    images, study, reference = Dataset(), Dataset(), Dataset()
-    images.SeriesInstanceUID = series.uid
-    images.ContourImageSequence = [_image(series, k) for k in range(series.shape[2])]
+def _reference(series: Series, images: list[Dataset]) -> Dataset:
+    drawn_on, study, reference = Dataset(), Dataset(), Dataset()
+    drawn_on.SeriesInstanceUID, drawn_on.ContourImageSequence = series.uid, images
     study.ReferencedSOPClassUID = "1.2.840.10008.3.1.2.3.1"  # detached study management, as the standard asks
-    study.ReferencedSOPInstanceUID, study.RTReferencedSeriesSequence = series.study, [images]
+    study.ReferencedSOPInstanceUID, study.RTReferencedSeriesSequence = series.study, [drawn_on]
     reference.FrameOfReferenceUID, reference.RTReferencedStudySequence = series.frame_of_reference, [study]
     return reference
 
 
-def _contour(series: Series, k: int, points: np.ndarray) -> Dataset:
+def _contour(image: Dataset, points: np.ndarray) -> Dataset:
     contour = Dataset()
-    contour.ContourImageSequence = [_image(series, k)]
+    contour.ContourImageSequence = [image]
     contour.ContourGeometricType, contour.NumberOfContourPoints = "CLOSED_PLANAR", len(points)
     contour.ContourData = [f"{value:.4f}" for value in points.ravel()]  # a number has at most 16 characters
     return contour
