@@ -77,8 +77,7 @@ def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
         cases=("case", "nunique"), which=("case", shortened), found=("found", "first"), fix=("fix", "first")
     )
     kinds = kinds.reset_index().astype({"cases": int})
-    kinds = kinds.sort_values("cases", ascending=False, kind="stable")
-    return kinds.sort_values("severity", key=_ranked, kind="stable", ignore_index=True)
+    return kinds.sort_values(["severity", "cases"], ascending=[True, False], key=_ranked, ignore_index=True)
 
 
 def settled(problems: Iterable[Problem], confirmed: Collection[str]) -> list[Problem]:
@@ -101,18 +100,15 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
 
 def unused(file: str | Path, parameters: Mapping[str, object], expected: str) -> list[Problem]:
     """Errors of the parameters that are set and mean nothing for a source."""
-    return [
-        Problem("-", str(file), f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
-        for name, value in parameters.items()
-        if value
-    ]
+    values = {name: value for name, value in parameters.items() if value}
+    found = {name: f"`{name}` set to {value!r}" for name, value in values.items()}
+    return [Problem("-", str(file), found[name], expected, f"leave `{name}` empty") for name in values]
 
 
-def shortened(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str], shown: int = SHOWN_NAMES) -> str:
     """Different names, the first few."""
     names = list(dict.fromkeys(names))
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _ranked(column: pd.Series) -> pd.Series:
