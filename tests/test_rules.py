@@ -7,6 +7,7 @@ from string import Template
 import pytest
 
 from metaseg_nb.cohort import problems
+from metaseg_nb.cohort.header_checks import USUAL_MM
 from metaseg_nb.cohort.rules import RULES, broken
 from metaseg_nb.cohort.sources.spelling import LONGEST_BYTES, USABLE
 
@@ -41,5 +42,6 @@ def test_what_is_usually_to_be_done_gives_way_to_what_helps_here():
     assert broken("no gap", "-", "a.json", "numbers 0, 2", "rename it").fix == "rename it"
 
 
-def test_the_longest_name_is_the_one_that_is_told():
+def test_numbers_of_the_table_are_those_of_the_checks():
     assert f"at most {LONGEST_BYTES} bytes" in USABLE
+    assert "voxel edges of {:g} to {:g} mm".format(*USUAL_MM) == RULES["usual spacing"]["expected"]

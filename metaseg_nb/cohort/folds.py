@@ -253,19 +253,18 @@ def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataF
 
     A budget of fewer than two patients in a fold is "too few".
     """
-    parts = [split(cohort, fold) for fold in range(cohort.n_folds)]
-    return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
-
-
-def _budget(parts: Sequence[Split], share: float, seed: int) -> dict[str, str]:
-    try:
-        budgets = [budget_of(part, share, seed) for part in parts]
-    except CohortError:
-        return dict.fromkeys(("training patients", "selection patients", "lesions", "primaries"), "too few")
-    counts = {
-        "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
-        "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
-        "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
-        "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
-    }
-    return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}
+    parts, rows = [split(cohort, fold) for fold in range(cohort.n_folds)], []
+    for share in sorted(shares):
+        try:
+            budgets = [budget_of(part, share, seed) for part in parts]
+        except CohortError:
+            budgets = []
+        counts = {
+            "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
+            "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
+            "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
+            "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
+        }
+        ends = {name: sorted({min(of), max(of)}) if of else ["too few"] for name, of in counts.items()}
+        rows.append({"share": f"{100 * share:g} %"} | {name: " to ".join(map(str, of)) for name, of in ends.items()})
+    return pd.DataFrame(rows)

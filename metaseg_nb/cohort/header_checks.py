@@ -50,7 +50,7 @@ def require_sound_headers(case: Case) -> list[Problem]:
 def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
     """Problems of one file's header, whose voxels are not read; of a label only those of its place."""
     found = [*_position(image), *([] if path == str(case.label) else _edges_and_angles(image))]
-    return [broken(rule, case, path, words, least=USUAL_MM[0], most=f"{USUAL_MM[1]:g}") for rule, words in found]
+    return [broken(rule, case, path, words) for rule, words in found]
 
 
 def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
