@@ -8,7 +8,7 @@ import pytest
 
 from metaseg_nb.cohort import problems
 from metaseg_nb.cohort.header_checks import USUAL_MM
-from metaseg_nb.cohort.rules import RULES, broken
+from metaseg_nb.cohort.problems import RULES, broken
 from metaseg_nb.cohort.sources.spelling import LONGEST_BYTES, USABLE
 
 COHORT = Path(problems.__file__).parent

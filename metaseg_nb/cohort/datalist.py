@@ -14,8 +14,7 @@ import pandas as pd
 
 from metaseg_nb.checksums import FILES, changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, shortened
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, broken, refusal, shortened
 from metaseg_nb.cohort.sources import no_cases
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, broken, refusal
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2

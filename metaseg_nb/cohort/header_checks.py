@@ -8,8 +8,7 @@ import numpy as np
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, in_mm, open_nifti
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, describe_grid, ras_grid, same_grid, spacing_of
 
 # Voxel edges that are usual in the clinic, and those that are possible at all.

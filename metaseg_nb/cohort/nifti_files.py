@@ -18,8 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from metaseg_nb import parallel
 from metaseg_nb.cohort.file_kinds import head_of, is_gzip, kind_of, kind_of_folder
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import RULES, broken, refusal
+from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refusal
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.

@@ -1,16 +1,24 @@
 """Problems of the input, all in one form: case, file, found, expected, what to do."""
 
+import csv
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from string import Template
 
 import pandas as pd
+
+from metaseg_nb.cohort.cases import Case
 
 SEVERITIES = ("error", "doubt", "warning", "note")
 # A study stops for these.
 STOPPING = ("error", "doubt")
 # Named in a summary, and in the message of an error.
 SHOWN_NAMES, SHOWN_PROBLEMS = 3, 50
+# What lists, folders, files and cases are checked by: how severe it is to break a rule, what is expected, and what to
+# do. ${word} stands for what depends on the case at hand.
+with Path(__file__).with_name("rules.csv").open(encoding="utf-8", newline="") as table:
+    RULES = {row["rule"]: row for row in csv.DictReader(table)}
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,21 @@ class CohortError(ValueError):
     def one(cls, case: str, file: str | Path, found: str, expected: str, fix: str) -> "CohortError":
         """Build the error for a single problem."""
         return cls([Problem(case, str(file), found, expected, fix)])
+
+
+def broken(rule: str, case: Case | str, file: str | Path | None, found: str, fix: str = "", **words: object) -> Problem:
+    """Make the problem of a case that breaks a rule, or of an entry, a line or (``-``) a whole file.
+
+    ``fix`` takes the place of what is usually to be done; ``words`` are those that the rule leaves open.
+    """
+    row, name = RULES[rule], case.name if isinstance(case, Case) else case
+    expected, usual = (Template(row[column]).substitute(words) for column in ("expected", "fix"))
+    return Problem(name, str(file), found, expected, fix or usual, row["severity"])
+
+
+def refusal(rule: str, case: Case | str, file: str | Path, found: str, fix: str = "", **words: object) -> CohortError:
+    """Make the error of one rule that is broken; see `broken`."""
+    return CohortError([broken(rule, case, file, found, fix, **words)])
 
 
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:

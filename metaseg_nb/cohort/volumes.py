@@ -19,8 +19,7 @@ from nibabel.arrayproxy import ArrayProxy
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.file_kinds import opened
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.files import finished
 
 # Lesions are 1: masks that the workbook writes.

@@ -11,8 +11,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is_magnitude
 from metaseg_nb.cohort.header_checks import other_grid
 from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
-from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.problems import Problem, broken
 from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import Volume, not_finite
 

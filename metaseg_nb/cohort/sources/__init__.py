@@ -12,8 +12,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, unused
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, unused
 from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists

@@ -10,8 +10,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.file_kinds import file_kind
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.cohort.sources import spelling
 from metaseg_nb.cohort.sources.naming import is_volume
 from metaseg_nb.cohort.sources.spelling import fact, read_json

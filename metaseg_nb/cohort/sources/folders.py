@@ -9,8 +9,7 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.file_kinds import file_kind
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened, unused
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, shortened, unused
 from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, read_patterns
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
-from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
 

@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.rules import broken
+from metaseg_nb.cohort.problems import Problem, broken
 from metaseg_nb.cohort.sources.entries import Entry, read_entries
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
 from metaseg_nb.cohort.sources.spelling import located, spelled_path, tidy, well_named

@@ -7,8 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import Problem, shortened
-from metaseg_nb.cohort.rules import broken, refusal
+from metaseg_nb.cohort.problems import Problem, broken, refusal, shortened
 from metaseg_nb.cohort.sources.naming import CANCER, COUNTED, RUNNING_ID, TIME, convention_patient, is_kind
 from metaseg_nb.cohort.sources.spelling import loosely, stem, tidy
 from metaseg_nb.cohort.sources.time_points import TimePoints, time_points

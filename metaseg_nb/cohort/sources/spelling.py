@@ -15,8 +15,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import RULES, broken, refusal
+from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refusal
 
 SUFFIXES = (".nii.gz", ".nii")
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
