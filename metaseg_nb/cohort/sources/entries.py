@@ -19,6 +19,8 @@ from metaseg_nb.cohort.sources.spelling import fact, read_json
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
 # What pydantic puts before what it expects.
 PYDANTIC = re.compile("^(Value error, |Input should be )")
+# And what it says in a programmer's words, by the type of its error.
+PLAIN = {"missing": "this key", "too_short": "at least one of them"}
 PATH = "a path without control characters"
 NO_ID = 'an id; or null if it is not known, instead of NA, unknown, "-" and the like'
 
@@ -169,7 +171,9 @@ def read_keys(
     try:
         return model.model_validate(content), {}
     except ValidationError as error:
-        expected = {str(each["loc"][0]): PYDANTIC.sub("", each["msg"]) for each in error.errors()}
+        expected = {
+            str(each["loc"][0]): PLAIN.get(each["type"]) or PYDANTIC.sub("", each["msg"]) for each in error.errors()
+        }
     found = {key: f"{key} {content[key]!r:.80}" if key in content else f"no {key}" for key in expected}
     return None, {
         key: Problem(place, str(path), found[key], text, f'correct "{key}"') for key, text in expected.items()
