@@ -199,6 +199,17 @@ def test_everything_wrong_in_a_list_is_said_at_once(write, tmp_path):
     assert [(case.name, case.label) for case in cohort.unlabelled] == [("c", None), ("f", None)]
 
 
+def test_what_is_missing_is_said_in_plain_words(write, tmp_path):
+    training = [*entries("a"), {"label": "labels/b.nii.gz"}, {"image": []}]
+    write("a.json", {"training": training, "lesion_values": []})
+    _, problems = read_cohort("a.json", base=tmp_path)
+    assert [(problem.found, problem.expected) for problem in problems] == [
+        ("lesion_values []", "at least one of them"),
+        ("no image", "this key"),
+        ("image []", "at least one of them"),
+    ]
+
+
 def test_other_values_without_readable_lesion_values_are_left_out(write, tmp_path):
     write("a.json", {"training": entries("a"), "lesion_values": [0], "other_values": [1]})
     cohort, problems = read_cohort("a.json", base=tmp_path)

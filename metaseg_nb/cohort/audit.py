@@ -16,36 +16,7 @@ from metaseg_nb.cohort.problems import Problem
 # "doubt": perhaps leakage.
 SEVERITIES = ("leakage", "doubt", "problem", "note")
 # The checks, the worst first: why a finding matters, and what to do.
-WHY = {
-    "trained on": "The network was trained on these cases. Their scores are too high and do not apply to new patients.",
-    "patient trained on": "Images of one patient are similar: if some are in training, scores of others are too high.",
-    "may be the same": "Two lists often write one case differently. If it is one case, the scores are too high.",
-    "trained on elsewhere": "A list with training cases only is the cohort, or what a network was trained on.",
-    "trained on in other folds": "Only the model of their own fold was not trained on these cases.",
-    "nothing to compare": "Leakage is found by comparing training cases with evaluation cases.",
-    "evaluated twice": "These cases count more in the result, and the two parts are not independent.",
-    "repeated": "A case that is listed several times counts several times.",
-    "never evaluated": "The result does not hold for these cases.",
-    "primary not trained on": "The split depends on the primary: the network is scored on a primary that is new to it.",
-    "primary not evaluated": "The split depends on the primary: how good the network is on this primary is not known.",
-    "possibly the same patients": "Cases with the same name, in folders with similar names, may be of one patient.",
-    "taken for the same": "The files are copies; or they are missing, and listed with the same path in another folder.",
-}
-FIX = {
-    "trained on": "Score other cases, or train without these. If lists do not belong together, audit them separately.",
-    "patient trained on": "Keep all cases of a patient in one part, or in one fold.",
-    "may be the same": 'Look at the images. Write one path for one image, and give each entry its "patient".',
-    "trained on elsewhere": "If it is the whole cohort, leave it out. If a network was trained on it, score others.",
-    "trained on in other folds": "Score them with the model of their own fold, not with the mean of all folds.",
-    "nothing to compare": "Give the list that the network was trained on and the lists that it is scored on together.",
-    "evaluated twice": "Make new folds, each case in one of them.",
-    "repeated": "List each case once.",
-    "never evaluated": "Put all cases into folds, or report how many were scored and how they were chosen.",
-    "primary not trained on": "Stratify the split by primary, or report this primary separately, as an external test.",
-    "primary not evaluated": "Stratify the split by primary, or report that the result does not hold for this primary.",
-    "possibly the same patients": 'Ask who named the cases, and give the entries of one patient the same "patient".',
-    "taken for the same": "If the images differ, move each list to where its paths lead to its own images.",
-}
+CHECKS = pd.read_csv(Path(__file__).with_name("audit_checks.csv"), index_col="check")
 COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
 
 
@@ -138,21 +109,15 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     """
     entries, unread = listed_entries(lists, image_root)
     pairs = list(comparisons(entries))
-    checks = list(WHY)
     found = list(findings(entries, pairs))
-    found.sort(key=lambda each: (SEVERITIES.index(each.severity), checks.index(each.check)))
-    answer = _answer(entries, pairs, found)
-    answer += "; not everything could be read" if unread else ""
-    names = entries["list"].unique().tolist()
-    table = pd.DataFrame([_row(each) for each in found], columns=COLUMNS)
-    return Audit(answer, table, _shared(entries, pairs), names, unread)
-
-
-def _row(finding: Finding) -> tuple:
-    """Its row in `Audit.findings`."""
-    *told, entries = finding
-    counts = len(entries), entries["case"].nunique()
-    return (*told, *counts, WHY[finding.check], FIX[finding.check], list(dict.fromkeys(entries["name"])))
+    found.sort(key=lambda each: (SEVERITIES.index(each.severity), CHECKS.index.get_loc(each.check)))
+    answer = _answer(entries, pairs, found) + ("; not everything could be read" if unread else "")
+    rows = [
+        (*told, len(of), of["case"].nunique(), *CHECKS.loc[told[1]], list(dict.fromkeys(of["name"])))
+        for *told, of in found
+    ]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    return Audit(answer, table, _shared(entries, pairs), entries["list"].unique().tolist(), unread)
 
 
 def _shared(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> pd.DataFrame:

@@ -4,8 +4,6 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 """
 
 import os
-import zlib
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path, PurePath
 from typing import Any
@@ -13,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_nb.cohort.audit_likeness import with_signs
-from metaseg_nb.cohort.file_kinds import GZIP_MAGIC, opened
+from metaseg_nb.cohort.file_kinds import GZIP_MAGIC
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.entries import Entry, read_entries
 from metaseg_nb.cohort.sources.naming import is_kind, primary_of
@@ -21,12 +19,10 @@ from metaseg_nb.cohort.sources.spelling import identity, located, spelled_path, 
 
 COLUMNS = (
     *("list", "part", "trains", "scored", "case", "name", "image", "listed", "exists", "files", "label", "label_file"),
-    *("listed_name", "patient", "primary", "same_as", "folder", "short_name"),
+    *("label_content", "listed_name", "patient", "primary", "same_as", "folder", "short_name"),
 )
 # Read from the middle of a file that is not packed, where a volume has anatomy.
 BLOCK_BYTES = 2**16
-# Of NIfTI-2, the longer one.
-HEADER_BYTES = 544
 
 Row = dict[str, Any]
 
@@ -51,7 +47,7 @@ def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) 
         with it. ``case`` is the identity: the file of the first sequence, links followed. ``name`` is the path as
         listed without suffix, or its folder where the file's name is only a kind of image; ``short_name`` is its last
         part, below ``folder``. ``image`` is where the list has the first sequence, ``listed`` its path as listed.
-        ``files`` are the identities of all sequences, ``label`` that of the mask (of its first copy).
+        ``files`` are the identities of all sequences, ``label`` that of the mask, ``label_content`` its `content_key`.
         ``patient`` is None where the list does not name it, ``primary`` where it is not in the path either.
         ``same_as`` is "moved" or "copy" where the case is that of another entry for this reason. And the columns of
         `with_signs`.
@@ -63,9 +59,7 @@ def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) 
     rows = []
     for name, datalist in zip(_list_names([datalist.path for datalist in read]), read, strict=True):
         gives_labels = any(entry.label is not None for entry in datalist.entries)
-        # links of the folder first: a step up from a symbolic link leads elsewhere
-        folder = datalist.path.parent.resolve()
-        rows += [{"list": name} | _row(entry, gives_labels, folder, image_root) for entry in datalist.entries]
+        rows += [{"list": name} | _row(entry, gives_labels, image_root) for entry in datalist.entries]
     _identify(rows)
     entries = pd.DataFrame(rows, columns=COLUMNS, dtype=object).astype({"trains": bool, "scored": bool})
     return with_signs(entries), [problem for datalist in read for problem in datalist.problems]
@@ -90,15 +84,6 @@ def content_key(path: Path) -> tuple[int, bytes] | None:
     return None if len(set(block)) < 2 else (0 if packed else size, block)
 
 
-def _is_blank(path: Path) -> bool:
-    """Tell whether a file has no bytes but zeros behind its header, as the masks of patients without lesions."""
-    try:
-        with opened(path) as file:
-            return not file.read()[HEADER_BYTES:].strip(b"\0")
-    except (OSError, EOFError, zlib.error):
-        return True
-
-
 def _list_names(paths: Sequence[Path]) -> list[str]:
     """The shortest ends of paths that differ."""
     parts = [path.resolve().parts for path in paths]
@@ -108,15 +93,17 @@ def _list_names(paths: Sequence[Path]) -> list[str]:
     return ["/".join(p[-depth:]) for p in parts]
 
 
-def _row(listed: Entry, gives_labels: bool, folder: Path, image_root: Path | None) -> Row:
-    images = [located(image, folder, image_root) for image in listed.images]
+def _row(listed: Entry, gives_labels: bool, image_root: Path | None) -> Row:
+    # links of the folder first: a step up from a symbolic link leads elsewhere
+    folder = listed.datalist.parent.resolve()
+    images = [located(image, folder, image_root) for image in listed.image]
     label_file = located(listed.label, folder, image_root) if listed.label else None
-    path, part, fold = spelled_path(listed.images[0]), listed.part, listed.given.get("fold")
-    if part == "training" and fold is not None:
-        part = f"fold {fold}"
+    path, part = spelled_path(listed.image[0]), listed.part
+    if part == "training" and listed.fold is not None:
+        part = f"fold {listed.fold}"
     if part == "testing" and gives_labels and listed.label is None:
         part = "unlabelled"
-    primary = listed.given.get("primary") or primary_of(PurePath(path))
+    primary = listed.primary or primary_of(PurePath(path))
     name = stem(path)
     return {
         "part": part,
@@ -130,8 +117,9 @@ def _row(listed: Entry, gives_labels: bool, folder: Path, image_root: Path | Non
         "files": frozenset(identity(image) for image in images),
         "label": label_file and identity(label_file),
         "label_file": label_file,
-        "listed_name": listed.given.get("case"),
-        "patient": listed.given.get("patient"),
+        "label_content": label_file and content_key(label_file),
+        "listed_name": listed.case,
+        "patient": listed.patient,
         "primary": None if primary == "unknown" else primary,
     }
 
@@ -139,7 +127,6 @@ def _row(listed: Entry, gives_labels: bool, folder: Path, image_root: Path | Non
 def _identify(rows: list[Row]) -> None:
     """Give each entry the case of the first entry that is the same, see `listed_entries`."""
     first: dict[Hashable, Row] = {}
-    masks = _first_copies(rows)
     for row in sorted(rows, key=lambda row: not row["exists"]):
         content, as_listed = content_key(row["image"]), stem(row["listed"])
         signs = [row["case"], row["files"], *([content] if content else []), as_listed]
@@ -149,17 +136,6 @@ def _identify(rows: list[Row]) -> None:
         image = row["image"] if row["exists"] else known["image"]
         is_copy = row["exists"] and row["case"] != known["case"]
         row["same_as"] = "moved" if image != row["image"] else "copy" if is_copy else ""
-        row |= {"case": known["case"], "image": image, "label": masks.get(row["label"], row["label"])}
+        row |= {"case": known["case"], "image": image}
         row["folder"] = image.parent.parent if is_kind(stem(image.name)) else image.parent
         row["short_name"] = os.path.basename(row["name"])
-
-
-def _first_copies(rows: Iterable[Row]) -> dict[Path | None, Path]:
-    """The first of masks that are copies of each other, by mask; empty ones are alike by chance."""
-    files = {row["label"]: row["label_file"] for row in rows if row["label"]}
-    copies = defaultdict(list)
-    for label, file in files.items():
-        copies[content_key(file)].append(label)
-    copies.pop(None, None)
-    alike = [labels for labels in copies.values() if len(labels) > 1 and not _is_blank(files[labels[0]])]
-    return {label: labels[0] for labels in alike for label in labels}

@@ -1,6 +1,7 @@
 """Find what may be one case or one patient under two names; a person has to decide."""
 
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterator
 from itertools import pairwise, takewhile
@@ -9,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from metaseg_nb.cohort.file_kinds import opened
 from metaseg_nb.cohort.sources import naming
 from metaseg_nb.cohort.sources.spelling import as_words
 from metaseg_nb.cohort.sources.time_points import time_points
@@ -19,6 +21,8 @@ ENDING = re.compile(r"((?<=\d)_000\d)?(\.(nii|nrrd|nhdr|mh[ad]|np[yz]|b2nd|hdr|i
 UNIQUE = re.compile(r"\d{4}")
 # A name in this many folders of other names does not identify a case.
 COMMON = 3
+# Of NIfTI-2, the longer one.
+HEADER_BYTES = 544
 
 # Words and numbers of a name, as `as_words` gives them.
 Words = tuple[str | int, ...]
@@ -56,8 +60,8 @@ def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[s
         ("paths that end alike", _path_signs, _paths_alike),
         ("one case by name or folder", _case_signs, _cases_alike),
         ("one patient by name and by path", _person_signs, lambda a, b: bool(a.patient) != bool(b.patient)),
-        ("one mask for two images", lambda entry: {entry.label} - {None}, None),
-        ("a sequence in common", lambda entry: sorted(entry.files), None),
+        ("one mask for two images", lambda entry: {entry.label, entry.label_content} - {None}, _masks_alike),
+        ("a sequence in common", lambda entry: sorted(entry.files), lambda a, b: True),
         ("patients whose names may mean one person", _patient_signs, _patients_alike),
     )
     remaining, known = list(scored.itertuples()), list(trained.itertuples())
@@ -68,7 +72,7 @@ def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[s
                 having[sign].append(entry)
         pairs = {}
         for one in remaining:
-            others = (other for sign in signs(one) for other in having[sign] if alike is None or alike(one, other))
+            others = (other for sign in signs(one) for other in having[sign] if alike(one, other))
             if other := next(others, None):
                 pairs[one.Index] = f"{one.listed} and {other.listed}"
         remaining = [entry for entry in remaining if entry.Index not in pairs]  # each is reported once
@@ -147,6 +151,17 @@ def _cases_alike(one: Entry, other: Entry) -> bool:
     """Tell whether cases with a sign in common may be one: a number may be given anew in each primary."""
     is_numbered = bool(one.listed_name) and one.listed_name.isdecimal() and one.primary != other.primary
     return not is_numbered and not _two_patients(one, other)
+
+
+def _masks_alike(one: Entry, other: Entry) -> bool:
+    """Tell whether masks are one file or copies; those without lesions are alike by chance."""
+    if one.label == other.label:
+        return True
+    try:
+        with opened(one.label_file) as file:
+            return bool(file.read()[HEADER_BYTES:].strip(b"\0"))
+    except (OSError, EOFError, zlib.error):
+        return False
 
 
 def _person_signs(entry: Entry) -> list[Words]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,17 @@ class Cohort:
     def all_cases(self) -> list[Case]:
         """Labelled cases, then unlabelled ones."""
         return [*self.labelled, *self.unlabelled]
+
+    @classmethod
+    def of(cls, name: str, description: str, cases: Iterable[Case], **others: Any) -> "Cohort":
+        """Divide cases by what they can be used for: where some have a fold, later masks are only for training."""
+        cases = list(cases)
+        folds = any(case.fold is not None for case in cases if case.label)
+        later = [case for case in cases if folds and case.label and case.reader and case.fold is None]
+        labelled = [case for case in cases if case.label and case not in later]
+        return cls(
+            name, description, labelled, [case for case in cases if not case.label], training_only=later, **others
+        )
 
     def changed(self, change: Callable[[Case], Case | None], **others: str) -> "Cohort":
         """Replace each case by ``change(case)``, where None leaves it out; set ``others`` too."""

@@ -14,16 +14,13 @@ import pandas as pd
 
 from metaseg_nb.checksums import FILES, changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.cohort.problems import CohortError, broken, refusal, shortened
 from metaseg_nb.cohort.sources import no_cases
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
-
-# What an entry says of a case beside its files, patient and primary, where it is known.
-FACTS = ("fold", "n_lesions", "scanner", "date", "reader", "minutes", "begun_with", "n_lesions_before")
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -79,16 +76,11 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:
     images = [os.path.relpath(image, folder) for image in case.images]
-    entry = {
-        "case": case.name,
-        "image": images if len(images) > 1 else images[0],
-        "label": os.path.relpath(case.label, folder) if case.label else None,
-        "patient": case.patient,
-        "primary": case.primary,
-    }
-    known = {key: getattr(case, key) for key in FACTS}
-    entry |= {key: None if value in ("unknown", "") else value for key, value in known.items()}
-    return {key: value for key, value in entry.items() if value is not None}
+    entry = {"case": case.name, "image": images if len(images) > 1 else images[0]}
+    entry |= {"label": os.path.relpath(case.label, folder)} if case.label else {}
+    facts = {key: value for key, value in vars(case).items() if key not in ("name", "images", "label")}
+    known = {key: value for key, value in facts.items() if value not in (None, "unknown", "")}
+    return entry | {"patient": case.patient, "primary": case.primary} | known
 
 
 def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
@@ -106,9 +98,7 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
     if differ or not kept:
         found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"
-        fix = "set `study` to another name, or set these parameters back; to replace this cohort, delete the file first"
-        expected = "a new study, or the settings that this study was made with"
-        raise CohortError.one("-", layout.dataset, found, expected, fix)
+        raise refusal("same settings", "-", layout.dataset, found)
 
 
 def require_same_masks(layout: StudyLayout, cohort: Cohort) -> None:
@@ -130,9 +120,7 @@ def require_same_masks(layout: StudyLayout, cohort: Cohort) -> None:
     differ = [name for name in sorted({*kept, *new}) if kept.get(name) != new.get(name)]
     if differ:
         found = f"a cohort with {len(kept)} masks drawn by hand, now {len(new)}; they differ for {shortened(differ)}"
-        fix = "take the new masks in a new study: a study file with the same lines but another `study`; "
-        fix += "to replace this cohort, delete the file first"
-        raise CohortError.one("-", layout.dataset, found, "the masks that this study was made with", fix)
+        raise refusal("same masks", "-", layout.dataset, found)
 
 
 def _kept(layout: StudyLayout) -> dict[str, Any] | None:
@@ -194,7 +182,6 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
         except DamagedFile as error:
             found = {record: error.found}
     if found:
-        expected = f"the file as notebook {notebook[:2]} wrote it"
-        fix = f"run notebook {notebook[:2]} (`python -m metaseg_nb run {notebook} --study {layout.study}`)"
-        raise CohortError(Problem("-", str(path), what, expected, fix) for path, what in found.items())
+        words = {"number": notebook[:2], "notebook": notebook, "study": layout.study}
+        raise CohortError(broken("as written", "-", path, what, **words) for path, what in found.items())
     return facts

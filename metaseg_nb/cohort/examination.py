@@ -70,8 +70,8 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     files, problems = examine_headers(case)
     image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept
-        image = _read(path, files, problems)
-        problems += [] if image is None else image_problems(case, str(path), image.array)
+        if image := _read(path, files, problems):
+            problems += image_problems(case, str(path), image.array)
     if image is not None:
         head = find_head(image.array, image.spacing_mm)
         problems += [] if head is None else coverage_problems(case, head)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, broken, refusal
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2
@@ -55,23 +55,14 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
         fold_of = _deal(cohort, burden, n_folds)
         cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
     elif without:
-        expected = "a fold for all cases, or for none"
-        raise CohortError(Problem(name, "datalist", "no fold", expected, 'complete "fold"') for name in without)
+        raise CohortError(broken("all or none", name, "datalist", "no fold") for name in without)
     folds_of = {patient: _folds(of) for patient, of in _by_patient(cases).items()}
-    if leaks := {patient: folds for patient, folds in folds_of.items() if len(folds) > 1}:
-        raise CohortError(
-            Problem(
-                "-", "datalist", f"patient {patient} in folds {folds}", "each patient in one fold", 'correct "fold"'
-            )
-            for patient, folds in leaks.items()
-        )
-    folds = _folds(cases)
+    if leaks := [f"patient {patient} in folds {folds}" for patient, folds in folds_of.items() if len(folds) > 1]:
+        raise CohortError(broken("one fold", "-", "datalist", leak) for leak in leaks)
+    folds, fix = _folds(cases), _more_patients(len(folds_of))
     if folds != list(range(n_folds)):
-        expected = f"folds 0 to {n_folds - 1} with at least one patient each"
-        fix = f"set `n_folds` in the study file to {max(2, len(folds))}"
-        fix += '; if the list gives the folds, number them from 0, or remove "fold"'
-        fix = fix if len(folds_of) >= SMALLEST_COHORT else _more_patients(len(folds_of))
-        raise CohortError.one("-", "datalist", f"folds {folds} with {len(folds_of)} patients", expected, fix)
+        found, words = f"folds {folds} with {len(folds_of)} patients", {"last": n_folds - 1, "n": max(2, len(folds))}
+        raise refusal("folds", "-", "datalist", found, fix, **words)
     return replace(cohort, cases=cases)
 
 
@@ -140,42 +131,33 @@ def split(cohort: Cohort, fold: int) -> Split:
     """
     tested = {case.patient: case.fold for case in cohort.cases}
     if leaks := [case for case in cohort.training_only if case.patient in tested]:
-        expected, fix = "all cases of a patient in one fold", 'give this case the patient\'s "fold", or run 01 again'
-        raise CohortError(
-            Problem(
-                c.name, "dataset.json", f"no fold, and patient {c.patient} in fold {tested[c.patient]}", expected, fix
-            )
-            for c in leaks
-        )
+        found = {case: f"no fold, and patient {case.patient} in fold {tested[case.patient]}" for case in leaks}
+        raise CohortError(broken("patient in one fold", case, "dataset.json", found[case]) for case in leaks)
     folds = _folds(cohort.cases)
     if fold not in folds:
-        raise CohortError.one("-", "dataset.json", f"no fold {fold}", f"one of {folds}", "correct `fold` or `n_folds`")
-    others = _lesions_of_patients(case for case in cohort.cases if case.fold != fold)
+        raise refusal("known fold", "-", "dataset.json", f"no fold {fold}", folds=folds)
+    outside = [case for case in cohort.cases if case.fold != fold]
+    others = _lesions_of_patients(outside)
     n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
     if len(others) <= n_selection:
-        found, expected = (
-            f"{len(others)} patients outside fold {fold}",
-            f"more patients than the {n_selection} of the selection set",
-        )
-        n = len({case.patient for case in cohort.cases})
-        fix = 'set `n_folds` higher; if the list gives the folds, remove "fold"'
-        fix = fix if n >= SMALLEST_COHORT else _more_patients(n)
-        raise CohortError.one("-", "dataset.json", found, expected, fix)
+        found, fix = f"{len(others)} patients outside fold {fold}", _more_patients(len(tested))
+        raise refusal("selection set", "-", "dataset.json", found, fix, n=n_selection)
     order = sorted(others, key=lambda patient: (others[patient], patient))
     with_lesions = [patient for patient in order if others[patient]]
     groups = np.array_split(with_lesions if len(with_lesions) > n_selection else order, n_selection)
     rng = np.random.default_rng([cohort.seed, fold])
     selection = {str(rng.choice(group)) for group in groups}
-    parts: dict[str, list[Case]] = {"test": [], "selection": [], "training": []}
-    for case in cohort.cases:
-        part = "test" if case.fold == fold else "selection" if case.patient in selection else "training"
-        parts[part].append(case)
-    parts["training"] += cohort.training_only
-    return Split(**parts)
+    return Split(
+        training=[*(case for case in outside if case.patient not in selection), *cohort.training_only],
+        selection=[case for case in outside if case.patient in selection],
+        test=[case for case in cohort.cases if case.fold == fold],
+    )
 
 
 def _more_patients(n: int) -> str:
-    return f"add patients: the cohort has {n}, a study needs {SMALLEST_COHORT} or more"
+    """What to do about a cohort that is too small for a study; empty if it is not."""
+    too_few = n < SMALLEST_COHORT
+    return f"add patients: the cohort has {n}, a study needs {SMALLEST_COHORT} or more" if too_few else ""
 
 
 def _folds(cases: Iterable[Case]) -> list[int]:
@@ -250,8 +232,7 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     n = round(share * len(place))
     if n < min(LEAST_PATIENTS, len(place)):  # all of one patient is no smaller budget
         found = f"{100 * share:g} % of {len(place)} training patients, that is {n}"
-        expected, fix = f"at least {LEAST_PATIENTS} patients to train on", "take a larger share, or more patients"
-        raise CohortError.one("-", "dataset.json", found, expected, fix)
+        raise refusal("budget", "-", "dataset.json", found, n=LEAST_PATIENTS)
     chosen = set(sorted(place, key=place.__getitem__)[:n])
     return [case for case in cases if case.patient in chosen]
 
@@ -271,19 +252,18 @@ def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataF
 
     A budget of fewer than two patients in a fold is "too few".
     """
-    parts = [split(cohort, fold) for fold in range(cohort.n_folds)]
-    return pd.DataFrame([{"share": f"{100 * share:g} %"} | _budget(parts, share, seed) for share in sorted(shares)])
-
-
-def _budget(parts: Sequence[Split], share: float, seed: int) -> dict[str, str]:
-    try:
-        budgets = [budget_of(part, share, seed) for part in parts]
-    except CohortError:
-        return dict.fromkeys(("training patients", "selection patients", "lesions", "primaries"), "too few")
-    counts = {
-        "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
-        "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
-        "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
-        "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
-    }
-    return {name: " to ".join(map(str, sorted({min(values), max(values)}))) for name, values in counts.items()}
+    parts, rows = [split(cohort, fold) for fold in range(cohort.n_folds)], []
+    for share in sorted(shares):
+        try:
+            budgets = [budget_of(part, share, seed) for part in parts]
+        except CohortError:
+            budgets = []
+        counts = {
+            "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
+            "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
+            "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
+            "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
+        }
+        ends = {name: sorted({min(of), max(of)}) if of else ["too few"] for name, of in counts.items()}
+        rows.append({"share": f"{100 * share:g} %"} | {name: " to ".join(map(str, of)) for name, of in ends.items()})
+    return pd.DataFrame(rows)

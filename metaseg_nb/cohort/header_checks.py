@@ -8,10 +8,11 @@ import numpy as np
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, in_mm, open_nifti
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.rules import POSSIBLE_SPACING_MM, USUAL_SPACING_MM, broken
+from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, describe_grid, ras_grid, same_grid, spacing_of
 
+# Voxel edges that are usual in the clinic, and those that are possible at all.
+USUAL_MM, POSSIBLE_MM = (0.3, 5.0), (0.05, 20.0)
 # sform and qform hold the same place with different rounding.
 SAME_PLACE_MM = 0.1
 # Axes this far from a right angle are sheared, not rounded.
@@ -47,8 +48,8 @@ def require_sound_headers(case: Case) -> list[Problem]:
 
 def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
     """Problems of one file's header, whose voxels are not read; of a label only those of its place."""
-    found = {**_position(image), **({} if path == str(case.label) else _edges_and_angles(image))}
-    return [broken(rule, case, path, words) for rule, words in found.items()]
+    found = [*_position(image), *([] if path == str(case.label) else _edges_and_angles(image))]
+    return [broken(rule, case, path, words) for rule, words in found]
 
 
 def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
@@ -69,24 +70,26 @@ def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Itera
         yield broken("same axes", case, path, f"axes {other_axes}; the image has {axes}")
 
 
-def _edges_and_angles(image: NiftiFile) -> dict[str, str]:
+def _edges_and_angles(image: NiftiFile) -> Iterator[tuple[str, str]]:
     """Voxel edges that no head scan has, or that hide small lesions; sheared axes, which make distances wrong."""
-    spacing, problems = np.array(spacing_of(image.affine)), {}
-    found = f"extreme spacing of {'x'.join(f'{edge:.3g}' for edge in spacing)} mm"
-    for rule, (least, most) in (("possible spacing", POSSIBLE_SPACING_MM), ("usual spacing", USUAL_SPACING_MM)):
-        if not problems and not ((least <= spacing) & (spacing <= most)).all():
-            problems[rule] = found
+    spacing = np.array(spacing_of(image.affine))
+    possible, usual = (((least <= spacing) & (spacing <= most)).all() for least, most in (POSSIBLE_MM, USUAL_MM))
+    if not (possible and usual):
+        found = f"extreme spacing of {'x'.join(f'{edge:.3g}' for edge in spacing)} mm"
+        yield "usual spacing" if possible else "possible spacing", found
     axes = image.affine[:3, :3] / spacing
     cosines = np.abs(axes.T @ axes)[np.triu_indices(3, 1)]
     off = float(np.degrees(np.arcsin(min(1.0, cosines.max()))))
-    return problems | ({"right angles": f"axes {off:.1f}° off a right angle"} if off > SHEAR_DEGREES else {})
+    if off > SHEAR_DEGREES:
+        yield "right angles", f"axes {off:.1f}° off a right angle"
 
 
-def _position(image: NiftiFile) -> dict[str, str]:
+def _position(image: NiftiFile) -> Iterator[tuple[str, str]]:
     """A header that gives no position, or two: programs show such a file at different positions."""
     s_code, q_code, edges = image.place["sform_code"], image.place["qform_code"], np.array(image.place["pixdim"][1:])
     if not s_code:
-        return {} if q_code else {"a position": NO_POSITION}
+        yield from [] if q_code else [("a position", NO_POSITION)]
+        return
     try:
         if q_code:  # as ITK reads it: negative edges count
             place = np.asarray(image.header.get_qform()) * [*np.where(edges < 0, -1, 1), 1]
@@ -96,8 +99,7 @@ def _position(image: NiftiFile) -> dict[str, str]:
         apart = corners_apart_mm(image.shape, image.affine, in_mm(place, image.place))
     except UNREADABLE:  # a quaternion that is no rotation
         apart = np.nan
-    if apart <= SAME_PLACE_MM:
-        return {}
-    other = "qform" if q_code else f"voxel edges (pixdim {'x'.join(f'{edge:g}' for edge in edges)})"
-    found = f"up to {apart:.1f} mm apart" if np.isfinite(apart) else "without a valid position"
-    return {"one position": f"sform and {other} {found}"}
+    if not apart <= SAME_PLACE_MM:
+        other = "qform" if q_code else f"voxel edges (pixdim {'x'.join(f'{edge:g}' for edge in edges)})"
+        found = f"up to {apart:.1f} mm apart" if np.isfinite(apart) else "without a valid position"
+        yield "one position", f"sform and {other} {found}"

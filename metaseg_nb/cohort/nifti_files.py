@@ -18,12 +18,11 @@ from nibabel.spatialimages import HeaderDataError
 
 from metaseg_nb import parallel
 from metaseg_nb.cohort.file_kinds import head_of, is_gzip, kind_of, kind_of_folder
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refusal
 
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 # What nibabel, gzip and the operating system raise for a file that cannot be read.
 UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error, ValueError, OverflowError)
-AGAIN = "copy or export it again; if notebook 01 imported it from DICOM, run 01 again"
 # Deflate makes nothing smaller than this share.
 MOST_UNPACKED = 1032
 # Bytes a voxel that are needed beside those of the file: as float32, scaled, and as masks.
@@ -82,10 +81,6 @@ class NiftiFile:
         """Bytes that the voxels take in the file, unpacked; a header may claim any number."""
         return math.prod(self.shape) * self.header.get_data_dtype().itemsize
 
-    def refused(self, found: str, expected: str, fix: str) -> CohortError:
-        """Error of this file."""
-        return CohortError.one(self.case, self.path, found, expected, fix)
-
 
 def read_place(header: nib.Nifti1Header) -> dict[str, Any]:
     """The place fields of a header, as plain numbers."""
@@ -117,8 +112,8 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
     """
     path = Path(path)
     try:
-        if refusal := _other_file(path):
-            raise CohortError.one(case, path, *refusal)
+        if problem := _other_file(path, case):
+            raise CohortError([problem])
         head, packed = head_of(path), is_gzip(path)
         formats = (nib.Nifti1Header, nib.Nifti2Header)
         form = next((form for form in formats if form.may_contain_header(head)), None)
@@ -128,8 +123,8 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
         header = raw.copy()
         header.check_fix(QUIET)
         file = NiftiFile(path, case, packed, header, read_place(raw))
-        for refusal in _refusals(file):
-            raise file.refused(*refusal)
+        for problem in _problems(file):
+            raise CohortError([problem])
     except CohortError:
         raise
     except UNREADABLE as error:
@@ -139,63 +134,59 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
 
 def unreadable(case: str, path: str | Path, error: Exception) -> CohortError:
     """Error of a file that could not be read, or not to its end."""
-    fix = "ask its owner for permission to read it" if isinstance(error, PermissionError) else AGAIN
+    fix = "ask its owner for permission to read it" if isinstance(error, PermissionError) else ""
     fix = "free memory, ask for more, or crop the image" if isinstance(error, MemoryError) else fix
-    return CohortError.one(case, path, f"unreadable ({type(error).__name__}: {error})", "a complete NIfTI file", fix)
+    return refusal("whole file", case, path, f"unreadable ({type(error).__name__}: {error})", fix)
 
 
-def _other_file(path: Path) -> tuple[str, str, str] | None:
-    """Found, expected and what to do, of a path that cannot be a NIfTI file by its name and first bytes."""
-    if path.is_dir():
-        kind = kind_of_folder(path)
-    elif not path.is_file():
-        return "no such file", "a NIfTI file", "correct the path"
-    elif path.stat().st_size == 0:
-        return "0 bytes", "a complete NIfTI file", AGAIN
-    else:
-        kind = kind_of(head_of(path), path.name)
-    if kind:
-        return kind.name, "a NIfTI file", kind.fix
+def _other_file(path: Path, case: str) -> Problem | None:
+    """Problem of a path that cannot be a NIfTI file by its name and first bytes."""
+    if not (path.is_file() or path.is_dir()):
+        return broken("NIfTI file", case, path, "no such file")
+    if path.is_file() and path.stat().st_size == 0:
+        return broken("whole file", case, path, "0 bytes")
+    if kind := kind_of_folder(path) if path.is_dir() else kind_of(head_of(path), path.name):
+        return broken("NIfTI file", case, path, kind.name, kind.fix)
     if path.suffix == ".gz" and not is_gzip(path):
-        fix = f"rename it to .nii if other programs read it; otherwise {AGAIN}"
-        return "a file named .gz that is not gzip", "a complete NIfTI file", fix
+        fix = f"rename it to .nii if other programs read it; otherwise {RULES['whole file']['fix']}"
+        return broken("whole file", case, path, "a file named .gz that is not gzip", fix)
     if path.suffix == ".nii" and is_gzip(path):
-        return "a gzip file named .nii", "a complete NIfTI file", "rename it to .nii.gz"
+        return broken("whole file", case, path, "a gzip file named .nii", "rename it to .nii.gz")
     return None
 
 
-def _refusals(file: NiftiFile) -> Iterator[tuple[str, str, str]]:
-    """Found, expected and what to do, for a file that is not one complete 3D volume that the memory can hold."""
+def _problems(file: NiftiFile) -> Iterator[Problem]:
+    """What is wrong with a file that is not one complete 3D volume that the memory can hold."""
     shape, place, header = file.header.get_data_shape(), file.place, file.header
-    if refusal := NO_NUMBERS.get(header.get_data_dtype().kind):
-        yield refusal[0], "a volume of numbers", refusal[1]
+    of = file.case, file.path
+    if kind := NO_NUMBERS.get(header.get_data_dtype().kind):
+        yield broken("numbers", *of, *kind)
     offset, first = header.get_data_offset(), header.single_vox_offset
     if offset < first:
         found = f"voxels from byte {offset} on (vox_offset), inside the header"
-        yield found, f"voxels after the header, from byte {first} on", AGAIN
+        yield broken("voxels after header", *of, found, first=first)
     slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
     if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
         found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
-        yield found, "a scale that all programs read alike", AGAIN
+        yield broken("one scale", *of, found)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
-        yield f"{len(shape)}D, shape {shape}", "one 3D volume", "split it or pick one volume"
+        yield broken("one volume", *of, f"{len(shape)}D, shape {shape}")
     codes = place["sform_code"], place["qform_code"]
     if not all(0 <= code <= 5 for code in codes) or (not codes[0] and min(place["pixdim"][1:]) <= 0):
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
-        yield found, "codes from 0 to 5 and edges above 0", AGAIN
+        yield broken("codes and edges", *of, found)
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
     if min(shape) < 1 or not placed:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
-        yield found, "voxels with a volume above 0", AGAIN
+        yield broken("placed voxels", *of, found)
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
     if needed > (MOST_UNPACKED * size if file.packed else size):
         found = f"{size} bytes, but a header with shape {file.shape}, which takes {needed} bytes"
-        yield found, "a complete NIfTI file", AGAIN
+        yield broken("whole file", *of, found)
     needed, free = file.voxel_bytes + WORK_BYTES * math.prod(file.shape), free_memory()
     if needed > free:
         found = f"shape {file.shape}, which takes {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free"
-        fix = "crop or resample it, check its header, or ask for more memory"
-        yield found, "a volume that the memory can hold", fix
+        yield broken("memory", *of, found)
 
 
 def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/cgroup")) -> int:

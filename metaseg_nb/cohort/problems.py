@@ -1,16 +1,24 @@
 """Problems of the input, all in one form: case, file, found, expected, what to do."""
 
+import csv
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from string import Template
 
 import pandas as pd
+
+from metaseg_nb.cohort.cases import Case
 
 SEVERITIES = ("error", "doubt", "warning", "note")
 # A study stops for these.
 STOPPING = ("error", "doubt")
 # Named in a summary, and in the message of an error.
 SHOWN_NAMES, SHOWN_PROBLEMS = 3, 50
+# What lists, folders, files and cases are checked by: how severe it is to break a rule, what is expected, and what to
+# do. ${word} stands for what depends on the case at hand.
+with Path(__file__).with_name("rules.csv").open(encoding="utf-8", newline="") as table:
+    RULES = {row["rule"]: row for row in csv.DictReader(table)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,21 @@ class CohortError(ValueError):
         return cls([Problem(case, str(file), found, expected, fix)])
 
 
+def broken(rule: str, case: Case | str, file: str | Path | None, found: str, fix: str = "", **words: object) -> Problem:
+    """Make the problem of a case that breaks a rule, or of an entry, a line or (``-``) a whole file.
+
+    ``fix`` takes the place of what is usually to be done; ``words`` are those that the rule leaves open.
+    """
+    row, name = RULES[rule], case.name if isinstance(case, Case) else case
+    expected, usual = (Template(row[column]).substitute(words) for column in ("expected", "fix"))
+    return Problem(name, str(file), found, expected, fix or usual, row["severity"])
+
+
+def refusal(rule: str, case: Case | str, file: str | Path, found: str, fix: str = "", **words: object) -> CohortError:
+    """Make the error of one rule that is broken; see `broken`."""
+    return CohortError([broken(rule, case, file, found, fix, **words)])
+
+
 def problem_table(problems: Iterable[Problem]) -> pd.DataFrame:
     """Tabulate problems, errors first; columns as the fields of `Problem`."""
     columns = ["severity", "case", "file", "found", "expected", "fix"]
@@ -77,8 +100,7 @@ def problem_summary(problems: Iterable[Problem]) -> pd.DataFrame:
         cases=("case", "nunique"), which=("case", shortened), found=("found", "first"), fix=("fix", "first")
     )
     kinds = kinds.reset_index().astype({"cases": int})
-    kinds = kinds.sort_values("cases", ascending=False, kind="stable")
-    return kinds.sort_values("severity", key=_ranked, kind="stable", ignore_index=True)
+    return kinds.sort_values(["severity", "cases"], ascending=[True, False], key=_ranked, ignore_index=True)
 
 
 def settled(problems: Iterable[Problem], confirmed: Collection[str]) -> list[Problem]:
@@ -101,18 +123,15 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
 
 def unused(file: str | Path, parameters: Mapping[str, object], expected: str) -> list[Problem]:
     """Errors of the parameters that are set and mean nothing for a source."""
-    return [
-        Problem("-", str(file), f"`{name}` set to {value!r}", expected, f"leave `{name}` empty")
-        for name, value in parameters.items()
-        if value
-    ]
+    values = {name: value for name, value in parameters.items() if value}
+    found = {name: f"`{name}` set to {value!r}" for name, value in values.items()}
+    return [Problem("-", str(file), found[name], expected, f"leave `{name}` empty") for name in values]
 
 
-def shortened(names: Iterable[str]) -> str:
+def shortened(names: Iterable[str], shown: int = SHOWN_NAMES) -> str:
     """Different names, the first few."""
     names = list(dict.fromkeys(names))
-    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
-    return ", ".join(names[:SHOWN_NAMES]) + more
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if len(names) > shown else "")
 
 
 def _ranked(column: pd.Series) -> pd.Series:

@@ -82,7 +82,7 @@ def give_codes(names: Mapping[str, Iterable[str]], key: Path) -> dict[str, dict[
 def read_key(key: Path) -> dict[str, str]:
     """Codes by name, of cases and patients; none where no study has been coded."""
     codes = _read(key)
-    return {**codes["case"], **codes["examination"], **codes["patient"]}
+    return codes["case"] | codes["examination"] | codes["patient"]
 
 
 def case_codes(key: Path) -> dict[str, str]:

@@ -18,8 +18,8 @@ from nibabel.arrayproxy import ArrayProxy
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.file_kinds import opened
-from metaseg_nb.cohort.nifti_files import AGAIN, UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, open_nifti, unreadable, write_place
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.files import finished
 
 # Lesions are 1: masks that the workbook writes.
@@ -48,6 +48,11 @@ class Volume:
     affine: np.ndarray
     native_orientation: np.ndarray
     place: Mapping[str, Any] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along X, Y, Z."""
+        return self.array.shape
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -104,7 +109,7 @@ def not_finite(array: np.ndarray, path: str | Path, case: str) -> Problem | None
     count = array.size - int(np.isfinite(array).sum())
     if count == 0:
         return None
-    return Problem(case, str(path), f"{count} NaN or infinite voxels", "finite values", "export it again")
+    return broken("finite", case, path, f"{count} NaN or infinite voxels")
 
 
 def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
@@ -126,7 +131,7 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
         raise unreadable(file.case, file.path, error) from error
     if beyond == slice_bytes:  # fewer bytes are padding
         found = f"more voxels than the shape {file.shape} of its header"
-        raise file.refused(found, "a complete NIfTI file", AGAIN)
+        raise refusal("whole file", file.case, file.path, found)
     native = orientations.io_orientation(file.affine)
     affine = file.affine @ orientations.inv_ornt_aff(native, file.shape)
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)
@@ -164,7 +169,7 @@ def corners_apart_mm(shape: Sequence[int], affine: np.ndarray, other: np.ndarray
 
 def ras_grid(volume: NiftiFile | Volume) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine that a volume has once its axes are in RAS order; its voxels are not read."""
-    shape, orientation = _shape(volume), orientations.io_orientation(volume.affine)
+    shape, orientation = volume.shape, orientations.io_orientation(volume.affine)
     ordered = tuple(int(shape[axis]) for axis in np.argsort(orientation[:, 0]))
     return ordered, volume.affine @ orientations.inv_ornt_aff(orientation, shape)
 
@@ -174,11 +179,7 @@ def describe_grid(volume: NiftiFile | Volume) -> str:
     spacing = "x".join(f"{edge:.4g}" for edge in spacing_of(volume.affine))
     axes = "".join(nib.aff2axcodes(volume.affine))
     origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])
-    return f"shape {tuple(_shape(volume))}, {spacing} mm, {axes}, origin ({origin}) mm"
-
-
-def _shape(volume: NiftiFile | Volume) -> Sequence[int]:
-    return volume.array.shape if isinstance(volume, Volume) else volume.shape[:3]
+    return f"shape {tuple(volume.shape)}, {spacing} mm, {axes}, origin ({origin}) mm"
 
 
 def read_mask(path: str | Path, case: str, rule: LesionRule = OWN_MASKS) -> Volume:
@@ -221,8 +222,7 @@ def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: Les
         if not 0 < high <= rule.threshold:
             return None
         found = f"values from {low:g} to {high:g}, none above the threshold {rule.threshold:g}"
-        fix = f"set `label_threshold` (of `score`: --label-threshold) below {high:g}; without a lesion save zeros"
-        return Problem(case, str(path), found, "a mask with values on both sides of the threshold", fix)
+        return broken("both sides", case, path, found, high=f"{high:g}")
     named = sorted({0, *rule.values, *rule.other_values})
     values, counts = np.unique(array[array != 0], return_counts=True)
     declared = np.isin(np.rint(values), named) & (np.abs(values - np.rint(values)) <= FUZZ)
@@ -231,13 +231,5 @@ def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: Les
         return None
     listed, voxels = (", ".join(f"{n:g}" for n in some[:5]) for some in (values, counts))
     found = f"label values {listed}{', ...' if len(values) > 5 else ''} ({voxels} voxels)"
-    fix = (
-        "correct the mask, or name its values in `lesion_values` or `other_values` of the study file"
-        " (of `score`: --lesion-values, --prediction-lesion-values, --other-values)"
-    )
-    if len(values) > 10 or not np.allclose(values, np.rint(values)):
-        fix = (
-            "the mask is grey (interpolated, or saved as a picture): set `label_threshold` in the study file"
-            " (of `score`: --label-threshold)"
-        )
-    return Problem(case, str(path), found, f"only the declared values {', '.join(map(str, named))}", fix)
+    is_grey = len(values) > 10 or not np.allclose(values, np.rint(values))
+    return broken("not grey" if is_grey else "declared values", case, path, found, named=", ".join(map(str, named)))

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 
 import cc3d
 import numpy as np
@@ -12,8 +11,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is_magnitude
 from metaseg_nb.cohort.header_checks import other_grid
 from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
-from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.rules import OTHER_PLACE, broken
+from metaseg_nb.cohort.problems import Problem, broken
 from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import Volume, not_finite
 
@@ -30,6 +28,7 @@ BRAIN_MASK = re.compile(
     r"|(?<![a-z])(bet|hd[-_]?bet|synthstrip|skull|brain|bm)$",
     re.IGNORECASE,
 )
+OTHER_PLACE = "find the right label: this one is of another image, or misplaced"
 RESAMPLE = "resample it onto the image (nearest neighbour)"
 COPY = "give it the image's header and leave its voxels as they are"
 
@@ -114,7 +113,7 @@ def grid_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, hea
     else:
         fix = f"check the overlay both ways; if the headers are right, {RESAMPLE}; otherwise {COPY}"
     shares = f"{100 * by_header:.0f} % of the lesions in the brain by the headers, {100 * ignoring:.0f} % without them"
-    return replace(broken("one grid", case, case.label, f"{shares}: {other_grid(image, label)}"), fix=fix)
+    return broken("one grid", case, case.label, f"{shares}: {other_grid(image, label)}", fix)
 
 
 def _share_inside(voxels: np.ndarray, to_image: np.ndarray, head: Head, image: Volume) -> float:

@@ -12,19 +12,17 @@ import pandas as pd
 from pydantic import BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, unused
-from metaseg_nb.cohort.sources.entries import PATH, Id, Text, wrong_keys
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, unused
+from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
-WANTED = "a datalist (JSON), a pattern that matches several datalists, or a folder"
 APART = "`image_root` only with datalists, `image_files` and `label_file` only with a folder of cases"
-COLUMNS = "a column `case` or `patient`, and at least one more of patient, primary, scanner, date"
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
     """The columns of the patients table that are read."""
 
     case: Id = None
@@ -97,8 +95,7 @@ def read_cohort(
             root = base / os.path.expanduser(image_root) if image_root else None
             problems = unused(source, {"image_files": image_files, "label_file": label_file}, APART)
             if root and not root.is_dir():
-                fix = "correct `image_root`"
-                problems.append(Problem("-", str(root), "no such folder", "the folder of the images", fix))
+                problems.append(broken("image root", "-", root, "no such folder"))
             cohort, found = read_lists(lists, root, exclude)
         else:
             problems = unused(source, {"image_root": image_root}, APART)
@@ -111,8 +108,7 @@ def read_cohort(
             cohort, found = add_patients(cohort, table, lambda case: patient_of(case)[0] or case.name)
             problems += found
     except OSError as error:
-        found, fix = f"no access ({error.strerror})", "correct the path, or allow the workbook to read it"
-        raise CohortError.one("-", shown(str(error.filename)), found, "readable files and folders", fix) from error
+        raise refusal("access", "-", shown(str(error.filename)), f"no access ({error.strerror})") from error
     first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
     cohort = cohort.changed(lambda case: None if case.name in exclude else case)
     cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
@@ -120,8 +116,7 @@ def read_cohort(
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, given in names.items():
         for name in [name for name in given if name not in known]:
-            fix = _near(name, known) or "correct or remove the name"
-            problems.append(Problem(name, parameter, "no such case", "names of cases of this cohort", fix))
+            problems.append(broken("known name", name, parameter, "no such case", _near(name, known)))
     if not cohort.cases:
         raise no_cases(source, problems)
     return cohort, problems
@@ -136,7 +131,7 @@ def lists_of(source: str, base: Path) -> list[Path]:
         ``source`` is empty, or no file matches it.
     """
     if not source.strip():
-        raise CohortError.one("-", "cohort", "nothing", WANTED, "set `cohort` in the study file")
+        raise refusal("cohort", "-", "cohort", "nothing", "set `cohort` in the study file")
     as_it_is = base / os.path.expanduser(source)
     if as_it_is.is_dir():
         return []
@@ -147,8 +142,7 @@ def lists_of(source: str, base: Path) -> list[Path]:
         matching = [base / found for found in glob(os.path.expanduser(pattern), root_dir=base, recursive=True)]
         files = sorted(filter(Path.is_file, matching), key=_by_number)
         if not files:
-            fix = "correct `cohort` in the study file"
-            raise CohortError.one("-", base / pattern, "no such file or folder", WANTED, fix)
+            raise refusal("cohort", "-", base / pattern, "no such file or folder")
         paths |= dict.fromkeys(files)
     return list(paths)
 
@@ -161,8 +155,7 @@ def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
     """Build the error of a source without labelled cases: what is wrong with it, or that nothing is."""
     problems = list(problems)
     if not any(problem.severity == "error" for problem in problems):
-        fix = "add the images that have a mask"
-        problems.append(Problem("-", str(source), "no labelled cases", "cases with an image and a label", fix))
+        problems.append(broken("labelled cases", "-", source, "no labelled cases"))
     return CohortError(problems)
 
 
@@ -194,20 +187,19 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         return cohort, error.problems
     rows = []
     for line, row in table.to_dict("index").items():
-        wrong = wrong_keys(_Row, row, f"line {line}", path)
+        read, wrong = read_keys(Row, row, f"line {line}", path)
         problems += list(wrong.values())[:1]
-        known = {} if wrong else _Row.model_validate(row).model_dump(exclude_none=True)
+        known = read.model_dump(exclude_none=True) if read else {}
         if key in known:
             rows.append(known)
         elif known:
-            found, fix = f"no {key}, but {', '.join(known.values())}", "complete or remove the row"
-            problems.append(Problem(f"line {line}", str(path), found, f"a {key} in each row", fix))
-    frame = pd.DataFrame(rows, columns=list(_Row.model_fields), dtype=object)
+            found = f"no {key}, but {', '.join(known.values())}"
+            problems.append(broken("key in each row", f"line {line}", path, found, key=key))
+    frame = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
     facts = frame.melt(id_vars=key, var_name="fact").dropna().drop_duplicates()
     differ = facts.duplicated([key, "fact"], keep=False)
     for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
-        found = f"{column} {' and '.join(values)}"
-        problems.append(Problem(name, str(path), found, f"one row per {key}", "correct the table"))
+        problems.append(broken("one row", name, path, f"{column} {' and '.join(values)}", key=key))
     agreed = {
         name: dict(zip(of["fact"], of["value"], strict=True))
         for name, of in facts[~facts[key].isin(facts.loc[differ, key])].groupby(key)
@@ -215,24 +207,21 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
     without = {name: own for name, own in keys.items() if own not in set(frame[key])}
     for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
-        fix = _near(name, without.values()) or "nothing, if it is of another cohort"  # a misspelt row leaves one
-        found, expected = f"a row that matches no {key}", f"{key}s of this cohort"
-        problems.append(Problem(name, str(path), found, expected, fix, "warning"))
-    for name, own in without.items():
-        fix = "add a row; otherwise the patient comes from the list or folder"
-        problems.append(Problem(name, str(path), f"no row for {own}", "a row for each case", fix, "warning"))
+        near = _near(name, without.values())  # a misspelt row leaves a case without one
+        problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
+    problems += [broken("row for each", name, path, f"no row for {own}") for name, own in without.items()]
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
 
 def _key(columns: Sequence[str], path: Path) -> str:
     """The column that rows are found by."""
-    read = [column for column in columns if column in _Row.model_fields]
-    if wrong := misspelt(columns, list(_Row.model_fields)):
+    read = [column for column in columns if column in Row.model_fields]
+    if wrong := misspelt(columns, list(Row.model_fields)):
         found = f"the column {' and '.join(wrong)}, which is not read"
-        raise CohortError.one("-", path, found, COLUMNS, f"rename it to {' and '.join(wrong.values())}")
+        raise refusal("columns", "-", path, found, f"rename it to {' and '.join(wrong.values())}")
     # a row needs a key and a fact; each column once
     if not {"case", "patient"} & {*read} or len(read) < 2 or len({*read}) < len(read):
-        raise CohortError.one("-", path, f"columns {', '.join(columns)}", COLUMNS, "rename or add the columns")
+        raise refusal("columns", "-", path, f"columns {', '.join(columns)}")
     return "case" if "case" in read else "patient"
 
 

@@ -2,24 +2,25 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.file_kinds import file_kind
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.cohort.sources import spelling
 from metaseg_nb.cohort.sources.naming import is_volume
 from metaseg_nb.cohort.sources.spelling import fact, read_json
 
 # Decathlon calls its testing list "test".
 PARTS = {"training": "training", "validation": "validation", "testing": "testing", "test": "testing"}
-NAMED = 'a JSON object with entries in lists named "training", "validation" or "testing"'
 # What pydantic puts before what it expects.
 PYDANTIC = re.compile("^(Value error, |Input should be )")
+# And what it says in a programmer's words, by the type of its error.
+PLAIN = {"missing": "this key", "too_short": "at least one of them"}
 PATH = "a path without control characters"
 NO_ID = 'an id; or null if it is not known, instead of NA, unknown, "-" and the like'
 
@@ -28,10 +29,6 @@ def _path(path: str) -> str:
     if not path or spelling.unwritable(path):
         raise ValueError(PATH)
     return path
-
-
-def _several(image: Any) -> Any:
-    return image if isinstance(image, list) else [image]
 
 
 def _id(value: Any) -> str | None:
@@ -47,20 +44,22 @@ def _case_name(name: str | None) -> str | None:
 
 
 ListedPath = Annotated[str, AfterValidator(_path)]
+Several = BeforeValidator(lambda image: image if isinstance(image, list) else [image])
 Text = Annotated[str | None, BeforeValidator(fact)]
 Id = Annotated[str | None, BeforeValidator(_id)]
+Model = TypeVar("Model", bound=BaseModel)
 LabelValues = list[Annotated[int, Field(ge=1)]]
 
 
 class Entry(BaseModel, strict=True, frozen=True):
-    """One line of a datalist: paths as listed, and what else it gives.
+    """One line of a datalist: paths as listed (``image``: those of all sequences), and what else it gives.
 
     ``part`` is "training", "validation" or "testing".
     """
 
     datalist: Path
     part: str
-    image: Annotated[list[ListedPath], Field(min_length=1), BeforeValidator(_several)]
+    image: Annotated[list[ListedPath], Field(min_length=1), Several]
     label: Annotated[ListedPath | None, BeforeValidator(lambda label: None if label == "" else label)] = None
     case: Annotated[Id, AfterValidator(_case_name)] = None
     patient: Id = None
@@ -73,11 +72,6 @@ class Entry(BaseModel, strict=True, frozen=True):
     minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     begun_with: Text = None
     n_lesions_before: int | None = None
-
-    @property
-    def images(self) -> list[str]:
-        """The paths of the sequences."""
-        return self.image
 
     @property
     def given(self) -> dict[str, Any]:
@@ -110,12 +104,12 @@ class Datalist:
     """A datalist without the entries that cannot be read: these are ``problems``."""
 
     path: Path
-    name: str
-    description: str
-    rule: LesionRule
-    seed: int
-    entries: list[Entry]
     problems: list[Problem]
+    name: str = ""
+    description: str = ""
+    rule: LesionRule = field(default_factory=LesionRule)
+    seed: int = 0
+    entries: list[Entry] = field(default_factory=list)
 
 
 def read_entries(path: Path) -> Datalist:
@@ -123,29 +117,27 @@ def read_entries(path: Path) -> Datalist:
     try:
         content = _content(path)
     except CohortError as error:
-        return Datalist(path, path.parent.name, "", LesionRule(), 0, [], error.problems)
-    wrong = wrong_keys(_Content, content, "-", path)
-    problems = list(wrong.values())
-    problems += [
-        Problem("-", str(path), f"entries in list {key}", NAMED, "rename the list") for key in _unread(content)
-    ]
+        return Datalist(path, error.problems, path.parent.name)
+    read, wrong = read_keys(_Content, content, "-", path)
     # what other values may be depends on those of lesions
     left_out = {*wrong, "other_values"} if "lesion_values" in wrong else {*wrong}
-    read = _Content.model_validate({key: value for key, value in content.items() if key not in left_out})
+    read = read or _Content.model_validate({key: value for key, value in content.items() if key not in left_out})
+    problems = list(wrong.values())
+    for key in _unread(content):
+        problems.append(broken("names of lists", "-", path, f"entries in list {key}"))
     entries, renamed = [], {}
     for key, part in PARTS.items():
         for i, listed in enumerate(getattr(read, key)):
             listed = listed if isinstance(listed, dict) else {"image": listed}  # Decathlon's testing list: bare paths
             renamed |= spelling.misspelt(listed, tuple(Entry.model_fields))
-            found = wrong_keys(Entry, listed | {"datalist": path, "part": part}, f"{key}[{i}]", path)
-            problems += list(found.values())[:1]
-            if not found:
-                entries.append(Entry.model_validate(listed | {"datalist": path, "part": part}))
+            entry, wrong = read_keys(Entry, listed | {"datalist": path, "part": part}, f"{key}[{i}]", path)
+            problems += list(wrong.values())[:1]
+            entries += [entry] if entry else []
     for key, meant in renamed.items():
-        problems.append(Problem("-", str(path), f'"{key}" in entries', f'"{meant}"', f'rename it to "{meant}"'))
+        problems.append(broken("name of key", "-", path, f'"{key}" in entries', meant=meant))
     rule = LesionRule(tuple(read.lesion_values), tuple(read.other_values), read.label_threshold)
     name, description = (_on_one_line(content.get(key)) for key in ("name", "description"))
-    return Datalist(path, name or path.parent.name, description, rule, read.seed, entries, problems)
+    return Datalist(path, problems, name or path.parent.name, description, rule, read.seed, entries)
 
 
 def _content(path: Path) -> Mapping[str, Any]:
@@ -163,7 +155,7 @@ def _content(path: Path) -> Mapping[str, Any]:
             return content
         keys = ", ".join(map(repr, content)) if isinstance(content, dict) else f"a {type(content).__name__}"
         found, fix = f"no entries, but {keys or 'an empty object'}"[:200], "add the entries, or give another file"
-    raise CohortError.one("-", path, found, f"a datalist: {NAMED}", fix)
+    raise refusal("datalist", "-", path, found, fix)
 
 
 def _unread(content: Mapping[str, Any]) -> list[str]:
@@ -172,15 +164,20 @@ def _unread(content: Mapping[str, Any]) -> list[str]:
     return [key for key in lists if any(isinstance(entry, dict) and "image" in entry for entry in content[key])]
 
 
-def wrong_keys(model: type[BaseModel], content: Mapping[str, Any], place: str, path: Path) -> dict[str, Problem]:
-    """A problem for each key whose value the model refuses."""
+def read_keys(
+    model: type[Model], content: Mapping[str, Any], place: str, path: Path
+) -> tuple[Model | None, dict[str, Problem]]:
+    """What a model reads of a content; or None, and a problem for each key whose value it refuses."""
     try:
-        model.model_validate(content)
+        return model.model_validate(content), {}
     except ValidationError as error:
-        expected = {str(each["loc"][0]): PYDANTIC.sub("", each["msg"]) for each in error.errors()}
-        found = {key: f"{key} {content[key]!r:.80}" if key in content else f"no {key}" for key in expected}
-        return {key: Problem(place, str(path), found[key], text, f'correct "{key}"') for key, text in expected.items()}
-    return {}
+        expected = {
+            str(each["loc"][0]): PLAIN.get(each["type"]) or PYDANTIC.sub("", each["msg"]) for each in error.errors()
+        }
+    found = {key: f"{key} {content[key]!r:.80}" if key in content else f"no {key}" for key in expected}
+    return None, {
+        key: Problem(place, str(path), found[key], text, f'correct "{key}"') for key, text in expected.items()
+    }
 
 
 def _on_one_line(text: Any) -> str:

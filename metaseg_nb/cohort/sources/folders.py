@@ -9,19 +9,14 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.file_kinds import file_kind
-from metaseg_nb.cohort.problems import CohortError, Problem, unused
-from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, Layout, read_patterns
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, shortened, unused
+from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, read_patterns
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named
 
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
 USUAL_IMAGES = ("image", "t1c", "*[-_]t1c", "*[-_]t1ce")
 USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
-PATTERNS = f"file patterns in a case's folder, such as *_t1c.nii.gz; or all with {PATIENT}, such as {PATIENT}_t1c"
-ADVICE = (
-    "set `image_files` and `label_file` to the file names of image and mask; if the files of all patients lie in one "
-    f"folder, write {PATIENT} in each, such as {PATIENT}_T1c.nii.gz; or give a datalist (JSON) instead of the folder"
-)
 # Named in an error; files of a folder whose kind is looked up.
 SHOWN_ENTRIES, SHOWN_FILES = 8, 200
 
@@ -49,8 +44,9 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     if by_patient:
         wrong += [pattern for pattern in [*(image_files or [""]), label_file] if PATIENT not in pattern]
     if wrong:
-        raise CohortError.one("-", folder, f"{wrong[0]!r}", PATTERNS, "correct `image_files` or `label_file`")
-    standard = None if by_patient else next((each for each in LAYOUTS if _is_of(folder, each)), None)
+        raise refusal("patterns", "-", folder, f"{wrong[0]!r}")
+    known = [layout for layout in LAYOUTS if any(any(folder.glob(mark)) for mark in layout.marks)]
+    standard = known[0] if known and not by_patient else None
     cases, problems = [], []
     if standard and not standard.takes_patterns:
         expected = f"no file patterns: the file names of {standard.name} are fixed"
@@ -62,22 +58,17 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
         raise _unknown_layout(folder, image_files)
     problems += found.problems
     for files in found.files:
-        wrong = [Problem(files.name, str(files.folder), *each) for each in _wrong(files)]
-        problems += wrong
+        problems += (wrong := list(_wrong(files)))
         if not any(problem.severity == "error" for problem in wrong):
             images = tuple(as_named(image) for (image,) in files.images)
             label = as_named(files.labels[0]) if files.labels else None
             case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
             cases.append(replace(case, scanner=files.scanner, date=files.date))
     cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
-    labelled, unlabelled = ([case for case in cases if bool(case.label) == wanted] for wanted in (True, False))
-    if standard and not labelled and (others := other_files(folder))[0]:
-        problems.append(Problem("-", str(folder), others[0], "NIfTI files (.nii or .nii.gz)", others[1]))
-    return Cohort(folder.resolve().name, found.description, labelled, unlabelled), problems + unnamed
-
-
-def _is_of(folder: Path, layout: Layout) -> bool:
-    return any(any(folder.glob(mark)) for mark in layout.marks)
+    cohort = Cohort.of(folder.resolve().name, found.description, cases)
+    if standard and not cohort.cases and (others := other_files(folder))[0]:
+        problems.append(broken("NIfTI files", "-", folder, *others))
+    return cohort, problems + unnamed
 
 
 def _is_pattern(pattern: str) -> bool:
@@ -114,24 +105,21 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted({path for pattern in spelled_out(patterns) for path in folder.glob(pattern) if is_volume(path)})
 
 
-def _wrong(files: CaseFiles) -> Iterator[tuple[str, ...]]:
-    """Found, expected and what to do, of each thing wrong with the files of a case."""
+def _wrong(files: CaseFiles) -> Iterator[Problem]:
+    """What is wrong with the files of a case."""
     images, labels = [*files.images], files.labels or ()
     if not any(images):
         volumes = list(dict.fromkeys([*labels, *files.volumes]))
         found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
         found = f"a mask without an image: {_listed(volumes)}" if labels else found
-        fix = fix or "add the image, or a pattern in `image_files` that matches it; or name the case in `exclude`"
-        yield found or "no NIfTI file", "an image with a known name in the folder of each case", fix
+        yield broken("image in each folder", files.name, files.folder, found or "no NIfTI file", fix)
         return
     firsts = {path for found in images for path in found[:1]}
     if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels]):
         found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
-        fix = "add or remove files, correct `image_files` or `label_file`, or name the case in `exclude`"
-        yield found, "one file for each sequence, no file for two sequences, and one file for the mask", fix
+        yield broken("one file each", files.name, files.folder, found)
     if files.labels is not None and not files.labels:
-        fix = "nothing, if the case is only to be predicted; otherwise add its mask, with a name as in `label_file`"
-        yield "an image without a mask", "an image and its mask", fix, "warning"
+        yield broken("mask of image", files.name, files.folder, "an image without a mask")
 
 
 def _listed(paths: Sequence[Path]) -> str:
@@ -156,12 +144,10 @@ def other_files(folder: Path) -> tuple[str, str]:
 
 def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith("."))
-    more = f" and {len(entries) - SHOWN_ENTRIES} more" if len(entries) > SHOWN_ENTRIES else ""
-    found = f"a folder with {', '.join(entries[:SHOWN_ENTRIES])}{more}" if entries else "an empty folder"
+    found = f"a folder with {shortened(entries, SHOWN_ENTRIES)}" if entries else "an empty folder"
     names = ", ".join(image_files) or f"{', '.join(USUAL_IMAGES)} (.nii or .nii.gz)"
     others, conversion = other_files(folder)
-    fix = f"{conversion}; then give the folder of the NIfTI files" if others else ADVICE
+    fix = f"{conversion}; then give the folder of the NIfTI files" if others else ""
     found = ": ".join(filter(None, [found, others]))
     known = ", ".join(f"{' or '.join(layout.marks)} ({layout.name})" for layout in LAYOUTS)
-    expected = f"a known layout: {known}; or for each case <case>/ or <primary>/<case>/ with an image named {names}"
-    return CohortError.one("-", folder, found, expected, fix)
+    return refusal("known layout", "-", folder, found, fix, known=known, names=names)

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
 PATIENT = "{patient}"
 CHANNEL = re.compile(r"(.+)_(\d{4})")
-T1 = "a channel named as contrast-enhanced T1 (T1c, T1ce, T1Gd ...)"
 ANATS = ("sub-*/anat/", "sub-*/ses-*/anat/")
 SESSION = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_")
 MASK = re.compile(r"_(mask|dseg|seg|roi)$")
@@ -65,11 +64,9 @@ def read_patterns(folder: Path, image_files: Sequence[str], label_file: str) -> 
     matched = no_images.union(*(paths for sequence in images for paths in sequence.values()))
     left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
     what = f"{len(left)} files that no pattern matches: {shortened(sorted(path.name for path in left))}"
-    fix = "nothing, if they are not needed; otherwise correct `image_files` or `label_file`"
-    problem = Problem("-", str(folder), what, "volumes that the patterns match", fix, "warning")
     names = sorted(masks.keys() | {name for sequence in images for name in sequence})
     files = [CaseFiles(name, folder, tuple(of[name] for of in images), masks[name]) for name in names]
-    return Found(files, [problem] if left else [])
+    return Found(files, [broken("volumes matched", "-", folder, what)] if left else [])
 
 
 def _by_patient(folder: Path, pattern: str, but: Collection[Path] = ()) -> defaultdict[str, list[Path]]:
@@ -94,10 +91,6 @@ def read_nnunet(folder: Path, *_: object) -> Found:
     """
     record = folder / "dataset.json"
     problems = []
-
-    def report(found: str, expected: str, fix: str, severity: str = "error") -> None:
-        problems.append(Problem("-", str(record), found, expected, fix, severity))
-
     content: Mapping[str, Any] = {}
     channels: dict[int, str] = {}
     description = None
@@ -110,9 +103,9 @@ def read_nnunet(folder: Path, *_: object) -> Found:
         problems += error.problems
     except (ValueError, AttributeError) as error:
         content = {}
-        report(f"{error}", 'JSON with "channel_names" or "modality": a text for each number', "repair the file")
+        problems.append(broken("names of channels", "-", record, f"{error}"))
     if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
-        report(f"file_ending {ending!r}", "NIfTI: .nii.gz or .nii", "convert the files")
+        problems.append(broken("file ending", "-", record, f"file_ending {ending!r}"))
     masks, whole = (_by_channel(folder / part, numbered=False) for part in ("labelsTr", "imagesTr"))
     numbered = any(name.endswith("_0000") and name not in masks for name in whole)
     images = {part: _by_channel(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
@@ -121,10 +114,9 @@ def read_nnunet(folder: Path, *_: object) -> Found:
     first = channels.get(order[0], "") if order else ""
     if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
         found = f"channels {[channels.get(i, i) for i in order]}; the first is used"
-        report(found, T1, 'name the contrast-enhanced T1 in "channel_names"', "warning")
+        problems.append(broken("contrast-enhanced T1", "-", record, found))
     if unread := sorted(present - set(order)):
-        found, fix = f"files of channels {unread}, which are not read", 'name them in "channel_names", or remove them'
-        report(found, "the channels of dataset.json only", fix, "warning")
+        problems.append(broken("channels read", "-", record, f"files of channels {unread}, which are not read"))
     files = []
     for part, cases in (("imagesTr", {*images["imagesTr"], *masks}), ("imagesTs", {*images["imagesTs"]})):
         for case in sorted(cases):
@@ -172,12 +164,12 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
         images = [[path for path in free if _matches(path, pattern)] for pattern in image_files]
         if not images:
             images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
-        scanner, date = "unknown", "unknown"
+        found = CaseFiles(name, anat, tuple(images), labels, volumes)
         try:
-            scanner, date = _scanner_and_date(images[0][0]) if images[0] else (scanner, date)
+            files.append(replace(found, **_scanner_and_date(images[0][0])) if images[0] else found)
         except CohortError as error:
+            files.append(found)
             problems += [replace(problem, case=name, severity="warning") for problem in error.problems]
-        files.append(CaseFiles(name, anat, tuple(images), labels, volumes, scanner=scanner, date=date))
     return Found(files, problems)
 
 
@@ -194,10 +186,10 @@ def _matches(path: Path, pattern: str) -> bool:
 
 def _preferred(paths: list[Path], is_meant: Callable[[str], object]) -> list[Path]:
     """Of several paths those with a wanted name, or all if none has one."""
-    return [path for path in paths if is_meant(path.name)] or paths if len(paths) > 1 else paths
+    return [path for path in paths if is_meant(path.name)] or paths
 
 
-def _scanner_and_date(image: Path) -> tuple[str, str]:
+def _scanner_and_date(image: Path) -> dict[str, str]:
     """Scanner and date of an image, "unknown" where its JSON sidecar does not hold them."""
     path = image.with_name(f"{stem(image.name)}.json")
     content = read_json(path) if path.is_file() else {}
@@ -207,8 +199,8 @@ def _scanner_and_date(image: Path) -> tuple[str, str]:
             known[key] = fact(content.get(key)) or ""
     maker, model, tesla = (known[key] for key in SCANNER)
     scanner = " ".join(filter(None, [maker, model, tesla and f"{tesla} T"]))
-    date = known["AcquisitionDateTime"] or known["AcquisitionDate"] or "unknown"
-    return scanner or "unknown", date.partition("T")[0]
+    date = (known["AcquisitionDateTime"] or known["AcquisitionDate"]).partition("T")[0]
+    return {"scanner": scanner or "unknown", "date": date or "unknown"}
 
 
 class Layout(NamedTuple):

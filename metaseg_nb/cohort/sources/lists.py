@@ -2,19 +2,16 @@
 
 import os
 import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import Problem, broken
 from metaseg_nb.cohort.sources.entries import Entry, read_entries
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
 from metaseg_nb.cohort.sources.spelling import located, spelled_path, tidy, well_named
-
-ONE_LIST = "each case in the validation list of exactly one fold"
-REPAIR = "correct the lists; or give one list of all cases, and the workbook makes the folds"
 
 
 def read_lists(
@@ -40,10 +37,9 @@ def read_lists(
         cases that no list validates on, or more than one; lists whose names have no number or the same one.
     """
     lists = [read_entries(path) for path in paths]
-    groups: dict[str, list[Entry]] = {}
+    groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        image = located(entry.image[0], entry.datalist.parent, image_root)
-        groups.setdefault(os.path.realpath(image), []).append(entry)
+        groups[os.path.realpath(located(entry.image[0], entry.datalist.parent, image_root))].append(entry)
     every = [(_case(group, image_root), group) for group in groups.values()]
     cases, unnamed = well_named([case for case, _ in every], 'give the entry another name: "case"')
     problems = [problem for datalist in lists for problem in datalist.problems]
@@ -52,25 +48,16 @@ def read_lists(
     # a list in which nothing can be read may be one of validation
     folds = [each.path for each in lists if not each.entries or any(e.part == "validation" for e in each.entries)]
     if len(folds) > 1:
-        kept = {id(case) for case in cases if case.label and case.name not in exclude}
-        validated = {
-            case.name: [entry.datalist for entry in group if entry.part == "validation"]
-            for case, group in every
-            if id(case) in kept
+        tested = [case for case in cases if case.label and case.name not in exclude]
+        in_lists = {
+            id(case): [entry.datalist for entry in group if entry.part == "validation"] for case, group in every
         }
-        fold_of, found = _folds(folds, validated)
+        fold_of, found = _folds(folds, {case.name: in_lists[id(case)] for case in tested})
         problems += found
-        # a list that could not be read whole may hold other cases
-        cases = [
-            replace(case, fold=fold_of.get(case.name) if whole else None) if case.label else case for case in cases
-        ]
+        fold_of = fold_of if whole else {}  # a list that could not be read whole may hold other cases
+        cases = [replace(case, fold=fold_of.get(case.name)) if case.label else case for case in cases]
     first = lists[0]
-    labelled, unlabelled = ([case for case in cases if bool(case.label) == wanted] for wanted in (True, False))
-    folds = any(case.fold is not None for case in labelled)
-    later = [case for case in labelled if folds and case.reader and case.fold is None]
-    labelled = [case for case in labelled if case not in later]
-    cohort = Cohort(first.name, first.description, labelled, unlabelled, first.rule, first.seed, training_only=later)
-    return cohort, problems
+    return Cohort.of(first.name, first.description, cases, rule=first.rule, seed=first.seed), problems
 
 
 def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[dict[str, int], list[Problem]]:
@@ -79,17 +66,15 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
     times, problems = Counter(numbers.values()), []
     for path, number in numbers.items():
         if number < 0 or times[number] > 1:
-            expected, fix = "a different number in each list's name", "name them split_0.json, split_1.json and so on"
             found = "no number" if number < 0 else f"number {number} twice"
-            problems.append(Problem("-", str(path), found, expected, fix))
+            problems.append(broken("number of list", "-", path, found))
     if not problems and max(times) - min(times) >= len(times):
-        found, expected = f"numbers {', '.join(map(str, sorted(times)))}", "lists numbered without a gap"
-        problems.append(Problem("-", str(lists[0].parent), found, expected, "find the missing list"))
+        problems.append(broken("no gap", "-", lists[0].parent, f"numbers {', '.join(map(str, sorted(times)))}"))
     for name, of in validated.items():
         if len(set(of)) != 1:
             held = f"in the validation lists of {' and '.join(path.name for path in dict.fromkeys(of))}"
             found = held if of else "in no validation list"
-            problems.append(Problem(name, str(of[0]) if of else "-", found, ONE_LIST, REPAIR))
+            problems.append(broken("one validation list", name, of[0] if of else "-", found))
     if problems or any(len(of) > 1 for of in validated.values()):
         return {}, problems
     first = min(times)
@@ -106,32 +91,25 @@ def _case(group: Sequence[Entry], image_root: Path | None) -> Case:
     return Case(name, images, label, **{"patient": "", "primary": tidy(primary_of(listed)), **given})
 
 
-def _entry_problems(name: str, group: Sequence[Entry]) -> list[Problem]:
+def _entry_problems(name: str, group: Sequence[Entry]) -> Iterator[Problem]:
     """What is wrong with the entries of one case: repeated, contradictory, without label, or with one not read."""
-    problems = []
     for datalist, times in Counter(entry.datalist for entry in group).items():
         if times > 1:
             parts = dict.fromkeys(entry.part for entry in group if entry.datalist == datalist)
-            found, expected = f"listed {times} times, in {' and '.join(parts)}", "each case once in a list"
-            problems.append(Problem(name, str(datalist), found, expected, "remove the repeated entries"))
-    given: dict[str, set[str]] = {}
+            yield broken("once in a list", name, datalist, f"listed {times} times, in {' and '.join(parts)}")
+    given: dict[str, set[str]] = defaultdict(set)
     for entry in group:
-        facts = {key: str(value) for key, value in entry.given.items()}
-        facts |= {"label": os.path.normpath(entry.label)} if entry.label else {}
-        facts["image"] = ", ".join(map(os.path.normpath, entry.image))
-        for key, value in facts.items():
-            given.setdefault(key, set()).add(value)
+        paths = {"label": [entry.label] if entry.label else [], "image": entry.image}
+        listed = {key: ", ".join(map(os.path.normpath, of)) for key, of in paths.items() if of}
+        for key, value in (entry.given | listed).items():
+            given[key].add(str(value))
     for key, values in given.items():
         if len(values) > 1:
-            found, expected = f"{key} {' and '.join(sorted(values))}", "the same in all entries of a case"
-            problems.append(Problem(name, str(group[-1].datalist), found, expected, f'correct "{key}"'))
+            found = f"{key} {' and '.join(sorted(values))}"
+            yield broken("same in entries", name, group[-1].datalist, found, key=key)
     wanted = [entry for entry in group if entry.part != "testing"]
     labelled = any(entry.label for entry in wanted or group)
     if wanted and not labelled:
-        found, expected = f"no label in {wanted[0].part}", "a label in training and validation"
-        fix = 'add "label", or move the case to the list "testing"'
-        problems.append(Problem(name, str(group[0].datalist), found, expected, fix))
+        yield broken("label in training", name, group[0].datalist, f"no label in {wanted[0].part}")
     if labelled and not wanted:
-        found, fix = "a label in testing, which is not read", 'move the case to "training" if its label is to be used'
-        problems.append(Problem(name, str(group[0].datalist), found, "no label in testing", fix, "note"))
-    return problems
+        yield broken("no label in testing", name, group[0].datalist, "a label in testing, which is not read")

@@ -2,12 +2,12 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
+from metaseg_nb.cohort.problems import Problem, broken, refusal, shortened
 from metaseg_nb.cohort.sources.naming import CANCER, COUNTED, RUNNING_ID, TIME, convention_patient, is_kind
 from metaseg_nb.cohort.sources.spelling import loosely, stem, tidy
 from metaseg_nb.cohort.sources.time_points import TimePoints, time_points
@@ -16,7 +16,6 @@ EACH_ITS_OWN = "(?P<patient>.+)"
 NAMED, BY_PATTERN = "named by the list or the patients table", "read from the names with `patient_pattern`"
 BY_CONVENTION = "read from names in the form of BraTS or BIDS"
 ITS_OWN = "not named: each case counts as a patient of its own"
-CONFIRM = "name the case in `confirmed` if these are two patients"
 # Groups that are shown.
 SHOWN_GROUPS = 5
 
@@ -45,15 +44,14 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
     """
     patient_of = patient_reader(pattern)
     patients = {case.name: patient_of(case) for case in cohort.all_cases}
-    problems = _pattern_problems(cohort.all_cases, patients, pattern, origin) if pattern else []
+    problems = [*_pattern_problems(cohort.all_cases, patients, pattern, origin)] if pattern else []
     counts = Counter(source for _, source in patients.values())
-    basis = f"{'. '.join(f'Patients of {count} cases are {source}' for source, count in counts.items())}."
-    basis = f"Patients are {next(iter(counts))}." if len(counts) == 1 else basis
+    of = {source: f" of {count} cases" if len(counts) > 1 else "" for source, count in counts.items()}
+    basis = ". ".join(f"Patients{which} are {source}" for source, which in of.items()) + "."
     own = {name for name, (_, source) in patients.items() if source == ITS_OWN}
     if guessed := time_points(list(patients), own, {case.primary for case in cohort.all_cases}):
         found, fix = _groups(guessed), _ask(guessed.pattern)
-        expected = "a named patient for each case whose name looks like a time point"
-        problems.append(Problem("-", str(origin), found, expected, fix))
+        problems.append(broken("named patient", "-", origin, found, fix))
         basis += f" Not certain, please confirm: {found}. What to do: {fix}."
         own = own.difference(*guessed.groups)
     problems += _in_two_folders([case for case in cohort.all_cases if case.name in own])
@@ -65,19 +63,17 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
         return replace(case, patient=patient or case.name, primary=primary)
 
     cohort = cohort.changed(with_patient, patients_from=basis)
-    return cohort, problems + _spelled_alike(cohort.all_cases)
+    return cohort, [*problems, *_spelled_alike(cohort.all_cases)]
 
 
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
     """Make a function that returns the patient of a case (empty: ``pattern`` finds none), and its source."""
-    expected = "a regular expression with the group (?P<patient>...)"
-    fix = f"correct `patient_pattern`; with {EACH_ITS_OWN} each case is a patient of its own"
     try:
         compiled = re.compile(pattern)
         if pattern and "patient" not in compiled.groupindex:
             raise ValueError("no group patient")
     except (re.error, ValueError, RecursionError, OverflowError) as error:
-        raise CohortError.one("-", "patient_pattern", f"{pattern!r} ({error})", expected, fix) from error
+        raise refusal("pattern of patient", "-", "patient_pattern", f"{pattern!r} ({error})") from error
 
     def read(case: Case) -> tuple[str, str]:
         if case.patient:
@@ -93,19 +89,15 @@ def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
 
 def _pattern_problems(
     cases: Sequence[Case], patients: dict[str, tuple[str, str]], pattern: str, origin: str | Path
-) -> list[Problem]:
+) -> Iterator[Problem]:
     if all(source == NAMED for _, source in patients.values()):
-        expected = "no pattern where a list or table names every patient"
-        return [Problem("-", str(origin), f"`patient_pattern` set to {pattern!r}", expected, "leave it empty")]
-    expected, fix = "a pattern that finds a patient in the name of each case", "correct `patient_pattern`"
-    found = f"a name in which {pattern!r} finds no patient"
-    unread = [case for case in cases if not patients[case.name][0]]
-    problems = [Problem(case.name, str(case.image), found, expected, fix) for case in unread]
+        yield broken("pattern needed", "-", origin, f"`patient_pattern` set to {pattern!r}")
+        return
+    for case in [case for case in cases if not patients[case.name][0]]:
+        yield broken("pattern finds", case, case.image, f"a name in which {pattern!r} finds no patient")
     read = sorted({patient for patient, source in patients.values() if patient and source == BY_PATTERN})
     if left := time_points(read, read) if len(read) < len(patients) else None:
-        expected = "a pattern that joins all time points of a patient"
-        problems.append(Problem("-", str(origin), _groups(left), expected, fix, "warning"))
-    return problems
+        yield broken("pattern joins", "-", origin, _groups(left))
 
 
 def _groups(guessed: TimePoints) -> str:
@@ -123,45 +115,32 @@ def _ask(pattern: str) -> str:
     )
 
 
-def _spelled_alike(cases: Sequence[Case]) -> list[Problem]:
+def _spelled_alike(cases: Sequence[Case]) -> Iterator[Problem]:
     """Cases whose patient is another's but for capitals, separators, leading zeros and how numbers are written."""
     first: dict[tuple, str] = {}
-    others = [(case, first.setdefault(loosely(case.patient), case.patient)) for case in cases]
-    expected = "patients that differ in more than spelling"
-    fix = f"write one patient the same way everywhere (a spreadsheet may have changed the id), or {CONFIRM}"
-    return [
-        Problem(case.name, str(case.image), f"patients {other} and {case.patient}", expected, fix, "doubt")
-        for case, other in others
-        if other != case.patient
-    ]
+    for case in cases:
+        other = first.setdefault(loosely(case.patient), case.patient)
+        if other != case.patient:
+            yield broken("one spelling", case, case.image, f"patients {other} and {case.patient}")
 
 
-def _in_two_folders(cases: Sequence[Case]) -> list[Problem]:
+def _in_two_folders(cases: Sequence[Case]) -> Iterator[Problem]:
     """Cases that differ in the folder above only: ``train/P007`` and ``test/P007``."""
-    folders = {case.name: folder for case in cases if (folder := _own_folder(case))}
-    cases = [case for case in cases if case.name in folders]
+    own = [(case, folder) for case in cases if (folder := _own_folder(case))]
     # running numbers with few gaps from 1 on start anew in each primary cancer: lung/P1, lung/P2
     numbers: dict[str, set[int]] = defaultdict(set)
-    for case in cases:
-        if CANCER.search(case.primary) and RUNNING_ID.fullmatch(folders[case.name]):
-            numbers[case.primary].add(int("".join(filter(str.isdigit, folders[case.name]))))
+    for case, folder in own:
+        if CANCER.search(case.primary) and RUNNING_ID.fullmatch(folder):
+            numbers[case.primary].add(int("".join(filter(str.isdigit, folder))))
     anew = {primary for primary, of in numbers.items() if max(of) <= 2 * len(of)}
-    expected = "each patient in one folder only, if no list or table names the patients"
-    fix = (
-        f"name the patients in the list or in `patients_table`, {CONFIRM}, "
-        f"or set patient_pattern: '{EACH_ITS_OWN}' if each case is a patient of its own"
-    )
     seen: dict[tuple, list[Case]] = defaultdict(list)
-    problems = []
-    for case in cases:
-        folder = folders[case.name]
+    for case, folder in own:
         apart = anew - {case.primary} if case.primary in anew and RUNNING_ID.fullmatch(folder) else set()
         other = next((each for each in seen[loosely(folder)] if each.primary not in apart), None)
         if other is not None:
             found = f"{folder} in two folders, as {other.name} and {case.name}"
-            problems.append(Problem(case.name, str(case.image), found, expected, fix, "doubt"))
+            yield broken("one folder", case, case.image, found)
         seen[loosely(folder)].append(case)
-    return problems
 
 
 def _own_folder(case: Case) -> str:

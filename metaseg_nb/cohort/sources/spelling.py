@@ -6,6 +6,7 @@ import json
 import os
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from urllib.parse import unquote
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refusal
 
 SUFFIXES = (".nii.gz", ".nii")
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
@@ -39,7 +40,7 @@ SYNONYMS = {
 }
 # File systems end at 255; endings and what programs put in front of a name need room too.
 LONGEST_BYTES = 150
-USABLE = f"a name of a case: at most {LONGEST_BYTES} bytes, without / and \\ and control characters, no dot in front"
+USABLE = RULES["usable name"]["expected"]
 SHOWN_CHARACTERS = 60
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "an Excel workbook or another zip archive"}
 
@@ -126,12 +127,13 @@ def well_named(cases: Iterable[Case], fix: str) -> tuple[list[Case], list[Proble
     problems = []
     for case in cases:
         if not usable(case.name):
-            problems.append(Problem(shown(case.name), str(case.image), f"the name {shown(case.name)!r}", USABLE, fix))
+            name = shown(case.name)
+            problems.append(broken("usable name", name, case.image, f"the name {name!r}", fix))
             continue
         first = kept.setdefault(tidy(case.name.casefold()), case)
         if first is not case:
             found = f"the same name as {first.image}" + (f", {first.name}" if first.name != case.name else "")
-            problems.append(Problem(case.name, str(case.image), found, "a different name for each case", fix))
+            problems.append(broken("own name", case, case.image, found, fix))
     return list(kept.values()), problems
 
 
@@ -181,12 +183,12 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         return content.decode("utf-8-sig")
     except OSError as error:
-        raise CohortError.one("-", path, f"no access ({error.strerror})", "a readable file", "allow reading") from error
+        raise refusal("readable", "-", path, f"no access ({error.strerror})") from error
     except UnicodeDecodeError as error:
         kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
         line = error.object[: error.start].count(b"\n") + 1
         found = f"not UTF-8 but {kind} (line {line}, byte 0x{error.object[error.start]:02x})"
-        raise CohortError.one("-", path, found, "text in UTF-8", "save the file in UTF-8") from error
+        raise refusal("UTF-8", "-", path, found) from error
 
 
 def read_json(path: Path) -> Any:
@@ -196,13 +198,10 @@ def read_json(path: Path) -> Any:
     """
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) < len(pairs):
-            keys = [key for key, _ in pairs]
-            equal = next(key for key in keys if keys.count(key) > 1)
-            fix = "join their contents under one key, or rename one"
-            raise CohortError.one("-", path, f'the key "{equal}" more than once in one object', "each key once", fix)
-        return content
+        times = Counter(key for key, _ in pairs)
+        for key in [key for key, n in times.items() if n > 1]:
+            raise refusal("each key once", "-", path, f'the key "{key}" more than once in one object')
+        return dict(pairs)
 
     text = read_text(path)
     try:
@@ -210,7 +209,7 @@ def read_json(path: Path) -> Any:
     except CohortError:
         raise
     except (ValueError, RecursionError) as error:
-        raise CohortError.one("-", path, f"not JSON ({error})", "JSON", "repair the file") from error
+        raise refusal("JSON", "-", path, f"not JSON ({error})") from error
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
@@ -229,25 +228,19 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         The file does not exist, is no CSV in UTF-8, or is empty.
     """
     if not path.is_file():
-        raise CohortError.one("-", path, "no such file", "a CSV file", "correct the path")
+        raise refusal("table", "-", path, "no such file")
     text = read_text(path)
     header = text.lstrip().partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
     try:
         lines = [(reader.line_num, [tidy(cell) for cell in cells]) for cells in reader]
     except csv.Error as error:
-        found = f"a damaged table (line {reader.line_num}: {error})"
-        raise CohortError.one("-", path, found, "a CSV file in UTF-8", "repair the line") from error
+        raise refusal("whole table", "-", path, f"a damaged table (line {reader.line_num}: {error})") from error
     rows = [(line, cells) for line, cells in lines if any(cells)]
     if not rows:
-        raise CohortError.one("-", path, "an empty table", "a header and a row for each case", "fill the table")
+        raise refusal("rows", "-", path, "an empty table")
     names = [column.lower() for column in rows.pop(0)[1]]
-    expected = f"as many cells in each row as in the header of {path.name}: {len(names)}"
-    fix = "correct the row; put text that contains the separator in quotes"
-    problems = [
-        Problem(f"line {line}", str(path), f"{len(cells)} cells: {', '.join(cells):.80}", expected, fix)
-        for line, cells in rows
-        if len(cells) != len(names)
-    ]
     whole = {line: cells for line, cells in rows if len(cells) == len(names)}
+    found = {line: f"{len(cells)} cells: {', '.join(cells):.80}" for line, cells in rows if line not in whole}
+    problems = [broken("cells", f"line {n}", path, what, name=path.name, n=len(names)) for n, what in found.items()]
     return pd.DataFrame(list(whole.values()), index=list(whole), columns=names, dtype=object), problems

@@ -1,0 +1,47 @@
+"""The table of rules: whoever reports that one is broken finds it there, with all words that it leaves open."""
+
+import ast
+from pathlib import Path
+from string import Template
+
+import pytest
+
+from metaseg_nb.cohort import problems
+from metaseg_nb.cohort.header_checks import USUAL_MM
+from metaseg_nb.cohort.problems import RULES, broken
+from metaseg_nb.cohort.sources.spelling import LONGEST_BYTES, USABLE
+
+COHORT = Path(problems.__file__).parent
+
+
+def reports():
+    """Where a rule is named: file and line, the rule, and the words that are given; None where they are collected."""
+    for path in sorted(COHORT.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("broken", "refusal"):
+                words = {keyword.arg for keyword in node.keywords}
+                rules = [each.value for each in ast.walk(node.args[0]) if isinstance(getattr(each, "value", 0), str)]
+                yield from ((f"{path.name}:{node.lineno}", rule, None if None in words else words) for rule in rules)
+
+
+@pytest.mark.parametrize(("place", "rule", "words"), reports())
+def test_each_rule_that_is_reported_is_in_the_table_with_all_of_its_words(place, rule, words):
+    needed = {word for text in RULES[rule].values() for word in Template(text).get_identifiers()}
+    assert words is None or words == needed
+
+
+def test_each_rule_of_the_table_has_all_columns_and_is_reported():
+    text = "".join(path.read_text(encoding="utf-8") for path in COHORT.rglob("*.py"))
+    for rule, row in RULES.items():
+        assert row["severity"] in problems.SEVERITIES and row["expected"] and None not in row.values()
+        assert f'"{rule}"' in text
+
+
+def test_what_is_usually_to_be_done_gives_way_to_what_helps_here():
+    assert broken("no gap", "-", "a.json", "numbers 0, 2").fix == "find the missing list"
+    assert broken("no gap", "-", "a.json", "numbers 0, 2", "rename it").fix == "rename it"
+
+
+def test_numbers_of_the_table_are_those_of_the_checks():
+    assert f"at most {LONGEST_BYTES} bytes" in USABLE
+    assert "voxel edges of {:g} to {:g} mm".format(*USUAL_MM) == RULES["usual spacing"]["expected"]
