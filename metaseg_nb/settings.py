@@ -21,7 +21,7 @@ FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Code of a person who annotates: a folder's name.
 READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
 # Names that a study uses for other things: its folders, rules of the workflow, the baseline, words of YAML.
-RULES = ("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report")
+RULES = ("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "report")
 TAKEN = {*StudyLayout.names(), *RULES, THRESHOLD_MODEL, "self", "true", "false", "null"}
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking", "foreground_random")

@@ -116,22 +116,18 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
 
 def _require_same_settings(contents: Mapping[Path, Mapping[str, Any]]) -> None:
     """All folds must have been trained alike, on images prepared alike."""
-    alike = {path: _without_fold(content["identity"]) for path, content in contents.items()}
-    first, *others = alike
-    problems = []
-    for path in others:
-        if differing := differences(alike[first], alike[path]):
-            values = [f"{key} {own}, {first.parent.name} {of_first}" for key, (of_first, own) in differing.items()]
+    how = {
+        path: {part: content["identity"][part] for part in ("settings", "recipe")} for path, content in contents.items()
+    }
+    first, problems = next(iter(how)), []
+    for path, own in how.items():
+        differing = {key: values for key, values in differences(how[first], own).items() if key != "fold"}
+        if differing:
+            found = ", ".join(f"{key} {here}, {first.parent.name} {there}" for key, (there, here) in differing.items())
             fix = "train the folds again with the same settings, or give one fold's best.pt"
-            found, expected = ", ".join(values), "the same settings in all folds"
-            problems.append(Problem(path.parent.name, str(path), found, expected, fix))
+            problems.append(Problem(path.parent.name, str(path), found, "the same settings in all folds", fix))
     if problems:
         raise CohortError(problems)
-
-
-def _without_fold(identity: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {key: value for key, value in identity["settings"].items() if key != "fold"}
-    return {"settings": settings, "recipe": identity["recipe"]}
 
 
 def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None) -> Iterator[str]:
