@@ -50,9 +50,11 @@ class TrainingRun:
     def __init__(self, run: RunLayout, batches: PatchBatches):
         AcceleratorState._reset_state()  # a kernel may train again with another precision
         self.run, self.batches, self.settings = run, batches, batches.settings
+        on_gpu = torch.cuda.is_available()
         self.accelerator = Accelerator(
-            mixed_precision=self.settings.precision,
-            cpu=not torch.cuda.is_available(),
+            # in bf16 a CPU gives gradients of what its memory held before, where a patch has shrunk to 2 voxels
+            mixed_precision=self.settings.precision if on_gpu else "no",
+            cpu=not on_gpu,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE), UNUSED_PARAMETERS],
         )
         self.made_with = {"identity": batches.identity(), "versions": versions()}
