@@ -20,7 +20,8 @@ from metaseg_nb.inference.decision import (
     predict_case,
     selection_dice,
 )
-from metaseg_nb.inference.predict import load_ensemble, predict_image, require_predictable
+from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.predict import predict_image, require_predictable
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
@@ -281,7 +282,6 @@ GRIDS = {
     "oblique": {"axes": "LPS", "spacing_mm": (1.0, 0.9, 1.2), "turn": turn(17, 11)},
 }
 SHAPE = {"thick": (80, 76, 12), "fine": (80, 80, 60), "coarse": (32, 30, 22)}
-each_grid = pytest.mark.parametrize("grid", GRIDS)
 
 
 @pytest.fixture
@@ -322,7 +322,7 @@ def centre(file, values):
     return nib.affines.apply_affine(file.affine, np.argwhere(values > 0).mean(axis=0))
 
 
-@each_grid
+@pytest.mark.parametrize("grid", GRIDS)
 def test_a_predicted_mask_lies_on_its_image_and_the_lesion_where_it_is(image_file, save, tmp_path, grid):
     image_path, truth_path = image_file(grid)
     volume_mm3 = outline(save(), [image_path], tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz")
@@ -410,7 +410,7 @@ def test_mask_and_probability_need_names_of_their_own(save, tmp_path, write_nift
         outline(save(), [path], tmp_path / "mask.nii.gz", tmp_path / "mask.nii.gz")
 
 
-@each_grid
+@pytest.mark.parametrize("grid", ["PIL", "thick", "oblique"])
 def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, tiny_training, tmp_path, grid):
     image_path, truth_path = image_file(grid)
     case = Case("case", (image_path,), truth_path, patient="p", primary="lung")
