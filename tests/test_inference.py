@@ -29,7 +29,7 @@ from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.prepare import prepare_case
 from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
-from metaseg_nb.training.checkpoints import network_of, save_checkpoint
+from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
 from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, predicts_in
 
 CPU = torch.device("cpu")
@@ -542,6 +542,14 @@ def test_one_checkpoint_is_an_ensemble_of_one(save):
     ensemble = load_ensemble(save(fold=3, decision=Decision(0.35, 0.35, 10.0)), CPU)
     assert (len(ensemble.networks), ensemble.decision) == (1, Decision(0.35, 0.35, 10.0))
     assert str(ensemble) == "1 network(s), probability ≥ 0.35, lesions ≥ 10 mm³"
+
+
+def test_a_network_from_elsewhere_predicts_without_its_model_file(save):
+    path = save()
+    checkpoint = load_checkpoint(path)
+    checkpoint["identity"]["settings"]["model"] = "unet_of_another_hospital"
+    save_checkpoint(path, checkpoint)
+    assert load_ensemble(path, CPU).settings.overlap == 0.25
 
 
 def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(save, monkeypatch, tmp_path):

@@ -95,7 +95,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
     return Ensemble(
         paths,
         [network_of(content, device, path) for path, content in contents.items()],
-        Train.check(identity["settings"]),
+        Train.model_construct(**identity["settings"]),  # unchecked: where it was trained there may be other model files
         identity["recipe"],
         Decision(threshold, peak, min_lesion_mm3),
         notes,
