@@ -98,8 +98,9 @@ def test_a_probability_is_never_beyond_0_and_1(predict):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_takes_the_windows_of_its_patches(network, tiny_training):
-    settings = tiny_training(network=network, width=0.1, patch_size=patch_edges(network)[0])
-    image = np.random.default_rng(0).random((1, 70, 40, 100), dtype=np.float32)
+    size = patch_edges(network)[0]
+    settings = tiny_training(network=network, width=0.1, patch_size=size)
+    image = np.random.default_rng(0).random((1, size + 6, size - 6, size), dtype=np.float32)
     built = build_network(network, settings.width, settings.patch_size).eval()
     probability = predict_probability(built, image, everywhere(image.shape[1:]), settings, CPU)
     assert probability.shape == image.shape[1:]
@@ -135,11 +136,12 @@ def test_a_processor_with_matrices_of_bf16_predicts_in_it(amx, predict, precisio
 def test_in_bf16_a_network_says_nearly_the_same(network, amx, tiny_training):
     amx(True)
     torch.manual_seed(0)
-    image = np.random.default_rng(0).random((1, 70, 64, 64), dtype=np.float32)
-    weights = build_network(network, 0.25, 64).state_dict()
+    size = patch_edges(network)[0]
+    image = np.random.default_rng(0).random((1, size, size, size), dtype=np.float32)
+    weights = build_network(network, 0.1, size).state_dict()
 
     def predicted(precision):
-        settings = tiny_training(network=network, width=0.25, patch_size=64, precision=precision)
+        settings = tiny_training(network=network, width=0.1, patch_size=size, precision=precision)
         identity = {"settings": settings.model_dump(), "recipe": {"sequences": 1}}
         rebuilt = network_of({"identity": identity, "network": weights}, CPU)
         return predict_probability(rebuilt, image, everywhere(image.shape[1:]), settings, CPU)
