@@ -119,9 +119,8 @@ def planned_runs(study: str) -> list[Run]:
     before = [Run(notebook, study) for notebook in ("01_explore_data", "02_preprocess_n4")]
     if not arms:
         trainings = [Run("03_train", study, model, fold) for model, fold in product(models, folds)]
-        names = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
-        after = [Run(notebook, study) for notebook in names]
-        return [*before, *trainings, *after]
+        after = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
+        return [*before, *trainings, *(Run(notebook, study) for notebook in after)]
     trainings = [
         Run("03_train", study, model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)
     ]
