@@ -1,7 +1,12 @@
-"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` lists the commands."""
+"""Command line: ``python -m metaseg_nb COMMAND``; ``--help`` lists the commands.
+
+A command is a function of this module: its docstring is its help, and its parameters are its arguments (`POSITIONAL`,
+`OPTIONS`). Imports are inside the functions, so that each command starts at once.
+"""
 
 import argparse
 import errno
+import inspect
 import json
 import math
 import os
@@ -52,44 +57,46 @@ def _advice(error: Exception) -> str:
     return ""
 
 
-# Imports are inside the functions, so that each command starts at once.
-
-
-def _study(study: str, profile: str, targets: list[str]) -> int:
+def study(study: str, profile: str, targets: list[str]) -> int:
+    """Run all unfinished steps of a study."""
     from metaseg_nb.batch.study import run_study
 
     code = run_study(study, profile, targets)
     if not code and not targets:
-        _summary(study)
+        summary(study)
     return code
 
 
-def _status(study: str) -> None:
+def status(study: str) -> None:
+    """Print the state of every notebook, and of every network on every fold."""
     from metaseg_nb.batch.runs import status_text
 
     print(status_text(study))
 
 
-def _run(notebook: str, **of: Any) -> int:
+def run(name: str, study: str, model: str | None, fold: int | None, arm: str, seed: int | None) -> int:
+    """Run one notebook of a study."""
     from metaseg_nb.batch.runner import NotebookEnded, run_notebook
     from metaseg_nb.batch.runs import Run
 
     try:
-        print(run_notebook(Run(notebook, **of)))
+        print(run_notebook(Run(name, study, model, fold, arm, seed)))
     except NotebookEnded as ended:
-        print(f"{notebook}: {ended}", file=sys.stderr)
+        print(f"{name}: {ended}", file=sys.stderr)
         return ended.code
     return 0
 
 
-def _open(notebook: str, **of: Any) -> None:
+def open_(name: str, study: str, model: str | None, fold: int | None, arm: str, seed: int | None) -> None:
+    """Write a copy of a notebook with a study's parameters, for JupyterLab."""
     from metaseg_nb.batch.runner import open_notebook
     from metaseg_nb.batch.runs import Run
 
-    print(open_notebook(Run(notebook, **of)))
+    print(open_notebook(Run(name, study, model, fold, arm, seed)))
 
 
-def _audit(datalists: list[Path], json: bool) -> int:
+def audit(datalists: list[Path], json: bool) -> int:
+    """Check datalists for leakage; exit code 1 if leakage is found or possible."""
     from metaseg_nb.cohort.audit import audit
     from metaseg_nb.cohort.problems import CohortError
 
@@ -100,7 +107,8 @@ def _audit(datalists: list[Path], json: bool) -> int:
     return int(not found.clean)
 
 
-def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None, seg: bool) -> None:
+def predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None, seg: bool) -> None:
+    """Segment the lesions of one image or of several cases."""
     from metaseg_nb.inference.predict import predict
     from metaseg_nb.radiotherapy.dicom_folder import is_dicom
 
@@ -116,20 +124,22 @@ def _predict(checkpoint: Path, images: list[Path], output: Path, probability: Pa
         print(line, flush=True)
 
 
-def _dicom(folder: Path) -> None:
+def dicom(folder: Path) -> None:
+    """List patients (coded), series, structure sets and names of regions below a folder."""
     from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 
     if not folder.is_dir():
         raise ValueError(f"folder {folder}: found no such folder; expected one with DICOM files below it")
-    dicom = read_dicom(folder)
-    if not dicom.patients and not dicom.unread:
+    found = read_dicom(folder)
+    if not found.patients and not found.unread:
         raise ValueError(
             f"folder {folder}: found no DICOM file; expected MR series and structure sets (unpack archives)"
         )
-    print(describe_dicom(dicom))
+    print(describe_dicom(found))
 
 
-def _export(study: str, model: str | None, seg: bool) -> None:
+def export(study: str, model: str | None, seg: bool) -> None:
+    """Write predictions of a study's DICOM cases as structure sets."""
     from metaseg_nb.radiotherapy.exporting import export_study
 
     if model is None:
@@ -138,14 +148,16 @@ def _export(study: str, model: str | None, seg: bool) -> None:
         print(line, flush=True)
 
 
-def _rank(study: str) -> None:
+def rank(study: str) -> None:
+    """List unlabelled patients in the order in which to annotate them."""
     from metaseg_nb.annotation.ranking import next_patients
     from metaseg_nb.machine import device
 
     print(next_patients(study, device()).round(2).to_string())
 
 
-def _rescore(study: str) -> None:
+def rescore(study: str) -> None:
+    """Score finished runs again, for example after adding a metric."""
     from metaseg_nb.evaluation.fold_results import rescore
     from metaseg_nb.parameters import resolve
 
@@ -153,33 +165,44 @@ def _rescore(study: str) -> None:
     print("scored again:", ", ".join(rescore(name)), "\nnow run 04_cross_validation")
 
 
-def _score(truth: Path, prediction: Path, other_values: tuple[int, ...], label_threshold: float, **of: Any) -> None:
+def score(
+    truth: Path,
+    prediction: Path,
+    lesion_values: tuple[int, ...],
+    prediction_lesion_values: tuple[int, ...],
+    other_values: tuple[int, ...],
+    label_threshold: float,
+) -> None:
+    """Print all metrics of one prediction as JSON."""
     from metaseg_nb.cohort.cases import LesionRule
     from metaseg_nb.evaluation.scoring import score_files
 
-    if label_threshold and (other_values or any(of.values())):
+    if label_threshold and (lesion_values or prediction_lesion_values or other_values):
         raise ValueError("--label-threshold makes all above it lesion: give it without values of lesions or others")
-    values = of["lesion_values"] or LesionRule().values
+    values = lesion_values or LesionRule().values
     if both := set(values) & set(other_values):
         raise ValueError(f"label values {sorted(both)} are given as lesion and as other: give each in one option")
-    both_masks = values, of["prediction_lesion_values"] or values
-    rules = [LesionRule(lesion, other_values, label_threshold) for lesion in both_masks]
+    of_both_masks = values, prediction_lesion_values or values
+    rules = [LesionRule(lesion, other_values, label_threshold) for lesion in of_both_masks]
     print(json.dumps(score_files(truth, prediction, *rules), indent=1))
 
 
-def _report(study: str, notebook: str | None) -> None:
+def report(study: str, notebook: str | None) -> None:
+    """Make the HTML report of a study."""
     from metaseg_nb.report.build import write_page, write_report
 
     print(write_page(study, notebook) if notebook else write_report(study))
 
 
-def _itkwidgets_offline() -> None:
+def itkwidgets_offline() -> None:
+    """Fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off."""
     from metaseg_nb.viewer.itk import place_viewer
 
     print(place_viewer())
 
 
-def _summary(study: str) -> None:
+def summary(study: str) -> None:
+    """Print the leaderboard of a study and where its report is."""
     from metaseg_nb.evaluation.leaderboard import summary
 
     print(summary(study))
@@ -210,18 +233,15 @@ def _threshold(text: str) -> float:
     raise argparse.ArgumentTypeError(f"found {text!r}; expected a number from 0 on, such as 0.5")
 
 
-VALUES = {"type": _label_values, "metavar": "N", "default": ()}
-ARGUMENTS: dict[str, dict[str, Any]] = {
-    "--study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
-    "--profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
+COMMANDS = (
+    *(study, status, run, open_, audit, predict, dicom, export, rank, rescore, score, report),
+    *(itkwidgets_offline, summary),
+)
+# Arguments of the commands, by the parameter's name.
+POSITIONAL: dict[str, dict[str, Any]] = {
     "targets": {"nargs": "*", "help": "networks or folds to run, with what they need, such as unet or unet_fold0"},
-    "notebook": {"help": "name of the notebook, such as 03_train"},
-    "--model": {"help": "name in params/models"},
-    "--fold": {"type": int, "help": "fold to test on, from 0"},
-    "--arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
-    "--seed": {"type": int, "help": "seed to use instead of the one in the parameter files"},
+    "name": {"metavar": "notebook", "help": "name of the notebook, such as 03_train"},
     "datalists": {"type": Path, "nargs": "+", "help": "all datalists (JSON) that belong together"},
-    "--json": {"action": "store_true", "help": "print JSON instead of text"},
     "checkpoint": {
         "type": Path,
         "help": "best.pt of one run; or, for new patients, a folder runs/<study>/<model> (mean of all folds)",
@@ -232,55 +252,29 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
         "help": "NIfTI files of one case (contrast-enhanced T1 first); or a folder of NIfTI files, or of one DICOM "
         "series; or a datalist (JSON)",
     },
-    "--output": {"type": Path, "required": True, "help": "file to write the mask to; for several cases, a folder"},
-    "--seg": {"action": "store_true", "help": "write a DICOM segmentation (SEG) instead of a structure set"},
     "folder": {"type": Path, "help": "folder with DICOM files, also in subfolders"},
-    "--probability": {"type": Path, "help": "file to write the probabilities to; for several cases, a folder"},
     "truth": {"type": Path, "help": "reference mask (NIfTI)"},
     "prediction": {"type": Path, "help": "predicted mask (NIfTI)"},
-    "--lesion-values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
-    "--prediction-lesion-values": {**VALUES, "help": "label values that are lesion in the prediction, if they differ"},
-    "--other-values": {**VALUES, "help": "label values of something else, such as oedema; they count as background"},
-    "--label-threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: voxels above it are lesion"},
-    "--notebook": {"help": "make only the page of this notebook, such as 01_explore_data"},
 }
-SHORT = {"--output": "-o"}
-# Which run is meant.
-RUN = ("notebook", "--study", "--model", "--fold", "--arm", "--seed")
-VALUE_OPTIONS = ("--lesion-values", "--prediction-lesion-values", "--other-values", "--label-threshold")
-# Commands: function, help, arguments.
-COMMANDS = {
-    "study": (_study, "run all unfinished steps of a study", ("--study", "--profile", "targets")),
-    "status": (_status, "print the state of every notebook, and of every network on every fold", ("--study",)),
-    "run": (_run, "run one notebook of a study", RUN),
-    "open": (_open, "write a copy of a notebook with a study's parameters, for JupyterLab", RUN),
-    "audit": (
-        _audit,
-        "check datalists for leakage; exit code 1 if leakage is found or possible",
-        ("datalists", "--json"),
-    ),
-    "predict": (
-        _predict,
-        "segment the lesions of one image or of several cases",
-        ("checkpoint", "images", "--output", "--probability", "--seg"),
-    ),
-    "dicom": (_dicom, "list patients (coded), series, structure sets and names of regions below a folder", ("folder",)),
-    "export": (
-        _export,
-        "write predictions of a study's DICOM cases as structure sets",
-        ("--study", "--model", "--seg"),
-    ),
-    "rank": (_rank, "list unlabelled patients in the order in which to annotate them", ("--study",)),
-    "rescore": (_rescore, "score finished runs again, for example after adding a metric", ("--study",)),
-    "score": (_score, "print all metrics of one prediction as JSON", ("truth", "prediction", *VALUE_OPTIONS)),
-    "report": (_report, "make the HTML report of a study", ("--study", "--notebook")),
-    "itkwidgets-offline": (
-        _itkwidgets_offline,
-        "fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off",
-        (),
-    ),
-    "summary": (_summary, "print the leaderboard of a study and where its report is", ("--study",)),
+VALUES = {"type": _label_values, "metavar": "N", "default": ()}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
+    "profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
+    "model": {"help": "name in params/models"},
+    "fold": {"type": int, "help": "fold to test on, from 0"},
+    "arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
+    "seed": {"type": int, "help": "seed to use instead of the one in the parameter files"},
+    "json": {"action": "store_true", "help": "print JSON instead of text"},
+    "output": {"type": Path, "required": True, "help": "file to write the mask to; for several cases, a folder"},
+    "probability": {"type": Path, "help": "file to write the probabilities to; for several cases, a folder"},
+    "seg": {"action": "store_true", "help": "write a DICOM segmentation (SEG) instead of a structure set"},
+    "lesion_values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
+    "prediction_lesion_values": {**VALUES, "help": "label values that are lesion in the prediction, if they differ"},
+    "other_values": {**VALUES, "help": "label values of something else, such as oedema; they count as background"},
+    "label_threshold": {"type": _threshold, "default": 0.0, "help": "for grey masks: voxels above it are lesion"},
+    "notebook": {"help": "make only the page of this notebook, such as 01_explore_data"},
 }
+SHORT = {"output": "-o"}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -289,11 +283,15 @@ def _parser() -> argparse.ArgumentParser:
         description="Brain metastasis segmentation: run studies and notebooks, predict, score.",
     )
     commands = parser.add_subparsers(required=True)
-    for name, (command, does, arguments) in COMMANDS.items():
-        one = commands.add_parser(name, help=does)
+    for command in COMMANDS:
+        one = commands.add_parser(command.__name__.strip("_").replace("_", "-"), help=command.__doc__)
         one.set_defaults(command=command)
-        for argument in arguments:
-            one.add_argument(*filter(None, [SHORT.get(argument), argument]), **ARGUMENTS[argument])
+        for name in inspect.signature(command).parameters:
+            if name in POSITIONAL:
+                one.add_argument(name, **POSITIONAL[name])
+            else:
+                flags = [SHORT.get(name), f"--{name.replace('_', '-')}"]
+                one.add_argument(*filter(None, flags), **OPTIONS[name])
     return parser
 
 

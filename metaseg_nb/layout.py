@@ -97,6 +97,15 @@ class StudyLayout:
     budget_record = _Below("annotation_budget/provenance.json")  # written last by 06, with checksums of its tables
     annotation_answers = _Below("annotation_budget/answers.md")  # what 06 answers
 
+    arms = _Below("arms")
+    pretrainings = _Below("pretraining")
+    notebooks = _Below("notebooks")  # executed copies of those of the whole study
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """Names of all files and folders of a study."""
+        return {Path(part.name).parts[0] for part in vars(cls).values() if isinstance(part, _Below)}
+
     @property
     def root(self) -> Path:
         return self.base / "runs" / self.study
@@ -116,7 +125,7 @@ class StudyLayout:
 
     def run(self, model: str, fold: int, arm: str = "", seed: int = 0) -> "RunLayout":
         """One network on one fold; in an arm of an annotation budget also one of several seeds."""
-        return RunLayout((self.root / "arms" / arm / f"seed{seed}" if arm else self.root) / model / f"fold{fold}")
+        return RunLayout((self.arms / arm / f"seed{seed}" if arm else self.root) / model / f"fold{fold}")
 
     def prediction_files(self, case: str, fold: int | None, models: Iterable[str]) -> dict[str, Path]:
         """The prediction of each network for a case of a fold, made by the model that did not see it."""
@@ -125,11 +134,11 @@ class StudyLayout:
 
     def pretraining(self, model: str, fold: int, seed: int) -> "RunLayout":
         """One network that learns from images without labels."""
-        return RunLayout(self.root / "pretraining" / f"seed{seed}" / model / f"fold{fold}")
+        return RunLayout(self.pretrainings / f"seed{seed}" / model / f"fold{fold}")
 
     def notebook(self, notebook: str) -> Path:
         """Where the executed copy of a notebook of the whole study is kept."""
-        return self.root / "notebooks" / f"{notebook}.ipynb"
+        return self.notebooks / f"{notebook}.ipynb"
 
 
 @dataclass(frozen=True)

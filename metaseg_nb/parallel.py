@@ -12,15 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 # Libraries read these once, when a worker starts: one thread each, or the workers compete for the cores.
-ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
-    )
-}
+LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS")
+ONE_THREAD: dict[str, str] = dict.fromkeys(LIMITS, "1")
 # How many processes work at a time: set in each worker of `map_cases`. They share the free memory.
 at_work = 1
 

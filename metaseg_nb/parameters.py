@@ -17,6 +17,8 @@ from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob
 
 # Holds what the other files leave out.
 DEFAULTS = PROJECT / "params/defaults.yaml"
+# What a file of each kind must say.
+REQUIRED = {"model": ("model", "title", "network"), "study": ("study",)}
 
 
 def model_title(model: str) -> str:
@@ -102,8 +104,8 @@ def resolve(
     if seed is not None:
         values["seed"] = seed
     if fold is not None and fold not in range(n_folds := resolve("01_explore_data", study)["n_folds"]):
-        file = _study_file(study)
-        raise ParameterError(f"{file}: n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}")
+        found = f"n_folds is {n_folds}: found fold {fold}; expected 0 to {n_folds - 1}"
+        raise ParameterError(f"{_existing('study', study)}: {found}")
     if arm:
         _require_no_circle(arm)
     return settings.read(values, origin).model_dump()
@@ -122,16 +124,11 @@ def job_resources(study: str, model: str | None = None) -> CpuJob:
 
 def _merge(study: str, model: str | None, arm: str = "") -> tuple[dict[str, Any], dict[str, str]]:
     """Values of the defaults and of the files of a network, a study and an arm, the later winning; and their files."""
-    files = [(DEFAULTS, [])]
-    if model:
-        files.append((_existing("model", model), ["model", "title", "network"]))
-    files.append((_study_file(study), ["study"]))
-    if arm:
-        files.append((_existing("arm", arm), []))
+    files = {kind: _existing(kind, name) for kind, name in (("model", model), ("study", study), ("arm", arm)) if name}
     values, origin = {}, {}
-    for file, required in files:
+    for kind, file in {"defaults": DEFAULTS, **files}.items():
         found = read_parameters(file)
-        if missing := [key for key in required if key not in found]:
+        if missing := [key for key in REQUIRED.get(kind, ()) if key not in found]:
             raise ParameterError(f"{file}: missing: {', '.join(missing)}; expected: a line for each of them")
         values |= found
         origin |= dict.fromkeys(found, str(file))
@@ -149,13 +146,10 @@ def _require_no_circle(arm: str) -> None:
         chain.append(teacher)
 
 
-def _study_file(study: str) -> Path:
-    """File of a study, given by its name in ``params/studies`` or as a path to a YAML file."""
-    return _existing("study", study, Path(study) if study.endswith((".yaml", ".yml")) else None)
-
-
-def _existing(kind: str, name: str, path: Path | None = None) -> Path:
-    path = path or parameter_file(kind, name)
+def _existing(kind: str, name: str) -> Path:
+    """Parameter file of a kind by its name; a study may also be given as a path to a YAML file."""
+    is_path = kind == "study" and name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_path else parameter_file(kind, name)
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
         raise ParameterError(f"no {kind} file {path}; {path.parent} has: {names}")

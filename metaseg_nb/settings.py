@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo
 
-from metaseg_nb.layout import parameter_names
+from metaseg_nb.layout import StudyLayout, parameter_names
 
 # The baseline that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
@@ -20,34 +20,9 @@ THRESHOLD_MODEL = "intensity_threshold"
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Code of a person who annotates: a folder's name.
 READER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,19}")
-# Names that a study uses for other things: rules of the workflow, its folders, the baseline.
-TAKEN = {
-    *("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "review", "radiotherapy", "report"),
-    *(
-        "annotation_budget",
-        "annotations",
-        "annotations_by_hand",
-        "arms",
-        "cases",
-        "cross_validation",
-        "examinations",
-        "imported",
-        "masks_by_hand",
-        "notebooks",
-    ),
-    *(
-        "pretraining",
-        "proposals",
-        "self",
-        "slurm_logs",
-        "synthetic_cohort",
-        "testing",
-        "true",
-        "false",
-        "null",
-        THRESHOLD_MODEL,
-    ),
-}
+# Names that a study uses for other things: its folders, rules of the workflow, the baseline, words of YAML.
+RULES = ("explore", "preprocess", "train", "train_arm", "pretrain", "cross_validate", "report")
+TAKEN = {*StudyLayout.names(), *RULES, THRESHOLD_MODEL, "self", "true", "false", "null"}
 # Uses of unannotated images in which an earlier arm's networks take part.
 TAUGHT = ("self_training", "ranking", "foreground_random")
 # How to write a value that YAML reads otherwise than it was meant, by pydantic's name of the error.

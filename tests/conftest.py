@@ -32,6 +32,7 @@ from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.scoring import score_cases
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case, store_image, store_label
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.steps import PreparedImage
@@ -144,49 +145,10 @@ def write_case(write_nifti):
 @pytest.fixture(scope="session")
 def tiny_training():
     """Settings of a training of seconds: narrow, small patches, nothing random done to them; keywords change them."""
-    settings = {
-        "study": "tiny",
-        "model": "unet",
-        "title": "U-Net",
-        "fold": 0,
-        "network": "unet",
-        "width": 0.125,
-        "patch_size": 32,
-        "batch_size": 2,
-        "patches_per_case": 1,
-        "sampling": "voxel",
-        "lesion_share": 0.5,
-        "augmentation": "study",
-        "flip_probability": 0.0,
-        "rotate_probability": 0.0,
-        "intensity_scale": 0.0,
-        "intensity_shift": 0.0,
-        "loss": "dice_ce",
-        "epochs": 2,
-        "learning_rate": 0.01,
-        "schedule": "cosine",
-        "weight_decay": 0.0,
-        "ema_decay": 0.0,
-        "validate_every": 1,
-        "patience": 0,
-        "overlap": 0.0,
-        "mirrored": False,
-        "operating_point": "balanced",
-        "precision": "no",
-        "compiled": False,
-        "num_processes": 1,
-        "seed": 0,
-        "loader_workers": 0,
-        "arm": "",
-        "arm_title": "",
-        "annotated_share": 1.0,
-        "annotation": "full",
-        "n_largest": 1,
-        "slice_step": 5,
-        "unannotated": "unused",
-        "teacher": "",
-        "confidence": 0.9,
-    }
+    settings = resolve("03_train", str(STUDIES / "tiny.yaml"), "unet", 0)
+    settings |= {"width": 0.125, "patches_per_case": 1, "epochs": 2, "validate_every": 1, "overlap": 0.0}
+    settings |= {"flip_probability": 0.0, "rotate_probability": 0.0, "intensity_scale": 0.0, "intensity_shift": 0.0}
+    settings |= {"learning_rate": 0.01, "weight_decay": 0.0, "ema_decay": 0.0}
     return lambda **changes: Train.check(settings | changes)
 
 

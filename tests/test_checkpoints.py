@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_fit import RECIPE, equal
 
-from metaseg_nb.inference.predict import load_ensemble
+from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.machine import versions
 from metaseg_nb.training import checkpoints

@@ -187,6 +187,10 @@ def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, c
     assert main(["open", "02_preprocess_n4", "--study", file]) == 2
     assert "has other parameters than the study; open it as it is, or delete it" in capsys.readouterr().err
     assert opened.read_text() == text
+    notebook = nbformat.read(opened, 4)
+    del notebook.cells[2]
+    nbformat.write(notebook, opened)
+    assert main(["open", "02_preprocess_n4", "--study", file]) == 2
 
 
 def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):

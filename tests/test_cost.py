@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from metaseg_nb.training import cost as counting
 from metaseg_nb.training import networks
-from metaseg_nb.training.cost import Cost, advice, network_cost, what_fits
+from metaseg_nb.training.cost import Cost, network_cost, what_fits
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import NETWORKS, build_network, count_parameters
 
@@ -131,6 +132,13 @@ def test_memory_of_other_patches_by_hand():
     assert BY_HAND.memory_of(8, 128) == pytest.approx(8.2)
 
 
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Every network costs `BY_HAND`, or in bf16 `HALF`."""
+    monkeypatch.setattr(counting, "network_cost", lambda settings, _: {"no": BY_HAND, "bf16": HALF}[settings.precision])
+
+
+@pytest.mark.usefixtures("by_hand")
 @pytest.mark.parametrize(
     ("free_gb", "changes"),
     [
@@ -146,24 +154,27 @@ def test_memory_of_other_patches_by_hand():
 )
 def test_advice_is_the_largest_that_fits(free_gb, changes, tiny_training):
     settings = tiny_training(patch_size=128, batch_size=2, patches_per_case=4)
-    assert advice(settings, BY_HAND, HALF, free_gb).endswith(f"Any one of these changes is enough: {changes}")
+    assert what_fits(settings, 1, free_gb).endswith(f"Any one of these changes is enough: {changes}")
 
 
+@pytest.mark.usefixtures("by_hand")
 def test_where_nothing_fits_it_says_so(tiny_training):
     settings = tiny_training(patch_size=128, batch_size=2, patches_per_case=4)
-    assert "use a lower width or a larger GPU" in advice(settings, BY_HAND, HALF, 0.2)
+    assert "use a lower width or a larger GPU" in what_fits(settings, 1, 0.2)
 
 
+@pytest.mark.usefixtures("by_hand")
 def test_several_processes_are_told_of_whole_settings(tiny_training):
     # 4 processes of one case each, 8 patches of it; 3.2 GB hold 3 of these
     settings = tiny_training(patch_size=128, batch_size=4, patches_per_case=8, num_processes=4)
-    assert "patches_per_case: 3;" in advice(settings, BY_HAND, HALF, 3.6)
+    assert "patches_per_case: 3;" in what_fits(settings, 1, 3.6)
 
 
+@pytest.mark.usefixtures("by_hand")
 def test_patch_sizes_are_ones_that_the_network_takes(tiny_training):
     settings = tiny_training(network="swin_unetr", patch_size=128, batch_size=2, patches_per_case=4)
     assert networks.patch_edges("swin_unetr") == (64, 32)
-    assert advice(settings, BY_HAND, HALF, 3.9).endswith("patch_size: 64")
+    assert what_fits(settings, 1, 3.9).endswith("patch_size: 64")
 
 
 def test_what_fits_takes_no_more_than_there_is(tiny_training):

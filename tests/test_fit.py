@@ -17,7 +17,7 @@ from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.decision import selection_dice
-from metaseg_nb.inference.predict import load_ensemble
+from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import open_case, store_label
@@ -122,10 +122,11 @@ def stopped_in_validation(train, run, **settings):
     return 4
 
 
-def stopped_between_checkpoints(train, run, **settings):
-    with pytest.raises(Stopped):
-        train(stop_at=5, **settings)
-    return 4
+def stopped_twice_between_checkpoints(train, run, **settings):
+    for stop_at in (3, 7):
+        with pytest.raises(Stopped):
+            train(stop_at=stop_at, **settings)
+    return 6
 
 
 def stopped_before_the_first_checkpoint(train, run, **settings):
@@ -153,15 +154,14 @@ def stopped_while_it_saved(train, run, **settings):
 
 
 STOPS = [
-    stopped_in_validation,
-    stopped_between_checkpoints,
-    stopped_before_the_first_checkpoint,
-    stopped_while_it_saved,
+    ("segresnet", stopped_in_validation),  # dropout draws numbers
+    ("unet", stopped_twice_between_checkpoints),  # batch norm keeps running means
+    ("segresnet", stopped_before_the_first_checkpoint),
+    ("segresnet", stopped_while_it_saved),
 ]
 
 
-@pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("network", ["unet", "segresnet"])  # batch norm keeps running means, dropout draws numbers
+@pytest.mark.parametrize(("network", "stop"), STOPS)
 def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, network, stop):
     settings = {"network": network, "ema_decay": 0.9, "epochs": 4, **ALL_RANDOM}
     whole = RunLayout(tmp_path / "whole")
@@ -175,17 +175,6 @@ def test_a_stopped_run_ends_as_if_it_had_never_stopped(train, run, tmp_path, net
     assert resumed["step"].tolist() == [2, 4, 6, 8]
     assert resumed["epoch"].tolist() == [1, 2, 3, 4]
     assert resumed["seconds"].is_monotonic_increasing
-
-
-def test_stopping_twice_is_no_different(train, run, tmp_path):
-    settings = {"network": "segresnet", "epochs": 4, **ALL_RANDOM}
-    whole = RunLayout(tmp_path / "whole")
-    train(whole, **settings)
-    for stop_at in (3, 7):
-        with pytest.raises(Stopped):
-            train(stop_at=stop_at, **settings)
-    train(**settings)
-    assert_same_runs(whole, run)
 
 
 def test_seconds_of_training_go_on_where_they_were(train, run):
@@ -205,6 +194,15 @@ def test_a_finished_run_trains_nothing_more(train, run):
     assert all(path.read_bytes() == content for path, content in files.items())
 
 
+def test_a_cpu_trains_in_single_precision(train, tmp_path):
+    """At a depth of 2 voxels, PyTorch 2.13's weight gradients in bf16 are random on some CPUs, and may be no number."""
+    runs = [RunLayout(tmp_path / precision) for precision in ("no", "bf16")]
+    for run in runs:
+        train(run, precision=run.root.name, epochs=1)
+    one, other = (load_checkpoint(run.last_checkpoint)["network"] for run in runs)
+    assert equal(one, other)
+
+
 def test_dropout_and_seed_matter(train, tmp_path):
     # or the tests above would compare what cannot differ
     runs = [RunLayout(tmp_path / name) for name in ("a", "b")]
@@ -217,8 +215,6 @@ def test_dropout_and_seed_matter(train, tmp_path):
 
 CHANGES = [
     ({"learning_rate": 0.02}, "learning_rate: 0.01 then, 0.02 now"),
-    ({"epochs": 3}, "epochs: 2 then, 3 now"),
-    ({"recipe": {**RECIPE, "n4_levels": 0}}, "n4_levels: 4 then, 0 now"),
     ({"recipe": {"spacing_mm": 1.0, "sequences": 1}}, "n4_levels: 4 then, None now"),
 ]
 
@@ -365,14 +361,9 @@ def test_a_checkpoint_from_elsewhere_cannot_run_code(tmp_path):
     assert not (tmp_path / "harm").exists()
 
 
-def held(step):
-    """The least that a checkpoint holds."""
-    return {"identity": {"settings": {}, "recipe": {}}, "network": {"w": torch.full((3,), float(step))}, "step": step}
-
-
 def test_a_save_that_breaks_off_leaves_the_old_checkpoint_whole(tmp_path, monkeypatch):
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, held(1))
+    path, least = tmp_path / "last.pt", {"identity": {"settings": {}, "recipe": {}}, "network": {"w": torch.ones(3)}}
+    save_checkpoint(path, least)
 
     def full_disk(state, file):
         Path(file).write_bytes(b"PK half of it")
@@ -380,19 +371,9 @@ def test_a_save_that_breaks_off_leaves_the_old_checkpoint_whole(tmp_path, monkey
 
     monkeypatch.setattr(checkpoints.torch, "save", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        save_checkpoint(path, held(2))
-    assert equal(load_checkpoint(path), held(1))
+        save_checkpoint(path, least | {"network": {}})
+    assert equal(load_checkpoint(path), least)
     assert [file.name for file in tmp_path.iterdir()] == ["last.pt"]
-
-
-def test_whoever_reads_a_checkpoint_while_it_is_replaced_gets_the_old_one_whole(tmp_path):
-    path = tmp_path / "last.pt"
-    save_checkpoint(path, held(1))
-    before = path.read_bytes()
-    with path.open("rb") as reader:
-        save_checkpoint(path, held(2))
-        assert reader.read() == before
-    assert equal(load_checkpoint(path), held(2))
 
 
 def test_a_rows_loss_is_the_mean_over_the_steps_since_the_row_before(train, tmp_path):
@@ -434,18 +415,13 @@ def test_a_network_that_finds_nothing_at_all_is_kept_too(train, run):
     assert load_checkpoint(run.best_checkpoint)["epoch"] == 2
 
 
-def test_checkpoints_carry_what_a_prediction_needs(train, run, tiny_training):
+def test_checkpoints_carry_what_a_prediction_needs_and_the_versions_they_were_made_with(train, run, tiny_training):
     train(epochs=1)
     for path in (run.best_checkpoint, run.last_checkpoint):
-        identity = load_checkpoint(path)["identity"]
-        assert identity["settings"] == tiny_training(epochs=1).model_dump()
-        assert identity["recipe"] == RECIPE
-
-
-def test_checkpoints_hold_the_versions_they_were_made_with(train, run):
-    train(epochs=1)
-    for path in (run.best_checkpoint, run.last_checkpoint):
-        assert load_checkpoint(path)["versions"] == versions()
+        checkpoint = load_checkpoint(path)
+        assert checkpoint["identity"]["settings"] == tiny_training(epochs=1).model_dump()
+        assert checkpoint["identity"]["recipe"] == RECIPE
+        assert checkpoint["versions"] == versions()
 
 
 def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(train, monkeypatch):
@@ -571,8 +547,7 @@ def delete(path):
     path.unlink()
 
 
-@pytest.mark.parametrize("lose", [spoil, delete])
-@pytest.mark.parametrize("epochs", [2, 4])  # of a finished run, and of one that goes on
+@pytest.mark.parametrize(("lose", "epochs"), [(spoil, 2), (delete, 4)])  # of a finished run, and of one that goes on
 def test_lost_best_weights_are_told_at_once_and_what_is_advised_helps(train, run, tmp_path, lose, epochs):
     train(epochs=2)
     if epochs == 4:

@@ -20,7 +20,8 @@ from metaseg_nb.inference.decision import (
     predict_case,
     selection_dice,
 )
-from metaseg_nb.inference.predict import load_ensemble, predict_image, require_predictable
+from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.predict import predict_image, require_predictable
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
@@ -28,7 +29,7 @@ from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.prepare import prepare_case
 from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
-from metaseg_nb.training.checkpoints import network_of, save_checkpoint
+from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
 from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, predicts_in
 
 CPU = torch.device("cpu")
@@ -97,8 +98,9 @@ def test_a_probability_is_never_beyond_0_and_1(predict):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_network_takes_the_windows_of_its_patches(network, tiny_training):
-    settings = tiny_training(network=network, width=0.1, patch_size=patch_edges(network)[0])
-    image = np.random.default_rng(0).random((1, 70, 40, 100), dtype=np.float32)
+    size = patch_edges(network)[0]
+    settings = tiny_training(network=network, width=0.1, patch_size=size)
+    image = np.random.default_rng(0).random((1, size + 6, size - 6, size), dtype=np.float32)
     built = build_network(network, settings.width, settings.patch_size).eval()
     probability = predict_probability(built, image, everywhere(image.shape[1:]), settings, CPU)
     assert probability.shape == image.shape[1:]
@@ -134,11 +136,12 @@ def test_a_processor_with_matrices_of_bf16_predicts_in_it(amx, predict, precisio
 def test_in_bf16_a_network_says_nearly_the_same(network, amx, tiny_training):
     amx(True)
     torch.manual_seed(0)
-    image = np.random.default_rng(0).random((1, 70, 64, 64), dtype=np.float32)
-    weights = build_network(network, 0.25, 64).state_dict()
+    size = patch_edges(network)[0]
+    image = np.random.default_rng(0).random((1, size, size, size), dtype=np.float32)
+    weights = build_network(network, 0.1, size).state_dict()
 
     def predicted(precision):
-        settings = tiny_training(network=network, width=0.25, patch_size=64, precision=precision)
+        settings = tiny_training(network=network, width=0.1, patch_size=size, precision=precision)
         identity = {"settings": settings.model_dump(), "recipe": {"sequences": 1}}
         rebuilt = network_of({"identity": identity, "network": weights}, CPU)
         return predict_probability(rebuilt, image, everywhere(image.shape[1:]), settings, CPU)
@@ -281,7 +284,6 @@ GRIDS = {
     "oblique": {"axes": "LPS", "spacing_mm": (1.0, 0.9, 1.2), "turn": turn(17, 11)},
 }
 SHAPE = {"thick": (80, 76, 12), "fine": (80, 80, 60), "coarse": (32, 30, 22)}
-each_grid = pytest.mark.parametrize("grid", GRIDS)
 
 
 @pytest.fixture
@@ -322,7 +324,7 @@ def centre(file, values):
     return nib.affines.apply_affine(file.affine, np.argwhere(values > 0).mean(axis=0))
 
 
-@each_grid
+@pytest.mark.parametrize("grid", GRIDS)
 def test_a_predicted_mask_lies_on_its_image_and_the_lesion_where_it_is(image_file, save, tmp_path, grid):
     image_path, truth_path = image_file(grid)
     volume_mm3 = outline(save(), [image_path], tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz")
@@ -410,7 +412,7 @@ def test_mask_and_probability_need_names_of_their_own(save, tmp_path, write_nift
         outline(save(), [path], tmp_path / "mask.nii.gz", tmp_path / "mask.nii.gz")
 
 
-@each_grid
+@pytest.mark.parametrize("grid", ["PIL", "thick", "oblique"])
 def test_a_case_of_the_store_is_predicted_on_the_grid_of_its_image(image_file, tiny_training, tmp_path, grid):
     image_path, truth_path = image_file(grid)
     case = Case("case", (image_path,), truth_path, patient="p", primary="lung")
@@ -542,6 +544,14 @@ def test_one_checkpoint_is_an_ensemble_of_one(save):
     ensemble = load_ensemble(save(fold=3, decision=Decision(0.35, 0.35, 10.0)), CPU)
     assert (len(ensemble.networks), ensemble.decision) == (1, Decision(0.35, 0.35, 10.0))
     assert str(ensemble) == "1 network(s), probability ≥ 0.35, lesions ≥ 10 mm³"
+
+
+def test_a_network_from_elsewhere_predicts_without_its_model_file(save):
+    path = save()
+    checkpoint = load_checkpoint(path)
+    checkpoint["identity"]["settings"]["model"] = "unet_of_another_hospital"
+    save_checkpoint(path, checkpoint)
+    assert load_ensemble(path, CPU).settings.overlap == 0.25
 
 
 def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(save, monkeypatch, tmp_path):

@@ -157,11 +157,6 @@ def test_a_lesion_of_one_voxel_is_not_lost_in_an_output_eight_times_as_coarse(na
     assert gradient[over_it] < 0.99 * gradient.median()
 
 
-def test_an_unknown_loss_is_refused_by_name():
-    with pytest.raises(ValueError, match=r"'dice'.*dice_ce, dice_focal, tversky, blob"):
-        build_loss("dice")
-
-
 @each_loss
 def test_unknown_voxels_count_for_nothing_whatever_is_predicted_there(name):
     known = cubes((0, (4, 4, 4), 6), patches=2)

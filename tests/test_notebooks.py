@@ -5,7 +5,7 @@ import re
 import nbformat
 import pytest
 
-from metaseg_nb.layout import NOTEBOOKS
+from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -52,6 +52,14 @@ def test_cells_fit_a_screen_and_define_no_class(notebook):
 def test_words_stand_before_steps(notebook):
     kinds = [cell.cell_type for cell in notebook.cells]
     assert kinds.count("markdown") >= kinds.count("code") / 2
+
+
+@pytest.mark.parametrize(
+    "document", [*FILES, *PROJECT.glob("*.md"), *PROJECT.glob("docs/*.md")], ids=lambda path: path.name
+)
+def test_a_module_that_a_document_names_is_there(document):
+    named = set(re.findall(r"metaseg_nb/[\w/]+\.py", document.read_text(encoding="utf-8")))
+    assert [path for path in sorted(named) if not (PROJECT / path).is_file()] == []
 
 
 # What each notebook writes last, and so by what others know that it ran to its end; 03 and 03b: see test_fit.

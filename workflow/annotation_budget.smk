@@ -5,6 +5,7 @@
 
 SEEDS = resolve("06_annotation_budget", STUDY)["seeds"]
 ARM_RUN = LAYOUT.root / "arms" / "{arm}" / "seed{seed}" / "{model}" / "fold{fold}"
+ARM_RESULTS = expand(ARM_RUN / "metrics.json", arm=ARMS, seed=SEEDS, model=MODELS, fold=FOLDS)
 PRETRAINING = LAYOUT.root / "pretraining" / "seed{seed}" / "{model}" / "fold{fold}"
 
 
@@ -57,24 +58,6 @@ rule train_arm:
         **TRAINING_RESOURCES,
     shell:
         RUN + " --model {wildcards.model} --fold {wildcards.fold} --arm {wildcards.arm} --seed {wildcards.seed}"
-
-
-rule annotation_budget:
-    input:
-        expand(ARM_RUN / "metrics.json", arm=ARMS, seed=SEEDS, model=MODELS, fold=FOLDS),
-    output:
-        LAYOUT.budget_record,
-    log:
-        LAYOUT.notebook("06_annotation_budget"),
-    params:
-        notebook="06_annotation_budget",
-        code=code_hash("06_annotation_budget"),
-        settings=settings_of("06_annotation_budget"),
-    threads: CPU_JOB.cpu_job_cpus
-    resources:
-        **CPU_RESOURCES,
-    shell:
-        RUN
 
 
 for arm in ARMS:

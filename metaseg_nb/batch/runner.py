@@ -190,7 +190,8 @@ def open_notebook(run: Run) -> Path:
 
 
 def _parameters_in(notebook: nbformat.NotebookNode) -> str:
-    return next(cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
+    """Source of the cell that papermill adds; empty where a person took it out."""
+    return "".join(cell.source for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", []))
 
 
 class Stop:

@@ -119,9 +119,8 @@ def planned_runs(study: str) -> list[Run]:
     before = [Run(notebook, study) for notebook in ("01_explore_data", "02_preprocess_n4")]
     if not arms:
         trainings = [Run("03_train", study, model, fold) for model, fold in product(models, folds)]
-        names = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
-        after = [Run(notebook, study) for notebook in names]
-        return [*before, *trainings, *after]
+        after = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
+        return [*before, *trainings, *(Run(notebook, study) for notebook in after)]
     trainings = [
         Run("03_train", study, model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)
     ]
@@ -137,16 +136,16 @@ def record_file(executed: Path) -> Path:
     return executed.with_suffix(".run.json")
 
 
-def read_record(executed: Path) -> dict[str, Any] | None:
+def how_it_ended(executed: Path) -> dict[str, Any] | None:
     """Read the record of an executed notebook; None where it never ran.
 
     A state "running" without a process that runs means that it was killed. So does a record that is damaged.
     """
-    file, killed = record_file(executed), {"state": "running", "error": None}
-    if not file.is_file():
-        return None
+    killed = {"state": "running", "error": None}
     try:
-        return killed | json.loads(file.read_text(encoding="utf-8"))
+        return killed | json.loads(record_file(executed).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
     except (TypeError, ValueError):
         return killed
 
@@ -207,7 +206,7 @@ def _state(run: Run, job: QueuedJob | None) -> str:
         return "running" + where
     if job:
         return "waiting" + where
-    record = read_record(run.executed)
+    record = how_it_ended(run.executed)
     if record and record["state"] == "failed":  # also where an earlier run left a result
         return "failed"
     if not run.result.is_file():

@@ -19,7 +19,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from metaseg_nb.batch.runs import planned_runs, read_record
+from metaseg_nb.batch.runs import how_it_ended, planned_runs
 from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
@@ -137,7 +137,7 @@ class Step:
         """Where its logs are; and in the last line why it failed, as the notebook's record or the cluster says."""
         reasons = []
         for log in self.logs:
-            record = read_record(log) if log.suffix == ".ipynb" else None
+            record = how_it_ended(log) if log.suffix == ".ipynb" else None
             if record and record["error"]:
                 reasons = [record["error"]]
                 break

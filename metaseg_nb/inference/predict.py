@@ -1,13 +1,12 @@
-"""Predict new images with trained networks: one run's, or those of all folds of a model together."""
+"""Predict new images with trained networks, of one case or of many."""
 
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,121 +16,13 @@ from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.volumes import write_volume
-from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, native_mask, native_probability
-from metaseg_nb.inference.sliding_window import predict_probability
-from metaseg_nb.layout import RunLayout, home
+from metaseg_nb.inference.decision import native_mask, native_probability
+from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
+from metaseg_nb.layout import home
 from metaseg_nb.machine import device
 from metaseg_nb.preprocessing.steps import prepare_image, read_images
-from metaseg_nb.settings import Train
-from metaseg_nb.training.checkpoints import load_checkpoint, network_of, other_versions
-from metaseg_nb.training.finished_run import differences
 
 NIFTI = (".nii", ".nii.gz")
-
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Networks of one model, trained on other folds of one study with the same settings.
-
-    ``decision`` has the mean threshold and peak and the median smallest lesion of theirs. ``notes`` names
-    checkpoints whose training did not finish, so that 0.5 is assumed, and libraries that have another version here.
-    """
-
-    paths: list[Path]
-    networks: list[torch.nn.Module]
-    settings: Train
-    recipe: Mapping[str, Any]
-    decision: Decision
-    notes: list[str]
-
-    def probability(self, image: np.ndarray, reach: np.ndarray, device: torch.device) -> np.ndarray:
-        """Mean of the networks' probabilities; see `predict_probability`.
-
-        Raises
-        ------
-        ValueError
-            The probabilities of a network are not finite; the message names its checkpoint.
-        """
-        total = np.zeros(reach.shape, np.float32)
-        for path, network in zip(self.paths, self.networks, strict=True):
-            try:
-                total += predict_probability(network, image, reach, self.settings, device)
-            except FloatingPointError as error:
-                raise ValueError(f"{path}: {error}") from error
-        return total / np.float32(len(self.networks))
-
-    def __str__(self) -> str:
-        return "; ".join([f"{len(self.networks)} network(s), {self.decision}", *self.notes])
-
-
-def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
-    """Load a run's network, or the networks of all folds of a model.
-
-    Parameters
-    ----------
-    checkpoint : path
-        ``best.pt`` of a run; or a model's folder, ``runs/<study>/<model>``, for those of all its folds.
-    device : torch.device
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no checkpoint, one was lost, or one that cannot be trusted; see `load_checkpoint`.
-    CohortError
-        The folds' settings or recipes differ.
-    """
-    paths = [checkpoint]
-    if checkpoint.is_dir():
-        runs = [RunLayout(root) for root in sorted(checkpoint.glob("fold*"))]
-        # a fold that was trained and has lost its weights is an error, and not left out
-        paths = [run.best_checkpoint for run in runs if any(path.is_file() for path in (run.metrics, *run.trained))]
-    if not paths:
-        raise FileNotFoundError(
-            f"no fold<k>/best.pt in {checkpoint}; give a model's folder, runs/<study>/<model>, or the best.pt of a run"
-        )
-    contents = {path: load_checkpoint(path) for path in paths}
-    _require_same_settings(contents)
-    identity = contents[paths[0]]["identity"]
-    chosen = {path: decision_of(content) for path, content in contents.items()}
-    decisions = [decision or UNDECIDED for decision in chosen.values()]
-    threshold, peak = (float(np.mean([getattr(own, name) for own in decisions])) for name in ("threshold", "peak"))
-    min_lesion_mm3 = float(np.median([decision.min_lesion_mm3 for decision in decisions]))
-    notes = []
-    if assumed := [f"{path.parent.name}/{path.name}" for path in paths if chosen[path] is None]:
-        notes.append(
-            f"no threshold was chosen for {', '.join(assumed)}, whose training did not finish: "
-            f"{UNDECIDED.threshold} is assumed"
-        )
-    if others := sorted(set(map(other_versions, contents.values())) - {""}):
-        notes.append(f"made with {'; '.join(others)}: results may differ a little")
-    return Ensemble(
-        paths,
-        [network_of(content, device, path) for path, content in contents.items()],
-        Train.check(identity["settings"]),
-        identity["recipe"],
-        Decision(threshold, peak, min_lesion_mm3),
-        notes,
-    )
-
-
-def _require_same_settings(contents: Mapping[Path, Mapping[str, Any]]) -> None:
-    """All folds must have been trained alike, on images prepared alike."""
-    alike = {path: _without_fold(content["identity"]) for path, content in contents.items()}
-    first, *others = alike
-    problems = []
-    for path in others:
-        if differing := differences(alike[first], alike[path]):
-            values = [f"{key} {own}, {first.parent.name} {of_first}" for key, (of_first, own) in differing.items()]
-            fix = "train the folds again with the same settings, or give one fold's best.pt"
-            found, expected = ", ".join(values), "the same settings in all folds"
-            problems.append(Problem(path.parent.name, str(path), found, expected, fix))
-    if problems:
-        raise CohortError(problems)
-
-
-def _without_fold(identity: Mapping[str, Any]) -> dict[str, Any]:
-    settings = {key: value for key, value in identity["settings"].items() if key != "fold"}
-    return {"settings": settings, "recipe": identity["recipe"]}
 
 
 def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None) -> Iterator[str]:

@@ -55,9 +55,7 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
         All checkpoints there are, are damaged.
     """
     problem = None
-    for path in (run.last_checkpoint, run.previous_checkpoint):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, (run.last_checkpoint, run.previous_checkpoint)):
         try:
             content = _read(path)
         except ValueError as error:
@@ -70,6 +68,12 @@ def load_last(run: RunLayout) -> dict[str, Any] | None:
     if problem:
         raise ValueError(f"{problem}. {TRAIN_AGAIN}") from problem
     return None
+
+
+def load_ended(run: RunLayout) -> dict[str, Any] | None:
+    """Load best.pt of a training that ended, which holds its whole ``history``; None before the end."""
+    best = load_checkpoint(run.best_checkpoint) if run.best_checkpoint.is_file() else {}
+    return best if best.get("history") else None
 
 
 def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:

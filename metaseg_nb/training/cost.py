@@ -101,7 +101,7 @@ def _short(value: float, decimals: int) -> str:
 
 
 def what_fits(settings: Train, channels: int, free_gb: float) -> str:
-    """Say what to change when a training step does not fit into a device's memory.
+    """Say what to change when a training step does not fit into a device's memory: changes, each enough by itself.
 
     Parameters
     ----------
@@ -112,20 +112,14 @@ def what_fits(settings: Train, channels: int, free_gb: float) -> str:
     free_gb : float
         Memory of the device that training may take, in 10⁹ bytes; a tenth of it is left to the libraries.
     """
-    cost = network_cost(settings, channels)
-    half = network_cost(settings.model_copy(update={"precision": "bf16"}), channels)
-    return advice(settings, cost, half, free_gb)
-
-
-def advice(settings: Train, cost: Cost, half: Cost, free_gb: float) -> str:
-    """List changes, each enough by itself: precision, patches per step, patch size; ``half`` is the cost in bf16."""
+    cost, in_bf16 = network_cost(settings, channels), settings.model_copy(update={"precision": "bf16"})
     usable_gb, cases = USABLE * free_gb, settings.batch_size // settings.num_processes
     smallest, multiple = patch_edges(settings.network)
     edges = range(smallest, cost.patch_size, multiple)
     patches = max((n for n in range(cost.patches) if cost.memory_of(n, cost.patch_size) <= usable_gb), default=0)
     edge = max((edge for edge in edges if cost.memory_of(cost.patches, edge) <= usable_gb), default=0)
     changes = []
-    if settings.precision == "no" and half.memory_gb <= usable_gb:
+    if settings.precision == "no" and network_cost(in_bf16, channels).memory_gb <= usable_gb:
         changes.append("precision: bf16")
     if patches >= cases:
         changes.append(f"patches_per_case: {patches // cases}")

@@ -12,7 +12,14 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import provenance
 from metaseg_nb.settings import Training, settings_hash
-from metaseg_nb.training.checkpoints import earlier_version, identity_code, load_checkpoint, load_last, what_decides
+from metaseg_nb.training.checkpoints import (
+    earlier_version,
+    identity_code,
+    load_checkpoint,
+    load_ended,
+    load_last,
+    what_decides,
+)
 from metaseg_nb.training.patches import PatchBatches
 
 
@@ -52,18 +59,10 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
     """Refuse to go on where a run was finished that differs; see `is_finished`."""
     if not run.metrics.is_file():
         return
-    differing = differences(load_checkpoint(run.best_checkpoint)["identity"], identity)
-    if differing:
+    if differing := differences(load_checkpoint(run.best_checkpoint)["identity"], identity):
         found = f"a finished run with other settings ({_in_words(differing)})"
         fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
         raise CohortError.one(_name(run), str(run.metrics), found, "the settings of the finished run", fix)
-
-
-def trained_history(run: RunLayout) -> list[dict[str, float]] | None:
-    """Rows of the history of a training that ended, which its best.pt holds; None before the end."""
-    if not run.best_checkpoint.is_file():
-        return None
-    return load_checkpoint(run.best_checkpoint).get("history")
 
 
 def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
@@ -77,11 +76,9 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
         The run that is there is finished, and of other settings.
     """
     require_same(run, identity)
-    left = load_last(run) or (load_checkpoint(run.best_checkpoint) if trained_history(run) else None)
-    differing = differences(left["identity"], identity) if left else {}
-    if left and not differing:
-        return
-    if left:
+    if left := load_last(run) or load_ended(run):
+        if not (differing := differences(left["identity"], identity)):
+            return
         folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
         _move([*run.results, *run.trained], folder)

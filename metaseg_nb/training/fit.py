@@ -4,17 +4,18 @@ import gc
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import cast
 
 import pandas as pd
 import torch
 
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.training.augmentation import augment_strongly
+from metaseg_nb.training.checkpoints import load_ended
 from metaseg_nb.training.cost import what_fits
-from metaseg_nb.training.finished_run import trained_history
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest, TrainingStopped, any_of_all, in_processes, whole_batch
-from metaseg_nb.training.training_run import TrainingRun
+from metaseg_nb.training.training_run import TrainingRun, Validate, Watch, watch_nothing
 
 GRADIENT_NORM = 1.0
 WARM_UP_SHARE = 0.05
@@ -33,12 +34,7 @@ def learning_rate(schedule: str, step: int, n_steps: int, peak: float) -> float:
     return peak * SCHEDULES[schedule]((step - warm_up) / max(1, n_steps - warm_up))
 
 
-def fit(
-    run: RunLayout,
-    batches: PatchBatches,
-    validate: Callable[[torch.nn.Module], float],
-    watch: Callable[[pd.DataFrame], None] = lambda history: None,
-) -> pd.DataFrame:
+def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch = watch_nothing) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
     What an unfinished run with other settings, recipe or cases left in the folder is kept separately, and continued
@@ -110,12 +106,7 @@ def fit(
     return pd.DataFrame(state["history"])
 
 
-def train(
-    run: RunLayout,
-    batches: PatchBatches,
-    validate: Callable[[torch.nn.Module], float],
-    watch: Callable[[pd.DataFrame], None] = lambda history: None,
-) -> pd.DataFrame:
+def train(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch = watch_nothing) -> pd.DataFrame:
     """Call `fit` in this process or in several, ``settings.num_processes``, which share every batch.
 
     The result is that of one process, but for rounding and dropout. Of several, the first one validates, so it must be
@@ -131,12 +122,12 @@ def train(
     if batches.settings.num_processes == 1:
         return _fit_share(run, batches, validate, 0, 1, watch)
     in_processes(batches.settings.num_processes, partial(_fit_share, run, batches, validate))
-    history = pd.DataFrame(trained_history(run))
+    history = pd.DataFrame(cast(dict, load_ended(run))["history"])
     watch(history)
     return history
 
 
-def _fit_share(run, batches, validate, rank, processes, watch=lambda history: None) -> pd.DataFrame:
+def _fit_share(run, batches, validate, rank, processes, watch=watch_nothing) -> pd.DataFrame:
     """Call `fit` with a process's share of the batches; out of a GPU's memory, say what would fit."""
     try:
         return fit(run, batches.share(rank, processes), validate, watch)

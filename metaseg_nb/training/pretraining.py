@@ -133,12 +133,9 @@ def validation_patches(case: StoredCase, settings: Pretrain) -> tuple[torch.Tens
     targets : Tensor of float32, shape (`VALIDATION_PATCHES`, 2, P, P, P)
         As in `RestorationBatches`.
     """
-    rng, size, array = (
-        np.random.default_rng([settings.seed, settings.fold, VALIDATING]),
-        settings.patch_size,
-        case.image,
-    )
-    images = np.stack([cut(array, start, size) for start in place_in_head(case, size, rng, VALIDATION_PATCHES)])
+    rng = np.random.default_rng([settings.seed, settings.fold, VALIDATING])
+    starts, image = place_in_head(case, settings.patch_size, rng, VALIDATION_PATCHES), case.image
+    images = np.stack([cut(image, start, settings.patch_size) for start in starts])
     hidden = np.stack([draw_hidden(settings, rng) for _ in images])
     return hide(torch.from_numpy(images).float(), torch.from_numpy(hidden))
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as distributed
 from accelerate import Accelerator
+from accelerate.utils.other import get_free_port
 from torch.multiprocessing import ProcessContext, start_processes
 
 from metaseg_nb.machine import claim_gpus
@@ -97,7 +97,7 @@ def in_processes(n: int, function: Callable[[int, int], Any]) -> None:
         SIGTERM came, which was passed on to each.
     """
     with StopRequest() as stop:
-        arguments = (n, claim_gpus(n), function, _free_port())
+        arguments = (n, claim_gpus(n), function, get_free_port())
         workers = cast(ProcessContext, start_processes(_work, arguments, n, join=False, start_method="spawn"))
         asked = False
         try:
@@ -120,9 +120,3 @@ def _work(rank: int, n: int, gpus: list[str], function: Callable[[int, int], Any
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // n))
     function(rank, n)
     distributed.destroy_process_group()
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]

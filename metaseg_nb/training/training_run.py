@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
-from metaseg_nb.training.checkpoints import load_checkpoint, load_last, save_checkpoint, save_last
-from metaseg_nb.training.finished_run import make_room, trained_history
+from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, save_checkpoint, save_last
+from metaseg_nb.training.finished_run import make_room
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest
@@ -35,6 +35,13 @@ PATIENCE = timedelta(hours=6)
 UNUSED_PARAMETERS = DistributedDataParallelKwargs(static_graph=True)
 
 Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
+# From a network to its score on the selection set; and what is called with the history after each validation.
+Validate = Callable[[torch.nn.Module], float]
+Watch = Callable[[pd.DataFrame], None]
+
+
+def watch_nothing(history: pd.DataFrame) -> None:
+    """Leave the history alone."""
 
 
 class TrainingRun:
@@ -43,12 +50,14 @@ class TrainingRun:
     def __init__(self, run: RunLayout, batches: PatchBatches):
         AcceleratorState._reset_state()  # a kernel may train again with another precision
         self.run, self.batches, self.settings = run, batches, batches.settings
+        on_gpu = torch.cuda.is_available()
         self.accelerator = Accelerator(
-            mixed_precision=self.settings.precision,
-            cpu=not torch.cuda.is_available(),
+            # in bf16 a CPU gives gradients of what its memory held before, where a patch has shrunk to 2 voxels
+            mixed_precision=self.settings.precision if on_gpu else "no",
+            cpu=not on_gpu,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE), UNUSED_PARAMETERS],
         )
-        self.identity, self.versions = batches.identity(), versions()
+        self.made_with = {"identity": batches.identity(), "versions": versions()}
         network, optimiser = self._new()
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
@@ -101,9 +110,7 @@ class TrainingRun:
             return False
         return self.latest()["epoch"] - self._best_epoch() >= self.settings.patience
 
-    def validate(
-        self, validate: Callable[[torch.nn.Module], float], watch: Callable[[pd.DataFrame], None], stop: StopRequest
-    ) -> None:
+    def validate(self, validate: Validate, watch: Watch, stop: StopRequest) -> None:
         """Score the selection set and keep the best weights; last.pt is written last, for training goes on from it."""
         self.read_loss()
         if self.accelerator.is_main_process:
@@ -115,8 +122,8 @@ class TrainingRun:
                 for name in ("loss", self.batches.score, "learning_rate"):
                     writer.add_scalar(name, row[name], row["step"])
             if self._best_epoch() == row["epoch"]:
-                best = {"identity": self.identity, "versions": self.versions, "network": self.mean.module.state_dict()}
-                save_checkpoint(self.run.best_checkpoint, best | {"epoch": row["epoch"], self.batches.score: score})
+                best = {"network": self.mean.module.state_dict(), "epoch": row["epoch"], self.batches.score: score}
+                save_checkpoint(self.run.best_checkpoint, self.made_with | best)
             history = pd.DataFrame(self.state["history"])
             write_table(self.run.history, history)
             watch(history)
@@ -125,7 +132,7 @@ class TrainingRun:
 
     def end(self) -> None:
         """Note in best.pt that training has ended, by its history."""
-        if self.accelerator.is_main_process and trained_history(self.run) is None:
+        if self.accelerator.is_main_process and not load_ended(self.run):
             best = load_checkpoint(self.run.best_checkpoint)
             save_checkpoint(self.run.best_checkpoint, best | {"history": self.state["history"]})
 
@@ -137,8 +144,7 @@ class TrainingRun:
             return
         scaler = self.accelerator.scaler
         parts = {
-            "identity": self.identity,
-            "versions": self.versions,
+            **self.made_with,
             "threads": torch.get_num_threads(),
             "network": self.mean.module.state_dict(),  # what predicts
             "weights": self.plain.state_dict(),
@@ -183,15 +189,15 @@ class TrainingRun:
         """Take up a stopped run of the same identity, wherever it lies."""
         is_first = self.accelerator.is_main_process
         if is_first:
-            make_room(self.run, self.identity)
+            make_room(self.run, self.made_with["identity"])
             self.run.metrics.unlink(missing_ok=True)  # the mark of a finished run, which is written at its end
         self.accelerator.wait_for_everyone()
         if checkpoint := load_last(self.run):
             if checkpoint["state"]["history"] and is_first:
                 load_checkpoint(self.run.best_checkpoint)  # now, and not when training has ended
             self._go_on(checkpoint)
-        elif history := trained_history(self.run):  # it has ended, and kept its best weights alone
-            self.state |= {"step": history[-1]["step"], "history": history}
+        elif best := load_ended(self.run):  # it has kept its best weights alone
+            self.state |= {"step": best["history"][-1]["step"], "history": best["history"]}
 
     def _go_on(self, checkpoint: dict[str, Any]) -> None:
         """Take all that `save` has saved."""
