@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.by_hand import MASK, PROPOSAL, read_readings
+from metaseg_nb.annotation.by_hand import MASK, PROPOSAL
+from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
