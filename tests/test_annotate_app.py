@@ -13,7 +13,7 @@ from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer import mask_editor
 from metaseg_nb.viewer.annotate_app import AnnotateApp
-from metaseg_nb.viewer.annotate_panel import KEYS, TOOLS
+from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS
 from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
 from metaseg_nb.viewer.open_case import OpenCase
 
@@ -468,7 +468,8 @@ def test_a_name_is_words(app, monkeypatch):
 
 
 def test_each_key_means_one_thing_and_has_its_method():
-    assert not set(KEYS) & {key for key, *_ in TOOLS.values()}
+    keys = [*KEYS, *SLIDERS, *(key for key, *_ in TOOLS.values())]
+    assert len(set(keys)) == len(keys)
     assert all(hasattr(AnnotateApp, method) != hasattr(OpenCase, method) for _, method in KEYS.values())
 
 
@@ -477,6 +478,9 @@ def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_noth
     press(app, "]")
     press(app, ".")
     assert (app.tool.value, app.size.value, app.level.value) == ("eraser", 3, pytest.approx(0.55))
+    for turn in (100, 100, -100):  # of the wheel, over the slider
+        app._wheel._dom_handlers({"deltaY": turn})
+    assert app.level.value == pytest.approx(0.5)
     options = browser.widget.opts
     assert (options.drawing_enabled, options.pen_value, options.pen_size) == (True, 0, 3)
     press(app, "r", ctrlKey=True)

@@ -21,7 +21,7 @@ from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer.annotate_panel import KEYS, TOOLS, AnnotatePanel
+from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
 from metaseg_nb.viewer.drawing import CLICK, LINE, DrawingViewer
 from metaseg_nb.viewer.open_case import OpenCase
 
@@ -79,7 +79,7 @@ class AnnotateApp(AnnotatePanel):
         self._keys.on_dom_event(self._key)
         throttled = {"throttle_or_debounce": "throttle", "wait": WHEEL_MS}
         self._wheel = Event(source=self.level, watched_events=["wheel"], prevent_default_action=True, **throttled)
-        self._wheel.on_dom_event(lambda turn: self.lower() if turn["deltaY"] > 0 else self.higher())
+        self._wheel.on_dom_event(lambda turn: self._move("level", -1 if turn["deltaY"] > 0 else 1))
         for name, button in self.buttons.items():
             button.on_click(lambda _, name=name: self._do(name))
         self._on(lambda: self._open_case(self.cases.value), self.cases)
@@ -120,6 +120,8 @@ class AnnotateApp(AnnotatePanel):
             return
         if key in KEYS:
             self._do(KEYS[key][1])
+        elif key in SLIDERS:
+            self._move(*SLIDERS[key][1:])
         elif tool := next((name for name, (own, *_) in TOOLS.items() if own == key), None):
             self.tool.value = tool
 

@@ -25,12 +25,15 @@ KEYS = {
     "i": ("fill between slices", "interpolate"),
     "n": ("done, next case", "finish"),
     "x": ("nothing to see here", "finish_empty"),
-    "[": ("smaller pen", "smaller"),
-    "]": ("larger pen", "larger"),
-    ",": ("lower level", "lower"),
-    ".": ("higher level", "higher"),
-    "+": ("larger image", "nearer"),
-    "-": ("smaller image", "farther"),
+}
+# Keys that move a slider: what that does, the slider, and the steps.
+SLIDERS = {
+    "[": ("smaller pen", "size", -1),
+    "]": ("larger pen", "size", 1),
+    ",": ("lower level", "level", -1),
+    ".": ("higher level", "level", 1),
+    "+": ("larger image", "zoom", 1),
+    "-": ("smaller image", "zoom", -1),
 }
 NARROW = {"width": "15.5rem"}
 LEGEND = """<style>.annotate-legend {{ font-size: 12px; line-height: 1.7; }}
@@ -55,7 +58,7 @@ class AnnotatePanel(Panel):
         self.level = ipywidgets.FloatSlider(description="level , .", layout=NARROW, value=0.5, min=0, max=1, step=0.05)
         self.zoom = ipywidgets.FloatSlider(description="zoom + -", layout=NARROW, value=1, min=1, max=6, step=0.5)
         self.title, self.message = ipywidgets.HTML(), ipywidgets.HTML()
-        named = {name: f"{words} ({key})" for key, (words, name) in KEYS.items() if key.isalpha()}
+        named = {name: f"{words} ({key})" for key, (words, name) in KEYS.items()}
         named["restore"] = "restore lesion"
         self.buttons = {
             name: ipywidgets.Button(description=words, layout={"width": "auto"}) for name, words in named.items()
@@ -66,34 +69,15 @@ class AnnotatePanel(Panel):
         )
         left = [self.cases, head(HEADER), self.lesions, of_lesion, of_case]
         bars = [wrapped([self.tool]), wrapped([self.size, self.level, self.zoom, *of_mask.children])]
-        keys = [f"<b>{key}</b> {words}" for key, (words, _) in KEYS.items()]
+        keys = [f"<b>{key}</b> {words}" for key, (words, *_) in (KEYS | SLIDERS).items()]
         keys += [f"<b>{key}</b> {name}" for name, (key, *_) in TOOLS.items()]
         columns = two_columns(left, "27rem", [self.title, self.message, *bars, image])
         self.widget = ipywidgets.VBox([columns, ipywidgets.HTML(LEGEND.format(" · ".join(keys)))])
 
-    def smaller(self) -> None:
-        """Make the pen smaller."""
-        self.size.value -= self.size.step
-
-    def larger(self) -> None:
-        """Make the pen larger."""
-        self.size.value += self.size.step
-
-    def lower(self) -> None:
-        """Lower the level: what grows becomes larger."""
-        self.level.value -= self.level.step
-
-    def higher(self) -> None:
-        """Raise the level: what grows becomes smaller."""
-        self.level.value += self.level.step
-
-    def nearer(self) -> None:
-        """Enlarge the image around the crosshair."""
-        self.zoom.value += self.zoom.step
-
-    def farther(self) -> None:
-        """Make the image smaller."""
-        self.zoom.value -= self.zoom.step
+    def _move(self, slider: str, steps: int) -> None:
+        """Move one of the sliders."""
+        moved = getattr(self, slider)
+        moved.value += steps * moved.step
 
     def _say(self, words: str) -> None:
         self.message.value = f"<b>{escape(words)}</b>"
