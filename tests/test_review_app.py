@@ -25,6 +25,7 @@ from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import parameter_names
 from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.viewer import itk
+from metaseg_nb.viewer.niivue import NiiVueViewer, Surface
 from metaseg_nb.viewer.review_app import (
     ALL_FOLDS,
     ReviewApp,
@@ -33,7 +34,7 @@ from metaseg_nb.viewer.review_app import (
     read_verdicts,
     record_verdict,
 )
-from metaseg_nb.viewer.viewers import NiiVueViewer, SlicesViewer, Surface, layers_of, show_case
+from metaseg_nb.viewer.viewers import SlicesViewer, layers_of, show_case
 
 MODELS = ["unet", "unetr"]
 

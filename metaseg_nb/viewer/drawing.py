@@ -18,7 +18,7 @@ from traitlets import Instance
 
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.figures.style import MARGIN, PREDICTION, REFERENCE
-from metaseg_nb.viewer.viewers import LOOK, NiiVueViewer, Surface
+from metaseg_nb.viewer.niivue import LOOK, NiiVueViewer, Surface
 
 # Values of the drawing: a lesion, a region that still changes with the level, and what the two pointing tools leave.
 LESION, PENDING, CLICK, LINE = 1, 2, 3, 4

@@ -63,12 +63,12 @@ class LesionList:
 
     def __init__(self, before: np.ndarray, probability: np.ndarray, image: Volume):
         self._probability, self._spacing_mm = probability, image.spacing_mm
-        self._before, self._old = self._described(before)
+        self._mask, (self._before, self._old) = before, self._described(before)
 
     def rows(self, mask: np.ndarray) -> list[DrawnLesion]:
         """The lesions of a mask, the longest first, and then those of its beginning of which nothing is left."""
-        drawn, _ = self._described(mask)
-        drawn.sort(key=lambda row: -row.diameter_mm)
+        drawn = self._before if mask is self._mask else self._described(mask)[0]  # a new case is shown sooner
+        drawn = sorted(drawn, key=lambda row: -row.diameter_mm)
         rows = [replace(row, number=i, state=self._state(row.voxels)) for i, row in enumerate(drawn, start=1)]
         left = set(self._old[mask].tolist())
         return rows + [replace(row, number=0) for row in self._before if row.number not in left]

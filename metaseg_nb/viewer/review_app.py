@@ -11,8 +11,9 @@ from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, 
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.machine import alone
 from metaseg_nb.parameters import model_title
+from metaseg_nb.viewer.niivue import Layer
 from metaseg_nb.viewer.panel import Panel, head, select, two_columns, wrapped
-from metaseg_nb.viewer.viewers import Layer, layers_of, open_viewer, usable
+from metaseg_nb.viewer.viewers import layers_of, open_viewer, usable
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]
