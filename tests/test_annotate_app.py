@@ -335,6 +335,14 @@ def test_a_case_that_nobody_has_seen_is_not_finished_by_a_key_pressed_twice(app,
     assert read_readings(layout)["case"].tolist() == ["p1"]
 
 
+def test_a_case_does_not_count_as_seen_when_the_image_of_the_one_before_arrives_late(app, browser):
+    browser.widget._handle_custom_msg({"event": "image_loaded", "data": {"id": "of another case"}}, [])
+    assert app.viewer.ready, "p1 stays as it is"
+    press(app, "n")
+    browser.widget._handle_custom_msg({"event": "image_loaded", "data": {"id": "of p1"}}, [])
+    assert (app.reading.case, app.viewer.ready) == ("p2", False)
+
+
 def test_looking_writes_no_mask_twice(app, browser, layout, monkeypatch):
     press(app, "p")
     browser.stroke((20, 15, 9))

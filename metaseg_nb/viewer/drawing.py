@@ -91,7 +91,7 @@ class DrawingViewer(NiiVueViewer):
         values = [float(value) for value in range(len(words))]
         self.widget.set_draw_colormap(ColorMap(R=red, G=green, B=blue, A=alpha, I=values, labels=words))
         self.widget.draw_opacity = 0.45
-        self.widget.on_image_loaded(lambda volume: self._begin())
+        self.widget.on_image_loaded(lambda volume: self._begin() if volume in self.widget.volumes else None)
         self.widget.on_mouse_up(lambda data: (acted(), self._ask()))
         self.widget.on_location_change(lambda data: acted())
         self.widget.observe(lambda change: self._received(change["new"]), "draw_bitmap")
