@@ -4,15 +4,18 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation.by_hand import Beginning, mask_file, open_reading, read_readings
+from metaseg_nb.annotation.by_hand import Beginning, open_reading
+from metaseg_nb.annotation.kept_masks import mask_file, read_readings
 from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer import mask_editor
-from metaseg_nb.viewer.annotate_app import KEYS, TOOLS, AnnotateApp
+from metaseg_nb.viewer.annotate_app import AnnotateApp
+from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS
 from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
+from metaseg_nb.viewer.open_case import OpenCase
 
 SHAPE, SPACING_MM = (24, 20, 12), (0.5, 0.5, 2.0)
 FIRST, SECOND = ((2, 2, 2), (6, 6, 4)), ((12, 10, 5), (15, 13, 7))
@@ -74,7 +77,8 @@ class Browser:
         if message["type"] == "set_drawing_enabled":
             if self.drawing is None:
                 self.drawing = np.zeros(np.prod(SHAPE), np.uint8)
-            self.answers.append(self.drawing.copy())
+            if self.widget.this_model_id:
+                self.answers.append(self.drawing.copy())
             if self.quick:
                 self.answer()
 
@@ -139,7 +143,7 @@ def press(app, key, **event):
 
 
 def states(app):
-    return [row.state for row in app._rows]
+    return [row.state for row in app.opened.rows]
 
 
 # --- what is drawn is what is saved ---
@@ -148,7 +152,7 @@ def states(app):
 def test_the_browser_shows_the_proposal_and_the_list_says_what_it_holds(app, browser):
     assert np.array_equal(browser.shown, box(FIRST, SECOND))
     assert states(app) == ["kept", "kept"]
-    first, second = app._rows
+    first, second = app.opened.rows
     assert (first.volume_mm3, second.volume_mm3) == (32 * 0.5, 18 * 0.5)
     assert first.diameter_mm == pytest.approx(np.sqrt(2**2 + 2**2 + 4**2))
     assert (first.highest, first.mean, second.mean) == pytest.approx((0.8, 0.8, 0.3))
@@ -173,7 +177,7 @@ def test_a_lesion_is_removed_and_restored(app, browser, layout):
     assert np.array_equal(browser.shown, box(SECOND))
     assert states(app) == ["kept", "removed"]
     app.lesions.value = 1
-    app.restore_button.click()
+    app.buttons["restore"].click()
     assert np.array_equal(saved(layout), box(FIRST, SECOND))
     assert states(app) == ["kept", "kept"]
 
@@ -234,7 +238,7 @@ def test_undo_takes_back_strokes_removals_and_regions_in_turn(app, browser, layo
     for i in range(18):
         browser.stroke((20, i, 0))
         masks.append(saved(layout))
-    app.remove()
+    app.opened.remove()
     masks.append(saved(layout))
     app.tool.value = "click to segment"
     browser.stroke((19, 4, 8))
@@ -269,7 +273,7 @@ def test_a_stroke_of_the_case_before_is_not_drawn_into_the_next(app, browser, la
     browser.answer()
     browser.quick = True
     browser.show()
-    assert np.array_equal(app.mask, box(FIRST, SECOND))
+    assert np.array_equal(app.opened.mask, box(FIRST, SECOND))
     assert np.array_equal(browser.shown, box(FIRST, SECOND))
 
 
@@ -290,6 +294,31 @@ def test_a_page_that_is_loaded_again_gets_the_drawing_and_loses_none(app, browse
     assert np.array_equal(saved(layout), box(FIRST, SECOND, ((20, 15, 9), (22, 16, 10))))
 
 
+def test_of_two_pages_that_show_the_app_only_the_one_that_was_drawn_on_is_believed(app, browser, layout):
+    """Both answer. The other lacks the stroke, and parts of two answers would become one drawing."""
+
+    def sent(page, **data):
+        app.viewer.widget._handle_msg({"header": {"session": page}, "content": {"data": data}, "buffers": []})
+
+    def answer(page, voxels):
+        parts = np.split(np.asarray(voxels, np.uint8), 2)
+        for i, part in enumerate(parts):
+            what = {"chunk_index": i, "total_chunks": 2, "data_type": "uint8", "chunk": memoryview(part.tobytes())}
+            yield {"method": "update", "state": {f"chunk_draw_bitmap_{i}": what}, "buffer_paths": []}
+
+    app.tool.value, browser.quick = "pen", False
+    for page in ("first", "second"):
+        sent(page, method="custom", content={"event": "image_loaded", "data": {"id": app.viewer.widget.volumes[0].id}})
+    drawn = box(FIRST, SECOND, ((20, 15, 9), (21, 16, 10)), ((20, 15, 2), (21, 16, 3)))
+    sent("first", method="custom", content={"event": "mouse_up", "data": {}})
+    first, second = answer("first", drawn.T.ravel()), answer("second", browser.drawing.copy())
+    for of_second, of_first in zip(second, first, strict=True):
+        sent("first", **of_first)
+        sent("second", **of_second)
+    assert np.array_equal(saved(layout), drawn)
+    assert np.array_equal(browser.shown, drawn), "the second page gets the stroke"
+
+
 def test_an_answer_that_never_comes_blocks_nothing_for_ever(app, browser, monkeypatch):
     app.tool.value, browser.quick = "pen", False
     browser.stroke((20, 15, 9))
@@ -304,6 +333,14 @@ def test_a_case_that_nobody_has_seen_is_not_finished_by_a_key_pressed_twice(app,
     assert app.reading.case == "p2"
     assert "not shown yet" in app.message.value
     assert read_readings(layout)["case"].tolist() == ["p1"]
+
+
+def test_a_case_does_not_count_as_seen_when_the_image_of_the_one_before_arrives_late(app, browser):
+    browser.widget._handle_custom_msg({"event": "image_loaded", "data": {"id": "of another case"}}, [])
+    assert app.viewer.ready, "p1 stays as it is"
+    press(app, "n")
+    browser.widget._handle_custom_msg({"event": "image_loaded", "data": {"id": "of p1"}}, [])
+    assert (app.reading.case, app.viewer.ready) == ("p2", False)
 
 
 def test_looking_writes_no_mask_twice(app, browser, layout, monkeypatch):
@@ -342,7 +379,7 @@ def test_nothing_to_see_here_needs_an_empty_mask_and_opens_the_next(app, browser
     press(app, "x")
     assert "not empty" in app.message.value
     assert app.reading.case == "p1", "one key takes nothing away that was drawn"
-    assert app.mask.any()
+    assert app.opened.mask.any()
     press(app, "r")
     press(app, "r")
     press(app, "x")
@@ -389,7 +426,7 @@ def test_a_new_app_of_this_notebook_closes_the_one_before(app, browser, layout, 
     assert app.reading is None
     assert again.reading.case == "p1"
     press(app, "r")
-    assert np.array_equal(again.mask, box(FIRST, SECOND))
+    assert np.array_equal(again.opened.mask, box(FIRST, SECOND))
     again.close()
 
 
@@ -439,8 +476,9 @@ def test_a_name_is_words(app, monkeypatch):
 
 
 def test_each_key_means_one_thing_and_has_its_method():
-    assert not set(KEYS) & {key for key, *_ in TOOLS.values()}
-    assert all(callable(getattr(AnnotateApp, method)) for _, method in KEYS.values())
+    keys = [*KEYS, *SLIDERS, *(key for key, *_ in TOOLS.values())]
+    assert len(set(keys)) == len(keys)
+    assert all(hasattr(AnnotateApp, method) != hasattr(OpenCase, method) for _, method in KEYS.values())
 
 
 def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_nothing(app, browser):
@@ -448,6 +486,9 @@ def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_noth
     press(app, "]")
     press(app, ".")
     assert (app.tool.value, app.size.value, app.level.value) == ("eraser", 3, pytest.approx(0.55))
+    for turn in (100, 100, -100):  # of the wheel, over the slider
+        app._wheel._dom_handlers({"deltaY": turn})
+    assert app.level.value == pytest.approx(0.5)
     options = browser.widget.opts
     assert (options.drawing_enabled, options.pen_value, options.pen_size) == (True, 0, 3)
     press(app, "r", ctrlKey=True)
@@ -455,7 +496,7 @@ def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_noth
     assert states(app) == ["kept", "kept"]
     press(app, "+")
     *pan, zoom = browser.widget.scene.pan2d_xyzmm
-    place = nib.affines.apply_affine(app.reading.image.affine, app._rows[0].centre)
+    place = nib.affines.apply_affine(app.reading.image.affine, app.opened.rows[0].centre)
     assert zoom == 1.5
     assert pan == pytest.approx(-0.5 * place), "the lesion stays where it is"
     press(app, "v")

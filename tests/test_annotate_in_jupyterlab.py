@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_in_jupyterlab import KERNEL, appears, folder, lab, run_all, settled  # noqa: F401
 
-from metaseg_nb.annotation.by_hand import mask_file, read_readings
+from metaseg_nb.annotation.kept_masks import mask_file, read_readings
 from metaseg_nb.layout import StudyLayout
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ class Person:
         """Go to the app, and wait until it is drawn."""
         self.canvas = self.page.locator("canvas").first
         self.canvas.wait_for(state="visible", timeout=60_000)
-        self.page.evaluate("document.querySelector('.annotate-list').scrollIntoView()")
+        self.page.evaluate("document.querySelector('.app-list').scrollIntoView()")
         appears(lambda: settled(self.canvas))
 
     def tool(self, words):
@@ -162,7 +162,7 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
     assert np.array_equal(mask, first | second | drawn | missed)
 
     # a proposed lesion is removed by its row
-    page.locator(".annotate-list select").last.select_option(index=0)
+    page.locator(".app-list select").last.select_option(index=0)
     page.get_by_role("button", name="remove lesion").click()
     mask, _ = person.changes(mask)
     assert np.array_equal(mask, second | drawn | missed)
@@ -173,7 +173,7 @@ def test_a_mask_drawn_with_the_mouse_is_on_disk_voxel_by_voxel(layout, lab, fold
             page.evaluate(restart)
         run_all(page, lab, "annotate.ipynb")
         person.come()
-        assert page.locator(".annotate-list select").last.locator("option").count() == 4, "three, and one removed"
+        assert page.locator(".app-list select").last.locator("option").count() == 4, "three, and one removed"
         assert np.array_equal(saved(layout), mask)
         person.tool("eraser")
         person.draw(place)

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from metaseg_nb.annotation import by_hand, open_cases
-from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, changes, open_reading, read_readings
+from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, open_reading
+from metaseg_nb.annotation.kept_masks import read_progress, read_readings
 from metaseg_nb.annotation.open_cases import CaseTaken
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
@@ -58,6 +60,10 @@ def opened(layout, case, reader="R1", mask=None, **others):
     mask = np.zeros(SHAPE, bool) if mask is None else mask
     beginning = Beginning("proposal", mask, ["unet/fold0"])
     return open_reading(layout, case, read_volume(case.image, case.name), reader, beginning, **others)
+
+
+def changes(before, after):
+    return Beginning("proposal", before).changes(find_lesions(after, (1.0, 1.0, 1.0)))
 
 
 def test_the_clock_counts_work_and_of_each_pause_half_a_minute():
@@ -170,12 +176,12 @@ def test_a_case_is_read_twice_only_when_that_is_asked_for(layout, case):
 
 def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
     opened(layout, case).close(finished=True)
-    assert by_hand.read_progress(layout) == {"p1": {"R1": True}}
+    assert read_progress(layout) == {"p1": {"R1": True}}
     again = opened(layout, case)
     again.close()
-    assert by_hand.read_progress(layout) == {"p1": {"R1": True}}, "it was only looked at"
+    assert read_progress(layout) == {"p1": {"R1": True}}, "it was only looked at"
     opened(layout, case).save(box(((1, 1, 1), (3, 3, 3))))
-    assert by_hand.read_progress(layout) == {"p1": {"R1": False}}
+    assert read_progress(layout) == {"p1": {"R1": False}}
 
 
 def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
@@ -265,7 +271,7 @@ def test_damaged_records_and_copies_of_folders_are_named_all_at_once(layout, cas
     shutil.copytree(layout.by_hand / "R1", layout.by_hand / "R1_backup")
     record = layout.by_hand / "R1/p1.json"
     record.write_text(record.read_text(encoding="utf-8")[:40], encoding="utf-8")
-    for read in (read_readings, by_hand.read_progress):
+    for read in (read_readings, read_progress):
         with pytest.raises(CohortError) as error:
             read(layout)
         assert "not complete JSON" in str(error.value)

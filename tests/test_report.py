@@ -22,10 +22,13 @@ from PIL import Image
 from scipy import ndimage
 
 from metaseg_nb.__main__ import main
+from metaseg_nb.annotation.by_hand import Beginning, open_reading
+from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.figures.style import save_figure
 from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import MACHINE, escaped, write_table
@@ -136,7 +139,14 @@ def study_of_two_folds(folder, names=("c0", "c1"), primary="lung", cohort=("Zür
         path.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(executed(f"Title of {path.stem}", result), path)
     gallery(layout, [case, other])
+    count_readings(layout)
     return study
+
+
+def count_readings(layout):
+    """What notebook 08 writes."""
+    write_table(table := layout.by_hand / "readings.csv", read_readings(layout).drop(columns="mask"))
+    write_record(layout.by_hand_record, {}, [table])
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +347,26 @@ def test_a_report_shows_no_table_that_is_not_as_it_was_written(tmp_path, monkeyp
         with pytest.raises(CohortError, match=rf"{file.name}: found {found}.*`.* run {notebook} --study paper`"):
             write_report(study)
         file.unlink(missing_ok=True)
+
+
+def test_a_report_does_not_count_fewer_masks_than_were_finished(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    study, layout = str(study_of_two_folds(tmp_path)), StudyLayout("paper")
+    nib.save(nib.Nifti1Image(np.zeros((4, 4, 4), np.int16), np.eye(4)), image := tmp_path / "new.nii.gz")
+    beginning = Beginning("nothing", np.zeros((4, 4, 4), bool))
+    reading = open_reading(layout, Case("new", (image,), None, "p", ""), read_volume(image, "new"), "R1", beginning)
+    reading.save(~beginning.mask)
+    write_report(study)
+    reading.close(finished=True)
+    with pytest.raises(
+        CohortError, match=r"masks finished since they were counted.*`.* run 08_annotate --study paper`"
+    ):
+        write_report(study)
+    count_readings(layout)
+    write_report(study)
+    layout.by_hand_record.unlink()
+    with pytest.raises(CohortError, match=r"no such file.*`.* run 08_annotate --study paper`"):
+        write_report(study)
 
 
 def test_on_a_full_disk_the_earlier_report_stays_and_one_line_says_why(small_disk, monkeypatch, capsys):

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+from ipyniivue import NiiVue
 from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
@@ -24,6 +25,7 @@ from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import parameter_names
 from metaseg_nb.settings import THRESHOLD_MODEL
 from metaseg_nb.viewer import itk
+from metaseg_nb.viewer.niivue import NiiVueViewer, Surface
 from metaseg_nb.viewer.review_app import (
     ALL_FOLDS,
     ReviewApp,
@@ -32,7 +34,7 @@ from metaseg_nb.viewer.review_app import (
     read_verdicts,
     record_verdict,
 )
-from metaseg_nb.viewer.viewers import NiiVueViewer, SlicesViewer, layers_of, show_case
+from metaseg_nb.viewer.viewers import SlicesViewer, layers_of, show_case
 
 MODELS = ["unet", "unetr"]
 
@@ -66,7 +68,7 @@ def test_headless_every_viewer_is_a_figure_at_once(images, headless, viewer, cap
 
 
 def test_with_a_browser_each_viewer_is_its_own(images, watched):
-    assert show_case(images).__class__.__name__ == "NiiVue"
+    assert isinstance(show_case(images), NiiVue)
     assert isinstance(show_case(images, "slices"), ipywidgets.Box)
 
 
@@ -126,7 +128,7 @@ def test_where_npm_does_not_answer_itkwidgets_is_switched_off_and_says_why(
     monkeypatch.setattr(itk.urllib.request, "urlopen", nobody)
     assert re.search(r"switched off: .*npmjs.* does not answer \(nobody answers\)", itk.place_viewer())
     assert extension[1] == [("disable", itk.NAME)]
-    assert show_case(images, "itkwidgets").__class__.__name__ == "NiiVue"
+    assert isinstance(show_case(images, "itkwidgets"), NiiVue)
     assert "itkwidgets is not used: the files of its viewer are not on this machine" in capsys.readouterr().out
 
 
@@ -145,8 +147,10 @@ def test_niivue_holds_the_image_and_every_layer_on_its_grid_and_jumps(images):
     assert list(layers) == ["reference", "U-Net", "UNETR", "agreement: U-Net"]
     viewer.show(images, layers, (6, 7, 8))
     volumes = viewer.widget.volumes
-    assert [volume.name for volume in volumes] == ["image.nii.gz", *(f"{name}.nii.gz" for name in layers)]
+    assert [volume.name for volume in volumes] == ["image.nii", *(f"{name}.nii.gz" for name in layers)]
     assert [volume.opacity > 0 for volume in volumes] == [True, True, True, True, False]
+    shown, (low, high) = np.asarray(nib.Nifti1Image.from_bytes(volumes[0].data).dataobj), images.greys
+    assert np.allclose(shown / volumes[0].cal_max, (images.image.array - low) / (high - low), atol=2e-4)
     reference = nib.Nifti1Image.from_bytes(gzip.decompress(volumes[1].data))
     assert np.array_equal(np.asarray(reference.dataobj) > 0, images.reference)
     assert np.allclose(reference.affine, images.image.affine)
@@ -154,6 +158,21 @@ def test_niivue_holds_the_image_and_every_layer_on_its_grid_and_jumps(images):
     viewer.set_visible("agreement: U-Net", True)
     viewer.set_visible("reference", False)
     assert [volume.opacity > 0 for volume in volumes] == [True, False, True, True, True]
+
+
+def test_niivue_sends_no_image_back_and_past_cases_are_given_free(images):
+    """Each would stay in the memory of the kernel and of the browser."""
+    assert len(re.findall('"img"', str(NiiVue._esm))) - len(re.findall('"img"', str(Surface._esm))) == 1
+    viewer, shown = NiiVueViewer(), []
+    for _ in range(3):
+        viewer.show(images, {}, (6, 7, 8))
+        shown += viewer.widget.volumes
+    assert [volume.comm is None for volume in shown] == [True, False, False], "the browser may still load the last one"
+    viewer.send(images)
+    assert viewer._sent[1].img is not None, "or it would not count as loaded"
+    sent = viewer._sent[1]
+    viewer.show(images, {}, (6, 7, 8))
+    assert viewer.widget.volumes == [sent]
 
 
 def test_a_colour_means_one_thing_and_a_network_has_the_colour_of_all_figures(images):

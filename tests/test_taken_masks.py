@@ -45,6 +45,7 @@ def draw(layout, case, reader="R1", how="nothing", seconds=90.0, finished=True, 
     """A reading of some seconds; the mask is a cube at a place where the case has no lesion."""
     image, times = read_volume(case.image, case.name), Times()
     before = read_volume(case.label, case.name).array > 0 if how == "mask" else np.zeros(image.array.shape, bool)
+    before[4:6, 4:6, 4:6] |= how == "proposal"
     reading = open_reading(layout, case, image, reader, Beginning(how, before), second=second, now=times)
     mask = before.copy()
     mask[10 : 10 + voxels, 10 : 10 + voxels, 14:16] = True
@@ -206,6 +207,17 @@ def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
     assert told["c0", "note"] == "a mask that R1 corrected by hand, in 0.5 min"
     assert "began as a proposal of networks" in told["c0_later", "warning"]
     assert len(problems) == 3
+
+
+def test_a_proposal_that_was_accepted_without_a_change_is_named(layout, came):
+    for case, voxels in zip(came.unlabelled[:3], (0, 2, 0), strict=True):
+        draw(layout, case, how="proposal", voxels=voxels)
+    draw(layout, came.unlabelled[3], how="nothing", voxels=0)
+    _, problems = with_masks_by_hand(came, layout, "first")
+    notes = {p.case: p.found for p in problems if p.severity == "note"}
+    words = "a proposal of networks that R1 accepted without a change, in 1.5 min"
+    assert notes == {"c0_later": words, "u0": words}
+    assert [p.case for p in problems if p.severity == "warning"] == ["c0_later", "c1_later"]
 
 
 def test_of_two_readers_the_first_to_begin_counts(layout, came, monkeypatch):

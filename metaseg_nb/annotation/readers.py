@@ -7,9 +7,13 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.by_hand import NOTHING, PROPOSAL
+from metaseg_nb.annotation.kept_masks import read_readings
+from metaseg_nb.cohort.datalist import read_written
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_mask
 from metaseg_nb.evaluation.intervals import percentiles, times_drawn
 from metaseg_nb.evaluation.scoring import score
+from metaseg_nb.layout import StudyLayout
 
 AGREEMENT = ["case", "reader_1", "reader_2", "dice", "nsd_1mm", "lesions_1", "lesions_2", "lesions_in_both"]
 # Median of nine physicians on ten cases of metastases, meningiomas and neuromas: Lu et al. 2021, Neuro-Oncology
@@ -28,6 +32,21 @@ def with_minutes(readings: pd.DataFrame) -> pd.DataFrame:
     done = readings[readings["finished"].astype(bool)]
     minutes = done["seconds"].astype(float) / 60
     return done.assign(minutes=minutes, minutes_per_lesion=minutes / done["n_lesions"].where(done["n_lesions"] > 0))
+
+
+def require_counted(layout: StudyLayout) -> None:
+    """Refuse tables of notebook 08 that are not as it wrote them, or from before the last mask was finished.
+
+    Raises
+    ------
+    CohortError
+        Says so, and names the command that makes them again.
+    """
+    counted, now = read_written(layout, layout.by_hand / "readings.csv"), with_minutes(read_readings(layout))
+    if set(zip(counted["case"], counted["saved"], strict=True)) != set(zip(now["case"], now["saved"], strict=True)):
+        found, fix = "masks finished since they were counted", "run notebook 08 again"
+        command = f"`python -m metaseg_nb run 08_annotate --study {layout.study}`"
+        raise CohortError.one("-", layout.by_hand_record, found, "counts of all finished masks", f"{fix}: {command}")
 
 
 def saved_by_proposals(done: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple[float, float, float]:

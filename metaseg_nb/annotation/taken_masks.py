@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.by_hand import MASK, PROPOSAL, read_readings
+from metaseg_nb.annotation.by_hand import MASK, PROPOSAL
+from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
@@ -24,6 +25,10 @@ ANEW = "a correction of the case's own mask", "nothing: the case keeps its mask,
 PROPOSED = (
     "test masks that began without a network",
     "read its scores with care: they may be too good; or name the case in `exclude`",
+)
+UNCHANGED = (
+    "masks that a person drew or corrected",
+    "nothing, if the proposal was right: a network that learns from this mask learns what networks found already",
 )
 UNFINISHED = "finished readings", "nothing, if they are to wait; otherwise finish them in notebook 08"
 ELSEWHERE = "readings of cases of this cohort", "nothing, if these cases were left out"
@@ -54,7 +59,8 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
     cohort : Cohort
         `keep_folds` gives it the folds that it has without these masks.
     problems : list of Problem
-        Notes, and warnings of masks that began as a proposal and test networks.
+        Notes, among them masks that are a proposal as networks made it; and warnings of masks that began as a proposal
+        and test networks.
 
     Raises
     ------
@@ -95,7 +101,13 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
             _keep(taken[case.name]["mask"], case, cohort.rule)
     corrected = [case for case in changed.labelled if case.name in taken and case.name in has_mask]
     proposed = [case for case in changed.cases if case in new and case.begun_with == PROPOSAL]
-    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(corrected, proposed)]
+    as_proposed = {
+        name
+        for name, one in taken.items()
+        if one["begun_with"] == PROPOSAL and one["voxels_added"] == one["voxels_removed"] == 0
+    }
+    unchanged = [case for case in changed.labelled if case.name in as_proposed]
+    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(corrected, unchanged, proposed)]
 
 
 def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
@@ -162,11 +174,14 @@ def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame,
         yield Problem(str(row.case), str(folder), found, *ANEW, "note")
 
 
-def _of_cases(corrected: Iterable[Case], proposed: Iterable[Case]) -> Iterator[Problem]:
+def _of_cases(corrected: Iterable[Case], unchanged: Iterable[Case], proposed: Iterable[Case]) -> Iterator[Problem]:
     """Cases whose masks by hand have consequences that somebody should know."""
     for case in corrected:
         found = f"a mask that {case.reader} corrected by hand, in {case.minutes:.1f} min"
         yield Problem(case.name, str(case.label), found, *CORRECTED, "note")
+    for case in unchanged:
+        found = f"a proposal of networks that {case.reader} accepted without a change, in {case.minutes:.1f} min"
+        yield Problem(case.name, str(case.label), found, *UNCHANGED, "note")
     for case in proposed:
         found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
         yield Problem(case.name, str(case.label), found, *PROPOSED, "warning")

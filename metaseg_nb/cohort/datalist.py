@@ -140,7 +140,7 @@ def _cohort_settings(settings: Explore) -> dict[str, Any]:
 
 
 def read_written(layout: StudyLayout, table: Path) -> pd.DataFrame:
-    """Read a table that 01, 04, 05 or 06 wrote; see `require_written`."""
+    """Read a table that 01, 04, 05, 06 or 08 wrote; see `require_written`."""
     require_written(layout, table)
     return read_table(table)
 
@@ -152,7 +152,7 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
     ----------
     layout : StudyLayout
     *files : path
-        In the folder of the study, of its cross-validation, annotation budget or gallery.
+        In the folder of the study, of its cross-validation, annotation budget, gallery or masks drawn by hand.
 
     Returns
     -------
@@ -169,6 +169,7 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
         layout.cross_validation: ("04_cross_validation", layout.comparison),
         layout.annotation_budget: ("06_annotation_budget", layout.budget_record),
         layout.gallery: ("05_qualitative_review", layout.gallery_record),
+        layout.by_hand: ("08_annotate", layout.by_hand_record),
     }[files[0].parent]
     facts: dict[str, Any] = {}
     found = {path: "no such file" for path in [*files, record] if not path.is_file()}

@@ -125,11 +125,6 @@ class CaseImages:
         """Values of the image that are drawn black and white."""
         return shown_window(self.image.array)
 
-    @cached_property
-    def image_file(self) -> bytes:
-        """The image as a compressed NIfTI file, for a browser."""
-        return self.file(self.image.array)
-
     def file(self, array: np.ndarray) -> bytes:
         """An array on this grid as a compressed NIfTI file."""
         return gzip.compress(self.nifti(array).to_bytes(), compresslevel=1)

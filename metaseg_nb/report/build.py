@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
+from metaseg_nb.annotation.readers import require_counted
 from metaseg_nb.cohort.datalist import read_study_cohort, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.evaluation.scoring import METRICS
@@ -109,6 +110,8 @@ def write_report(study: str) -> Path:
         *(BUDGET_CHAPTERS if is_budget else CHAPTERS),
         *filter(lambda name: layout.notebook(name).is_file(), EXTRA),
     ]
+    if "08_annotate" in chapters:
+        require_counted(layout)
     files = {name: f"{name}.html" for name in chapters}
     if is_budget:  # 06 comes first, for it holds the answers; its many runs have no pages
         files["06_annotation_budget"] = "index.html"

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from ipyniivue import NiiVue
 from ipyniivue.config_options import ConfigOptions
 from ipyniivue.constants import SliceType
 from ipyniivue.traits import ColorMap
@@ -19,11 +18,13 @@ from traitlets import Instance
 
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.figures.style import MARGIN, PREDICTION, REFERENCE
-from metaseg_nb.viewer.viewers import LOOK, NiiVueViewer
+from metaseg_nb.viewer.niivue import LOOK, NiiVueViewer, Surface
 
 # Values of the drawing: a lesion, a region that still changes with the level, and what the two pointing tools leave.
 LESION, PENDING, CLICK, LINE = 1, 2, 3, 4
 COLOURS = {LESION: PREDICTION, PENDING: MARGIN, CLICK: REFERENCE, LINE: REFERENCE}
+# Of voxels that not all pages show alike.
+UNKNOWN = 255
 # Seconds after which an answer of the browser is no longer waited for.
 LOST_S = 5.0
 # Keys of NiiVue itself would change the view while a person uses the app's.
@@ -35,10 +36,28 @@ DRAWING = (
 )
 
 
-class _Surface(NiiVue):
-    """NiiVue that does not send a drawing back to the browser it came from."""
+class _Surface(Surface):
+    """Takes a drawing from the page alone on which somebody has just drawn, and does not send it back by itself.
+
+    Several pages can show one notebook. ``pages`` are those that show this case.
+    """
 
     draw_bitmap = Instance(np.ndarray, allow_none=True)
+
+    def __init__(self, **options: Any):
+        self.pages, self._drawn_on = set(), ""
+        super().__init__(**options)
+
+    def _handle_msg(self, msg: dict) -> None:
+        page, data = msg["header"]["session"], msg["content"]["data"]
+        event = data.get("content", {}).get("event")
+        if event == "image_loaded":
+            self.pages.add(page)
+        if event == "mouse_up":
+            self._drawn_on = page
+        drawing = any(key.startswith("chunk_draw_bitmap") for key in data.get("state", {}))
+        if page == self._drawn_on or not drawing:  # that of another page may lack the last stroke
+            super()._handle_msg(msg)
 
     def _get_binary_traits(self) -> list[str]:
         return []
@@ -53,11 +72,16 @@ class DrawingViewer(NiiVueViewer):
         Called after each stroke with the voxels that it changed (int, shape (N, 3), RAS) and their new values (N).
     acted : callable
         Called when a person does anything with the mouse.
+    seen : callable
+        Called when the browser shows a case.
     """
 
-    def __init__(self, drawn: Callable[[np.ndarray, np.ndarray], None], acted: Callable[[], None]):
+    def __init__(
+        self, drawn: Callable[[np.ndarray, np.ndarray], None], acted: Callable[[], None], seen: Callable[[], None]
+    ):
         super().__init__(_Surface, height=600, **DRAWING)
-        self._drawn, self._marks, self._shown = drawn, np.zeros((0, 0, 0), np.uint8), None
+        self._drawn, self._seen = drawn, seen
+        self._marks, self._shown = np.zeros((0, 0, 0), np.uint8), None
         self._ink: dict[str, Any] = {}
         self._zoom, self._affine = 1.0, np.eye(4)
         self._asked, self._asked_at, self._waiting = 0, 0.0, []
@@ -67,7 +91,7 @@ class DrawingViewer(NiiVueViewer):
         values = [float(value) for value in range(len(words))]
         self.widget.set_draw_colormap(ColorMap(R=red, G=green, B=blue, A=alpha, I=values, labels=words))
         self.widget.draw_opacity = 0.45
-        self.widget.on_image_loaded(lambda volume: self._begin())
+        self.widget.on_image_loaded(lambda volume: self._begin() if volume in self.widget.volumes else None)
         self.widget.on_mouse_up(lambda data: (acted(), self._ask()))
         self.widget.on_location_change(lambda data: acted())
         self.widget.observe(lambda change: self._received(change["new"]), "draw_bitmap")
@@ -86,8 +110,9 @@ class DrawingViewer(NiiVueViewer):
     def clear(self) -> None:
         """Show nothing."""
         self._set(drawing_enabled=False)
-        self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
         self.widget.load_volumes([])
+        self.widget.pages.clear()
+        self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
 
     def jump(self, voxel: Sequence[float]) -> None:
         """Go to a voxel of the RAS array, and enlarge around it."""
@@ -132,13 +157,19 @@ class DrawingViewer(NiiVueViewer):
         return True
 
     def _begin(self) -> None:
-        """Make an empty drawing, where the browser has just got the image: the page may also have been loaded again."""
-        self._shown, self._asked = None, 0
+        """Show the drawing, where the browser has just got the image: the page may also have been loaded again."""
+        own, self.widget.this_model_id = self.widget.this_model_id, ""  # or it would send its empty drawing back
         self.widget.send({"type": "close_drawing", "data": []})  # of the case before
-        self._ask()
+        self.widget.send({"type": "set_drawing_enabled", "data": [True]})
+        self.widget.this_model_id = own
+        self._shown, self._asked = np.zeros(self._marks.size, np.uint8), 0
+        self.put(self._marks)
+        self._set(**self._ink)
+        self._call_waiting()
+        self._seen()
 
     def _ask(self) -> None:
-        if self._shown is None or self._ink.get("drawing_enabled"):
+        if self._shown is not None and self._ink.get("drawing_enabled"):
             self._asked, self._asked_at = self._asked + 1, time.monotonic()
             self.widget.send({"type": "set_drawing_enabled", "data": [True]})
 
@@ -148,12 +179,12 @@ class DrawingViewer(NiiVueViewer):
         self._asked -= 1
         if self._asked:
             return  # an answer that holds more is under way
-        before, self._shown = self._shown, bitmap
-        if before is None:
-            self.put(self._marks)
-            self._set(**self._ink)
-        elif (changed := np.flatnonzero(bitmap != before)).size:
+        if self._shown is not None and (changed := np.flatnonzero(bitmap != self._shown)).size:
             voxels = np.column_stack(np.unravel_index(changed, self._marks.shape, order="F"))
+            if len(self.widget.pages) > 1:  # only one of them shows what was drawn
+                self._shown[changed] = UNKNOWN
+            else:
+                self._shown = bitmap
             self._drawn(voxels, bitmap[changed])
         self._call_waiting()
 
@@ -168,4 +199,4 @@ class DrawingViewer(NiiVueViewer):
 
 def _flat(marks: np.ndarray) -> np.ndarray:
     """As NiiVue keeps a drawing: X fastest."""
-    return marks.T.ravel().astype(np.uint8, copy=False)
+    return marks.T.flatten().astype(np.uint8, copy=False)

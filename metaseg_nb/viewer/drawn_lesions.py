@@ -1,6 +1,6 @@
 """The list of lesions beside a drawing: what each is, how large, and how sure the networks are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,41 +49,44 @@ class DrawnLesion:
         return x, y, z
 
 
-def drawn_lesions(mask: np.ndarray, old: np.ndarray, probability: np.ndarray, image: Volume) -> list[DrawnLesion]:
-    """List the lesions of a mask, the longest first, and then those of its beginning of which nothing is left.
+class LesionList:
+    """Lists the lesions of a drawing beside those that it began with.
 
     Parameters
     ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-    old : ndarray of int, shape (X, Y, Z)
-        From `label_lesions` of the beginning.
+    before : ndarray of bool, shape (X, Y, Z)
+        The mask that the drawing began with.
     probability : ndarray of float, shape (X, Y, Z)
+        Of the networks.
     image : Volume
     """
-    sizes = np.bincount(old[old > 0], minlength=1)
-    drawn = sorted(_described(mask, probability, image), key=lambda row: -row[2])
-    lesions = [
-        DrawnLesion(number, _state(old[voxels], sizes), voxels, *facts)
-        for number, (voxels, *facts) in enumerate(drawn, start=1)
-    ]
-    gone = sizes > 0
-    gone[old[mask]] = False
-    gone = _described(gone[old], probability, image) if gone.any() else []
-    return lesions + [DrawnLesion(0, "removed", voxels, *facts) for voxels, *facts in gone]
 
+    def __init__(self, before: np.ndarray, probability: np.ndarray, image: Volume):
+        self._probability, self._spacing_mm = probability, image.spacing_mm
+        self._mask, (self._before, self._old) = before, self._described(before)
 
-def _described(mask: np.ndarray, probability: np.ndarray, image: Volume) -> list[tuple]:
-    """Of each lesion its voxels, volume, diameter, and highest and mean probability."""
-    lesions, rows = find_lesions(mask, image.spacing_mm), []
-    for fact in lesions.table.itertuples():
-        voxels = tuple(lesions.voxels(int(fact.lesion)).T)
-        seen = probability[voxels]
-        rows.append((voxels, fact.volume_mm3, fact.diameter_mm, float(seen.max()), float(seen.mean())))
-    return rows
+    def rows(self, mask: np.ndarray) -> list[DrawnLesion]:
+        """The lesions of a mask, the longest first, and then those of its beginning of which nothing is left."""
+        drawn = self._before if mask is self._mask else self._described(mask)[0]  # a new case is shown sooner
+        drawn = sorted(drawn, key=lambda row: -row.diameter_mm)
+        rows = [replace(row, number=i, state=self._state(row.voxels)) for i, row in enumerate(drawn, start=1)]
+        left = set(self._old[mask].tolist())
+        return rows + [replace(row, number=0) for row in self._before if row.number not in left]
 
+    def _described(self, mask: np.ndarray) -> tuple[list[DrawnLesion], np.ndarray]:
+        """Each lesion of a mask, with its number among them; and these numbers, as an array."""
+        lesions, rows = find_lesions(mask, self._spacing_mm), []
+        for fact in lesions.table.itertuples():
+            voxels = tuple(lesions.voxels(int(fact.lesion)).T)
+            seen = self._probability[voxels]
+            facts = fact.volume_mm3, fact.diameter_mm, float(seen.max()), float(seen.mean())
+            rows.append(DrawnLesion(int(fact.lesion), "removed", voxels, *facts))
+        return rows, lesions.labels
 
-def _state(old: np.ndarray, sizes: np.ndarray) -> str:
-    """What became of a lesion, by the numbers of the beginning's lesions in its voxels."""
-    if not old.any():
-        return "added"
-    return "kept" if (old == old[0]).all() and len(old) == sizes[old[0]] else "edited"
+    def _state(self, voxels: tuple[np.ndarray, ...]) -> str:
+        """What became of the beginning's lesions in these voxels."""
+        old = self._old[voxels]
+        if not old.any():
+            return "added"
+        one = (old == old[0]).all() and len(old) == len(self._before[old[0] - 1].voxels[0])
+        return "kept" if one else "edited"

@@ -1,10 +1,8 @@
 """The review in JupyterLab: choose a case, look at it, jump from lesion to lesion, and give a verdict."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import ipywidgets
 import pandas as pd
@@ -13,11 +11,12 @@ from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, 
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.machine import alone
 from metaseg_nb.parameters import model_title
-from metaseg_nb.viewer.viewers import Layer, layers_of, open_viewer, usable
+from metaseg_nb.viewer.niivue import Layer
+from metaseg_nb.viewer.panel import Panel, head, select, two_columns, wrapped
+from metaseg_nb.viewer.viewers import layers_of, open_viewer, usable
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]
-STYLE = "<style>.review-list select, .review-head { font: 12px/1.4 monospace; white-space: pre; }</style>"
 # Of the list of lesions; smaller false lesions are many, and nobody looks at them one by one.
 HEADER = f"{'':24}{'mm':>6}{'mm³':>9}   Dice of each network, or missed"
 FALSE_FROM_MM = 5.0
@@ -86,7 +85,7 @@ def lesion_rows(images: CaseImages, lesions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)[["what", "found", *PLACE]]
 
 
-class ReviewApp:
+class ReviewApp(Panel):
     """Widgets to review a study's cases; ``widget`` is what a cell shows.
 
     Parameters
@@ -99,29 +98,21 @@ class ReviewApp:
 
     def __init__(self, study: str, viewer: str = "auto"):
         self.viewer = open_viewer(usable(viewer))
-        self._filling = False
         self.study = ipywidgets.Dropdown(description="study", options=finished_studies(), value=study)
         self.networks = ipywidgets.SelectMultiple(description="networks", rows=5)
         self.sorted_by = ipywidgets.Dropdown(description="sorted by")
         self.order = ipywidgets.Dropdown(description="order", options=list(ORDERS))
         self.fold = ipywidgets.Dropdown(description="fold")
-        self.case, self.lesions = (ipywidgets.Select(layout={"width": "98%"}, rows=rows) for rows in (16, 7))
+        self.case, self.lesions = select(16), select(7)
         self.previous, self.next = (ipywidgets.Button(description=words) for words in ("← previous", "next →"))
-        self.title, self.overlays = ipywidgets.HTML(), ipywidgets.HBox(layout={"flex_flow": "row wrap"})
+        self.title, self.overlays = ipywidgets.HTML(), wrapped()
         self.verdict = ipywidgets.ToggleButtons(options=VERDICTS, value=None)
         self.note = ipywidgets.Textarea(placeholder="note", continuous_update=False, layout={"width": "100%"})
         self.saved = ipywidgets.HTML()
-        for widget in (self.case, self.lesions):
-            widget.add_class("review-list")
-        head = ipywidgets.HTML(f'<div class="review-head"> {HEADER}</div>')
         left = [self.study, self.networks, self.sorted_by, self.order, self.fold, self.case]
         left.append(ipywidgets.HBox([self.previous, self.next]))
-        right = [self.title, self.overlays, self.viewer.widget, head, self.lesions, self.verdict, self.note, self.saved]
-        columns = [
-            ipywidgets.VBox(left, layout={"width": "24rem", "flex": "0 0 auto"}),
-            ipywidgets.VBox(right, layout={"flex": "1 1 auto", "min_width": "0"}),
-        ]
-        self.widget = ipywidgets.VBox([ipywidgets.HTML(STYLE), ipywidgets.HBox(columns)])
+        right = [self.title, self.overlays, self.viewer.widget, head(HEADER), self.lesions]
+        self.widget = two_columns(left, "24rem", [*right, self.verdict, self.note, self.saved])
         self._on(self._open_study, self.study)
         self._on(self._list_cases, self.sorted_by, self.order, self.fold)
         self._on(self._open_case, self.networks, self.case)
@@ -130,18 +121,6 @@ class ReviewApp:
         self.previous.on_click(lambda button: self._step(-1))
         self.next.on_click(lambda button: self._step(1))
         self._open_study()
-
-    def _on(self, call: Callable[[], None], *widgets: ipywidgets.Widget) -> None:
-        """Call when a person changes one of some widgets, and not when `_fill` does."""
-        for widget in widgets:
-            widget.observe(lambda change: None if self._filling else call(), "value")
-
-    def _fill(self, widget: ipywidgets.Widget, value: Any, options: list | None = None) -> None:
-        self._filling = True
-        if options is not None:
-            widget.options = options
-        widget.value = value
-        self._filling = False
 
     def _open_study(self) -> None:
         self.tables = StudyTables.read(self.study.value)

@@ -2,52 +2,22 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-from ipyniivue import NiiVue, Volume
-from ipyniivue.constants import ShowRender
-from ipyniivue.traits import LUT
 from IPython.display import Image
-from matplotlib.colors import to_rgba
 
 from metaseg_nb.figures.charts import somebody_watches
 from metaseg_nb.figures.reviewed import AGREEMENT_COLOURS, CaseImages
 from metaseg_nb.figures.slices import AXES, PLANES, draw_planes
 from metaseg_nb.figures.style import REFERENCE, model_colour
 from metaseg_nb.parameters import model_title
+from metaseg_nb.viewer.niivue import Layer, NiiVueViewer
 
-OPACITY = 0.5
-# Orientation as in all pictures of the workbook; without the rendering, which costs most.
-LOOK = {
-    "is_radiological_convention": True,
-    "sagittal_nose_left": True,
-    "multiplanar_show_render": ShowRender.NEVER,
-}
 # Each viewer, and the one that is tried after it.
 NEXT = {"itkwidgets": "niivue", "niivue": "slices", "slices": ""}
-
-
-@dataclass(frozen=True)
-class Layer:
-    """Values over an image, each with a colour.
-
-    Parameters
-    ----------
-    array : ndarray of uint8, shape (X, Y, Z)
-        0 where nothing is drawn.
-    colours : dict of str to str
-        Meaning and colour of the values 1, 2, ...
-    visible : bool
-        Whether it is shown at first.
-    """
-
-    array: np.ndarray
-    colours: dict[str, str]
-    visible: bool = True
 
 
 def layers_of(images: CaseImages) -> dict[str, Layer]:
@@ -59,45 +29,6 @@ def layers_of(images: CaseImages) -> dict[str, Layer]:
     for model in list(images.predictions)[:1]:  # each layer is a volume that the browser has to hold
         layers[f"agreement: {model_title(model)}"] = Layer(images.agreement(model), AGREEMENT_COLOURS, visible=False)
     return layers
-
-
-class NiiVueViewer:
-    """A NiiVue ``widget`` that shows one case after the other.
-
-    Parameters
-    ----------
-    surface : type
-        NiiVue, or what is derived from it.
-    height : int
-        Pixels.
-    **options
-        Of NiiVue, beside `LOOK`.
-    """
-
-    def __init__(self, surface: type[NiiVue] = NiiVue, height: int = 480, **options: Any):
-        self.widget = surface(height=height, **LOOK, **options)
-
-    def show(self, images: CaseImages, layers: Mapping[str, Layer], at: Sequence[float]) -> None:
-        """Load a case with its `layers_of` and go to a voxel of its RAS array."""
-        self._layers, self._shape = list(layers), images.image.array.shape
-        low, high = images.greys
-        volumes = [Volume(data=images.image_file, name="image.nii.gz", cal_min=low, cal_max=high)]
-        for name, layer in layers.items():
-            rgba = np.array([[0, 0, 0, 0], *map(to_rgba, layer.colours.values())])
-            colours = (255 * rgba).round().astype(int).ravel().tolist()
-            table = LUT(lut=colours, min=0.0, max=float(len(layer.colours)), labels=["", *layer.colours])
-            look = {"colormap_label": table, "opacity": OPACITY * layer.visible, "colorbar_visible": False}
-            volumes.append(Volume(data=images.file(layer.array), name=f"{name}.nii.gz", **look))
-        self.widget.load_volumes(volumes)
-        self.jump(at)
-
-    def set_visible(self, layer: str, visible: bool) -> None:
-        """Switch a layer on or off."""
-        self.widget.volumes[1 + self._layers.index(layer)].opacity = OPACITY * visible
-
-    def jump(self, voxel: Sequence[float]) -> None:
-        """Go to a voxel of the RAS array."""
-        self.widget.scene.crosshair_pos = [(i + 0.5) / n for i, n in zip(voxel, self._shape, strict=True)]
 
 
 class SlicesViewer:
