@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "by_hand": ["read_progress", "read_readings"],
-        "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
+        "comparison": ["budget_answers", "budget_gains"],
+        "curves": ["budget_curves", "power_laws"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
         "results": ["cost_table", "measured_minutes", "read_budget"],
