@@ -1,13 +1,14 @@
 """Cheaper annotations: what they say of each voxel, by hand; who is annotated; and what is never assumed."""
 
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from metaseg_nb.annotation.partial import KINDS, Work, annotate, label_of_boxes, label_of_points
+from metaseg_nb.annotation.partial import Work, annotate, label_of_boxes, label_of_points
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_patients, summarise
 from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case
@@ -15,10 +16,11 @@ from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
-from metaseg_nb.settings import ParameterError
+from metaseg_nb.settings import ParameterError, Train
 from metaseg_nb.training.patches import PatchBatches
 
 MM = (1.0, 1.0, 1.0)
+KINDS = get_args(Train.model_fields["annotation"].annotation)
 # Of the image, on which the two lesions of `mask` lie.
 SLICES = [8, 3]
 

@@ -1,8 +1,7 @@
 """The training set: annotated cases, and cases labelled or ranked by the networks of an earlier arm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -48,9 +47,8 @@ class TrainingSet:
     def __str__(self) -> str:
         own = self.table[self.table["role"] == "training"]
         done = own[~own["annotation"].isin(NO_PHYSICIAN)]
-        counts = {"slices contoured": "n_slices", "boxes": "n_boxes", "points": "n_points"}
-        work = [f"{done['n_lesions'].sum()} lesions"]
-        work += [f"{done[column].sum()} {name}" for name, column in counts.items() if done[column].sum()]
+        names = {"n_lesions": "lesions", "n_slices": "slices contoured", "n_boxes": "boxes", "n_points": "points"}
+        work = [f"{n} {names[count]}" for count, n in done[list(names)].sum().items() if n or count == "n_lesions"]
         text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
         text += f" ({', '.join(work)})"
         if guessed := (own["annotation"] == NETWORKS).sum():
@@ -124,34 +122,32 @@ def annotated_training_set(
     """
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
     budget = budget_of(parts, settings.annotated_share, settings.seed)
-    teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
+    chosen = budget.training
     if settings.unannotated in ("ranking", "foreground_random"):
+        teachers = load_teachers(settings, layout, parts, device)
         first = [case for case in parts.training if case.name in teachers.annotated]
         slices = {case.name: sum(stored[case.name].slices) for case in parts.training}
         ranked = _ranking(parts.training, stored, teachers, run)
-        follow = partial(follow_ranking, parts.training, first, slices=slices, even=budget.training)
-        chosen = follow(ranked["patient"].tolist())
+        chosen = follow_ranking(parts.training, first, ranked["patient"], slices, even=budget.training)
         if settings.unannotated == "foreground_random":
             added = {case.patient for case in chosen} - {case.patient for case in first}
-            chosen = follow(as_much_foreground(ranked, len(added), settings.seed))
-        budget = replace(budget, training=chosen)
-    known = {
-        case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in budget.training
-    }
+            order = as_much_foreground(ranked, len(added), settings.seed)
+            chosen = follow_ranking(parts.training, first, order, slices, even=budget.training)
+    known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or use another kind of annotation"
         raise CohortError.one("-", "dataset.json", found, "at least one lesion to learn from", fix)
-    rest = [stored[case.name] for case in parts.training if case.name not in known]
-    nothing = {case.name: (NOBODY, None, Work(len(case.slices))) for case in stored.values()}
+    nothing = {name: (NOBODY, None, Work(len(case.slices))) for name, case in stored.items()}
     if settings.unannotated == "self_training":
-        for case in rest:
+        teachers = load_teachers(settings, layout, parts, device)
+        for case in (stored[case.name] for case in parts.training if case.name not in known):
             label = _labelled(case, teachers, settings.confidence, run)
             known[case.name] = NETWORKS, label, Work(len(case.slices))
     selection = [stored[case.name] for case in budget.selection]
     chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection}
-    rows = [_row(case, "training", *(nothing | known)[case.name]) for case in parts.training]
-    rows += [_row(case, "selection", *(nothing | chosen_on)[case.name]) for case in parts.selection]
+    all_known, roles = nothing | known | chosen_on, {"training": parts.training, "selection": parts.selection}
+    rows = [_row(case, role, *all_known[case.name]) for role, cases in roles.items() for case in cases]
     return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
 
 
