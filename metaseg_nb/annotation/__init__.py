@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "by_hand": ["read_progress", "read_readings"],
         "comparison": ["budget_answers", "budget_gains"],
         "curves": ["budget_curves", "power_laws"],
+        "lines": ["line_errors"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
         "results": ["cost_table", "measured_minutes", "read_budget"],

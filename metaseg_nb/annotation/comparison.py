@@ -1,5 +1,7 @@
 """Comparison of the arms of an annotation budget: gains, and answers in sentences."""
 
+from itertools import pairwise
+
 import numpy as np
 import pandas as pd
 
@@ -15,10 +17,12 @@ SAME = 1.01
 QUESTIONS = {
     "patients": ("How many patients are enough?", False),
     "kind": ("Which kind of annotation is worth its minutes?", False),
+    "slices": ("Many slices of few patients, or few slices of many?", False),
     "pretraining": ("Does pretraining on all images help?", True),
     "self_training": ("Does self-training help?", True),
     "teachers": ("Does it help to be taught by all networks together?", True),
     "ranking": ("Does it help to choose patients by a ranking?", False),
+    "rounds": ("Does it help to train again between rounds of a ranking?", False),
     "foreground": ("Is a ranking better than random patients with as much lesion?", False),
     "roi": ("Are patches around boxes enough?", False),
 }
@@ -27,10 +31,11 @@ CHANGES = {
     "pretraining": ({"unannotated": "pretraining"}, {"unannotated": "unused"}),
     "self_training": ({"unannotated": "self_training"}, {"unannotated": "unused", "teachers": ""}),
     "teachers": ({"unannotated": "self_training", "teachers": ""}, {"teachers": "self"}),
+    "rounds": ({"unannotated": "ranking_in_rounds"}, {"unannotated": "ranking"}),
     "foreground": ({"unannotated": "ranking"}, {"unannotated": "foreground_random"}),
     "roi": ({"recipe": "sampling: roi"}, {"recipe": ""}),
 }
-ALIKE = ["share", "annotation", "unannotated", "teachers", "recipe"]
+ALIKE = ["share", "annotation", "slice_step", "unannotated", "teachers", "recipe"]
 COLUMNS = ["question", "arm", "title", "against", "model", "patients", "minutes", "minutes_against"]
 COLUMNS += ["difference", "low", "high", "verdict"]
 
@@ -40,15 +45,17 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
 
     - ``patients``: the most fully contoured patients with the next smaller number of them.
     - ``kind``: cheaper annotations with full contours *at equal minutes*.
+    - ``slices``: sparser contours of more patients with denser contours of fewer, at equal minutes.
     - ``ranking``: patients chosen by a ranking, or at random with as much lesion, with patients chosen evenly, at equal
       minutes.
+    - ``rounds``: patients chosen in rounds, with networks trained in between, with those of one round.
     - ``foreground``: patients chosen by a ranking with random ones that have as much lesion.
     - ``pretraining``, ``self_training``, ``roi``: an arm with the one that differs in nothing else.
     - ``teachers``: self-training by all networks together with self-training by each network alone.
 
-    Full contours at minutes between two budgets are interpolated, patient by patient, in proportion to the logarithm
-    of minutes. Outside the budgets the nearest budget is used (see ``minutes_against``). Then an arm that loses
-    against more minutes, or wins with more minutes, is inconclusive.
+    Results at minutes between two arms of a line (full contours, or one slice in n) are interpolated, patient by
+    patient, in proportion to the logarithm of minutes. Outside the line its nearest arm is used (see
+    ``minutes_against``). Then an arm that loses against more minutes, or wins with more minutes, is inconclusive.
 
     Returns
     -------
@@ -86,12 +93,15 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
 def _pairs(results: BudgetResults) -> list[tuple[str, str, list[str], str]]:
     """Question, arm, and what it is compared with: one arm, or a line of arms at equal minutes, with its name."""
     arms, budgets = results.arms, results.budgets
+    plain = (arms["unannotated"] == "unused") & (arms["recipe"] == "")
     pairs = [("patients", budgets[-1], [budgets[-2]], "")] if len(budgets) > 1 else []
     if budgets:
-        cheaper = (arms["annotation"] != "full") & (arms["unannotated"] == "unused") & (arms["recipe"] == "")
-        chosen = arms["unannotated"].isin(["ranking", "foreground_random"])
-        for question, asked in (("kind", cheaper), ("ranking", chosen)):
+        chosen = arms["unannotated"].isin(["ranking", "ranking_in_rounds", "foreground_random"])
+        for question, asked in (("kind", plain & (arms["annotation"] != "full")), ("ranking", chosen)):
             pairs += [(question, arm, budgets, "full contours") for arm in arms.index[asked]]
+    sliced = arms[plain & (arms["slice_step"] > 0)].sort_values("minutes")
+    for (_, dense), (step, sparse) in pairwise(sliced.groupby("slice_step").groups.items()):
+        pairs += [("slices", arm, list(sparse), f"one slice in {step}") for arm in dense]
     for question, (after, before) in CHANGES.items():
         for arm in arms.index[(arms[list(after)] == after).all(axis=1)]:
             same = arms.index[(arms[ALIKE] == arms.loc[arm, ALIKE].to_dict() | before).all(axis=1)]

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT
+from metaseg_nb.annotation.lines import LEVEL, grown_regions
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train
@@ -20,8 +22,9 @@ CERTAIN_OF_BOX = 0.5
 # Radii as shares of a lesion's diameter: the inner ball is taken for lesion. The outer one, around the centroid, holds
 # all of any convex lesion; beyond it is background.
 CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
-# All of these; part of an annotation's identity.
+# What decides an annotation beside its parameters; part of its identity.
 RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
+RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Work:
     """What a physician does with a case, on the image's own grid.
 
     Of ``n_lesions`` in the case, ``n_contoured`` are contoured, on ``n_slices`` axial slices in all (a slice counts
-    once for each lesion on it); ``n_boxes`` are drawn and ``n_points`` set.
+    once for each lesion on it); ``n_boxes`` and ``n_lines`` are drawn and ``n_points`` set.
     """
 
     n_lesions: int
@@ -37,6 +40,7 @@ class Work:
     n_slices: int = 0
     n_boxes: int = 0
     n_points: int = 0
+    n_lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,11 @@ class Annotation:
 
 
 def annotate(
-    mask: np.ndarray, spacing_mm: tuple[float, float, float], settings: Train, slices: Sequence[int]
+    mask: np.ndarray,
+    image: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    settings: Train,
+    slices: Sequence[int],
 ) -> Annotation:
     """Simulate an annotation of a case.
 
@@ -66,18 +74,20 @@ def annotate(
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
         All lesions.
+    image : ndarray, shape (X, Y, Z)
+        Lines grow on it.
     spacing_mm : tuple of 3 floats
     settings : Train
         ``annotation``: "full"; "largest": the ``n_largest`` largest lesions are contoured, and where there are more,
         only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice is known,
         counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
-        "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter.
+        "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter;
+        "lines": the longest axial diameter of each lesion, and the region that grows from it is taken for the lesion.
     slices : sequence of int
         Axial slices of the image that each lesion lies on, the largest lesion first; the work is counted by them.
     """
     lesions, n = find_lesions(mask, spacing_mm), len(slices)
-    boxes = np.array([[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()], int)
-    boxes = boxes.reshape(-1, 3, 2)
+    boxes = _boxes(lesions)
     if settings.annotation == "slices":
         return _every_nth_slice(lesions, boxes, settings.slice_step, slices)
     if settings.annotation == "boxes":
@@ -87,6 +97,11 @@ def annotate(
         centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
         points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
         return Annotation(*label_of_points(mask.shape, spacing_mm, points, diameters_mm), Work(n, n_points=n))
+    if settings.annotation == "lines":
+        label = np.zeros(mask.shape, np.uint8)
+        for region in grown_regions(lesions, image):
+            label[region] = 1
+        return Annotation(label, _boxes(find_lesions(label > 0, spacing_mm)), Work(n, n_lines=n))
     if settings.annotation == "largest" and lesions.n > settings.n_largest:
         return _largest(lesions, boxes, settings.n_largest, slices)
     return Annotation(mask.astype(np.uint8), boxes, full_work(slices))
@@ -122,6 +137,12 @@ def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, step: int, slices: Seq
     on_slices = [int(known[low:high].sum()) for low, high in boxes[:, 2]]
     n_slices = min(sum(on_slices), sum(slices))  # a thick slice of the image is contoured once
     return Annotation(label, whole_volume(label), Work(len(slices), sum(n > 0 for n in on_slices), n_slices))
+
+
+def _boxes(lesions: Lesions) -> np.ndarray:
+    """Bounding box of each lesion, int of shape (L, 3, 2)."""
+    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
+    return np.array(boxes, int).reshape(-1, 3, 2)
 
 
 def _sizes(lesions: Lesions) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
+from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, Work, annotate, full_work, whole_volume
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
@@ -17,7 +17,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.fold_results import read_all
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
-from metaseg_nb.layout import RunLayout, StudyLayout
+from metaseg_nb.layout import RunLayout, StudyLayout, parameter_file
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
@@ -48,6 +48,7 @@ class TrainingSet:
         own = self.table[self.table["role"] == "training"]
         done = own[~own["annotation"].isin(NO_PHYSICIAN)]
         names = {"n_lesions": "lesions", "n_slices": "slices contoured", "n_boxes": "boxes", "n_points": "points"}
+        names |= {"n_lines": "lines"}
         work = [f"{n} {names[count]}" for count, n in done[list(names)].sum().items() if n or count == "n_lesions"]
         text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
         text += f" ({', '.join(work)})"
@@ -82,7 +83,8 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     Raises
     ------
     CohortError
-        With every one that is not finished; or one learned from a case outside the training set of ``parts``.
+        With every one that is not finished; or one learned from a case outside the training set of ``parts``; or
+        those that rank together learned from different patients.
     """
     models = sorted(settings.models)
     runs = {model: layout.run(model, settings.fold, settings.teacher, settings.seed) for model in models}
@@ -92,9 +94,14 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
         raise CohortError(in_arm(error.problems, settings.teacher, settings.seed)) from error
     contents = [load_unseen(run.best_checkpoint, parts) for run in runs.values()]
     trained = [(network_of(content, device), Train.check(content["identity"]["settings"])) for content in contents]
-    table = read_table(runs[models[0]].annotation_table)
-    annotated = set(table.loc[(table["role"] == "training") & (table["annotation"] == "full"), "case"])
-    return Teachers(trained, [identity_code(content["identity"]) for content in contents], annotated, device)
+    tables = [read_table(run.annotation_table) for run in runs.values()]
+    known = [set(table.loc[table["role"].eq("training") & table["annotation"].eq("full"), "case"]) for table in tables]
+    if settings.unannotated != "self_training" and any(cases != known[0] for cases in known):
+        found = f"{' and '.join(models)} learned from different patients"
+        fix = f"name one network, or self, under `models` in {parameter_file('arm', settings.arm).name}"
+        where = f"{settings.teacher}, seed {settings.seed}, fold {settings.fold}"
+        raise CohortError.one(where, "annotation.csv", found, "the same patients for all that rank together", fix)
+    return Teachers(trained, [identity_code(content["identity"]) for content in contents], known[0], device)
 
 
 def annotated_training_set(
@@ -169,8 +176,9 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
         return case, full_work(case.slices)
-    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings, case.slices)
+    annotation = annotate(case.label > 0, case.image[0], case.grid.spacing_mm, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
+    how |= RULE_OF_LINES if settings.annotation == "lines" else {}
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
 
