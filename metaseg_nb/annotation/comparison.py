@@ -100,8 +100,8 @@ def _pairs(results: BudgetResults) -> list[tuple[str, str, list[str], str]]:
         for question, asked in (("kind", plain & (arms["annotation"] != "full")), ("ranking", chosen)):
             pairs += [(question, arm, budgets, "full contours") for arm in arms.index[asked]]
     sliced = arms[plain & (arms["slice_step"] > 0)].sort_values("minutes")
-    for (_, dense), (step, sparse) in pairwise(sliced.groupby("slice_step").groups.items()):
-        pairs += [("slices", arm, list(sparse), f"one slice in {step}") for arm in dense]
+    for (_, dense), (step, sparse) in pairwise(sliced.groupby("slice_step")):
+        pairs += [("slices", arm, list(sparse.index), f"one slice in {step}") for arm in dense.index]
     for question, (after, before) in CHANGES.items():
         for arm in arms.index[(arms[list(after)] == after).all(axis=1)]:
             same = arms.index[(arms[ALIKE] == arms.loc[arm, ALIKE].to_dict() | before).all(axis=1)]

@@ -8,7 +8,7 @@ from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from metaseg_nb.annotation.by_hand import NOTHING, Beginning
-from metaseg_nb.annotation.growing import grow_along
+from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
 from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
@@ -18,6 +18,8 @@ from metaseg_nb.preprocessing.case_store import open_cases
 
 # A region reaches as far as the image is half as bright as on the line; 08 begins with this level too.
 LEVEL = 0.5
+# Part of an annotation's identity.
+RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 # Neighbours on one axial slice.
 IN_PLANE = ndimage.generate_binary_structure(2, 1)[:, :, None]

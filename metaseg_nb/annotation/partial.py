@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT
-from metaseg_nb.annotation.lines import LEVEL, grown_regions
+from metaseg_nb.annotation.lines import grown_regions
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train
@@ -22,9 +21,8 @@ CERTAIN_OF_BOX = 0.5
 # Radii as shares of a lesion's diameter: the inner ball is taken for lesion. The outer one, around the centroid, holds
 # all of any convex lesion; beyond it is background.
 CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
-# What decides an annotation beside its parameters; part of its identity.
+# All of these; part of an annotation's identity.
 RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
-RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
 
 
 @dataclass(frozen=True)
