@@ -19,7 +19,7 @@ KINDS = [
     ("points", 0, 0, 0, 4, 0, 2 + 0.8),
     ("lines", 0, 0, 0, 0, 4, 2 + 1),
     ("none", 0, 0, 0, 0, 0, 0),
-    ("self_training", 0, 0, 0, 0, 0, 0),
+    ("self_training", 3, 20, 2, 2, 2, 0),  # networks labelled it
     ("full", 0, 0, 0, 0, 0, 2),  # no lesion: to know that, the case was read
 ]
 
@@ -35,11 +35,6 @@ def annotation(kinds=KINDS, role="training"):
 def test_minutes_of_each_kind_by_hand(row):
     table = annotation()[row : row + 1]
     assert run_effort(table, SETTINGS, {})["minutes"] == pytest.approx(table["expected"].item())
-
-
-def test_labels_of_networks_take_no_minutes():
-    guessed = annotation([("self_training", 3, 20, 2, 2, 2, 0)])
-    assert run_effort(guessed, SETTINGS, {})["minutes"] == 0
 
 
 def test_a_run_from_before_there_were_lines_took_as_long_as_before():
