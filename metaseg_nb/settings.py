@@ -250,7 +250,7 @@ class Train(Training):
     arm: ArmName
     arm_title: str
     annotated_share: PositiveShare
-    annotation: Literal["full", "largest", "slices", "boxes", "points"]
+    annotation: Literal["full", "largest", "slices", "boxes", "points", "lines"]
     n_largest: Count
     slice_step: Count
     unannotated: Literal["unused", "pretraining", "self_training", "ranking", "foreground_random"]
@@ -304,6 +304,7 @@ class Budget(CrossValidate):
     minutes_per_slice: NotNegative
     minutes_per_box: NotNegative
     minutes_per_point: NotNegative
+    minutes_per_line: NotNegative
 
 
 class Radiotherapy(CrossValidate):

@@ -23,7 +23,7 @@ from metaseg_nb.settings import Budget
 # What contouring a patient takes in the mean: four lesions of nine slices each.
 LESIONS, SLICES_EACH = 4, 9
 COSTS = {"minutes_per_case": 2.0, "minutes_per_lesion": 1.0, "minutes_per_slice": 0.25}
-COSTS |= {"minutes_per_box": 0.5, "minutes_per_point": 0.2}
+COSTS |= {"minutes_per_box": 0.5, "minutes_per_point": 0.2, "minutes_per_line": 0.25}
 
 
 def settings_with(**changes) -> Budget:
@@ -120,6 +120,6 @@ def _annotated(case, role, kind):
     contoured = {"full": n, "largest": 1, "slices": n}.get(kind, 0)
     slices = {"full": n * SLICES_EACH, "largest": SLICES_EACH + 4, "slices": 2 * n}.get(kind, 0)
     work = {"n_lesions": n, "n_contoured": contoured, "n_slices": slices}
-    work |= {"n_boxes": n * (kind == "boxes"), "n_points": n * (kind == "points")}
+    work |= {"n_boxes": n * (kind == "boxes"), "n_points": n * (kind == "points"), "n_lines": n * (kind == "lines")}
     facts = {"case": case.name, "patient": case.patient, "primary": case.primary, "role": role, "annotation": kind}
     return facts | work | {"known_share": 1.0}

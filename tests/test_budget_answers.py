@@ -11,14 +11,8 @@ import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
 
-from metaseg_nb.annotation.comparison import (
-    COLUMNS,
-    QUESTIONS,
-    budget_answers,
-    budget_curves,
-    budget_gains,
-    power_laws,
-)
+from metaseg_nb.annotation.comparison import COLUMNS, QUESTIONS, budget_answers, budget_gains
+from metaseg_nb.annotation.curves import budget_curves, power_laws
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.batch.runs import Run
@@ -30,7 +24,7 @@ from metaseg_nb.report.build import write_page
 from metaseg_nb.settings import Budget
 
 N = 12
-FULL = {"share": 1.0, "annotation": "full", "unannotated": "unused", "teachers": "", "recipe": ""}
+FULL = {"share": 1.0, "annotation": "full", "slice_step": 0, "unannotated": "unused", "teachers": "", "recipe": ""}
 ARMS = {
     # title, annotated patients, minutes, and what is not as in FULL
     "patients_25": ("25 %", 10, 100.0, {"share": 0.25}),
@@ -38,12 +32,15 @@ ARMS = {
     "patients_100": ("all", 40, 400.0, {}),
     "boxes": ("boxes", 40, 200.0, {"annotation": "boxes"}),
     "points": ("points", 40, 60.0, {"annotation": "points"}),
-    "slices": ("slices", 40, 200 * 2**0.5, {"annotation": "slices"}),
+    "slices": ("slices", 40, 200 * 2**0.5, {"annotation": "slices", "slice_step": 5}),
+    "slices_50": ("slices of half", 20, 100 * 2**0.5, {"share": 0.5, "annotation": "slices", "slice_step": 5}),
+    "dense_75": ("dense", 30, 200.0, {"share": 0.75, "annotation": "slices", "slice_step": 2}),
     "boxes_roi": ("patches", 40, 200.0, {"annotation": "boxes", "recipe": "sampling: roi"}),
     "pretraining_25": ("pretrained", 10, 100.0, {"share": 0.25, "unannotated": "pretraining"}),
     "self_training_25": ("self-trained", 10, 100.0, {"share": 0.25, "unannotated": "self_training"}),
     "alone_25": ("alone", 10, 100.0, {"share": 0.25, "unannotated": "self_training", "teachers": "self"}),
     "ranking_50": ("ranked", 18, 200.0, {"share": 0.5, "unannotated": "ranking"}),
+    "rounds_50": ("in rounds", 18, 200.0, {"share": 0.5, "unannotated": "ranking_in_rounds"}),
     "random_50": ("random", 18, 200.0, {"share": 0.5, "unannotated": "foreground_random"}),
 }
 # patient by patient, around 0: so that intervals have a width
@@ -119,6 +116,7 @@ def test_winning_with_more_minutes_is_inconclusive():
         ("roi", "boxes_roi", "boxes"),
         ("ranking", "ranking_50", "patients_50"),
         ("ranking", "random_50", "patients_50"),
+        ("ranking", "rounds_50", "patients_50"),
     ],
 )
 def test_an_arm_is_compared_with_the_one_that_differs_in_nothing_else(question, arm, against):
@@ -140,6 +138,33 @@ def test_a_ranking_is_compared_with_random_patients_who_have_as_much_lesion():
     table = gained(BUDGETS | {"ranking_50": 0.62, "random_50": 0.6})["difference"]
     assert table["foreground", "ranking_50", "all networks"] == pytest.approx(0.02)
     assert ("foreground", "random_50", "all networks") not in table
+
+
+def test_ranking_in_rounds_is_compared_with_one_round_and_no_other():
+    table = gained(BUDGETS | {"ranking_50": 0.62, "rounds_50": 0.65, "random_50": 0.6})["difference"]
+    assert table["rounds", "rounds_50", "all networks"] == pytest.approx(0.03)
+    assert ("rounds", "ranking_50", "all networks") not in table
+    assert ("foreground", "rounds_50", "all networks") not in table
+
+
+def test_dense_slices_of_few_patients_are_compared_with_sparse_slices_of_many_at_equal_minutes():
+    # 200 minutes are half way between 100 and 200 times the square root of 2, in logarithms
+    table = gained(BUDGETS | {"slices_50": 0.5, "slices": 0.6, "dense_75": 0.53})
+    row = table.loc["slices", "dense_75", "unet"]
+    assert row["difference"] == pytest.approx(0.53 - 0.55)
+    assert row["against"] == "one slice in 5, equal minutes"
+    assert set(table.loc["slices"].index.get_level_values("arm")) == {"dense_75"}
+    assert set(table.loc["kind"].index.get_level_values("arm")) == {"dense_75", "slices", "slices_50"}
+    assert gained({"slices": 0.6, "dense_75": 0.7}).loc["slices", "dense_75", "unet"]["against"].endswith("5, 4.7 h")
+
+
+def test_arms_that_differ_in_their_slices_are_no_partners():
+    roi = ARMS["slices"][3] | {"recipe": "sampling: roi"}
+    results = budget({"dense_75": 0.5, "slices": 0.5, "boxes_roi": 0.6})
+    for key, value in roi.items():
+        results.arms.loc["boxes_roi", key] = value
+    table = budget_gains(results, 100, 0)
+    assert table.loc[table["question"] == "roi", "against"].unique().tolist() == ["slices"]
 
 
 def test_an_arm_without_its_partner_is_compared_with_none():
@@ -169,6 +194,7 @@ def test_the_verdict_is_that_of_the_interval_where_patients_are_enough(gain, n, 
 
 
 ALL = BUDGETS | {"boxes": 0.7, "points": 0.3, "slices": 0.4, "boxes_roi": 0.6, "ranking_50": 0.75, "random_50": 0.8}
+ALL |= {"slices_50": 0.4, "dense_75": 0.5, "rounds_50": 0.75}
 ALL |= {("unet", "pretraining_25"): 0.5, ("unetr", "pretraining_25"): 0.6}
 ALL |= {("unet", "self_training_25"): 0.4, ("unetr", "self_training_25"): 0.6, "alone_25": 0.5}
 
@@ -178,7 +204,8 @@ def test_every_question_is_answered_with_its_verdict():
     assert [["".join(found) for found in line] for line in verdicts] == [
         ["How many patients are enough?", "better"],
         ["What would twice the annotations gain?"],
-        ["Which kind of annotation is worth its minutes?", "better", "inconclusive", "worse"],
+        ["Which kind of annotation is worth its minutes?", "better", "inconclusive", "worse", "worse", "worse"],
+        ["Many slices of few patients, or few slices of many?", "better"],
         ["Does pretraining on all images help?", "inconclusive for U-Net", "better for UNETR"],
         [
             "Does self-training help?",
@@ -188,7 +215,8 @@ def test_every_question_is_answered_with_its_verdict():
             "inconclusive for UNETR",
         ],
         ["Does it help to be taught by all networks together?", "worse for U-Net", "better for UNETR"],
-        ["Does it help to choose patients by a ranking?", "better", "better"],
+        ["Does it help to choose patients by a ranking?", "better", "better", "better"],
+        ["Does it help to train again between rounds of a ranking?", "inconclusive"],
         ["Is a ranking better than random patients with as much lesion?", "worse"],
         ["Are patches around boxes enough?", "worse"],
     ]
@@ -218,7 +246,7 @@ def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
 
 @pytest.mark.parametrize("arm", ["patients_25", "boxes"])
 def test_questions_without_arms_are_named_as_not_asked(arm):
-    assert answered({arm: 0.5}).count("Not studied") == 8
+    assert answered({arm: 0.5}).count("Not studied") == 10
 
 
 @pytest.mark.parametrize(

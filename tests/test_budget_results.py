@@ -93,6 +93,14 @@ def test_an_arm_is_known_by_its_file(fake):
     assert results.arms.loc["self_training_25", ["unannotated", "recipe"]].tolist() == ["self_training", ""]
 
 
+def test_an_arm_whose_teacher_was_ranked_too_is_ranked_in_rounds(fake):
+    arms = ("ranking_50", "ranking_50_rounds", "slices_2_75", "boxes")
+    one = replace(fake, models=("unet",), seeds=(0,), arms=arms).write()
+    arms = read(one).arms
+    assert arms["unannotated"].tolist() == ["ranking", "ranking_in_rounds", "unused", "unused"]
+    assert arms["slice_step"].tolist() == [0, 0, 2, 0]
+
+
 def test_a_patients_cases_are_averaged(fake):
     cases = [replace(case, patient="p00") if case.name == "case03" else case for case in fake.cohort.cases]
     other = replace(fake, cohort=replace(fake.cohort, cases=cases), noise=0.05).write()

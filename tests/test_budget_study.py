@@ -29,11 +29,13 @@ def test_an_arm_waits_for_those_that_teach_it_and_for_its_own_pretraining(tmp_pa
     # two networks and two folds: four runs an arm
     assert dry_run(tmp_path, "boxes") == {"boxes": 1, "explore": 1, "preprocess": 1, "train_arm": 4, "total": 7}
     assert dry_run(tmp_path, "ranking_50")["train_arm"] == 4 + 4, "the arm that ranks comes first"
+    rounds = dry_run(tmp_path, "runs/demo_budget/arms/ranking_50_rounds/seed0/unet/fold0/metrics.json")
+    assert rounds["train_arm"] == 2 + 2 + 1, "its patients, those of the first round, then this network"
     assert dry_run(tmp_path, "pretraining_25")["pretrain"] == 4
     alone = "runs/demo_budget/arms/self_training_alone_25/seed0/unet/fold0/metrics.json"
     assert dry_run(tmp_path, alone)["train_arm"] == 2, "a network that is taught by itself waits for no other"
     whole = dry_run(tmp_path)
-    assert (whole["train_arm"], whole["pretrain"], whole["annotation_budget"], whole["report"]) == (32, 4, 1, 1)
+    assert (whole["train_arm"], whole["pretrain"], whole["annotation_budget"], whole["report"]) == (36, 4, 1, 1)
 
 
 @pytest.mark.slow
@@ -44,7 +46,8 @@ def test_from_images_to_the_answers_and_nothing_twice(metaseg, tmp_path):
     assert result.stdout.rstrip().endswith("report: reports/tiny_budget/index.html")
     root = tmp_path / "runs/tiny_budget"
     curves = read_table(root / "annotation_budget/curves.csv")
-    assert set(curves["arm"]) == {"patients_50", "patients_100", "boxes"}
+    assert set(curves["arm"]) == {"patients_50", "patients_100", "boxes", "lines"}
+    assert read_table(root / "annotation_budget/line_errors.csv")["dice"].between(0.2, 1).all()
     annotation = read_table(root / "arms/boxes/seed0/unet/fold0/annotation.csv")
     assert (
         annotation.query("role == 'training'")["n_boxes"] == annotation.query("role == 'training'")["n_lesions"]

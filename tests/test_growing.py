@@ -89,6 +89,12 @@ def test_a_line_along_the_diameter_gives_the_lesion_and_stays_near_it():
     assert not grown[34:].any()
 
 
+def test_a_line_across_a_lesion_that_enhances_at_its_rim_gives_all_of_it():
+    image = prepared(LESION)
+    image.image.array[ball((20, 20, 10), 1.9)] = 60
+    assert dice(grow_along(image, (12, 20, 10), (28, 20, 10), 0.5), LESION) > 0.9
+
+
 def test_a_line_on_what_no_rule_finds_is_kept_itself():
     grown = grow_along(prepared(), (10, 10, 5), (14, 10, 5), 0.5)
     assert np.argwhere(grown).tolist() == [[x, 10, 5] for x in range(10, 15)]

@@ -81,7 +81,7 @@ def teach(parts, tiny_training):
     """Leave a finished network of an arm, which gives every voxel this logit."""
     split, layout = parts
 
-    def leave(logit, model="unet", seen=("c0", "c1"), arm="patients_25", seed=0):
+    def leave(logit, model="unet", seen=("c0", "c1"), arm="patients_25", seed=0, table=None):
         settings = tiny_training(model=model, arm=arm, annotated_share=0.25, seed=seed)
         network = build_network("unet", settings.width, settings.patch_size, 1)
         for parameter in network.parameters():
@@ -99,7 +99,7 @@ def teach(parts, tiny_training):
             {"case": case.name, "role": "training", "annotation": "full" if case.name in seen else "none"}
             for case in split.training
         ]
-        write_table(run.annotation_table, pd.DataFrame(rows))
+        write_table(run.annotation_table, pd.DataFrame(rows) if table is None else table)
         write_record(run.metrics, {})
         return settings
 
@@ -113,7 +113,8 @@ def learn(parts, tiny_training):
 
     def make(**changes):
         settings = tiny_training(**{"teacher": "patients_25", "models": ["unet"]} | changes)
-        return annotated_training_set(split, settings, layout, layout.run("unet", 0, "later", settings.seed), CPU)
+        run = layout.run("unet", 0, changes.get("arm", "later"), settings.seed)
+        return annotated_training_set(split, settings, layout, run, CPU)
 
     return make
 
@@ -187,6 +188,29 @@ def test_a_ranked_arm_begins_with_the_teachers_patients_and_takes_the_work_of_th
     even = annotated_training_set(split, tiny_training(annotated_share=0.5), layout, layout.run("unet", 0), CPU)
     spent, wanted = (one.table.query("role == 'training'")["n_slices"].sum() for one in (found, even))
     assert abs(spent - wanted) <= 6, "a case has contours on 6 slices, or on 12"
+
+
+def test_a_second_round_keeps_the_patients_of_the_first_and_is_ranked_by_networks_that_learned_from_them(
+    teach, learn, parts
+):
+    teach(-1.0)
+    first = learn(unannotated="ranking", annotated_share=0.5, arm="ranking_37")
+    names = {case.name for case in first.cases}
+    assert {"c0", "c1"} < names < {f"c{i}" for i in range(6)}
+    teach(-1.0, seen=sorted(names), arm="ranking_37", table=first.table)
+    second = learn(unannotated="ranking", annotated_share=0.84, teacher="ranking_37", arm="ranking_50_rounds")
+    assert names < {case.name for case in second.cases}
+    ranking = pd.read_csv(parts[1].run("unet", 0, "ranking_50_rounds", 0).ranking_table)
+    assert set(ranking["patient"]) == {f"p{i}" for i in range(6) if f"c{i}" not in names}, "whom nobody has annotated"
+
+
+def test_networks_that_learned_from_different_patients_do_not_rank_together(teach, learn):
+    teach(-1.0)
+    teach(-1.0, model="segresnet", seen=("c0", "c2"))
+    with pytest.raises(CohortError, match="segresnet and unet learned from different patients") as error:
+        learn(unannotated="ranking", annotated_share=0.5, models=["unet", "segresnet"], arm="ranking_50")
+    assert "fold 0" in str(error.value) and "ranking_50.yaml" in str(error.value)
+    assert len(learn(unannotated="self_training", annotated_share=0.34, models=["unet", "segresnet"]).cases) == 6
 
 
 def test_random_patients_with_as_much_lesion_take_the_work_of_the_even_choice_too(teach, learn, parts, tiny_training):

@@ -5,8 +5,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
+        "comparison": ["budget_answers", "budget_gains"],
+        "curves": ["budget_curves", "power_laws"],
         "kept_masks": ["read_progress", "read_readings"],
+        "lines": ["line_errors"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
         "results": ["cost_table", "measured_minutes", "read_budget"],

@@ -12,6 +12,8 @@ from metaseg_nb.cohort.lesions import find_lesions
 REACH_MM = 15.0
 # A line along the longest diameter bounds its region by this multiple of its half length.
 BEYOND_LINE = 1.2
+# Percentile of the brightness along a line that counts as the lesion's: many enhance at their rim only.
+BRIGHT = 90
 # From this probability on at the click, the network takes part in the region.
 SEEN = 0.1
 
@@ -45,8 +47,8 @@ def grow(prepared: Prepared, voxel: Sequence[int], level: float) -> np.ndarray:
 def grow_along(prepared: Prepared, start: Sequence[int], end: Sequence[int], level: float) -> np.ndarray:
     """Grow a region from a line that was drawn along a lesion's longest diameter.
 
-    As `grow`, with the median brightness along the line, and no farther from its middle than `BEYOND_LINE` times half
-    its length. The voxels of the line are always in it.
+    As `grow`, with the brightest tenth along the line (`BRIGHT`), and no farther from its middle than `BEYOND_LINE`
+    times half its length. The voxels of the line are always in it, and so is a dark middle that it encloses.
 
     Parameters
     ----------
@@ -65,7 +67,8 @@ def grow_along(prepared: Prepared, start: Sequence[int], end: Sequence[int], lev
     line = [(int(x), int(y), int(z)) for x, y, z in np.linspace(ends[0], ends[1], n).round()]
     half_mm = float(np.linalg.norm((ends[1] - ends[0]) * prepared.image.spacing_mm) / 2)
     place = _Place(prepared, ends, max(REACH_MM, 2 * half_mm))
-    score = place.score(float(np.median([prepared.image.array[voxel] for voxel in line])), line[n // 2])
+    bright = float(np.percentile([prepared.image.array[voxel] for voxel in line], BRIGHT))
+    score = place.score(bright, line[n // 2])
     wanted, seeds = (score >= level) & (place.distance_mm <= BEYOND_LINE * half_mm), place.inside(line)
     wanted[tuple(np.transpose(seeds))] = True
     return place.whole(_joined(wanted, seeds))

@@ -4,11 +4,12 @@ A kind says of each voxel that it is lesion (1), background (0) or unknown (`UNK
 does for it. What was not annotated is unknown, never background.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from metaseg_nb.annotation.lines import grown_regions
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train
@@ -29,7 +30,7 @@ class Work:
     """What a physician does with a case, on the image's own grid.
 
     Of ``n_lesions`` in the case, ``n_contoured`` are contoured, on ``n_slices`` axial slices in all (a slice counts
-    once for each lesion on it); ``n_boxes`` are drawn and ``n_points`` set.
+    once for each lesion on it); ``n_boxes`` and ``n_lines`` are drawn and ``n_points`` set.
     """
 
     n_lesions: int
@@ -37,6 +38,7 @@ class Work:
     n_slices: int = 0
     n_boxes: int = 0
     n_points: int = 0
+    n_lines: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,11 @@ class Annotation:
 
 
 def annotate(
-    mask: np.ndarray, spacing_mm: tuple[float, float, float], settings: Train, slices: Sequence[int]
+    mask: np.ndarray,
+    image: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    settings: Train,
+    slices: Sequence[int],
 ) -> Annotation:
     """Simulate an annotation of a case.
 
@@ -66,18 +72,37 @@ def annotate(
     ----------
     mask : ndarray of bool, shape (X, Y, Z)
         All lesions.
+    image : ndarray, shape (X, Y, Z)
+        Lines grow on it.
     spacing_mm : tuple of 3 floats
     settings : Train
         ``annotation``: "full"; "largest": the ``n_largest`` largest lesions are contoured, and where there are more,
         only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice is known,
         counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
-        "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter.
+        "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter;
+        "lines": the longest axial diameter of each lesion, and the region that grows from it is taken for the lesion.
     slices : sequence of int
         Axial slices of the image that each lesion lies on, the largest lesion first; the work is counted by them.
     """
-    lesions = find_lesions(mask, spacing_mm)
-    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
-    return KINDS[settings.annotation](lesions, np.array(boxes, int).reshape(-1, 3, 2), settings, slices)
+    lesions, n = find_lesions(mask, spacing_mm), len(slices)
+    boxes = _boxes(lesions)
+    if settings.annotation == "slices":
+        return _every_nth_slice(lesions, boxes, settings.slice_step, slices)
+    if settings.annotation == "boxes":
+        return Annotation(label_of_boxes(mask.shape, boxes), boxes, Work(n, n_boxes=n))
+    if settings.annotation == "points":
+        voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
+        centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
+        points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
+        return Annotation(*label_of_points(mask.shape, spacing_mm, points, diameters_mm), Work(n, n_points=n))
+    if settings.annotation == "lines":
+        label = np.zeros(mask.shape, np.uint8)
+        for region in grown_regions(lesions, image):
+            label[region] = 1
+        return Annotation(label, _boxes(find_lesions(label > 0, spacing_mm)), Work(n, n_lines=n))
+    if settings.annotation == "largest" and lesions.n > settings.n_largest:
+        return _largest(lesions, boxes, settings.n_largest, slices)
+    return Annotation(mask.astype(np.uint8), boxes, full_work(slices))
 
 
 def full_work(slices: Sequence[int]) -> Work:
@@ -90,54 +115,32 @@ def whole_volume(label: np.ndarray) -> np.ndarray:
     return np.array([[[0, n] for n in label.shape]])
 
 
-def _full(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
-    return Annotation((lesions.labels > 0).astype(np.uint8), boxes, full_work(slices))
-
-
-def _largest(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
-    if lesions.n <= settings.n_largest:
-        return _full(lesions, boxes, settings, slices)
-    chosen = np.argsort(-_sizes(lesions), kind="stable")[: settings.n_largest]
+def _largest(lesions: Lesions, boxes: np.ndarray, n_largest: int, slices: Sequence[int]) -> Annotation:
+    chosen = np.argsort(-_sizes(lesions), kind="stable")[:n_largest]
     label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
     margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
     for box in boxes[chosen]:
         label[tuple(map(slice, (box[:, 0] - margin).clip(0), box[:, 1] + margin))] = 0
     label[lesions.labels > 0] = UNKNOWN  # who contours one lesion does not call its neighbour background
     label[np.isin(lesions.labels, 1 + chosen)] = 1
-    contoured = slices[: settings.n_largest]
+    contoured = slices[:n_largest]
     return Annotation(label, whole_volume(label), Work(len(slices), len(contoured), sum(contoured)))
 
 
-def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
+def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, step: int, slices: Sequence[int]) -> Annotation:
     label = (lesions.labels > 0).astype(np.uint8)
     middle = boxes[_sizes(lesions).argmax(), 2].sum() // 2 if lesions.n else label.shape[2] // 2
-    known = np.arange(label.shape[2]) % settings.slice_step == middle % settings.slice_step
+    known = np.arange(label.shape[2]) % step == middle % step
     label[:, :, ~known] = UNKNOWN
     on_slices = [int(known[low:high].sum()) for low, high in boxes[:, 2]]
     n_slices = min(sum(on_slices), sum(slices))  # a thick slice of the image is contoured once
     return Annotation(label, whole_volume(label), Work(len(slices), sum(n > 0 for n in on_slices), n_slices))
 
 
-def _box_each(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
-    n = len(slices)
-    return Annotation(label_of_boxes(lesions.labels.shape, boxes), boxes, Work(n, n_boxes=n))
-
-
-def _point_each(lesions: Lesions, boxes: np.ndarray, settings: Train, slices: Sequence[int]) -> Annotation:
-    voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
-    centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
-    points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
-    label, around = label_of_points(lesions.labels.shape, lesions.spacing_mm, points, diameters_mm)
-    return Annotation(label, around, Work(len(slices), n_points=len(slices)))
-
-
-KINDS: dict[str, Callable[[Lesions, np.ndarray, Train, Sequence[int]], Annotation]] = {
-    "full": _full,
-    "largest": _largest,
-    "slices": _every_nth_slice,
-    "boxes": _box_each,
-    "points": _point_each,
-}
+def _boxes(lesions: Lesions) -> np.ndarray:
+    """Bounding box of each lesion, int of shape (L, 3, 2)."""
+    boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
+    return np.array(boxes, int).reshape(-1, 3, 2)
 
 
 def _sizes(lesions: Lesions) -> np.ndarray:

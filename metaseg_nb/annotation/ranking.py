@@ -118,7 +118,7 @@ def rank_patients(summaries: pd.DataFrame, known: Collection[str]) -> pd.DataFra
 def follow_ranking(
     cases: Sequence[Case],
     first: Sequence[Case],
-    ranking: Sequence[str],
+    ranking: Iterable[str],
     slices: Mapping[str, int],
     even: Sequence[Case],
 ) -> list[Case]:
@@ -133,7 +133,7 @@ def follow_ranking(
         Training cases.
     first : sequence of Case
         Of them, those that the ranking was made with.
-    ranking : sequence of str
+    ranking : iterable of str
         Patients to annotate next, the most wanted first.
     slices : mapping of str to int
         Contoured slices that each case takes.

@@ -19,11 +19,11 @@ from metaseg_nb.settings import Budget
 
 SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
 # Keys of an arm's file that other columns of the table of arms show.
-IN_COLUMNS = {"arm", "arm_title", "annotated_share", "annotation", "unannotated"}
-IN_COLUMNS |= {"n_largest", "slice_step", "teacher", "models", "confidence"}
+IN_COLUMNS = {"arm", "arm_title", "annotated_share", "annotation", "slice_step", "unannotated"}
+IN_COLUMNS |= {"n_largest", "teacher", "models", "confidence"}
 # Kinds of "annotation" for which no physician looked at the case.
 NO_PHYSICIAN = ("none", "self_training")
-COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point"}
+COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point", "n_lines": "line"}
 # What each cost is for, and what its default rests on.
 REASONS = {
     "minutes_per_case": (
@@ -48,6 +48,11 @@ REASONS = {
         "a point in a lesion, and its diameter",
         "0.2: a click takes a ninth to an eighteenth of a box's time (Papadopoulos et al., CVPR 2017); the line along "
         "the diameter is assumed to take ten seconds",
+    ),
+    "minutes_per_line": (
+        "a line along a lesion's longest axial diameter",
+        "0.25: assumed; ten seconds to find the slice, and two of the four clicks that mark a box in 7 s "
+        "(Papadopoulos et al., ICCV 2017)",
     ),
 }
 
@@ -82,6 +87,9 @@ def run_effort(annotation: pd.DataFrame, settings: Budget, measured: Mapping[str
         `COUNTS`, ``minutes``, and of these ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
+    done = done.assign(
+        **{count: 0 for count in COUNTS if count not in done}
+    )  # tables of earlier versions have no lines
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
     minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
     known = done["case"].map(pd.Series(measured, dtype=float)).where(done["annotation"] == "full")
@@ -109,9 +117,10 @@ class BudgetResults:
     efforts : DataFrame
         A row per run: ``model``, ``arm``, ``seed``, ``fold``, and the keys of `run_effort`.
     arms : DataFrame
-        A row per arm, which is the index: ``title``, ``share``, ``annotation``, ``unannotated``, ``teachers`` (networks
-        that it names; "": those of the study), ``recipe`` (what else it sets, such as "sampling: roi"), and the means
-        over its runs of ``patients``, ``minutes`` and the rest.
+        A row per arm, which is the index: ``title``, ``share``, ``annotation``, ``slice_step`` (0: not stated),
+        ``unannotated`` ("ranking_in_rounds" where the teacher's patients were ranked too), ``teachers`` (networks that
+        it names; "": those of the study), ``recipe`` (what else it sets, such as "sampling: roi"), and the means over
+        its runs of ``patients``, ``minutes`` and the rest.
     """
 
     patients: pd.DataFrame
@@ -189,12 +198,15 @@ def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int
 
 def _arm(arm: str) -> dict[str, str | float]:
     stated = read_parameters(parameter_file("arm", arm))
+    teacher = read_parameters(parameter_file("arm", stated["teacher"])) if "teacher" in stated else {}
+    in_rounds = stated.get("unannotated") == teacher.get("unannotated") == "ranking"
     return {
         "arm": arm,
         "title": stated["arm_title"],
         "share": stated.get("annotated_share", 1.0),
         "annotation": stated.get("annotation", "full"),
-        "unannotated": stated.get("unannotated", "unused"),
+        "slice_step": stated.get("slice_step", 0),
+        "unannotated": "ranking_in_rounds" if in_rounds else stated.get("unannotated", "unused"),
         "teachers": ", ".join(stated.get("models", [])),
         "recipe": ", ".join(f"{key}: {value}" for key, value in sorted(stated.items()) if key not in IN_COLUMNS),
     }

@@ -1,13 +1,13 @@
 """The training set: annotated cases, and cases labelled or ranked by the networks of an earlier arm."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 
+from metaseg_nb.annotation.lines import RULE_OF_LINES
 from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
@@ -18,7 +18,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.fold_results import read_all
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
-from metaseg_nb.layout import RunLayout, StudyLayout
+from metaseg_nb.layout import RunLayout, StudyLayout, parameter_file
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
@@ -48,9 +48,9 @@ class TrainingSet:
     def __str__(self) -> str:
         own = self.table[self.table["role"] == "training"]
         done = own[~own["annotation"].isin(NO_PHYSICIAN)]
-        counts = {"slices contoured": "n_slices", "boxes": "n_boxes", "points": "n_points"}
-        work = [f"{done['n_lesions'].sum()} lesions"]
-        work += [f"{done[column].sum()} {name}" for name, column in counts.items() if done[column].sum()]
+        names = {"n_lesions": "lesions", "n_slices": "slices contoured", "n_boxes": "boxes", "n_points": "points"}
+        names |= {"n_lines": "lines"}
+        work = [f"{n} {names[count]}" for count, n in done[list(names)].sum().items() if n or count == "n_lesions"]
         text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
         text += f" ({', '.join(work)})"
         if guessed := (own["annotation"] == NETWORKS).sum():
@@ -84,7 +84,8 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     Raises
     ------
     CohortError
-        With every one that is not finished; or one learned from a case outside the training set of ``parts``.
+        With every one that is not finished; or one learned from a case outside the training set of ``parts``; or
+        those that rank together learned from different patients.
     """
     models = sorted(settings.models)
     runs = {model: layout.run(model, settings.fold, settings.teacher, settings.seed) for model in models}
@@ -94,9 +95,14 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
         raise CohortError(in_arm(error.problems, settings.teacher, settings.seed)) from error
     contents = [load_unseen(run.best_checkpoint, parts) for run in runs.values()]
     trained = [(network_of(content, device), Train.check(content["identity"]["settings"])) for content in contents]
-    table = read_table(runs[models[0]].annotation_table)
-    annotated = set(table.loc[(table["role"] == "training") & (table["annotation"] == "full"), "case"])
-    return Teachers(trained, [identity_code(content["identity"]) for content in contents], annotated, device)
+    tables = [read_table(run.annotation_table) for run in runs.values()]
+    known = [set(table.loc[table["role"].eq("training") & table["annotation"].eq("full"), "case"]) for table in tables]
+    if settings.unannotated != "self_training" and any(cases != known[0] for cases in known):
+        found = f"{' and '.join(models)} learned from different patients"
+        fix = f"name one network, or self, under `models` in {parameter_file('arm', settings.arm).name}"
+        where = f"{settings.teacher}, seed {settings.seed}, fold {settings.fold}"
+        raise CohortError.one(where, "annotation.csv", found, "the same patients for all that rank together", fix)
+    return Teachers(trained, [identity_code(content["identity"]) for content in contents], known[0], device)
 
 
 def annotated_training_set(
@@ -124,34 +130,32 @@ def annotated_training_set(
     """
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
     budget = budget_of(parts, settings.annotated_share, settings.seed)
-    teachers = load_teachers(settings, layout, parts, device) if settings.teacher else Teachers([], [], set(), device)
+    chosen = budget.training
     if settings.unannotated in ("ranking", "foreground_random"):
+        teachers = load_teachers(settings, layout, parts, device)
         first = [case for case in parts.training if case.name in teachers.annotated]
         slices = {case.name: sum(stored[case.name].slices) for case in parts.training}
         ranked = _ranking(parts.training, stored, teachers, run)
-        follow = partial(follow_ranking, parts.training, first, slices=slices, even=budget.training)
-        chosen = follow(ranked["patient"].tolist())
+        chosen = follow_ranking(parts.training, first, ranked["patient"], slices, even=budget.training)
         if settings.unannotated == "foreground_random":
             added = {case.patient for case in chosen} - {case.patient for case in first}
-            chosen = follow(as_much_foreground(ranked, len(added), settings.seed))
-        budget = replace(budget, training=chosen)
-    known = {
-        case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in budget.training
-    }
+            order = as_much_foreground(ranked, len(added), settings.seed)
+            chosen = follow_ranking(parts.training, first, order, slices, even=budget.training)
+    known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or use another kind of annotation"
         raise CohortError.one("-", "dataset.json", found, "at least one lesion to learn from", fix)
-    rest = [stored[case.name] for case in parts.training if case.name not in known]
-    nothing = {case.name: (NOBODY, None, Work(len(case.slices))) for case in stored.values()}
+    nothing = {name: (NOBODY, None, Work(len(case.slices))) for name, case in stored.items()}
     if settings.unannotated == "self_training":
-        for case in rest:
+        teachers = load_teachers(settings, layout, parts, device)
+        for case in (stored[case.name] for case in parts.training if case.name not in known):
             label = _labelled(case, teachers, settings.confidence, run)
             known[case.name] = NETWORKS, label, Work(len(case.slices))
     selection = [stored[case.name] for case in budget.selection]
     chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection}
-    rows = [_row(case, "training", *(nothing | known)[case.name]) for case in parts.training]
-    rows += [_row(case, "selection", *(nothing | chosen_on)[case.name]) for case in parts.selection]
+    all_known, roles = nothing | known | chosen_on, {"training": parts.training, "selection": parts.selection}
+    rows = [_row(case, role, *all_known[case.name]) for role, cases in roles.items() for case in cases]
     return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
 
 
@@ -173,8 +177,9 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
         return case, full_work(case.slices)
-    annotation = annotate(case.label > 0, case.grid.spacing_mm, settings, case.slices)
+    annotation = annotate(case.label > 0, case.image[0], case.grid.spacing_mm, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
+    how |= RULE_OF_LINES if settings.annotation == "lines" else {}
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
 

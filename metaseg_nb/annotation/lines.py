@@ -1,0 +1,98 @@
+"""Lesions of which only a line is drawn, along the longest axial diameter: the mask is grown from it on the image."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from scipy import ndimage
+from scipy.spatial.distance import cdist
+
+from metaseg_nb.annotation.by_hand import NOTHING, Beginning
+from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
+from metaseg_nb.annotation.proposals import Prepared
+from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.case_store import open_cases
+
+# A region reaches as far as the image is half as bright as on the line; 08 begins with this level too.
+LEVEL = 0.5
+# Part of an annotation's identity.
+RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
+RAS = np.array([[0, 1], [1, 1], [2, 1]])
+# Neighbours on one axial slice.
+IN_PLANE = ndimage.generate_binary_structure(2, 1)[:, :, None]
+
+
+def longest_axial_line(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """The longest line between two voxels of a lesion on one axial slice, as for RECIST.
+
+    If it is as long on several slices, it is that of the middle one of them.
+
+    Parameters
+    ----------
+    voxels : ndarray of int, shape (N, 3)
+        Sorted as ``numpy.argwhere`` gives them.
+    spacing_mm : tuple of 3 floats
+
+    Returns
+    -------
+    ndarray of int, shape (2, 3)
+        Both ends.
+    """
+    lines, lengths_mm = [], []
+    for z in np.unique(voxels[:, 2]):
+        own = voxels[voxels[:, 2] == z]
+        new_row = np.diff(own[:, 0], prepend=-1, append=-1) != 0
+        ends = own[new_row[:-1] | new_row[1:]]  # of rows along Y: only these can be farthest apart
+        places = ends * spacing_mm
+        apart = cdist(places, places)
+        lines.append(ends[list(np.unravel_index(apart.argmax(), apart.shape))])
+        lengths_mm.append(apart.max())
+    longest = np.flatnonzero(np.isclose(lengths_mm, max(lengths_mm)))
+    return lines[longest[len(longest) // 2]]
+
+
+def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
+    """The region of each lesion, in their order: grown from its line, without the help of a network.
+
+    Holes are filled slice by slice: of a lesion that enhances at its rim, thick slices often leave the middle open.
+
+    Parameters
+    ----------
+    lesions : Lesions
+    image : ndarray, shape (X, Y, Z)
+
+    Yields
+    ------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    volume = Volume(np.asarray(image, np.float32), np.diag([*lesions.spacing_mm, 1.0]), RAS)
+    nothing = np.zeros(image.shape, np.float32)
+    prepared = Prepared(Case("", (), None, "", ""), volume, Beginning(NOTHING, nothing > 0), nothing)
+    for lesion in lesions.boxes:
+        start, end = longest_axial_line(lesions.voxels(lesion), lesions.spacing_mm)
+        region = grow_along(prepared, start, end, LEVEL)
+        (box,) = ndimage.find_objects(region.astype(np.uint8))
+        region[box] = ndimage.binary_fill_holes(region[box], IN_PLANE)
+        yield region
+
+
+def line_errors(layout: StudyLayout, cohort: Cohort) -> pd.DataFrame:
+    """How like the full masks those are that grow from lines, on the study grid.
+
+    Returns
+    -------
+    DataFrame
+        A row per lesion of each labelled case: ``case``, ``patient``, ``lesion`` (from 1), ``diameter_mm``, ``dice``.
+    """
+    rows = []
+    for case, stored in zip(cohort.labelled, open_cases(layout.case_store, cohort.labelled), strict=True):
+        lesions = find_lesions(stored.label > 0, stored.grid.spacing_mm)
+        regions = grown_regions(lesions, stored.image[0])
+        for lesion, region in zip(lesions.table.itertuples(), regions, strict=True):
+            own = lesions.labels == lesion.lesion
+            dice = 2 * (own & region).sum() / (own.sum() + region.sum())
+            rows.append((case.name, case.patient, lesion.lesion, lesion.diameter_mm, dice))
+    return pd.DataFrame(rows, columns=["case", "patient", "lesion", "diameter_mm", "dice"])
