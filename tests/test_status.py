@@ -198,7 +198,7 @@ def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_f
     layout.run("unet", 0, "boxes", 0).root.mkdir(parents=True)
     write_record(layout.run("unet", 0, "boxes", 0).metrics, {})
     study = "demo_budget"
-    assert len(study_status(study)[0]) == 3 + 4 + 8 * 4  # pretrainings, and 8 arms; 2 networks and 2 folds each
+    assert len(study_status(study)[0]) == 3 + 4 + 9 * 4  # pretrainings, and 9 arms; 2 networks and 2 folds each
     assert row(study, "unetr, pretraining, seed 0", 1)["state"] == "done"
     assert row(study, "unetr, pretraining, seed 0", 1)["epoch"] == "25/50"
     assert row(study, "unet, boxes, seed 0", 0)["state"] == "done"

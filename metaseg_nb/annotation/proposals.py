@@ -16,7 +16,8 @@ from metaseg_nb.cohort.datalist import read_written
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.files import read_table, write_table
-from metaseg_nb.inference.predict import Ensemble, load_ensemble, predict_image
+from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
+from metaseg_nb.inference.predict import predict_image
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import THRESHOLD_MODEL
 

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import write_table
-from metaseg_nb.inference.predict import load_ensemble
+from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
