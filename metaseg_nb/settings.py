@@ -192,6 +192,8 @@ class Preprocess(Settings):
     """02: bias correction, intensity, grid and label cleaning."""
 
     study: StudyName
+    brain: Literal["keep", "deepbet", "hd_bet"]
+    brain_margin_mm: NotNegative
     spacing_mm: Positive
     interpolation: Literal["linear", "cubic"]
     bias_correction: Literal["n4", "n4_itk", "none"]

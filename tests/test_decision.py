@@ -24,7 +24,7 @@ from metaseg_nb.inference.choosing import (
 )
 from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, standing
 from metaseg_nb.layout import NOTEBOOKS, RunLayout
-from metaseg_nb.preprocessing.steps import remove_specks
+from metaseg_nb.preprocessing.labels import remove_specks
 from metaseg_nb.training.checkpoints import ENOUGH_PATIENTS, keep_weights, load_checkpoint, save_checkpoint
 
 SHAPE = (32, 32, 32)

@@ -10,8 +10,8 @@ from typing import Any
 class Case:
     """One volume, with its mask where there is one.
 
-    ``images`` are the sequences, on one grid; the first one, contrast-enhanced T1,
-    is shown and measured. ``n_lesions`` is set once the mask was read.
+    ``images`` are the sequences; the first one, contrast-enhanced T1, is shown and measured, and
+    has the grid of the mask. ``n_lesions`` is set once the mask was read.
     ``patient`` is empty only until `with_patients` has set it.
 
     A mask that was drawn by hand (notebook 08) has a ``reader``, the active ``minutes`` that it took, and what it was

@@ -65,7 +65,8 @@ def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Itera
     """Another grid; or, of a label, other axes: read rightly here, flipped by programs that ignore headers."""
     axes, other_axes = ("".join(nib.aff2axcodes(file.affine)) for file in (image, other))
     if not same_grid(image, other):
-        yield broken("one grid", case, path, other_grid(image, other))
+        rule = "one grid" if path == case.label else "sequences on one grid"
+        yield broken(rule, case, path, other_grid(image, other))
     elif path == case.label and axes != other_axes:
         yield broken("same axes", case, path, f"axes {other_axes}; the image has {axes}")
 

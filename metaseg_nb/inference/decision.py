@@ -13,7 +13,7 @@ from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import Grid, resample, resample_lesions
-from metaseg_nb.preprocessing.steps import remove_specks
+from metaseg_nb.preprocessing.labels import remove_specks
 from metaseg_nb.settings import Train
 
 

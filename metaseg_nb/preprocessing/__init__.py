@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "brain": ["KEEP"],
         "case_store": ["open_case", "open_cases", "require_rule"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
         "stored_case": ["intensity_curves"],

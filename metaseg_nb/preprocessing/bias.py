@@ -27,11 +27,13 @@ def shrink_factors(spacing_mm: tuple[float, float, float], fit_spacing_mm: float
     return [max(1, round(fit_spacing_mm / edge)) for edge in spacing_mm]
 
 
-def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spacing_mm: float) -> np.ndarray:
+def correct_bias(
+    volume: Volume, by: str, levels: int, iterations: int, fit_spacing_mm: float, brain: np.ndarray | None = None
+) -> np.ndarray:
     """Divide an image by its smooth intensity inhomogeneity.
 
     The field is fitted to every few voxels of the image, those that SimpleITK's ``Shrink`` keeps, inside
-    `head_mask`, and evaluated at full resolution. An image that is not `is_magnitude`, such as one of
+    `head_mask` or a given brain, and evaluated at full resolution. An image that is not `is_magnitude`, such as one of
     z-scores, is not changed: a bias field multiplies signals.
 
     Parameters
@@ -47,6 +49,8 @@ def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spac
         At most, on each level.
     fit_spacing_mm : float
         Edge of the voxels that the field is fitted to; thick slices are not shrunk across.
+    brain : ndarray of bool, shape (X, Y, Z), optional
+        In place of the head.
 
     Returns
     -------
@@ -55,7 +59,9 @@ def correct_bias(volume: Volume, by: str, levels: int, iterations: int, fit_spac
     """
     if by == "none" or not is_magnitude(volume.array):
         return volume.array
-    mask = head_mask(volume.array) & (volume.array > 0)  # logarithms: other values carry no field
+    mask = (head_mask(volume.array) if brain is None else brain) & (
+        volume.array > 0
+    )  # logarithms: other values carry no field
     steps = map(min, shrink_factors(volume.spacing_mm, fit_spacing_mm), mask.shape)
     kept = tuple(slice((n % step + step) // 2, None, step) for n, step in zip(mask.shape, steps, strict=True))
     image, inside = volume.array[kept], mask[kept]

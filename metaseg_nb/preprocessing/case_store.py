@@ -10,10 +10,12 @@ image  image.npy           float16, shape (C, X, Y, Z): the sequences, prepared
        head_voxels.npy     int32, shape (N, 3): voxels of the head, at most `HEAD_VOXELS`
        reach.npy           uint8: where lesions are looked for, eight voxels a byte
        correction.npz      `CorrectionRecord` of the first sequence
-       image.json          grids, recipe, source files
+       brain.nii.gz        mask on the image's grid, where the brain was extracted; brain.json says by what
+       image.json          grids, recipe, source files, registrations
 label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
        lesion_voxels.npy   int32, shape (N, 3): where the label is 1
        lesion_boxes.npy    int32, shape (L, 3, 2): first voxel and the one beyond the last
+       whole_lesions.npy   float16, shape (C, X, Y, Z): the image to train with, where the brain mask cuts lesions
        label.json          recipe, source file, what cleaning changed, volumes
 =====  ==================  ==========================================================
 
@@ -42,8 +44,9 @@ from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, finished
+from metaseg_nb.preprocessing.brain import KEEP
 from metaseg_nb.preprocessing.steps import PreparedImage
-from metaseg_nb.preprocessing.stored_case import StoredCase
+from metaseg_nb.preprocessing.stored_case import WHOLE, StoredCase
 from metaseg_nb.settings import settings_hash
 
 # Advice for a part that cannot be used.
@@ -71,11 +74,16 @@ def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
 
 
 def store_image(
-    folder: Path, name: str, prepared: PreparedImage, recipe: Mapping[str, Any], sources: Sequence[list[int]]
+    folder: Path,
+    name: str,
+    prepared: PreparedImage,
+    recipe: Mapping[str, Any],
+    sources: Sequence[list[int]],
+    known: Mapping[str, Any],
 ) -> None:
     """Write the image part of a case below the case store's folder; a stored label, on the former grid, is removed.
 
-    ``sources`` are size and time of the files.
+    ``sources`` are size and time of the files, ``known`` is what else is to be kept of the image.
     """
     drop_label(folder, name)
     (folder / name / "image.json").unlink(missing_ok=True)
@@ -95,27 +103,34 @@ def store_image(
         "recipe": dict(recipe),
         "sources": sources,
         "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
+        **known,
         "identity": part_identity(recipe, sources),
     }
+    if any(prepared.registrations):
+        facts["registrations"] = [of and asdict(of) | {"matrix": of.matrix.tolist()} for of in prepared.registrations]
     write_record(folder / name / "image.json", facts, [*files, folder / name / "correction.npz"])
 
 
-def store_label(folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any]) -> None:
+def store_label(
+    folder: Path, name: str, label: np.ndarray, facts: Mapping[str, Any], whole: np.ndarray | None = None
+) -> None:
     """Write the label part of a case whose image is stored.
 
     ``label`` is bool, shape (X, Y, Z); ``facts`` are ``recipe``, ``sources`` (checksum of the label's file), ``slices``
-    (see `StoredCase`) and what else is known about it.
+    (see `StoredCase`) and what else is known about it. ``whole`` is the image to train with, shape (C, X, Y, Z), where
+    a brain mask would cut lesions.
     """
     image = read_record(folder / name / "image.json")["identity"]
     drop_label(folder, name)
-    files = _save(folder / name, **_label_arrays(label.astype(np.uint8)))
+    arrays = _label_arrays(label.astype(np.uint8)) | ({} if whole is None else {WHOLE: whole.astype(np.float16)})
+    files = _save(folder / name, **arrays)
     identity = part_identity(facts["recipe"], facts["sources"], image)
     write_record(folder / name / "label.json", {**facts, "identity": identity}, files)
 
 
 def drop_label(folder: Path, name: str) -> None:
     """Remove the label part of a case, where there is one."""
-    for file in ("label.json", "label.npy", "lesion_voxels.npy", "lesion_boxes.npy"):
+    for file in ("label.json", "label.npy", "lesion_voxels.npy", "lesion_boxes.npy", f"{WHOLE}.npy"):
         (folder / name / file).unlink(missing_ok=True)
 
 
@@ -186,7 +201,7 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
         except CohortError as error:
             problems += error.problems
     for other in stored[1:]:
-        first, second = stored[0].recipe, other.recipe
+        first, second = ({"brain": KEEP, **case.recipe} for case in (stored[0], other))
         # a case without label has no settings of labels
         differing = [key for key in sorted(first.keys() & second.keys()) if first[key] != second[key]]
         if differing:

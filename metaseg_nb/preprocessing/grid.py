@@ -18,7 +18,7 @@ from metaseg_nb.cohort.lesions import label_lesions
 
 # Smoothing before voxels are made coarser, in new voxel edges: about the width of one new voxel.
 SIGMA_PER_VOXEL = 0.4
-INTERPOLATORS = {"linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline}
+INTERPOLATORS = {"linear": sitk.sitkLinear, "cubic": sitk.sitkBSpline, "nearest": sitk.sitkNearestNeighbor}
 # Kept around the head, so that the crop cuts nothing off.
 CROP_MARGIN_MM = 10.0
 
@@ -71,7 +71,9 @@ def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
     return Grid((spacing_mm, spacing_mm, spacing_mm), tuple(shape.tolist()), tuple((low + spacing_mm / 2).tolist()))
 
 
-def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str = "linear") -> np.ndarray:
+def resample(
+    array: np.ndarray, source: Grid, target: Grid, interpolation: str = "linear", place: np.ndarray | None = None
+) -> np.ndarray:
     """Resample an image from one grid to another; coarser axes are smoothed first; 0 outside.
 
     Parameters
@@ -79,7 +81,9 @@ def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str =
     array : ndarray, shape ``source.shape``
     source, target : Grid
     interpolation : str
-        "linear", or "cubic" (B-spline of order 3), which is sharper and may swing a little beyond the range.
+        "linear", "cubic" (B-spline of order 3), which is sharper and may swing a little beyond the range, or "nearest".
+    place : ndarray, shape (4, 4), optional
+        From millimetres along the axes of ``target`` to those of ``source``, where their axes are not the same.
 
     Returns
     -------
@@ -90,6 +94,9 @@ def resample(array: np.ndarray, source: Grid, target: Grid, interpolation: str =
         if source.shape[axis] >= 4:  # the recursive filter needs four voxels
             image = sitk.RecursiveGaussian(image, SIGMA_PER_VOXEL * target.spacing_mm[axis], direction=axis)
     onto = to_sitk(np.empty(target.shape, np.uint8), target.spacing_mm, target.origin_mm)
+    if place is not None:
+        moved = sitk.AffineTransform(place[:3, :3].ravel().tolist(), place[:3, 3].tolist())
+        return from_sitk(sitk.Resample(image, onto, moved, INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32))
     # the last argument: the border voxel reaches as far as its own half edge
     filled = sitk.Resample(image, onto, sitk.Transform(), INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32, True)
     x, y, z = np.ix_(*(_axis_inside(axis, source, target) for axis in range(3)))

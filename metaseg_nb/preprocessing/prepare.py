@@ -18,13 +18,15 @@ from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import lesion_mask, read_values, read_volume
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing import case_store, steps
+from metaseg_nb.preprocessing.brain import KEEP, brain_of_case, bright_rim_mm3, cut_lesions, with_margin
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import resample_lesions
+from metaseg_nb.preprocessing.labels import clean_label
 from metaseg_nb.settings import Preprocess
 
 # Errors that one case may cause; any other is a mistake of the program.
@@ -32,6 +34,8 @@ CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 # What is known of a stored label.
 VOLUMES = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3")
 LESIONS = ("lesions", "stored_lesions", "lost_lesions")
+# What is known of a brain that was extracted.
+BRAIN = ("brain_cm3", "bright_rim_mm3")
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     wanted, differing = settings.model_dump(exclude=steps.NOT_VOXELS) | {"version": steps.VERSION}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = case_store.open_case(layout.case_store, case.name).recipe
+            recipe = {"brain": KEEP, **case_store.open_case(layout.case_store, case.name).recipe}
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -85,6 +89,8 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
         field), and of its label, None without one, the volumes as drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3``
         and ``stored_volume_mm3``, the number of ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the
         study grid) and ``lost_lesions`` (cut off with what is far from the head), and the counts of `clean_label`.
+        Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, and ``cut_lesions``, which a brain mask without
+        knowledge of them would have cut. Where sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
 
     Raises
     ------
@@ -149,25 +155,53 @@ def _attempt(
 
 
 def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any], stamps: Sequence[list[int]]) -> None:
-    volumes = steps.read_images(case)
+    volumes, facts = steps.read_images(case), {}
     try:
-        prepared = steps.prepare_image(volumes, recipe)
+        brain = _brain(case, folder, recipe, volumes[0])
+        prepared = steps.prepare_image(volumes, recipe, brain)
     except ValueError as error:
         raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
-    case_store.store_image(folder, case.name, prepared, recipe, stamps)
+    if brain is not None:
+        first = volumes[0]
+        facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
+        facts["bright_rim_mm3"] = bright_rim_mm3(first.array, brain, first.spacing_mm)
+    case_store.store_image(folder, case.name, prepared, recipe, stamps, facts)
+
+
+def _brain(case: Case, folder: Path, recipe: Mapping[str, Any], first: Volume) -> np.ndarray | None:
+    """The brain of a case with its margin, found once; None where the whole head is kept."""
+    if recipe.get("brain", KEEP) == KEEP:
+        return None
+    brain = brain_of_case(folder / case.name / "brain.nii.gz", case.name, case.image, first, recipe["brain"])
+    return with_margin(brain, first.spacing_mm, recipe["brain_margin_mm"])
+
+
+def _whole_lesions(
+    case: Case, folder: Path, stored: StoredCase, mask: np.ndarray, image: Volume
+) -> tuple[int, np.ndarray | None]:
+    """How many lesions the brain mask cuts; and the image, to train with, that holds them whole, or None."""
+    recipe = stored.image_facts["recipe"]
+    brain = _brain(case, folder, recipe, image)
+    if brain is None or not (mask & ~brain).any():
+        return 0, None
+    cut = cut_lesions(mask, brain, image.spacing_mm)
+    grown = brain | with_margin(cut, image.spacing_mm, recipe["brain_margin_mm"])
+    whole = steps.prepare_image(steps.read_images(case), recipe, grown, stored.grid)
+    return label_lesions(cut)[1], whole.array
 
 
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
     assert case.label  # a case without one is not asked for it
     stored, label = case_store.open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
-    mask, counts = steps.clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
+    mask, counts = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
     resampled, found = resample_lesions(mask, stored.native, stored.grid), find_lesions(mask, stored.native.spacing_mm)
     native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
     # a lesion is lost where it lies outside the study grid, with the crop around the head
     centres_mm = [stored.native.centres_mm(found.voxels(lesion)) for lesion in found.boxes]
     heights = np.array([box[2].stop - box[2].start for box in found.boxes.values()], int)
     sizes = np.bincount(found.labels.ravel(), minlength=found.n + 1)[1:]
+    n_cut, whole = _whole_lesions(case, folder, stored, mask, image)
     facts = {
         "recipe": dict(recipe),
         "sources": [checksum(case.label)],
@@ -178,18 +212,23 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
         "lesions": found.n,
         "stored_lesions": label_lesions(resampled)[1],
         "lost_lesions": sum(len(stored.grid.voxels_at(points)) == 0 for points in centres_mm),
+        "cut_lesions": n_cut,
         "cleaning": counts,
     }
-    case_store.store_label(folder, case.name, resampled, facts)
+    case_store.store_label(folder, case.name, resampled, facts, whole)
 
 
 def _row(stored: StoredCase) -> dict[str, Any]:
-    label, ranges = stored.label_facts, stored.image_facts["field_ranges"]
+    label, image = stored.label_facts, stored.image_facts
+    ranges, moved = image["field_ranges"], [of for of in image.get("registrations", []) if of]
     seconds = sum(_seconds(stored.folder / f"{part}.time") for part in (("image", "label") if label else ("image",)))
     row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
-    return (
-        row | {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
-    )
+    row |= {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
+    if "brain_cm3" in image:
+        row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
+    if moved:
+        row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
+    return row
 
 
 @contextmanager

