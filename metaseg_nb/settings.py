@@ -194,6 +194,7 @@ class Preprocess(Settings):
     study: StudyName
     brain: Literal["keep", "deepbet", "hd_bet"]
     brain_margin_mm: NotNegative
+    register_sequences: Literal["other_grids", "all"]
     spacing_mm: Positive
     interpolation: Literal["linear", "cubic"]
     bias_correction: Literal["n4", "n4_itk", "none"]

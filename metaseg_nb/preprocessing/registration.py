@@ -22,8 +22,10 @@ LEVELS_MM = (8.0, 4.0, 2.0)
 AROUND_MM = 15.0
 # Starts beside the headers' own place: the heads' centres on each other, and then nodded, tilted or turned by as much.
 START_DEGREES = 15.0
-# Ends of the first level this near are the same.
-SAME_MM = 4.0
+# Ends of the first level this near are the same. Where fewer starts than this share end at the best one, it is chance.
+SAME_MM, LEAST_AGREEING = 4.0, 0.25
+# The headers' own place is no start where they put less of the head than this into the other image.
+LEAST_OVERLAP = 0.25
 # Nobody lies further off than this, between two sequences or two dates.
 MOST_DEGREES, MOST_MM = 45.0, 60.0
 
@@ -65,6 +67,9 @@ class Registration:
         if self.degrees > MOST_DEGREES or self.apart_mm > MOST_MM:
             found = f"{self.degrees:.0f}° turned, the heads' centres {self.apart_mm:.0f} mm apart"
             return f"implausible registration: {found} (at most {MOST_DEGREES:.0f}° and {MOST_MM:.0f} mm)"
+        if self.agreeing < LEAST_AGREEING:
+            found = f"only {self.agreeing:.0%} of the starts end at the best place (at least {LEAST_AGREEING:.0%})"
+            return f"uncertain registration: {found}"
         return ""
 
 
@@ -91,7 +96,9 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         ]
         for edge_mm, around_mm in zip(LEVELS_MM, (AROUND_MM, 0, 0), strict=True)
     )
-    ends = sorted((_optimised(first, start) for start in _starts(*centres)), key=lambda end: end[1])
+    overlapping = _share_inside(head_mm, moving) >= LEAST_OVERLAP
+    starts = [*_centred(*centres), *([_headers(centres[0])] if overlapping else [])]
+    ends = sorted((_optimised(first, start) for start in starts), key=lambda end: end[1])
     placed = [apply_affine(_matrix(transform), head_mm) for transform, _ in ends]
     transform, agreeing = ends[0][0], np.mean([_apart_mm(placed[0], place) <= SAME_MM for place in placed])
     for level in others:
@@ -103,19 +110,26 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1)))),
         float(np.linalg.norm(apply_affine(matrix, centres[0]) - centres[1])),
         _information(others[-1], transform),
-        _information(others[-1], sitk.Euler3DTransform()),
+        _information(others[-1], _headers(centres[0])) if overlapping else 0.0,
         float(agreeing),
     )
 
 
-def _starts(fixed_mm: np.ndarray, moving_mm: np.ndarray) -> list[sitk.Euler3DTransform]:
-    """The headers' own place, and the heads' centres on each other, also turned about each axis both ways."""
+def _headers(fixed_mm: np.ndarray) -> sitk.Euler3DTransform:
+    """The place that the headers give: no movement."""
+    return sitk.Euler3DTransform(fixed_mm.tolist())
+
+
+def _centred(fixed_mm: np.ndarray, moving_mm: np.ndarray) -> list[sitk.Euler3DTransform]:
+    """The heads' centres on each other; also turned about each axis both ways."""
     angles = np.radians(START_DEGREES) * np.vstack([np.zeros(3), np.eye(3), -np.eye(3)])
-    starts = [((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)), *((turned, moving_mm - fixed_mm) for turned in angles)]
-    return [
-        sitk.Euler3DTransform(fixed_mm.tolist(), *map(float, turned), [float(x) for x in shift])
-        for turned, shift in starts
-    ]
+    shift = (moving_mm - fixed_mm).tolist()
+    return [sitk.Euler3DTransform(fixed_mm.tolist(), *turned, shift) for turned in angles.tolist()]
+
+
+def _share_inside(points_mm: np.ndarray, volume: Volume) -> float:
+    voxels = apply_affine(np.linalg.inv(volume.affine), points_mm)
+    return float(((voxels > -0.5) & (voxels < np.array(volume.array.shape) - 0.5)).all(axis=1).mean())
 
 
 def _method(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:

@@ -24,8 +24,8 @@ from metaseg_nb.settings import Preprocess
 VERSION = 4
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
-# Left out where the whole head is kept: what was made before brains could be extracted stays what it is.
-OF_BRAIN = {"brain", "brain_margin_mm"}
+# What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
+UNSAID = {"brain": KEEP, "register_sequences": "other_grids"}
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
 RANGES = {"percentiles": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
@@ -63,8 +63,10 @@ class PreparedImage:
 
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
-    unused = NOT_VOXELS | OF_LABELS | (OF_BRAIN if settings.brain == KEEP else set())
-    return {**settings.model_dump(exclude=unused), "sequences": sequences, "version": VERSION}
+    unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
+    recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
+    said = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
+    return {**said, "sequences": sequences, "version": VERSION}
 
 
 def read_images(case: Case) -> list[Volume]:
@@ -96,10 +98,10 @@ def find_brain(volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
 
     Raises
     ------
-    ModuleNotFoundError, ValueError
+    CohortError, ValueError
         See `extract_brain`.
     """
-    if recipe.get("brain", KEEP) == KEEP:
+    if (UNSAID | dict(recipe))["brain"] == KEEP:
         return None
     return with_margin(extract_brain(volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
 
@@ -135,7 +137,11 @@ def prepare_image(
         raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one per sequence, in order")
     sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
     first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
-    registrations = [None if same_grid(first, other) else _registered(first, other) for other in sequences]
+    every = (UNSAID | dict(recipe))["register_sequences"] == "all"
+    registrations = [
+        _registered(first, other) if other is not first and (every or not same_grid(first, other)) else None
+        for other in sequences
+    ]
     # from where a point lies along the axes of the first sequence to where it lies along those of the other
     places = [
         registration and along_axes(registration.matrix, first, other)

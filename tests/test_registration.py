@@ -1,0 +1,185 @@
+"""Registration finds where a head lies, and sequences of other grids end on the first one."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nibabel.affines import apply_affine
+from nilearn.datasets import load_mni152_template
+from scipy.spatial.transform import Rotation
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.header_checks import require_sound_headers
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.parameters import resolve
+from metaseg_nb.preprocessing.grid import Grid, resample
+from metaseg_nb.preprocessing.registration import Registration, along_axes, register
+from metaseg_nb.preprocessing.steps import image_recipe, prepare_image, read_images
+from metaseg_nb.settings import Preprocess
+
+RAS = np.array([[0, 1], [1, 1], [2, 1]])
+# Where the second image is seen from: thicker slices, and another field of view.
+THICK = np.diag([1.5, 1.5, 4.0, 1.0])
+
+
+def rigid(turned_degrees, moved_mm):
+    """A rotation about the world's origin, and a shift."""
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_rotvec(np.radians(turned_degrees)).as_matrix()
+    matrix[:3, 3] = moved_mm
+    return matrix
+
+
+@pytest.fixture(scope="module")
+def template():
+    image = load_mni152_template(resolution=2)
+    return Volume(np.asarray(image.dataobj, np.float32) * 500, image.affine, RAS)
+
+
+def grid_of(volume):
+    return Grid(volume.spacing_mm, volume.array.shape)
+
+
+def seen_again(volume, matrix, contrast=None):
+    """The same head after a movement, on thick slices that cut through it obliquely, with another contrast."""
+    tilted = rigid((8.0, -5.0, 3.0), (-95.0, -130.0, -75.0)) @ THICK
+    empty = Volume(np.zeros((130, 150, 48), np.float32), tilted, RAS)
+    array, place = (
+        contrast(volume.array) if contrast else volume.array,
+        along_axes(np.linalg.inv(matrix), empty, volume),
+    )
+    return Volume(resample(array, grid_of(volume), grid_of(empty), "linear", place), tilted, RAS)
+
+
+def dark_fluid(array):
+    """Other tissues bright than in a T1."""
+    return np.where(array > 0, 600 - array, 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("degrees", "mm"),
+    [((0, 0, 0), (0, 0, 0)), ((4, -3, 6), (5, -8, 3)), ((-9, 8, 8), (-9, 8, 8)), ((0, 0, 15), (0, 15, 0))],
+)
+def test_a_known_movement_is_found_to_half_a_millimetre_and_half_a_degree(template, degrees, mm):
+    matrix = rigid(degrees, mm)
+    found = register(template, seen_again(template, matrix, dark_fluid))
+    points = apply_affine(template.affine, np.argwhere(head_mask(template.array))[::500])
+    off_mm = np.linalg.norm(apply_affine(found.matrix, points) - apply_affine(matrix, points), axis=1)
+    off = Rotation.from_matrix(found.matrix[:3, :3].T @ matrix[:3, :3]).magnitude()
+    assert off_mm.mean() < 0.5
+    assert np.degrees(off) < 0.5
+    assert found.failure == ""
+    assert found.agreeing >= 0.5
+    assert found.information >= found.by_headers
+
+
+def test_heads_far_apart_in_their_headers_find_each_other(template):
+    far = rigid((0, 5, 0), (220, -150, 90))
+    found = register(template, Volume(template.array, far @ template.affine, RAS))
+    assert found.by_headers == 0, "nothing of one head lies in the other image"
+    np.testing.assert_allclose(found.matrix, far, atol=0.3)
+
+
+def test_an_image_without_a_head_is_refused(template):
+    with pytest.raises(ValueError, match="no head stands out"):
+        register(template, Volume(np.zeros((20, 20, 20), np.float32), np.eye(4), RAS))
+
+
+def test_noise_is_no_place_for_a_head(template):
+    noise = np.random.default_rng(0).uniform(400, 500, (20, 20, 20)).astype(np.float32)
+    found = register(template, Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS))
+    assert "registration" in found.failure
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"information": 0.1, "by_headers": 0.2}, "made it worse"),
+        ({"degrees": 90.0}, "implausible"),
+        ({"apart_mm": 90.0}, "implausible"),
+        ({"agreeing": 0.125}, "uncertain"),
+    ],
+)
+def test_what_cannot_be_right_is_a_failure(change, words):
+    sound = {"matrix": np.eye(4), "moved_mm": 1.0, "degrees": 1.0, "apart_mm": 5.0, "information": 0.3}
+    sound |= {"by_headers": 0.2, "agreeing": 1.0}
+    assert Registration(**sound).failure == ""
+    assert words in Registration(**sound | change).failure
+
+
+# In a case
+
+
+@pytest.fixture
+def settings():
+    values = {**resolve("02_preprocess_n4", "demo"), "bias_correction": "none", "workers": 1}
+    return Preprocess.check(values)
+
+
+def save(folder, name, volume):
+    path = folder / f"{name}.nii.gz"
+    nib.save(nib.Nifti1Image(volume.array, volume.affine), path)
+    return path
+
+
+@pytest.fixture
+def case(tmp_path, template):
+    """A head with a bright ball, and a second sequence of it that was moved, on oblique thick slices."""
+    array = template.array.copy()
+    x, y, z = np.indices(array.shape)
+    array[(x - 60) ** 2 + (y - 70) ** 2 + (z - 50) ** 2 < 36] = 900
+    first = Volume(array, template.affine, RAS)
+    moved = seen_again(first, rigid((5, -4, 8), (10, -6, 4)))
+    images = save(tmp_path, "t1c", first), save(tmp_path, "flair", moved)
+    return Case("head", images, None, "p", "unknown")
+
+
+def test_a_moved_sequence_lies_on_the_first_one(case, settings):
+    prepared = prepare_image(read_images(case), image_recipe(settings, 2))
+    assert prepared.registrations[0] is None
+    assert prepared.registrations[1].moved_mm > 5
+    first, second = prepared.array
+    assert second[first > 0.97].mean() > 0.85, "the ball is where it was"
+    inside = prepared.head
+    assert np.corrcoef(first[inside], second[inside])[0, 1] > 0.9
+
+
+def test_another_grid_of_a_sequence_is_a_note_and_of_a_mask_an_error(case, tmp_path):
+    assert [(problem.severity, "registers" in problem.fix) for problem in require_sound_headers(case)] == [
+        ("note", True)
+    ]
+    label = Volume(np.ones((9, 9, 9), np.uint8), np.eye(4), RAS)
+    with pytest.raises(CohortError, match="label"):
+        require_sound_headers(Case("head", case.images, save(tmp_path, "label", label), "p", "unknown"))
+
+
+def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, settings, template, tmp_path):
+    array = resample(template.array, *[grid_of(template)] * 2, "linear", rigid((0, 0, 0), (6, 0, 0)))
+    moved = Volume(array, template.affine, RAS)
+    both = Case("head", (case.image, save(tmp_path, "t1", moved)), None, "p", "unknown")
+    as_given = prepare_image(read_images(both), image_recipe(settings, 2))
+    asked = prepare_image(read_images(both), image_recipe(settings.model_copy(update={"register_sequences": "all"}), 2))
+    assert as_given.registrations == [None, None]
+    assert asked.registrations[1].moved_mm == pytest.approx(6, abs=0.5)
+
+
+def test_a_failed_registration_names_the_case(case, settings, tmp_path):
+    noise = np.random.default_rng(0).uniform(50, 99, (20, 20, 20)).astype(np.float32)
+    noise = Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS)
+    bad = Case("head", (case.image, save(tmp_path, "noise", noise)), None, "p", "unknown")
+    with pytest.raises(ValueError, match="registration"):
+        prepare_image(read_images(bad), image_recipe(settings, 2))
+
+
+@pytest.mark.slow
+def test_real_sequences_that_were_moved_are_found_again(shared_data):
+    """The truth of a real pair is not known, but a movement put on top of it is."""
+    first, other = (read_volume(shared_data / f"raw_sequences/{name}.nii.gz", name) for name in ("t1c", "fla"))
+    points = apply_affine(first.affine, np.argwhere(head_mask(first.array))[::5000])
+    before = register(first, other)
+    for degrees, mm in [((5, 0, 3), (4, -3, 0)), ((-8, 10, 8), (9, -8, 9))]:
+        matrix = rigid(degrees, mm)
+        found = register(first, Volume(other.array, matrix @ other.affine, other.native_orientation))
+        off = apply_affine(found.matrix, points) - apply_affine(matrix @ before.matrix, points)
+        assert np.linalg.norm(off, axis=1).mean() < 0.5
