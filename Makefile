@@ -4,6 +4,7 @@
 # make study STUDY=mine           a study of your own; PROFILE=slurm: as jobs on a cluster
 # make status STUDY=mine          the state of every network on every fold
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
+# make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
 # make test    the test suite
 # make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
@@ -22,9 +23,12 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: install demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install brain-extraction demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
 
 install: $(READY)
+
+brain-extraction: $(READY)
+	$(INSTALL) --editable '.[brain-extraction]'
 
 demo: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo

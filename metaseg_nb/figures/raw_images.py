@@ -31,7 +31,7 @@ def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: Lesio
         slices = np.flatnonzero(brain.any(axis=(0, 1)))
         look = {"greys": shown_window(image.array)}
         for share in (0.25, 0.5, 0.75):
-            title = [case.name, f"{share:.0%} up the brain"]
+            title = [case.name, f"{100 * share:.0f} % up the brain"]
             panels.append(Panel(title, image, masks, int(slices[int(share * (len(slices) - 1))]), look))
     return draw_panels(panels, 3)
 

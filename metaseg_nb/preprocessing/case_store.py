@@ -78,7 +78,7 @@ def store_image(
     prepared: PreparedImage,
     recipe: Mapping[str, Any],
     sources: Sequence[list[int]],
-    known: Mapping[str, Any],
+    known: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the image part of a case below the case store's folder; a stored label, on the former grid, is removed.
 
@@ -102,7 +102,7 @@ def store_image(
         "recipe": dict(recipe),
         "sources": sources,
         "field_ranges": [float(correction.field_range) for correction in prepared.corrections],
-        **known,
+        **(known or {}),
         "identity": part_identity(recipe, sources),
     }
     if any(prepared.registrations):

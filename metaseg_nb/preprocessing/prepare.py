@@ -193,8 +193,8 @@ def _whole_lesions(
     if brain is None or not (mask & ~brain).any():
         return 0, None
     cut = cut_lesions(mask, brain, image.spacing_mm)
-    grown = brain | with_margin(cut, image.spacing_mm, recipe["brain_margin_mm"])
-    whole = steps.prepare_image(steps.read_images(case), recipe, grown, stored.grid)
+    around = with_margin(cut, image.spacing_mm, recipe["brain_margin_mm"])
+    whole = steps.prepare_image(steps.read_images(case), recipe, brain, around)
     return label_lesions(cut)[1], whole.array
 
 

@@ -1,7 +1,7 @@
 """The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class PreparedImage:
     grid: Grid
     first: Volume
     corrections: list[CorrectionRecord]
-    registrations: list[Registration | None]
+    registrations: list[Registration | None] = field(default_factory=list)
 
     @property
     def native(self) -> Grid:
@@ -110,7 +110,7 @@ def prepare_image(
     volumes: Sequence[Volume],
     recipe: Mapping[str, Any],
     brain: np.ndarray | None = None,
-    grid: Grid | None = None,
+    beyond: np.ndarray | None = None,
 ) -> PreparedImage:
     """Correct, scale, crop and resample the sequences of a case.
 
@@ -125,8 +125,8 @@ def prepare_image(
         From `image_recipe`.
     brain : ndarray of bool, optional
         On the grid of the first sequence, from `find_brain`: all else becomes background.
-    grid : Grid, optional
-        In place of one around the head.
+    beyond : ndarray of bool, optional
+        Of the brain's shape: stays too, but decides neither intensities nor grid.
 
     Raises
     ------
@@ -149,14 +149,12 @@ def prepare_image(
     ]
     scaled, heads, corrections = [], [], []
     for volume, own_grid, place in zip(sequences, grids, places, strict=True):
-        own_brain = brain
-        if brain is not None and place is not None:
-            own_brain = resample(brain, grids[0], own_grid, "nearest", np.linalg.inv(place)) > 0
-        image, head, correction = _corrected_and_scaled(volume, recipe, own_brain)
+        own_brain, own_beyond = (_onto(mask, grids[0], own_grid, place) for mask in (brain, beyond))
+        image, head, correction = _corrected_and_scaled(volume, recipe, own_brain, own_beyond)
         scaled.append(image)
         heads.append(head)
         corrections.append(correction)
-    grid = grid or study_grid(heads[0], grids[0], recipe["spacing_mm"])
+    grid = study_grid(heads[0], grids[0], recipe["spacing_mm"])
     array = []
     for image, own_grid, place in zip(scaled, grids, places, strict=True):
         resampled = resample(image, own_grid, grid, recipe["interpolation"], place)
@@ -168,8 +166,15 @@ def prepare_image(
     return PreparedImage(np.stack(array), head, grid, volumes[0], corrections, registrations)
 
 
+def _onto(mask: np.ndarray | None, first: Grid, own: Grid, place: np.ndarray | None) -> np.ndarray | None:
+    """A mask of the first sequence, on the grid of another that lies at ``place``."""
+    if mask is None or place is None:
+        return mask
+    return resample(mask, first, own, "nearest", np.linalg.inv(place)) > 0
+
+
 def _corrected_and_scaled(
-    volume: Volume, recipe: Mapping[str, Any], brain: np.ndarray | None
+    volume: Volume, recipe: Mapping[str, Any], brain: np.ndarray | None, beyond: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, CorrectionRecord]:
     """One sequence on its own grid, its head (the brain where one is given), and what is kept of the correction."""
     by, levels, iterations = recipe["bias_correction"], recipe["n4_levels"], recipe["n4_iterations"]
@@ -177,7 +182,10 @@ def _corrected_and_scaled(
     head = head_mask(corrected) if brain is None else brain
     scaled = scale_intensity(corrected, head, recipe["intensity_scaling"], recipe["intensity_percentiles"])
     correction = record_correction(volume, corrected, scaled, head)
-    return scaled if brain is None else np.where(brain, scaled, scaled[brain].min()), head, correction
+    if brain is None:
+        return scaled, head, correction
+    kept = brain if beyond is None else brain | beyond
+    return np.where(kept, scaled, scaled[brain].min()), head, correction
 
 
 def _registered(first: Volume, other: Volume) -> Registration:

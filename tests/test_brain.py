@@ -1,0 +1,212 @@
+"""The brain is extracted; it is whole where networks learn, and knows no lesion where they predict."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_mask, read_volume, write_volume
+from metaseg_nb.figures.raw_images import draw_brains
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.parameters import resolve
+from metaseg_nb.preprocessing import brain as brains
+from metaseg_nb.preprocessing.brain import bright_rim_mm3, cut_lesions, extract_brain, with_margin
+from metaseg_nb.preprocessing.case_store import open_case, open_cases
+from metaseg_nb.preprocessing.prepare import prepare_cohort, refuse_other_settings
+from metaseg_nb.preprocessing.steps import find_brain, image_recipe, prepare_image, read_images
+from metaseg_nb.settings import Preprocess
+
+SHAPE = (60, 60, 50)
+MIDDLE = np.array([30, 30, 25])
+FROM_MIDDLE = np.linalg.norm(np.indices(SHAPE).reshape(3, -1).T - MIDDLE, axis=1).reshape(SHAPE)
+BRAIN, SCALP = FROM_MIDDLE <= 16, (FROM_MIDDLE > 19) & (FROM_MIDDLE <= 22)
+
+
+@pytest.fixture
+def settings():
+    values = {**resolve("02_preprocess_n4", "demo"), "spacing_mm": 2.0, "bias_correction": "none", "workers": 1}
+    return Preprocess.check(values | {"brain": "deepbet", "brain_margin_mm": 1.0})
+
+
+@pytest.fixture
+def deepbet(monkeypatch):
+    """A program that takes the ball for the brain, and what it was given."""
+    given, module = [], ModuleType("deepbet")
+
+    class BrainExtraction:
+        def __init__(self, no_gpu):
+            pass
+
+        def run_model(self, array):
+            given.append(array)
+            return BRAIN.astype(np.float32)
+
+        def postprocess(self, mask):
+            return mask
+
+    module.BrainExtraction = BrainExtraction
+    module.__spec__ = pytest  # anything: it is there
+    monkeypatch.setitem(sys.modules, "deepbet", module)
+    return given
+
+
+@pytest.fixture
+def write_head(write_nifti):
+    """Write a head: a brain with texture, a bright scalp, and a mask of one lesion around a voxel."""
+
+    def write(name, lesion=(30, 30, 25), seed=0):
+        noise = np.random.default_rng(seed).normal(0, 5, SHAPE)
+        image = np.where(BRAIN, 100 + noise, np.where(SCALP, 300 + noise, 0)).astype(np.float32)
+        label = (np.abs(np.indices(SHAPE) - np.reshape(lesion, (3, 1, 1, 1))).max(axis=0) <= 2).astype(np.uint8)
+        image[label > 0] = 180
+        paths = write_nifti(f"{name}/image.nii.gz", image), write_nifti(f"{name}/label.nii.gz", label)
+        return Case(name, (paths[0],), paths[1], f"p_{name}", "lung")
+
+    return write
+
+
+def prepare(case, folder, settings):
+    found = prepare_cohort(Cohort("heads", "", [case]), folder, settings)
+    assert not found.problems
+    return open_case(folder, case.name), found.table.iloc[0]
+
+
+def test_outside_the_brain_and_its_margin_all_is_dark(write_head, deepbet, settings, tmp_path):
+    case = write_head("a")
+    stored, row = prepare(case, tmp_path / "cases", settings)
+    volume = read_volume(case.image, "a")
+    whole = prepare_image([volume], image_recipe(settings.model_copy(update={"brain": "keep"}), 1))
+    assert stored.grid.shape < whole.grid.shape, "cropped to the brain"
+    kept = prepare_image([volume], image_recipe(settings, 1), with_margin(BRAIN, volume.spacing_mm, 1.0))
+    np.testing.assert_allclose(stored.image, kept.array, atol=1e-3)
+    assert (kept.array[0][~kept.head] < 0.5).mean() > 0.95
+    assert row["brain_cm3"] == pytest.approx(with_margin(BRAIN, (1, 1, 1), 1.0).sum() / 1000)
+    assert row["cut_lesions"] == 0
+    assert len(deepbet) == 1
+
+
+def test_a_brain_is_found_once_and_kept_where_it_can_be_seen(write_head, deepbet, settings, tmp_path):
+    case = write_head("a")
+    prepare(case, tmp_path / "cases", settings)
+    stored, _ = prepare(case, tmp_path / "cases", settings.model_copy(update={"spacing_mm": 3.0}))
+    assert len(deepbet) == 1, "another grid needs no other brain"
+    np.testing.assert_array_equal(read_mask(stored.folder / "brain.nii.gz", "a").array, BRAIN)
+    other = read_volume(case.image, "a")
+    write_volume(case.image, replace(other, array=other.array * 2))
+    prepare(case, tmp_path / "cases", settings)
+    assert len(deepbet) == 2, "another image does"
+
+
+def test_a_lesion_at_the_rim_is_whole_where_networks_learn_and_cut_where_they_predict(
+    write_head, deepbet, settings, tmp_path
+):
+    case = write_head("rim", lesion=(30 + 17, 30, 25))
+    stored, row = prepare(case, tmp_path / "cases", settings)
+    assert row["cut_lesions"] == 1
+    cut, whole = np.asarray(stored.image[0]), np.asarray(stored.image_with_whole_lesions[0])
+    lesion = np.asarray(stored.label) == 1
+    assert whole[lesion].mean() > 0.6
+    assert cut[lesion].min() < 0.1
+    new = read_images(case)
+    predicted = prepare_image(new, stored.recipe, find_brain(new[0], stored.recipe))
+    np.testing.assert_allclose(cut, predicted.array[0], atol=1e-3, err_msg="as a new patient's would be")
+    away = with_margin(lesion, (2, 2, 2), 6.0)
+    np.testing.assert_allclose(cut[~away], whole[~away], atol=1e-3)
+
+
+def test_a_lesion_within_needs_no_other_image(write_head, deepbet, settings, tmp_path):
+    stored, _ = prepare(write_head("a"), tmp_path / "cases", settings)
+    assert not list(stored.folder.glob("whole_lesions*"))
+    np.testing.assert_array_equal(stored.image, stored.image_with_whole_lesions)
+
+
+def test_the_mask_of_a_brain_is_drawn_on_its_image(write_head, deepbet, settings, tmp_path):
+    case = write_head("a")
+    stored, _ = prepare(case, tmp_path / "cases", settings)
+    figure = draw_brains([case], [stored], LesionRule())
+    assert [axes.get_title() for axes in figure.axes] == [f"a\n{share} % up the brain" for share in (25, 50, 75)]
+    assert [line.get_text() for line in figure.legends[0].get_texts()] == ["brain", "reference"]
+
+
+def test_without_the_program_one_error_says_how_to_get_it(write_head, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(brains, "find_spec", lambda name: None)
+    with pytest.raises(CohortError, match="make brain-extraction"):
+        prepare_cohort(Cohort("heads", "", [write_head("a"), write_head("b")]), tmp_path / "cases", settings)
+
+
+def test_an_image_without_a_brain_is_a_problem_of_that_case_alone(write_head, settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(brains, "find_spec", lambda name: True)
+    monkeypatch.setattr(brains, "_by_deepbet", lambda volume: BRAIN & (volume.array[30, 30, 25] < 1000))
+    odd = write_head("odd")
+    volume = read_volume(odd.image, "odd")
+    write_volume(odd.image, replace(volume, array=np.where(BRAIN, 2000, volume.array).astype(np.float32)))
+    found = prepare_cohort(Cohort("heads", "", [write_head("a"), odd]), tmp_path / "cases", settings)
+    assert found.table["case"].tolist() == ["a"]
+    (problem,) = found.problems
+    assert (problem.case, problem.found) == ("odd", "deepbet finds no brain in the image")
+
+
+def test_trained_networks_keep_their_cases_with_or_without_skull(write_head, deepbet, settings, tmp_path):
+    case, layout = write_head("a"), StudyLayout("heads", tmp_path)
+    kept = settings.model_copy(update={"brain": "keep"})
+    prepare(case, layout.case_store, kept)
+    (layout.root / "unet/fold0").mkdir(parents=True)
+    (layout.root / "unet/fold0/best.pt").write_bytes(b"trained")
+    refuse_other_settings(layout, Cohort("heads", "", [case]), kept)
+    with pytest.raises(CohortError, match="brain keep"):
+        refuse_other_settings(layout, Cohort("heads", "", [case]), settings)
+
+
+def test_cases_with_and_without_skull_are_no_one_study(write_head, deepbet, settings, tmp_path):
+    cases = [write_head("a"), write_head("b", seed=1)]
+    prepare(cases[0], tmp_path / "cases", settings)
+    prepare(cases[1], tmp_path / "cases", settings.model_copy(update={"brain": "keep"}))
+    with pytest.raises(CohortError, match="the same settings for all"):
+        open_cases(tmp_path / "cases", cases)
+
+
+def test_a_recipe_of_a_kept_head_is_that_of_before_there_was_a_choice(settings):
+    recipe = image_recipe(settings.model_copy(update={"brain": "keep"}), 1)
+    assert not {"brain", "brain_margin_mm", "register_sequences"} & recipe.keys()
+
+
+# By hand
+
+
+def test_a_margin_is_a_distance_in_millimetres():
+    mask = np.zeros((9, 9, 9), bool)
+    mask[4, 4, 4] = True
+    grown = with_margin(mask, (1.0, 2.0, 3.0), 2.0)
+    assert np.argwhere(grown).min(axis=0).tolist() == [2, 3, 4]
+    assert grown.sum() == 7  # five along X, two beside along Y
+    assert not with_margin(np.zeros((3, 3, 3), bool), (1, 1, 1), 2.0).any()
+
+
+def test_a_cut_lesion_is_taken_whole_and_others_not_at_all():
+    lesions, brain = np.zeros((9, 9, 9), bool), np.zeros((9, 9, 9), bool)
+    brain[:5] = True
+    lesions[3:7, 2, 2], lesions[1, 7, 7] = True, True
+    cut = cut_lesions(lesions, brain, (1, 1, 1))
+    assert np.argwhere(cut).tolist() == [[x, 2, 2] for x in (3, 4, 5, 6)]
+
+
+def test_bright_tissue_counts_where_it_goes_on_beyond_the_brain():
+    array, brain = np.random.default_rng(0).uniform(0, 1, (30, 30, 30)), np.zeros((30, 30, 30), bool)
+    brain[5:15, 5:25, 5:25] = True
+    assert bright_rim_mm3(array, brain, (1, 1, 1)) < 3
+    array[14:17, 10, 10] = 50  # begins inside, two voxels beyond
+    array[20:23, 20, 20] = 50  # outside alone
+    array[8, 8, 8] = 50  # inside alone
+    assert bright_rim_mm3(array, brain, (2.0, 1.0, 1.0)) == pytest.approx(4)
+
+
+def test_deepbet_finds_a_real_brain_after_contrast(shared_data):
+    """Its mask against HD-BET's published one, of a head with a glioma."""
+    image = read_volume(shared_data / "raw_sequences/t1c.nii.gz", "t1c")
+    published = read_mask(shared_data / "raw_sequences/brain_mask_t1c.nii.gz", "t1c").array
+    found = extract_brain(image, "deepbet")
+    assert 2 * (found & published).sum() / (found.sum() + published.sum()) >= 0.95
