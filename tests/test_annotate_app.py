@@ -1,5 +1,7 @@
 """Annotating: what is drawn is what is saved, nothing is lost between browser and disk, and no error is silent."""
 
+import asyncio
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -324,6 +326,20 @@ def test_an_answer_that_never_comes_blocks_nothing_for_ever(app, browser, monkey
     browser.stroke((20, 15, 9))
     monkeypatch.setattr("metaseg_nb.viewer.drawing.LOST_S", 0)
     press(app, "r")
+    assert states(app) == ["kept", "removed"]
+
+
+def test_what_waits_for_a_lost_answer_is_done_without_another_key(app, browser, monkeypatch):
+    monkeypatch.setattr("metaseg_nb.viewer.drawing.LOST_S", 0.05)
+
+    async def session():
+        app.tool.value, browser.quick = "pen", False
+        browser.stroke((20, 15, 9))
+        press(app, "r")
+        assert states(app) == ["kept", "kept"], "the stroke may still come"
+        await asyncio.sleep(0.2)
+
+    asyncio.run(session())
     assert states(app) == ["kept", "removed"]
 
 

@@ -4,8 +4,10 @@ The browser sends its drawing only when it is asked, some hundred milliseconds a
 there, Python changes nothing: `DrawingViewer.after` lets an action wait, so that no stroke is lost or written over.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -150,11 +152,19 @@ class DrawingViewer(NiiVueViewer):
         """Call when no stroke is under way from the browser; tell whether that was at once."""
         if self._asked and time.monotonic() - self._asked_at < LOST_S:
             self._waiting.append(call)
+            with suppress(RuntimeError):  # without a loop no browser is there either
+                asyncio.get_running_loop().call_later(LOST_S, self._give_up)
             return False
         self._asked = 0
         self._call_waiting()
         call()
         return True
+
+    def _give_up(self) -> None:
+        """Do what waits, where the answer was lost: nobody may press another key."""
+        if self._waiting and time.monotonic() - self._asked_at >= LOST_S:
+            self._asked = 0
+            self._call_waiting()
 
     def _begin(self) -> None:
         """Show the drawing, where the browser has just got the image: the page may also have been loaded again."""
