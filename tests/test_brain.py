@@ -118,6 +118,39 @@ def test_a_lesion_at_the_rim_is_whole_where_networks_learn_and_cut_where_they_pr
     np.testing.assert_allclose(cut[~away], whole[~away], atol=1e-3)
 
 
+def test_a_mask_that_a_person_corrected_is_used_and_stays(write_head, deepbet, settings, tmp_path):
+    case = write_head("image")  # a name that no file of the store may be mixed up with
+    stored, _ = prepare(case, tmp_path / "cases", settings)
+    corrected = np.roll(BRAIN, 2, axis=0)
+    path = stored.folder / "brain.nii.gz"
+    write_volume(path, replace(read_volume(path, "image"), array=corrected.astype(np.uint8)))
+    again, row = prepare(case, tmp_path / "cases", settings)
+    assert len(deepbet) == 1, "the program is not asked again"
+    np.testing.assert_array_equal(read_mask(path, "image").array, corrected)
+    assert again.identity != stored.identity
+    assert row["brain_cm3"] == pytest.approx(with_margin(corrected, (1, 1, 1), 1.0).sum() / 1000)
+
+
+@pytest.mark.parametrize(
+    ("array", "words"), [(np.zeros(SHAPE, np.uint8), "empty"), (np.ones((9, 9, 9), np.uint8), "grid")]
+)
+def test_a_corrected_mask_that_cannot_be_is_one_error(write_head, deepbet, settings, tmp_path, array, words):
+    case = write_head("a")
+    stored, _ = prepare(case, tmp_path / "cases", settings)
+    path = stored.folder / "brain.nii.gz"
+    write_volume(path, replace(read_volume(path, "a"), array=array, place=None))
+    with pytest.raises(CohortError, match=rf"case a.*brain\.nii\.gz.*{words}.*delete it"):
+        prepare_cohort(Cohort("heads", "", [case]), tmp_path / "cases", settings)
+
+
+def test_who_learns_from_an_annotation_in_place_of_the_label_sees_no_lesion_that_it_lacks(
+    write_head, deepbet, settings, tmp_path
+):
+    stored, _ = prepare(write_head("rim", lesion=(30 + 17, 30, 25)), tmp_path / "cases", settings)
+    annotated = replace(stored, annotation=stored.folder)
+    np.testing.assert_array_equal(annotated.image_with_whole_lesions, stored.image)
+
+
 def test_a_lesion_within_needs_no_other_image(write_head, deepbet, settings, tmp_path):
     stored, _ = prepare(write_head("a"), tmp_path / "cases", settings)
     assert not list(stored.folder.glob("whole_lesions*"))

@@ -74,6 +74,17 @@ def test_a_known_movement_is_found_to_half_a_millimetre_and_half_a_degree(templa
     assert found.information >= found.by_headers
 
 
+@pytest.mark.parametrize("contrast", [None, dark_fluid])
+def test_what_lies_right_already_stays_there(template, contrast):
+    lower = template.affine.copy()
+    lower[2, 3] += 10 * 2
+    other = template.array[:, :, 10:] if contrast is None else contrast(template.array[:, :, 10:])
+    for second in (template, Volume(other, lower, RAS)):
+        found = register(template, second)
+        assert found.failure == ""
+        assert found.moved_mm < 0.1
+
+
 def test_heads_far_apart_in_their_headers_find_each_other(template):
     far = rigid((0, 5, 0), (220, -150, 90))
     found = register(template, Volume(template.array, far @ template.affine, RAS))
@@ -89,13 +100,12 @@ def test_an_image_without_a_head_is_refused(template):
 def test_noise_is_no_place_for_a_head(template):
     noise = np.random.default_rng(0).uniform(400, 500, (20, 20, 20)).astype(np.float32)
     found = register(template, Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS))
-    assert "registration" in found.failure
+    assert "place" in found.failure
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"information": 0.1, "by_headers": 0.2}, "made it worse"),
         ({"degrees": 90.0}, "implausible"),
         ({"apart_mm": 90.0}, "implausible"),
         ({"agreeing": 0.125}, "uncertain"),
@@ -168,8 +178,34 @@ def test_a_failed_registration_names_the_case(case, settings, tmp_path):
     noise = np.random.default_rng(0).uniform(50, 99, (20, 20, 20)).astype(np.float32)
     noise = Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS)
     bad = Case("head", (case.image, save(tmp_path, "noise", noise)), None, "p", "unknown")
-    with pytest.raises(ValueError, match="registration"):
+    with pytest.raises(ValueError, match=r"not registered to the first sequence .sequence 2.*place"):
         prepare_image(read_images(bad), image_recipe(settings, 2))
+
+
+def test_where_a_sequence_does_not_reach_it_is_as_dark_as_its_background(case, settings, template, tmp_path):
+    """Also z-scores, where 0 is the mean of the head."""
+    upper = template.affine.copy()
+    upper[2, 3] += 40 * 2
+    half = Volume(template.array[:, :, 40:], upper, RAS)
+    both = Case("head", (case.image, save(tmp_path, "upper", half)), None, "p", "unknown")
+    settings = settings.model_copy(update={"intensity_scaling": "z_score"})
+    prepared = prepare_image(read_images(both), image_recipe(settings, 2))
+    assert np.allclose(prepared.array[1][:, :, :5], prepared.array[1].min(), atol=0.05)
+
+
+def test_a_sequence_of_few_slices_is_named(case, template, tmp_path):
+    thin = save(tmp_path, "thin", Volume(template.array[:, :, 40:43], template.affine, RAS))
+    with pytest.raises(CohortError, match=r"thin\.nii\.gz.*at least 4 voxels"):
+        read_images(Case("head", (case.image, thin), None, "p", "unknown"))
+
+
+@pytest.mark.parametrize("edges_mm", [(1.0, 1.0, 5.0), (2.0, 2.0, 5.0)])
+def test_a_mask_keeps_its_volume_on_a_coarser_grid(edges_mm):
+    mask = np.zeros((120, 120, 150), bool)
+    mask[30:90, 30:90, 50:110] = True
+    target = Grid(edges_mm, tuple(int(n / edge) for n, edge in zip(mask.shape, edges_mm, strict=True)))
+    found = resample(mask, Grid((1.0, 1.0, 1.0), mask.shape), target, "nearest", np.eye(4)) > 0
+    assert found.sum() * np.prod(edges_mm) == pytest.approx(mask.sum(), rel=0.1)
 
 
 @pytest.mark.slow

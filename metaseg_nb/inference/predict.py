@@ -20,7 +20,7 @@ from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
 from metaseg_nb.layout import home
 from metaseg_nb.machine import device
-from metaseg_nb.preprocessing.steps import find_brain, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
 
 NIFTI = (".nii", ".nii.gz")
 
@@ -117,8 +117,10 @@ def predict_image(
             f"{len(images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
             "training. Predict each patient separately"
         )
-    volumes = read_images(_new_case(images))
-    prepared = prepare_image(volumes, ensemble.recipe, find_brain(volumes[0], ensemble.recipe))
+    case = _new_case(images)
+    volumes = read_images(case)
+    with named(case):
+        prepared = prepare_image(volumes, ensemble.recipe, find_brain(volumes[0], ensemble.recipe))
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:

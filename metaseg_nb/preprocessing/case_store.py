@@ -77,12 +77,13 @@ def store_image(
     name: str,
     prepared: PreparedImage,
     recipe: Mapping[str, Any],
-    sources: Sequence[list[int]],
+    sources: Sequence[list[int] | str],
     known: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the image part of a case below the case store's folder; a stored label, on the former grid, is removed.
 
-    ``sources`` are size and time of the files, ``known`` is what else is to be kept of the image.
+    ``sources`` are size and time of the files, and the checksum of the brain mask where there is one. ``known`` is what
+    else is to be kept of the image.
     """
     drop_label(folder, name)
     (folder / name / "image.json").unlink(missing_ok=True)

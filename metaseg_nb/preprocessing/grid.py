@@ -74,7 +74,9 @@ def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
 def resample(
     array: np.ndarray, source: Grid, target: Grid, interpolation: str = "linear", place: np.ndarray | None = None
 ) -> np.ndarray:
-    """Resample an image from one grid to another; coarser axes are smoothed first; 0 outside.
+    """Resample an image from one grid to another; coarser axes are smoothed first, unless "nearest" is asked for.
+
+    Outside it is 0; where ``place`` is given, it is as dark there as the image is anywhere.
 
     Parameters
     ----------
@@ -90,13 +92,14 @@ def resample(
     ndarray of float32, shape ``target.shape``
     """
     image = to_sitk(array.astype(np.float32), source.spacing_mm, source.origin_mm)
-    for axis in _coarser_axes(source, target):
+    for axis in _coarser_axes(source, target) if interpolation != "nearest" else []:
         if source.shape[axis] >= 4:  # the recursive filter needs four voxels
             image = sitk.RecursiveGaussian(image, SIGMA_PER_VOXEL * target.spacing_mm[axis], direction=axis)
     onto = to_sitk(np.empty(target.shape, np.uint8), target.spacing_mm, target.origin_mm)
     if place is not None:
         moved = sitk.AffineTransform(place[:3, :3].ravel().tolist(), place[:3, 3].tolist())
-        return from_sitk(sitk.Resample(image, onto, moved, INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32))
+        dark = float(array.min())
+        return from_sitk(sitk.Resample(image, onto, moved, INTERPOLATORS[interpolation], dark, sitk.sitkFloat32))
     # the last argument: the border voxel reaches as far as its own half edge
     filled = sitk.Resample(image, onto, sitk.Transform(), INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32, True)
     x, y, z = np.ix_(*(_axis_inside(axis, source, target) for axis in range(3)))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.checksums import checksum
+from metaseg_nb.checksums import checksum, read_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.header_checks import require_sound_headers
@@ -25,9 +25,10 @@ from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing import case_store, steps
 from metaseg_nb.preprocessing.brain import (
     KEEP,
-    brain_of_case,
+    brain_file,
     bright_rim_mm3,
     cut_lesions,
+    read_brain,
     require_installed,
     with_margin,
 )
@@ -72,10 +73,12 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     trained = (path for end in ("*.pt", "metrics.json") for path in layout.root.glob(f"**/fold*/{end}"))
     if next(trained, None) is None:
         return
-    wanted, differing = settings.model_dump(exclude=steps.NOT_VOXELS) | {"version": steps.VERSION}, {}
+    wanted, differing = {}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
             recipe = {**steps.UNSAID, **case_store.open_case(layout.case_store, case.name).recipe}
+            of_label = settings.model_dump(include=steps.OF_LABELS)
+            wanted = {**steps.UNSAID, **steps.image_recipe(settings, recipe["sequences"]), **of_label}
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -106,12 +109,17 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     require_sound_headers(case)
     image_way, label_way = steps.image_recipe(settings, len(case.images)), label_recipe(settings, rule)
     # size and time of image files: to read them all takes minutes
-    stamps = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
-    of_image, of_label = case_store.part_identity(image_way, stamps), ""
+    sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
+    brain = None
+    if settings.brain != KEEP:
+        with steps.named(case):
+            brain = brain_file(folder / case.name, case, settings.brain)
+        sources.append(checksum(brain))
+    of_image, of_label = case_store.part_identity(image_way, sources), ""
     made = not case_store.is_stored(folder, case.name, "image", of_image)
     if made:
         with _timed(folder / case.name / "image.time"):
-            _make_image(case, folder, image_way, stamps)
+            _make_image(case, folder, image_way, sources, brain)
     if case.label:
         of_label = case_store.part_identity(label_way, [checksum(case.label)], of_image)
     if not case_store.is_stored(folder, case.name, "label", of_label):
@@ -119,7 +127,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
         if case.label:
             made = True
             with _timed(folder / case.name / "label.time"):
-                _make_label(case, folder, label_way, rule)
+                _make_label(case, folder, label_way, rule, brain)
     return {"case": case.name, "made": made} | _row(case_store.open_case(folder, case.name))
 
 
@@ -162,34 +170,33 @@ def _attempt(
         return [Problem(case.name, str(case.image), found, expected, fix)]
 
 
-def _make_image(case: Case, folder: Path, recipe: Mapping[str, Any], stamps: Sequence[list[int]]) -> None:
+def _make_image(
+    case: Case, folder: Path, recipe: Mapping[str, Any], sources: Sequence[list[int] | str], mask: Path | None
+) -> None:
     volumes, facts = steps.read_images(case), {}
-    try:
-        brain = _brain(case, folder, recipe, volumes[0])
+    brain = _brain(mask, case, volumes[0], recipe)
+    with steps.named(case):
         prepared = steps.prepare_image(volumes, recipe, brain)
-    except ValueError as error:
-        raise CohortError.one(case.name, case.image, str(error), "an image of a head", "export it again") from error
     if brain is not None:
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
         facts["bright_rim_mm3"] = bright_rim_mm3(first.array, brain, first.spacing_mm)
-    case_store.store_image(folder, case.name, prepared, recipe, stamps, facts)
+    case_store.store_image(folder, case.name, prepared, recipe, sources, facts)
 
 
-def _brain(case: Case, folder: Path, recipe: Mapping[str, Any], first: Volume) -> np.ndarray | None:
-    """The brain of a case with its margin, found once; None where the whole head is kept."""
-    if (steps.UNSAID | dict(recipe))["brain"] == KEEP:
+def _brain(mask: Path | None, case: Case, first: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
+    """The brain with its margin; None where the whole head is kept."""
+    if mask is None:
         return None
-    brain = brain_of_case(folder / case.name / "brain.nii.gz", case.name, case.image, first, recipe["brain"])
-    return with_margin(brain, first.spacing_mm, recipe["brain_margin_mm"])
+    return with_margin(read_brain(mask, case.name, first), first.spacing_mm, recipe["brain_margin_mm"])
 
 
 def _whole_lesions(
-    case: Case, folder: Path, stored: StoredCase, mask: np.ndarray, image: Volume
+    case: Case, stored: StoredCase, mask: np.ndarray, image: Volume, brain_mask: Path | None
 ) -> tuple[int, np.ndarray | None]:
     """How many lesions the brain mask cuts; and the image, to train with, that holds them whole, or None."""
     recipe = stored.image_facts["recipe"]
-    brain = _brain(case, folder, recipe, image)
+    brain = _brain(brain_mask, case, image, recipe)
     if brain is None or not (mask & ~brain).any():
         return 0, None
     cut = cut_lesions(mask, brain, image.spacing_mm)
@@ -198,7 +205,7 @@ def _whole_lesions(
     return label_lesions(cut)[1], whole.array
 
 
-def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule) -> None:
+def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule, brain_mask: Path | None) -> None:
     assert case.label  # a case without one is not asked for it
     stored, label = case_store.open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
@@ -209,7 +216,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
     centres_mm = [stored.native.centres_mm(found.voxels(lesion)) for lesion in found.boxes]
     heights = np.array([box[2].stop - box[2].start for box in found.boxes.values()], int)
     sizes = np.bincount(found.labels.ravel(), minlength=found.n + 1)[1:]
-    n_cut, whole = _whole_lesions(case, folder, stored, mask, image)
+    n_cut, whole = _whole_lesions(case, stored, mask, image, brain_mask)
     facts = {
         "recipe": dict(recipe),
         "sources": [checksum(case.label)],
@@ -233,6 +240,7 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     row |= {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
     if "brain_cm3" in image:
+        row["seconds"] += read_record(stored.folder / "brain.json").get("seconds", np.nan)
         row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}

@@ -15,6 +15,8 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume
 
 HISTOGRAM_BINS = 32
+# Gradients need as many voxels along each axis.
+FEWEST = 4
 SEED = 1
 # Voxels of about this edge, step by step; images are smoothed by half of it.
 LEVELS_MM = (8.0, 4.0, 2.0)
@@ -61,20 +63,19 @@ class Registration:
     @property
     def failure(self) -> str:
         """Why this cannot be right, in words; "" where nothing speaks against it."""
-        if self.information < self.by_headers:
-            found = f"{self.information:.3f}, and {self.by_headers:.3f} as the headers place the images"
-            return f"registration made it worse: mutual information {found}"
         if self.degrees > MOST_DEGREES or self.apart_mm > MOST_MM:
             found = f"{self.degrees:.0f}° turned, the heads' centres {self.apart_mm:.0f} mm apart"
-            return f"implausible registration: {found} (at most {MOST_DEGREES:.0f}° and {MOST_MM:.0f} mm)"
+            return f"an implausible place: {found} (at most {MOST_DEGREES:.0f}° and {MOST_MM:.0f} mm)"
         if self.agreeing < LEAST_AGREEING:
             found = f"only {self.agreeing:.0%} of the starts end at the best place (at least {LEAST_AGREEING:.0%})"
-            return f"uncertain registration: {found}"
+            return f"an uncertain place: {found}"
         return ""
 
 
 def register(fixed: Volume, moving: Volume) -> Registration:
     """Register two images of one head; any contrasts and grids.
+
+    Where no place has more mutual information than the headers' own, that one is kept.
 
     Raises
     ------
@@ -83,7 +84,7 @@ def register(fixed: Volume, moving: Volume) -> Registration:
     """
     heads = [head_mask(volume.array) for volume in (fixed, moving)]
     if not all(head.any() for head in heads):
-        raise ValueError("no head stands out from the background, so the sequences cannot be registered")
+        raise ValueError("no head stands out from the background")
     places = [
         apply_affine(volume.affine, np.argwhere(head)) for volume, head in zip((fixed, moving), heads, strict=True)
     ]
@@ -103,14 +104,16 @@ def register(fixed: Volume, moving: Volume) -> Registration:
     transform, agreeing = ends[0][0], np.mean([_apart_mm(placed[0], place) <= SAME_MM for place in placed])
     for level in others:
         transform, _ = _optimised(level, transform)
-    matrix = _matrix(transform)
+    information = _information(others[-1], transform)
+    by_headers = _information(others[-1], _headers(centres[0])) if overlapping else 0.0
+    matrix = _matrix(transform) if information > by_headers else np.eye(4)
     return Registration(
         matrix,
         _apart_mm(apply_affine(matrix, head_mm), head_mm),
         float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1)))),
         float(np.linalg.norm(apply_affine(matrix, centres[0]) - centres[1])),
-        _information(others[-1], transform),
-        _information(others[-1], _headers(centres[0])) if overlapping else 0.0,
+        max(information, by_headers),
+        by_headers,
         float(agreeing),
     )
 
@@ -169,7 +172,8 @@ def _level(volume: Volume, edge_mm: float) -> sitk.Image:
 
 def _every(volume: Volume, edge_mm: float) -> tuple[slice, ...]:
     """Which voxels to take. Not by ITK's ``Shrink``: with even steps, its voxels lie half a voxel off."""
-    return tuple(slice(None, None, max(1, round(edge_mm / edge))) for edge in volume.spacing_mm)
+    edges = zip(volume.array.shape, volume.spacing_mm, strict=True)
+    return tuple(slice(None, None, max(1, min(round(edge_mm / edge), n // FEWEST))) for n, edge in edges)
 
 
 def _in_world(array: np.ndarray, affine: np.ndarray) -> sitk.Image:

@@ -1,6 +1,7 @@
 """The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,6 +27,8 @@ VERSION = 4
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
 UNSAID = {"brain": KEEP, "register_sequences": "other_grids"}
+# How the message of a sequence that cannot be registered begins.
+NOT_REGISTERED = "not registered to the first sequence"
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
 RANGES = {"percentiles": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
@@ -64,6 +67,7 @@ class PreparedImage:
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
     unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
+    unused |= {"register_sequences"} if sequences == 1 else set()
     recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
     said = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
     return {**said, "sequences": sequences, "version": VERSION}
@@ -84,13 +88,24 @@ def read_images(case: Case) -> list[Volume]:
         volumes.append(read_voxels(open_nifti(path, case.name)))
         found = image_problems(case, str(path), volumes[-1].array)
         problems += [problem for problem in found if problem.severity == "error"]
-    shape = volumes[0].array.shape
-    if min(shape) < FEWEST_VOXELS:
-        found, expected = f"shape {shape}", f"a volume of at least {FEWEST_VOXELS} voxels along each axis"
-        problems.append(Problem(case.name, str(case.image), found, expected, "use a series with more slices"))
+        if min(shape := volumes[-1].array.shape) < FEWEST_VOXELS:
+            found, expected = f"shape {shape}", f"a volume of at least {FEWEST_VOXELS} voxels along each axis"
+            problems.append(Problem(case.name, str(path), found, expected, "use a series with more slices"))
     if problems:
         raise CohortError(problems)
     return volumes
+
+
+@contextmanager
+def named(case: Case) -> Iterator[None]:
+    """Say in an error of what is done to a case's images which case it is."""
+    try:
+        yield
+    except CohortError:
+        raise
+    except ValueError as error:
+        fix = "look at its images: are all of this head? Export them again, or leave the case out"
+        raise CohortError.one(case.name, case.image, str(error), "images of a head", fix) from error
 
 
 def find_brain(volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
@@ -139,8 +154,8 @@ def prepare_image(
     first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
     every = (UNSAID | dict(recipe))["register_sequences"] == "all"
     registrations = [
-        _registered(first, other) if other is not first and (every or not same_grid(first, other)) else None
-        for other in sequences
+        _registered(first, other, i) if i > 1 and (every or not same_grid(first, other)) else None
+        for i, other in enumerate(sequences, 1)
     ]
     # from where a point lies along the axes of the first sequence to where it lies along those of the other
     places = [
@@ -148,8 +163,10 @@ def prepare_image(
         for registration, other in zip(registrations, sequences, strict=True)
     ]
     scaled, heads, corrections = [], [], []
-    for volume, own_grid, place in zip(sequences, grids, places, strict=True):
+    for i, (volume, own_grid, place) in enumerate(zip(sequences, grids, places, strict=True), 1):
         own_brain, own_beyond = (_onto(mask, grids[0], own_grid, place) for mask in (brain, beyond))
+        if own_brain is not None and not own_brain.any():
+            raise ValueError(f"sequence {i} shows nothing of the brain")
         image, head, correction = _corrected_and_scaled(volume, recipe, own_brain, own_beyond)
         scaled.append(image)
         heads.append(head)
@@ -188,10 +205,13 @@ def _corrected_and_scaled(
     return np.where(kept, scaled, scaled[brain].min()), head, correction
 
 
-def _registered(first: Volume, other: Volume) -> Registration:
-    registration = register(first, other)
+def _registered(first: Volume, other: Volume, number: int) -> Registration:
+    try:
+        registration = register(first, other)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{NOT_REGISTERED} (sequence {number}): {error}") from error
     if registration.failure:
-        raise ValueError(registration.failure)
+        raise ValueError(f"{NOT_REGISTERED} (sequence {number}): {registration.failure}")
     return registration
 
 

@@ -77,10 +77,11 @@ class StoredCase:
     def image_with_whole_lesions(self) -> np.ndarray:
         """The image to train with: as ``image``, but no lesion of the mask is cut where the brain was extracted.
 
-        What is predicted is ``image``: a mask that knows the lesions of a test case would tell where they are.
+        What is predicted is ``image``: a mask made with the reference would show where the lesions are. So is what an
+        annotation in place of the label is learned from, which may not know of that lesion.
         """
         whole = self.folder / f"{WHOLE}.npy"
-        return np.load(whole, mmap_mode="r") if whole.is_file() else self.image
+        return np.load(whole, mmap_mode="r") if whole.is_file() and self.annotation is None else self.image
 
     @property
     def label(self) -> np.ndarray:
