@@ -7,7 +7,7 @@ PAIRS (6 by default) are made of the MNI152 template (skull-stripped): the head 
 it is cut into oblique slices of 4 mm with noise. The truth of a pair of files is not known: a movement is put on top of
 it, and it is found again if the result moves by just as much. Movements are drawn, up to 15 mm and 15 degrees. Both
 ways begin where the headers place the images. elastix: its default parameters of a rigid registration, mutual
-information, four resolutions; it gets the head as a mask. It has an environment of its own in BENCH_FOLDER
+information, four resolutions. It has an environment of its own in BENCH_FOLDER
 (``runs/bench_registration`` unless told).
 """
 
@@ -83,9 +83,11 @@ def workbook(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
 
 def elastix(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
     with tempfile.TemporaryDirectory() as scratch:
-        mask = Volume(head_mask(first.array).astype(np.uint8), first.affine, RAS)
-        for name, volume in (("first", first), ("other", other), ("mask", mask)):
-            nib.save(nib.Nifti1Image(volume.array, volume.affine), Path(scratch) / f"{name}.nii.gz")
+        for name, volume in (("first", first), ("other", other)):
+            image = nib.Nifti1Image(volume.array, volume.affine)
+            image.set_qform(volume.affine, 1)
+            image.set_sform(None, 0)  # ITK takes no axes that rounding has turned from right angles
+            nib.save(image, Path(scratch) / f"{name}.nii.gz")
         theirs = Path(__file__).with_name("registration_theirs.py")
         done = subprocess.run([PYTHON, theirs, scratch], check=True, capture_output=True, text=True)
     found = json.loads(done.stdout.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""Register with elastix: python registration_theirs.py FOLDER with first, other and mask (.nii.gz); prints JSON.
+"""Register with elastix: python registration_theirs.py FOLDER with first and other (.nii.gz); prints JSON.
 
 It runs in an environment of its own, made by ``registration.py``. The matrix leads from millimetres in the first
 image's world (LPS) to those in the other's.
@@ -17,11 +17,10 @@ def main() -> None:
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
     folder = Path(sys.argv[1])
     first, other = (itk.imread(str(folder / f"{name}.nii.gz"), itk.F) for name in ("first", "other"))
-    mask = itk.imread(str(folder / "mask.nii.gz"), itk.UC)
     parameters = itk.ParameterObject.New()
     parameters.AddParameterMap(parameters.GetDefaultParameterMap("rigid", 4))
     start = time.process_time()
-    _, result = itk.elastix_registration_method(first, other, parameter_object=parameters, fixed_mask=mask)
+    _, result = itk.elastix_registration_method(first, other, parameter_object=parameters)
     seconds = time.process_time() - start
     found = result.GetParameterMap(0)
     angles, shift = np.array(found["TransformParameters"], float).reshape(2, 3)
