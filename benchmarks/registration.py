@@ -89,7 +89,7 @@ def elastix(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
             image.set_sform(None, 0)  # ITK takes no axes that rounding has turned from right angles
             nib.save(image, Path(scratch) / f"{name}.nii.gz")
         theirs = Path(__file__).with_name("registration_theirs.py")
-        done = subprocess.run([PYTHON, theirs, scratch], check=True, capture_output=True, text=True)
+        done = subprocess.run([PYTHON, theirs, scratch], check=True, capture_output=True, encoding="utf-8")
     found = json.loads(done.stdout.splitlines()[-1])
     to_lps = np.diag([-1.0, -1.0, 1.0, 1.0])
     return to_lps @ np.array(found["matrix"]) @ to_lps, found["seconds"]
