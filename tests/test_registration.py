@@ -1,5 +1,8 @@
 """Registration finds where a head lies, and sequences of other grids end on the first one."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
 import nibabel as nib
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.figures.raw_images import draw_registrations
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
@@ -172,6 +176,17 @@ def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, se
     asked = prepare_image(read_images(both), image_recipe(settings.model_copy(update={"register_sequences": "all"}), 2))
     assert as_given.registrations == [None, None]
     assert asked.registrations[1].moved_mm == pytest.approx(6, abs=0.5)
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_pictures_say_what_was_registered_and_what_was_not(case, registered):
+    facts = {"image_facts": {"registrations": [None, {"matrix": np.eye(4).tolist(), "moved_mm": 3.0}]}}
+    figure = draw_registrations([case], [SimpleNamespace(**facts) if registered else None])
+    titles = [axes.get_title().splitlines()[1] for axes in figure.axes]
+    expected = ["flair, by the headers", "flair, registered: moved by 3.0 mm"]
+    assert titles == (expected if registered else ["first sequence", "flair, not registered"])
+    assert all(axes.images for axes in figure.axes), "no picture is called unreadable"
+    plt.close(figure)
 
 
 def test_a_failed_registration_names_the_case(case, settings, tmp_path):

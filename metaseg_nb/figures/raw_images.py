@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.head import find_head, shown_window
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
-from metaseg_nb.figures.slices import Panel, draw_panels
+from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
 from metaseg_nb.preprocessing.brain import with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import along_axes
@@ -37,40 +37,52 @@ def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: Lesio
 
 
 def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None]) -> Figure:
-    """A row for each sequence that was registered: checkerboards with the first one, by the headers and as registered.
+    """Two pictures of each sequence that was registered: checkerboards with the first one, by the headers and after.
 
     Where the registration is right, outlines go on from square to square. ``stored`` is None for a case whose
-    registration failed.
+    registration failed: its first sequence, and beside it each other one, lie where the headers place them.
     """
     panels = []
     for case, of in zip(cases, stored, strict=True):
         first = read_volume(case.image, case.name)
-        found = of.image_facts["registrations"] if of else [None, *({"matrix": None} for _ in case.images[1:])]
+        found = of.image_facts["registrations"] if of else [None, *[{}] * (len(case.images) - 1)]
         for path, registration in zip(case.images, found, strict=True):
             if registration is None:
                 continue
             other, name = read_volume(path, case.name), path.name.removesuffix(".gz").removesuffix(".nii")
-            panels.append(_checkerboard([case.name, f"{name}, by the headers"], first, other, np.eye(4)))
-            if registration["matrix"] is None:
-                panels.append(Panel([case.name, f"{name}: no plausible place found"], None))
-            else:
-                moved = f"{name}, registered: moved by {registration['moved_mm']:.1f} mm"
-                matrix = np.array(registration["matrix"])
-                panels.append(_checkerboard([case.name, moved], first, other, matrix))
+            own, placed = _greys(first, other, np.eye(4))
+            if of is None:
+                panels += [
+                    _panel(first, case, "first sequence", own),
+                    _panel(first, case, f"{name}, not registered", placed),
+                ]
+                continue
+            matrix, moved = np.array(registration["matrix"]), f"moved by {registration['moved_mm']:.1f} mm"
+            for title, pair in (
+                (f"{name}, by the headers", [own, placed]),
+                (f"{name}, registered: {moved}", _greys(first, other, matrix)),
+            ):
+                panels.append(_panel(first, case, title, np.where(_squares(first), *pair)))
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
 
 
-def _checkerboard(title: Sequence[str], first: Volume, other: Volume, matrix: np.ndarray) -> Panel:
-    """Squares of one image and of the other in turn, each on its own grey scale, through the middle of the head."""
+def _greys(first: Volume, other: Volume, matrix: np.ndarray) -> list[np.ndarray]:
+    """One axial slice of both images on the grid of the first, each on its own grey scale from 0 to 1."""
     head = find_head(first.array, first.spacing_mm)
     low, high = head.box if head else (np.zeros(3), np.array(first.array.shape))
-    index = int((low[2] + high[2]) // 2)
     source, target = (Grid(it.spacing_mm, it.array.shape) for it in (other, first))
-    placed = resample(other.array, source, target, place=along_axes(matrix, first, other))
-    grey = []
+    placed, greys = resample(other.array, source, target, place=along_axes(matrix, first, other)), []
     for array, of in ((first.array, first), (placed, other)):
         dark, bright = shown_window(of.array)
-        grey.append(((array[:, :, index] - dark) / (bright - dark)).clip(0, 1))
-    x, y = (np.arange(first.array.shape[axis]) * first.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
-    board = np.where((x[:, None] + y) % 2 == 0, *grey)[:, :, None]
-    return Panel(title, Volume(board, first.affine, first.native_orientation), look={"greys": (0, 1)})
+        greys.append(((array[:, :, int((low[2] + high[2]) // 2)] - dark) / (bright - dark)).clip(0, 1))
+    return greys
+
+
+def _squares(image: Volume) -> np.ndarray:
+    """Every second square of an axial slice: bool, shape (X, Y)."""
+    x, y = (np.arange(image.array.shape[axis]) * image.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
+    return (x[:, None] + y) % 2 == 0
+
+
+def _panel(first: Volume, case: Case, title: str, grey: np.ndarray) -> Panel:
+    return Panel([case.name, title], as_volume(grey, first.spacing_mm[:2]), look={"greys": (0, 1)})

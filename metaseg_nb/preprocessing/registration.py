@@ -12,10 +12,11 @@ import SimpleITK as sitk
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.head import head_mask
-from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.cohort.volumes import Volume, spacing_of
+from metaseg_nb.preprocessing.grid import to_sitk
 
 HISTOGRAM_BINS = 32
-# Gradients need as many voxels along each axis.
+# The smoothing filter and the gradients need as many voxels along each axis.
 FEWEST = 4
 SEED = 1
 # Voxels of about this edge, step by step; images are smoothed by half of it.
@@ -165,7 +166,7 @@ def _optimised(level: list[sitk.Image], start: sitk.Euler3DTransform) -> tuple[s
 def _level(volume: Volume, edge_mm: float) -> sitk.Image:
     """Smooth an image, and take every few voxels."""
     image = _in_world(volume.array.astype(np.float32), volume.affine)
-    if min(image.GetSize()) >= 4:  # the recursive filter needs four voxels
+    if min(image.GetSize()) >= FEWEST:
         image = sitk.SmoothingRecursiveGaussian(image, [edge_mm / 2] * 3)
     return image[_every(volume, edge_mm)]
 
@@ -178,10 +179,8 @@ def _every(volume: Volume, edge_mm: float) -> tuple[slice, ...]:
 
 def _in_world(array: np.ndarray, affine: np.ndarray) -> sitk.Image:
     """Make a SimpleITK image of an (X, Y, Z) array whose world is that of its affine (RAS)."""
-    edges = np.linalg.norm(affine[:3, :3], axis=0)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    image.SetSpacing(edges.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
+    edges = spacing_of(affine)
+    image = to_sitk(array, edges, affine[:3, 3])
     image.SetDirection((affine[:3, :3] / edges).ravel().tolist())
     return image
 

@@ -116,7 +116,7 @@ def find_brain(volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
     CohortError, ValueError
         See `extract_brain`.
     """
-    if (UNSAID | dict(recipe))["brain"] == KEEP:
+    if recipe.get("brain", KEEP) == KEEP:
         return None
     return with_margin(extract_brain(volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
 
