@@ -217,6 +217,7 @@ def test_a_margin_is_a_distance_in_millimetres():
     assert np.argwhere(grown).min(axis=0).tolist() == [2, 3, 4]
     assert grown.sum() == 7  # five along X, two beside along Y
     assert not with_margin(np.zeros((3, 3, 3), bool), (1, 1, 1), 2.0).any()
+    assert with_margin(mask, (1.2, 2.0, 3.0), 1.2).sum() == 3, "no margin is lost to rounding"
 
 
 def test_a_cut_lesion_is_taken_whole_and_others_not_at_all():

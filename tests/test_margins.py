@@ -12,6 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
@@ -19,7 +20,7 @@ from metaseg_nb.figures.case_figures import BESIDE_MM, draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
 from metaseg_nb.radiotherapy.margin_tables import covered_shares, margin_needed, margin_table
-from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, distance_mm, study_coverage
+from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, study_coverage
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import cc3d
+import edt
 import numpy as np
 import pandas as pd
 from scipy.spatial import ConvexHull
@@ -177,6 +178,16 @@ def is_scored(volume_mm3: np.ndarray | pd.Series, unscored_mm3: float) -> np.nda
     """Tell which volumes are above that of lesions that are not scored."""
     # an affine in float32 makes 2 mm³ of two voxels 2.0000002: equal must stay equal
     return volume_mm3 > unscored_mm3 * (1 + 1e-5)
+
+
+def distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Distance of each voxel's centre to that of the nearest voxel of a mask, in mm; infinite for an empty mask.
+
+    A mask grown by a margin is where this is at most the margin.
+    """
+    if not mask.any():
+        return np.full(mask.shape, np.inf)
+    return edt.edt(~mask.astype(bool), anisotropy=spacing_mm).round(4)  # in float32, 1.2 mm are 1.2000000477 mm
 
 
 def dilate_by_one(mask: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.examination import Examination
-from metaseg_nb.cohort.lesions import fullest_slice, label_lesions, marked_voxels
+from metaseg_nb.cohort.lesions import distance_mm, fullest_slice, label_lesions, marked_voxels
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
 from metaseg_nb.figures.slices import (
@@ -28,7 +28,6 @@ from metaseg_nb.figures.style import MARGIN, fitted
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.preprocessing.stored_case import StoredCase
-from metaseg_nb.radiotherapy.margins import distance_mm
 
 # Brightest grey value of a bias correction, as a percentile of the slice: vessels may be clipped.
 WHITE_PERCENTILE = 99.7

@@ -14,12 +14,11 @@ from io import StringIO
 from pathlib import Path
 
 import cc3d
-import edt
 import numpy as np
 
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.lesions import distance_mm, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.files import DamagedFile
@@ -135,7 +134,7 @@ def read_brain(path: Path, case: str, image: Volume) -> np.ndarray:
 
 def with_margin(brain: np.ndarray, spacing_mm: tuple[float, float, float], margin_mm: float) -> np.ndarray:
     """Grow a mask of bool, shape (X, Y, Z), by a margin."""
-    return edt.edt(~brain, anisotropy=spacing_mm) <= margin_mm if brain.any() else brain
+    return distance_mm(brain, spacing_mm) <= margin_mm
 
 
 def cut_lesions(lesions: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -158,7 +157,7 @@ def bright_rim_mm3(array: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float
     float
         Of the part outside the mask, at most `RIM_MM` away; 0 where there is none.
     """
-    inside, outside = (edt.edt(mask, anisotropy=spacing_mm) for mask in (brain, ~brain))
+    inside, outside = (distance_mm(mask, spacing_mm) for mask in (~brain, brain))
     bright = (array > np.percentile(array[brain], BRIGHT_PERCENTILE)) & (np.maximum(inside, outside) <= RIM_MM)
     labels = cc3d.connected_components(bright.astype(np.uint8), connectivity=6)
     within = np.bincount(labels[brain], minlength=labels.max() + 1)

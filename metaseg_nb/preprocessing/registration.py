@@ -6,12 +6,12 @@ coarse to fine. It has local maxima: so it is started at several places, and the
 
 from dataclasses import dataclass
 
-import edt
 import numpy as np
 import SimpleITK as sitk
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.volumes import Volume, spacing_of
 from metaseg_nb.preprocessing.grid import to_sitk
 
@@ -90,7 +90,7 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         apply_affine(volume.affine, np.argwhere(head)) for volume, head in zip((fixed, moving), heads, strict=True)
     ]
     centres, head_mm = [place.mean(axis=0) for place in places], places[0][:: max(1, len(places[0]) // 1000)]
-    away_mm = edt.edt(~heads[0], anisotropy=fixed.spacing_mm)
+    away_mm = distance_mm(heads[0], fixed.spacing_mm)
     first, *others = (
         [
             *(_level(volume, edge_mm) for volume in (fixed, moving)),

@@ -6,12 +6,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Self
 
-import edt
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, is_scored, label_lesions, lesion_table
+from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, distance_mm, is_scored, label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.voxel_metrics import Spacing
@@ -19,16 +18,6 @@ from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases
 
 SECOND_READER = "second reader"
-
-
-def distance_mm(mask: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Distance of each voxel's centre to that of the nearest voxel of a mask, in mm; infinite for an empty mask.
-
-    A mask grown by a margin is where this is at most the margin.
-    """
-    if not mask.any():
-        return np.full(mask.shape, np.inf)
-    return edt.edt(~mask.astype(bool), anisotropy=spacing_mm).round(4)  # in float32, 1.2 mm are 1.2000000477 mm
 
 
 @dataclass(frozen=True)

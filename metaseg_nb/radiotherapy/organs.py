@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_volume, same_grid
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
-from metaseg_nb.radiotherapy.margins import Targets, distance_mm, masks_on
+from metaseg_nb.radiotherapy.margins import Targets, masks_on
 
 COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "organ", "distance_mm"]
 REFERENCE = "reference"
