@@ -187,8 +187,8 @@ def test_a_lesion_is_removed_and_restored(app, browser, layout):
 def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app, browser, layout, monkeypatch):
     asked = []
 
-    def grow(prepared, voxel, level):
-        asked.append((prepared.case.name, tuple(voxel), level))
+    def grow(image, probability, voxel, level):
+        asked.append((image.array.shape, probability.shape, tuple(voxel), level))
         reach = 1 if level > 0.4 else 2
         return box((np.subtract(voxel, reach), np.add(voxel, reach + 1)))
 
@@ -196,7 +196,7 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
     press(app, "c")
     assert browser.widget.opts.pen_value == CLICK
     browser.stroke((19, 4, 8))
-    assert asked == [("p1", (19, 4, 8), 0.5)]
+    assert asked == [(SHAPE, SHAPE, (19, 4, 8), 0.5)]
     small = box(((18, 3, 7), (21, 6, 10)))
     assert np.array_equal(saved(layout), box(FIRST, SECOND) | small)
     assert set(np.unique(browser.shown)) == {0, 1, PENDING}, "no point is left, and what still grows has its colour"
@@ -211,7 +211,7 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
 def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypatch):
     ends = []
 
-    def grow_along(prepared, start, end, level):
+    def grow_along(image, probability, start, end, level):
         ends.extend([tuple(start), tuple(end)])
         return box(((17, 14, 9), (22, 18, 10)))
 

@@ -39,8 +39,8 @@ class Cases:
         return Prepared(self.cases[name == "p2"], image, Beginning("proposal", proposed, ["unet"]), 0.9 * proposed)
 
 
-def grow(prepared, voxel, level):
-    labels, _ = ndimage.label(prepared.image.array > 150 * (0.5 + level))
+def grow(image, probability, voxel, level):
+    labels, _ = ndimage.label(image.array > 150 * (0.5 + level))
     return (labels == labels[tuple(voxel)]) & (labels > 0)
 
 

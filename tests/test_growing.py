@@ -3,10 +3,7 @@
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation.by_hand import NOTHING, Beginning
 from metaseg_nb.annotation.growing import grow, grow_along, interpolated
-from metaseg_nb.annotation.proposals import Prepared
-from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.volumes import Volume
 
 SHAPE, SPACING_MM = (60, 50, 24), (0.5, 0.5, 2.0)
@@ -18,15 +15,14 @@ def ball(middle, radius_mm):
     return (np.linalg.norm(places - np.array(middle) * SPACING_MM, axis=-1) <= radius_mm).T
 
 
-def prepared(*lesions, noise=0.0, probability=None):
-    """An image of brightness 100 with lesions of 200."""
+def head_with(*lesions, noise=0.0, probability=None):
+    """An image of brightness 100 with lesions of 200, and what a network sees in it."""
     image = np.full(SHAPE, 100.0, np.float32)
     for lesion in lesions:
         image[lesion] = 200
     image += noise * np.random.default_rng(0).normal(size=SHAPE).astype(np.float32)
-    probability = np.zeros(SHAPE, np.float32) if probability is None else probability
     volume = Volume(image, np.diag([*SPACING_MM, 1.0]), np.array([[0, 1], [1, 1], [2, 1]]))
-    return Prepared(Case("p1", (), None, "p1", ""), volume, Beginning(NOTHING, np.zeros(SHAPE, bool)), probability)
+    return volume, np.zeros(SHAPE, np.float32) if probability is None else probability
 
 
 def dice(first, second):
@@ -37,31 +33,31 @@ LESION, OTHER = ball((20, 20, 10), 4), ball((44, 20, 10), 4)
 
 
 def test_a_click_gives_the_lesion_voxel_by_voxel_and_no_other():
-    assert np.array_equal(grow(prepared(LESION, OTHER), (22, 19, 10), 0.5), LESION)
+    assert np.array_equal(grow(*head_with(LESION, OTHER), (22, 19, 10), 0.5), LESION)
 
 
 def test_a_click_beside_a_small_lesion_finds_it():
     small = ball((20, 20, 10), 0.6)  # five voxels of one slice
     assert small.sum() == 5
-    assert np.array_equal(grow(prepared(small), (22, 20, 10), 0.5), small)
+    assert np.array_equal(grow(*head_with(small), (22, 20, 10), 0.5), small)
 
 
 @pytest.mark.parametrize("seed", [(20, 20, 10), (17, 22, 11)])
 def test_noise_of_a_fifth_of_the_contrast_changes_little(seed):
-    assert dice(grow(prepared(LESION, OTHER, noise=20), seed, 0.5), LESION) > 0.85
+    assert dice(grow(*head_with(LESION, OTHER, noise=20), seed, 0.5), LESION) > 0.85
 
 
 def test_a_click_on_plain_tissue_gives_nothing():
-    assert not grow(prepared(LESION), (50, 40, 3), 0.5).any()
+    assert not grow(*head_with(LESION), (50, 40, 3), 0.5).any()
 
 
 def test_a_lower_level_gives_a_larger_region():
-    image = prepared()
+    image = head_with()
     soft = (
         100 + 100 * np.exp(-((np.linalg.norm((np.indices(SHAPE).T - (20, 20, 10)) * SPACING_MM, axis=-1) / 4) ** 2)).T
     )
-    image.image.array[:] = soft
-    sizes = [grow(image, (20, 20, 10), level).sum() for level in (0.9, 0.7, 0.5, 0.3)]
+    image[0].array[:] = soft
+    sizes = [grow(*image, (20, 20, 10), level).sum() for level in (0.9, 0.7, 0.5, 0.3)]
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[-1] / 4
 
@@ -70,33 +66,33 @@ def test_what_the_network_sees_keeps_a_region_out_of_a_vessel():
     vessel = np.zeros(SHAPE, bool)
     vessel[20:50, 20, 10] = True
     seen = np.where(LESION, 0.8, 0.0).astype(np.float32)
-    alone = grow(prepared(LESION, vessel), (20, 20, 10), 0.6)
-    helped = grow(prepared(LESION, vessel, probability=seen), (20, 20, 10), 0.6)
+    alone = grow(*head_with(LESION, vessel), (20, 20, 10), 0.6)
+    helped = grow(*head_with(LESION, vessel, probability=seen), (20, 20, 10), 0.6)
     assert (alone & ~LESION).sum() > 10
     assert np.array_equal(helped, LESION)
 
 
 def test_no_region_reaches_farther_than_fifteen_millimetres():
-    image = prepared(np.ones(SHAPE, bool))
-    image.image.array[:, :, 12:] = 0
-    assert not grow(image, (3, 3, 3), 0.5)[40:].any()
+    image = head_with(np.ones(SHAPE, bool))
+    image[0].array[:, :, 12:] = 0
+    assert not grow(*image, (3, 3, 3), 0.5)[40:].any()
 
 
 def test_a_line_along_the_diameter_gives_the_lesion_and_stays_near_it():
     touching = ball((30, 20, 10), 3)
-    grown = grow_along(prepared(LESION, touching), (12, 20, 10), (28, 20, 10), 0.5)
+    grown = grow_along(*head_with(LESION, touching), (12, 20, 10), (28, 20, 10), 0.5)
     assert dice(grown, LESION) > 0.9
     assert not grown[34:].any()
 
 
 def test_a_line_across_a_lesion_that_enhances_at_its_rim_gives_all_of_it():
-    image = prepared(LESION)
-    image.image.array[ball((20, 20, 10), 1.9)] = 60
-    assert dice(grow_along(image, (12, 20, 10), (28, 20, 10), 0.5), LESION) > 0.9
+    image = head_with(LESION)
+    image[0].array[ball((20, 20, 10), 1.9)] = 60
+    assert dice(grow_along(*image, (12, 20, 10), (28, 20, 10), 0.5), LESION) > 0.9
 
 
 def test_a_line_on_what_no_rule_finds_is_kept_itself():
-    grown = grow_along(prepared(), (10, 10, 5), (14, 10, 5), 0.5)
+    grown = grow_along(*head_with(), (10, 10, 5), (14, 10, 5), 0.5)
     assert np.argwhere(grown).tolist() == [[x, 10, 5] for x in range(10, 15)]
 
 

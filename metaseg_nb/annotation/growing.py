@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.volumes import Volume
 
 # A region does not reach farther from a click than this.
 REACH_MM = 15.0
@@ -18,7 +18,7 @@ BRIGHT = 90
 SEEN = 0.1
 
 
-def grow(prepared: Prepared, voxel: Sequence[int], level: float) -> np.ndarray:
+def grow(image: Volume, probability: np.ndarray, voxel: Sequence[int], level: float) -> np.ndarray:
     """Grow a region around a clicked voxel.
 
     The region holds the voxels, connected by faces with the brightest one beside the click, of at least ``level``. 1 is
@@ -27,7 +27,9 @@ def grow(prepared: Prepared, voxel: Sequence[int], level: float) -> np.ndarray:
 
     Parameters
     ----------
-    prepared : Prepared
+    image : Volume
+    probability : ndarray, shape (X, Y, Z)
+        Of lesion; zeros without a network.
     voxel : sequence of 3 ints
         RAS.
     level : float
@@ -38,13 +40,15 @@ def grow(prepared: Prepared, voxel: Sequence[int], level: float) -> np.ndarray:
     ndarray of bool, shape (X, Y, Z)
         Empty where nothing at the click is brighter than what is around it.
     """
-    seed = _brightest_beside(prepared.image.array, voxel)
-    place = _Place(prepared, np.array([seed]), REACH_MM)
-    score = place.score(prepared.image.array[seed], seed)
+    seed = _brightest_beside(image.array, voxel)
+    place = _Place(image, probability, np.array([seed]), REACH_MM)
+    score = place.score(image.array[seed], seed)
     return place.whole(_joined(score >= level, place.inside([seed])))
 
 
-def grow_along(prepared: Prepared, start: Sequence[int], end: Sequence[int], level: float) -> np.ndarray:
+def grow_along(
+    image: Volume, probability: np.ndarray, start: Sequence[int], end: Sequence[int], level: float
+) -> np.ndarray:
     """Grow a region from a line that was drawn along a lesion's longest diameter.
 
     As `grow`, with the brightest tenth along the line (`BRIGHT`), and no farther from its middle than `BEYOND_LINE`
@@ -52,7 +56,8 @@ def grow_along(prepared: Prepared, start: Sequence[int], end: Sequence[int], lev
 
     Parameters
     ----------
-    prepared : Prepared
+    image, probability
+        As in `grow`.
     start, end : sequence of 3 ints
         Ends of the line, RAS.
     level : float
@@ -65,9 +70,9 @@ def grow_along(prepared: Prepared, start: Sequence[int], end: Sequence[int], lev
     ends = np.array([start, end])
     n = int(np.abs(ends[1] - ends[0]).max()) + 1
     line = [(int(x), int(y), int(z)) for x, y, z in np.linspace(ends[0], ends[1], n).round()]
-    half_mm = float(np.linalg.norm((ends[1] - ends[0]) * prepared.image.spacing_mm) / 2)
-    place = _Place(prepared, ends, max(REACH_MM, 2 * half_mm))
-    bright = float(np.percentile([prepared.image.array[voxel] for voxel in line], BRIGHT))
+    half_mm = float(np.linalg.norm((ends[1] - ends[0]) * image.spacing_mm) / 2)
+    place = _Place(image, probability, ends, max(REACH_MM, 2 * half_mm))
+    bright = float(np.percentile([image.array[voxel] for voxel in line], BRIGHT))
     score = place.score(bright, line[n // 2])
     wanted, seeds = (score >= level) & (place.distance_mm <= BEYOND_LINE * half_mm), place.inside(line)
     wanted[tuple(np.transpose(seeds))] = True
@@ -108,12 +113,12 @@ def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:
 class _Place:
     """The ball around the mean of some voxels, in the box that holds it: only this part of a volume is computed."""
 
-    def __init__(self, prepared: Prepared, voxels: np.ndarray, reach_mm: float):
-        self.prepared = prepared
-        middle, edges = voxels.mean(axis=0), np.array(prepared.image.spacing_mm)
+    def __init__(self, image: Volume, probability: np.ndarray, voxels: np.ndarray, reach_mm: float):
+        self.image, self.probability = image.array, probability
+        middle, edges = voxels.mean(axis=0), np.array(image.spacing_mm)
         reach = np.ceil(reach_mm / edges).astype(int) + 1
         low = np.maximum(np.minimum(voxels.min(axis=0), middle.astype(int) - reach), 0)
-        high = np.minimum(np.maximum(voxels.max(axis=0), middle.astype(int) + reach) + 1, prepared.image.array.shape)
+        high = np.minimum(np.maximum(voxels.max(axis=0), middle.astype(int) + reach) + 1, image.array.shape)
         self.low, self.box = low, tuple(map(slice, low, high))
         x, y, z = (((np.arange(a, b) - m) * mm) ** 2 for a, b, m, mm in zip(low, high, middle, edges, strict=True))
         self.distance_mm = np.sqrt(x[:, None, None] + y[:, None] + z)
@@ -121,7 +126,7 @@ class _Place:
 
     def score(self, brightness: float, seed: tuple[int, int, int]) -> np.ndarray:
         """Likeness of each voxel of the box to the lesion that a person pointed at: 0 outside the ball, at most 1."""
-        image, probability = self.prepared.image.array[self.box], self.prepared.probability
+        image, probability = self.image[self.box], self.probability
         background = float(np.median(image[self.ball]))
         if brightness <= background:
             return np.zeros(image.shape)
@@ -136,7 +141,7 @@ class _Place:
 
     def whole(self, mask: np.ndarray) -> np.ndarray:
         """A mask of the box as one of the volume."""
-        volume = np.zeros(self.prepared.image.array.shape, bool)
+        volume = np.zeros(self.image.shape, bool)
         volume[self.box] = mask
         return volume
 

@@ -7,10 +7,8 @@ import pandas as pd
 from scipy import ndimage
 from scipy.spatial.distance import cdist
 
-from metaseg_nb.annotation.by_hand import NOTHING, Beginning
 from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
-from metaseg_nb.annotation.proposals import Prepared
-from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.layout import StudyLayout
@@ -69,11 +67,10 @@ def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
     ndarray of bool, shape (X, Y, Z)
     """
     volume = Volume(np.asarray(image, np.float32), np.diag([*lesions.spacing_mm, 1.0]), RAS)
-    nothing = np.zeros(image.shape, np.float32)
-    prepared = Prepared(Case("", (), None, "", ""), volume, Beginning(NOTHING, nothing > 0), nothing)
+    no_network = np.zeros(image.shape, np.float32)
     for lesion in lesions.boxes:
         start, end = longest_axial_line(lesions.voxels(lesion), lesions.spacing_mm)
-        region = grow_along(prepared, start, end, LEVEL)
+        region = grow_along(volume, no_network, start, end, LEVEL)
         (box,) = ndimage.find_objects(region.astype(np.uint8))
         region[box] = ndimage.binary_fill_holes(region[box], IN_PLANE)
         yield region

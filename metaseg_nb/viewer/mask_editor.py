@@ -111,14 +111,14 @@ class MaskEditor:
 
     def _click(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
         voxel = pointed[len(pointed) // 2].tolist()
-        return lambda level: grow(self.prepared, voxel, level)
+        return lambda level: grow(self.prepared.image, self.prepared.probability, voxel, level)
 
     def _line(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
         places = pointed * self.prepared.image.spacing_mm
         start = np.linalg.norm(places - places[0], axis=1).argmax()  # the voxels of a line: its ends are farthest
         end = np.linalg.norm(places - places[start], axis=1).argmax()
         first, last = pointed[start].tolist(), pointed[end].tolist()
-        return lambda level: grow_along(self.prepared, first, last, level)
+        return lambda level: grow_along(self.prepared.image, self.prepared.probability, first, last, level)
 
 
 def _axis_of(voxels: np.ndarray) -> int:
