@@ -91,6 +91,14 @@ def test_a_line_across_a_lesion_that_enhances_at_its_rim_gives_all_of_it():
     assert dice(grow_along(*image, (12, 20, 10), (28, 20, 10), 0.5), LESION) > 0.9
 
 
+def test_a_line_fills_a_rim_that_is_open_above_and_below():
+    image = head_with(LESION)
+    image[0].array[18:23, 18:23] = 60  # a dark rod through all slices
+    grown = grow_along(*image, (12, 20, 10), (28, 20, 10), 0.5)
+    assert grown[18:23, 18:23, 10].all()
+    assert dice(grown, LESION) > 0.9
+
+
 def test_a_line_on_what_no_rule_finds_is_kept_itself():
     grown = grow_along(*head_with(), (10, 10, 5), (14, 10, 5), 0.5)
     assert np.argwhere(grown).tolist() == [[x, 10, 5] for x in range(10, 15)]

@@ -16,6 +16,8 @@ BEYOND_LINE = 1.2
 BRIGHT = 90
 # From this probability on at the click, the network takes part in the region.
 SEEN = 0.1
+# Neighbours on one axial slice.
+IN_PLANE = ndimage.generate_binary_structure(2, 1)[:, :, None]
 
 
 def grow(image: Volume, probability: np.ndarray, voxel: Sequence[int], level: float) -> np.ndarray:
@@ -52,7 +54,8 @@ def grow_along(
     """Grow a region from a line that was drawn along a lesion's longest diameter.
 
     As `grow`, with the brightest tenth along the line (`BRIGHT`), and no farther from its middle than `BEYOND_LINE`
-    times half its length. The voxels of the line are always in it, and so is a dark middle that it encloses.
+    times half its length. The voxels of the line are always in it, and so is a dark middle that it encloses on
+    an axial slice.
 
     Parameters
     ----------
@@ -76,7 +79,8 @@ def grow_along(
     score = place.score(bright, line[n // 2])
     wanted, seeds = (score >= level) & (place.distance_mm <= BEYOND_LINE * half_mm), place.inside(line)
     wanted[tuple(np.transpose(seeds))] = True
-    return place.whole(_joined(wanted, seeds))
+    # thick slices often leave the middle of a rim open above and below
+    return place.whole(ndimage.binary_fill_holes(_joined(wanted, seeds), IN_PLANE))
 
 
 def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:

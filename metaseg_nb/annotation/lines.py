@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
 from scipy.spatial.distance import cdist
 
 from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
@@ -19,8 +18,6 @@ LEVEL = 0.5
 # Part of an annotation's identity.
 RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
-# Neighbours on one axial slice.
-IN_PLANE = ndimage.generate_binary_structure(2, 1)[:, :, None]
 
 
 def longest_axial_line(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
@@ -55,8 +52,6 @@ def longest_axial_line(voxels: np.ndarray, spacing_mm: tuple[float, float, float
 def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
     """The region of each lesion, in their order: grown from its line, without the help of a network.
 
-    Holes are filled slice by slice: of a lesion that enhances at its rim, thick slices often leave the middle open.
-
     Parameters
     ----------
     lesions : Lesions
@@ -70,10 +65,7 @@ def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
     no_network = np.zeros(image.shape, np.float32)
     for lesion in lesions.boxes:
         start, end = longest_axial_line(lesions.voxels(lesion), lesions.spacing_mm)
-        region = grow_along(volume, no_network, start, end, LEVEL)
-        (box,) = ndimage.find_objects(region.astype(np.uint8))
-        region[box] = ndimage.binary_fill_holes(region[box], IN_PLANE)
-        yield region
+        yield grow_along(volume, no_network, start, end, LEVEL)
 
 
 def line_errors(layout: StudyLayout, cohort: Cohort) -> pd.DataFrame:
