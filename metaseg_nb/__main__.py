@@ -107,19 +107,23 @@ def audit(datalists: list[Path], json: bool) -> int:
     return int(not found.clean)
 
 
-def predict(checkpoint: Path, images: list[Path], output: Path, probability: Path | None, seg: bool) -> None:
+def predict(
+    checkpoint: Path, images: list[Path], output: Path, probability: Path | None, brain: Path | None, seg: bool
+) -> None:
     """Segment the lesions of one image or of several cases."""
     from metaseg_nb.inference.predict import predict
     from metaseg_nb.radiotherapy.dicom_folder import is_dicom
 
     if is_dicom(images[0]):
+        if brain:
+            raise ValueError("found --brain with DICOM images; expected NIfTI, on whose grid the mask lies")
         from metaseg_nb.radiotherapy.exporting import predict_dicom
 
         lines = predict_dicom(checkpoint, images, output, probability, seg)
     elif seg:
         raise ValueError("found --seg with images that are not DICOM; expected a folder with one DICOM series")
     else:
-        lines = predict(checkpoint, images, output, probability)
+        lines = predict(checkpoint, images, output, probability, brain)
     for line in lines:
         print(line, flush=True)
 
@@ -267,6 +271,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "json": {"action": "store_true", "help": "print JSON instead of text"},
     "output": {"type": Path, "required": True, "help": "file to write the mask to; for several cases, a folder"},
     "probability": {"type": Path, "help": "file to write the probabilities to; for several cases, a folder"},
+    "brain": {"type": Path, "help": "mask of the brain of the case (NIfTI), for networks of `brain: file`"},
     "seg": {"action": "store_true", "help": "write a DICOM segmentation (SEG) instead of a structure set"},
     "lesion_values": {**VALUES, "help": "label values that are lesion, such as 1 4 or 1,4; default 1"},
     "prediction_lesion_values": {**VALUES, "help": "label values that are lesion in the prediction, if they differ"},

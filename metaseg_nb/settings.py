@@ -167,6 +167,7 @@ class Explore(Settings):
     image_root: str
     image_files: list[str]
     label_file: str
+    brain_file: str
     series: str
     roi_names: Annotated[list[str], Field(min_length=1)]
     roi_names_without: list[str]
@@ -192,7 +193,7 @@ class Preprocess(Settings):
     """02: bias correction, intensity, grid and label cleaning."""
 
     study: StudyName
-    brain: Literal["keep", "deepbet", "hd_bet"]
+    brain: Literal["keep", "deepbet", "hd_bet", "file"]
     brain_margin_mm: NotNegative
     register_sequences: Literal["other_grids", "all"]
     spacing_mm: Positive

@@ -1,13 +1,16 @@
 """The brain is extracted; it is whole where networks learn, and knows no lesion where they predict."""
 
+import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_mask, read_volume, write_volume
 from metaseg_nb.figures.raw_images import draw_brains
@@ -112,7 +115,7 @@ def test_a_lesion_at_the_rim_is_whole_where_networks_learn_and_cut_where_they_pr
     assert whole[lesion].mean() > 0.6
     assert cut[lesion].min() < 0.1
     new = read_images(case)
-    predicted = prepare_image(new, stored.recipe, find_brain(new[0], stored.recipe))
+    predicted = prepare_image(new, stored.recipe, find_brain(case, new[0], stored.recipe))
     np.testing.assert_allclose(cut, predicted.array[0], atol=1e-3, err_msg="as a new patient's would be")
     away = with_margin(lesion, (2, 2, 2), 6.0)
     np.testing.assert_allclose(cut[~away], whole[~away], atol=1e-3)
@@ -155,6 +158,55 @@ def test_a_lesion_within_needs_no_other_image(write_head, deepbet, settings, tmp
     stored, _ = prepare(write_head("a"), tmp_path / "cases", settings)
     assert not list(stored.folder.glob("whole_lesions*"))
     np.testing.assert_array_equal(stored.image, stored.image_with_whole_lesions)
+
+
+def with_brain(case, mask=BRAIN, **grid):
+    """The case with a mask of its brain, of 0 and 255, as a program that strips skulls leaves it."""
+    path = case.image.with_name("brain.nii.gz")
+    volume = read_volume(case.image, case.name)
+    write_volume(path, replace(volume, array=(255 * mask).astype(np.uint8), **grid))
+    return replace(case, brain=path)
+
+
+def test_a_mask_that_comes_with_the_case_is_used_as_that_of_a_program(write_head, deepbet, settings, tmp_path):
+    case = with_brain(write_head("rim", lesion=(30 + 17, 30, 25)))
+    found, row = prepare(case, tmp_path / "found", settings)
+    given, same = prepare(case, tmp_path / "given", settings.model_copy(update={"brain": "file"}))
+    assert len(deepbet) == 1, "no program is asked"
+    for image in ("image", "image_with_whole_lesions"):
+        np.testing.assert_array_equal(getattr(given, image), getattr(found, image))
+    assert (same["brain_cm3"], same["cut_lesions"]) == (row["brain_cm3"], 1)
+    predicted = prepare_image(read_images(case), given.recipe, find_brain(case, read_images(case)[0], given.recipe))
+    np.testing.assert_allclose(given.image, predicted.array, atol=1e-3)
+    moved = with_brain(case, np.roll(BRAIN, 3, axis=1))
+    other, _ = prepare(moved, tmp_path / "given", settings.model_copy(update={"brain": "file"}))
+    assert other.identity != given.identity, "another mask"
+    assert read_mask(moved.brain, "rim", LesionRule((255,))).array.sum() == BRAIN.sum(), "and the file stays as it was"
+
+
+@pytest.mark.parametrize(
+    ("mask", "grid", "words"),
+    [
+        (BRAIN & False, {}, "an empty mask"),
+        (BRAIN, {"affine": np.diag([1.0, 1.0, 2.0, 1.0]), "place": None}, "the grid of the case's first image"),
+        (np.roll(BRAIN, 25, axis=0), {}, "26% of it in the head"),
+        (FROM_MIDDLE < 8, {}, r"100% of it in the head, 5% of the head in it"),
+        (BRAIN, {}, ""),
+    ],
+)
+def test_a_mask_that_is_not_of_this_brain_is_an_error_of_01(write_head, mask, grid, words):
+    case = with_brain(write_head("a"), mask, **grid)
+    errors = [problem for problem in examine(case, LesionRule()).problems if problem.severity == "error"]
+    assert bool(words) == bool(errors)
+    for problem in errors:
+        assert Path(problem.file) == case.brain
+        assert re.search(words, f"{problem.found} {problem.expected}")
+
+
+def test_a_case_without_the_mask_that_a_study_asks_for_is_one_error(write_head, settings, tmp_path):
+    settings, bare = settings.model_copy(update={"brain": "file"}), write_head("bare")
+    found = prepare_cohort(Cohort("heads", "", [with_brain(write_head("a")), bare]), tmp_path / "cases", settings)
+    assert [(problem.case, problem.found) for problem in found.problems] == [("bare", "no mask of the brain")]
 
 
 def test_the_mask_of_a_brain_is_drawn_on_its_image(write_head, deepbet, settings, tmp_path):

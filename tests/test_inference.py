@@ -21,7 +21,7 @@ from metaseg_nb.inference.decision import (
     selection_dice,
 )
 from metaseg_nb.inference.ensemble import load_ensemble
-from metaseg_nb.inference.predict import predict_image, require_predictable
+from metaseg_nb.inference.predict import new_case, predict_image, require_predictable
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
@@ -316,7 +316,7 @@ def save(tmp_path, monkeypatch, tiny_training):
 
 
 def outline(checkpoint, images, mask, probability=None):
-    return predict_image(load_ensemble(checkpoint, CPU), images, CPU, mask, probability)
+    return predict_image(load_ensemble(checkpoint, CPU), new_case(images), CPU, mask, probability)
 
 
 def centre(file, values):
@@ -468,10 +468,10 @@ def test_images_of_several_patients_are_not_taken_for_sequences_of_one(image_fil
         path.parent.mkdir(exist_ok=True)
         shutil.copy(image, path)
     if not several:
-        require_predictable(paths, [tmp_path / "mask.nii.gz"])
+        require_predictable(new_case(paths), [tmp_path / "mask.nii.gz"])
         return
     with pytest.raises(CohortError, match=r"as images of several patients do.*predict each patient separately"):
-        require_predictable(paths, [tmp_path / "mask.nii.gz"])
+        require_predictable(new_case(paths), [tmp_path / "mask.nii.gz"])
 
 
 GRID = Grid((1.0, 1.0, 1.0), (4, 4, 4))

@@ -94,8 +94,8 @@ def predicted(layout, monkeypatch):
     """Cases that the networks predicted, in order; a lesion of eight voxels of probability 0.75 in each."""
     done = []
 
-    def predict_image(ensemble, images, device, mask, probability):
-        done.append(images[0].name[0])
+    def predict_image(ensemble, case, device, mask, probability):
+        done.append(case.image.name[0])
         array = np.zeros(SHAPE, np.uint8)
         array[5:7, 5:7, 5:7] = 1
         mask.parent.mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 
+from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import lists_of, read_cohort
 
@@ -848,6 +849,29 @@ def test_the_advice_for_a_flat_folder_is_patterns_with_the_patient(tree):
 def test_the_patient_stands_in_each_pattern_or_in_none(tree, given):
     with pytest.raises(CohortError, match=r"all with \{patient\}"):
         read_cohort(".", base=tree("P1_T1.nii.gz", "P1_GTV.nii.gz"), **given)
+
+
+def test_masks_of_brains_are_found_in_folders_and_lists(tree, write):
+    names = ("P1", "P2")
+    flat = tree(*[f"flat/{p}_{kind}.nii" for p in names for kind in ("T1KM", "GTV", "brain")]) / "flat"
+    cohort, problems = read_cohort(".", base=flat, brain_file="{patient}_brain", **FLAT)
+    assert [case.brain.name for case in cohort.cases] == ["P1_brain.nii", "P2_brain.nii"]
+    assert problems == []
+    nested = tree(*[f"own/{p}/{kind}.nii" for p in names for kind in ("image", "label")], "own/P1/bet.nii") / "own"
+    cohort, problems = read_cohort(".", base=nested, brain_file="bet")
+    assert [case.brain and case.brain.name for case in cohort.cases] == ["bet.nii", None]
+    assert said(problems) == [("warning", "P2", "an image without a mask of its brain")]
+    tree("own/P1/bet.nii.gz")
+    with pytest.raises(CohortError, match=r"mask of the brain bet\.nii and bet\.nii\.gz"):
+        read_cohort(".", base=nested, brain_file="bet", exclude=["P2"])
+    write("a.json", {"training": [entry("a", brain="masks/a.nii.gz"), entry("b")]})
+    cohort, problems = read_cohort("a.json", base=flat.parent)
+    assert [case.brain and str(case.brain.relative_to(flat.parent)) for case in cohort.cases] == [
+        "masks/a.nii.gz",
+        None,
+    ]
+    write_datalist(flat / "again.json", cohort)
+    assert [case.brain for case in read_datalist(flat / "again.json").cases] == [case.brain for case in cohort.cases]
 
 
 def test_a_list_written_on_windows_finds_its_files(write, tree):

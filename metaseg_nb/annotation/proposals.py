@@ -192,11 +192,11 @@ class Waiting:
     def _propose(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         """Probability and mask of a case; predicted once by the same networks on the same images."""
         folder = self.layout.proposals / self.model
-        made_from = {"networks": named(self._ensemble), "images": [checksum(image) for image in case.images]}
+        made_from = {"networks": named(self._ensemble), "images": [checksum(file) for file in case.without_label.files]}
         mask, probability = folder / f"{case.name}.nii.gz", folder / f"{case.name}_probability.nii.gz"
         record = folder / f"{case.name}.json"
         if not record.is_file() or damage(record) or not made_from.items() <= read_record(record).items():
-            predict_image(self._ensemble, case.images, self.device, mask, probability)
+            predict_image(self._ensemble, case.without_label, self.device, mask, probability)
             write_record(record, made_from, [mask, probability])
         return read_volume(probability, case.name).array, read_mask(mask, case.name).array
 

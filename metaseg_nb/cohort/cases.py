@@ -11,7 +11,8 @@ class Case:
     """One volume, with its mask where there is one.
 
     ``images`` are the sequences; the first one, contrast-enhanced T1, is shown and measured, and
-    has the grid of the mask. ``n_lesions`` is set once the mask was read.
+    has the grid of the masks: that of the lesions, and that of the ``brain``, where the cohort comes with one.
+    ``n_lesions`` is set once the mask was read.
     ``patient`` is empty only until `with_patients` has set it.
 
     A mask that was drawn by hand (notebook 08) has a ``reader``, the active ``minutes`` that it took, and what it was
@@ -32,6 +33,7 @@ class Case:
     minutes: float | None = None
     begun_with: str = ""
     n_lesions_before: int | None = None
+    brain: Path | None = None
 
     @property
     def image(self) -> Path:
@@ -41,7 +43,7 @@ class Case:
     @property
     def files(self) -> list[Path]:
         """All files of the case, images first."""
-        return [*self.images, *([] if self.label is None else [self.label])]
+        return [*self.images, *(mask for mask in (self.label, self.brain) if mask)]
 
     @property
     def burden(self) -> int:

@@ -22,6 +22,9 @@ from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
+# What cohorts of earlier versions, which do not say so, were made with.
+UNSAID = {"annotations": "", "brain_file": ""}
+
 
 def read_datalist(path: Path) -> Cohort:
     """Read a datalist that must have no problem; `read_cohort` reads users' lists and reports their problems.
@@ -77,8 +80,9 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
 def _entry(case: Case, folder: Path) -> dict[str, Any]:
     images = [os.path.relpath(image, folder) for image in case.images]
     entry = {"case": case.name, "image": images if len(images) > 1 else images[0]}
-    entry |= {"label": os.path.relpath(case.label, folder)} if case.label else {}
-    facts = {key: value for key, value in vars(case).items() if key not in ("name", "images", "label")}
+    masks = {"label": case.label, "brain": case.brain}
+    entry |= {key: os.path.relpath(mask, folder) for key, mask in masks.items() if mask}
+    facts = {key: value for key, value in vars(case).items() if key not in ("name", "images", *masks)}
     known = {key: value for key, value in facts.items() if value not in (None, "unknown", "")}
     return entry | {"patient": case.patient, "primary": case.primary} | known
 
@@ -94,7 +98,7 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     if (content := _kept(layout)) is None:
         return
     kept, new = content.get("settings", {}), _cohort_settings(settings)
-    kept = kept and {"annotations": "", **kept}  # cohorts of version 0.2 and earlier have no such masks
+    kept = kept and {**UNSAID, **kept}
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
     if differ or not kept:
         found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"

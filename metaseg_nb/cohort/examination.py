@@ -24,7 +24,14 @@ from metaseg_nb.cohort.lesions import (
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_problem
-from metaseg_nb.cohort.voxel_checks import coverage_problems, grid_problem, image_problems, lesion_problems
+from metaseg_nb.cohort.voxel_checks import (
+    BRAIN_RULE,
+    brain_problems,
+    coverage_problems,
+    grid_problem,
+    image_problems,
+    lesion_problems,
+)
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
@@ -76,6 +83,9 @@ def examine(case: Case, rule: LesionRule) -> Examination:
         head = find_head(image.array, image.spacing_mm)
         problems += [] if head is None else coverage_problems(case, head)
         facts |= _image_facts(image, head) | {"sequences": len(case.images)}
+    brain = _read(case.brain, files, problems)
+    if brain and image and head is not None and same_grid(image, brain):
+        problems += brain_problems(case, lesion_mask(brain.array, BRAIN_RULE), head)
     label = _read(case.label, files, problems)
     not_numbers = label and not_finite(label.array, str(case.label), case.name)
     if not_numbers:

@@ -47,8 +47,9 @@ def require_sound_headers(case: Case) -> list[Problem]:
 
 
 def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
-    """Problems of one file's header, whose voxels are not read; of a label only those of its place."""
-    found = [*_position(image), *([] if path == str(case.label) else _edges_and_angles(image))]
+    """Problems of one file's header, whose voxels are not read; of a mask only those of its place."""
+    is_image = path not in map(str, (case.label, case.brain))
+    found = [*_position(image), *(_edges_and_angles(image) if is_image else [])]
     return [broken(rule, case, path, words) for rule, words in found]
 
 
@@ -65,7 +66,7 @@ def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Itera
     """Another grid; or, of a label, other axes: read rightly here, flipped by programs that ignore headers."""
     axes, other_axes = ("".join(nib.aff2axcodes(file.affine)) for file in (image, other))
     if not same_grid(image, other):
-        rule = "one grid" if path == case.label else "sequences on one grid"
+        rule = "sequences on one grid" if path in case.images else "one grid"
         yield broken(rule, case, path, other_grid(image, other))
     elif path == case.label and axes != other_axes:
         yield broken("same axes", case, path, f"axes {other_axes}; the image has {axes}")

@@ -7,7 +7,7 @@ import cc3d
 import numpy as np
 from nibabel.affines import apply_affine
 
-from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is_magnitude
 from metaseg_nb.cohort.header_checks import other_grid
 from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
@@ -28,6 +28,10 @@ BRAIN_MASK = re.compile(
     r"|(?<![a-z])(bet|hd[-_]?bet|synthstrip|skull|brain|bm)$",
     re.IGNORECASE,
 )
+# Of a head with neck and face the brain is a fifth or more; and it lies in the head.
+LEAST_OF_HEAD, LEAST_IN_HEAD = 0.1, 0.9
+# What is brain in a mask: of 0 and 1, of 0 and 255, or of probabilities.
+BRAIN_RULE = LesionRule(threshold=0.5)
 OTHER_PLACE = "find the right label: this one is of another image, or misplaced"
 RESAMPLE = "resample it onto the image (nearest neighbour)"
 COPY = "give it the image's header and leave its voxels as they are"
@@ -58,6 +62,17 @@ def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
         ]
         cut = f"the head is cut at its {' and '.join(head.cut_at)}"
         yield broken("whole brain", case, case.image, f"a brain that is not covered: {'; '.join([*sizes, cut])}")
+
+
+def brain_problems(case: Case, mask: np.ndarray, head: Head) -> Iterator[Problem]:
+    """Problem of a mask of the brain, bool on the image's grid: empty, beside the head, or of a small part of it."""
+    brain = mask[head.coarse]
+    if not brain.any():
+        yield broken("a brain", case, case.brain, "an empty mask")
+        return
+    in_head, of_head = head.mask[brain].mean(), brain[head.mask].mean()
+    if in_head < LEAST_IN_HEAD or of_head < LEAST_OF_HEAD:
+        yield broken("a brain", case, case.brain, f"{in_head:.0%} of it in the head, {of_head:.0%} of the head in it")
 
 
 def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image: bool) -> Iterator[Problem]:

@@ -25,7 +25,9 @@ from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, rea
 NIFTI = (".nii", ".nii.gz")
 
 
-def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None) -> Iterator[str]:
+def predict(
+    checkpoint: Path, images: Sequence[Path], output: Path, probability: Path | None, brain: Path | None = None
+) -> Iterator[str]:
     """Predict case by case; yields a line about each.
 
     Parameters
@@ -37,6 +39,8 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability:
         without a mask are predicted.
     output, probability : path
         File to write; of a folder or a datalist, folder for ``<case>.nii.gz``.
+    brain : path, optional
+        Mask of the brain of one case, for networks of ``brain: file``; a datalist names those of its cases.
         Paths that begin with ``runs/`` are in METASEG_HOME, as all that a study makes.
 
     Raises
@@ -47,15 +51,15 @@ def predict(checkpoint: Path, images: Sequence[Path], output: Path, probability:
     checkpoint, output, *images = (_placed(path) for path in (checkpoint, output, *images))
     wanted = [output] if probability is None else [output, _placed(probability)]
     work = [
-        (files, [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted)
-        for name, files in _cases(images).items()
+        (case, [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted)
+        for name, case in _cases(images, brain).items()
     ]
-    for files, results in work:
-        for problem in require_predictable(files, results):
+    for case, results in work:
+        for problem in require_predictable(case, results):
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
-    for files, results in work:
-        volume_mm3 = predict_image(networks, files, device(), *results)
+    for case, results in work:
+        volume_mm3 = predict_image(networks, case, device(), *results)
         yield f"{results[0]}: {volume_mm3:.0f} mm³ predicted as lesion by {networks}"
 
 
@@ -63,28 +67,30 @@ def _placed(path: Path) -> Path:
     return home() / path if path.parts[:1] == ("runs",) else path
 
 
-def _cases(images: Sequence[Path]) -> Mapping[str, Sequence[Path]]:
-    """Images of each case by its name, which is empty where they are all of one case."""
+def _cases(images: Sequence[Path], brain: Path | None) -> Mapping[str, Case]:
+    """Cases by the name of their results, which is empty where all images are of one case."""
     first = images[0]
     files = sorted(path for path in first.glob("*") if path.name.endswith(NIFTI)) if first.is_dir() else []
     if len(images) > 1 or not (files or first.suffix == ".json"):
-        return {"": images}
+        return {"": new_case(images, brain)}
+    if brain:
+        raise ValueError("found --brain with several cases; expected a datalist whose entries name their `brain`")
     if files:
-        cases = {path.name.removesuffix(".gz").removesuffix(".nii"): [path] for path in files}
-        if len(cases) < len(files):
-            names = ", ".join(path.name for path in files if [path] not in cases.values())
+        paths = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in files}
+        if len(paths) < len(files):
+            names = ", ".join(path.name for path in files if path not in paths.values())
             raise ValueError(f"folder {first}: found {names} with two endings; expected one file per case")
-        return cases
+        return {name: new_case([path]) for name, path in paths.items()}
     cohort, problems = read_lists([first])
     if errors := [problem for problem in problems if problem.severity == "error"]:
         raise CohortError(errors)
     if not cohort.unlabelled:
         raise ValueError(f'{first}: found no case without a mask; list the cases to predict as "testing"')
-    return {case.name: case.images for case in cohort.unlabelled}
+    return {case.name: case for case in cohort.unlabelled}
 
 
 def predict_image(
-    ensemble: Ensemble, images: Sequence[Path], device: torch.device, mask: Path, probability: Path | None = None
+    ensemble: Ensemble, case: Case, device: torch.device, mask: Path, probability: Path | None = None
 ) -> float:
     """Predict any case with trained networks, prepared as their training images were.
 
@@ -92,8 +98,8 @@ def predict_image(
     ----------
     ensemble : Ensemble
         From `load_ensemble`; its ``decision`` applies.
-    images : sequence of path
-        NIfTI, one a sequence, in the order of the training: contrast-enhanced T1 first.
+    case : Case
+        Its sequences in the order of the training; see `new_case`.
     device : torch.device
     mask : path
         Written: uint8, 0 or 1, on the image's grid.
@@ -111,16 +117,15 @@ def predict_image(
         An image that cannot be used, another number of them than the networks were trained with, or a result
         that would not be NIfTI or would take the place of another file given.
     """
-    require_predictable(images, [mask] if probability is None else [mask, probability])
-    if len(images) != (wanted := ensemble.recipe["sequences"]):
+    require_predictable(case, [mask] if probability is None else [mask, probability])
+    if len(case.images) != (wanted := ensemble.recipe["sequences"]):
         raise ValueError(
-            f"{len(images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
+            f"{len(case.images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
             "training. Predict each patient separately"
         )
-    case = _new_case(images)
     volumes = read_images(case)
     with named(case):
-        prepared = prepare_image(volumes, ensemble.recipe, find_brain(volumes[0], ensemble.recipe))
+        prepared = prepare_image(volumes, ensemble.recipe, find_brain(case, volumes[0], ensemble.recipe))
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
@@ -130,7 +135,7 @@ def predict_image(
     return float(lesions.sum() * np.prod(volumes[0].spacing_mm))
 
 
-def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list[Problem]:
+def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
     """Refuse, before minutes of work, images that their headers make useless and results that could not be written.
 
     Returns
@@ -143,15 +148,17 @@ def require_predictable(images: Sequence[Path], results: Sequence[Path]) -> list
     CohortError
         With all that is wrong.
     """
-    case, problems, taken = _new_case(images), [], {path.resolve() for path in images}
+    problems, taken = [], {path.resolve() for path in case.files}
     for path in results:
         if found := _useless_place(path, taken):
             problems.append(Problem(case.name, str(path), *found))
         taken.add(path.resolve())
-    if _are_several_patients(images):
-        found = f"{len(images)} images whose names differ only in a number, as images of several patients do"
+    if _are_several_patients(case.images):
+        found = f"{len(case.images)} images whose names differ only in a number, as images of several patients do"
         fix = "predict each patient separately; name sequences of one patient by what they show (t1c, flair)"
-        problems.append(Problem(case.name, ", ".join(map(str, images)), found, "all sequences of one patient", fix))
+        problems.append(
+            Problem(case.name, ", ".join(map(str, case.images)), found, "all sequences of one patient", fix)
+        )
     try:
         notes = require_sound_headers(case)
     except CohortError as error:
@@ -170,8 +177,9 @@ def _are_several_patients(images: Sequence[Path]) -> bool:
     return len(names) > 1 and len(without_numbers) == 1
 
 
-def _new_case(images: Sequence[Path]) -> Case:
-    return Case(images[0].name, tuple(images), None, patient="", primary="")
+def new_case(images: Sequence[Path], brain: Path | None = None) -> Case:
+    """A case to predict, called as its first image; one image a sequence, contrast-enhanced T1 first."""
+    return Case(images[0].name, tuple(images), None, patient="", primary="", brain=brain)
 
 
 def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:

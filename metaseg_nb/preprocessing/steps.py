@@ -15,7 +15,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
 from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.preprocessing.bias import correct_bias
-from metaseg_nb.preprocessing.brain import KEEP, extract_brain, with_margin
+from metaseg_nb.preprocessing.brain import KEEP, brain_of, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
@@ -108,17 +108,17 @@ def named(case: Case) -> Iterator[None]:
         raise CohortError.one(case.name, case.image, str(error), "images of a head", fix) from error
 
 
-def find_brain(volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
-    """Find the brain of a new image as a recipe says, with its margin; None where the whole head is kept.
+def find_brain(case: Case, volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
+    """Find the brain of a new case in its first image as a recipe says, with its margin; None: all of it is kept.
 
     Raises
     ------
     CohortError, ValueError
-        See `extract_brain`.
+        See `brain_of`.
     """
     if recipe.get("brain", KEEP) == KEEP:
         return None
-    return with_margin(extract_brain(volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
+    return with_margin(brain_of(case, volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
 
 
 def prepare_image(

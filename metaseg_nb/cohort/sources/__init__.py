@@ -19,7 +19,7 @@ from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
-APART = "`image_root` only with datalists, `image_files` and `label_file` only with a folder of cases"
+APART = "`image_root` only with datalists, `image_files`, `label_file` and `brain_file` only with a folder of cases"
 
 
 class Row(BaseModel):
@@ -39,6 +39,7 @@ def read_cohort(
     image_root: str = "",
     image_files: Sequence[str] = (),
     label_file: str = "",
+    brain_file: str = "",
     patients_table: str = "",
     patient_pattern: str = "",
     exclude: Sequence[str] = (),
@@ -61,6 +62,8 @@ def read_cohort(
         patients lie in one folder.
     label_file : str
         Glob pattern of the mask in a case's folder.
+    brain_file : str
+        Glob pattern of the mask of its brain; with ``{patient}`` of that in any folder. Empty: there is none.
     patients_table : str
         CSV that overrides patient, primary, scanner and date (`add_patients`).
     patient_pattern : str
@@ -93,13 +96,15 @@ def read_cohort(
     try:
         if lists := lists_of(source, base):
             root = base / os.path.expanduser(image_root) if image_root else None
-            problems = unused(source, {"image_files": image_files, "label_file": label_file}, APART)
+            problems = unused(
+                source, {"image_files": image_files, "label_file": label_file, "brain_file": brain_file}, APART
+            )
             if root and not root.is_dir():
                 problems.append(broken("image root", "-", root, "no such folder"))
             cohort, found = read_lists(lists, root, exclude)
         else:
             problems = unused(source, {"image_root": image_root}, APART)
-            cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file)
+            cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file, brain_file)
         problems += found
         # a case may be left out because it could not be read
         known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}

@@ -44,6 +44,7 @@ def _case_name(name: str | None) -> str | None:
 
 
 ListedPath = Annotated[str, AfterValidator(_path)]
+Mask = Annotated[ListedPath | None, BeforeValidator(lambda path: None if path == "" else path)]
 Several = BeforeValidator(lambda image: image if isinstance(image, list) else [image])
 Text = Annotated[str | None, BeforeValidator(fact)]
 Id = Annotated[str | None, BeforeValidator(_id)]
@@ -60,7 +61,8 @@ class Entry(BaseModel, strict=True, frozen=True):
     datalist: Path
     part: str
     image: Annotated[list[ListedPath], Field(min_length=1), Several]
-    label: Annotated[ListedPath | None, BeforeValidator(lambda label: None if label == "" else label)] = None
+    label: Mask = None
+    brain: Mask = None
     case: Annotated[Id, AfterValidator(_case_name)] = None
     patient: Id = None
     primary: Text = None
@@ -76,7 +78,7 @@ class Entry(BaseModel, strict=True, frozen=True):
     @property
     def given(self) -> dict[str, Any]:
         """The values beside the paths that are known."""
-        return self.model_dump(exclude={"datalist", "part", "image", "label"}, exclude_none=True)
+        return self.model_dump(exclude={"datalist", "part", "image", "label", "brain"}, exclude_none=True)
 
 
 class _Content(BaseModel, strict=True):

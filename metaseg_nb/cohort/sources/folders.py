@@ -4,13 +4,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.file_kinds import file_kind
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, shortened, unused
-from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, read_patterns
+from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, by_patient, read_patterns
 from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named
 
@@ -21,7 +22,9 @@ USUAL_LABELS = ("label", "mask", "seg", "*[-_]seg")
 SHOWN_ENTRIES, SHOWN_FILES = 8, 200
 
 
-def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str = "") -> tuple[Cohort, list[Problem]]:
+def read_folder(
+    folder: Path, image_files: Sequence[str] = (), label_file: str = "", brain_file: str = ""
+) -> tuple[Cohort, list[Problem]]:
     """Read a folder of one of these layouts; no image is opened.
 
     - any folder, by patterns with ``{patient}``: ``{patient}_T1KM.nii.gz``, ``{patient}_GTV.nii.gz``;
@@ -29,6 +32,9 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     - a folder for each case, ``<case>/`` or ``<primary>/<case>/``: its image and mask are the files that
       ``image_files`` and ``label_file`` match, or ``image``, ``t1c``, ``*-t1c``, ``*_t1ce`` and
       ``label``, ``mask``, ``seg``, ``*-seg``, ``*_seg``, as in BraTS.
+
+    ``brain_file`` matches the mask of the brain in a case's folder; or in all of the folder with ``{patient}``, which
+    stands for the name of the case.
 
     An image without mask makes an unlabelled case and a warning. A mask without
     image, two files where one is meant and an empty folder are errors, and the case is left out.
@@ -38,37 +44,46 @@ def read_folder(folder: Path, image_files: Sequence[str] = (), label_file: str =
     CohortError
         The layout is not known, or a pattern is not valid.
     """
-    given = [*image_files, *filter(None, [label_file])]
-    by_patient = any(PATIENT in pattern for pattern in given)
-    wrong = [pattern for pattern in given if not _is_pattern(pattern)]
-    if by_patient:
-        wrong += [pattern for pattern in [*(image_files or [""]), label_file] if PATIENT not in pattern]
+    given, brain_files = [*image_files, *filter(None, [label_file])], [*filter(None, [brain_file])]
+    with_patient = any(PATIENT in pattern for pattern in given)
+    wrong = [pattern for pattern in [*given, *brain_files] if not _is_pattern(pattern)]
+    if with_patient:
+        wrong += [pattern for pattern in [*(image_files or [""]), label_file, *brain_files] if PATIENT not in pattern]
     if wrong:
         raise refusal("patterns", "-", folder, f"{wrong[0]!r}")
     known = [layout for layout in LAYOUTS if any(any(folder.glob(mark)) for mark in layout.marks)]
-    standard = known[0] if known and not by_patient else None
+    standard = known[0] if known and not with_patient else None
     cases, problems = [], []
     if standard and not standard.takes_patterns:
         expected = f"no file patterns: the file names of {standard.name} are fixed"
         problems += unused(folder, {"image_files": list(image_files), "label_file": label_file}, expected)
         image_files, label_file = standard.images, standard.label
-    read = standard.read if standard else read_patterns if by_patient else _case_folders
+    flat = partial(read_patterns, brain_file=brain_file)
+    read = standard.read if standard else flat if with_patient else _case_folders
     found = read(folder, image_files, label_file)
     if not standard and not any(any(files.images) for files in found.files):
         raise _unknown_layout(folder, image_files)
     problems += found.problems
-    for files in found.files:
+    for files in _with_brains(found.files, folder, brain_file):
         problems += (wrong := list(_wrong(files)))
         if not any(problem.severity == "error" for problem in wrong):
             images = tuple(as_named(image) for (image,) in files.images)
             label = as_named(files.labels[0]) if files.labels else None
             case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
-            cases.append(replace(case, scanner=files.scanner, date=files.date))
+            brain = as_named(files.brains[0]) if files.brains else None
+            cases.append(replace(case, scanner=files.scanner, date=files.date, brain=brain))
     cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
     cohort = Cohort.of(folder.resolve().name, found.description, cases)
     if standard and not cohort.cases and (others := other_files(folder))[0]:
         problems.append(broken("NIfTI files", "-", folder, *others))
     return cohort, problems + unnamed
+
+
+def _with_brains(files: Sequence[CaseFiles], folder: Path, brain_file: str) -> Sequence[CaseFiles]:
+    if not brain_file:
+        return files
+    named = by_patient(folder, brain_file) if PATIENT in brain_file else None
+    return [replace(of, brains=_matching(of.folder, [brain_file]) if named is None else named[of.name]) for of in files]
 
 
 def _is_pattern(pattern: str) -> bool:
@@ -107,7 +122,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
 
 def _wrong(files: CaseFiles) -> Iterator[Problem]:
     """What is wrong with the files of a case."""
-    images, labels = [*files.images], files.labels or ()
+    images, labels, brains = [*files.images], files.labels or (), files.brains or ()
     if not any(images):
         volumes = list(dict.fromkeys([*labels, *files.volumes]))
         found, fix = (_listed(volumes), "") if volumes else other_files(files.folder)
@@ -115,11 +130,14 @@ def _wrong(files: CaseFiles) -> Iterator[Problem]:
         yield broken("image in each folder", files.name, files.folder, found or "no NIfTI file", fix)
         return
     firsts = {path for found in images for path in found[:1]}
-    if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels]):
+    if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels, brains]):
         found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
+        found += f"; mask of the brain {_listed(brains)}" if brains else ""
         yield broken("one file each", files.name, files.folder, found)
     if files.labels is not None and not files.labels:
         yield broken("mask of image", files.name, files.folder, "an image without a mask")
+    if files.brains is not None and not files.brains:
+        yield broken("mask of brain", files.name, files.folder, "an image without a mask of its brain")
 
 
 def _listed(paths: Sequence[Path]) -> str:

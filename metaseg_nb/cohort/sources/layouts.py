@@ -34,7 +34,7 @@ class CaseFiles:
 
     ``images`` are the files found for each sequence, ``labels`` those found for
     the mask: one each, if all is well. ``volumes`` are all in a folder of the case's own.
-    A case that only is to be predicted has ``labels`` None.
+    A case that only is to be predicted has ``labels`` None; ``brains`` is None where none are looked for.
     """
 
     name: str
@@ -45,6 +45,7 @@ class CaseFiles:
     primary: str = "unknown"
     scanner: str = "unknown"
     date: str = "unknown"
+    brains: Sequence[Path] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ class Found:
     description: str = ""
 
 
-def read_patterns(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
+def read_patterns(folder: Path, image_files: Sequence[str], label_file: str, brain_file: str = "") -> Found:
     """Find the files of each patient by patterns with ``{patient}``; volumes beside them are a warning."""
-    masks = _by_patient(folder, label_file)
-    no_images = {path for paths in masks.values() for path in paths}
-    images = [_by_patient(folder, pattern, no_images) for pattern in image_files]
+    masks = by_patient(folder, label_file)
+    brains = by_patient(folder, brain_file) if brain_file else {}
+    no_images = {path for of in (masks, brains) for paths in of.values() for path in paths}
+    images = [by_patient(folder, pattern, no_images) for pattern in image_files]
     matched = no_images.union(*(paths for sequence in images for paths in sequence.values()))
     left = {path for place in {path.parent for path in matched} for path in volumes_in(place)} - matched
     what = f"{len(left)} files that no pattern matches: {shortened(sorted(path.name for path in left))}"
@@ -69,7 +71,7 @@ def read_patterns(folder: Path, image_files: Sequence[str], label_file: str) -> 
     return Found(files, [broken("volumes matched", "-", folder, what)] if left else [])
 
 
-def _by_patient(folder: Path, pattern: str, but: Collection[Path] = ()) -> defaultdict[str, list[Path]]:
+def by_patient(folder: Path, pattern: str, but: Collection[Path] = ()) -> defaultdict[str, list[Path]]:
     """The volumes that a pattern matches, by what stands for ``{patient}``: twice in a pattern it is one name."""
     found = defaultdict(list)
     for spelled in spelled_out([pattern]):

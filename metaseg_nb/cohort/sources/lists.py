@@ -87,8 +87,10 @@ def _case(group: Sequence[Entry], image_root: Path | None) -> Case:
     name = given.pop("case", None) or tidy(name_of(listed))
     images = tuple(located(image, group[0].datalist.parent, image_root) for image in group[0].image)
     labels = [(entry.label, entry.datalist.parent) for entry in group if entry.label and entry.part != "testing"]
-    label = located(*labels[0], image_root) if labels else None
-    return Case(name, images, label, **{"patient": "", "primary": tidy(primary_of(listed)), **given})
+    brains = [(entry.brain, entry.datalist.parent) for entry in group if entry.brain]
+    label, brain = (located(*of[0], image_root) if of else None for of in (labels, brains))
+    given = {"patient": "", "primary": tidy(primary_of(listed)), **given}
+    return Case(name, images, label, brain=brain, **given)
 
 
 def _entry_problems(name: str, group: Sequence[Entry]) -> Iterator[Problem]:
@@ -99,8 +101,8 @@ def _entry_problems(name: str, group: Sequence[Entry]) -> Iterator[Problem]:
             yield broken("once in a list", name, datalist, f"listed {times} times, in {' and '.join(parts)}")
     given: dict[str, set[str]] = defaultdict(set)
     for entry in group:
-        paths = {"label": [entry.label] if entry.label else [], "image": entry.image}
-        listed = {key: ", ".join(map(os.path.normpath, of)) for key, of in paths.items() if of}
+        paths = {"label": [entry.label], "brain": [entry.brain], "image": entry.image}
+        listed = {key: ", ".join(map(os.path.normpath, filter(None, of))) for key, of in paths.items() if any(of)}
         for key, value in (entry.given | listed).items():
             given[key].add(str(value))
     for key, values in given.items():
