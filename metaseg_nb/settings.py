@@ -183,6 +183,7 @@ class Explore(Settings):
     lesion_values: Annotated[list[Count], Field(min_length=1)]
     other_values: Annotated[list[Count], AfterValidator(_apart)]
     label_threshold: NotNegative
+    folds_by: Literal["patient", "site"]
     n_folds: Annotated[int, Field(ge=2)]
     annotation_shares: Annotated[list[PositiveShare], Field(min_length=1)]
     seed: Whole

@@ -531,6 +531,7 @@ def test_a_bids_session_is_a_case_of_its_patient(write, tree):
         ("sub-01_ses-2", "sub-01", "unknown", "unknown"),
         ("sub-02", "sub-02", "unknown", "unknown"),
     ]
+    assert [case.site for case in cohort.cases] == ["Siemens 3 T", "unknown", "unknown"]
     assert files_of(cohort.cases[1], base) == ["sub-01/ses-2/anat/sub-01_ses-2_ce-gad_T1w.nii.gz", lesion]
     assert files_of(cohort.cases[2], base) == ["sub-02/anat/sub-02_T1w.nii", "sub-02/anat/sub-02_mask.nii"]
     assert {case.primary for case in cohort.cases} == {"unknown"}

@@ -13,7 +13,8 @@ class Case:
     ``images`` are the sequences; the first one, contrast-enhanced T1, is shown and measured, and
     has the grid of the masks: that of the lesions, and that of the ``brain``, where the cohort comes with one.
     ``n_lesions`` is set once the mask was read.
-    ``patient`` is empty only until `with_patients` has set it.
+    ``patient`` is empty only until `with_patients` has set it. ``site`` is the hospital or scanner that the images
+    come from.
 
     A mask that was drawn by hand (notebook 08) has a ``reader``, the active ``minutes`` that it took, and what it was
     ``begun_with``. If the case has a fold, ``n_lesions_before`` counts the lesions of the mask that the cohort came
@@ -27,6 +28,7 @@ class Case:
     primary: str
     fold: int | None = None
     n_lesions: int | None = None
+    site: str = "unknown"
     scanner: str = "unknown"
     date: str = "unknown"
     reader: str = ""
@@ -86,7 +88,8 @@ class Cohort:
 
     ``cases`` have a label and take part in cross-validation, ``unlabelled``
     ones can only be predicted. ``training_only`` were labelled by hand later: they are in the training set of every
-    fold, have no fold, and are never tested. ``patients_from`` says where their patients come from.
+    fold, have no fold, and are never tested. With ``folds_by`` "site" each fold is a site: such cases of it are
+    left out of its training set. ``patients_from`` says where their patients come from.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Cohort:
     unlabelled: list[Case] = field(default_factory=list)
     rule: LesionRule = LesionRule()
     seed: int = 0
+    folds_by: str = "patient"
     patients_from: str = field(default="", compare=False)
     training_only: list[Case] = field(default_factory=list)
 

@@ -23,7 +23,7 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
 # What cohorts of earlier versions, which do not say so, were made with.
-UNSAID = {"annotations": "", "brain_file": ""}
+UNSAID = {"annotations": "", "folds_by": "patient", "brain_file": ""}
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -68,6 +68,7 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
         "other_values": list(cohort.rule.other_values),
         "label_threshold": cohort.rule.threshold,
         "seed": cohort.seed,
+        "folds_by": cohort.folds_by,
         "tensorImageSize": "3D",
         "numTraining": len(cohort.labelled),
         "numTest": len(cohort.unlabelled),

@@ -29,7 +29,7 @@ VERSION = 7
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
 # Columns of the tables, whatever could be read.
-WHOSE = ("patient", "primary", "scanner", "date", "reader", "minutes")
+WHOSE = ("patient", "primary", "site", "scanner", "date", "reader", "minutes")
 CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
 LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 

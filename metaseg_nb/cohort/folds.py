@@ -9,6 +9,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, broken, refusal
+from metaseg_nb.cohort.site_folds import fold_of_sites, require_whole_sites
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2
@@ -29,8 +30,8 @@ class Split:
     test: list[Case]
 
 
-def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
-    """Divide the patients into folds that are alike in size, primary cancer and lesion burden.
+def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int, by: str = "patient") -> Cohort:
+    """Divide the patients into folds that are alike in size, primary cancer and lesion burden; or each site is a fold.
 
     Primary by primary, patients go from many lesions to few (then from large volume to
     small), ``n_folds`` at a time, one into each fold: the heaviest into the fold that has
@@ -43,16 +44,20 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     burden : DataFrame
         ``n_lesions`` and ``lesion_volume_mm3`` of each case; the index is its name.
     n_folds : int
+    by : str
+        "patient", or "site": the sites, in the order of their names, are the folds.
 
     Raises
     ------
     CohortError
-        Fewer patients than folds need, only some cases come with a fold, a patient comes in two folds.
+        Fewer patients than folds need, only some cases come with a fold, a patient comes in two folds. By site: a case
+        without site, a patient of two sites, fewer than two sites, as many as there are no folds.
     """
     cases = [replace(case, n_lesions=int(burden.loc[case.name, "n_lesions"])) for case in cohort.cases]
     without = [case.name for case in cases if case.fold is None]
+    dealt = fold_of_sites(cohort, n_folds) if by == "site" else {}
     if len(without) == len(cases):
-        fold_of = _deal(cohort, burden, n_folds)
+        fold_of = dealt or _deal(cohort, burden, n_folds)
         cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
     elif without:
         raise CohortError(broken("all or none", name, "datalist", "no fold") for name in without)
@@ -63,7 +68,9 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> Cohort:
     if folds != list(range(n_folds)):
         found, words = f"folds {folds} with {len(folds_of)} patients", {"last": n_folds - 1, "n": max(2, len(folds))}
         raise refusal("folds", "-", "datalist", found, fix, **words)
-    return replace(cohort, cases=cases)
+    if by == "site":
+        require_whole_sites(cases)
+    return replace(cohort, cases=cases, folds_by=by)
 
 
 def keep_folds(cohort: Cohort, dealt: Cohort, facts: pd.DataFrame) -> Cohort:
@@ -89,7 +96,7 @@ def keep_folds(cohort: Cohort, dealt: Cohort, facts: pd.DataFrame) -> Cohort:
         return replace(counted(case), fold=fold_of[case.patient], n_lesions_before=before)
 
     later = [counted(case) for case in cohort.training_only]
-    return replace(cohort, cases=[kept(case) for case in cohort.cases], training_only=later)
+    return replace(cohort, cases=[kept(case) for case in cohort.cases], training_only=later, folds_by=dealt.folds_by)
 
 
 def _deal(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> dict[str, int]:
@@ -122,7 +129,8 @@ def split(cohort: Cohort, fold: int) -> Split:
     few to many lesions. Patients without lesion are not drawn as long as there
     are others: predicting nothing scores 1 on them, and a set this small would
     then choose the network that finds nothing. Cases that are only for training are in
-    the training set, whatever the fold, and do not change the other two sets.
+    the training set, whatever the fold, and do not change the other two sets. If the folds are
+    sites, no case of the fold's site is in its training set.
 
     Raises
     ------
@@ -141,14 +149,17 @@ def split(cohort: Cohort, fold: int) -> Split:
     n_selection = max(SELECTION_MINIMUM, round(SELECTION_SHARE * len(others)))
     if len(others) <= n_selection:
         found, fix = f"{len(others)} patients outside fold {fold}", _more_patients(len(tested))
+        fix = fix or ("set `folds_by: patient`" if cohort.folds_by == "site" else "")
         raise refusal("selection set", "-", "dataset.json", found, fix, n=n_selection)
     order = sorted(others, key=lambda patient: (others[patient], patient))
     with_lesions = [patient for patient in order if others[patient]]
     groups = np.array_split(with_lesions if len(with_lesions) > n_selection else order, n_selection)
     rng = np.random.default_rng([cohort.seed, fold])
     selection = {str(rng.choice(group)) for group in groups}
+    unseen = {case.site for case in cohort.cases if case.fold == fold} if cohort.folds_by == "site" else set()
+    later = [case for case in cohort.training_only if case.site not in unseen]
     return Split(
-        training=[*(case for case in outside if case.patient not in selection), *cohort.training_only],
+        training=[*(case for case in outside if case.patient not in selection), *later],
         selection=[case for case in outside if case.patient in selection],
         test=[case for case in cohort.cases if case.fold == fold],
     )
@@ -176,7 +187,7 @@ def _lesions_of_patients(cases: Iterable[Case]) -> dict[str, int]:
 
 
 def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
-    """Balance of the folds: patients, cases, lesions and patients of each primary cancer, a row per fold.
+    """Balance of the folds: patients, cases, lesions, sites and patients of each primary cancer, a row per fold.
 
     Parameters
     ----------
@@ -194,6 +205,8 @@ def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
         lesions=("n_lesions", "sum"),
         lesion_volume_cm3=("lesion_volume_mm3", lambda volumes: round(volumes.sum() / 1000, 1)),
     )
+    if sites := sorted({(case.fold, case.site) for case in cohort.cases if case.site != "unknown"}):
+        table["sites"] = pd.DataFrame(sites, columns=["fold", "site"]).groupby("fold")["site"].agg(", ".join)
     primaries = folds.drop_duplicates("patient").pivot_table(
         index="fold", columns="primary", values="patient", aggfunc="count", fill_value=0
     )

@@ -176,7 +176,7 @@ def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> t
     Returns
     -------
     metrics : DataFrame
-        One row per case: ``case``, ``patient``, ``primary``, ``fold`` and the scores of `score`.
+        One row per case: ``case``, ``patient``, ``primary``, ``site``, ``fold`` and the scores of `score`.
     lesions : DataFrame
         One row per reference lesion, with its case and ``diameter_class``.
     """
@@ -196,7 +196,7 @@ def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[s
 
 def identity(case: Case) -> dict[str, Any]:
     """The columns by which tables name a case."""
-    return {"case": case.name, "patient": case.patient, "primary": case.primary, "fold": case.fold}
+    return {"case": case.name, "patient": case.patient, "primary": case.primary, "site": case.site, "fold": case.fold}
 
 
 def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:
@@ -227,7 +227,7 @@ def score_probability(
         A row per decision: ``operating_point``, the decision, and what it finds, as in ``detections``.
     calibration : DataFrame
         From `probability_bins` on the study grid.
-        All tables start with ``case``, ``patient``, ``primary``, ``fold``.
+        All tables start with the columns of `identity`.
 
     Raises
     ------

@@ -18,6 +18,7 @@ from pydicom.uid import (
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.sources.scanners import site_of
 
 # Without one of these nobody can tell where a file belongs.
 NEEDED = ("SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID")
@@ -39,6 +40,7 @@ TEXTS = {
 }
 TAGS = [
     *(*TEXTS.values(), "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows", "Columns"),
+    "MagneticFieldStrength",
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
@@ -107,7 +109,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     -------
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
-        of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``colours``, ``rows``, ``columns``,
+        of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``site``, ``colours``, ``rows``, ``columns``,
         ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``; "", None or 0 where none is given.
         Copies of a file are there once.
     problems : list of Problem
@@ -187,6 +189,7 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
         "image_type": frozenset(map(str.upper, map(str, header.get("ImageType", None) or []))),
         "contrast": text_of(header, "ContrastBolusAgent").lower() not in NO_CONTRAST,
         "scanner": f"{text_of(header, 'Manufacturer')} {text_of(header, 'ManufacturerModelName')}".strip(),
+        "site": site_of(text_of(header, "Manufacturer"), text_of(header, "MagneticFieldStrength")),
         "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
         "rows": int(header.get("Rows", 0) or 0),
         "columns": int(header.get("Columns", 0) or 0),

@@ -151,7 +151,8 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
         except DicomError as error:
             return None, [error.problem(case.name, case.series.description)]
     entry = {key: os.path.join(case.name, written[key]) for key in ("image", "label") if written[key]}
-    entry |= {"patient": case.patient, "scanner": case.series.scanner, "date": case.series.date[:4]}
+    entry |= {"patient": case.patient, "site": case.series.site, "scanner": case.series.scanner}
+    entry |= {"date": case.series.date[:4]}
     problems = [Problem(**problem) for problem in written["problems"]]
     return {key: value for key, value in entry.items() if value}, problems
 

@@ -42,6 +42,7 @@ class Series:
     date: str
     time: str
     scanner: str
+    site: str
     contrast: bool
     frame_of_reference: str
     frames: pd.DataFrame
@@ -79,7 +80,7 @@ class Series:
 def series_of(frames: pd.DataFrame) -> Series:
     """Make a series of its rows of `read_headers`."""
     first = frames.iloc[0]
-    names = ("patient", "study", "number", "description", "date", "time", "scanner", "frame_of_reference")
+    names = ("patient", "study", "number", "description", "date", "time", "scanner", "site", "frame_of_reference")
     about = {name: first[name] for name in names}
     contrast, left_aside = bool(frames["contrast"].any()), _no_scan(frames)
     series = Series(uid=first["series"], contrast=contrast, frames=frames, left_aside=left_aside, **about)

@@ -28,6 +28,7 @@ class Row(BaseModel):
     case: Id = None
     patient: Id = None
     primary: Text = None
+    site: Text = None
     scanner: Text = None
     date: Text = None
 
@@ -65,7 +66,7 @@ def read_cohort(
     brain_file : str
         Glob pattern of the mask of its brain; with ``{patient}`` of that in any folder. Empty: there is none.
     patients_table : str
-        CSV that overrides patient, primary, scanner and date (`add_patients`).
+        CSV that overrides patient, primary, site, scanner and date (`add_patients`).
     patient_pattern : str
         Regular expression with the group ``patient``, searched in the names of cases whose patient no list or
         table names (`with_patients`).
@@ -114,9 +115,9 @@ def read_cohort(
             problems += found
     except OSError as error:
         raise refusal("access", "-", shown(str(error.filename)), f"no access ({error.strerror})") from error
-    first: dict[tuple, str] = {}  # one spelling for primaries that differ in capitals and separators only
+    primary, site = _one_spelling(), _one_spelling()
     cohort = cohort.changed(lambda case: None if case.name in exclude else case)
-    cohort = cohort.changed(lambda case: replace(case, primary=first.setdefault(loosely(case.primary), case.primary)))
+    cohort = cohort.changed(lambda case: replace(case, primary=primary(case.primary), site=site(case.site)))
     cohort, found = with_patients(cohort, patient_pattern, source)
     problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
     for parameter, given in names.items():
@@ -165,7 +166,7 @@ def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
 
 
 def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) -> tuple[Cohort, list[Problem]]:
-    """Override patient, primary, scanner and date of cases by a table; empty cells override nothing.
+    """Override patient, primary, site, scanner and date of cases by a table; empty cells override nothing.
 
     Rows are found by the column ``case``, or by ``patient`` without one; other columns are not read.
     Separators are commas, semicolons or tabs; capitals in column names make no difference.
@@ -216,6 +217,12 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
     problems += [broken("row for each", name, path, f"no row for {own}") for name, own in without.items()]
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
+
+
+def _one_spelling() -> Callable[[str], str]:
+    """Make a function that gives names that differ in capitals and separators only the spelling of the first."""
+    first: dict[tuple, str] = {}
+    return lambda name: first.setdefault(loosely(name), name)
 
 
 def _key(columns: Sequence[str], path: Path) -> str:

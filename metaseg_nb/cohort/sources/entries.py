@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
@@ -66,6 +66,7 @@ class Entry(BaseModel, strict=True, frozen=True):
     case: Annotated[Id, AfterValidator(_case_name)] = None
     patient: Id = None
     primary: Text = None
+    site: Text = None
     scanner: Text = None
     date: Text = None
     fold: int | None = None
@@ -92,6 +93,7 @@ class _Content(BaseModel, strict=True):
     other_values: LabelValues = []
     label_threshold: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     seed: Annotated[int, Field(ge=0)] = 0
+    folds_by: Literal["patient", "site"] = "patient"
 
     @field_validator("other_values")
     @classmethod
@@ -111,6 +113,7 @@ class Datalist:
     description: str = ""
     rule: LesionRule = field(default_factory=LesionRule)
     seed: int = 0
+    folds_by: str = "patient"
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -139,7 +142,7 @@ def read_entries(path: Path) -> Datalist:
         problems.append(broken("name of key", "-", path, f'"{key}" in entries', meant=meant))
     rule = LesionRule(tuple(read.lesion_values), tuple(read.other_values), read.label_threshold)
     name, description = (_on_one_line(content.get(key)) for key in ("name", "description"))
-    return Datalist(path, problems, name or path.parent.name, description, rule, read.seed, entries)
+    return Datalist(path, problems, name or path.parent.name, description, rule, read.seed, read.folds_by, entries)
 
 
 def _content(path: Path) -> Mapping[str, Any]:

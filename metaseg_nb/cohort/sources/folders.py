@@ -71,7 +71,7 @@ def read_folder(
             label = as_named(files.labels[0]) if files.labels else None
             case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
             brain = as_named(files.brains[0]) if files.brains else None
-            cases.append(replace(case, scanner=files.scanner, date=files.date, brain=brain))
+            cases.append(replace(case, site=files.site, scanner=files.scanner, date=files.date, brain=brain))
     cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
     cohort = Cohort.of(folder.resolve().name, found.description, cases)
     if standard and not cohort.cases and (others := other_files(folder))[0]:

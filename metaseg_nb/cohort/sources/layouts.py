@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
+from metaseg_nb.cohort.sources.scanners import site_of
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
@@ -43,6 +44,7 @@ class CaseFiles:
     labels: Sequence[Path] | None
     volumes: Sequence[Path] = ()
     primary: str = "unknown"
+    site: str = "unknown"
     scanner: str = "unknown"
     date: str = "unknown"
     brains: Sequence[Path] | None = None
@@ -168,7 +170,7 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
             images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
         found = CaseFiles(name, anat, tuple(images), labels, volumes)
         try:
-            files.append(replace(found, **_scanner_and_date(images[0][0])) if images[0] else found)
+            files.append(replace(found, **_origin(images[0][0])) if images[0] else found)
         except CohortError as error:
             files.append(found)
             problems += [replace(problem, case=name, severity="warning") for problem in error.problems]
@@ -191,8 +193,8 @@ def _preferred(paths: list[Path], is_meant: Callable[[str], object]) -> list[Pat
     return [path for path in paths if is_meant(path.name)] or paths
 
 
-def _scanner_and_date(image: Path) -> dict[str, str]:
-    """Scanner and date of an image, "unknown" where its JSON sidecar does not hold them."""
+def _origin(image: Path) -> dict[str, str]:
+    """Site, scanner and date of an image, "unknown" where its JSON sidecar does not hold them."""
     path = image.with_name(f"{stem(image.name)}.json")
     content = read_json(path) if path.is_file() else {}
     known = defaultdict(str)
@@ -202,7 +204,7 @@ def _scanner_and_date(image: Path) -> dict[str, str]:
     maker, model, tesla = (known[key] for key in SCANNER)
     scanner = " ".join(filter(None, [maker, model, tesla and f"{tesla} T"]))
     date = (known["AcquisitionDateTime"] or known["AcquisitionDate"]).partition("T")[0]
-    return {"scanner": scanner or "unknown", "date": date or "unknown"}
+    return {"site": site_of(maker, tesla) or "unknown", "scanner": scanner or "unknown", "date": date or "unknown"}
 
 
 class Layout(NamedTuple):

@@ -57,7 +57,8 @@ def read_lists(
         fold_of = fold_of if whole else {}  # a list that could not be read whole may hold other cases
         cases = [replace(case, fold=fold_of.get(case.name)) if case.label else case for case in cases]
     first = lists[0]
-    return Cohort.of(first.name, first.description, cases, rule=first.rule, seed=first.seed), problems
+    facts = {"rule": first.rule, "seed": first.seed, "folds_by": first.folds_by}
+    return Cohort.of(first.name, first.description, cases, **facts), problems
 
 
 def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[dict[str, int], list[Problem]]:

@@ -1,0 +1,113 @@
+"""Sites: where they come from, folds that are sites, and what changes at sites that were not in training."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_folds import burden_of, small
+
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.datalist import read_datalist, write_datalist
+from metaseg_nb.cohort.folds import assign_folds, fold_table, keep_folds, split
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.sources import read_cohort
+from metaseg_nb.cohort.sources.scanners import site_of
+
+
+@pytest.mark.parametrize(
+    ("maker", "field_strength", "site"),
+    [
+        ("SIEMENS", "1.5", "Siemens 1.5 T"),
+        ("Siemens Healthineers", "1.494", "Siemens 1.5 T"),
+        ("GE MEDICAL SYSTEMS", "3", "GE 3 T"),
+        ("Philips", "15000", "Philips 1.5 T"),  # gauss
+        ("UIH", "3.0", "United Imaging 3 T"),
+        ("Siemens", "", ""),
+        ("", "3", ""),
+        ("Siemens", "nan", ""),
+        ("Siemens", "0", ""),
+        ("Siemens", "strong", ""),
+    ],
+)
+def test_a_site_is_the_maker_and_the_field_strength_in_plain_words(maker, field_strength, site):
+    assert site_of(maker, field_strength) == site
+
+
+def of_sites(sites, patient_names=None, folds=None):
+    cohort = small(folds or [None] * len(sites), patient_names)
+    return replace(cohort, cases=[replace(case, site=site) for case, site in zip(cohort.cases, sites, strict=True)])
+
+
+def dealt(cohort, n_folds):
+    return assign_folds(cohort, burden_of({case.name: 1 for case in cohort.cases}), n_folds, "site")
+
+
+def test_each_site_is_a_fold_and_its_patients_are_in_no_other_set():
+    sites = ["B", "A", "C", "A", "B", "C", "C", "B", "A"]
+    cohort = dealt(of_sites(sites), 3)
+    assert [case.fold for case in cohort.cases] == ["ABC".index(site) for site in sites]
+    for fold, site in enumerate("ABC"):
+        parts = split(cohort, fold)
+        assert {case.site for case in parts.test} == {site}
+        assert site not in {case.site for case in [*parts.training, *parts.selection]}
+        assert len(parts.training) + len(parts.selection) + len(parts.test) == len(sites)
+
+
+def test_a_mask_that_was_drawn_later_is_not_learned_from_where_its_site_is_tested(tmp_path):
+    cohort = dealt(of_sites(["A", "A", "B", "B", "A", "B"]), 2)
+    later = Case("later", (Path("l.nii.gz"),), Path("m.nii.gz"), patient="new", primary="lung", site="A", reader="R1")
+    facts = burden_of({case.name: 1 for case in [*cohort.cases, later]})
+    kept = keep_folds(replace(cohort, training_only=[later]), cohort, facts)
+    assert [later.name in [case.name for case in split(kept, fold).training] for fold in (0, 1)] == [False, True]
+    cases = [replace(case, label=Path(f"{case.name}_m.nii.gz")) for case in kept.cases]
+    write_datalist(tmp_path / "dataset.json", replace(kept, cases=cases))
+    again = read_datalist(tmp_path / "dataset.json")
+    assert again.folds_by == "site"
+    assert [case.site for case in again.all_cases] == ["A", "A", "B", "B", "A", "B", "A"]
+
+
+@pytest.mark.parametrize(
+    ("cohort", "n_folds", "named"),
+    [
+        (of_sites(["A", "unknown", "B", "unknown"]), 2, ["case c1,", "case c3,", "no site", "`patients_table`"]),
+        (of_sites(["A", "A", "A"]), 2, ["only the site A", "two sites or more"]),
+        (of_sites(["A", "B", "C", "C"]), 2, ["2 folds for 3 sites: A, B, C", "set `n_folds` in the study file to 3"]),
+        (of_sites(["A", "B", "A", "B"], ["p", "p", "q", "r"]), 2, ["patient p with A and B", "one site"]),
+        (
+            of_sites(["A", "B", "A", "B"], folds=[0, 1, 1, 0]),
+            2,
+            ["site A in fold 0", "site A in fold 1", 'remove "fold"'],
+        ),
+    ],
+    ids=["no site", "one site", "other number", "patient of two", "given folds"],
+)
+def test_sites_that_cannot_be_folds_are_refused_by_name(cohort, n_folds, named):
+    with pytest.raises(CohortError) as error:
+        dealt(cohort, n_folds)
+    for words in named:
+        assert words in str(error.value)
+
+
+def test_too_few_patients_at_the_other_sites_are_named():
+    with pytest.raises(CohortError, match=r"2 patients outside fold 0.*set `folds_by: patient`"):
+        split(dealt(of_sites(["A", "A", "A", "B", "B"]), 2), 0)
+
+
+def test_a_site_stands_in_a_list_or_table_and_is_spelled_one_way(tmp_path):
+    entries = [{"image": f"{name}.nii.gz", "label": f"{name}_m.nii.gz", "patient": name} for name in "abc"]
+    entries = [entry | {"site": site} for entry, site in zip(entries, ["Bern", "bern ", "Chur"], strict=True)]
+    (tmp_path / "list.json").write_text(json.dumps({"training": entries}), encoding="utf-8")
+    (tmp_path / "p.csv").write_text("case,Site\nc,Basel\n", encoding="utf-8")
+    cohort, problems = read_cohort("list.json", base=tmp_path, patients_table="p.csv")
+    assert [case.site for case in cohort.cases] == ["Bern", "Bern", "Basel"]
+    assert {problem.severity for problem in problems} == {"warning"}  # cases without a row
+
+
+def test_the_table_of_folds_names_their_sites():
+    cohort = dealt(of_sites(["A", "A", "B", "B"]), 2)
+    facts = burden_of({case.name: 1 for case in cohort.cases}).rename_axis("case").reset_index()
+    facts = facts.assign(
+        **{key: [getattr(case, key) for case in cohort.cases] for key in ("patient", "primary")}
+    )
+    assert fold_table(cohort, facts)["sites"].tolist() == ["A", "B"]
