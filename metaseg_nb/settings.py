@@ -118,6 +118,12 @@ def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
     return edge
 
 
+def _another(study: str, info: ValidationInfo) -> str:
+    if study and study == info.data.get("study"):
+        raise ValueError("another study than this one, or none")
+    return study
+
+
 def _reader(code: str) -> str:
     if code and not READER.fullmatch(code):
         raise ValueError("a code of up to 20 letters, digits, - and _, such as R1")
@@ -279,13 +285,19 @@ class Pretrain(Training):
         return self.pretraining_epochs
 
 
-class CrossValidate(Settings):
-    """04: pooled results of every network."""
+class Pooled(Settings):
+    """Parameters of every notebook that pools the results of networks."""
 
     study: StudyName
     models: ModelNames
     n_bootstrap: Resamples
     seed: Whole
+
+
+class CrossValidate(Pooled):
+    """04: pooled results of every network."""
+
+    compared_study: Annotated[StudyOrNone, AfterValidator(_another)]
 
 
 class Review(Settings):
@@ -299,7 +311,7 @@ class Review(Settings):
     workers: Count
 
 
-class Budget(CrossValidate):
+class Budget(Pooled):
     """06: how many annotations, of which kind, in how many minutes of a physician."""
 
     arms: list[ArmName]
@@ -312,7 +324,7 @@ class Budget(CrossValidate):
     minutes_per_line: NotNegative
 
 
-class Radiotherapy(CrossValidate):
+class Radiotherapy(Pooled):
     """07: what margins around the contours cover."""
 
     second_reader: str

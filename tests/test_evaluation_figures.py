@@ -82,7 +82,9 @@ def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
 @pytest.fixture
 def records(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    settings = CrossValidate.check({"study": "tiny", "models": ["unet"], "n_bootstrap": 500, "seed": 3})
+    settings = CrossValidate.check(
+        {"study": "tiny", "models": ["unet"], "n_bootstrap": 500, "seed": 3, "compared_study": ""}
+    )
     return Records(StudyLayout("tiny"), "04_cross_validation", settings, "Zürich")
 
 

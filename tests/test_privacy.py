@@ -263,7 +263,9 @@ def test_words_of_a_saved_figure_and_its_files_name_nobody(somebody, cohort, tmp
     axes.plot([0, 1], label="by hmueller")
     axes.legend()
     axes.annotate("on rt-node17", (0, 0))
-    settings = CrossValidate.check({"study": "planted", "models": ["unet"], "n_bootstrap": 100, "seed": 0})
+    settings = CrossValidate.check(
+        {"study": "planted", "models": ["unet"], "n_bootstrap": 100, "seed": 0, "compared_study": ""}
+    )
     records = Records(layout, "04_cross_validation", settings, "/data/huber_anna_3/x")
     records.figure(figure, "dice")
     key = read_key(layout.key)

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from test_folds import burden_of, small
 
@@ -13,6 +15,9 @@ from metaseg_nb.cohort.folds import assign_folds, fold_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.scanners import site_of
+from metaseg_nb.evaluation.conclusions import known_and_new_sites
+from metaseg_nb.evaluation.intervals import bootstrap_interval
+from metaseg_nb.evaluation.sites import site_differences, with_site_seen
 
 
 @pytest.mark.parametrize(
@@ -107,7 +112,54 @@ def test_a_site_stands_in_a_list_or_table_and_is_spelled_one_way(tmp_path):
 def test_the_table_of_folds_names_their_sites():
     cohort = dealt(of_sites(["A", "A", "B", "B"]), 2)
     facts = burden_of({case.name: 1 for case in cohort.cases}).rename_axis("case").reset_index()
-    facts = facts.assign(
-        **{key: [getattr(case, key) for case in cohort.cases] for key in ("patient", "primary")}
-    )
+    facts = facts.assign(**{key: [getattr(case, key) for case in cohort.cases] for key in ("patient", "primary")})
     assert fold_table(cohort, facts)["sites"].tolist() == ["A", "B"]
+
+
+def scores(cohort, dice):
+    """Metrics of one network: a Dice for each case of a cohort."""
+    rows = [("unet", case.name, case.patient, case.site, case.fold) for case in cohort.cases]
+    return pd.DataFrame(rows, columns=["model", "case", "patient", "site", "fold"]).assign(dice=dice)
+
+
+SITES = ["A"] * 6 + ["B"] * 6
+BY_SITE = dealt(of_sites(SITES), 2)
+BY_PATIENT = of_sites(SITES, folds=[0, 1] * 6)
+
+
+def test_patients_who_were_tested_in_both_ways_are_compared_with_themselves():
+    new = with_site_seen(scores(BY_SITE, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7] * 2), BY_SITE)
+    known = with_site_seen(scores(BY_PATIENT, [0.4, 0.4, 0.6, 0.5, 0.9, 0.8] * 2), BY_PATIENT)
+    assert not new["site_seen"].any()
+    (row,) = site_differences(pd.concat([new, known]), ["unet"], 2000, 0).itertuples()
+    gains = np.array([0.2, 0.1, 0.2, 0.0, 0.3, 0.1] * 2)
+    in_order = np.argsort([case.patient for case in BY_SITE.cases])
+    assert (row.seen, row.unseen, row.difference) == pytest.approx((0.6, 0.45, gains.mean()))
+    assert row.paired and (row.n_seen, row.n_unseen) == (12, 12)
+    assert (row.low, row.high) == pytest.approx(bootstrap_interval(gains[in_order], 2000, 0))
+    assert (row.training_seen, row.training_unseen) == (4, 4)
+    assert "better at known sites" in known_and_new_sites(
+        new, site_differences(pd.concat([new, known]), ["unet"], 200, 0)
+    )
+
+
+def test_different_patients_are_called_so_and_the_others_have_no_difference():
+    # the one patient of site C is in no training set when she is tested
+    cohort = of_sites(["A", "A", "A", "A", "B", "B", "B", "C"], folds=[0, 0, 1, 1, 0, 1, 1, 0])
+    tested = with_site_seen(scores(cohort, [0.5, 0.7, 0.5, 0.7, 0.5, 0.7, 0.6, 0.1]), cohort)
+    seen = {site: set(of) for site, of in tested.groupby("site")["site_seen"]}
+    assert seen["C"] == {False} and True in seen["A"]
+    differences = site_differences(tested, ["unet"], 2000, 0)
+    (row,) = differences.itertuples()
+    assert not row.paired
+    assert "**Different patients**" in known_and_new_sites(tested, differences)
+    assert "inconclusive" in known_and_new_sites(tested, differences)
+    for one, words in ((BY_SITE, "`folds_by: patient`"), (BY_PATIENT, "`folds_by: site`")):
+        tested = with_site_seen(scores(one, 0.5), one)
+        assert words in known_and_new_sites(tested, site_differences(tested, ["unet"], 200, 0))
+
+
+def test_without_a_site_nothing_is_compared():
+    cohort = of_sites(["unknown"] * 6, folds=[0, 0, 0, 1, 1, 1])
+    tested = with_site_seen(scores(cohort, 0.5), cohort)
+    assert "No case has a site" in known_and_new_sites(tested, site_differences(tested, ["unet"], 200, 0))

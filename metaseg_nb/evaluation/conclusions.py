@@ -127,6 +127,31 @@ def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
     return text
 
 
+def known_and_new_sites(tested: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """How much better networks are at sites that they know; tables from `with_site_seen` and `site_differences`."""
+    if tested.empty:
+        return "No case has a site. Name it in the list, or in a column `site` of the patients table."
+    if differences.empty:
+        seen, n = bool(tested["site_seen"].iloc[0]), _counted(tested["patient"].nunique(), "patient")
+        which, other = ("in training", "site") if seen else ("not in training", "patient")
+        text = f"The sites of all {n} were {which} ({_counted(tested['site'].nunique(), 'site')})."
+        return f"{text} To compare, name in `compared_study` the same study with `folds_by: {other}`."
+    first = differences.iloc[0]
+    known, new = _counted(first["n_seen"], "patient"), _counted(first["n_unseen"], "patient")
+    who = f"**Different patients** are compared, {known} of known sites and {new} of new ones: they may differ in more."
+    if first["paired"]:
+        who = f"The same {known} were tested by networks that knew their site, and by networks that did not."
+    lines = [
+        f"- {model_title(row.model)}: known sites {row.seen:.2f}, new sites {row.unseen:.2f}, difference "
+        f"{estimate(row.difference, row.low, row.high, '+.2f')}: "
+        f"{verdict(row.low, row.high, min(row.n_seen, row.n_unseen), 'better at known sites', 'better at new sites')}"
+        for row in differences.itertuples()
+    ]
+    sizes = f"on {first['training_seen']:.0f} patients (mean), the others on {first['training_unseen']:.0f}"
+    trained = f"Networks that knew the site were trained {sizes}: a part of the difference may come from that."
+    return "\n".join([f"Mean Dice over patients. {who} {trained}\n", *lines])
+
+
 def _counted(n: int, word: str) -> str:
     """A number with its word: 1 patient, 2 patients."""
     return f"{n} {word}" if n == 1 else f"{n} {word}s"

@@ -98,10 +98,13 @@ def pool(
         found, fix = "a run of an earlier version", "give the study another name and train it again"
         raise CohortError(Problem(run, "metrics.json", found, "a run of this version", fix) for run in earlier)
 
+    site_of = {case.name: case.site for case in cohort.cases}
+
     def table(name: str) -> pd.DataFrame:
         parts = {of: read_table(getattr(run, name)) for of, run in runs.items()}
         filled = {of: part for of, part in parts.items() if len(part)}  # a fold may have no reference lesions
-        return pd.concat(filled or parts, names=["model", "run"]).reset_index("model").reset_index(drop=True)
+        whole = pd.concat(filled or parts, names=["model", "run"]).reset_index("model").reset_index(drop=True)
+        return whole.assign(site=whole["case"].map(site_of))  # it may have been named after the run
 
     metrics = table("metrics_table")
     tested = {case.name for case in cohort.cases if case.fold in folds}
@@ -154,11 +157,11 @@ def _outdated(
         first_fold = next(other for name, other in facts if name == model)
         first, again = facts[model, first_fold], f"03 for fold {fold} again"
         problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
-        if differing := _differing(*(_with_operating_point(one) for one in (first, of))):
+        if differing := differing_settings(*(_with_operating_point(one) for one in (first, of))):
             found = f"other settings than fold {first_fold} ({differing})"
             yield problem(found, "the same settings in all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
-            if differing := _differing(recipe, of["recipe"]):
+            if differing := differing_settings(recipe, of["recipe"]):
                 found = f"cases preprocessed differently ({differing})"
                 fix = f"run {again}, or 02 with the earlier settings"
                 yield problem(found, "the same preprocessing as in the case store", fix)
@@ -175,6 +178,7 @@ def _with_operating_point(facts: Mapping[str, Any]) -> dict[str, Any]:
     return deciding(facts["settings"]) | {"operating_point": facts["operating_point"], "fold": 0}
 
 
-def _differing(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def differing_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Name the keys in which two mappings differ, with both values; empty if they are alike."""
     keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
     return ", ".join(f"{key} {other.get(key)} instead of {first.get(key)}" for key in keys)

@@ -20,6 +20,7 @@ COUNT_NAMES = ("1", "2-4", "5-10", ">10")
 STRATA = {
     "diameter_class": ("largest diameter", DIAMETER_NAMES),
     "primary": ("primary cancer", None),
+    "site": ("site", None),
     "third": ("third of the brain", THIRDS),
     "depth_class": ("distance to the surface", DEPTH_NAMES),
     "count_class": ("lesions per patient", COUNT_NAMES),
@@ -83,7 +84,7 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
     ----------
     lesions : DataFrame
         ``model``, ``patient``, ``detected``, ``dice`` (0 for a missed lesion), ``weight`` (`per_patient`), and columns
-        of `STRATA`; those that are absent are left out.
+        of `STRATA`; those that are absent, or in which nothing is known, are left out.
 
     Returns
     -------
@@ -93,7 +94,7 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
         below two patients.
     """
     rows = []
-    for stratum in (name for name in STRATA if name in lesions):
+    for stratum in (name for name in STRATA if name in lesions and not lesions[name].eq("unknown").all()):
         classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
         for model, name in product(models, classes):
             own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]

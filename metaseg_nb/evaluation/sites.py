@@ -1,0 +1,116 @@
+"""Sites that were in training and sites that were not: how good a network is at a hospital that is new to it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.folds import split
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.evaluation.fold_results import read_all, scored_with
+from metaseg_nb.evaluation.intervals import bootstrap, of_each_patient
+from metaseg_nb.evaluation.pooling import differing_settings, pool
+from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import deciding
+
+
+def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """Say of each tested case with a site whether that site was in the training set of its fold.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        From `pool`, with ``case``, ``site`` and ``fold``.
+    cohort : Cohort
+        With folds.
+
+    Returns
+    -------
+    DataFrame
+        Cases with a known site, with ``site_seen`` (bool) and ``training_patients`` (of the fold).
+    """
+    known = metrics[metrics["site"] != "unknown"]
+    training = {fold: split(cohort, fold).training for fold in known["fold"].unique()}
+    sites = {fold: {case.site for case in cases} for fold, cases in training.items()}
+    patients = {fold: len({case.patient for case in cases}) for fold, cases in training.items()}
+    seen = [site in sites[fold] for site, fold in zip(known["site"], known["fold"], strict=True)]
+    return known.assign(site_seen=np.array(seen, bool), training_patients=known["fold"].map(patients))
+
+
+def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> pd.DataFrame:
+    """Results of another study of the same cohort, with other folds, as `with_site_seen` gives them.
+
+    Raises
+    ------
+    CohortError
+        The other study is unfinished (`pool`), has other cases or masks, or its networks were trained otherwise.
+    """
+    other = StudyLayout(study)
+    its = read_study_cohort(other)
+    if scored_with(its)["labels"] != scored_with(cohort)["labels"]:
+        found, fix = "other cases or masks than this study", "name a study of the same cohort, or none"
+        raise CohortError.one("-", "compared_study", f"{study}: {found}", "the same cases and masks", fix)
+    results = pool(other, its, models)
+    for model in models:
+        own, others = _trained_with(layout, model, cohort.n_folds), _trained_with(other, model, its.n_folds)
+        if differ := differing_settings(own, others):
+            found, fix = f"{study}: {model} with {differ}", "train it with the settings of this study"
+            raise CohortError.one("-", "compared_study", found, "studies that differ in their folds only", fix)
+    return with_site_seen(results.metrics, its)
+
+
+def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
+    """Settings and recipe of a network's first finished fold, without what names the run."""
+    run = next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file())
+    facts = read_all({model: run})[model]
+    others = {"study", "fold"}
+    return {key: of for key, of in (deciding(facts["settings"]) | facts["recipe"]).items() if key not in others}
+
+
+def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """How much better patients of sites that were in training are segmented than those of sites that were not.
+
+    Where patients were tested in both ways, by two studies of one cohort, only these count, and each is compared with
+    itself. Otherwise two groups of different patients are compared.
+
+    Parameters
+    ----------
+    tested : DataFrame
+        From `with_site_seen`, of one study or of two.
+    models : sequence of str
+    n_bootstrap, seed
+        Of the interval, over patients.
+
+    Returns
+    -------
+    DataFrame
+        A row per network; none where all sites were in training, or none was: ``seen`` and ``unseen`` (mean Dice),
+        ``difference`` (seen minus unseen), ``low``, ``high``, ``n_seen``, ``n_unseen`` (patients), ``paired``,
+        ``training_seen``, ``training_unseen`` (mean number of training patients).
+    """
+    ways = tested.groupby("patient")["site_seen"].nunique()
+    paired = bool((ways == 2).any())
+    rows = []
+    if tested["site_seen"].nunique() == 2:
+        counted = tested[tested["patient"].map(ways) == 2] if paired else tested
+        n = counted.groupby("site_seen")["patient"].nunique()
+        trained = counted.groupby("site_seen")["training_patients"].mean()
+        for model in models:
+            own = counted[counted["model"] == model].groupby(["patient", "site_seen"], as_index=False)["dice"].mean()
+            # sums of Dice, and of patients, of each way
+            sums = of_each_patient(own.assign(n=1), ["dice", "n"], "site_seen", "sum")
+            means = own.groupby("site_seen")["dice"].mean()
+            found = bootstrap(_difference, sums, n_bootstrap, seed)
+            sizes = n[True], n[False], paired, trained[True], trained[False]
+            rows.append((model, means[True], means[False], *found, *sizes))
+    columns = ["model", "seen", "unseen", "difference", "low", "high", "n_seen", "n_unseen", "paired"]
+    return pd.DataFrame(rows, columns=[*columns, "training_seen", "training_unseen"])
+
+
+def _difference(sums: np.ndarray) -> np.ndarray:
+    """Mean Dice of known sites minus that of new ones, from sums (B, 2, 2): of Dice and patients, new and known."""
+    with np.errstate(invalid="ignore"):  # a resample may hold no patient of one kind
+        means = sums[:, 0] / sums[:, 1]
+    return means[:, 1] - means[:, 0]
