@@ -26,7 +26,7 @@ from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import build_network, start_at_prior
-from metaseg_nb.training.training_run import averaged
+from metaseg_nb.training.training_run import RunningMean
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
 PATCHES, EDGE = 2, 64
@@ -66,7 +66,7 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
     optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
     network, optimiser = accelerator.prepare(network, optimiser)
     plain = accelerator.unwrap_model(network)
-    mean, loss_function = averaged(plain, settings.ema_decay), build_loss(settings.loss)
+    mean, loss_function = RunningMean(plain, settings.ema_decay), build_loss(settings.loss, unknown=False)
     unread = []
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -77,7 +77,7 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimiser.step()
-        mean.update_parameters(plain)
+        mean.update(plain)
         if unread and not math.isfinite(before := unread.pop().item()):
             raise FloatingPointError(f"{settings.network}: loss is {before}")
         unread.append(loss.detach())

@@ -28,7 +28,7 @@ from metaseg_nb.training.fit import SCHEDULES, fit, learning_rate
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest, TrainingStopped
-from metaseg_nb.training.training_run import averaged
+from metaseg_nb.training.training_run import RunningMean
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
 DELETE_ALL = "delete its folder"
@@ -434,7 +434,7 @@ def test_networks_are_judged_in_evaluation_mode_and_trained_in_training_mode(tra
 
     monkeypatch.setattr(training_run, "build_network", watched)
     monkeypatch.setattr(
-        training_run, "averaged", lambda network, decay: averaged(build_network("unet", 0.125, 32, 1), decay)
+        training_run, "RunningMean", lambda network, decay: RunningMean(build_network("unet", 0.125, 32, 1), decay)
     )
     train(epochs=3, validate=lambda network: judged.append(network.training) or 0.5)
     assert trained == [True] * 6
@@ -491,11 +491,11 @@ def test_the_running_mean_by_hand():
     network = torch.nn.Linear(1, 1, bias=False)
     values = iter([1.0, 2.0, 4.0, 8.0])
     network.weight.data.fill_(next(values))
-    mean = averaged(network, 0.25)
+    mean = RunningMean(network, 0.25)
     expected = None
     for n, value in enumerate([1.0, 2.0, 4.0, 8.0]):
         network.weight.data.fill_(value)
-        mean.update_parameters(network)
+        mean.update(network)
         share = min(0.25, (1 + n) / (10 + n))  # 0.18 after one, 0.25 from the second on
         expected = value if n == 0 else share * expected + (1 - share) * value
         assert mean.module.weight.item() == pytest.approx(expected)

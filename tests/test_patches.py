@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 
-from metaseg_nb.training import patches
+from metaseg_nb.training import loading
 from metaseg_nb.training.patches import PatchBatches, cut, place_patch
 
 SIZE = 32
@@ -338,7 +338,7 @@ def test_worker_processes_work_below_a_tmpdir_that_is_too_long_for_their_sockets
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(patches, "PATIENCE_S", 60)
+    monkeypatch.setattr(loading, "PATIENCE_S", 60)
     with_worker, without = (list(PatchBatches(cases, tiny_training(loader_workers=n)).loader(2, CPU)) for n in (1, 0))
     for one, other in zip(with_worker, without, strict=True):
         assert same(one, other)
@@ -355,7 +355,7 @@ class Silent(PatchBatches):
 
 
 def test_worker_processes_that_give_nothing_are_an_error_with_a_reason(cases, tiny_training, monkeypatch):
-    monkeypatch.setattr(patches, "PATIENCE_S", 2)
+    monkeypatch.setattr(loading, "PATIENCE_S", 2)
     others = psutil.Process().children()  # of other tests
     steps = Silent(cases, tiny_training(loader_workers=1)).loader(0, CPU)
     next(steps)

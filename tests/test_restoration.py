@@ -38,7 +38,7 @@ from metaseg_nb.training.pretraining import (
     variance_restored,
 )
 from metaseg_nb.training.processes import TrainingStopped
-from metaseg_nb.training.training_run import averaged
+from metaseg_nb.training.training_run import RunningMean
 
 SIZE, EDGE = 32, 8
 CPU = torch.device("cpu")
@@ -347,9 +347,9 @@ def test_03_begins_with_the_weights_it_is_given(network, cases, tiny_pretraining
 
     def noted(network, decay):
         begun.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
-        return averaged(network, decay)
+        return RunningMean(network, decay)
 
-    monkeypatch.setattr("metaseg_nb.training.training_run.averaged", noted)
+    monkeypatch.setattr("metaseg_nb.training.training_run.RunningMean", noted)
     settings = tiny_training(network=network, epochs=1)
     history = train(run, PatchBatches(cases, settings, start=donor.best_checkpoint), lambda network: 0.5)
     train(RunLayout(run.root.parent / "scratch"), PatchBatches(cases, settings), lambda network: 0.5)

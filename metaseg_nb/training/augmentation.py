@@ -76,7 +76,8 @@ def move_patches(patches: torch.Tensor, changes: Sequence[Change]) -> torch.Tens
 
 def change_intensity(images: torch.Tensor, changes: Sequence[Change]) -> torch.Tensor:
     """Scale and shift each channel of images, shape (N, C, P, P, P), into new ones of float32."""
-    intensity = torch.from_numpy(np.stack([change.intensity for change in changes])).to(images.device)
+    intensity = torch.from_numpy(np.stack([change.intensity for change in changes]))
+    intensity = intensity.to(images.device, non_blocking=True)
     scale, shift = intensity[..., None, None, None].unbind(2)
     return (images.float() * scale).add_(shift)
 

@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.training.augmentation import augment_strongly
 from metaseg_nb.training.checkpoints import load_ended
 from metaseg_nb.training.cost import what_fits
 from metaseg_nb.training.patches import PatchBatches
@@ -81,18 +80,16 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
             for images, labels in progress:
                 if any_of_all(training.is_over(), accelerator):
                     break
-                seed = training.seed_step()
+                training.begin_step()
                 for group in training.optimiser.param_groups:
                     group["lr"] = learning_rate(settings.schedule, state["step"], n_steps, settings.learning_rate)
-                if settings.augmentation == "strong":
-                    images, labels = augment_strongly(images, labels, seed)
                 training.optimiser.zero_grad(set_to_none=True)
                 with accelerator.autocast():
                     loss = loss_function(whole_batch(training.network(images)), whole_batch(labels))
                 accelerator.backward(loss * accelerator.num_processes)  # which averages their gradients
                 accelerator.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
                 training.optimiser.step()
-                training.mean.update_parameters(training.plain)
+                training.mean.update(training.plain)
                 training.note(loss)
                 if training.is_due():
                     training.validate(validate, watch, stop)

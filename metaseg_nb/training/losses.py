@@ -34,13 +34,15 @@ LOSSES: dict[str, VoxelLoss] = {
 }
 
 
-def build_loss(name: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
+def build_loss(name: str, unknown: bool = True) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
     """Build a loss.
 
     Parameters
     ----------
     name : str
         A key of `LOSSES`.
+    unknown : bool
+        Whether labels may hold `UNKNOWN`. Where they do not, a GPU is not waited for to see that.
 
     Returns
     -------
@@ -54,8 +56,8 @@ def build_loss(name: str) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
 
     def loss(outputs: Outputs, labels: torch.Tensor) -> torch.Tensor:
         labels = labels.float()
-        certain = labels != UNKNOWN
-        known = None if certain.all() else certain
+        certain = labels != UNKNOWN if unknown else None
+        known = None if certain is None or certain.all() else certain
         lesions = lesions_of(labels) if name == "blob" else None
         total, weights = torch.zeros((), device=labels.device), 0.0
         for place, output in enumerate([outputs] if torch.is_tensor(outputs) else outputs):

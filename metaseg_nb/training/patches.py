@@ -6,38 +6,27 @@ as if it had never stopped; and what it sees of the batch's case i on i besides,
 
 import copy
 import math
-import os
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self, cast
+from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
 from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint
+from metaseg_nb.training.loading import Packed, copied, load
 from metaseg_nb.training.losses import Outputs, build_loss
 from metaseg_nb.training.networks import start_at_prior
 
-# Keeps the draws of case order and of patches apart.
-ORDER, PATCHES = 0, 1
+# Keeps the draws of case order, of patches and of a step (dropout, strong augmentation) apart.
+ORDER, PATCHES, STEP = 0, 1, 2
 # Places looked at for a background patch, and those of them whose lesion voxels are counted.
 CANDIDATES, COUNTED = 32, 4
-# Seconds in which processes that cut patches must give a batch.
-PATIENCE_S = 300
-# Longest folder for their sockets, in bytes: a path holds 107, and 32 of these are what comes below it.
-LONGEST_TMPDIR, SHORT_TMPDIR = 75, "/tmp"
 
-# Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how each patch is
-# to be changed.
-Packed = tuple[torch.Tensor, torch.Tensor, list[Change]]
+Volume = TypeVar("Volume", np.ndarray, torch.Tensor)
 
 
 class PatchBatches:
@@ -62,9 +51,12 @@ class PatchBatches:
     ----------
     score : str
         What `fit` calls the score on the selection set.
+    cut_from : tuple of str
+        Attributes of a case that patches are cut from.
     """
 
     score = "dice"
+    cut_from: ClassVar[tuple[str, ...]] = ("image_with_whole_lesions", "label")
 
     def __init__(
         self,
@@ -85,6 +77,12 @@ class PatchBatches:
         share.rank, share.processes = rank, processes
         return share
 
+    def on(self, device: torch.device) -> Self:
+        """The same batches, of cases that are copied to a device, so that patches are cut there."""
+        there = copy.copy(self)
+        there.cases = [copied(case, self.cut_from, device) for case in self.cases]
+        return there
+
     def identity(self) -> dict[str, Any]:
         """All that decides what a training computes; its checkpoints carry it."""
         parts = {
@@ -104,7 +102,7 @@ class PatchBatches:
 
     def loss(self) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
         """From a network's outputs and a step's labels to one number."""
-        return build_loss(self.settings.loss)
+        return build_loss(self.settings.loss, unknown=any(case.annotation for case in self.cases))
 
     def begin(self, network: torch.nn.Module) -> None:
         """Set what a new network predicts before training."""
@@ -122,14 +120,19 @@ class PatchBatches:
         share = self._cases_of(step)[self.rank :: self.processes]
         patches = [patch for place, case in share for patch in self._patches(step, place, case)]
         images, labels, changes = zip(*patches, strict=True)
-        return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels)), list(changes)
+        return torch.stack(images), torch.stack(labels), list(changes)
 
     def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
         """Make images and labels of what `packed` gave, on the device it lies on."""
         images, labels, changes = packed
         return change_intensity(move_patches(images, changes), changes), move_patches(labels, changes)
 
-    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[np.ndarray, np.ndarray, Change]]:
+    def seed_of(self, step: int) -> int:
+        """Seed of what a step draws besides its patches, in this process."""
+        key = [self.settings.seed, self.settings.fold, STEP, step, self.rank]
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[torch.Tensor, torch.Tensor, Change]]:
         """Draw the patches of the case at this place of the batch."""
         settings, image, label = self.settings, case.image_with_whole_lesions, case.label
         rng = np.random.default_rng([settings.seed, settings.fold, PATCHES, step, place])
@@ -139,7 +142,8 @@ class PatchBatches:
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
             change = draw_change(settings, len(image), rng)
-            yield cut(image, start, settings.patch_size), cut(label[None], start, settings.patch_size), change
+            patch, known = (torch.as_tensor(cut(of, start, settings.patch_size)) for of in (image, label[None]))
+            yield patch, known, change
 
     def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
         """Cases of the whole batch, with their places in it."""
@@ -151,36 +155,22 @@ class PatchBatches:
         return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
     def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches from a step on, in order, on a device.
+        """Batches from a step on, in order, on a device, with strong augmentation where that is asked for.
 
         Raises
         ------
         RuntimeError
-            Processes that cut patches gave nothing for `PATIENCE_S` seconds.
+            Processes that cut patches gave nothing for `loading.PATIENCE_S` seconds.
         """
-        steps, workers = range(len(self)), self.settings.loader_workers
-        loader = DataLoader(
-            cast(Any, steps),
-            batch_size=None,
-            sampler=steps[first_step:],
-            num_workers=workers,
-            collate_fn=cast(Any, self.packed),
-            pin_memory=device.type == "cuda",  # a GPU reads it beside its work
-            timeout=PATIENCE_S if workers else 0,
-            worker_init_fn=_begin_worker,
-            generator=torch.Generator(),  # of its own: a loader that starts draws a number, which dropout's must miss
-        )
-        with _sigterm_blocked():
-            batches = iter(loader)
-        for images, labels, changes in batches:
-            yield self.unpack((images.to(device, non_blocking=True), labels.to(device, non_blocking=True), changes))
+        return load(self, first_step, device)
 
 
-def cut(array: np.ndarray, start: np.ndarray, size: int) -> np.ndarray:
-    """Copy a cube of this edge out of the last three axes of an array; what lies beyond it is 0."""
+def cut(array: Volume, start: np.ndarray, size: int) -> Volume:
+    """Copy a cube of this edge out of the last three axes of an array, or of a tensor where it lies; 0 beyond them."""
     low = np.maximum(start, 0)
     high = np.maximum(np.minimum(start + size, array.shape[-3:]), low)
-    cube = np.zeros((*array.shape[:-3], size, size, size), array.dtype)
+    shape = (*array.shape[:-3], size, size, size)
+    cube: Any = array.new_zeros(shape) if isinstance(array, torch.Tensor) else np.zeros(shape, array.dtype)
     cube[..., *map(slice, low - start, high - start)] = array[..., *map(slice, low, high)]
     return cube
 
@@ -243,31 +233,3 @@ def _inside(start: np.ndarray, size: int, shape: tuple[int, int, int]) -> np.nda
     """Move patches into the volume; centre them along axes where the volume is the smaller one."""
     room = np.array(shape) - size
     return np.where(room >= 0, np.clip(start, 0, np.maximum(room, 0)), room // 2)
-
-
-@contextmanager
-def _sigterm_blocked() -> Iterator[None]:
-    """Block SIGTERM in this process for the block, and for good in all threads of the processes it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker(_: int) -> None:
-    """Prepare a process that cuts patches; SIGTERM is blocked in it since it was started.
-
-    A cluster sends SIGTERM to all processes of a job. This one is needed until the step is finished and saved, so it
-    ends only when the process that trains tells it to. To block the signal here would be late: torch has started
-    threads before, and one of them would take it.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
-        tempfile.tempdir = SHORT_TMPDIR
-    threading.Thread(target=_end_on_request_of, args=[os.getppid()], daemon=True).start()
-
-
-def _end_on_request_of(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

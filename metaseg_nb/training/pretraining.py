@@ -22,8 +22,9 @@ from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import load_checkpoint
 from metaseg_nb.training.finished_run import finish, run_facts
+from metaseg_nb.training.loading import Packed
 from metaseg_nb.training.losses import Outputs
-from metaseg_nb.training.patches import Packed, PatchBatches, cut, place_in_head
+from metaseg_nb.training.patches import PatchBatches, cut, place_in_head
 
 # Keep the draws of hidden cubes apart from those of order, patches and dropout (0, 1, 2).
 HIDING, VALIDATING = 3, 4
@@ -46,6 +47,7 @@ class RestorationBatches(PatchBatches):
     """
 
     score = "variance_restored"
+    cut_from = ("image",)
     settings: Pretrain
 
     def __init__(self, cases: Sequence[StoredCase], settings: Pretrain, **more: Any):
@@ -63,13 +65,14 @@ class RestorationBatches(PatchBatches):
         images, hidden, changes = packed
         return hide(change_intensity(move_patches(images, changes), changes), hidden)
 
-    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[np.ndarray, np.ndarray, Change]]:
+    def _patches(self, step: int, place: int, case: StoredCase) -> Iterator[tuple[torch.Tensor, torch.Tensor, Change]]:
         settings, image = self.settings, case.image
         rng = np.random.default_rng([settings.seed, settings.fold, HIDING, step, place])
         for _ in range(settings.patches_per_case):
             (start,) = place_in_head(case, settings.patch_size, rng)
             change = draw_change(settings, len(image), rng)
-            yield cut(image, start, settings.patch_size), draw_hidden(settings, rng), change
+            patch = torch.as_tensor(cut(image, start, settings.patch_size))
+            yield patch, torch.from_numpy(draw_hidden(settings, rng)), change
 
 
 def draw_hidden(settings: Pretrain, rng: np.random.Generator) -> np.ndarray:

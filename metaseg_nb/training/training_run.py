@@ -1,18 +1,17 @@
 """A network in training: what each step changes, and what is kept of it."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.tensorboard import SummaryWriter
 from tqdm.auto import tqdm
 
@@ -25,8 +24,6 @@ from metaseg_nb.training.networks import build_network, start_from, training_lay
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest
 
-# Keeps what a step draws (dropout, strong augmentation) apart from the draws of patches.
-STEP = 2
 # Validations, with those before, whose mean is one point of the smoothed curve: a single one is mostly chance.
 SMOOTHED_OVER = 3
 # Other processes wait while the first one validates.
@@ -34,7 +31,6 @@ PATIENCE = timedelta(hours=6)
 # UNETR has parameters that it does not use: DDP finds them in the first step.
 UNUSED_PARAMETERS = DistributedDataParallelKwargs(static_graph=True)
 
-Tensors = list[torch.Tensor] | tuple[torch.Tensor, ...]
 # From a network to its score on the selection set; and what is called with the history after each validation.
 Validate = Callable[[torch.nn.Module], float]
 Watch = Callable[[pd.DataFrame], None]
@@ -61,9 +57,10 @@ class TrainingRun:
         network, optimiser = self._new()
         self.network, self.optimiser = self.accelerator.prepare(network, optimiser)
         self.plain = self.accelerator.unwrap_model(self.network)
-        self.mean = averaged(self.plain, self.settings.ema_decay)
+        self.mean = RunningMean(self.plain, self.settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": []}
         self.unread: torch.Tensor | None = None
+        self.arrived = torch.cuda.Event() if on_gpu else None
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
@@ -73,24 +70,25 @@ class TrainingRun:
         steps = self.batches.loader(first, self.accelerator.device)
         return tqdm(steps, initial=first, total=len(self.batches), desc="training steps", disable=hidden)
 
-    def seed_step(self) -> int:
+    def begin_step(self) -> None:
         """Seed torch for this step and process; training mode on."""
         self.network.train()
-        key = [self.settings.seed, self.settings.fold, STEP, self.state["step"], self.batches.rank]
-        seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-        torch.manual_seed(seed)
-        return seed
+        torch.manual_seed(self.batches.seed_of(self.state["step"]))
 
     def note(self, loss: torch.Tensor) -> None:
-        """Count a step, and keep its loss to be read in the next one: so the GPU need not be waited for."""
+        """Count a step, and let its loss be read in the next one, while the GPU is already at work on that."""
         self.read_loss()
-        self.unread = loss.detach()
+        self.unread = loss.detach().to("cpu", non_blocking=True)
+        if self.arrived:
+            self.arrived.record()
         self.state["step"] += 1
 
     def read_loss(self) -> None:
         """Read the loss noted last; raises FloatingPointError when it is no finite number."""
         if self.unread is None:
             return
+        if self.arrived:
+            self.arrived.synchronize()
         value, self.unread = self.unread.item(), None
         _require_finite(value, "loss", self.state["step"] - 1)
         self.state["losses"].append(value)
@@ -148,7 +146,7 @@ class TrainingRun:
             "threads": torch.get_num_threads(),
             "network": self.mean.module.state_dict(),  # what predicts
             "weights": self.plain.state_dict(),
-            "n_averaged": int(self.mean.n_averaged),
+            "n_averaged": self.mean.n_averaged,
             "optimiser": self.optimiser.state_dict(),
             "scaler": scaler.state_dict() if scaler else None,
             "state": self.state,
@@ -210,15 +208,17 @@ class TrainingRun:
             )
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])
-        self.mean.n_averaged.fill_(checkpoint["n_averaged"])
+        self.mean.n_averaged = checkpoint["n_averaged"]
         self.optimiser.load_state_dict(checkpoint["optimiser"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
 
 
-def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
-    """Start the exponential moving average of a network's weights and buffers (Tarvainen & Valpola, NeurIPS 2017).
+class RunningMean:
+    """Exponential moving average of a network's weights and buffers (Tarvainen & Valpola, NeurIPS 2017).
+
+    torch's AveragedModel makes a GPU wait at every step.
 
     Parameters
     ----------
@@ -228,15 +228,23 @@ def averaged(network: torch.nn.Module, decay: float) -> AveragedModel:
         random weights of the start are soon forgotten. 0: the mean is the weights themselves.
     """
 
-    def mix(mean: Tensors, now: Tensors, n_averaged: torch.Tensor | int) -> None:
-        n = float(n_averaged)
-        share = min(decay, (1 + n) / (10 + n))
-        if mean[0].is_floating_point():
-            torch._foreach_lerp_(mean, now, 1 - share)
-        else:  # counters of normalisation layers
-            torch._foreach_copy_(mean, now)
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.module, self.decay, self.n_averaged = copy.deepcopy(network), decay, 0
 
-    return AveragedModel(network, multi_avg_fn=mix, use_buffers=True)
+    @torch.no_grad()
+    def update(self, network: torch.nn.Module) -> None:
+        """Take the network's present weights into the mean; the first ones are the mean."""
+        n, pairs = self.n_averaged, list(zip(_tensors(self.module), _tensors(network), strict=True))
+        share = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
+        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(means, values, 1 - share)
+        for counter, now in (pair for pair in pairs if not pair[0].is_floating_point()):  # of normalisation layers
+            counter.copy_(now)
+        self.n_averaged += 1
+
+
+def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
+    return [*network.parameters(), *network.buffers()]
 
 
 def _require_finite(value: float, name: str, step: int) -> None:
