@@ -4,23 +4,36 @@ No patient stands behind it. It lets every notebook run anywhere, without data a
 """
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
-from metaseg_nb.files import write_json
+from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
+from metaseg_nb.files import write_json, write_table
 from metaseg_nb.parallel import map_cases
 
-NAME = "synthetic"
+NAME, RAW = "synthetic", "raw"
+# Patients table of raw images.
+TABLE = "patients.csv"
 DESCRIPTION = "Synthetic brains with planted metastases, made from the MNI152 template; not patients"
 # Raise it when the same seed gives other voxels than before.
 RECIPE_VERSION = 1
 
 
 def make_cohort(
-    folder: str | Path, n_patients: int = 20, seed: int = 0, workers: int = 2, n_unlabelled: int = 0
+    folder: str | Path,
+    n_patients: int = 20,
+    seed: int = 0,
+    workers: int = 2,
+    n_unlabelled: int = 0,
+    images: str = "stripped",
 ) -> Path:
     """Make the synthetic cohort, or what is missing of it.
 
@@ -37,6 +50,10 @@ def make_cohort(
         Processes; with 1 everything happens in this one.
     n_unlabelled : int
         Further patients, whose masks the datalist does not name.
+    images : str
+        "stripped": one image of the brain. "raw": heads with skull in three sequences on other grids, from two
+        scanners (`render_raw`). The datalist names masks of the brains too, and ``patients.csv``, a patients table,
+        the ``scanner`` and the ``site`` of each case.
 
     Returns
     -------
@@ -50,15 +67,20 @@ def make_cohort(
         The folder holds a cohort that was made with another seed or recipe.
     """
     folder = Path(folder)
-    _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed})
+    is_raw = images == RAW
+    _keep_recipe(
+        folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed} | ({"images": RAW} if is_raw else {})
+    )
     plans = [plan_patient(seed, index) for index in range(n_patients + n_unlabelled)]
-    missing = [plan for plan in plans if not all((folder / path).exists() for path in _paths(plan))]
-    map_cases(partial(_make_case, folder), missing, workers, "synthetic cohort")
-    entries = []
-    for plan in plans:
-        image, label = _paths(plan)
-        named = {"label": label} if len(entries) < n_patients else {}
-        entries.append({"image": image, **named, "patient": plan.case, "primary": plan.primary})
+    files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)
+    missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(files_of(plan)))]
+    map_cases(partial(make, folder), missing, workers, "synthetic cohort")
+    entries = [{**files_of(plan), "patient": plan.case, "primary": plan.primary} for plan in plans]
+    for entry in entries[n_patients:]:
+        del entry["label"]
+    if is_raw:
+        sites = [(plan.case, plan.case, plan.primary, *site_of(plan.index)[:2]) for plan in plans]
+        write_table(folder / TABLE, pd.DataFrame(sites, columns=["case", "patient", "primary", "site", "scanner"]))
     datalist = {
         "name": NAME,
         "description": DESCRIPTION,
@@ -72,15 +94,33 @@ def make_cohort(
 
 
 def _make_case(folder: Path, plan: PatientPlan) -> None:
-    image_path, label_path = _paths(plan)
+    files = _files(plan)
     image, label, _ = render_patient(plan)
-    write_volume(folder / label_path, label)
-    write_volume(folder / image_path, image)  # last
+    write_volume(folder / files["label"], label)
+    write_volume(folder / files["image"], image)  # last
 
 
-def _paths(plan: PatientPlan) -> tuple[str, str]:
-    """Image and label below the cohort's folder."""
-    return f"images/{plan.case}.nii.gz", f"labels/{plan.case}.nii.gz"
+def _make_raw(folder: Path, plan: PatientPlan) -> None:
+    files, head = _raw_files(plan), render_raw(plan)
+    write_volume(folder / files["label"], head.label)
+    write_volume(folder / files["brain"], head.brain)
+    for path, image in zip(filter(None, files["image"]), head.images.values(), strict=True):
+        write_volume(folder / path, image)
+
+
+def _files(plan: PatientPlan) -> dict[str, Any]:
+    """Image and label below the cohort's folder, as the datalist names them."""
+    return {"image": f"images/{plan.case}.nii.gz", "label": f"labels/{plan.case}.nii.gz"}
+
+
+def _raw_files(plan: PatientPlan) -> dict[str, Any]:
+    images = [name and f"images/{plan.case}_{name}.nii.gz" for name in sequences_of(plan.index)]
+    return {"case": plan.case, **_files(plan), "image": images, "brain": f"brains/{plan.case}.nii.gz"}
+
+
+def _listed(files: dict[str, Any]) -> Iterator[str]:
+    yield from (files[mask] for mask in ("label", "brain") if mask in files)
+    yield from filter(None, np.atleast_1d(files["image"]))
 
 
 def _keep_recipe(folder: Path, recipe: dict) -> None:

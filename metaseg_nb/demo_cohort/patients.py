@@ -5,7 +5,7 @@ diameters 22 ± 16 mm. Every twentieth patient has no lesion and four of twenty 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import nibabel as nib
@@ -43,7 +43,10 @@ SCANNERS = (
     ((1.0, 1.2, 1.0), "LSA"),
     ((1.1, 1.1, 1.1), "RPS"),
 )
-PURPOSES = ("plan", "anatomy", "vessels", "lesions", "contrast", "bias", "noise")
+# Each has a number, its place here: add new ones at the end.
+PURPOSES = ("plan", "anatomy", "vessels", "lesions", "contrast", "bias", "noise", "motion", "scan")
+# Air around a brain without skull.
+AIR_MM = 9.0
 
 
 class Primary(NamedTuple):
@@ -95,22 +98,47 @@ def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[Lesion]]:
 
     The same plan gives the same voxels.
     """
+    patient = place_patient(plan, AIR_MM)
+    intensity = sample(anatomy(plan), patient.positions_mm)
+    label = patient.paint(intensity)
+    intensity *= true_bias_field(plan.seed, plan.index, label.array.shape, label.affine)
+    rng = patient_rng(plan.seed, plan.index, "noise")
+    image = acquired(intensity, rng, rng.uniform(0.02, 0.05), rng.uniform(250, 900))
+    return replace(label, array=image), label, patient.lesions
+
+
+@dataclass(frozen=True)
+class PlacedPatient:
+    """A patient on the grid of an image, before anything is drawn.
+
+    ``positions_mm``, float32 of shape (3, X, Y, Z), are where the voxels lie in the template; ``rng`` draws lesions.
+    """
+
+    plan: PatientPlan
+    affine: np.ndarray
+    positions_mm: np.ndarray
+    lesions: list[Lesion]
+    rng: np.random.Generator
+
+    def paint(self, intensity: np.ndarray) -> Volume:
+        """Draw the lesions over an image whose white matter is 1; returns their mask, uint8."""
+        label = np.zeros(intensity.shape, np.uint8)
+        for lesion in self.lesions:
+            paint_lesion(intensity, label, lesion, self.plan.spacing_mm, self.rng)
+        return Volume(label, self.affine, nib.orientations.axcodes2ornt(self.plan.axes))
+
+
+def place_patient(plan: PatientPlan, around_mm: float) -> PlacedPatient:
+    """Place a patient's head and lesions on a grid that goes ``around_mm`` beyond the brain."""
     deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
-    shape, affine = _native_grid(deformation, plan.spacing_mm)
+    shape, affine = _native_grid(deformation, plan.spacing_mm, around_mm)
     axes_mm = grid_axes_mm(shape, affine)
     rng = patient_rng(plan.seed, plan.index, "lesions")
     positions_mm = deformation.on_axes(axes_mm)
     lesions = place_lesions(plan.lesions, deformation, axes_mm, positions_mm, rng)
     for lesion in lesions:
         push_tissue(positions_mm, lesion, deformation)
-    intensity = sample(_anatomy(plan), positions_mm)
-    label = np.zeros(shape, np.uint8)
-    for lesion in lesions:
-        paint_lesion(intensity, label, lesion, plan.spacing_mm, rng)
-    intensity *= true_bias_field(plan.seed, plan.index, shape, affine)
-    image = _acquired(intensity, patient_rng(plan.seed, plan.index, "noise"))
-    native = nib.orientations.axcodes2ornt(plan.axes)
-    return Volume(image, affine, native), Volume(label, affine, native), lesions
+    return PlacedPatient(plan, affine, positions_mm, lesions, rng)
 
 
 def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
@@ -175,18 +203,20 @@ def _draw_lesion(rng: np.random.Generator, primary: Primary, diameter_mm: float)
     return LesionPlan(float(diameter_mm), kind, float(rng.uniform(1.15, 1.65)))
 
 
-def _native_grid(deformation: Deformation, spacing_mm: Sequence[float]) -> tuple[tuple[int, ...], np.ndarray]:
-    """Field of view, 9 mm around the head: shape and affine in RAS order."""
+def _native_grid(
+    deformation: Deformation, spacing_mm: Sequence[float], around_mm: float
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Field of view around the brain: shape and affine in RAS order."""
     template = load_template()
     head = np.argwhere(template.t1[::4, ::4, ::4] > 0) * 4 + template.origin_mm
     head_mm = (head - CENTRE_MM) @ np.linalg.inv(deformation.linear).T + CENTRE_MM + deformation.offset_mm
-    first, last = head_mm.min(axis=0) - 9.0, head_mm.max(axis=0) + 9.0
+    first, last = head_mm.min(axis=0) - around_mm, head_mm.max(axis=0) + around_mm
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = np.round(first, 2)
     return tuple(int(n) for n in np.ceil((last - first) / spacing_mm)), affine
 
 
-def _anatomy(plan: PatientPlan) -> np.ndarray:
+def anatomy(plan: PatientPlan) -> np.ndarray:
     """Contrast-enhanced anatomy in template space, blurred as much as the voxels are wider than the template's."""
     rng = patient_rng(plan.seed, plan.index, "contrast")
     fluid, grey = rng.uniform(0.25, 0.38), rng.uniform(0.71, 0.82)
@@ -198,9 +228,8 @@ def _anatomy(plan: PatientPlan) -> np.ndarray:
     return intensity
 
 
-def _acquired(intensity: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def acquired(intensity: np.ndarray, rng: np.random.Generator, noise: float, white_matter: float) -> np.ndarray:
     """Rician noise (Gudbjartsson and Patz, Magn Reson Med 34:910-914, 1995) and the scanner's scale, as int16."""
-    noise, white_matter = rng.uniform(0.02, 0.05), rng.uniform(250, 900)
     real = intensity + noise * rng.standard_normal(intensity.shape, dtype=np.float32)
     imaginary = noise * rng.standard_normal(intensity.shape, dtype=np.float32)
     return np.rint(white_matter * np.hypot(real, imaginary)).astype(np.int16)

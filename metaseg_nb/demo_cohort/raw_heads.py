@@ -1,0 +1,211 @@
+"""Synthetic heads as hospitals have them: with skull, in three sequences on grids of their own, from two scanners.
+
+The skull is a shell of fluid, bone and scalp around the brain of a synthetic patient; there is no face and no neck.
+The second and the third sequence show the head elsewhere, as if the patient had moved, by a motion that is known.
+"""
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import edt
+import nibabel as nib
+import numpy as np
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.demo_cohort.anatomy import REACH_MM, SplineField, load_template, sample
+from metaseg_nb.demo_cohort.patients import (
+    AIR_MM,
+    PatientPlan,
+    acquired,
+    anatomy,
+    grid_axes_mm,
+    patient_rng,
+    place_patient,
+)
+
+# At most, along and about each axis.
+SHIFT_MM, TURN_DEGREES = 8.0, 8.0
+# The skull lies around a brain whose sulci are closed; its layers, and from which distance of the brain each begins.
+CLOSING_MM, SKULL_MM = 12.0, 17.0
+LAYERS_MM = (0, 1.5, 2.5, 4, 5.5, 7, 8, 9, 13, 14.5, 16, SKULL_MM)
+# Brightness of the template that stands for nothing, fluid, grey and white matter, and the brightest white matter.
+TEMPLATE_LEVELS = (0, 0.31, 0.75, 1, 1.15)
+OEDEMA_MM = 5.0
+# Of every fifth patient there is no second sequence, the FLAIR.
+LACKING_PERIOD, LACKING = 5, 4
+
+
+class Contrast(NamedTuple):
+    """How bright a sequence shows what; white matter of the first sequence is 1."""
+
+    fluid: float
+    bone: float
+    marrow: float
+    fat: float
+    skin: float
+    tissue: tuple[float, ...] = ()
+    lesion: float = 1.0
+    oedema: float = 1.0
+
+    @property
+    def layers(self) -> list[float]:
+        """Brightness at `LAYERS_MM`."""
+        fluid, bone, marrow, fat, skin = self[:5]
+        return [fluid, fluid, bone, bone, marrow, bone, bone, fat, fat, skin, skin, 0.0]
+
+
+T1C = Contrast(0.30, 0.09, 0.50, 1.30, 0.70)
+
+
+class Sequence(NamedTuple):
+    """A further sequence: voxel edges along X, Y, Z (RAS) and axes of the file."""
+
+    name: str
+    contrast: Contrast
+    spacing_mm: tuple[float, float, float]
+    axes: str
+
+
+FIRST = "t1c"
+FURTHER = (
+    Sequence(
+        "flair",
+        Contrast(0.20, 0.05, 0.40, 1.00, 0.50, (0, 0.20, 1.00, 0.80, 0.80), 1.15, 1.45),
+        (1.0, 1.0, 4.0),
+        "LPS",
+    ),
+    Sequence(
+        "t2",
+        Contrast(1.70, 0.05, 0.50, 1.10, 0.50, (0, 1.70, 1.00, 0.70, 0.70), 1.10, 1.40),
+        (4.0, 1.0, 1.0),
+        "PSR",
+    ),
+)
+
+
+class Site(NamedTuple):
+    """A hospital: its scanner, voxel edges and axes of the first sequence, and how the scanner shows a head."""
+
+    name: str
+    scanner: str
+    spacing_mm: tuple[float, float, float]
+    axes: str
+    noise: float
+    bias: float
+    gamma: float
+    white_matter: float
+
+
+# Patients come from them in turn.
+SITES = (
+    Site("north", "synthetic 1.5 T", (1.1, 1.1, 2.0), "LPS", 0.06, 0.10, 0.8, 300.0),
+    Site("south", "synthetic 3 T", (1.2, 1.2, 1.2), "RAS", 0.025, 0.25, 1.2, 1200.0),
+)
+
+
+@dataclass(frozen=True)
+class RawHead:
+    """Images (int16) by sequence, the first one first, without those that lack; and masks (uint8) on its grid."""
+
+    images: dict[str, Volume]
+    label: Volume
+    brain: Volume
+
+
+def site_of(index: int) -> Site:
+    """The hospital of the patient ``index``, from 0."""
+    return SITES[index % len(SITES)]
+
+
+def sequences_of(index: int) -> list[str | None]:
+    """The sequences of a patient in order; None stands for one that lacks."""
+    lacking = FURTHER[0].name if index % LACKING_PERIOD == LACKING else None
+    return [FIRST, *(None if each.name == lacking else each.name for each in FURTHER)]
+
+
+def true_motion(seed: int, index: int, sequence: str) -> np.ndarray:
+    """Where a point of a patient's first image lies in a further one: shape (4, 4), millimetres, RAS."""
+    drawn = patient_rng(seed, index, "motion").uniform(-1, 1, (len(FURTHER), 6))
+    shift, turn = np.split(drawn[[each.name for each in FURTHER].index(sequence)], 2)
+    matrix = np.eye(4)
+    matrix[:3, :3] = Rotation.from_euler("xyz", TURN_DEGREES * turn, degrees=True).as_matrix()
+    matrix[:3, 3] = SHIFT_MM * shift
+    return matrix
+
+
+def render_raw(plan: PatientPlan) -> RawHead:
+    """Make the images of one patient as a hospital has them, and the masks of its lesions and its brain.
+
+    The lesions are those of `render_patient`, at other places. The same plan gives the same voxels.
+    """
+    site = site_of(plan.index)
+    plan = replace(plan, spacing_mm=site.spacing_mm, axes=site.axes)
+    patient, rng = place_patient(plan, SKULL_MM + AIR_MM), patient_rng(plan.seed, plan.index, "scan")
+    positions_mm, template = patient.positions_mm, load_template()
+    brain, away_mm = (_sampled(values, positions_mm) for values in _skull())
+    is_brain = brain > 0.5
+
+    def head(tissue: np.ndarray, contrast: Contrast) -> np.ndarray:
+        shell = np.interp(away_mm, LAYERS_MM, contrast.layers).astype(np.float32)
+        return np.where(is_brain, sample(tissue, positions_mm), shell)
+
+    first = head(anatomy(plan), T1C)
+    label = patient.paint(first)
+    images = {FIRST: replace(label, array=_scanned(first, patient.affine, site, rng))}
+    lesion = label.array > 0
+    from_lesion_mm = edt.edt(~lesion, anisotropy=plan.spacing_mm, parallel=1) if lesion.any() else np.full(1, np.inf)
+    around = np.exp(-((from_lesion_mm / OEDEMA_MM) ** 2)) * is_brain
+    for own in FURTHER:
+        if own.name in sequences_of(plan.index):
+            tissue = np.interp(template.t1, TEMPLATE_LEVELS, own.contrast.tissue).astype(np.float32)
+            intensity = head(tissue, own.contrast)
+            intensity += around * (own.contrast.oedema - intensity)
+            intensity[lesion] = own.contrast.lesion
+            motion = true_motion(plan.seed, plan.index, own.name)
+            array, affine = _elsewhere(intensity, patient.affine, motion, own.spacing_mm)
+            array = _scanned(array, affine, site, rng)
+            images[own.name] = Volume(array, affine, nib.orientations.axcodes2ornt(own.axes))
+    return RawHead(images, label, replace(label, array=is_brain.astype(np.uint8)))
+
+
+@lru_cache(maxsize=1)
+def _skull() -> tuple[np.ndarray, np.ndarray]:
+    """The brain, 1 or 0, and the distance from it where its sulci are closed, mm: on the template's grid, wider."""
+    wide = int(CLOSING_MM + SKULL_MM + 1)
+    brain = np.pad(ndimage.binary_fill_holes(load_template().t1 > 0), wide)
+    grown = edt.edt(~brain, parallel=1) <= CLOSING_MM
+    closed = brain | (edt.edt(grown, parallel=1) > CLOSING_MM)
+    return brain.astype(np.float32), edt.edt(~closed, parallel=1)
+
+
+def _sampled(values: np.ndarray, positions_mm: np.ndarray) -> np.ndarray:
+    """Interpolate a map of `_skull`; beyond it the value at its edge."""
+    template = load_template()
+    origin_mm = template.origin_mm - (np.array(values.shape) - template.t1.shape) // 2
+    voxels = positions_mm - origin_mm.astype(np.float32).reshape(3, 1, 1, 1)
+    return ndimage.map_coordinates(values, voxels, order=1, output=np.float32, mode="nearest")
+
+
+def _elsewhere(
+    intensity: np.ndarray, affine: np.ndarray, motion: np.ndarray, spacing_mm: tuple[float, float, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Show a head that has moved on another grid of the same extent: the array and its affine."""
+    edges, shape = np.diag(affine)[:3], np.array(intensity.shape)
+    own_shape = np.ceil(shape * edges / spacing_mm).astype(int)
+    own = np.diag([*spacing_mm, 1.0])
+    middle = motion @ affine @ [*(shape - 1) / 2, 1]
+    own[:3, 3] = np.round(middle[:3] - np.array(spacing_mm) * (own_shape - 1) / 2, 2)
+    wider = np.sqrt(np.maximum(np.square(spacing_mm) - np.square(edges), 0) / 12) / edges
+    blurred, to_first = ndimage.gaussian_filter(intensity, wider), np.linalg.inv(motion @ affine) @ own
+    array = ndimage.affine_transform(blurred, to_first[:3, :3], to_first[:3, 3], tuple(own_shape), order=1)
+    return array, own
+
+
+def _scanned(intensity: np.ndarray, affine: np.ndarray, site: Site, rng: np.random.Generator) -> np.ndarray:
+    """An image as a site's scanner shows it: its contrast, its bias field, its noise and its scale."""
+    field = SplineField.random(rng, site.bias, 80.0, REACH_MM).on_axes(grid_axes_mm(intensity.shape, affine))
+    shown = np.maximum(intensity, 0) ** site.gamma * np.exp(field)
+    return acquired(shown, rng, site.noise, site.white_matter * rng.uniform(0.8, 1.25))
