@@ -253,8 +253,8 @@ POSITIONAL: dict[str, dict[str, Any]] = {
     "images": {
         "type": Path,
         "nargs": "+",
-        "help": "NIfTI files of one case (contrast-enhanced T1 first); or a folder of NIfTI files, or of one DICOM "
-        "series; or a datalist (JSON)",
+        "help": "NIfTI files of one case (contrast-enhanced T1 first, - for a sequence that lacks); or a folder of "
+        "NIfTI files, or of one DICOM series; or a datalist (JSON)",
     },
     "folder": {"type": Path, "help": "folder with DICOM files, also in subfolders"},
     "truth": {"type": Path, "help": "reference mask (NIfTI)"},

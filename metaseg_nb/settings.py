@@ -143,6 +143,7 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percentile = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+Missing = Literal["refuse", "zero"]
 Resamples = Annotated[int, Field(ge=100)]
 
 
@@ -174,6 +175,7 @@ class Explore(Settings):
     image_files: list[str]
     label_file: str
     brain_file: str
+    missing: Missing
     series: str
     roi_names: Annotated[list[str], Field(min_length=1)]
     roi_names_without: list[str]
@@ -186,6 +188,7 @@ class Explore(Settings):
     anonymise: bool
     synthetic_patients: Annotated[int, Field(ge=4)]
     synthetic_unlabelled: Whole
+    synthetic_images: Literal["stripped", "raw"]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
     other_values: Annotated[list[Count], AfterValidator(_apart)]
     label_threshold: NotNegative
@@ -203,6 +206,7 @@ class Preprocess(Settings):
     brain: Literal["keep", "deepbet", "hd_bet", "file"]
     brain_margin_mm: NotNegative
     register_sequences: Literal["other_grids", "all"]
+    missing: Missing
     spacing_mm: Positive
     interpolation: Literal["linear", "cubic"]
     bias_correction: Literal["n4", "n4_itk", "none"]
@@ -233,6 +237,8 @@ class Training(Settings):
     rotate_probability: Share
     intensity_scale: ShareBelowOne
     intensity_shift: ShareBelowOne
+    # checkpoints of earlier versions lack it
+    sequence_dropout: ShareBelowOne = 0.0
     learning_rate: Positive
     schedule: Literal["cosine", "polynomial"]
     weight_decay: NotNegative

@@ -2,13 +2,19 @@
 
 import json
 import socket
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+from nibabel.affines import apply_affine
 
-from metaseg_nb.cohort.lesions import label_lesions, lesion_table
-from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.cohort.head import find_head, head_mask
+from metaseg_nb.cohort.lesions import distance_mm, label_lesions, lesion_table
+from metaseg_nb.cohort.sources import read_cohort
+from metaseg_nb.cohort.volumes import read_volume, same_grid, write_volume
+from metaseg_nb.demo_cohort import files
 from metaseg_nb.demo_cohort.anatomy import Deformation, load_template, sample
 from metaseg_nb.demo_cohort.files import make_cohort
 from metaseg_nb.demo_cohort.lesions import KINDS, push_tissue
@@ -21,8 +27,11 @@ from metaseg_nb.demo_cohort.patients import (
     render_patient,
     true_bias_field,
 )
+from metaseg_nb.demo_cohort.raw_heads import render_raw, site_of, true_motion
 
 SEED = 0
+# Stands for an image where only its file is of interest.
+SMALL = np.zeros((4, 4, 4), np.uint8)
 N_PATIENTS = 3
 
 
@@ -206,6 +215,59 @@ def test_a_folder_of_unknown_origin_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(ValueError, match="without a recipe"):
         make_cohort(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """A head as a hospital has it, of the patient that `plan_patient` plans."""
+    return render_raw(plan_patient(SEED, 1))
+
+
+def test_a_raw_head_has_a_skull_and_its_lesions_in_the_brain(raw):
+    first, brain = raw.images["t1c"], raw.brain.array > 0
+    head = find_head(first.array.astype(np.float32), first.spacing_mm)
+    assert head.skull == "in the image"
+    assert 1200 < brain.sum() * np.prod(first.spacing_mm) / 1000 < 2000
+    lesions = raw.label.array > 0
+    assert label_lesions(lesions)[1] == len(plan_patient(SEED, 1).lesions)
+    assert not (lesions & ~brain).any()
+    around = (distance_mm(lesions, first.spacing_mm) < 4) & ~lesions
+    assert np.median(first.array[lesions]) > 1.1 * np.median(first.array[around])
+    assert first.native_axes == site_of(1).axes
+    assert first.spacing_mm == pytest.approx(site_of(1).spacing_mm)
+
+
+def test_further_sequences_lie_on_other_grids_and_elsewhere_by_a_known_motion(raw):
+    first = raw.images["t1c"]
+    inside = np.argwhere(head_mask(first.array.astype(np.float32)))[::500]
+    for name in ("flair", "t2"):
+        other, motion = raw.images[name], true_motion(SEED, 1, name)
+        assert not same_grid(first, other)
+        np.testing.assert_allclose(motion[:3, :3] @ motion[:3, :3].T, np.eye(3), atol=1e-9)
+        found, air = [], other.array[:3].mean()
+        for place in (motion, np.eye(4)):
+            voxels = np.rint(apply_affine(np.linalg.inv(other.affine) @ place @ first.affine, inside)).astype(int)
+            voxels = voxels[((voxels >= 0) & (voxels < other.array.shape)).all(axis=1)]
+            found.append((other.array[tuple(voxels.T)] > 3 * air).mean())
+        assert found[0] > found[1] + 0.01
+        assert found[0] > 0.97
+
+
+def test_a_raw_cohort_is_a_list_of_three_sequences_with_a_table_of_sites(raw, tmp_path, monkeypatch):
+    two = replace(raw, images={name: raw.images[name] for name in ("t1c", "t2")})
+    monkeypatch.setattr(files, "render_raw", lambda plan: two if plan.index == 4 else raw)
+    monkeypatch.setattr(files, "write_volume", lambda path, volume: write_volume(path, replace(volume, array=SMALL)))
+    path = make_cohort(tmp_path / "raw", n_patients=5, seed=SEED, workers=1, n_unlabelled=1, images="raw")
+    cohort, problems = read_cohort(str(path), base=tmp_path, missing="zero", patients_table="raw/patients.csv")
+    assert problems == []
+    assert [case.lacking for case in cohort.all_cases] == [(), (), (), (), (2,), ()]
+    assert all(file.is_file() for case in cohort.all_cases for file in case.files)
+    assert [case.label is None for case in cohort.all_cases] == [False] * 5 + [True]
+    table = pd.read_csv(tmp_path / "raw/patients.csv")
+    assert table["site"].tolist() == ["north", "south"] * 3
+    assert [case.scanner for case in cohort.all_cases] == table["scanner"].tolist()
+    with pytest.raises(ValueError, match="images': 'raw'"):
+        make_cohort(tmp_path / "raw", n_patients=5, seed=SEED)
 
 
 def test_patients_without_masks_come_after_the_others_and_change_none(cohort, tmp_path):

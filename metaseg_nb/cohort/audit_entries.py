@@ -96,9 +96,9 @@ def _list_names(paths: Sequence[Path]) -> list[str]:
 def _row(listed: Entry, gives_labels: bool, image_root: Path | None) -> Row:
     # links of the folder first: a step up from a symbolic link leads elsewhere
     folder = listed.datalist.parent.resolve()
-    images = [located(image, folder, image_root) for image in listed.image]
+    images = [located(image, folder, image_root) for image in listed.image if image]
     label_file = located(listed.label, folder, image_root) if listed.label else None
-    path, part = spelled_path(listed.image[0]), listed.part
+    path, part = spelled_path(listed.first), listed.part
     if part == "training" and listed.fold is not None:
         part = f"fold {listed.fold}"
     if part == "testing" and gives_labels and listed.label is None:

@@ -12,6 +12,7 @@ class Case:
 
     ``images`` are the sequences; the first one, contrast-enhanced T1, is shown and measured, and
     has the grid of the masks: that of the lesions, and that of the ``brain``, where the cohort comes with one.
+    ``lacking`` are the numbers, from 1, of the study's sequences that the case lacks: ``images`` are the others.
     ``n_lesions`` is set once the mask was read.
     ``patient`` is empty only until `with_patients` has set it. ``site`` is the hospital or scanner that the images
     come from.
@@ -36,11 +37,17 @@ class Case:
     begun_with: str = ""
     n_lesions_before: int | None = None
     brain: Path | None = None
+    lacking: tuple[int, ...] = ()
 
     @property
     def image(self) -> Path:
         """The first sequence."""
         return self.images[0]
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences, with those that it lacks."""
+        return len(self.images) + len(self.lacking)
 
     @property
     def files(self) -> list[Path]:

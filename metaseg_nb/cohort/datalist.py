@@ -23,7 +23,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
 # What cohorts of earlier versions, which do not say so, were made with.
-UNSAID = {"annotations": "", "folds_by": "patient", "brain_file": ""}
+UNSAID = {"annotations": "", "brain_file": "", "missing": "refuse", "synthetic_images": "stripped"}
+UNSAID |= {"folds_by": "patient"}
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -79,11 +80,13 @@ def write_datalist(path: Path, cohort: Cohort, tables: Iterable[Path] = (), sett
 
 
 def _entry(case: Case, folder: Path) -> dict[str, Any]:
-    images = [os.path.relpath(image, folder) for image in case.images]
+    images: list[str | None] = [os.path.relpath(image, folder) for image in case.images]
+    for number in case.lacking:  # from the first on
+        images.insert(number - 1, None)
     entry = {"case": case.name, "image": images if len(images) > 1 else images[0]}
     masks = {"label": case.label, "brain": case.brain}
     entry |= {key: os.path.relpath(mask, folder) for key, mask in masks.items() if mask}
-    facts = {key: value for key, value in vars(case).items() if key not in ("name", "images", *masks)}
+    facts = {key: value for key, value in vars(case).items() if key not in ("name", "images", "lacking", *masks)}
     known = {key: value for key, value in facts.items() if value not in (None, "unknown", "")}
     return entry | {"patient": case.patient, "primary": case.primary} | known
 
@@ -99,7 +102,7 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     if (content := _kept(layout)) is None:
         return
     kept, new = content.get("settings", {}), _cohort_settings(settings)
-    kept = kept and {**UNSAID, **kept}
+    kept = kept and {**{name: value for name, value in UNSAID.items() if name in new}, **kept}
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
     if differ or not kept:
         found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"
@@ -140,7 +143,7 @@ def _kept(layout: StudyLayout) -> dict[str, Any] | None:
 def _cohort_settings(settings: Explore) -> dict[str, Any]:
     """The settings of notebook 01 that decide what a cohort and its folds are."""
     others = {"study", "workers", "confirmed", "annotation_shares", "organ_names"}
-    synthetic = {"synthetic_patients", "synthetic_unlabelled"}
+    synthetic = {"synthetic_patients", "synthetic_unlabelled", "synthetic_images"}
     return settings.model_dump(exclude=others | (synthetic if settings.cohort != "synthetic" else set()))
 
 

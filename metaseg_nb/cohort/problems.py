@@ -128,6 +128,11 @@ def unused(file: str | Path, parameters: Mapping[str, object], expected: str) ->
     return [Problem("-", str(file), found[name], expected, f"leave `{name}` empty") for name in values]
 
 
+def numbered(numbers: Iterable[int]) -> str:
+    """Numbers in words: "2", "2 and 3"."""
+    return " and ".join(map(str, numbers))
+
+
 def shortened(names: Iterable[str], shown: int = SHOWN_NAMES) -> str:
     """Different names, the first few."""
     names = list(dict.fromkeys(names))

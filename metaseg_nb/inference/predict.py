@@ -13,7 +13,7 @@ import torch
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.header_checks import require_sound_headers
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, numbered
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
@@ -23,6 +23,8 @@ from metaseg_nb.machine import device
 from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
 
 NIFTI = (".nii", ".nii.gz")
+# Given in place of a sequence that lacks.
+NOT_THERE = Path("-")
 
 
 def predict(
@@ -60,7 +62,8 @@ def predict(
     networks = load_ensemble(checkpoint, device())
     for case, results in work:
         volume_mm3 = predict_image(networks, case, device(), *results)
-        yield f"{results[0]}: {volume_mm3:.0f} mm³ predicted as lesion by {networks}"
+        lacked = f", without sequence {numbered(case.lacking)}" if case.lacking else ""
+        yield f"{results[0]}: {volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
 
 
 def _placed(path: Path) -> Path:
@@ -118,14 +121,16 @@ def predict_image(
         that would not be NIfTI or would take the place of another file given.
     """
     require_predictable(case, [mask] if probability is None else [mask, probability])
-    if len(case.images) != (wanted := ensemble.recipe["sequences"]):
+    if case.sequences != (wanted := ensemble.recipe["sequences"]):
         raise ValueError(
             f"{len(case.images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
-            "training. Predict each patient separately"
+            "training, `-` for one that lacks. Predict each patient separately"
         )
     volumes = read_images(case)
     with named(case):
-        prepared = prepare_image(volumes, ensemble.recipe, find_brain(case, volumes[0], ensemble.recipe))
+        prepared = prepare_image(
+            volumes, ensemble.recipe, find_brain(case, volumes[0], ensemble.recipe), lacking=case.lacking
+        )
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
@@ -178,8 +183,12 @@ def _are_several_patients(images: Sequence[Path]) -> bool:
 
 
 def new_case(images: Sequence[Path], brain: Path | None = None) -> Case:
-    """A case to predict, called as its first image; one image a sequence, contrast-enhanced T1 first."""
-    return Case(images[0].name, tuple(images), None, patient="", primary="", brain=brain)
+    """A case to predict, called as its first image; one image a sequence, contrast-enhanced T1 first, `-` for none."""
+    there = [path for path in images if path != NOT_THERE]
+    lacking = tuple(number for number, path in enumerate(images, 1) if path == NOT_THERE)
+    if images[0] == NOT_THERE:
+        raise ValueError("found `-` in place of the first image; expected the contrast-enhanced T1")
+    return Case(images[0].name, tuple(there), None, patient="", primary="", brain=brain, lacking=lacking)
 
 
 def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:

@@ -101,15 +101,17 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
         study grid) and ``lost_lesions`` (cut off with what is far from the head), and the counts of `clean_label`.
         Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, and ``cut_lesions``, which a brain mask without
         knowledge of them would have cut. Where sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
+        Where it lacks some: ``lacking``, their number.
 
     Raises
     ------
     CohortError
     """
     require_sound_headers(case)
-    image_way, label_way = steps.image_recipe(settings, len(case.images)), label_recipe(settings, rule)
+    image_way, label_way = steps.image_recipe(settings, case.sequences), label_recipe(settings, rule)
     # size and time of image files: to read them all takes minutes
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
+    sources += [f"no sequence {number}" for number in case.lacking]
     brain = None
     if settings.brain != KEEP:
         with steps.named(case):
@@ -141,7 +143,7 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
     """
     require_installed(settings.brain)
     clear_abandoned(folder)
-    usual = mode(len(case.images) for case in cohort.all_cases)
+    usual = mode(case.sequences for case in cohort.all_cases)
     work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
     outcomes = map_cases(work, cohort.all_cases, settings.workers, "preprocessing cases")
     table = pd.DataFrame([outcome for outcome in outcomes if isinstance(outcome, dict)])
@@ -156,8 +158,11 @@ def _attempt(
 ) -> dict[str, Any] | list[Problem]:
     """What `prepare_case` gives, or the problems of the case."""
     try:
-        if len(case.images) != sequences:
-            found, fix = f"{len(case.images)} sequence(s)", "complete the datalist, or leave the case out"
+        if case.sequences != sequences:
+            found, fix = (
+                f"{case.sequences} sequence(s)",
+                "complete the datalist (null: it lacks), or leave the case out",
+            )
             raise CohortError.one(case.name, case.image, found, "as many sequences as the other cases", fix)
         return prepare_case(case, folder, settings, rule)
     except CohortError as error:
@@ -173,10 +178,11 @@ def _attempt(
 def _make_image(
     case: Case, folder: Path, recipe: Mapping[str, Any], sources: Sequence[list[int] | str], mask: Path | None
 ) -> None:
-    volumes, facts = steps.read_images(case), {}
+    volumes = steps.read_images(case)
+    facts: dict[str, Any] = {"lacking": case.lacking} if case.lacking else {}
     brain = _brain(mask, case, volumes[0], recipe)
     with steps.named(case):
-        prepared = steps.prepare_image(volumes, recipe, brain)
+        prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
     if brain is not None:
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
@@ -201,7 +207,7 @@ def _whole_lesions(
         return 0, None
     cut = cut_lesions(mask, brain, image.spacing_mm)
     around = with_margin(cut, image.spacing_mm, recipe["brain_margin_mm"])
-    whole = steps.prepare_image(steps.read_images(case), recipe, brain, around)
+    whole = steps.prepare_image(steps.read_images(case), recipe, brain, around, case.lacking)
     return label_lesions(cut)[1], whole.array
 
 
@@ -242,6 +248,8 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     if "brain_cm3" in image:
         row["seconds"] += read_record(stored.folder / "brain.json").get("seconds", np.nan)
         row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
+    if stored.lacking:
+        row["lacking"] = len(stored.lacking)
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
     return row

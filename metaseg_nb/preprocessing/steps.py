@@ -11,7 +11,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import head_mask, reach_of, with_dark_background
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.nifti_files import open_nifti
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, numbered
 from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
 from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.preprocessing.bias import correct_bias
@@ -26,7 +26,7 @@ VERSION = 4
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
-UNSAID = {"brain": KEEP, "register_sequences": "other_grids"}
+UNSAID = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse"}
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
@@ -67,7 +67,7 @@ class PreparedImage:
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
     unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
-    unused |= {"register_sequences"} if sequences == 1 else set()
+    unused |= {"register_sequences", "missing"} if sequences == 1 else set()
     recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
     said = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
     return {**said, "sequences": sequences, "version": VERSION}
@@ -126,11 +126,12 @@ def prepare_image(
     recipe: Mapping[str, Any],
     brain: np.ndarray | None = None,
     beyond: np.ndarray | None = None,
+    lacking: Sequence[int] = (),
 ) -> PreparedImage:
     """Correct, scale, crop and resample the sequences of a case.
 
     Each is corrected and scaled by itself; the head of the first decides what is cropped. A sequence on another grid is
-    registered to the first.
+    registered to the first. The channel of one that lacks is 0.
 
     Parameters
     ----------
@@ -142,20 +143,26 @@ def prepare_image(
         On the grid of the first sequence, from `find_brain`: all else becomes background.
     beyond : ndarray of bool, optional
         Of the brain's shape: stays too, but decides neither intensities nor grid.
+    lacking : sequence of int
+        Numbers of sequences, from 1, that the case does not have.
 
     Raises
     ------
     ValueError
         Another number of sequences than the recipe's, or one without contrast, or that cannot be registered.
     """
-    if len(volumes) != recipe["sequences"]:
+    numbers = [number for number in range(1, len(volumes) + len(lacking) + 1) if number not in lacking]
+    if len(volumes) + len(lacking) != recipe["sequences"]:
         raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one per sequence, in order")
+    if lacking and (UNSAID | dict(recipe))["missing"] == "refuse":
+        found = f"no sequence {numbered(lacking)}"
+        raise ValueError(f"{found}; expected all {recipe['sequences']}, because of `missing: refuse`")
     sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
     first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
     every = (UNSAID | dict(recipe))["register_sequences"] == "all"
     registrations = [
         _registered(first, other, i) if i > 1 and (every or not same_grid(first, other)) else None
-        for i, other in enumerate(sequences, 1)
+        for i, other in zip(numbers, sequences, strict=True)
     ]
     # from where a point lies along the axes of the first sequence to where it lies along those of the other
     places = [
@@ -163,7 +170,7 @@ def prepare_image(
         for registration, other in zip(registrations, sequences, strict=True)
     ]
     scaled, heads, corrections = [], [], []
-    for i, (volume, own_grid, place) in enumerate(zip(sequences, grids, places, strict=True), 1):
+    for i, volume, own_grid, place in zip(numbers, sequences, grids, places, strict=True):
         own_brain, own_beyond = (_onto(mask, grids[0], own_grid, place) for mask in (brain, beyond))
         if own_brain is not None and not own_brain.any():
             raise ValueError(f"sequence {i} shows nothing of the brain")
@@ -172,15 +179,15 @@ def prepare_image(
         heads.append(head)
         corrections.append(correction)
     grid = study_grid(heads[0], grids[0], recipe["spacing_mm"])
-    array = []
-    for image, own_grid, place in zip(scaled, grids, places, strict=True):
+    array = np.zeros((recipe["sequences"], *grid.shape), np.float32)
+    for i, image, own_grid, place in zip(numbers, scaled, grids, places, strict=True):
         resampled = resample(image, own_grid, grid, recipe["interpolation"], place)
         # smoothing and splines swing a little beyond the range
-        array.append(resampled.clip(image.min(), image.max()))
+        array[i - 1] = resampled.clip(image.min(), image.max())
     share = share_covered(heads[0] if heads[0].any() else np.ones_like(heads[0]), grids[0], grid)
     # the fullest voxels of a head that is smaller than a voxel of the study grid: patches need a place
     head = share >= min(HEAD_SHARE, share.max())
-    return PreparedImage(np.stack(array), head, grid, volumes[0], corrections, registrations)
+    return PreparedImage(array, head, grid, volumes[0], corrections, registrations)
 
 
 def _onto(mask: np.ndarray | None, first: Grid, own: Grid, place: np.ndarray | None) -> np.ndarray | None:

@@ -157,6 +157,11 @@ class StoredCase:
         return self.recipe["sequences"]
 
     @property
+    def lacking(self) -> list[int]:
+        """Numbers, from 1, of the sequences that it does not have: their channels are 0."""
+        return self.image_facts.get("lacking", [])
+
+    @property
     def identity(self) -> list[str]:
         """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
         return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]

@@ -50,8 +50,11 @@ class Change:
     intensity: np.ndarray
 
 
-def draw_change(settings: Training, channels: int, rng: np.random.Generator) -> Change:
-    """Draw flips on three axes, a turn by quarters in a random plane, and each channel's scale and shift."""
+def draw_change(settings: Training, channels: int, rng: np.random.Generator, lacking: Sequence[int] = ()) -> Change:
+    """Draw flips on three axes, a turn by quarters in a random plane, and each channel's scale and shift.
+
+    Sequences that the case lacks (numbers from 1) stay 0; others than the first become so by ``sequence_dropout``.
+    """
     flips = rng.random(3) < settings.flip_probability
     swapped = (1, 1)
     if rng.random() < settings.rotate_probability:
@@ -65,7 +68,11 @@ def draw_change(settings: Training, channels: int, rng: np.random.Generator) -> 
     flipped = tuple((np.flatnonzero(flips) + 1).tolist())
     scale = 1 + rng.uniform(-settings.intensity_scale, settings.intensity_scale, channels)
     shift = rng.uniform(-settings.intensity_shift, settings.intensity_shift, channels)
-    return Change(flipped, swapped, np.stack([scale, shift], axis=1, dtype=np.float32))
+    intensity = np.stack([scale, shift], axis=1, dtype=np.float32)
+    intensity[[number - 1 for number in lacking]] = 0
+    if settings.sequence_dropout:  # else nothing more is drawn: studies without it draw what they always did
+        intensity[1:][rng.random(channels - 1) < settings.sequence_dropout] = 0
+    return Change(flipped, swapped, intensity)
 
 
 def move_patches(patches: torch.Tensor, changes: Sequence[Change]) -> torch.Tensor:
@@ -107,7 +114,8 @@ def augment_strongly(images: torch.Tensor, labels: torch.Tensor, seed: int) -> t
             image = add_noise(image, rng)
         if rng.random() < BIAS_CHANCE:
             image = image * bias_field(image.shape[1:], rng, image.device)
-        pairs.append((cast(MetaTensor, degrade(image)).as_tensor(), label))
+        shown = image.flatten(1).any(dim=1)[:, None, None, None]  # a sequence that lacks stays 0
+        pairs.append((cast(MetaTensor, degrade(image)).as_tensor() * shown, label))
     return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
 
 

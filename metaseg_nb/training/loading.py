@@ -60,7 +60,7 @@ def copied(case: StoredCase, cut_from: tuple[str, ...], device: torch.device) ->
     placed_by = ("head_voxels", "lesion_voxels", "lesion_boxes") if case.has_label else ("head_voxels",)
     arrays = {name: np.array(getattr(case, name)) for name in (*cut_from, *placed_by)}
     volumes = {name: torch.from_numpy(arrays[name]).to(device) for name in cut_from}
-    return cast(StoredCase, SimpleNamespace(grid=case.grid, **arrays | volumes))
+    return cast(StoredCase, SimpleNamespace(grid=case.grid, lacking=case.lacking, **arrays | volumes))
 
 
 def _made(batches: "PatchBatches", step: int, packed: Packed, device: torch.device) -> Batch:

@@ -141,7 +141,7 @@ class PatchBatches:
             # dealt over all patches of the run, so that the share holds for one patch per case too
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
-            change = draw_change(settings, len(image), rng)
+            change = draw_change(settings, len(image), rng, case.lacking)
             patch, known = (torch.as_tensor(cut(of, start, settings.patch_size)) for of in (image, label[None]))
             yield patch, known, change
 

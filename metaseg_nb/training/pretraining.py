@@ -70,7 +70,7 @@ class RestorationBatches(PatchBatches):
         rng = np.random.default_rng([settings.seed, settings.fold, HIDING, step, place])
         for _ in range(settings.patches_per_case):
             (start,) = place_in_head(case, settings.patch_size, rng)
-            change = draw_change(settings, len(image), rng)
+            change = draw_change(settings, len(image), rng, case.lacking)
             patch = torch.as_tensor(cut(image, start, settings.patch_size))
             yield patch, torch.from_numpy(draw_hidden(settings, rng)), change
 

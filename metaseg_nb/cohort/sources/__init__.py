@@ -12,7 +12,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, unused
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, numbered, refusal, unused
 from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
@@ -41,6 +41,7 @@ def read_cohort(
     image_files: Sequence[str] = (),
     label_file: str = "",
     brain_file: str = "",
+    missing: str = "refuse",
     patients_table: str = "",
     patient_pattern: str = "",
     exclude: Sequence[str] = (),
@@ -65,6 +66,8 @@ def read_cohort(
         Glob pattern of the mask in a case's folder.
     brain_file : str
         Glob pattern of the mask of its brain; with ``{patient}`` of that in any folder. Empty: there is none.
+    missing : str
+        "refuse": every case has all sequences; "zero": it may lack others than the first.
     patients_table : str
         CSV that overrides patient, primary, site, scanner and date (`add_patients`).
     patient_pattern : str
@@ -105,8 +108,10 @@ def read_cohort(
             cohort, found = read_lists(lists, root, exclude)
         else:
             problems = unused(source, {"image_root": image_root}, APART)
-            cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file, brain_file)
+            cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file, brain_file, missing)
         problems += found
+        lacking = [case for case in cohort.all_cases if case.lacking and missing == "refuse"]
+        problems += [broken("all sequences", of, of.image, f"no sequence {numbered(of.lacking)}") for of in lacking]
         # a case may be left out because it could not be read
         known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
         if patients_table:

@@ -31,6 +31,12 @@ def _path(path: str) -> str:
     return path
 
 
+def _first_there(images: list[str | None]) -> list[str | None]:
+    if images[0] is None:
+        raise ValueError("a path of the first sequence: only others may be null")
+    return images
+
+
 def _id(value: Any) -> str | None:
     if isinstance(value, str) and spelling.means_unknown(value):
         raise ValueError(NO_ID)
@@ -53,14 +59,14 @@ LabelValues = list[Annotated[int, Field(ge=1)]]
 
 
 class Entry(BaseModel, strict=True, frozen=True):
-    """One line of a datalist: paths as listed (``image``: those of all sequences), and what else it gives.
+    """One line of a datalist: paths as listed (``image``: sequences, None for one that lacks), and what else it gives.
 
     ``part`` is "training", "validation" or "testing".
     """
 
     datalist: Path
     part: str
-    image: Annotated[list[ListedPath], Field(min_length=1), Several]
+    image: Annotated[list[ListedPath | None], Field(min_length=1), Several, AfterValidator(_first_there)]
     label: Mask = None
     brain: Mask = None
     case: Annotated[Id, AfterValidator(_case_name)] = None
@@ -75,6 +81,11 @@ class Entry(BaseModel, strict=True, frozen=True):
     minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     begun_with: Text = None
     n_lesions_before: int | None = None
+
+    @property
+    def first(self) -> str:
+        """The path of the first sequence."""
+        return str(self.image[0])
 
     @property
     def given(self) -> dict[str, Any]:

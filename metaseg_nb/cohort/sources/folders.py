@@ -23,7 +23,7 @@ SHOWN_ENTRIES, SHOWN_FILES = 8, 200
 
 
 def read_folder(
-    folder: Path, image_files: Sequence[str] = (), label_file: str = "", brain_file: str = ""
+    folder: Path, image_files: Sequence[str] = (), label_file: str = "", brain_file: str = "", missing: str = "refuse"
 ) -> tuple[Cohort, list[Problem]]:
     """Read a folder of one of these layouts; no image is opened.
 
@@ -35,6 +35,8 @@ def read_folder(
 
     ``brain_file`` matches the mask of the brain in a case's folder; or in all of the folder with ``{patient}``, which
     stands for the name of the case.
+
+    With ``missing`` "zero" a case may lack sequences other than the first.
 
     An image without mask makes an unlabelled case and a warning. A mask without
     image, two files where one is meant and an empty folder are errors, and the case is left out.
@@ -65,13 +67,15 @@ def read_folder(
         raise _unknown_layout(folder, image_files)
     problems += found.problems
     for files in _with_brains(found.files, folder, brain_file):
-        problems += (wrong := list(_wrong(files)))
+        problems += (wrong := list(_wrong(files, missing)))
         if not any(problem.severity == "error" for problem in wrong):
-            images = tuple(as_named(image) for (image,) in files.images)
+            images = tuple(as_named(found[0]) for found in files.images if found)
+            lacking = tuple(number for number, found in enumerate(files.images, 1) if not found)
             label = as_named(files.labels[0]) if files.labels else None
             case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
             brain = as_named(files.brains[0]) if files.brains else None
-            cases.append(replace(case, site=files.site, scanner=files.scanner, date=files.date, brain=brain))
+            facts = {"site": files.site, "scanner": files.scanner, "date": files.date}
+            cases.append(replace(case, brain=brain, lacking=lacking, **facts))
     cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
     cohort = Cohort.of(folder.resolve().name, found.description, cases)
     if standard and not cohort.cases and (others := other_files(folder))[0]:
@@ -120,7 +124,7 @@ def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted({path for pattern in spelled_out(patterns) for path in folder.glob(pattern) if is_volume(path)})
 
 
-def _wrong(files: CaseFiles) -> Iterator[Problem]:
+def _wrong(files: CaseFiles, missing: str) -> Iterator[Problem]:
     """What is wrong with the files of a case."""
     images, labels, brains = [*files.images], files.labels or (), files.brains or ()
     if not any(images):
@@ -130,7 +134,8 @@ def _wrong(files: CaseFiles) -> Iterator[Problem]:
         yield broken("image in each folder", files.name, files.folder, found or "no NIfTI file", fix)
         return
     firsts = {path for found in images for path in found[:1]}
-    if len(firsts) < len(images) or any(len(found) > 1 for found in [*images, labels, brains]):
+    needed = len(images) if missing == "refuse" or not images[0] else sum(map(bool, images))
+    if len(firsts) < needed or any(len(found) > 1 for found in [*images, labels, brains]):
         found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
         found += f"; mask of the brain {_listed(brains)}" if brains else ""
         yield broken("one file each", files.name, files.folder, found)

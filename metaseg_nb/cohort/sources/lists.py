@@ -39,7 +39,7 @@ def read_lists(
     lists = [read_entries(path) for path in paths]
     groups: dict[str, list[Entry]] = defaultdict(list)
     for entry in (entry for datalist in lists for entry in datalist.entries):
-        groups[os.path.realpath(located(entry.image[0], entry.datalist.parent, image_root))].append(entry)
+        groups[os.path.realpath(located(entry.first, entry.datalist.parent, image_root))].append(entry)
     every = [(_case(group, image_root), group) for group in groups.values()]
     cases, unnamed = well_named([case for case, _ in every], 'give the entry another name: "case"')
     problems = [problem for datalist in lists for problem in datalist.problems]
@@ -84,14 +84,15 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
 
 def _case(group: Sequence[Entry], image_root: Path | None) -> Case:
     given = {key: value for entry in reversed(group) for key, value in entry.given.items()}  # the first entry counts
-    listed = Path(spelled_path(group[0].image[0]))
+    listed = Path(spelled_path(group[0].first))
     name = given.pop("case", None) or tidy(name_of(listed))
-    images = tuple(located(image, group[0].datalist.parent, image_root) for image in group[0].image)
+    images = tuple(located(image, group[0].datalist.parent, image_root) for image in group[0].image if image)
+    lacking = tuple(number for number, image in enumerate(group[0].image, 1) if image is None)
     labels = [(entry.label, entry.datalist.parent) for entry in group if entry.label and entry.part != "testing"]
     brains = [(entry.brain, entry.datalist.parent) for entry in group if entry.brain]
     label, brain = (located(*of[0], image_root) if of else None for of in (labels, brains))
     given = {"patient": "", "primary": tidy(primary_of(listed)), **given}
-    return Case(name, images, label, brain=brain, **given)
+    return Case(name, images, label, brain=brain, lacking=lacking, **given)
 
 
 def _entry_problems(name: str, group: Sequence[Entry]) -> Iterator[Problem]:
