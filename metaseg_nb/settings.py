@@ -213,7 +213,7 @@ class Preprocess(Settings):
     n4_levels: Count
     n4_iterations: Count
     n4_fit_spacing_mm: Positive
-    intensity_scaling: Literal["percentiles", "min_max", "z_score"]
+    intensity_scaling: Literal["percentiles", "nyul", "min_max", "z_score"]
     intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_growing)]
     fill_holes: bool
     min_lesion_mm3: NotNegative

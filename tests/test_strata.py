@@ -131,6 +131,6 @@ def test_without_lesions_there_are_classes_of_none():
     lesions, positions = placed()
     empty = classified(lesions.iloc[:0], positions)
     found = all_strata(empty.assign(weight=1.0), ["unet"], 200, 0)
-    assert set(found["stratum"]) == set(STRATA) - {"primary"}
+    assert set(found["stratum"]) == set(STRATA) - {"primary", "site"}
     assert found["n_lesions"].sum() == 0
     assert found[["sensitivity", "low", "dice"]].isna().all(axis=None)

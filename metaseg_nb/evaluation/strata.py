@@ -94,7 +94,8 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
         below two patients.
     """
     rows = []
-    for stratum in (name for name in STRATA if name in lesions and not lesions[name].eq("unknown").all()):
+    known = [name for name in STRATA if name in lesions and (lesions.empty or lesions[name].ne("unknown").any())]
+    for stratum in known:
         classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
         for model, name in product(models, classes):
             own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]

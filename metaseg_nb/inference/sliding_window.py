@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.landmarks import landmarks_of, with_landmarks
 from metaseg_nb.settings import Train
 
 # Patches that go through the network at once.
@@ -32,7 +33,7 @@ def predict_probability(
     Parameters
     ----------
     network : Module
-        In evaluation mode, on ``device``.
+        In evaluation mode, on ``device``. If it carries ``landmarks``, those of the image become these first.
     image : ndarray, shape (C, X, Y, Z)
         On the study grid.
     reach : ndarray of bool, shape (X, Y, Z)
@@ -70,6 +71,8 @@ def predict_probability(
             probability[marked] = sum(mirrored) / len(mirrors)
         return probability
 
+    if (standard := getattr(network, "landmarks", None)) is not None:
+        image = with_landmarks(image, landmarks_of(image, reach), standard.cpu().numpy())
     # a GPU takes the image as it is stored, and makes single precision of it
     sequences = torch.from_numpy(np.array(image)).to(device).float()
     within = torch.from_numpy(np.array(reach)).to(device)[None]

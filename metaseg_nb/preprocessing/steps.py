@@ -30,7 +30,8 @@ UNSAID = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
-RANGES = {"percentiles": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
+RANGES = {"percentiles": (0.0, 1.0), "nyul": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
+BY_PERCENTILES = ("percentiles", "nyul")
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
 FEWEST_VOXELS = 4
 # A voxel of the study grid this full of head is head.
@@ -234,10 +235,11 @@ def scale_intensity(
         Voxels whose intensities count; all of them when empty.
     scaling : str
         "percentiles": those of the head become 0 and 1, what lies beyond is clipped, so that no hot
-        voxel darkens the rest. "min_max": the lowest and highest value of the volume become 0 and 1.
+        voxel darkens the rest. "nyul": the same, and each fold maps the result by its own landmarks (`landmarks`).
+        "min_max": the lowest and highest value of the volume become 0 and 1.
         "z_score": the head gets mean 0 and standard deviation 1; nothing is clipped.
     percentiles : sequence of 2 floats
-        Of "percentiles".
+        Of "percentiles" and "nyul".
 
     Returns
     -------
@@ -252,7 +254,7 @@ def scale_intensity(
     if scaling == "z_score":
         low, width = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
     else:
-        low, high = np.percentile(inside, percentiles) if scaling == "percentiles" else (array.min(), array.max())
+        low, high = np.percentile(inside, percentiles) if scaling in BY_PERCENTILES else (array.min(), array.max())
         width = high - low
     if not width > 0:
         raise ValueError(f"the lowest and the highest intensity to scale are both {low:g}: the image has no contrast")

@@ -177,6 +177,8 @@ def network_of(
     settings, recipe = (checkpoint["identity"][part] for part in ("settings", "recipe"))
     try:
         network = build_network(settings["network"], settings["width"], settings["patch_size"], recipe["sequences"])
+        if "landmarks" in checkpoint["network"]:
+            network.register_buffer("landmarks", torch.empty_like(checkpoint["network"]["landmarks"]))
         network.load_state_dict(checkpoint["network"])
         layout = prediction_layout(settings["network"], settings["precision"], device)
     except (KeyError, RuntimeError, TypeError, ValueError) as error:

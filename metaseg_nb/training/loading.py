@@ -8,7 +8,7 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -55,10 +55,16 @@ def stays_on_gpu(batches: "PatchBatches", device: torch.device) -> bool:
     return step_gb + cases_gb <= USABLE * free / 1e9
 
 
-def copied(case: StoredCase, cut_from: tuple[str, ...], device: torch.device) -> StoredCase:
-    """What patches of a case are made of: the volumes on a device, and in memory the voxels that they are placed by."""
+def copied(
+    case: StoredCase, cut_from: tuple[str, ...], device: torch.device, as_seen: Callable[[np.ndarray], np.ndarray]
+) -> StoredCase:
+    """What patches of a case are made of: the volumes on a device, and in memory the voxels that they are placed by.
+
+    The first of ``cut_from`` is the image, which ``as_seen`` maps.
+    """
     placed_by = ("head_voxels", "lesion_voxels", "lesion_boxes") if case.has_label else ("head_voxels",)
     arrays = {name: np.array(getattr(case, name)) for name in (*cut_from, *placed_by)}
+    arrays[cut_from[0]] = as_seen(arrays[cut_from[0]])
     volumes = {name: torch.from_numpy(arrays[name]).to(device) for name in cut_from}
     return cast(StoredCase, SimpleNamespace(grid=case.grid, lacking=case.lacking, **arrays | volumes))
 

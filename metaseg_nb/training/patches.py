@@ -7,6 +7,7 @@ as if it had never stopped; and what it sees of the batch's case i on i besides,
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 
 from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.landmarks import landmarks_of, standard_of, with_landmarks
 from metaseg_nb.settings import Train
 from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint
@@ -80,7 +82,8 @@ class PatchBatches:
     def on(self, device: torch.device) -> Self:
         """The same batches, of cases that are copied to a device, so that patches are cut there."""
         there = copy.copy(self)
-        there.cases = [copied(case, self.cut_from, device) for case in self.cases]
+        there.cases = [copied(case, self.cut_from, device, partial(self._as_seen, case)) for case in self.cases]
+        there.standard = None  # their images are mapped already
         return there
 
     def identity(self) -> dict[str, Any]:
@@ -99,6 +102,20 @@ class PatchBatches:
     def channels(self) -> int:
         """Number of sequences, the same in all cases."""
         return self.cases[0].channels
+
+    @cached_property
+    def _landmarks(self) -> dict[str, np.ndarray]:
+        return {case.name: landmarks_of(case.image, case.reach) for case in self.cases}
+
+    @cached_property
+    def standard(self) -> np.ndarray | None:
+        """Landmarks that intensities are brought to, of the training set alone: (C, 9); None if none are asked for."""
+        asked = self.cases[0].recipe["intensity_scaling"] == "nyul"
+        return standard_of(self._landmarks.values()) if asked else None
+
+    def _as_seen(self, case: StoredCase, image: Volume) -> Volume:
+        """Map an image of a case, or a part of it, to the standard; as it is if there is none."""
+        return image if self.standard is None else with_landmarks(image, self._landmarks[case.name], self.standard)
 
     def loss(self) -> Callable[[Outputs, torch.Tensor], torch.Tensor]:
         """From a network's outputs and a step's labels to one number."""
@@ -142,8 +159,9 @@ class PatchBatches:
             dealt = math.ceil((patch + 1) * settings.lesion_share) - math.ceil(patch * settings.lesion_share)
             start = place_patch(case, settings.patch_size, settings.sampling, dealt > 0, rng)
             change = draw_change(settings, len(image), rng, case.lacking)
-            patch, known = (torch.as_tensor(cut(of, start, settings.patch_size)) for of in (image, label[None]))
-            yield patch, known, change
+            patch = self._as_seen(case, cut(image, start, settings.patch_size))
+            known = cut(label[None], start, settings.patch_size)
+            yield torch.as_tensor(patch), torch.as_tensor(known), change
 
     def _cases_of(self, step: int) -> list[tuple[int, StoredCase]]:
         """Cases of the whole batch, with their places in it."""

@@ -48,6 +48,7 @@ class RestorationBatches(PatchBatches):
 
     score = "variance_restored"
     cut_from = ("image",)
+    standard = None  # a fold's landmarks come with its labels
     settings: Pretrain
 
     def __init__(self, cases: Sequence[StoredCase], settings: Pretrain, **more: Any):

@@ -175,6 +175,8 @@ class TrainingRun:
         self.batches.begin(network)
         if self.batches.start:
             start_from(network, load_checkpoint(self.batches.start)["network"], settings.network)
+        if self.batches.standard is not None:  # the network carries them wherever it predicts
+            network.register_buffer("landmarks", torch.from_numpy(self.batches.standard).float())
         network = cast(Any, network).to(memory_format=training_layout(settings.network, device))
         if device.type == "cuda" and self.accelerator.num_processes > 1:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
