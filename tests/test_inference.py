@@ -316,7 +316,7 @@ def save(tmp_path, monkeypatch, tiny_training):
 
 
 def outline(checkpoint, images, mask, probability=None):
-    return predict_image(load_ensemble(checkpoint, CPU), new_case(images), CPU, mask, probability)
+    return predict_image(load_ensemble(checkpoint, CPU), new_case(images), CPU, mask, probability)[0]
 
 
 def centre(file, values):

@@ -18,6 +18,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "worst_classes",
         ],
         "detection": ["froc", "froc_points", "operating_points"],
+        "flagging": ["flagged_failures"],
         "fold_results": ["finish_run", "rescore", "scored_with"],
         "intervals": ["bootstrap_interval", "estimate"],
         "leaderboard": [

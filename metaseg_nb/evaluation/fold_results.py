@@ -44,6 +44,7 @@ def finish_run(
     best: Mapping[str, Any],
     parameters: int,
     metrics: pd.DataFrame,
+    unlikeness: Mapping[str, float] | None = None,
 ) -> None:
     """Write ``metrics.json``, which marks a run as finished: its result, its settings, and checksums of its files.
 
@@ -57,12 +58,15 @@ def finish_run(
         See `run_facts`.
     metrics : DataFrame
         From `score_cases`.
+    unlikeness : mapping of str to float, optional
+        How far each test case lies from the training cases (`metaseg_nb.inference.unlikeness`).
     """
     content = {
         **run_facts(settings, history, best, parameters),
         "dice_mean": float(metrics["dice"].mean()),
         "n_test": len(metrics),
         "selection_dice": best["dice"],
+        "unlikeness": dict(unlikeness or {}),
         "operating_point": settings.operating_point,
         "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         **scored_with(cohort),

@@ -26,11 +26,11 @@ FACTS = ("parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), and ``metrics_other`` too, by the weights that were not kept (the
-    chosen epoch's or the last one's). ``lesions`` has one per (``model``, reference lesion), ``detections`` one per
-    (``model``, ``case``, threshold), ``operating_points`` one per (``model``, ``case``, decision), ``calibration`` one
-    per (``model``, ``case``, bin), and ``runs`` one per (``model``, ``fold``), with the ``network`` that its parameter
-    file names.
+    ``metrics`` has one row per (``model``, ``case``), with ``unlikeness`` (NaN in runs of before it was measured), and
+    ``metrics_other`` too, by the weights that were not kept (the chosen epoch's or the last one's). ``lesions`` has one
+    per (``model``, reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one
+    per (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), and ``runs`` one per
+    (``model``, ``fold``), with the ``network`` that its parameter file names.
     """
 
     metrics: pd.DataFrame
@@ -122,6 +122,9 @@ def pool(
     ]
     others = ("lesions_table", "other_metrics_table", "detections_table", "operating_points_table", "calibration_table")
     lesions, other, detections, points, calibration = map(table, others)
+    unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
+    own = pd.MultiIndex.from_frame(metrics[["model", "case"]])
+    metrics = metrics.assign(unlikeness=pd.Series(unlike, dtype=float).reindex(own).to_numpy())
     return PooledResults(metrics, lesions, other, detections, points, calibration, pd.DataFrame(of_runs))
 
 

@@ -6,6 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "choosing": ["PRIOR", "choose_decisions"],
+        "likeness": ["learn_likeness", "unlikeness"],
         "decision": ["decision_of", "predict_case", "selection_dice"],
     },
 )

@@ -10,6 +10,7 @@ import torch
 
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of
+from metaseg_nb.inference.likeness import unlikeness
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.settings import Train
@@ -23,6 +24,7 @@ class Ensemble:
 
     ``decision`` has the mean threshold and peak and the median smallest lesion of theirs. ``notes`` names
     checkpoints whose training did not finish, so that 0.5 is assumed, and libraries that have another version here.
+    ``likeness`` is what they keep of their training images; checkpoints of earlier versions keep nothing.
     """
 
     paths: list[Path]
@@ -31,6 +33,14 @@ class Ensemble:
     recipe: Mapping[str, Any]
     decision: Decision
     notes: list[str]
+    likeness: list[Mapping[str, Any]]
+
+    def unlikeness(self, image: np.ndarray, reach: np.ndarray) -> float:
+        """How far an image lies from the training cases, mean over the networks; NaN if none of them knows.
+
+        See `metaseg_nb.inference.likeness.unlikeness`.
+        """
+        return float(np.mean([unlikeness(one, image, reach) for one in self.likeness])) if self.likeness else np.nan
 
     def probability(self, image: np.ndarray, reach: np.ndarray, device: torch.device) -> np.ndarray:
         """Mean of the networks' probabilities; see `predict_probability`.
@@ -99,6 +109,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
         identity["recipe"],
         Decision(threshold, peak, min_lesion_mm3),
         notes,
+        [content["likeness"] for content in contents.values() if "likeness" in content],
     )
 
 

@@ -61,9 +61,10 @@ def predict(
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
     for case, results in work:
-        volume_mm3 = predict_image(networks, case, device(), *results)
+        volume_mm3, unlike = predict_image(networks, case, device(), *results)
         lacked = f", without sequence {numbered(case.lacking)}" if case.lacking else ""
-        yield f"{results[0]}: {volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
+        found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
+        yield f"{results[0]}: {found}{likeness_in_words(unlike)}"
 
 
 def _placed(path: Path) -> Path:
@@ -94,7 +95,7 @@ def _cases(images: Sequence[Path], brain: Path | None) -> Mapping[str, Case]:
 
 def predict_image(
     ensemble: Ensemble, case: Case, device: torch.device, mask: Path, probability: Path | None = None
-) -> float:
+) -> tuple[float, float]:
     """Predict any case with trained networks, prepared as their training images were.
 
     Parameters
@@ -111,8 +112,10 @@ def predict_image(
 
     Returns
     -------
-    float
-        Predicted lesion volume in mm3.
+    volume_mm3 : float
+        Of what is predicted as lesion.
+    unlikeness : float
+        `Ensemble.unlikeness`.
 
     Raises
     ------
@@ -137,7 +140,18 @@ def predict_image(
         on_image = native_probability(predicted, prepared.grid, prepared.native)
         write_volume(probability, replace(volumes[0], array=on_image))
     write_volume(mask, replace(volumes[0], array=lesions))
-    return float(lesions.sum() * np.prod(volumes[0].spacing_mm))
+    volume_mm3 = float(lesions.sum() * np.prod(volumes[0].spacing_mm))
+    return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach)
+
+
+def likeness_in_words(unlike: float) -> str:
+    """How far an image lies from the training cases, as the end of a line; empty where it is not known."""
+    if np.isnan(unlike):
+        return ""
+    look = (
+        ". The image is unlike those that the network learned from: look at this mask with care" if unlike > 1 else ""
+    )
+    return f"; distance from the training cases {unlike:.2f} (1: the farthest of the selection set){look}"
 
 
 def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
