@@ -38,7 +38,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def load(batches: "PatchBatches", first_step: int, device: torch.device) -> Iterator[Batch]:
     """Batches from a step on, in order, on a device; see `PatchBatches.loader`."""
-    if device.type == "cuda" and stays_on_gpu(batches, device):
+    if stays_on_gpu(batches, device):
         batches = batches.on(device)
         packed = map(batches.packed, range(first_step, len(batches)))
     else:
@@ -48,7 +48,12 @@ def load(batches: "PatchBatches", first_step: int, device: torch.device) -> Iter
 
 
 def stays_on_gpu(batches: "PatchBatches", device: torch.device) -> bool:
-    """Tell whether all cases fit on a GPU beside a training step, as counted, with a tenth of what is free to spare."""
+    """Tell whether the device is a GPU that has room for all cases beside a training step, as counted.
+
+    A tenth of what is free is left to the libraries, as in `what_fits`.
+    """
+    if device.type != "cuda":
+        return False
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     step_gb = network_cost(batches.settings, batches.channels).memory_gb
     cases_gb = sum(getattr(case, name).nbytes for case in batches.cases for name in batches.cut_from) / 1e9
