@@ -26,7 +26,8 @@ from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import build_network, start_at_prior
-from metaseg_nb.training.training_run import RunningMean
+from metaseg_nb.training.running_mean import RunningMean
+from metaseg_nb.training.training_run import Late
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
 PATCHES, EDGE = 2, 64
@@ -67,7 +68,7 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
     network, optimiser = accelerator.prepare(network, optimiser)
     plain = accelerator.unwrap_model(network)
     mean, loss_function = RunningMean(plain, settings.ema_decay), build_loss(settings.loss, unknown=False)
-    unread = []
+    unread: list[Late] = []
 
     def step(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         images, labels = images.to(accelerator.device), labels.to(accelerator.device)
@@ -78,9 +79,9 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
         accelerator.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
         optimiser.step()
         mean.update(plain)
-        if unread and not math.isfinite(before := unread.pop().item()):
+        if unread and not math.isfinite(before := unread.pop().read()):
             raise FloatingPointError(f"{settings.network}: loss is {before}")
-        unread.append(loss.detach())
+        unread.append(Late(loss))
         return loss.detach()
 
     return step

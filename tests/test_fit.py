@@ -28,7 +28,7 @@ from metaseg_nb.training.fit import SCHEDULES, fit, learning_rate
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest, TrainingStopped
-from metaseg_nb.training.training_run import RunningMean
+from metaseg_nb.training.running_mean import RunningMean
 
 RECIPE = {"spacing_mm": 1.0, "n4_levels": 4, "sequences": 1}
 DELETE_ALL = "delete its folder"

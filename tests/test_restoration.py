@@ -38,7 +38,7 @@ from metaseg_nb.training.pretraining import (
     variance_restored,
 )
 from metaseg_nb.training.processes import TrainingStopped
-from metaseg_nb.training.training_run import RunningMean
+from metaseg_nb.training.running_mean import RunningMean
 
 SIZE, EDGE = 32, 8
 CPU = torch.device("cpu")

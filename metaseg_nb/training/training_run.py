@@ -1,6 +1,5 @@
 """A network in training: what each step changes, and what is kept of it."""
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from metaseg_nb.training.finished_run import make_room
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest
+from metaseg_nb.training.running_mean import RunningMean
 
 # Validations, with those before, whose mean is one point of the smoothed curve: a single one is mostly chance.
 SMOOTHED_OVER = 3
@@ -59,8 +59,7 @@ class TrainingRun:
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = RunningMean(self.plain, self.settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": []}
-        self.unread: torch.Tensor | None = None
-        self.arrived = torch.cuda.Event() if on_gpu else None
+        self.unread: Late | None = None
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
@@ -78,18 +77,14 @@ class TrainingRun:
     def note(self, loss: torch.Tensor) -> None:
         """Count a step, and let its loss be read in the next one, while the GPU is already at work on that."""
         self.read_loss()
-        self.unread = loss.detach().to("cpu", non_blocking=True)
-        if self.arrived:
-            self.arrived.record()
+        self.unread = Late(loss)
         self.state["step"] += 1
 
     def read_loss(self) -> None:
         """Read the loss noted last; raises FloatingPointError when it is no finite number."""
         if self.unread is None:
             return
-        if self.arrived:
-            self.arrived.synchronize()
-        value, self.unread = self.unread.item(), None
+        value, self.unread = self.unread.read(), None
         _require_finite(value, "loss", self.state["step"] - 1)
         self.state["losses"].append(value)
 
@@ -217,36 +212,20 @@ class TrainingRun:
         self.state = checkpoint["state"]
 
 
-class RunningMean:
-    """Exponential moving average of a network's weights and buffers (Tarvainen & Valpola, NeurIPS 2017).
+class Late:
+    """A number that a GPU computes: it is read when it has come, and what the GPU does since then is not waited for."""
 
-    torch's AveragedModel makes a GPU wait at every step.
+    def __init__(self, number: torch.Tensor):
+        self._number = number.detach().to("cpu", non_blocking=True)
+        self._come = torch.cuda.Event() if number.is_cuda else None
+        if self._come:
+            self._come.record()
 
-    Parameters
-    ----------
-    network : Module
-    decay : float
-        Share of the old mean in the new one, in [0, 1); smaller in the first steps, so that the
-        random weights of the start are soon forgotten. 0: the mean is the weights themselves.
-    """
-
-    def __init__(self, network: torch.nn.Module, decay: float):
-        self.module, self.decay, self.n_averaged = copy.deepcopy(network), decay, 0
-
-    @torch.no_grad()
-    def update(self, network: torch.nn.Module) -> None:
-        """Take the network's present weights into the mean; the first ones are the mean."""
-        n, pairs = self.n_averaged, list(zip(_tensors(self.module), _tensors(network), strict=True))
-        share = min(self.decay, (1 + n) / (10 + n)) if n else 0.0
-        means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
-        torch._foreach_lerp_(means, values, 1 - share)
-        for counter, now in (pair for pair in pairs if not pair[0].is_floating_point()):  # of normalisation layers
-            counter.copy_(now)
-        self.n_averaged += 1
-
-
-def _tensors(network: torch.nn.Module) -> list[torch.Tensor]:
-    return [*network.parameters(), *network.buffers()]
+    def read(self) -> float:
+        """Wait for the number, and give it."""
+        if self._come:
+            self._come.synchronize()
+        return self._number.item()
 
 
 def _require_finite(value: float, name: str, step: int) -> None:

@@ -13,6 +13,7 @@ from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
+from metaseg_nb.training import loading
 from metaseg_nb.training.augmentation import augment_strongly
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit, train
@@ -69,6 +70,48 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(precision, compiled, c
     there, here = (load_checkpoint(run.last_checkpoint) for run in (whole, halted))
     for name, tensor in there["weights"].items():
         torch.testing.assert_close(here["weights"][name], tensor, rtol=0, atol=0, msg=f"{name} differs")
+
+
+@pytest.mark.parametrize("augmentation", ["study", "strong"])
+def test_cases_on_the_gpu_give_the_batches_of_streamed_ones(augmentation, cases, tiny_training, monkeypatch):
+    changes = {"augmentation": augmentation, "flip_probability": 0.5, "rotate_probability": 0.5}
+    changes |= {"intensity_scale": 0.1, "intensity_shift": 0.1}
+    batches = PatchBatches(cases, tiny_training(epochs=6, patches_per_case=2, loader_workers=2, **changes))
+    assert loading.stays_on_gpu(batches, GPU)
+    staying = list(batches.loader(0, GPU))
+    monkeypatch.setattr(loading, "stays_on_gpu", lambda *_: False)
+    streamed = list(batches.loader(0, GPU))
+    assert len(staying) == len(streamed) == 12
+    for pair, other, expected in zip(staying, streamed, batches.loader(0, CPU), strict=True):
+        for tensor, same, on_cpu in zip(pair, other, expected, strict=True):
+            assert tensor.device.type == "cuda"
+            assert torch.equal(tensor, same)
+            assert augmentation == "strong" or torch.equal(tensor.cpu(), on_cpu)
+
+
+class Unwaited(PatchBatches):
+    """Batches between some of which nothing may wait for the GPU; the loss is only waited for where it comes late."""
+
+    def packed(self, step):
+        torch.cuda.set_sync_debug_mode({3: "error", 9: "default"}.get(step, torch.cuda.get_sync_debug_mode()))
+        return super().packed(step)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_nothing_in_a_step_waits_for_the_gpu(network, cases, tmp_path, tiny_training):
+    settings = tiny_training(network=network, patch_size=64, precision="bf16", epochs=5, validate_every=5)
+    try:
+        assert len(fit(RunLayout(tmp_path / "run"), Unwaited(cases, settings), judge)) == 1
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_where_cases_do_not_fit_they_are_streamed(cases, tiny_training, monkeypatch):
+    batches = PatchBatches(cases, tiny_training())
+    held = torch.cuda.mem_get_info()[0]
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000, held))
+    assert not loading.stays_on_gpu(batches, GPU)
+    assert all(images.device.type == "cuda" for images, _ in batches.loader(0, GPU))
 
 
 def test_strong_augmentation_is_done_on_the_gpu():
