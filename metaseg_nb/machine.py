@@ -89,6 +89,23 @@ def device() -> "torch.device":
     return torch.device("cuda" if gpus else "cpu")
 
 
+@contextmanager
+def gpu_in_turn() -> Iterator[None]:
+    """Where there is a GPU, let one process of this user at a time run the block, and leave no memory of it taken."""
+    import torch
+
+    if not torch.cuda.is_available():
+        yield
+        return
+    lock = Path(tempfile.gettempdir()) / f"metaseg_nb_{os.getuid()}_in_turn.lock"
+    with lock.open("a", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            torch.cuda.empty_cache()
+
+
 def claim_gpus(n: int) -> list[str]:
     """Claim GPUs for as long as this process lives, and give their names; none where the machine has no GPU.
 

@@ -1,8 +1,11 @@
-"""Two trainings side by side take different GPUs."""
+"""Two trainings side by side take different GPUs; what is short uses one in turn."""
 
 import os
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
 
 from metaseg_nb import machine
 from metaseg_nb.machine import claim
@@ -42,3 +45,25 @@ def test_without_a_gpu_nothing_is_claimed(monkeypatch):
     monkeypatch.setattr(machine, "_gpus", list)
     assert machine.claim_gpus(4) == []
     assert machine.device().type == "cpu"
+
+
+@pytest.mark.parametrize(("has_gpu", "at_once"), [(True, 1), (False, 3)])
+def test_brains_are_extracted_one_at_a_time_where_there_is_a_gpu(gpus, monkeypatch, has_gpu, at_once):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    given_back, inside, most = [], [], []
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: given_back.append(len(inside)))
+
+    def work(n):
+        with machine.gpu_in_turn():
+            inside.append(n)
+            time.sleep(0.3)
+            most.append(len(inside))
+            inside.remove(n)
+            if n == 1:
+                raise ValueError
+
+    with ThreadPoolExecutor(3) as pool:
+        errors = [future.exception() for future in [pool.submit(work, n) for n in range(3)]]
+    assert max(most) == at_once
+    assert given_back == ([0] * 3 if has_gpu else [])
+    assert [type(error) for error in errors] == [type(None), ValueError, type(None)]

@@ -23,6 +23,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.cohort.voxel_checks import BRAIN_RULE
 from metaseg_nb.files import DamagedFile
+from metaseg_nb.machine import gpu_in_turn
 
 KEEP, FILE = "keep", "file"
 # A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
@@ -61,7 +62,8 @@ def extract_brain(volume: Volume, by: str) -> np.ndarray:
         It finds no brain.
     """
     require_installed(by)
-    brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
+    with gpu_in_turn():  # several workers would need the memory of as many networks
+        brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
     if not brain.any():
         raise ValueError(f"{by} finds no brain in the image")
     return brain
