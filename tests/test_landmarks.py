@@ -60,6 +60,12 @@ def test_only_the_training_set_sets_the_standard_and_patches_are_brought_to_it(c
     assert np.isin(images[0].numpy().astype(np.float16), [0, *np.unique(whole)]).mean() > 0.2
 
 
+def test_cases_on_a_device_are_mapped_once(cases, tiny_training):
+    batches = PatchBatches(cases, tiny_training())
+    streamed, staying = batches[0], batches.on(torch.device("cpu"))[0]
+    assert all(map(torch.equal, streamed, staying))
+
+
 def test_a_network_carries_its_landmarks_to_where_it_predicts(cases, tiny_training, tmp_path):
     run, batches = RunLayout(tmp_path / "unet/fold0"), PatchBatches(cases[:2], tiny_training(epochs=1))
     train(run, batches, lambda network: 0.5)
