@@ -34,6 +34,13 @@ def test_the_diagram_by_hand():
     assert error(table) == pytest.approx((0.22 + 3 * gap) / 4)
 
 
+def test_a_patient_with_two_cases_counts_once():
+    once = pd.concat([bins([0.7, 0.72, 0.01], [1, 0, 0]), bins([0.7, 0.22], [1, 0], "q")])
+    twice = pd.concat([once, bins([0.7, 0.72, 0.01], [1, 0, 0]).assign(case="p later")])
+    pd.testing.assert_frame_equal(reliability(twice), reliability(once))
+    assert error(twice) == error(once)
+
+
 def test_a_network_that_means_what_it_says_has_almost_no_error():
     rng = np.random.default_rng(0)
     probability = rng.uniform(0, 1, 200_000)

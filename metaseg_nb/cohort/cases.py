@@ -15,7 +15,7 @@ class Case:
     ``lacking`` are the numbers, from 1, of the study's sequences that the case lacks: ``images`` are the others.
     ``n_lesions`` is set once the mask was read.
     ``patient`` is empty only until `with_patients` has set it. ``site`` is the hospital or scanner that the images
-    come from.
+    come from. ``day`` counts from the patient's first date (`with_days`).
 
     A mask that was drawn by hand (notebook 08) has a ``reader``, the active ``minutes`` that it took, and what it was
     ``begun_with``. If the case has a fold, ``n_lesions_before`` counts the lesions of the mask that the cohort came
@@ -38,6 +38,7 @@ class Case:
     n_lesions_before: int | None = None
     brain: Path | None = None
     lacking: tuple[int, ...] = ()
+    day: int | None = None
 
     @property
     def image(self) -> Path:

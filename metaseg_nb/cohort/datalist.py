@@ -16,6 +16,7 @@ from metaseg_nb.checksums import FILES, changed_files, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, broken, refusal, shortened
 from metaseg_nb.cohort.sources import no_cases
+from metaseg_nb.cohort.sources.dates import with_days
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import with_patients
 from metaseg_nb.files import DamagedFile, read_table
@@ -36,7 +37,7 @@ def read_datalist(path: Path) -> Cohort:
         With everything that is wrong in the file (`read_lists`), or it has no labelled cases.
     """
     cohort, problems = read_lists([path])
-    cohort, _ = with_patients(cohort)
+    cohort, _ = with_days(with_patients(cohort)[0])
     if not cohort.cases or any(problem.severity == "error" for problem in problems):
         raise no_cases(path, problems)
     return cohort

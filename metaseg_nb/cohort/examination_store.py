@@ -29,7 +29,7 @@ VERSION = 7
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
 # Columns of the tables, whatever could be read.
-WHOSE = ("patient", "primary", "site", "scanner", "date", "reader", "minutes")
+WHOSE = ("patient", "primary", "site", "scanner", "date", "day", "reader", "minutes")
 CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
 LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, *POSITIONS)
 
@@ -69,7 +69,7 @@ def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> p
         for case, examination in zip(cases, examinations, strict=True)
     ]
     return pd.DataFrame(rows, columns=CASE_COLUMNS).astype(
-        {"n_lesions": "Int64", "sequences": "Int64", "minutes": float}
+        {"day": "Int64", "n_lesions": "Int64", "sequences": "Int64", "minutes": float}
     )
 
 

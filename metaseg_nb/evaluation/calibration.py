@@ -39,12 +39,12 @@ def probability_bins(probability: np.ndarray, truth: np.ndarray) -> pd.DataFrame
 
 
 def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
-    """Reliability diagrams of all networks; their cases are pooled.
+    """Reliability diagrams of all networks; a patient's cases are averaged, then patients are pooled.
 
     Parameters
     ----------
     calibration : DataFrame
-        A row per (``model``, case, ``bin``), from `probability_bins`.
+        A row per (``model``, case, ``bin``), from `probability_bins`, with ``patient``.
 
     Returns
     -------
@@ -56,10 +56,11 @@ def reliability(calibration: pd.DataFrame) -> pd.DataFrame:
     ----------
     Guo et al. 2017 (ICML, arXiv:1706.04599).
     """
-    groups = _not_ruled_out(calibration).groupby(["model", "bin"], sort=False)
-    sums = groups[SUMS].sum().sort_index(level="bin", sort_remaining=False)
+    patients = calibration.groupby(["model", "patient", "bin"], sort=False, as_index=False)[SUMS].mean()
+    sums = _not_ruled_out(patients.groupby(["model", "bin"], sort=False, as_index=False)[SUMS].sum())
     probability, observed = sums["probability_sum"] / sums["n_voxels"], sums["n_lesion"] / sums["n_voxels"]
-    return sums[["n_voxels"]].assign(probability=probability, observed=observed).reset_index()
+    table = sums[["model", "bin", "n_voxels"]].assign(probability=probability, observed=observed)
+    return table.sort_values("bin", kind="stable", ignore_index=True)
 
 
 def _not_ruled_out(calibration: pd.DataFrame) -> pd.DataFrame:
@@ -69,9 +70,9 @@ def _not_ruled_out(calibration: pd.DataFrame) -> pd.DataFrame:
 def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
     """Expected calibration error of one network with its 95 % bootstrap interval over patients.
 
-    The error is the mean gap between predicted probability and observed share, over voxels; NaN where no voxel has a
-    probability that counts. The interval (NaN below two patients) lies rather too high than too low: resampling adds
-    noise to each bin, and a gap has no sign.
+    The error is the mean gap between predicted probability and observed share, over voxels, a patient's cases being
+    averaged; NaN where no voxel has a probability that counts. The interval (NaN below two patients) lies rather too
+    high than too low: resampling adds noise to each bin, and a gap has no sign.
     """
 
     def error(sums: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def calibration_error(calibration: pd.DataFrame, n_bootstrap: int, seed: int) ->
             return np.abs(predicted - lesion).sum(axis=-1) / voxels.sum(axis=-1)
 
     rows = calibration[calibration["bin"] >= FIRST_BIN]
-    return bootstrap(error, of_each_patient(rows, SUMS, "bin", "sum"), n_bootstrap, seed)
+    return bootstrap(error, of_each_patient(rows, SUMS, "bin"), n_bootstrap, seed)
 
 
 def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:

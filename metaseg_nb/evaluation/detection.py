@@ -73,7 +73,7 @@ def froc(detections: pd.DataFrame) -> pd.DataFrame:
 
 def _counts(detections: pd.DataFrame) -> np.ndarray:
     """`COUNTS`, means over each patient's cases: shape (patients, counts, thresholds from high to low)."""
-    return of_each_patient(detections, COUNTS, "threshold", "mean")[..., ::-1]
+    return of_each_patient(detections, COUNTS, "threshold")[..., ::-1]
 
 
 def _rates(sums: np.ndarray, n_patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -64,9 +64,9 @@ def percentiles(resampled: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def of_each_patient(table: pd.DataFrame, columns: list[str], by: str, how: str) -> np.ndarray:
-    """Mean or sum over each patient's cases, for `bootstrap`: shape (patients, columns, values of ``by``, in order)."""
-    patients = table.pivot_table(columns, "patient", by, aggfunc=how, fill_value=0)[columns]
+def of_each_patient(table: pd.DataFrame, columns: list[str], by: str) -> np.ndarray:
+    """Mean over each patient's cases, for `bootstrap`: shape (patients, columns, values of ``by``, in order)."""
+    patients = table.pivot_table(columns, "patient", by, aggfunc="mean", fill_value=0)[columns]
     return patients.to_numpy().reshape(len(patients), len(columns), -1)
 
 

@@ -2,8 +2,10 @@
 
 import os
 import zlib
+from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +17,7 @@ import pandas as pd
 from metaseg_nb.checksums import changed_files, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.pseudonyms import give_codes
+from metaseg_nb.cohort.sources.dates import date_in
 from metaseg_nb.files import DamagedFile, finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
@@ -115,10 +118,12 @@ def import_dicom(
     planned = [_with_codes(case, clean) for case in planned if case.name not in left_out]
     done = map_cases(partial(_import_case, target=target, choice=choice), planned, workers, "importing")
     entries: dict[str, list[dict]] = {"training": [], "testing": []}
+    days = _days_of(planned)
     for case, (entry, noticed) in zip(planned, done, strict=True):
         problems += noticed
         if entry is not None:
-            entries["training" if "label" in entry else "testing"].append({"case": case.name, **entry})
+            entry = {"case": case.name, **entry, **days.get(case.name, {})}
+            entries["training" if "label" in entry else "testing"].append(entry)
     problems = [
         replace(problem, file=clean(problem.file), found=clean(problem.found), fix=clean(problem.fix))
         for problem in problems
@@ -131,6 +136,21 @@ def import_dicom(
     datalist = target / "dataset.json"
     write_json(datalist, {"name": target.parent.name, "description": "Imported from DICOM.", **entries})
     return datalist, problems, [name for name in exclude if name not in {*patient_of, *patient_of.values()}]
+
+
+def _days_of(planned: Collection[Planned]) -> dict[str, dict[str, int]]:
+    """Days from a patient's first examination to each; only they, and the year, are kept of dates."""
+    firsts: dict[str, date] = {}
+    dates = {case.name: date_in(case.series.date) for case in planned}
+    for case in planned:
+        if found := dates[case.name]:
+            firsts[case.patient] = min(found, firsts.get(case.patient, found))
+    several = {patient for patient, n in Counter(case.patient for case in planned).items() if n > 1}
+    return {
+        case.name: {"day": (found - firsts[case.patient]).days}
+        for case in planned
+        if case.patient in several and (found := dates[case.name])
+    }
 
 
 def _with_codes(case: Planned, clean: Callable[[str], str]) -> Planned:

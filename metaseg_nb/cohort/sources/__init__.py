@@ -7,12 +7,14 @@ from dataclasses import replace
 from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, numbered, refusal, unused
+from metaseg_nb.cohort.sources.dates import with_days
 from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
@@ -20,6 +22,12 @@ from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
 APART = "`image_root` only with datalists, `image_files`, `label_file` and `brain_file` only with a folder of cases"
+
+
+def _days(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"\d{1,5}([.,]0+)?", text):
+        raise ValueError("whole days since the patient's first date, such as 0 or 92")
+    return text and re.split("[.,]", text)[0]  # a spreadsheet's 92.0
 
 
 class Row(BaseModel):
@@ -31,6 +39,7 @@ class Row(BaseModel):
     site: Text = None
     scanner: Text = None
     date: Text = None
+    day: Annotated[Text, AfterValidator(_days)] = None
 
 
 def read_cohort(
@@ -69,7 +78,7 @@ def read_cohort(
     missing : str
         "refuse": every case has all sequences; "zero": it may lack others than the first.
     patients_table : str
-        CSV that overrides patient, primary, site, scanner and date (`add_patients`).
+        CSV that overrides patient, primary, site, scanner, date and day (`add_patients`).
     patient_pattern : str
         Regular expression with the group ``patient``, searched in the names of cases whose patient no list or
         table names (`with_patients`).
@@ -124,7 +133,8 @@ def read_cohort(
     cohort = cohort.changed(lambda case: None if case.name in exclude else case)
     cohort = cohort.changed(lambda case: replace(case, primary=primary(case.primary), site=site(case.site)))
     cohort, found = with_patients(cohort, patient_pattern, source)
-    problems = [p for p in [*problems, *found] if p.case == "-" or p.case not in exclude]
+    cohort, dated = with_days(cohort, source)
+    problems = [p for p in [*problems, *found, *dated] if p.case == "-" or p.case not in exclude]
     for parameter, given in names.items():
         for name in [name for name in given if name not in known]:
             problems.append(broken("known name", name, parameter, "no such case", _near(name, known)))
@@ -171,7 +181,7 @@ def no_cases(source: str | Path, problems: Iterable[Problem]) -> CohortError:
 
 
 def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) -> tuple[Cohort, list[Problem]]:
-    """Override patient, primary, site, scanner and date of cases by a table; empty cells override nothing.
+    """Override patient, primary, site, scanner, date and day of cases by a table; empty cells override nothing.
 
     Rows are found by the column ``case``, or by ``patient`` without one; other columns are not read.
     Separators are commas, semicolons or tabs; capitals in column names make no difference.
@@ -221,6 +231,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         near = _near(name, without.values())  # a misspelt row leaves a case without one
         problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
     problems += [broken("row for each", name, path, f"no row for {own}") for name, own in without.items()]
+    agreed = {name: facts | ({"day": int(facts["day"])} if "day" in facts else {}) for name, facts in agreed.items()}
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
 

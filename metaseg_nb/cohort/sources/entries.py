@@ -75,6 +75,7 @@ class Entry(BaseModel, strict=True, frozen=True):
     site: Text = None
     scanner: Text = None
     date: Text = None
+    day: Annotated[int, Field(ge=0)] | None = None
     fold: int | None = None
     n_lesions: int | None = None
     reader: Text = None

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pandas as pd
+
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.scanners import site_of
-from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_json, stem
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
 PATIENT = "{patient}"
@@ -147,7 +149,8 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
     Brain Imaging Data Structure: Gorgolewski et al., Scientific Data 3, 2016. Without ``image_files`` the image is
     the one that is no mask; of several, the contrast-enhanced T1 by its name (``ce-gad_T1w``). Without ``label_file``
     the mask is named ``*_mask``, ``*_dseg``, ``*_seg`` or ``*_roi``, and is not that of the brain; of several, the
-    one that names a lesion (``label-lesion_mask``). Scanner and date come from the image's JSON sidecar.
+    one that names a lesion (``label-lesion_mask``). Scanner and date come from the image's JSON sidecar; without a date
+    there, it is the session's ``acq_time`` in ``sub-<patient>_sessions.tsv``.
     """
     derived = defaultdict(list)
     for path in sorted((folder / "derivatives").rglob("*.nii*")):
@@ -170,7 +173,10 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
             images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
         found = CaseFiles(name, anat, tuple(images), labels, volumes)
         try:
-            files.append(replace(found, **_origin(images[0][0])) if images[0] else found)
+            known = _origin(images[0][0]) if images[0] else {}
+            if known.get("date") == "unknown" and anat.parent.name.startswith("ses-"):
+                known["date"] = _session_date(anat.parent)
+            files.append(replace(found, **known))
         except CohortError as error:
             files.append(found)
             problems += [replace(problem, case=name, severity="warning") for problem in error.problems]
@@ -205,6 +211,16 @@ def _origin(image: Path) -> dict[str, str]:
     scanner = " ".join(filter(None, [maker, model, tesla and f"{tesla} T"]))
     date = (known["AcquisitionDateTime"] or known["AcquisitionDate"]).partition("T")[0]
     return {"site": site_of(maker, tesla) or "unknown", "scanner": scanner or "unknown", "date": date or "unknown"}
+
+
+def _session_date(session: Path) -> str:
+    """When a session took place, by the table of its patient's sessions; "unknown" without a table or time."""
+    path = session.with_name(f"{session.parent.name}_sessions.tsv")
+    table = read_csv(path)[0] if path.is_file() else pd.DataFrame()
+    if not {"session_id", "acq_time"} <= {*table}:
+        return "unknown"
+    times = dict(zip(table["session_id"], table["acq_time"], strict=True))
+    return (fact(times.get(session.name)) or "unknown").partition("T")[0]
 
 
 class Layout(NamedTuple):
