@@ -10,6 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "demo_cohort",
         "evaluation",
         "figures",
+        "follow_up",
         "inference",
         "preprocessing",
         "radiotherapy",

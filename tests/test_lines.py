@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation.lines import grown_regions, line_errors, longest_axial_line
+from metaseg_nb.annotation.lines import grown_regions, line_errors
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.diameters import longest_axial_line
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.layout import StudyLayout
 

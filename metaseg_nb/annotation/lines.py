@@ -4,10 +4,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
-from scipy.spatial.distance import cdist
 
 from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
 from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.diameters import longest_axial_line
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.layout import StudyLayout
@@ -18,35 +18,6 @@ LEVEL = 0.5
 # Part of an annotation's identity.
 RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
-
-
-def longest_axial_line(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """The longest line between two voxels of a lesion on one axial slice, as for RECIST.
-
-    If it is as long on several slices, it is that of the middle one of them.
-
-    Parameters
-    ----------
-    voxels : ndarray of int, shape (N, 3)
-        Sorted as ``numpy.argwhere`` gives them.
-    spacing_mm : tuple of 3 floats
-
-    Returns
-    -------
-    ndarray of int, shape (2, 3)
-        Both ends.
-    """
-    lines, lengths_mm = [], []
-    for z in np.unique(voxels[:, 2]):
-        own = voxels[voxels[:, 2] == z]
-        new_row = np.diff(own[:, 0], prepend=-1, append=-1) != 0
-        ends = own[new_row[:-1] | new_row[1:]]  # of rows along Y: only these can be farthest apart
-        places = ends * spacing_mm
-        apart = cdist(places, places)
-        lines.append(ends[list(np.unravel_index(apart.argmax(), apart.shape))])
-        lengths_mm.append(apart.max())
-    longest = np.flatnonzero(np.isclose(lengths_mm, max(lengths_mm)))
-    return lines[longest[len(longest) // 2]]
 
 
 def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:

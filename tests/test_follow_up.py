@@ -1,0 +1,362 @@
+"""Lesions over time: identity, growth and RANO-BM, by hand; how a network measures change."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.diameters import axial_diameters
+from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import Volume, read_lesions
+from metaseg_nb.follow_up.agreement import change_errors, confusion, kappa
+from metaseg_nb.follow_up.clinical import read_clinical
+from metaseg_nb.follow_up.growth import DAYS_PER_MONTH, with_growth
+from metaseg_nb.follow_up.identity import follow
+from metaseg_nb.follow_up.patients import Measured, follow_masks, predicted_mm, several_dates
+from metaseg_nb.follow_up.response import (
+    COMPLETE,
+    FIRST,
+    PARTLY,
+    PROGRESSION,
+    STABLE,
+    UNKNOWN,
+    best_responses,
+    responses,
+)
+
+RAS = nib.orientations.axcodes2ornt("RAS")
+
+
+def cube(corner, edge=4):
+    """Points of a cube, 1 mm apart."""
+    return np.indices((edge,) * 3).reshape(3, -1).T + np.array(corner, float)
+
+
+def fates(*dates, reach_mm=3.0):
+    rows = follow(dates, reach_mm)
+    return {
+        lesion: [(int(row.date), row.fate, None if pd.isna(row.part) else int(row.part)) for row in own.itertuples()]
+        for lesion, own in rows.groupby("lesion")
+    }
+
+
+A, B, C = (0, 0, 0), (30, 0, 0), (0, 30, 0)
+
+
+def test_lesions_persist_vanish_return_and_are_new():
+    found = fates([cube(A), cube(B)], [cube(C), cube((1, 1, 0))], [cube(B), cube(A)])
+    assert found[1] == [(0, "first", 0), (1, "persisting", 1), (2, "persisting", 1)]
+    assert found[2] == [(0, "first", 1), (1, "vanished", None), (2, "returned", 0)]
+    assert found[3] == [(1, "new", 0), (2, "vanished", None)]
+
+
+def test_a_lesion_that_falls_apart_is_split_and_its_parts_join_again():
+    whole = np.vstack([cube(A), cube((4, 0, 0)), cube((8, 0, 0))])
+    rows = follow([[whole], [cube(A), cube((8, 0, 0))], [whole]], 3.0)
+    assert rows["fate"].tolist() == ["first", "persisting", "split", "persisting", "merged"]
+    assert rows["of"].tolist()[2:] == [1, rows["of"].iloc[3], 1]
+
+
+def test_lesions_that_grow_into_one_are_merged_with_the_one_that_fits_best():
+    both = np.vstack([cube(A, 6), cube((6, 0, 0))])
+    rows = follow([[cube(A, 6), cube((8, 0, 0), 3)], [both], [both]], 3.0)
+    assert rows[rows["lesion"] == 2]["fate"].tolist() == ["first", "merged", "merged"]
+    assert rows[rows["lesion"] == 2]["of"].tolist()[1:] == [1, 1]
+
+
+def test_a_new_lesion_beside_another_is_neither_it_nor_a_part_of_it():
+    # the old one vanished from 9 mm away; one is new 2 mm beside a lesion that stays
+    rows = follow([[cube(A, 8), cube((30, 0, 0))], [cube((10, 0, 0), 5), cube(A, 8), cube((43, 0, 0))]], 3.0)
+    assert rows[rows["date"] == 1].set_index("lesion")["fate"].to_dict() == {
+        1: "persisting", 2: "vanished", 3: "new", 4: "new",
+    }  # fmt: skip
+
+
+def test_dates_without_lesions_have_none():
+    assert follow([[], []], 3.0).empty
+    assert fates([], [cube(A)]) == {1: [(1, "new", 0)]}
+
+
+def rigid(rng, most_mm, most_degrees):
+    """A random move about the origin."""
+    axis, angle = rng.normal(size=3), np.radians(rng.uniform(0, most_degrees))
+    x, y, z = axis / np.linalg.norm(axis)
+    skew = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    matrix = np.eye(4)
+    matrix[:3, :3] = np.eye(3) + np.sin(angle) * skew + (1 - np.cos(angle)) * skew @ skew
+    shift = rng.normal(size=3)
+    matrix[:3, 3] = shift / np.linalg.norm(shift) * rng.uniform(0, most_mm)
+    return matrix
+
+
+def moved(mask, move, edge_mm=0.8):
+    """A mask whose head was moved, on another grid: nearest neighbour; only where the mask is."""
+    from scipy.ndimage import map_coordinates
+
+    places = nib.affines.apply_affine(move @ mask.affine, np.argwhere(mask.array))
+    low, high = places.min(axis=0) - 5, places.max(axis=0) + 5
+    affine = np.diag([edge_mm, edge_mm, edge_mm, 1.0])
+    affine[:3, 3] = low
+    shape = tuple(np.ceil((high - low) / edge_mm).astype(int))
+    voxels = nib.affines.apply_affine(np.linalg.inv(move @ mask.affine) @ affine, np.indices(shape).reshape(3, -1).T)
+    found = map_coordinates(mask.array.astype(np.uint8), voxels.T, order=0)
+    return Volume(found.reshape(shape), affine, RAS)
+
+
+def patient(n, days=(0, 60, 120, 180)):
+    return [Case(f"p-{i}", (Path("i"),), Path("l"), "p", "lung", day=days[i]) for i in range(n)]
+
+
+def identities_lost(mask, seed):
+    """Lesions that are not followed when a head lies elsewhere, and registration errs by up to 2 mm and 1 degree.
+
+    On other voxels a thin bridge can break: then a part has to be named as split from its lesion.
+    """
+    rng = np.random.default_rng(seed)
+    move, about = rigid(rng, 10, 10), np.eye(4)
+    about[:3, 3] = nib.affines.apply_affine(mask.affine, np.argwhere(mask.array).mean(axis=0))
+    error = about @ rigid(rng, 2, 1) @ np.linalg.inv(about)
+    later = moved(mask, move)
+    rows = follow_masks(list(zip(patient(2), (np.eye(4), move @ error), strict=True)), [mask, later], 3.0)
+    first, second = (rows[(rows["day"] == day) & rows["part"].notna()] for day in (0, 60))
+    truth, known = find_lesions(mask.array > 0, mask.spacing_mm), Measured.of(mask, np.eye(4)).points
+    part_of = {truth.labels[tuple(points[0].astype(int))]: part for part, points in enumerate(at_voxels(mask, known))}
+    number_of = {part: lesion for lesion, part in zip(first["lesion"], first["part"], strict=True)}
+    lost = []
+    for part, voxels in enumerate(at_voxels(mask, Measured.of(later, move).points)):  # carried back without error
+        was = number_of[part_of[np.bincount(truth.labels[tuple(voxels.T)]).argmax()]]
+        row = second[second["part"] == part].iloc[0]
+        if row["lesion"] != was and not (row["fate"] == "split" and row["of"] == was):
+            lost.append((was, row["lesion"], row["fate"]))
+    return lost
+
+
+def at_voxels(mask, points):
+    return [np.rint(nib.affines.apply_affine(np.linalg.inv(mask.affine), of)).astype(int) for of in points]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_no_identity_is_lost_where_the_head_lies_elsewhere(seed):
+    rng = np.random.default_rng(100 + seed)
+    mask = np.zeros((80, 80, 60), np.uint8)
+    for corner in rng.permutation(np.indices((6, 6, 4)).reshape(3, -1).T)[:12] * 13 + 3:
+        mask[tuple(slice(start, start + rng.integers(3, 9)) for start in corner)] = 1
+    assert identities_lost(Volume(mask, np.eye(4), RAS), seed) == []
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_identity_of_a_real_mask_is_lost(shared_data, seed):
+    label = shared_data / "real_t1c/labels/ms_patient26.nii.gz"
+    mask = read_lesions(Case("ms", (label,), label, "ms", "ms"), LesionRule())
+    assert identities_lost(mask, seed) == []
+
+
+def test_diameters_by_hand():
+    block = np.argwhere(np.ones((10, 4, 3)))
+    found = axial_diameters(block, (1.0, 1.0, 5.0))
+    assert found.slices == 3
+    assert found.longest_mm == pytest.approx(np.hypot(9, 3) + 1)
+    single = axial_diameters(np.array([[3, 3, 3]]), (0.5, 0.5, 2.0))
+    assert single == (0.5, 0.5, 1)
+    row = axial_diameters(np.argwhere(np.ones((12, 1, 2))), (1.0, 2.0, 1.0))
+    assert row == (12.0, 2.0, 2)
+
+
+@pytest.mark.parametrize("radius", [5.0, 9.5])
+def test_the_diameters_of_a_ball_are_within_a_voxel(radius):
+    ball = np.argwhere(np.linalg.norm(np.indices((41, 41, 41)) / 2 - 10, axis=0) <= radius)
+    found = axial_diameters(ball, (0.5, 0.5, 0.5))
+    assert found[:2] == pytest.approx((2 * radius, 2 * radius), abs=0.6)
+
+
+def course(*volumes, days=(0, 30, 90)):
+    return pd.DataFrame({"model": "m", "patient": "p", "lesion": 1, "day": days[: len(volumes)], "volume_mm3": volumes})
+
+
+def test_growth_by_hand():
+    table = with_growth(course(1000.0, 2000.0, 2000.0), volume_error=0.1)
+    assert table["change_pct"].tolist() == [0, 100, 100]
+    assert table["doubling_days"].iloc[1] == pytest.approx(30)
+    assert table["monthly_pct"].iloc[1] == pytest.approx(100 * (2 ** (DAYS_PER_MONTH / 30) - 1))
+    error = 1.96 * np.sqrt(2) * 0.1
+    ends = [30 * np.log(2) / (np.log(2) + error), 30 * np.log(2) / (np.log(2) - error)]
+    assert table.loc[1, ["fastest_doubling_days", "slowest_doubling_days"]].tolist() == pytest.approx(ends)
+    assert np.isnan(table["monthly_pct"].iloc[0])
+    assert table["monthly_pct"].iloc[2] == 0
+
+
+def test_growth_within_the_error_has_no_end_and_shrinking_is_halving():
+    table = with_growth(course(1000.0, 1100.0, 550.0), volume_error=0.1)
+    assert np.isinf(table["slowest_doubling_days"].iloc[1])
+    assert table["doubling_days"].iloc[2] == pytest.approx(-60)
+    assert (table.loc[2, ["fastest_doubling_days", "slowest_doubling_days"]] < 0).all()
+    assert np.isnan(with_growth(course(1000.0, 0.0), 0.1)["doubling_days"].iloc[1])
+
+
+def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
+    """Responses of one patient; ``lesions``: number to (longest diameters, or None before it came; further columns)."""
+    rows, n = [], max(len(diameters) for diameters, _ in lesions.values()) if lesions else 3
+    for lesion, (diameters, more) in lesions.items():
+        for i, diameter in enumerate(diameters):
+            if diameter is not None:
+                about = {"lesion": lesion, "case": f"p-{i}", "day": days[i], "diameter_mm": float(diameter)}
+                usual = {"perpendicular_mm": 0.8 * diameter, "slices": 5, "of": pd.NA, "fate": "persisting"}
+                rows.append({"volume_mm3": diameter**3 * np.pi / 6} | usual | about | more)
+    columns = ["lesion", "case", "day", "diameter_mm", "perpendicular_mm", "slices", "of", "fate", "volume_mm3"]
+    table = pd.DataFrame(rows, columns=columns).assign(model="reference", patient="p")
+    dates = pd.DataFrame({"patient": "p", "case": [f"p-{i}" for i in range(n)], "day": days[:n]})
+    if not lesions:  # those of another patient
+        other = dict.fromkeys(table, 0) | {
+            "model": "reference",
+            "patient": "q",
+            "fate": "first",
+            "of": pd.NA,
+            "case": "q",
+        }
+        table = pd.DataFrame([other])
+    return responses(table, dates, clinical)
+
+
+@pytest.mark.parametrize(
+    ("lesions", "expected"),
+    [
+        ({1: ([20, 14, 14.1], {})}, [PARTLY, STABLE]),  # -30 % exactly, and not quite
+        ({1: ([20, 24, 25], {})}, [STABLE, PROGRESSION]),  # +20 %, but 4 mm only; +25 % and 5 mm
+        ({1: ([30, 35.9, 36], {})}, [STABLE, PROGRESSION]),  # 5.9 mm, but not quite 20 %
+        ({1: ([40, 20, 25], {})}, [PARTLY, PROGRESSION]),  # from the smallest sum, though 37 % below the first
+        ({1: ([20, 0, 0], {})}, [COMPLETE, COMPLETE]),
+        ({1: ([20, 0, 0], {}), 2: ([6, 5, 5], {})}, [PARTLY, PARTLY]),  # a lesion that is no target is left
+        ({1: ([20, 0, 5], {})}, [COMPLETE, PROGRESSION]),
+        ({1: ([20, 20, 20], {}), 2: ([None, 3, 3], {})}, [PROGRESSION, PROGRESSION]),  # a new lesion
+        ({1: ([9.9, 5, 30], {})}, [UNKNOWN, UNKNOWN]),  # too small to be a target lesion
+        ({1: ([20, 10, 10], {"slices": 1})}, [UNKNOWN, UNKNOWN]),
+        ({1: ([20, 10, 10], {"perpendicular_mm": 4.9})}, [UNKNOWN, UNKNOWN]),
+        ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"fate": "split", "of": 1})}, [STABLE, STABLE]),  # 21 of 20 mm
+        ({1: ([12, 18, 18], {}), 2: ([10, 0, 0], {"of": 1})}, [STABLE, STABLE]),  # merged into the first
+        ({}, [UNKNOWN, UNKNOWN]),
+    ],
+)
+def test_categories_by_images(lesions, expected):
+    table = assessed(lesions)
+    assert table["imaging"].tolist() == [FIRST, *expected]
+
+
+def test_at_most_five_target_lesions_the_largest_first():
+    table = assessed({n: ([10 + n, 10 + n], {}) for n in range(1, 8)})
+    assert table["targets"].tolist() == [5, 5]
+    assert table["sum_mm"].iloc[0] == 13 + 14 + 15 + 16 + 17
+
+
+def test_volumes_have_limits_of_their_own():
+    # a sphere that shrinks to 0.7 of its diameter has 0.343 of its volume, and one of 1.2 has 1.728: below 1.73
+    assert assessed({1: ([20, 20 * 0.35 ** (1 / 3), 20], {})})["by_volume"].tolist() == [FIRST, PARTLY, PROGRESSION]
+    assert assessed({1: ([20, 24, 20 * 1.731 ** (1 / 3)], {})})["by_volume"].tolist() == [FIRST, STABLE, PROGRESSION]
+
+
+@pytest.mark.parametrize(
+    ("later", "facts", "expected"),
+    [
+        (12, {}, UNKNOWN),
+        (12, {"steroids": "stable"}, UNKNOWN),
+        (12, {"steroids": "stable", "clinical": "improved"}, PARTLY),
+        (12, {"steroids": "increased", "clinical": "stable"}, UNKNOWN),
+        (12, {"steroids": "none", "clinical": "worse"}, PROGRESSION),
+        (12, {"steroids": "none", "clinical": "stable", "non_target_progression": "yes"}, PROGRESSION),
+        (0, {"steroids": "none", "clinical": "stable"}, COMPLETE),
+        (0, {"steroids": "decreased", "clinical": "stable"}, PARTLY),
+        (20, {"steroids": "decreased", "clinical": "stable"}, STABLE),
+        (40, {}, PROGRESSION),
+    ],
+)
+def test_categories_with_what_a_clinician_knows(later, facts, expected):
+    clinical = pd.DataFrame([{"case": "p-1", **facts}])
+    assert assessed({1: ([20, later], {})}, clinical)["rano_bm"].tolist() == [FIRST, expected]
+
+
+def test_a_response_is_confirmed_by_four_weeks():
+    table = assessed({1: ([20, 12, 12, 40], {})}, days=(0, 60, 80, 88))
+    assert table["confirmed"].tolist() == [False, False, False, False]
+    assert assessed({1: ([20, 12, 12, 12], {})}, days=(0, 60, 80, 88))["confirmed"].tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
+
+
+def test_the_best_response_until_progression():
+    table = assessed({1: ([40, 30, 20, 26], {})})
+    best = best_responses(table).iloc[0]
+    assert (best["best"], best["best_pct"], best["progressed_day"], best["last_day"]) == (PARTLY, -50, 180, 180)
+
+
+def test_kappa_of_a_published_table():
+    table = np.array([[[18, 2, 1], [4, 7, 2], [0, 0, 9]]], float)
+    assert kappa(table, 100, 0)[0] == pytest.approx((34 / 43 - 687 / 1849) / (1 - 687 / 1849))
+    assert np.isnan(kappa(table, 100, 0)[1:]).all()
+
+
+def test_a_patient_counts_once_however_many_dates():
+    pairs = pd.DataFrame({"patient": [*"ppq"], "reference": [*"abb"], "predicted": [*"aab"]})
+    assert confusion(pairs, "ab").tolist() == [[[0.5, 0], [0.5, 0]], [[0, 0], [0, 1]]]
+
+
+def test_errors_of_change_by_hand():
+    rows = [("p", 2.0, 3.0), ("p", 0.0, -1.0), ("q", 1.0, 4.0), ("q", 5.0, np.nan)]
+    changes = pd.DataFrame(rows, columns=["patient", "reference_mm", "predicted_mm"]).assign(model="unet")
+    found = change_errors(changes, ["unet"], 200, 0).iloc[0]
+    assert (found["patients"], found["changes"], found["missed"]) == (2, 3, 1)
+    assert found["bias_mm"] == 1
+    assert (found["low"], found["high"]) == (0, 3)
+    assert found["smallest_mm"] == pytest.approx(1.96 * 2)
+    assert found["upper_mm"] == pytest.approx(1 + 1.96 * 2)
+
+
+def test_predicted_diameters_are_those_of_the_reference_lesions():
+    truth, found = np.zeros((30, 20, 8), np.uint8), np.zeros((30, 20, 8), np.uint8)
+    truth[2:8, 2:4, 2:4] = truth[20:24, 2:4, 2:4] = truth[2:6, 12:14, 2:4] = 1
+    found[3:6, 2:4, 2:4] = found[7:8, 2:3, 2:3] = 1  # two parts of the first; nothing of the second
+    found[2:16, 12:13, 2:4] = 1
+    mm = predicted_mm(*(Volume(mask, np.eye(4), RAS) for mask in (truth, found)))
+    assert mm == pytest.approx([np.hypot(2, 1) + 1, 14, np.nan], nan_ok=True) or mm == pytest.approx(
+        [np.hypot(2, 1) + 1, np.nan, 14], nan_ok=True
+    )
+
+
+def test_only_patients_with_a_different_day_for_each_case_are_followed():
+    cases = [
+        *patient(3),
+        Case("q-0", (), Path("l"), "q", "lung", day=0),
+        Case("q-1", (), Path("l"), "q", "lung", day=0),
+    ]
+    cases += [Case("r-0", (), Path("l"), "r", "lung", day=0), Case("r-1", (), Path("l"), "r", "lung")]
+    found = several_dates(Cohort("c", "", [cases[2], cases[0], cases[1], *cases[3:]]))
+    assert [[case.name for case in of] for of in found] == [["p-0", "p-1", "p-2"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "expected"),
+    [
+        ("name,steroids\np-0,none\n", "columns name, steroids", "a column case"),
+        ("case,steroids\nx-0,none\n", "case x-0", "a case of the cohort"),
+        ("case,steroids\np-0,some\n", "'some'", "none, decreased, stable, increased"),
+        ("case,clinical\np-0,worse\np-0,stable\n", "two rows", "one row for each case"),
+    ],
+)
+def test_each_mistake_in_the_clinical_table_has_its_message(tmp_path, text, found, expected):
+    path = tmp_path / "clinical.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(CohortError) as error:
+        read_clinical(path, Cohort("c", "", patient(2)))
+    assert found in str(error.value) and expected in str(error.value)
+
+
+def test_the_clinical_table_is_read_in_any_case_and_cells_may_be_empty(tmp_path):
+    path = tmp_path / "clinical.csv"
+    path.write_text("case,steroids,clinical\np-0,None,\np-1,,Worse\n", encoding="utf-8")
+    table = read_clinical(path, Cohort("c", "", patient(2)))
+    assert table.to_dict("list") == {"case": ["p-0", "p-1"], "steroids": ["none", ""], "clinical": ["", "worse"]}
