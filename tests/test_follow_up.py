@@ -1,6 +1,7 @@
 """Lesions over time: identity, growth and RANO-BM, by hand; how a network measures change."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -11,12 +12,14 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.diameters import axial_diameters
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_lesions
+from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
+from metaseg_nb.follow_up import placing
 from metaseg_nb.follow_up.agreement import change_errors, confusion, kappa
 from metaseg_nb.follow_up.clinical import read_clinical
 from metaseg_nb.follow_up.growth import DAYS_PER_MONTH, with_growth
 from metaseg_nb.follow_up.identity import follow
-from metaseg_nb.follow_up.patients import Measured, follow_masks, predicted_mm, several_dates
+from metaseg_nb.follow_up.patients import Measured, follow_masks, follow_study, predicted_mm, several_dates
+from metaseg_nb.follow_up.placing import heads_alike
 from metaseg_nb.follow_up.response import (
     COMPLETE,
     FIRST,
@@ -27,6 +30,7 @@ from metaseg_nb.follow_up.response import (
     best_responses,
     responses,
 )
+from metaseg_nb.layout import StudyLayout
 
 RAS = nib.orientations.axcodes2ornt("RAS")
 
@@ -360,3 +364,63 @@ def test_the_clinical_table_is_read_in_any_case_and_cells_may_be_empty(tmp_path)
     path.write_text("case,steroids,clinical\np-0,None,\np-1,,Worse\n", encoding="utf-8")
     table = read_clinical(path, Cohort("c", "", patient(2)))
     assert table.to_dict("list") == {"case": ["p-0", "p-1"], "steroids": ["none", ""], "clinical": ["", "worse"]}
+
+
+def ball(radius, centre, shape=(40, 40, 40)):
+    return radius >= np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
+
+
+def test_heads_are_compared_where_both_images_show_something():
+    first = Volume(100.0 * ball(15, (20, 20, 20)), np.eye(4), RAS)
+    shift = np.eye(4)
+    shift[:3, 3] = 3, 0, 0
+    same = Volume(np.roll(first.array, 3, axis=0), np.eye(4), RAS)
+    assert heads_alike(first, same, shift) > 0.99
+    assert heads_alike(first, same, np.eye(4)) < 0.95
+    assert heads_alike(first, Volume(same.array[:, :, :22], np.eye(4), RAS), shift) > 0.99, "half of the head is shown"
+    assert heads_alike(first, Volume(100.0 * ball(11, (20, 20, 20)), np.eye(4), RAS), np.eye(4)) < 0.8
+
+
+def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(monkeypatch, write_nifti):
+    images = [
+        write_nifti(f"{i}.nii.gz", 100.0 * ball(radius, (20, 20, 20))) for i, radius in enumerate((15, 15, 11, 15))
+    ]
+    cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
+    found = iter([("", 0), ("", 0), ("an uncertain place", 0)])
+
+    def registered(*_):
+        failure, moved = next(found)
+        return SimpleNamespace(matrix=np.eye(4), moved_mm=moved, degrees=0.0, failure=failure)
+
+    monkeypatch.setattr(placing, "register", registered)
+    problems = placing.place_dates(cases)["problem"].tolist()
+    assert problems[:2] == ["", ""]
+    assert problems[2].startswith("the heads differ (Dice 0.") and problems[3].startswith("an uncertain place")
+    assert all(problem.endswith("possibly another patient") for problem in problems[2:])
+
+
+def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(write_case, home, monkeypatch):
+    """At the second date the network misses the lesion of one voxel that the first date has too."""
+    layout, cases = StudyLayout("tiny"), []
+    for i in range(2):
+        case = write_case(f"p-{i}", axes=("RAS", "LPI")[i])
+        cases.append(Case(**{**vars(case), "patient": "p", "day": 60 * i, "fold": 0}))
+        label = read_lesions(cases[-1], LesionRule())
+        found = label.array.astype(np.uint8)
+        found[15, 15, 12] = i == 0
+        mask = Volume(found, label.affine, label.native_orientation)
+        write_volume(layout.run("unet", 0).predictions / f"{case.name}.nii.gz", mask)
+    still = {"patient": "p", "case": ["p-0", "p-1"], "day": [0, 60], "matrix": [np.eye(4).ravel().tolist()] * 2}
+    monkeypatch.setattr("metaseg_nb.follow_up.patients.place_dates", lambda _: pd.DataFrame(still).assign(problem=""))
+    monkeypatch.setattr("metaseg_nb.follow_up.patients.UNSCORED_MM3", 0.5)
+    _, lesions, changes = follow_study(layout, Cohort("c", "", cases), ["unet"], 3.0)
+    last = lesions[lesions["day"] == 60].set_index("model")["fate"]
+    assert last["reference"].tolist() == ["persisting", "persisting"]
+    assert sorted(last["unet"]) == ["persisting", "vanished"]
+    assert changes["reference_mm"].tolist() == [0, 0]
+    assert sorted(changes["predicted_mm"].fillna(9)) == [0, 9]
+
+
+def test_a_cohort_without_dates_says_how_to_give_them(home):
+    with pytest.raises(CohortError, match="no patient with two cases that have different dates"):
+        follow_study(StudyLayout("tiny"), Cohort("c", "", patient(1)), ["unet"], 3.0)

@@ -4,7 +4,7 @@ No patient stands behind it. It lets every notebook run anywhere, without data a
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
+from metaseg_nb.demo_cohort.dates import DatePlan, plan_dates, render_date
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
 from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
 from metaseg_nb.files import write_json, write_table
@@ -34,6 +35,7 @@ def make_cohort(
     workers: int = 2,
     n_unlabelled: int = 0,
     images: str = "stripped",
+    dates: int = 1,
 ) -> Path:
     """Make the synthetic cohort, or what is missing of it.
 
@@ -54,6 +56,9 @@ def make_cohort(
         "stripped": one image of the brain. "raw": heads with skull in three sequences on other grids, from two
         scanners (`render_raw`). The datalist names masks of the brains too, and ``patients.csv``, a patients table,
         the ``scanner`` and the ``site`` of each case.
+    dates : int
+        Above 1, of stripped images: each patient has two to four cases, at as many dates at most, and other lesions
+        than with 1.
 
     Returns
     -------
@@ -68,16 +73,20 @@ def make_cohort(
     """
     folder = Path(folder)
     is_raw = images == RAW
-    _keep_recipe(
-        folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed} | ({"images": RAW} if is_raw else {})
-    )
-    plans = [plan_patient(seed, index) for index in range(n_patients + n_unlabelled)]
+    more = {"images": RAW} if is_raw else {"dates": dates} if dates > 1 else {}
+    _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed, **more})
+    plans = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
     files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)
     missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(files_of(plan)))]
     map_cases(partial(make, folder), missing, workers, "synthetic cohort")
-    entries = [{**files_of(plan), "patient": plan.case, "primary": plan.primary} for plan in plans]
-    for entry in entries[n_patients:]:
-        del entry["label"]
+    entries: dict[bool, list[dict]] = {True: [], False: []}
+    for plan in plans:
+        patient, day = (plan.patient, {"day": plan.day}) if isinstance(plan, DatePlan) else (plan, {})
+        entry = {**files_of(plan), "patient": patient.case, "primary": patient.primary, **day}
+        labelled = patient.index < n_patients
+        if not labelled:
+            del entry["label"]
+        entries[labelled].append(entry)
     if is_raw:
         sites = [(plan.case, plan.case, plan.primary, *site_of(plan.index)[:2]) for plan in plans]
         write_table(folder / TABLE, pd.DataFrame(sites, columns=["case", "patient", "primary", "site", "scanner"]))
@@ -86,16 +95,20 @@ def make_cohort(
         "description": DESCRIPTION,
         "labels": {"0": "background", "1": "metastasis"},
         "tensorImageSize": "3D",
-        "training": entries[:n_patients],
-        "testing": entries[n_patients:],
+        "training": entries[True],
+        "testing": entries[False],
     }
     write_json(folder / "dataset.json", datalist)
     return folder / "dataset.json"
 
 
-def _make_case(folder: Path, plan: PatientPlan) -> None:
+def _plans(seed: int, index: int, dates: int) -> Sequence[PatientPlan | DatePlan]:
+    return plan_dates(seed, index, dates) if dates > 1 else [plan_patient(seed, index)]
+
+
+def _make_case(folder: Path, plan: PatientPlan | DatePlan) -> None:
     files = _files(plan)
-    image, label, _ = render_patient(plan)
+    image, label, *_ = render_date(plan) if isinstance(plan, DatePlan) else render_patient(plan)
     write_volume(folder / files["label"], label)
     write_volume(folder / files["image"], image)  # last
 
@@ -108,7 +121,7 @@ def _make_raw(folder: Path, plan: PatientPlan) -> None:
         write_volume(folder / path, image)
 
 
-def _files(plan: PatientPlan) -> dict[str, Any]:
+def _files(plan: PatientPlan | DatePlan) -> dict[str, Any]:
     """Image and label below the cohort's folder, as the datalist names them."""
     return {"image": f"images/{plan.case}.nii.gz", "label": f"labels/{plan.case}.nii.gz"}
 

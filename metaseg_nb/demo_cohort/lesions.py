@@ -155,7 +155,7 @@ def place_lesions(
         core = min(1.0, room_mm[site] / (STRETCH * reach_mm), pushing)
         centre_mm = deformation.inverse_at_points(sites_mm[[site]])[0]
         voxel_mm = [axis[np.abs(axis - x).argmin()] for axis, x in zip(axes_mm, centre_mm, strict=True)]
-        placed.append(_placed(plan, shape, core, np.array(voxel_mm), axes_mm, positions_mm))
+        placed.append(on_grid(plan, shape, core, np.array(voxel_mm), axes_mm, positions_mm))
         away_mm = np.linalg.norm(sites_mm - sites_mm[site], axis=1) / STRETCH
         free_mm = np.minimum(free_mm, away_mm - reach_mm)
     return placed
@@ -188,10 +188,10 @@ def paint_lesion(
     view[chosen] += cover[chosen] * (_brightness(plan, -lesion.outside_mm[chosen], texture) - view[chosen])
 
 
-def _placed(
+def on_grid(
     plan: LesionPlan, shape: LesionShape, core: float, centre_mm: np.ndarray, axes_mm: Axes, positions_mm: np.ndarray
 ) -> Lesion:
-    """Measure the part of a grid that a lesion changes."""
+    """Measure the part of a grid that a lesion changes; its centre need not be that of a voxel."""
     radii_mm = shape.radii_mm()
     reach_mm, box, near = PUSH_REACH * radii_mm.max() + 3, [], []
     for axis, centre in zip(axes_mm, centre_mm, strict=True):

@@ -131,7 +131,7 @@ class PlacedPatient:
 def place_patient(plan: PatientPlan, around_mm: float) -> PlacedPatient:
     """Place a patient's head and lesions on a grid that goes ``around_mm`` beyond the brain."""
     deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
-    shape, affine = _native_grid(deformation, plan.spacing_mm, around_mm)
+    shape, affine = grid_around(head_points_mm(deformation), plan.spacing_mm, around_mm)
     axes_mm = grid_axes_mm(shape, affine)
     rng = patient_rng(plan.seed, plan.index, "lesions")
     positions_mm = deformation.on_axes(axes_mm)
@@ -141,7 +141,7 @@ def place_patient(plan: PatientPlan, around_mm: float) -> PlacedPatient:
     return PlacedPatient(plan, affine, positions_mm, lesions, rng)
 
 
-def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
+def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.ndarray, date: int = 0) -> np.ndarray:
     """Recompute the bias field that a patient's image was multiplied with, on any grid parallel to the world axes.
 
     Parameters
@@ -151,20 +151,22 @@ def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.nd
     shape : tuple of 3 ints
     affine : ndarray, shape (4, 4)
         In RAS order, in the patient's world space, native or resampled.
+    date : int
+        Of a patient at several dates, from 0.
 
     Returns
     -------
     ndarray of float32, shape (X, Y, Z)
         Positive, around 1.
     """
-    rng = patient_rng(seed, index, "bias")
+    rng = patient_rng(seed, index, "bias", date)
     field = SplineField.random(rng, deviation=0.18, step_mm=80.0, reach_mm=REACH_MM)
     return np.exp(field.on_axes(grid_axes_mm(shape, affine)))
 
 
-def patient_rng(seed: int, index: int, purpose: str) -> np.random.Generator:
-    """Make the generator of one patient for one of `PURPOSES`."""
-    return np.random.default_rng([seed, index, PURPOSES.index(purpose)])
+def patient_rng(seed: int, index: int, purpose: str, date: int = 0) -> np.random.Generator:
+    """Make the generator of one patient for one of `PURPOSES`; what is drawn anew at each date has the date's own."""
+    return np.random.default_rng([seed, index, PURPOSES.index(purpose), *([date] if date else [])])
 
 
 def grid_axes_mm(shape: tuple[int, ...], affine: np.ndarray) -> Axes:
@@ -203,13 +205,17 @@ def _draw_lesion(rng: np.random.Generator, primary: Primary, diameter_mm: float)
     return LesionPlan(float(diameter_mm), kind, float(rng.uniform(1.15, 1.65)))
 
 
-def _native_grid(
-    deformation: Deformation, spacing_mm: Sequence[float], around_mm: float
-) -> tuple[tuple[int, ...], np.ndarray]:
-    """Field of view around the brain: shape and affine in RAS order."""
+def head_points_mm(deformation: Deformation) -> np.ndarray:
+    """Points of a patient's head in its world, but for its own shape: shape (N, 3)."""
     template = load_template()
     head = np.argwhere(template.t1[::4, ::4, ::4] > 0) * 4 + template.origin_mm
-    head_mm = (head - CENTRE_MM) @ np.linalg.inv(deformation.linear).T + CENTRE_MM + deformation.offset_mm
+    return (head - CENTRE_MM) @ np.linalg.inv(deformation.linear).T + CENTRE_MM + deformation.offset_mm
+
+
+def grid_around(
+    head_mm: np.ndarray, spacing_mm: Sequence[float], around_mm: float = AIR_MM
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Field of view around a head: shape and affine in RAS order."""
     first, last = head_mm.min(axis=0) - around_mm, head_mm.max(axis=0) + around_mm
     affine = np.diag([*spacing_mm, 1.0])
     affine[:3, 3] = np.round(first, 2)
@@ -217,12 +223,17 @@ def _native_grid(
 
 
 def anatomy(plan: PatientPlan) -> np.ndarray:
+    """`anatomy_map` of a patient."""
+    contrast, vessels = (patient_rng(plan.seed, plan.index, purpose) for purpose in ("contrast", "vessels"))
+    return anatomy_map(contrast, vessels, plan.spacing_mm)
+
+
+def anatomy_map(rng: np.random.Generator, of_vessels: np.random.Generator, spacing_mm: Sequence[float]) -> np.ndarray:
     """Contrast-enhanced anatomy in template space, blurred as much as the voxels are wider than the template's."""
-    rng = patient_rng(plan.seed, plan.index, "contrast")
     fluid, grey = rng.uniform(0.25, 0.38), rng.uniform(0.71, 0.82)
     intensity = np.interp(load_template().t1, [0, 0.31, 0.75, 1, 1.15], [0, fluid, grey, 1, 1.08]).astype(np.float32)
-    intensity = enhance(intensity, patient_rng(plan.seed, plan.index, "vessels"))
-    for axis, edge_mm in enumerate(plan.spacing_mm):
+    intensity = enhance(intensity, of_vessels)
+    for axis, edge_mm in enumerate(spacing_mm):
         if edge_mm > 1.2:
             intensity = ndimage.gaussian_filter1d(intensity, np.sqrt((edge_mm**2 - 1) / 12), axis=axis)
     return intensity

@@ -13,14 +13,13 @@ from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.diameters import axial_diameters
-from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
+from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask
 from metaseg_nb.follow_up.identity import Points, follow
+from metaseg_nb.follow_up.placing import place_dates
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.preprocessing.registration import register
 
 REFERENCE = "reference"
 MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z"]
@@ -29,13 +28,11 @@ MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y",
 class FollowUp(NamedTuple):
     """What becomes of the lesions of a cohort.
 
-    ``dates`` has a row per date: ``patient``, ``case``, ``day``, ``moved_mm``, ``degrees`` (against the first date),
-    ``matrix`` (from the first date's world to this one's, 16 numbers row by row) and ``problem`` ("" where all is
-    well; otherwise its lesions are not followed). ``lesions`` has a row per (``model``, ``patient``, ``lesion``) and
-    date from the lesion's first on: ``case``, ``day``, ``part`` (its place among the lesions of its mask), ``fate``,
-    ``of`` (`follow`), and `MEASURES`, 0 where it is not there (the voxel ``x``, ``y``, ``z``: NaN). ``changes`` has a
-    row per (``model``, reference lesion, date but its first): ``reference_mm``, ``predicted_mm``, changes of the
-    longest axial diameter since the date before.
+    ``dates`` is that of `place_dates`; the lesions of a date with a ``problem`` are not followed. ``lesions`` has a row
+    per (``model``, ``patient``, ``lesion``) and date from the lesion's first on: ``case``, ``day``, ``part`` (its place
+    among the lesions of its mask), ``fate``, ``of`` (`follow`), and `MEASURES`, 0 where it is not there (the voxel
+    ``x``, ``y``, ``z``: NaN). ``changes`` has a row per (``model``, reference lesion, date but its first):
+    ``reference_mm``, ``predicted_mm``, changes of the longest axial diameter since the date before.
     """
 
     dates: pd.DataFrame
@@ -130,21 +127,6 @@ def _follow_patient(
         predicted = {case.name: predicted_mm(*pair) for (case, _), pair in zip(placed, pairs, strict=True)}
         changes.append(_changes(lesions[0], predicted).assign(model=model))
     return FollowUp(dates, pd.concat(lesions, ignore_index=True), pd.concat([pd.DataFrame(), *changes]))
-
-
-def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
-    """Register the first sequence of each date to that of the first date; ``dates`` of `FollowUp`."""
-    first, *others = (read_volume(case.image, case.name) for case in cases)
-    first = Volume(with_dark_background(first.array), first.affine, first.native_orientation)
-    rows = [(0.0, 0.0, np.eye(4).ravel().tolist(), "")]
-    for other in others:
-        other = Volume(with_dark_background(other.array), other.affine, other.native_orientation)
-        found = register(first, other)
-        problem = f"{found.failure}; possibly another patient" if found.failure else ""
-        rows.append((found.moved_mm, found.degrees, found.matrix.ravel().tolist(), problem))
-    dates = pd.DataFrame(rows, columns=["moved_mm", "degrees", "matrix", "problem"])
-    names, days = [case.name for case in cases], [case.day for case in cases]
-    return dates.assign(patient=cases[0].patient, case=names, day=days)
 
 
 def follow_masks(placed: Sequence[tuple[Case, np.ndarray]], masks: Sequence[Volume], reach_mm: float) -> pd.DataFrame:

@@ -41,9 +41,9 @@ def responses(lesions: pd.DataFrame, dates: pd.DataFrame, clinical: pd.DataFrame
         A row per (``model``, ``patient``, date): ``case``, ``day``, ``targets`` (number of target lesions), ``sum_mm``
         (of their longest diameters), ``change_pct`` (of it, since the first date), ``from_nadir_pct`` (since the
         smallest sum before), ``new`` (lesions that were not there at the first date), ``imaging`` (category by images
-        alone), ``volume_cm3`` of the target lesions, ``by_volume`` (category by volumes), ``rano_bm`` (with clinical
-        facts; "not assessable" where they are not known) and ``confirmed`` (a response by images that lasts for
-        `SUSTAINED_DAYS`).
+        alone), ``by`` (of a progression: the new lesions, or the target lesion that grew most), ``volume_cm3`` of the
+        target lesions, ``by_volume`` (category by volumes), ``rano_bm`` (with clinical facts; "not assessable" where
+        they are not known) and ``confirmed`` (a response by images that lasts for `SUSTAINED_DAYS`).
     """
     facts = clinical.set_index("case") if clinical is not None else pd.DataFrame()
     tables = []
@@ -70,15 +70,20 @@ def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame) -> pd.DataFrame:
     for i, (case, day) in enumerate(dates.itertuples(index=False)):
         there = lesions[(lesions["day"] == day) & (lesions["volume_mm3"] > 0)]
         came = there[~there["lesion"].isin(at_first["lesion"])]
-        new = int(came["of"].isna().sum())  # what was split from another lesion is not new
+        new = came.loc[came["of"].isna(), "lesion"]  # what was split from another lesion is not new
         sums, sums_mm3 = longest.sum(axis=0), volumes.sum(axis=0)
         nadir = int(sums[:i].argmin()) if i else 0
-        grown = (longest[:, i] - longest[:, nadir]).max(initial=0.0)
-        by_length = _category(sums, i, new, len(there), PARTIAL, PROGRESSED, grown >= GROWN_MM - TOLERANCE)
-        by_volume = _category(sums_mm3, i, new, len(there), PARTIAL_VOLUME, PROGRESSED_VOLUME, True)
+        grown = longest[:, i] - longest[:, nadir]
+        enough = grown.max(initial=0.0) >= GROWN_MM - TOLERANCE
+        by_length = _category(sums, i, len(new), len(there), PARTIAL, PROGRESSED, enough)
+        by_volume = _category(sums_mm3, i, len(new), len(there), PARTIAL_VOLUME, PROGRESSED_VOLUME, True)
+        by = ", ".join(f"lesion {number}, new" for number in new) if by_length == PROGRESSION else ""
+        if by_length == PROGRESSION and not by:
+            by = f"lesion {wide['diameter_mm'].index[grown.argmax()]}, {grown.max():+.0f} mm"
         change = [100 * (sums[i] / of - 1) if of else np.nan for of in (sums[0], sums[nadir])]
-        rows.append((case, day, len(targets), sums[i], *change, new, by_length, sums_mm3[i] / 1000, by_volume))
-    columns = ["case", "day", "targets", "sum_mm", "change_pct", "from_nadir_pct", "new", "imaging"]
+        facts = (case, day, len(targets), sums[i], *change, len(new))
+        rows.append((*facts, by_length, by, sums_mm3[i] / 1000, by_volume))
+    columns = ["case", "day", "targets", "sum_mm", "change_pct", "from_nadir_pct", "new", "imaging", "by"]
     table = pd.DataFrame(rows, columns=[*columns, "volume_cm3", "by_volume"])
     return table.assign(confirmed=_confirmed(table["day"].tolist(), table["imaging"].tolist()))
 
