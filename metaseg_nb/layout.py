@@ -65,6 +65,8 @@ class StudyLayout:
     imported = _Below("imported")
     radiotherapy = _Below("radiotherapy")
     radiotherapy_record = _Below("radiotherapy/provenance.json")  # written last by 07, with checksums of its tables
+    follow_up = _Below("follow_up")
+    follow_up_record = _Below("follow_up/provenance.json")  # written last by 09, with checksums of its tables
     dataset = _Below("dataset.json")  # the cohort with its folds; written last by 01, with checksums of its tables
     cases_table = _Below("cases.csv")
     lesions_table = _Below("lesions.csv")

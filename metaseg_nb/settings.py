@@ -124,6 +124,12 @@ def _another(study: str, info: ValidationInfo) -> str:
     return study
 
 
+def _one_if_raw(dates: int, info: ValidationInfo) -> int:
+    if dates > 1 and info.data.get("synthetic_images") == "raw":
+        raise ValueError("1, because synthetic_images is raw")
+    return dates
+
+
 def _reader(code: str) -> str:
     if code and not READER.fullmatch(code):
         raise ValueError("a code of up to 20 letters, digits, - and _, such as R1")
@@ -189,6 +195,7 @@ class Explore(Settings):
     synthetic_patients: Annotated[int, Field(ge=4)]
     synthetic_unlabelled: Whole
     synthetic_images: Literal["stripped", "raw"]
+    synthetic_dates: Annotated[int, Field(ge=1, le=4), AfterValidator(_one_if_raw)]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
     other_values: Annotated[list[Count], AfterValidator(_apart)]
     label_threshold: NotNegative
@@ -338,6 +345,16 @@ class Radiotherapy(Pooled):
     workers: Count
 
 
+class FollowUp(Pooled):
+    """09: what becomes of each lesion between dates."""
+
+    follow_up: bool
+    clinical_table: str
+    reach_mm: Positive
+    volume_error: Annotated[float, Field(gt=0, lt=1)]
+    workers: Count
+
+
 class Annotate(Settings):
     """08: which cases a person annotates, and with what help."""
 
@@ -378,6 +395,7 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "06_annotation_budget": Budget,
     "07_radiotherapy": Radiotherapy,
     "08_annotate": Annotate,
+    "09_follow_up": FollowUp,
 }
 KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 

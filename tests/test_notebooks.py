@@ -65,7 +65,7 @@ def test_a_module_that_a_document_names_is_there(document):
 # What each notebook writes last, and so by what others know that it ran to its end; 03 and 03b: see test_fit.
 MARKS = {"02_preprocess_n4": "preprocessing_table", "04_cross_validation": "layout.comparison"}
 MARKS |= {"05_qualitative_review": "cases.csv", "06_annotation_budget": "layout.budget_record"}
-MARKS |= {"07_radiotherapy": "layout.radiotherapy_record"}
+MARKS |= {"07_radiotherapy": "layout.radiotherapy_record", "09_follow_up": "layout.follow_up_record"}
 
 
 @pytest.mark.parametrize("name", MARKS)

@@ -335,7 +335,8 @@ def test_every_parameter_file_is_read_strictly():
 def test_a_parameters_cell_holds_the_values_of_the_demo(notebook):
     """So that Run All of a committed notebook, after the demo, is the demo again."""
     declared = papermill.inspect_notebook(NOTEBOOKS / f"{notebook}.ipynb")
-    study = "demo_budget" if notebook in ("03b_pretrain", "06_annotation_budget") else "demo"
+    others = {"03b_pretrain": "demo_budget", "06_annotation_budget": "demo_budget", "09_follow_up": "demo_follow_up"}
+    study = others.get(notebook, "demo")
     run = ("unet", 0) if notebook.startswith("03") else ()
     assert {name: ast.literal_eval(entry["default"]) for name, entry in declared.items()} == resolve(
         notebook, study, *run

@@ -28,6 +28,7 @@ STEPS = {
     "06_annotation_budget": ("annotation_budget", "budget_record"),
     "07_radiotherapy": ("radiotherapy", "radiotherapy_record"),
     "08_annotate": ("annotate", "by_hand_record"),
+    "09_follow_up": ("follow_up", "follow_up_record"),
 }
 # Columns of a study's status. Selection Dice: the best so far, of the selection set, not of the test set.
 STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
@@ -119,7 +120,8 @@ def planned_runs(study: str) -> list[Run]:
     before = [Run(notebook, study) for notebook in ("01_explore_data", "02_preprocess_n4")]
     if not arms:
         trainings = [Run("03_train", study, model, fold) for model, fold in product(models, folds)]
-        after = ("04_cross_validation", "05_qualitative_review", "07_radiotherapy")
+        after = ["04_cross_validation", "05_qualitative_review", "07_radiotherapy"]
+        after += ["09_follow_up"] if resolve("09_follow_up", study)["follow_up"] else []
         return [*before, *trainings, *(Run(notebook, study) for notebook in after)]
     trainings = [
         Run("03_train", study, model, fold, arm, seed) for arm, seed, model, fold in product(arms, seeds, models, folds)

@@ -25,7 +25,7 @@ from metaseg_nb.settings import Explore
 
 # What cohorts of earlier versions, which do not say so, were made with.
 UNSAID = {"annotations": "", "brain_file": "", "missing": "refuse", "synthetic_images": "stripped"}
-UNSAID |= {"folds_by": "patient"}
+UNSAID |= {"folds_by": "patient", "synthetic_dates": 1}
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -144,7 +144,7 @@ def _kept(layout: StudyLayout) -> dict[str, Any] | None:
 def _cohort_settings(settings: Explore) -> dict[str, Any]:
     """The settings of notebook 01 that decide what a cohort and its folds are."""
     others = {"study", "workers", "confirmed", "annotation_shares", "organ_names"}
-    synthetic = {"synthetic_patients", "synthetic_unlabelled", "synthetic_images"}
+    synthetic = {"synthetic_patients", "synthetic_unlabelled", "synthetic_images", "synthetic_dates"}
     return settings.model_dump(exclude=others | (synthetic if settings.cohort != "synthetic" else set()))
 
 
@@ -178,6 +178,7 @@ def require_written(layout: StudyLayout, *files: Path) -> dict[str, Any]:
         layout.cross_validation: ("04_cross_validation", layout.comparison),
         layout.annotation_budget: ("06_annotation_budget", layout.budget_record),
         layout.gallery: ("05_qualitative_review", layout.gallery_record),
+        layout.follow_up: ("09_follow_up", layout.follow_up_record),
         layout.by_hand: ("08_annotate", layout.by_hand_record),
     }[files[0].parent]
     facts: dict[str, Any] = {}

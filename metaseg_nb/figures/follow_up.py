@@ -1,0 +1,67 @@
+"""Lesions at every date, side by side at the same place."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
+
+from metaseg_nb.cohort.cases import Cohort, case_named
+from metaseg_nb.cohort.head import shown_window
+from metaseg_nb.cohort.volumes import read_lesions
+from metaseg_nb.figures.reviewed import read_image
+from metaseg_nb.figures.slices import Panel, draw_panels, window_around
+
+# Colours of what becomes of a lesion, and of responses from best to worst.
+FATES = {
+    "first": "#999999",
+    "persisting": "#0072B2",
+    "new": "#D55E00",
+    "returned": "#882255",
+    "split": "#CC79A7",
+    "merged": "#E69F00",
+    "vanished": "#009E73",
+}
+RESPONSE_COLOURS = {
+    "complete response": "#009E73",
+    "partial response": "#56B4E9",
+    "stable disease": "#BBBBBB",
+    "progression": "#D55E00",
+    "not assessable": "#EEEEEE",
+}
+EDGE_MM = 50.0
+
+
+def draw_lesions_over_time(cohort: Cohort, dates: pd.DataFrame, lesions: pd.DataFrame, most: int = 4) -> Figure:
+    """A row a lesion, a column a date: the axial slice at the same place of the head, with the reference's outline.
+
+    The slices are those of each image; a head that lies tilted is not turned back.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    dates, lesions : DataFrame
+        From `follow_study`, of one patient and one model.
+    most : int
+        Lesions shown, the largest ones.
+    """
+    cases = [case_named(cohort.cases, name) for name in dates["case"]]
+    images = {case.name: read_image(case) for case in cases}
+    masks = {case.name: read_lesions(case, cohort.rule).array > 0 for case in cases}
+    greys = {name: shown_window(image.array) for name, image in images.items()}
+    to_date = {row.case: np.reshape(row.matrix, (4, 4)) for row in dates.itertuples()}
+    panels = []
+    for number in lesions.groupby("lesion")["diameter_mm"].max().nlargest(most).index:
+        own = lesions[lesions["lesion"] == number].set_index("case")
+        came = own[own["part"].notna()].iloc[0]
+        back = np.linalg.inv(to_date[came.name]) @ images[came.name].affine
+        place_mm = apply_affine(back, came[["x", "y", "z"]].to_numpy(float))
+        for name, image in images.items():
+            voxel = apply_affine(np.linalg.inv(image.affine) @ to_date[name], place_mm).tolist()
+            index = int(np.clip(round(voxel[2]), 0, image.array.shape[2] - 1))
+            look = {"window": window_around(image, voxel, 2, EDGE_MM), "greys": greys[name]}
+            row = own.loc[name] if name in own.index else None
+            what = "not yet there" if row is None else row["fate"]
+            size = f", {row['diameter_mm']:.0f} mm" if row is not None and row["diameter_mm"] else ""
+            title = [f"lesion {number}: {what}{size}", f"{name}, day {dates.set_index('case')['day'][name]}"]
+            panels.append(Panel(title, image, {"reference": masks[name]}, index, look))
+    return draw_panels(panels, len(images))
