@@ -662,7 +662,9 @@ def test_an_organ_outside_the_image_is_told(tmp_path, image, mask):
 
 
 def test_an_export_becomes_cases_with_codes_and_nothing_of_the_patient(tmp_path, image, mask):
-    a_patient(tmp_path / "export", image, mask, patient="MUELLER", PatientName="Mueller^Hans", StudyDate="20210304")
+    tags = {"PatientName": "Mueller^Hans", "StudyDate": "20210304", "StationName": "MR_BERN_2"}
+    tags |= {"Manufacturer": "SIEMENS", "MagneticFieldStrength": "1.494"}
+    a_patient(tmp_path / "export", image, mask, patient="MUELLER", **tags)
     before = {path: path.read_bytes() for path in (tmp_path / "export").rglob("*.dcm")}
     cases, problems = imported(tmp_path / "export", tmp_path)
     ((_, label),) = cases.values()
@@ -672,8 +674,9 @@ def test_an_export_becomes_cases_with_codes_and_nothing_of_the_patient(tmp_path,
     assert {path: path.read_bytes() for path in before} == before
     texts = [path.read_text() for path in (tmp_path / "imported").rglob("*.json")]
     assert '"date": "2021"' in "".join(texts)
+    assert '"site": "Siemens 1.5 T"' in "".join(texts)
     uid = pydicom.dcmread(next(iter(before)), stop_before_pixels=True).StudyInstanceUID
-    for name in ("MUELLER", "Hans", "0304", uid):
+    for name in ("MUELLER", "Hans", "0304", "BERN", uid):
         assert name not in "".join(texts)
     assert b"MUELLER" not in b"".join(path.read_bytes() for path in (tmp_path / "imported").rglob("*.nii*"))
 

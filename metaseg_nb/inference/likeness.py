@@ -29,10 +29,10 @@ def image_statistics(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
     """
     found = []
     for channel, tenths in zip(image, landmarks_of(image, reach), strict=True):
-        values, steps = channel.astype(np.float32), []
+        steps = []
         for axis in range(3):
-            both = reach & np.roll(reach, 1, axis)
-            steps.append(np.abs(values - np.roll(values, 1, axis))[both].mean())
+            values, within = channel.astype(np.float32).swapaxes(0, axis), reach.swapaxes(0, axis)
+            steps.append(np.abs(np.diff(values, axis=0))[within[1:] & within[:-1]].mean())
         found += [*tenths, *np.log(np.maximum(steps, 1e-6))] if np.isfinite(tenths).all() else [0.0] * 12
     return np.array(found)
 
