@@ -5,7 +5,7 @@ cases that stay on the GPU, with strong augmentation there, and with cases that 
 of the bare step, one after the other on one card: the loop of MONAI's tutorials in single precision (cuDNN takes TF32,
 PyTorch's default), and this workbook's step in bf16, with the channels of a voxel side by side, and compiled in the
 network's own `training_layout`. The bare step's patches are noise, and lie on the GPU already; the loop's are cut from
-synthetic cases. What has not begun after BENCH_MINUTES (7) is not measured.
+synthetic cases. What has not begun after BENCH_MINUTES (6) is not measured.
 
     python benchmarks/gpu.py [--networks unet segresnet ...]
 """
@@ -16,7 +16,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -38,12 +38,12 @@ from metaseg_nb.training.networks import NETWORKS, training_layout
 from metaseg_nb.training.patches import PatchBatches
 
 PATCH, PATCHES = 128, (8, 4, 2, 1)
-WARM_UP, STEPS, LOOP_STEPS = 3, 8, 30
+WARM_UP, STEPS, LOOP_STEPS = 3, 8, 15
 # Cases of the loop, which are so many synthetic patients again and again.
 CASES, PATIENTS = 60, 4
 # Patches of a fold of the study: 217 patients, 4 patches of each in 350 epochs.
 FOLD = 217 * 4 * 350
-ENDS = time.monotonic() + 60 * float(os.environ.get("BENCH_MINUTES", "7"))
+ENDS = time.monotonic() + 60 * float(os.environ.get("BENCH_MINUTES", "6"))
 PLAIN, LAST = torch.contiguous_format, torch.channels_last_3d
 
 
@@ -112,39 +112,34 @@ def busy_s(profiler: profile) -> float:
 
 
 class Timed(PatchBatches):
-    """Batches of a training whose steps after the first few, and before the last, are timed and may be watched."""
-
-    watched: AbstractContextManager = nullcontext()
-    seconds = 0.0
+    """Batches of a training of which `LOOP_STEPS` steps are timed, and as many timed and profiled."""
 
     def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """As it is, with a look at the clock before and after `LOOP_STEPS` steps."""
-        batches = super().loader(first_step, device)
+        """As it is, with a look at the clock; the last step, after which all is saved, is not timed."""
+        batches, self.seconds = super().loader(first_step, device), []
+        self.profiler = profile(activities=[ProfilerActivity.CUDA])
         yield from islice(batches, WARM_UP)
-        torch.cuda.synchronize()
-        with self.watched:
-            start = time.perf_counter()
-            yield from islice(batches, LOOP_STEPS)
+        for watched in (nullcontext(), self.profiler):
             torch.cuda.synchronize()
-            self.seconds = time.perf_counter() - start
+            with watched:
+                start = time.perf_counter()
+                yield from islice(batches, LOOP_STEPS)
+                torch.cuda.synchronize()
+                self.seconds.append(time.perf_counter() - start)
         yield from batches
 
 
 def loop(name: str, changes: dict, patches: int, cases: list[StoredCase]) -> tuple[float, float]:
-    """Patches a second of notebook 03's loop, and the share of the time in which the GPU is busy, of another run."""
+    """Patches a second of notebook 03's loop, and the share of the time in which the GPU is busy."""
     batch_size = min(2, patches)
     each = {"patch_size": PATCH, "batch_size": batch_size, "patches_per_case": patches // batch_size}
     each |= {"epochs": 1, "loader_workers": 0}
     settings = settings_of(name, each | changes)
-    batches = Timed(cases, settings, epoch_cases=batch_size * (WARM_UP + LOOP_STEPS + 1))
+    batches = Timed(cases, settings, epoch_cases=batch_size * (WARM_UP + 2 * LOOP_STEPS + 1))
     in_processes = patch.object(loading, "stays_on_gpu", lambda *_: False) if settings.loader_workers else nullcontext()
-    seconds = []
-    for watched in (nullcontext(), profiler := profile(activities=[ProfilerActivity.CUDA])):
-        batches.watched = watched
-        with in_processes, tempfile.TemporaryDirectory() as folder:
-            fit(RunLayout(Path(folder)), batches, lambda network: 0.0)
-        seconds.append(batches.seconds)
-    return patches * LOOP_STEPS / seconds[0], busy_s(profiler) / seconds[1]
+    with in_processes, tempfile.TemporaryDirectory() as folder:
+        fit(RunLayout(Path(folder)), batches, lambda network: 0.0)
+    return patches * LOOP_STEPS / batches.seconds[0], busy_s(batches.profiler) / batches.seconds[1]
 
 
 def seconds_of(step: Step, images: torch.Tensor, labels: torch.Tensor, n: int) -> float:

@@ -68,20 +68,31 @@ def files(folder: Path, n: int) -> list[dict[str, str]]:
     return [pairs[i % len(pairs)] for i in range(n)]
 
 
-def our_batches(folder: Path, n: int) -> PatchBatches:
+def our_batches(folder: Path, n: int, augmentation: str = "study") -> PatchBatches:
     changes = {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
-    return PatchBatches(stored_cases(folder, n), Train.check(resolve("03_train", "usz", "unet", 0) | changes))
+    settings = resolve("03_train", "usz", "unet", 0) | changes | {"augmentation": augmentation}
+    return PatchBatches(stored_cases(folder, n), Train.check(settings))
 
 
-def ours(folder: Path, n: int) -> Iterator[torch.Tensor]:
-    for images, _ in our_batches(folder, n).loader(0, torch.device("cpu")):
+def ours(folder: Path, n: int, augmentation: str = "study") -> Iterator[torch.Tensor]:
+    for images, _ in our_batches(folder, n, augmentation).loader(0, torch.device("cpu")):
         yield from images
 
 
+def ours_strong(folder: Path, n: int) -> Iterator[torch.Tensor]:
+    return ours(folder, n, "strong")
+
+
 def ours_for_gpu(folder: Path, n: int) -> Iterator[torch.Tensor]:
-    """What the processor has to do for a GPU, which makes all changes itself."""
+    """What the processor has to do for a GPU on which the cases do not fit: it makes all changes itself."""
     batches = our_batches(folder, n)
     return chain.from_iterable(batches.packed(step)[0] for step in count())
+
+
+def ours_on_gpu(folder: Path, n: int) -> Iterator[int]:
+    """What the processor has to do where the cases stay on a GPU, which cuts patches itself: tensors without data."""
+    batches = our_batches(folder, n).on(torch.device("meta"))
+    return chain.from_iterable(batches.packed(step)[2] for step in count())
 
 
 def bare_copy(folder: Path, n: int) -> Iterator[np.ndarray]:
@@ -153,8 +164,10 @@ def in_new_process(*arguments) -> tuple[float, float]:
 
 def by_way(folder: Path) -> None:
     ways = {
-        "ours, for a GPU, which makes all changes itself": (ours_for_gpu, 400),
+        "ours, streamed to a GPU, which makes all changes itself": (ours_for_gpu, 400),
+        "ours, places alone, of cases that stay on a GPU": (ours_on_gpu, 400),
         "ours, for a CPU": (ours, 400),
+        "ours, for a CPU, strong augmentation": (ours_strong, 40),
         "bare copy of crops, as stored (float16, uint8)": (bare_copy, 400),
         "bare copy of crops, then float32": (bare_float32, 400),
         "MONAI, read at each visit": (monai_plain, 10 * EACH),

@@ -20,9 +20,8 @@ from monai.transforms import (
     RandAdjustContrast,
     RandGaussianSmooth,
     RandSimulateLowResolution,
-    Resample,
 )
-from torch.nn.functional import interpolate
+from torch.nn.functional import grid_sample, interpolate
 
 from metaseg_nb.settings import Training
 
@@ -128,11 +127,12 @@ def move(image: torch.Tensor, label: torch.Tensor, rng: np.random.Generator) -> 
     angles = turns * np.radians(rng.uniform(-TURN_DEGREES, TURN_DEGREES, 3))
     zoom = rng.uniform(*ZOOM) if zooms else 1.0
     affine = AffineGrid(rotate_params=tuple(angles), scale_params=(zoom,) * 3, device=device)
-    grid = cast(torch.Tensor, affine(size)[0])
+    grid = cast(MetaTensor, affine(size)[0]).as_tensor()
     grid[:3] += bends * size[0] * displacement(size, rng, device)
-    take = Resample(padding_mode="zeros", device=device, dtype=np.float32)
-    moved = cast(MetaTensor, take(image, grid, mode="bilinear")).as_tensor()
-    return moved, cast(MetaTensor, take(label, grid, mode="nearest")).as_tensor().to(label.dtype)
+    # from -1 to 1, the last axis first
+    places = (2 / size[0] * grid[[2, 1, 0]]).movedim(0, -1)[None]
+    moved = grid_sample(image[None], places, mode="bilinear", align_corners=False)[0]
+    return moved, grid_sample(label[None].float(), places, mode="nearest", align_corners=False)[0].to(label.dtype)
 
 
 def displacement(size: Sequence[int], rng: np.random.Generator, device: torch.device) -> torch.Tensor:
