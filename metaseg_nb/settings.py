@@ -91,6 +91,12 @@ def _shares_the_batch(processes: int, info: ValidationInfo) -> int:
     return processes
 
 
+def _something_to_learn(unannotated: str, info: ValidationInfo) -> str:
+    if info.data.get("annotated_share") == 0 and unannotated != "planted":
+        raise ValueError("planted: `annotated_share` is 0, and there is nothing else to learn from")
+    return unannotated
+
+
 def _only_where_taught(teacher: str, info: ValidationInfo) -> str:
     if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
         raise ValueError(f"an arm if `unannotated` is {' or '.join(TAUGHT)}, otherwise no arm")
@@ -273,11 +279,14 @@ class Train(Training):
     operating_point: Literal["balanced", "sensitive", "specific"] = "balanced"
     arm: ArmName
     arm_title: str
-    annotated_share: PositiveShare
+    annotated_share: Share
     annotation: Literal["full", "largest", "slices", "boxes", "points", "lines"]
     n_largest: Count
     slice_step: Count
-    unannotated: Literal["unused", "pretraining", "self_training", "ranking", "foreground_random"]
+    unannotated: Annotated[
+        Literal["unused", "pretraining", "planted", "self_training", "ranking", "foreground_random"],
+        AfterValidator(_something_to_learn),
+    ]
     teacher: Annotated[ArmName, AfterValidator(_only_where_taught)]
     # checkpoints of earlier versions lack it
     models: Annotated[list[ModelName], BeforeValidator(_itself), AfterValidator(_that_teach)] = []

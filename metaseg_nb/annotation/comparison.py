@@ -21,6 +21,7 @@ QUESTIONS = {
     "pretraining": ("Does pretraining on all images help?", True),
     "self_training": ("Does self-training help?", True),
     "teachers": ("Does it help to be taught by all networks together?", True),
+    "planted": ("Do planted lesions help?", True),
     "ranking": ("Does it help to choose patients by a ranking?", False),
     "rounds": ("Does it help to train again between rounds of a ranking?", False),
     "foreground": ("Is a ranking better than random patients with as much lesion?", False),
@@ -30,6 +31,7 @@ QUESTIONS = {
 CHANGES = {
     "pretraining": ({"unannotated": "pretraining"}, {"unannotated": "unused"}),
     "self_training": ({"unannotated": "self_training"}, {"unannotated": "unused", "teachers": ""}),
+    "planted": ({"unannotated": "planted"}, {"unannotated": "unused"}),
     "teachers": ({"unannotated": "self_training", "teachers": ""}, {"teachers": "self"}),
     "rounds": ({"unannotated": "ranking_in_rounds"}, {"unannotated": "ranking"}),
     "foreground": ({"unannotated": "ranking"}, {"unannotated": "foreground_random"}),
@@ -44,13 +46,13 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
     """Dice of each arm minus Dice of what it is compared with, by question.
 
     - ``patients``: the most fully contoured patients with the next smaller number of them.
-    - ``kind``: cheaper annotations with full contours *at equal minutes*.
+    - ``kind``: cheaper annotations, or none, with full contours *at equal minutes*.
     - ``slices``: sparser contours of more patients with denser contours of fewer, at equal minutes.
     - ``ranking``: patients chosen by a ranking, or at random with as much lesion, with patients chosen evenly, at equal
       minutes.
     - ``rounds``: patients chosen in rounds, with networks trained in between, with those of one round.
     - ``foreground``: patients chosen by a ranking with random ones that have as much lesion.
-    - ``pretraining``, ``self_training``, ``roi``: an arm with the one that differs in nothing else.
+    - ``pretraining``, ``self_training``, ``planted``, ``roi``: an arm with the one that differs in nothing else.
     - ``teachers``: self-training by all networks together with self-training by each network alone.
 
     Results at minutes between two arms of a line (full contours, or one slice in n) are interpolated, patient by
@@ -96,8 +98,9 @@ def _pairs(results: BudgetResults) -> list[tuple[str, str, list[str], str]]:
     plain = (arms["unannotated"] == "unused") & (arms["recipe"] == "")
     pairs = [("patients", budgets[-1], [budgets[-2]], "")] if len(budgets) > 1 else []
     if budgets:
+        cheaper = plain & (arms["annotation"] != "full") | (arms["share"] == 0)
         chosen = arms["unannotated"].isin(["ranking", "ranking_in_rounds", "foreground_random"])
-        for question, asked in (("kind", plain & (arms["annotation"] != "full")), ("ranking", chosen)):
+        for question, asked in (("kind", cheaper), ("ranking", chosen)):
             pairs += [(question, arm, budgets, "full contours") for arm in arms.index[asked]]
     sliced = arms[plain & (arms["slice_step"] > 0)].sort_values("minutes")
     for (_, dense), (step, sparse) in pairwise(sliced.groupby("slice_step")):
@@ -112,7 +115,7 @@ def _pairs(results: BudgetResults) -> list[tuple[str, str, list[str], str]]:
 def _at_minutes(results: BudgetResults, line: list[str], minutes: float) -> tuple[dict[str, float], float]:
     """Weights of the arms of a line that are mixed for as many minutes, and the minutes that there are."""
     known = results.arms.loc[line, "minutes"].to_numpy(float)
-    place = np.interp(np.log(minutes), np.log(known), np.arange(len(known)))
+    place = np.interp(np.log(max(minutes, 1)), np.log(known), np.arange(len(known)))
     weights = {arm: 1 - abs(place - i) for i, arm in enumerate(line) if abs(place - i) < 1}
     return weights, float(np.clip(minutes, known.min(), known.max()))
 

@@ -22,7 +22,7 @@ SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
 IN_COLUMNS = {"arm", "arm_title", "annotated_share", "annotation", "slice_step", "unannotated"}
 IN_COLUMNS |= {"n_largest", "teacher", "models", "confidence"}
 # Kinds of "annotation" for which no physician looked at the case.
-NO_PHYSICIAN = ("none", "self_training")
+NO_PHYSICIAN = ("none", "self_training", "planted")
 COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point", "n_lines": "line"}
 # What each cost is for, and what its default rests on.
 REASONS = {

@@ -9,6 +9,7 @@ import torch
 
 from metaseg_nb.annotation.lines import RULE_OF_LINES
 from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
+from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
@@ -25,7 +26,7 @@ from metaseg_nb.training.checkpoints import identity_code, network_of
 from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
-NOBODY, NETWORKS = NO_PHYSICIAN
+NOBODY, NETWORKS, PLANTED = NO_PHYSICIAN
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,19 @@ class TrainingSet:
     cases, selection : list of StoredCase
     table : DataFrame
         A row for each case of training and selection set: ``case``, ``patient``, ``primary``, ``role`` ("training",
-        "selection"), ``annotation`` (its kind, "none" or "self_training"), the fields of `Work`, ``known_share`` (of
+        "selection"), ``annotation`` (its kind, or one of `NO_PHYSICIAN`), the fields of `Work`, ``known_share`` (of
         its voxels).
     """
 
     cases: list[StoredCase]
     selection: list[StoredCase]
     table: pd.DataFrame
+
+    @property
+    def n_selecting(self) -> int:
+        """Patients of the selection set whom a physician annotated: they choose epoch and decision."""
+        chooses = (self.table["role"] == "selection") & (self.table["annotation"] == "full")
+        return self.table.loc[chooses, "patient"].nunique()
 
     def __str__(self) -> str:
         own = self.table[self.table["role"] == "training"]
@@ -53,8 +60,9 @@ class TrainingSet:
         work = [f"{n} {names[count]}" for count, n in done[list(names)].sum().items() if n or count == "n_lesions"]
         text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
         text += f" ({', '.join(work)})"
-        if guessed := (own["annotation"] == NETWORKS).sum():
-            text += f"; {guessed} cases labelled by networks"
+        for kind, how in ((NETWORKS, "labelled by networks"), (PLANTED, "with planted lesions")):
+            if n := (own["annotation"] == kind).sum():
+                text += f"; {n} cases {how}"
         if absent := sorted(set(own["primary"]) - set(done["primary"])):
             text += f"; no annotated patient with {', '.join(absent)}"
         return text
@@ -117,7 +125,7 @@ def annotated_training_set(
         ``annotated_share`` of the patients of both sets (`budget_of`): those to train on by the kind of
         ``annotation``, those of the selection set in full. The ``unannotated`` rest of the training set is unused,
         or labelled (self_training) or ranked beforehand (ranking, foreground_random) by the networks of the arm
-        ``teacher``.
+        ``teacher``, or gets planted lesions. Without any annotation the selection set gets them too.
     layout : StudyLayout
     run : RunLayout
         Keeps the labels or the ranking that networks make, so that they are made once.
@@ -142,6 +150,11 @@ def annotated_training_set(
             order = as_much_foreground(ranked, len(added), settings.seed)
             chosen = follow_ranking(parts.training, first, order, slices, even=budget.training)
     known = {case.name: (settings.annotation, *_annotated(stored[case.name], settings, layout)) for case in chosen}
+    selection = [stored[case.name] for case in budget.selection]
+    if settings.unannotated == "planted":
+        rest = [stored[case.name] for case in parts.training if case.name not in known]
+        known |= {case.name: _planted(case, settings, layout) for case in rest}
+        selection = selection or [_planted(stored[case.name], settings, layout)[1] for case in parts.selection]
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
         fix = "annotate a larger share, or use another kind of annotation"
@@ -152,8 +165,7 @@ def annotated_training_set(
         for case in (stored[case.name] for case in parts.training if case.name not in known):
             label = _labelled(case, teachers, settings.confidence, run)
             known[case.name] = NETWORKS, label, Work(len(case.slices))
-    selection = [stored[case.name] for case in budget.selection]
-    chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection}
+    chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection if not case.annotation}
     all_known, roles = nothing | known | chosen_on, {"training": parts.training, "selection": parts.selection}
     rows = [_row(case, role, *all_known[case.name]) for role, cases in roles.items() for case in cases]
     return TrainingSet([case for _, case, _ in known.values()], selection, pd.DataFrame(rows))
@@ -182,6 +194,10 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     how |= RULE_OF_LINES if settings.annotation == "lines" else {}
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
+
+
+def _planted(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[str, StoredCase, Work]:
+    return PLANTED, with_planted_lesions(case, settings.seed, layout.annotations), Work(len(case.slices))
 
 
 def _labelled(case: StoredCase, teachers: Teachers, confidence: float, run: RunLayout) -> StoredCase:

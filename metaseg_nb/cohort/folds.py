@@ -253,8 +253,10 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
 def budget_of(parts: Split, share: float, seed: int) -> Split:
     """What a physician annotates of a fold: a share of the training patients, and of the selection set.
 
-    Of the selection set these are never fewer than two patients. See `nested_subset`.
+    Of the selection set these are never fewer than two patients, unless the share is 0. See `nested_subset`.
     """
+    if not share:
+        return replace(parts, training=[], selection=[])
     least = SELECTION_MINIMUM / len({case.patient for case in parts.selection})
     selection = nested_subset(parts.selection, max(share, least), seed)
     return replace(parts, training=nested_subset(parts.training, share, seed), selection=selection)

@@ -14,7 +14,7 @@ from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation, sample
-from metaseg_nb.demo_cohort.lesions import Lesion, LesionPlan, on_grid, paint_lesion, place_lesions, push_tissue
+from metaseg_nb.demo_cohort.lesions import Lesion, LesionPlan, depth_at, lay_out, paint_lesion, place_lesions, push_tissue
 from metaseg_nb.demo_cohort.patients import (
     SCANNERS,
     PatientPlan,
@@ -129,7 +129,7 @@ def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np
         form = replace(form, to_sphere=form.to_sphere @ matrix[:3, :3].T)
         centre_mm = apply_affine(matrix, lesion.centre_mm)
         own = replace(lesion.plan, diameter_mm=diameter_mm)
-        lesions.append(on_grid(own, form, lesion.core, centre_mm, axes_mm, positions_mm))
+        lesions.append(lay_out(own, form, lesion.core, centre_mm, axes_mm, depth_at(positions_mm)))
     there = [lesion for lesion in lesions if lesion]
     for lesion in there:
         push_tissue(positions_mm, lesion, turned)

@@ -1,6 +1,6 @@
 """Planted metastases: irregular ellipsoids in brain tissue, clear of each other, which push tissue aside."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +22,18 @@ SURFACE_MM = 1.0
 # Brightness; white matter is 1.
 NECROSIS, OEDEMA = 0.45, 0.62
 
+# From a box of a grid to the depth below the brain's surface of its voxels, in mm.
+DepthOf = Callable[[tuple[slice, ...]], np.ndarray]
+
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """One lesion: largest diameter, one of `KINDS`, brightness of its enhancing part (white matter is 1)."""
+    """One lesion: largest diameter, one of `KINDS`, brightness of its enhancing part and of necrosis in it."""
 
     diameter_mm: float
     kind: str
     enhancement: float
+    necrosis: float = NECROSIS
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,8 @@ def place_lesions(
     maps = (template.depth_mm, template.room_mm, template.junction)
     depth_mm, room_mm, junction = (values[tuple(voxels.T)] for values in maps)
     gap_mm = max(5.0, 3 * max(axis[1] - axis[0] for axis in axes_mm))
+
+    depth_of = depth_at(positions_mm)
     free_mm, placed = np.full(len(sites_mm), np.inf), []
     for plan in plans:
         shape = LesionShape.random(rng, plan.diameter_mm)
@@ -155,7 +161,7 @@ def place_lesions(
         core = min(1.0, room_mm[site] / (STRETCH * reach_mm), pushing)
         centre_mm = deformation.inverse_at_points(sites_mm[[site]])[0]
         voxel_mm = [axis[np.abs(axis - x).argmin()] for axis, x in zip(axes_mm, centre_mm, strict=True)]
-        placed.append(on_grid(plan, shape, core, np.array(voxel_mm), axes_mm, positions_mm))
+        placed.append(lay_out(plan, shape, core, np.array(voxel_mm), axes_mm, depth_of))
         away_mm = np.linalg.norm(sites_mm - sites_mm[site], axis=1) / STRETCH
         free_mm = np.minimum(free_mm, away_mm - reach_mm)
     return placed
@@ -188,8 +194,13 @@ def paint_lesion(
     view[chosen] += cover[chosen] * (_brightness(plan, -lesion.outside_mm[chosen], texture) - view[chosen])
 
 
-def on_grid(
-    plan: LesionPlan, shape: LesionShape, core: float, centre_mm: np.ndarray, axes_mm: Axes, positions_mm: np.ndarray
+def depth_at(positions_mm: np.ndarray) -> DepthOf:
+    """Depth in a box of a grid whose voxels lie at these places of the template, shape (3, X, Y, Z)."""
+    return lambda box: sample(load_template().depth_mm, positions_mm[:, *box])
+
+
+def lay_out(
+    plan: LesionPlan, shape: LesionShape, core: float, centre_mm: np.ndarray, axes_mm: Axes, depth_of: DepthOf
 ) -> Lesion:
     """Measure the part of a grid that a lesion changes; its centre need not be that of a voxel."""
     radii_mm = shape.radii_mm()
@@ -202,8 +213,7 @@ def on_grid(
     outside_mm = distance_mm - distance_mm / np.maximum(relative, 1e-3)
     # The centre has no direction; it lies inside by the lesion's least radius.
     outside_mm[distance_mm < 1e-3] = -radii_mm.min()
-    depth_mm = sample(load_template().depth_mm, positions_mm[:, *box])
-    return Lesion(plan, shape, core, centre_mm, tuple(box), offsets_mm, relative, outside_mm, depth_mm)
+    return Lesion(plan, shape, core, centre_mm, tuple(box), offsets_mm, relative, outside_mm, depth_of(tuple(box)))
 
 
 def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) -> np.ndarray:
@@ -212,11 +222,11 @@ def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) ->
         return plan.enhancement * (1 + 0.1 * texture)
     if plan.kind == "ring":
         rim_mm = np.clip(0.13 * plan.diameter_mm, 1.8, 4.5) * np.clip(1 + 0.35 * texture, 0.45, 1.8)
-        inner, above = NECROSIS * (1 + 0.1 * texture), plan.enhancement - NECROSIS
+        inner, above = plan.necrosis * (1 + 0.1 * texture), plan.enhancement - plan.necrosis
     else:
         rim_mm = 0.06 * plan.diameter_mm
         blood = 1 / (1 + np.exp(-5 * (texture + 0.1)))
-        inner = NECROSIS + blood * (1.05 * plan.enhancement - NECROSIS)
+        inner = plan.necrosis + blood * (1.05 * plan.enhancement - plan.necrosis)
         above = plan.enhancement - inner
     return inner + np.clip((rim_mm - inside_mm) / 1.2 + 0.5, 0, 1) * above
 

@@ -141,6 +141,13 @@ def place_patient(plan: PatientPlan, around_mm: float) -> PlacedPatient:
     return PlacedPatient(plan, affine, positions_mm, lesions, rng)
 
 
+def draw_metastasis(rng: np.random.Generator, least_mm: float, most_mm: float) -> LesionPlan:
+    """Draw one lesion of any patient; diameters beyond the two bounds become these."""
+    primary = PRIMARIES[rng.choice(len(PRIMARIES), p=[one.share for one in PRIMARIES])]
+    diameter_mm = rng.gamma(DIAMETER_SHAPE, DIAMETER_SCALE_MM * primary.diameter)
+    return _draw_lesion(rng, primary, float(np.clip(diameter_mm, least_mm, most_mm)))
+
+
 def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.ndarray, date: int = 0) -> np.ndarray:
     """Recompute the bias field that a patient's image was multiplied with, on any grid parallel to the world axes.
 

@@ -49,13 +49,14 @@ def choose_decisions(
     network : Module
         In evaluation mode, on ``device``.
     cases : sequence of StoredCase
-        With labels.
+        With labels; those that stand in for a physician's choose nothing.
     settings : Train
     device : torch.device
     """
     outcomes = [
         outcome_of(case_probability(network, case, settings, device), case.label > 0, case.grid.spacing_mm)
         for case in cases
+        if case.annotation is None  # where lesions were planted, those of the patient would count as false
     ]
     return {name: best_decision(outcomes, weight) for name, weight in OPERATING_POINTS.items()}
 
@@ -77,7 +78,7 @@ def best_decision(outcomes: Sequence[Outcome], false_weight: float = 1.0) -> Dec
     """
     n_lesions = sum(one.n_lesions for one in outcomes)
     found, false = (np.sum([getattr(one, name) for one in outcomes], axis=0) for name in ("dice", "false"))
-    if not found.any():
+    if not np.any(found):
         return PRIOR
     score = np.where(found > 0, len(outcomes) * found / (n_lesions + false_weight * false), -np.inf)
     steps = (logit(THRESHOLDS) - logit(PRIOR.threshold))[:, None], logit(PEAKS) - logit(PRIOR.peak)

@@ -70,8 +70,9 @@ class StoredCase:
 
     @property
     def image(self) -> np.ndarray:
-        """Memory map of float16, shape (C, X, Y, Z)."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+        """Memory map of float16, shape (C, X, Y, Z); where lesions were planted, with them."""
+        planted = self.annotation and self.annotation / "image.npy"
+        return np.load(planted if planted and planted.is_file() else self.folder / "image.npy", mmap_mode="r")
 
     @property
     def image_with_whole_lesions(self) -> np.ndarray:
