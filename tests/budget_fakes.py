@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.annotation.results import NO_PHYSICIAN
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
@@ -63,7 +64,7 @@ class FakeBudget:
         rows = [_annotated(case, "training", _kind(stated, case.name in names)) for case in parts.training]
         rows += [_annotated(case, "selection", _kind({}, case.name in names)) for case in parts.selection]
         write_table(run.annotation_table, pd.DataFrame(rows))
-        error = self.a * len({case.patient for case in budget.training}) ** -self.b - gain
+        error = self.a * max(1, len({case.patient for case in budget.training})) ** -self.b - gain
         metrics = pd.DataFrame([self._scored(case, error, model, arm, seed) for case in parts.test])
         write_table(run.metrics_table, metrics)
         write_table(run.lesions_table, pd.concat([_row(case)[1] for case in parts.test]))
@@ -110,7 +111,7 @@ def _scored_cube():
 
 
 def _kind(stated, is_chosen):
-    rest = "self_training" if stated.get("unannotated") == "self_training" else "none"
+    rest = stated.get("unannotated") if stated.get("unannotated") in NO_PHYSICIAN else "none"
     return stated.get("annotation", "full") if is_chosen else rest
 
 

@@ -39,6 +39,8 @@ ARMS = {
     "pretraining_25": ("pretrained", 10, 100.0, {"share": 0.25, "unannotated": "pretraining"}),
     "self_training_25": ("self-trained", 10, 100.0, {"share": 0.25, "unannotated": "self_training"}),
     "alone_25": ("alone", 10, 100.0, {"share": 0.25, "unannotated": "self_training", "teachers": "self"}),
+    "planted": ("planted", 0, 0.0, {"share": 0.0, "unannotated": "planted"}),
+    "planted_25": ("25 % and planted", 10, 100.0, {"share": 0.25, "unannotated": "planted"}),
     "ranking_50": ("ranked", 18, 200.0, {"share": 0.5, "unannotated": "ranking"}),
     "rounds_50": ("in rounds", 18, 200.0, {"share": 0.5, "unannotated": "ranking_in_rounds"}),
     "random_50": ("random", 18, 200.0, {"share": 0.5, "unannotated": "foreground_random"}),
@@ -102,6 +104,13 @@ def test_losing_against_more_minutes_is_inconclusive(dice, verdict):
     assert row["verdict"] == verdict
 
 
+@pytest.mark.parametrize(("dice", "verdict"), [(0.6, "better"), (0.4, "inconclusive")])
+def test_no_annotation_at_all_is_compared_with_the_smallest_budget(dice, verdict):
+    row = gained(BUDGETS | {"planted": dice}).loc["kind", "planted", "all networks"]
+    assert (row["minutes"], row["minutes_against"], row["against"]) == (0, 100, "full contours, 1.7 h")
+    assert (row["difference"], row["verdict"]) == (pytest.approx(dice - 0.5), verdict)
+
+
 def test_winning_with_more_minutes_is_inconclusive():
     only_a_quarter = {"patients_25": 0.5, "boxes": 0.7}
     assert gained(only_a_quarter).loc["kind", "boxes", "all networks"]["verdict"] == "inconclusive"
@@ -113,6 +122,7 @@ def test_winning_with_more_minutes_is_inconclusive():
     [
         ("pretraining", "pretraining_25", "patients_25"),
         ("self_training", "self_training_25", "patients_25"),
+        ("planted", "planted_25", "patients_25"),
         ("roi", "boxes_roi", "boxes"),
         ("ranking", "ranking_50", "patients_50"),
         ("ranking", "random_50", "patients_50"),

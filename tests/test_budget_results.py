@@ -93,6 +93,14 @@ def test_an_arm_is_known_by_its_file(fake):
     assert results.arms.loc["self_training_25", ["unannotated", "recipe"]].tolist() == ["self_training", ""]
 
 
+def test_an_arm_without_annotation_takes_no_minutes(fake):
+    one = replace(fake, models=("unet",), seeds=(0,), arms=("patients_25", "planted", "planted_25")).write()
+    arms = read(one).arms
+    assert arms["patients"].tolist() == [6, 0, 6]
+    assert arms["minutes"].tolist() == [6 * CONTOURED, 0, 6 * CONTOURED]
+    assert read(one).budgets == ["patients_25"]
+
+
 def test_an_arm_whose_teacher_was_ranked_too_is_ranked_in_rounds(fake):
     arms = ("ranking_50", "ranking_50_rounds", "slices_2_75", "boxes")
     one = replace(fake, models=("unet",), seeds=(0,), arms=arms).write()

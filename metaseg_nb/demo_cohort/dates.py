@@ -14,7 +14,15 @@ from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation, sample
-from metaseg_nb.demo_cohort.lesions import Lesion, LesionPlan, depth_at, lay_out, paint_lesion, place_lesions, push_tissue
+from metaseg_nb.demo_cohort.lesions import (
+    Lesion,
+    LesionPlan,
+    depth_at,
+    lay_out,
+    paint_lesion,
+    place_lesions,
+    push_tissue,
+)
 from metaseg_nb.demo_cohort.patients import (
     SCANNERS,
     PatientPlan,
