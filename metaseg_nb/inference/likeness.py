@@ -40,10 +40,6 @@ def image_statistics(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
 def learn_likeness(training: Sequence[StoredCase], selection: Sequence[StoredCase]) -> dict[str, Any]:
     """What a network's checkpoint keeps of its training images, to say how far another image lies from them.
 
-    The distance is that of Mahalanobis (1936), by the mean and covariance of the training cases' statistics. With few
-    cases correlations are mostly chance: the correlation matrix is mixed with that of independent statistics, as much
-    as if each statistic were one more case.
-
     Parameters
     ----------
     training, selection : sequence of StoredCase
@@ -52,17 +48,12 @@ def learn_likeness(training: Sequence[StoredCase], selection: Sequence[StoredCas
     Returns
     -------
     dict
-        ``mean``, ``sd``, ``inverse`` (of the correlation matrix), and ``limit``: the distance of the farthest case of
-        the selection set, at least 1. Plain numbers and lists.
+        That of `spread_of` the training cases, and ``limit``: the distance of the farthest case of the selection set,
+        at least 1.
     """
-    known = np.array([image_statistics(case.image, case.reach) for case in training])
-    n, p = known.shape
-    mean, sd = known.mean(axis=0), np.maximum(known.std(axis=0), LEAST_SD)
-    z = (known - mean) / sd
-    inverse = np.linalg.inv((z.T @ z + p * np.eye(p)) / (n + p))
-    learned = {"mean": mean.tolist(), "sd": sd.tolist(), "inverse": inverse.tolist(), "limit": 1.0}
-    farthest = max(unlikeness(learned, case.image, case.reach) for case in selection)
-    return learned | {"limit": max(1.0, farthest)}
+    known, held_out = ([image_statistics(case.image, case.reach) for case in cases] for cases in (training, selection))
+    spread = spread_of(np.array(known))
+    return spread | {"limit": max(1.0, *(distance(spread, statistics) for statistics in held_out))}
 
 
 def unlikeness(learned: Mapping[str, Any], image: np.ndarray, reach: np.ndarray) -> float:
@@ -80,5 +71,27 @@ def unlikeness(learned: Mapping[str, Any], image: np.ndarray, reach: np.ndarray)
     float
         Above 1 the image is farther than any of the selection set: its mask deserves a careful look.
     """
-    z = (image_statistics(image, reach) - learned["mean"]) / np.array(learned["sd"])
-    return float(np.sqrt(z @ np.array(learned["inverse"]) @ z)) / learned["limit"]
+    return distance(learned, image_statistics(image, reach)) / learned["limit"]
+
+
+def spread_of(known: np.ndarray) -> dict[str, Any]:
+    """Mean and covariance of cases, for `distance`: plain lists ``mean``, ``sd`` and ``inverse`` (of the correlations).
+
+    With few cases correlations are mostly chance: the correlation matrix is mixed with that of independent statistics,
+    as much as if each statistic were one more case.
+
+    Parameters
+    ----------
+    known : ndarray, shape (cases, statistics)
+    """
+    n, p = known.shape
+    mean, sd = known.mean(axis=0), np.maximum(known.std(axis=0), LEAST_SD)
+    z = (known - mean) / sd
+    inverse = np.linalg.inv((z.T @ z + p * np.eye(p)) / (n + p))
+    return {"mean": mean.tolist(), "sd": sd.tolist(), "inverse": inverse.tolist()}
+
+
+def distance(spread: Mapping[str, Any], statistics: np.ndarray) -> float:
+    """Mahalanobis' distance (1936) of a case, by its statistics, from the cases of `spread_of`."""
+    z = (statistics - spread["mean"]) / np.array(spread["sd"])
+    return float(np.sqrt(z @ np.array(spread["inverse"]) @ z))
