@@ -370,32 +370,33 @@ def ball(radius, centre, shape=(40, 40, 40)):
     return radius >= np.linalg.norm(np.indices(shape).T - centre, axis=-1).T
 
 
-def test_heads_are_compared_where_both_images_show_something():
-    first = Volume(100.0 * ball(15, (20, 20, 20)), np.eye(4), RAS)
-    shift = np.eye(4)
+def head(seed, centre=(20, 20, 20)):
+    """A ball with structure inside, which the seed decides; it moves with the centre."""
+    places = np.indices((40, 40, 40)).reshape(3, -1).T - np.array(centre, float)
+    waves = np.random.default_rng(seed).normal(0, 0.25, (8, 3))
+    inside = (100 + 8 * np.cos(places @ waves.T).sum(axis=1)).reshape(40, 40, 40)
+    return Volume(inside * ball(15, centre), np.eye(4), RAS)
+
+
+def test_heads_are_compared_by_their_structure_where_both_images_show_it():
+    first, same, shift = head(1), head(1, (23, 20, 20)), np.eye(4)
     shift[:3, 3] = 3, 0, 0
-    same = Volume(np.roll(first.array, 3, axis=0), np.eye(4), RAS)
     assert heads_alike(first, same, shift) > 0.99
-    assert heads_alike(first, same, np.eye(4)) < 0.95
-    assert heads_alike(first, Volume(same.array[:, :, :22], np.eye(4), RAS), shift) > 0.99, "half of the head is shown"
-    assert heads_alike(first, Volume(100.0 * ball(11, (20, 20, 20)), np.eye(4), RAS), np.eye(4)) < 0.8
+    assert heads_alike(first, same, np.eye(4)) < 0.9
+    assert heads_alike(first, Volume(3 * same.array[:, :, :22] + 5, np.eye(4), RAS), shift) > 0.9, "half is shown"
+    assert heads_alike(first, head(2), np.eye(4)) < heads_alike(first, same, shift)
 
 
 def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(monkeypatch, write_nifti):
-    images = [
-        write_nifti(f"{i}.nii.gz", 100.0 * ball(radius, (20, 20, 20))) for i, radius in enumerate((15, 15, 11, 15))
-    ]
+    images = [write_nifti(f"{i}.nii.gz", head(1).array) for i in range(4)]
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
-    found = iter([("", 0), ("", 0), ("an uncertain place", 0)])
-
-    def registered(*_):
-        failure, moved = next(found)
-        return SimpleNamespace(matrix=np.eye(4), moved_mm=moved, degrees=0.0, failure=failure)
-
-    monkeypatch.setattr(placing, "register", registered)
+    failures, alike = iter(["", "", "an uncertain place"]), iter([0.95, 0.6, 0.95])
+    found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
+    monkeypatch.setattr(placing, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
+    monkeypatch.setattr(placing, "heads_alike", lambda *_: next(alike))
     problems = placing.place_dates(cases)["problem"].tolist()
     assert problems[:2] == ["", ""]
-    assert problems[2].startswith("the heads differ (Dice 0.") and problems[3].startswith("an uncertain place")
+    assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
     assert all(problem.endswith("possibly another patient") for problem in problems[2:])
 
 

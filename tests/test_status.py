@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from metaseg_nb.batch.runs import Run, status_text, study_status
+from metaseg_nb.batch.runs import Run, planned_runs, status_text, study_status
 from metaseg_nb.checksums import write_record
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.machine import alone
@@ -204,3 +204,9 @@ def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_f
     assert row(study, "unet, boxes, seed 0", 0)["state"] == "done"
     assert row(study, "unet, boxes, seed 0", 1)["state"] == "waiting"
     assert list(steps(study)) == ["01_explore_data", "02_preprocess_n4", "06_annotation_budget"]
+
+
+def test_lesions_are_followed_only_in_a_study_that_asks_for_it():
+    asked, others = ([run.notebook for run in planned_runs(study)] for study in ("demo_follow_up", "demo"))
+    assert asked[-1] == "09_follow_up"
+    assert asked[:-1] == ["01_explore_data", "02_preprocess_n4", *["03_train"] * 2, *others[-3:]]
