@@ -75,14 +75,15 @@ def make_cohort(
     is_raw = images == RAW
     more = {"images": RAW} if is_raw else {"dates": dates} if dates > 1 else {}
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed, **more})
-    plans = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
+    plans: list[Any] = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
     files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)
     missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(files_of(plan)))]
     map_cases(partial(make, folder), missing, workers, "synthetic cohort")
     entries: dict[bool, list[dict]] = {True: [], False: []}
     for plan in plans:
+        entry = files_of(plan)
         patient, day = (plan.patient, {"day": plan.day}) if isinstance(plan, DatePlan) else (plan, {})
-        entry = {**files_of(plan), "patient": patient.case, "primary": patient.primary, **day}
+        entry |= {"patient": patient.case, "primary": patient.primary, **day}
         labelled = patient.index < n_patients
         if not labelled:
             del entry["label"]

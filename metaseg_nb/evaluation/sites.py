@@ -100,7 +100,7 @@ def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: i
         for model in models:
             own = counted[counted["model"] == model].groupby(["patient", "site_seen"], as_index=False)["dice"].mean()
             # sums of Dice, and of patients, of each way
-            sums = of_each_patient(own.assign(n=1), ["dice", "n"], "site_seen", "sum")
+            sums = of_each_patient(own.assign(n=1), ["dice", "n"], "site_seen")
             means = own.groupby("site_seen")["dice"].mean()
             found = bootstrap(_difference, sums, n_bootstrap, seed)
             sizes = n[True], n[False], paired, trained[True], trained[False]

@@ -113,7 +113,7 @@ class PatchBatches:
         asked = self.cases[0].recipe["intensity_scaling"] == "nyul"
         return standard_of(self._landmarks.values()) if asked else None
 
-    def _as_seen(self, case: StoredCase, image: Volume) -> Volume:
+    def _as_seen(self, case: StoredCase, image: Any) -> Any:
         """Map an image of a case, or a part of it, to the standard; as it is if there is none."""
         return image if self.standard is None else with_landmarks(image, self._landmarks[case.name], self.standard)
 

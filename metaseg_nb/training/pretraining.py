@@ -7,6 +7,7 @@ SimMIM (Xie et al., CVPR 2022).
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -48,11 +49,14 @@ class RestorationBatches(PatchBatches):
 
     score = "variance_restored"
     cut_from = ("image",)
-    standard = None  # a fold's landmarks come with its labels
     settings: Pretrain
 
     def __init__(self, cases: Sequence[StoredCase], settings: Pretrain, **more: Any):
         super().__init__([replace(case, label_facts=None) for case in cases], cast(Any, settings), **more)
+
+    @cached_property
+    def standard(self) -> None:
+        """No landmarks: those of a fold come with its labels."""
 
     def loss(self):
         """`restoration_loss`."""
