@@ -132,6 +132,7 @@ def test_what_lacks_stays_0_in_training_whatever_is_changed(stored, tiny_trainin
     own = tiny_training(patch_size=32, intensity_scale=0.1, intensity_shift=0.1, flip_probability=0.5)
     batches = PatchBatches(list(stored.values()), own)
     images, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in range(4)), strict=True))
+    assert torch.equal(batches.on(CPU)[0][0], batches[0][0]), "also where cases are kept on the device"
     lacking = ~images[:, 1].flatten(1).any(dim=1)
     assert lacking.sum() == len(images) // 2
     assert images[:, 0].flatten(1).any(dim=1).all()

@@ -53,7 +53,7 @@ def test_four_raw_sequences_become_a_mask_on_the_grid_of_the_first(shared_data, 
         assert found["information"] > 1.5 * found["by_headers"]
         assert 10 < found["moved_mm"] < 30
     assert row["brain_cm3"] > brain.array.sum() * np.prod(brain.spacing_mm) / 1000
-    assert all(channel.max() == pytest.approx(1, abs=0.01) for channel in stored.image)
+    assert all(0.5 < channel.max() <= 1 for channel in stored.image)
 
     own = tiny_training(sequence_dropout=0.5)
     assert PatchBatches([stored], own)[0][0].shape[1] == 4
