@@ -212,17 +212,9 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
                 rows.append({"volume_mm3": diameter**3 * np.pi / 6} | usual | about | more)
     columns = ["lesion", "case", "day", "diameter_mm", "perpendicular_mm", "slices", "of", "fate", "volume_mm3"]
     table = pd.DataFrame(rows, columns=columns).assign(model="reference", patient="p")
+    table = table.astype({"diameter_mm": float, "perpendicular_mm": float, "volume_mm3": float, "slices": float})
     dates = pd.DataFrame({"patient": "p", "case": [f"p-{i}" for i in range(n)], "day": days[:n]})
-    if not lesions:  # those of another patient
-        other = dict.fromkeys(table, 0) | {
-            "model": "reference",
-            "patient": "q",
-            "fate": "first",
-            "of": pd.NA,
-            "case": "q",
-        }
-        table = pd.DataFrame([other])
-    return responses(table, dates, clinical)
+    return responses(table, dates, ["reference"], clinical)
 
 
 @pytest.mark.parametrize(

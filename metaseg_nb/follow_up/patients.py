@@ -152,7 +152,8 @@ def follow_masks(placed: Sequence[tuple[Case, np.ndarray]], masks: Sequence[Volu
         for case in (placed[date][0] for date in rows["date"])
     ]
     tables = [pd.DataFrame(about, columns=["patient", "case", "day"]), rows[["lesion", "part", "of", "fate"]]]
-    return pd.concat([*tables, pd.DataFrame(facts, columns=MEASURES)], axis=1)
+    whole = pd.concat([*tables, pd.DataFrame(facts, columns=MEASURES)], axis=1)
+    return whole.astype({"day": int, "lesion": int} | dict.fromkeys(MEASURES, float))  # also without a lesion
 
 
 def predicted_mm(reference: Volume, prediction: Volume) -> list[float]:

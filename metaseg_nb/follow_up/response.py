@@ -23,7 +23,9 @@ FIRST, UNKNOWN = "first date", "not assessable"
 TOLERANCE = 1e-9
 
 
-def responses(lesions: pd.DataFrame, dates: pd.DataFrame, clinical: pd.DataFrame | None = None) -> pd.DataFrame:
+def responses(
+    lesions: pd.DataFrame, dates: pd.DataFrame, models: Sequence[str], clinical: pd.DataFrame | None = None
+) -> pd.DataFrame:
     """Assess each patient at each date.
 
     Parameters
@@ -32,6 +34,8 @@ def responses(lesions: pd.DataFrame, dates: pd.DataFrame, clinical: pd.DataFrame
         From `follow_study`: a row per (``model``, ``patient``, ``lesion``, date).
     dates : DataFrame
         From `follow_study`: ``patient``, ``case``, ``day`` of each date, those without a lesion too.
+    models : sequence of str
+        Whose masks are assessed, those without a lesion too.
     clinical : DataFrame, optional
         From `read_clinical`: a row per ``case`` with ``steroids``, ``clinical`` and ``non_target_progression``.
 
@@ -47,7 +51,7 @@ def responses(lesions: pd.DataFrame, dates: pd.DataFrame, clinical: pd.DataFrame
     """
     facts = clinical.set_index("case") if clinical is not None else pd.DataFrame()
     tables = []
-    for model, (patient, of_patient) in product(lesions["model"].unique(), dates.groupby("patient", sort=False)):
+    for model, (patient, of_patient) in product(models, dates.groupby("patient", sort=False)):
         own = lesions[(lesions["model"] == model) & (lesions["patient"] == patient)]
         table = _by_images(own, of_patient.sort_values("day")[["case", "day"]]).assign(model=model, patient=patient)
         known = facts.reindex(table["case"]) if len(facts) else pd.DataFrame(index=table["case"])
