@@ -209,4 +209,4 @@ def test_a_study_of_annotation_budgets_has_a_row_for_each_arm_seed_network_and_f
 def test_lesions_are_followed_only_in_a_study_that_asks_for_it():
     asked, others = ([run.notebook for run in planned_runs(study)] for study in ("demo_follow_up", "demo"))
     assert asked[-1] == "09_follow_up"
-    assert asked[:-1] == ["01_explore_data", "02_preprocess_n4", *["03_train"] * 2, *others[-3:]]
+    assert asked[:-1] == ["01_explore_data", "02_preprocess_n4", *["03_train"] * 3, *others[-3:]]
