@@ -51,9 +51,10 @@ def responses(
     """
     facts = clinical.set_index("case") if clinical is not None else pd.DataFrame()
     tables = []
-    for model, (patient, of_patient) in product(models, dates.groupby("patient", sort=False)):
+    for model, patient in product(models, dates["patient"].unique()):
         own = lesions[(lesions["model"] == model) & (lesions["patient"] == patient)]
-        table = _by_images(own, of_patient.sort_values("day")[["case", "day"]]).assign(model=model, patient=patient)
+        when = dates[dates["patient"] == patient].sort_values("day")[["case", "day"]]
+        table = _by_images(own, when).assign(model=model, patient=patient)
         known = facts.reindex(table["case"]) if len(facts) else pd.DataFrame(index=table["case"])
         with_facts = zip(table["imaging"], known.to_dict("records"), strict=True)
         tables.append(table.assign(rano_bm=[_overall(category, of) for category, of in with_facts]))
