@@ -41,6 +41,12 @@ def test_an_image_gets_the_standards_landmarks_and_keeps_its_order():
     assert (lacking == image).all()
 
 
+def test_a_sequence_that_an_image_lacks_does_not_count():
+    one, other = np.full((2, 9), 0.2), np.array([np.full(9, 0.4), np.full(9, np.nan)])
+    assert standard_of([one, other]) == pytest.approx(np.array([np.full(9, 0.3), np.full(9, 0.2)]))
+    assert standard_of([other, other])[1] == pytest.approx(np.arange(1, 10) / 10), "a number: weights must be finite"
+
+
 @pytest.fixture
 def cases(store):
     """Three cases of one scanner, and a fourth that is much brighter; all with a lesion."""

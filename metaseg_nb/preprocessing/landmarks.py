@@ -41,9 +41,12 @@ def landmarks_of(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
 
 
 def standard_of(landmarks: Iterable[np.ndarray]) -> np.ndarray:
-    """Mean landmarks of many images, shape (C, 9); a sequence that an image lacks does not count."""
+    """Mean landmarks of many images, shape (C, 9); a sequence that an image lacks does not count.
+
+    Those of a sequence that all images lack are the tenths of 1.
+    """
     every = np.ma.masked_invalid(np.stack(list(landmarks)))
-    return every.mean(axis=0).filled(np.nan)
+    return np.where(every.mask.all(axis=0), TENTHS / 100, every.mean(axis=0).filled(0))
 
 
 def with_landmarks(image: np.ndarray, own: np.ndarray, standard: np.ndarray) -> np.ndarray:

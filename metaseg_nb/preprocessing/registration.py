@@ -21,7 +21,8 @@ FEWEST = 4
 SEED = 1
 # Voxels of about this edge, step by step; images are smoothed by half of it.
 LEVELS_MM = (8.0, 4.0, 2.0)
-# First the head's outline guides, so that heads far apart find each other; then only what is in the head counts.
+# Voxels this near to the head count too: by its outline heads far apart find each other, and a bright half of an image
+# does not pass for the whole.
 AROUND_MM = 15.0
 # Starts beside the headers' own place: the heads' centres on each other, and then nodded, tilted or turned by as much.
 START_DEGREES = 15.0
@@ -50,7 +51,7 @@ class Registration:
     information, by_headers : float
         Mutual information (nats) after registration, and where the headers place the images.
     agreeing : float
-        Share of the starts that ended at the same place as the best.
+        Share of the starts that ended at the same place as the best; 0 if the headers' place, elsewhere, is better.
     """
 
     matrix: np.ndarray
@@ -90,13 +91,13 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         apply_affine(volume.affine, np.argwhere(head)) for volume, head in zip((fixed, moving), heads, strict=True)
     ]
     centres, head_mm = [place.mean(axis=0) for place in places], places[0][:: max(1, len(places[0]) // 1000)]
-    away_mm = distance_mm(heads[0], fixed.spacing_mm)
+    near = (distance_mm(heads[0], fixed.spacing_mm) <= AROUND_MM).astype(np.uint8)
     first, *others = (
         [
             *(_level(volume, edge_mm) for volume in (fixed, moving)),
-            _in_world((away_mm <= around_mm).astype(np.uint8), fixed.affine)[_every(fixed, edge_mm)],
+            _in_world(near, fixed.affine)[_every(fixed, edge_mm)],
         ]
-        for edge_mm, around_mm in zip(LEVELS_MM, (AROUND_MM, 0, 0), strict=True)
+        for edge_mm in LEVELS_MM
     )
     overlapping = _share_inside(head_mm, moving) >= LEAST_OVERLAP
     starts = [*_centred(*centres), *([_headers(centres[0])] if overlapping else [])]
@@ -107,7 +108,10 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         transform, _ = _optimised(level, transform)
     information = _information(others[-1], transform)
     by_headers = _information(others[-1], _headers(centres[0])) if overlapping else 0.0
-    matrix = _matrix(transform) if information > by_headers else np.eye(4)
+    matrix = _matrix(transform)
+    if information <= by_headers:
+        agreeing = agreeing if _apart_mm(apply_affine(matrix, head_mm), head_mm) <= SAME_MM else 0.0
+        matrix = np.eye(4)
     return Registration(
         matrix,
         _apart_mm(apply_affine(matrix, head_mm), head_mm),
@@ -137,7 +141,7 @@ def _share_inside(points_mm: np.ndarray, volume: Volume) -> float:
 
 
 def _method(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:
-    """Mutual information of one level over the voxels of the fixed head."""
+    """Mutual information of one level over the voxels in and near the fixed head."""
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsMattesMutualInformation(HISTOGRAM_BINS)
     # points off the grid: on it, two images of equal spacing have a maximum wherever their voxels coincide
