@@ -110,7 +110,7 @@ class PatchBatches:
     @cached_property
     def standard(self) -> np.ndarray | None:
         """Landmarks that intensities are brought to, of the training set alone: (C, 9); None if none are asked for."""
-        asked = self.cases[0].recipe["intensity_scaling"] == "nyul"
+        asked = self.cases[0].recipe.get("intensity_scaling") == "nyul"
         return standard_of(self._landmarks.values()) if asked else None
 
     def _as_seen(self, case: StoredCase, image: Any) -> Any:
