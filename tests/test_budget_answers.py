@@ -225,6 +225,7 @@ def test_every_question_is_answered_with_its_verdict():
             "inconclusive for UNETR",
         ],
         ["Does it help to be taught by all networks together?", "worse for U-Net", "better for UNETR"],
+        ["Do planted lesions help?"],
         ["Does it help to choose patients by a ranking?", "better", "better", "better"],
         ["Does it help to train again between rounds of a ranking?", "inconclusive"],
         ["Is a ranking better than random patients with as much lesion?", "worse"],
@@ -256,7 +257,7 @@ def test_a_curve_that_no_power_law_describes_is_not_predicted(dice, words):
 
 @pytest.mark.parametrize("arm", ["patients_25", "boxes"])
 def test_questions_without_arms_are_named_as_not_asked(arm):
-    assert answered({arm: 0.5}).count("Not studied") == 10
+    assert answered({arm: 0.5}).count("Not studied") == len(QUESTIONS)
 
 
 @pytest.mark.parametrize(
