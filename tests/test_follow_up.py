@@ -125,7 +125,7 @@ def identities_lost(mask, seed):
     about[:3, 3] = nib.affines.apply_affine(mask.affine, np.argwhere(mask.array).mean(axis=0))
     error = about @ rigid(rng, 2, 1) @ np.linalg.inv(about)
     later = moved(mask, move)
-    rows = follow_masks(list(zip(patient(2), (np.eye(4), move @ error), strict=True)), [mask, later], 3.0)
+    rows = follow_masks(patient(2), [Measured.of(mask, np.eye(4)), Measured.of(later, move @ error)], 3.0)
     first, second = (rows[(rows["day"] == day) & rows["part"].notna()] for day in (0, 60))
     truth, known = find_lesions(mask.array > 0, mask.spacing_mm), Measured.of(mask, np.eye(4)).points
     part_of = {truth.labels[tuple(points[0].astype(int))]: part for part, points in enumerate(at_voxels(mask, known))}
@@ -317,7 +317,7 @@ def test_predicted_diameters_are_those_of_the_reference_lesions():
     truth[2:8, 2:4, 2:4] = truth[20:24, 2:4, 2:4] = truth[2:6, 12:14, 2:4] = 1
     found[3:6, 2:4, 2:4] = found[7:8, 2:3, 2:3] = 1  # two parts of the first; nothing of the second
     found[2:16, 12:13, 2:4] = 1
-    mm = predicted_mm(*(Volume(mask, np.eye(4), RAS) for mask in (truth, found)))
+    mm = predicted_mm(*(Measured.of(Volume(mask, np.eye(4), RAS), np.eye(4)) for mask in (truth, found)))
     assert mm == pytest.approx([np.hypot(2, 1) + 1, 14, np.nan], nan_ok=True) or mm == pytest.approx(
         [np.hypot(2, 1) + 1, np.nan, 14], nan_ok=True
     )

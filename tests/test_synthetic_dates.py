@@ -14,7 +14,7 @@ from metaseg_nb.demo_cohort import dates
 from metaseg_nb.demo_cohort.anatomy import load_template
 from metaseg_nb.demo_cohort.dates import COURSES, plan_dates, render_date
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.follow_up.patients import REFERENCE, follow_masks
+from metaseg_nb.follow_up.patients import REFERENCE, Measured, follow_masks
 from metaseg_nb.follow_up.response import FIRST, responses
 
 SEED, MOST, EDGE_MM = 3, 4, 2.0
@@ -34,8 +34,8 @@ def rendered():
 
 def followed(of_patient):
     cases = [Case(plan.case, (), None, plan.patient.case, "", day=plan.day) for plan, *_ in of_patient]
-    placed = list(zip(cases, (matrix for *_, matrix in of_patient), strict=True))
-    return follow_masks(placed, [label for _, label, *_ in of_patient], 3.0).assign(model=REFERENCE), cases
+    masks = [Measured.of(label, matrix) for _, label, _, matrix in of_patient]
+    return follow_masks(cases, masks, 3.0).assign(model=REFERENCE), cases
 
 
 def test_lesions_of_5_mm_and_more_keep_their_identity(rendered):

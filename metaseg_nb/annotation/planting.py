@@ -8,7 +8,6 @@ References
 Synthetic tumours as training data without labels: Hu et al., CVPR 2023, arXiv 2303.14869 (liver).
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_nb.annotation.partial import whole_volume
-from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.lesions import distance_mm, label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.demo_cohort.lesions import SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
 from metaseg_nb.demo_cohort.patients import draw_metastasis
@@ -46,7 +45,7 @@ NOISE = 0.75
 RULE = [LESIONS, *DIAMETERS_MM, *ENHANCEMENT, *NECROSIS, DARK_PERCENTILE, WHITE_PERCENTILE, *WHITE_FACTORS]
 RULE += [SOLID, BRIDGES_MM, SULCI_MM, *TISSUE, BRIGHT, THICK_MM, GAP_MM, DEPTH_MM, BLUR_VOXELS, NOISE]
 
-Millimetres = Sequence[float]
+Millimetres = tuple[float, float, float]
 
 
 def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCase:
@@ -95,7 +94,7 @@ def plant(
         A T1c on any scale, of a head or a brain.
     head_voxels : ndarray of int, shape (N, 3)
         Voxels of the head; some are enough.
-    spacing_mm, native_mm : sequence of 3 floats
+    spacing_mm, native_mm : tuple of 3 floats
         Voxel edges of the image, and of the one that it was made from.
     rng : Generator
 
@@ -173,7 +172,7 @@ def _plan(rng: np.random.Generator) -> LesionPlan:
 
 def _inside_mm(mask: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
     """Distance of each voxel of a mask from what is not in it, in mm; beyond the volume nothing is."""
-    return edt.edt(np.ascontiguousarray(mask), anisotropy=tuple(spacing_mm), black_border=True, parallel=1)
+    return edt.edt(np.ascontiguousarray(mask), anisotropy=spacing_mm, black_border=True, parallel=1)
 
 
 def _shrunk(mask: np.ndarray, by_mm: float, spacing_mm: Millimetres) -> np.ndarray:
@@ -181,5 +180,4 @@ def _shrunk(mask: np.ndarray, by_mm: float, spacing_mm: Millimetres) -> np.ndarr
 
 
 def _grown(mask: np.ndarray, by_mm: float, spacing_mm: Millimetres) -> np.ndarray:
-    away_mm = edt.edt(~mask, anisotropy=tuple(spacing_mm), parallel=1)
-    return away_mm <= by_mm if mask.any() else mask
+    return distance_mm(mask, spacing_mm) <= by_mm

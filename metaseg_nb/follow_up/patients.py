@@ -42,9 +42,11 @@ class FollowUp(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """The lesions of a mask: a row of `MEASURES` each, and their voxel centres in mm of the first date's world."""
+    """The lesions of a mask: a row of `MEASURES` each, their voxels, and these in mm of the first date's world."""
 
+    shape: tuple[int, ...]
     table: pd.DataFrame
+    voxels: list[np.ndarray]
     points: list[Points]
 
     @classmethod
@@ -61,7 +63,8 @@ class Measured:
             (len(own) * volume_mm3, *axial_diameters(own, mask.spacing_mm), *own.mean(axis=0).tolist())
             for own in voxels
         ]
-        return cls(pd.DataFrame(rows, columns=MEASURES, dtype=float), [apply_affine(back, own) for own in voxels])
+        table = pd.DataFrame(rows, columns=MEASURES, dtype=float)
+        return cls(mask.shape, table, voxels, [apply_affine(back, own) for own in voxels])
 
 
 def follow_study(
@@ -117,64 +120,59 @@ def _follow_patient(
         for case, row in zip(cases, dates.itertuples(), strict=True)
         if not row.problem
     ]
-    references = [read_lesions(case, rule) for case, _ in placed]
-    lesions = [follow_masks(placed, references, reach_mm).assign(model=REFERENCE)]
+    own = [case for case, _ in placed]
+    references = [Measured.of(read_lesions(case, rule), matrix) for case, matrix in placed]
+    lesions = [follow_masks(own, references, reach_mm).assign(model=REFERENCE)]
     changes = []
     for model in masks[cases[0].name]:
-        predictions = [read_mask(masks[case.name][model], case.name) for case, _ in placed]
-        lesions.append(follow_masks(placed, predictions, reach_mm).assign(model=model))
-        pairs = zip(references, predictions, strict=True)
-        predicted = {case.name: predicted_mm(*pair) for (case, _), pair in zip(placed, pairs, strict=True)}
+        predictions = [Measured.of(read_mask(masks[case.name][model], case.name), matrix) for case, matrix in placed]
+        lesions.append(follow_masks(own, predictions, reach_mm).assign(model=model))
+        pairs = zip(own, references, predictions, strict=True)
+        predicted = {case.name: predicted_mm(reference, prediction) for case, reference, prediction in pairs}
         changes.append(_changes(lesions[0], predicted).assign(model=model))
     return FollowUp(dates, pd.concat(lesions, ignore_index=True), pd.concat([pd.DataFrame(), *changes]))
 
 
-def follow_masks(placed: Sequence[tuple[Case, np.ndarray]], masks: Sequence[Volume], reach_mm: float) -> pd.DataFrame:
+def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: float) -> pd.DataFrame:
     """Follow the lesions of one patient's masks; ``lesions`` of `FollowUp`, for one model.
 
     Parameters
     ----------
-    placed : sequence of (Case, ndarray of shape (4, 4))
-        Each date's case, in order, and where the first date's world lies in its own.
-    masks : sequence of Volume
-        One for each date, on its own grid.
+    cases : sequence of Case
+        In the order of their dates.
+    masks : sequence of Measured
+        One for each date.
     reach_mm : float
     """
-    measured = [Measured.of(mask, matrix) for mask, (_, matrix) in zip(masks, placed, strict=True)]
-    rows = follow([of.points for of in measured], reach_mm)
+    rows = follow([mask.points for mask in masks], reach_mm)
     nothing = dict.fromkeys(MEASURES, 0.0) | dict.fromkeys("xyz", np.nan)
     facts = [
-        measured[date].table.iloc[part].to_dict() if pd.notna(part) else nothing
+        masks[date].table.iloc[part].to_dict() if pd.notna(part) else nothing
         for date, part in zip(rows["date"], rows["part"], strict=True)
     ]
     about = [
-        {"patient": case.patient, "case": case.name, "day": case.day}
-        for case in (placed[date][0] for date in rows["date"])
+        {"patient": case.patient, "case": case.name, "day": case.day} for case in (cases[date] for date in rows["date"])
     ]
     tables = [pd.DataFrame(about, columns=["patient", "case", "day"]), rows[["lesion", "part", "of", "fate"]]]
     whole = pd.concat([*tables, pd.DataFrame(facts, columns=MEASURES)], axis=1)
     return whole.astype({"day": int, "lesion": int} | dict.fromkeys(MEASURES, float))  # also without a lesion
 
 
-def predicted_mm(reference: Volume, prediction: Volume) -> list[float]:
+def predicted_mm(reference: Measured, prediction: Measured) -> list[float]:
     """The longest axial diameter that a network finds for each reference lesion, in their order; NaN where missed.
 
     A predicted lesion counts for the reference lesion that it overlaps most; of several the largest is measured.
     """
-    lesions = [find_lesions(mask.array > 0, mask.spacing_mm) for mask in (reference, prediction)]
-    truth, found = lesions
-    kept = [
-        n for n in truth.boxes if is_scored(np.array(len(truth.voxels(n)) * np.prod(truth.spacing_mm)), UNSCORED_MM3)
-    ]
-    longest = dict.fromkeys(kept, np.nan)
-    for part in found.boxes:
-        voxels = found.voxels(part)
-        counts = np.bincount(truth.labels[tuple(voxels.T)], minlength=truth.n + 1)
-        counts[0] = 0
-        if (most := int(counts.argmax())) in longest:
-            own = axial_diameters(voxels, found.spacing_mm).longest_mm
-            longest[most] = np.nanmax([longest[most], own])
-    return list(longest.values())
+    labels = np.zeros(reference.shape, int)
+    for number, voxels in enumerate(reference.voxels, 1):
+        labels[tuple(voxels.T)] = number
+    longest = np.full(1 + len(reference.voxels), np.nan)
+    for voxels, own_mm in zip(prediction.voxels, prediction.table["diameter_mm"], strict=True):
+        counts = np.bincount(labels[tuple(voxels.T)], minlength=len(longest))
+        if counts[1:].any():
+            most = 1 + counts[1:].argmax()
+            longest[most] = np.fmax(longest[most], own_mm)
+    return longest[1:].tolist()
 
 
 def _changes(lesions: pd.DataFrame, predicted: Mapping[str, list[float]]) -> pd.DataFrame:

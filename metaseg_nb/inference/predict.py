@@ -43,7 +43,8 @@ def predict(
         File to write; of a folder or a datalist, folder for ``<case>.nii.gz``.
     brain : path, optional
         Mask of the brain of one case, for networks of ``brain: file``; a datalist names those of its cases.
-        Paths that begin with ``runs/`` are in METASEG_HOME, as all that a study makes.
+
+    Paths that begin with ``runs/`` are in METASEG_HOME, as all that a study makes.
 
     Raises
     ------
@@ -54,7 +55,7 @@ def predict(
     wanted = [output] if probability is None else [output, _placed(probability)]
     work = [
         (case, [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted)
-        for name, case in _cases(images, brain).items()
+        for name, case in _cases(images, brain and _placed(brain)).items()
     ]
     for case, results in work:
         for problem in require_predictable(case, results):
