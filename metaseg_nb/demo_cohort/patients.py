@@ -47,6 +47,8 @@ SCANNERS = (
 PURPOSES = ("plan", "anatomy", "vessels", "lesions", "contrast", "bias", "noise", "motion", "scan")
 # Air around a brain without skull.
 AIR_MM = 9.0
+# Brightness of the template that stands for nothing, fluid, grey and white matter, and the brightest white matter.
+TEMPLATE_LEVELS = (0, 0.31, 0.75, 1, 1.15)
 
 
 class Primary(NamedTuple):
@@ -238,7 +240,7 @@ def anatomy(plan: PatientPlan) -> np.ndarray:
 def anatomy_map(rng: np.random.Generator, of_vessels: np.random.Generator, spacing_mm: Sequence[float]) -> np.ndarray:
     """Contrast-enhanced anatomy in template space, blurred as much as the voxels are wider than the template's."""
     fluid, grey = rng.uniform(0.25, 0.38), rng.uniform(0.71, 0.82)
-    intensity = np.interp(load_template().t1, [0, 0.31, 0.75, 1, 1.15], [0, fluid, grey, 1, 1.08]).astype(np.float32)
+    intensity = np.interp(load_template().t1, TEMPLATE_LEVELS, [0, fluid, grey, 1, 1.08]).astype(np.float32)
     intensity = enhance(intensity, of_vessels)
     for axis, edge_mm in enumerate(spacing_mm):
         if edge_mm > 1.2:

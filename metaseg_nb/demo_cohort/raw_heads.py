@@ -14,10 +14,12 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import REACH_MM, SplineField, load_template, sample
 from metaseg_nb.demo_cohort.patients import (
     AIR_MM,
+    TEMPLATE_LEVELS,
     PatientPlan,
     acquired,
     anatomy,
@@ -31,8 +33,6 @@ SHIFT_MM, TURN_DEGREES = 8.0, 8.0
 # The skull lies around a brain whose sulci are closed; its layers, and from which distance of the brain each begins.
 CLOSING_MM, SKULL_MM = 12.0, 17.0
 LAYERS_MM = (0, 1.5, 2.5, 4, 5.5, 7, 8, 9, 13, 14.5, 16, SKULL_MM)
-# Brightness of the template that stands for nothing, fluid, grey and white matter, and the brightest white matter.
-TEMPLATE_LEVELS = (0, 0.31, 0.75, 1, 1.15)
 OEDEMA_MM = 5.0
 # Of every fifth patient there is no second sequence, the FLAIR.
 LACKING_PERIOD, LACKING = 5, 4
@@ -156,8 +156,7 @@ def render_raw(plan: PatientPlan) -> RawHead:
     label = patient.paint(first)
     images = {FIRST: replace(label, array=_scanned(first, patient.affine, site, rng))}
     lesion = label.array > 0
-    from_lesion_mm = edt.edt(~lesion, anisotropy=plan.spacing_mm, parallel=1) if lesion.any() else np.full(1, np.inf)
-    around = np.exp(-((from_lesion_mm / OEDEMA_MM) ** 2)) * is_brain
+    around = np.exp(-((distance_mm(lesion, plan.spacing_mm) / OEDEMA_MM) ** 2)) * is_brain
     for own in FURTHER:
         if own.name in sequences_of(plan.index):
             tissue = np.interp(template.t1, TEMPLATE_LEVELS, own.contrast.tissue).astype(np.float32)
