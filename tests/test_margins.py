@@ -108,8 +108,9 @@ def test_the_distance_is_that_to_the_nearest_centre(mask):
         assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf, abs=1e-4)
 
 
-def rows(needed, detected=True, patient="p"):
-    return pd.DataFrame({"needed_95_mm": needed, "detected": detected, "patient": patient, "network": "U-Net"})
+def rows(needed, detected=True, patient="p", weight=1.0):
+    columns = {"detected": detected, "patient": patient, "network": "U-Net", "weight": weight}
+    return pd.DataFrame({"needed_95_mm": needed, **columns})
 
 
 def test_the_margin_needed_covers_95_of_100_detected_lesions():
@@ -149,6 +150,15 @@ def test_tables_of_margins_and_of_shares_count_what_is_missed():
     assert found[98].tolist() == pytest.approx([0, 1 / 3])
     assert (shares["low"] <= shares["share"]).all()
     assert (shares["share"] <= shares["high"]).all()
+
+
+def test_a_patient_with_two_cases_counts_as_one_with_one_case():
+    """Patient a has the same lesion in two cases, b one lesion: each is half of what is counted."""
+    lesions = pd.concat([rows([4.0, 4.0], patient="a", weight=0.5), rows([1.0], patient="b")])
+    shares = covered_shares(lesions.assign(needed_98_mm=5.0), ["network"], [2], 100, 0)
+    assert shares["share"].tolist() == pytest.approx([0.5, 0])
+    mostly = pd.concat([rows([9.0], patient="a", weight=0.05), rows([1.0], patient="b")])
+    assert margin_needed(mostly, 100, 0)[0] == 1, "0.05 of 1.05 is less than 5 %"
 
 
 def test_the_picture_of_a_margin_is_as_wide_as_the_lesion_with_its_margin(study):

@@ -6,7 +6,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.intervals import Estimate, bootstrap, bootstrap_ratio
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share
+from metaseg_nb.evaluation.strata import weighted
 
 # Lesions: 0.95 to the power of 72 is 0.025.
 FOR_AN_INTERVAL = 72
@@ -36,10 +37,8 @@ def covered_shares(
     rows = []
     for group, own in lesions.groupby(list(by), observed=True):
         for covered_by, margin in product((95, 98), margins_mm):
-            covered = own[f"needed_{covered_by}_mm"] <= margin
-            parts = covered.groupby(own["patient"]).agg(["sum", "size"])
-            interval = bootstrap_ratio(parts["sum"], parts["size"], n_bootstrap, seed)
-            rows.append((*group, covered_by, margin, covered.mean(), *interval))
+            covered = own.assign(covered=own[f"needed_{covered_by}_mm"] <= margin)
+            rows.append((*group, covered_by, margin, *share(weighted(covered, "covered"), n_bootstrap, seed)))
     columns = [*by, "covered_by", "margin_mm", "share", "low", "high"]
     return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
 
@@ -73,6 +72,8 @@ def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, see
 def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
     """The smallest margin that covers 95 % of the detected lesions, each by 95 % of its volume or more.
 
+    Lesions count by their ``weight``.
+
     Returns
     -------
     margin, low, high : float
@@ -85,7 +86,7 @@ def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimat
         return np.nan, np.nan, np.nan
     needed = detected["needed_95_mm"].to_numpy()
     margins = np.unique(needed)
-    covered = pd.DataFrame(needed[:, None] <= margins).assign(lesions=1)
+    covered = pd.DataFrame(needed[:, None] <= margins).assign(lesions=1.0).mul(detected["weight"].to_numpy(), axis=0)
     of_patients = covered.groupby(detected["patient"].to_numpy()).sum().to_numpy(float)
 
     def smallest(sums: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, distance_mm, is_scored, label_lesions, lesion_table
 from metaseg_nb.cohort.problems import CohortError, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
+from metaseg_nb.evaluation.strata import per_patient
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases
@@ -128,7 +129,8 @@ def study_coverage(
     Returns
     -------
     lesions, treated : DataFrame
-        As of `Targets.coverage`, with ``model`` (or `SECOND_READER`), ``case`` and ``patient``.
+        As of `Targets.coverage`, with ``model`` (or `SECOND_READER`), ``case`` and ``patient``; lesions also with
+        their ``weight`` (`per_patient`).
 
     Raises
     ------
@@ -150,7 +152,8 @@ def study_coverage(
     if not any(map(len, lesions)):
         fix = "look at the masks: without lesions there is no margin to measure"
         raise CohortError.one("-", layout.dataset, "no lesion above 2 mm³", "cases with lesions", fix)
-    return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
+    of_cases = pd.concat(treated, ignore_index=True)
+    return per_patient(pd.concat(lesions, ignore_index=True), of_cases), of_cases
 
 
 def _case_coverage(
