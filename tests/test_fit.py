@@ -16,14 +16,15 @@ import torch
 from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.inference.decision import selection_dice
 from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.stored_cases import selection_dice
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import open_case, store_label
 from metaseg_nb.training import checkpoints, training_run
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
-from metaseg_nb.training.finished_run import finish, is_finished
+from metaseg_nb.training.earlier_runs import is_finished
+from metaseg_nb.training.finished_run import finish
 from metaseg_nb.training.fit import SCHEDULES, fit, learning_rate
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches

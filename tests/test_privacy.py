@@ -221,7 +221,7 @@ def _sprite(page):
 def test_a_slice_view_holds_a_box_of_voxels_and_no_field_of_the_file(planted):
     page = slice_view(planted, "unet", (7, 7, 8), view_mm=20.0)
     assert "MUELLER" not in page
-    near, far = (_sprite(view) for view in (page, slice_view(planted, "unet", (7, 7, 8), view_mm=400.0)))
+    near, far = (_sprite(view) for view in (page, slice_view(planted, "unet", (7, 7, 8), view_mm=100.0)))
     assert "MUELLER" not in near.decode("latin-1")
     near, far = (Image.open(io.BytesIO(sprite)).size for sprite in (near, far))
     assert np.prod(near) < np.prod(far) / 4

@@ -8,7 +8,6 @@ import pandas as pd
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.evaluation.intervals import MIN_PATIENTS, Estimate, bootstrap, verdict
 from metaseg_nb.evaluation.strata import weighted
-from metaseg_nb.training.networks import TRANSFORMERS
 
 SMALL = DIAMETER_NAMES[:2]
 KINDS = ("convolutional", "transformer")
@@ -20,6 +19,8 @@ Claim = tuple[str, str, str, pd.DataFrame, pd.DataFrame]
 
 def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
     """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
+    from metaseg_nb.training.networks import TRANSFORMERS  # here: it takes seconds, and only 04 needs it
+
     networks = runs.drop_duplicates("model").set_index("model")["network"]
     return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
 

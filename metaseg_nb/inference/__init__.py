@@ -6,7 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "choosing": ["PRIOR", "choose_decisions"],
+        "decision": ["decision_of"],
         "likeness": ["learn_likeness", "unlikeness"],
-        "decision": ["decision_of", "predict_case", "selection_dice"],
+        "stored_cases": ["predict_case", "selection_dice"],
     },
 )

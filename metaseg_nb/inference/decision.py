@@ -1,20 +1,14 @@
 """From probabilities to lesions: what of a probability becomes lesion, and masks on a case's grid."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.volumes import write_volume
-from metaseg_nb.inference.sliding_window import case_probability
-from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import Grid, resample, resample_lesions
 from metaseg_nb.preprocessing.labels import remove_specks
-from metaseg_nb.settings import Train
 
 
 @dataclass(frozen=True)
@@ -44,17 +38,6 @@ def decision_of(checkpoint: Mapping[str, Any]) -> Decision | None:
         return None
     decision = checkpoint["decision"]
     return Decision(**{"peak": decision["threshold"], **decision})  # those of earlier versions have no peak
-
-
-def selection_dice(
-    network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
-) -> float:
-    """Mean Dice over the selection set; 1 for a case without lesion where none is predicted."""
-    scores = []
-    for case in cases:
-        truth, prediction = case.label > 0, case_probability(network, case, settings, device) >= UNDECIDED.threshold
-        scores.append(dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum()))
-    return float(np.mean(scores))
 
 
 def dice(twice_both: np.ndarray, total: np.ndarray) -> np.ndarray:
@@ -103,29 +86,3 @@ def native_probability(probability: np.ndarray, grid: Grid, native: Grid) -> np.
     Cut at the threshold they give about the mask of `native_mask`, which unlike them keeps each lesion's volume.
     """
     return resample(probability, grid, native).clip(0, 1)
-
-
-def predict_case(
-    network: torch.nn.Module, stored: StoredCase, settings: Train, masks: Mapping[Path, Decision], device: torch.device
-) -> np.ndarray:
-    """Predict a case of the case store, and write masks on the grid of its image, which is not read again.
-
-    Parameters
-    ----------
-    network : Module
-        In evaluation mode, on ``device``.
-    stored : StoredCase
-    settings : Train
-    masks : mapping of path to Decision
-        Files to write, and by which decision.
-    device : torch.device
-
-    Returns
-    -------
-    ndarray of float32, shape (X, Y, Z)
-        Lesion probability on the study grid.
-    """
-    probability = case_probability(network, stored, settings, device)
-    for mask, decision in masks.items():
-        write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
-    return probability

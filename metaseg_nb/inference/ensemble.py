@@ -15,7 +15,7 @@ from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.settings import Train
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, other_versions
-from metaseg_nb.training.finished_run import differences
+from metaseg_nb.training.earlier_runs import differences
 
 
 @dataclass(frozen=True)

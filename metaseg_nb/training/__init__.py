@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checkpoints": ["keep_weights", "load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
-        "finished_run": ["is_finished"],
+        "earlier_runs": ["is_finished"],
         "fit": ["train"],
         "patches": ["PatchBatches"],
         "pretraining": ["RestorationBatches", "finish_pretraining", "load_unseen", "pretrained", "variance_restored"],

@@ -18,7 +18,7 @@ from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
 from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, save_checkpoint, save_last
-from metaseg_nb.training.finished_run import make_room
+from metaseg_nb.training.earlier_runs import make_room
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.processes import StopRequest

@@ -143,7 +143,9 @@ def test_a_study_disturbed_in_all_ways_ends_as_the_undisturbed_one(cluster, work
 
 
 def test_a_training_that_runs_out_of_time_goes_on_in_the_next_job(cluster, prepared, no_driver_left):
-    prepared.change("studies/tiny.yaml", epochs=4000, validate_every=10, job_hours=2 / 60)  # a start takes up to a minute
+    prepared.change(
+        "studies/tiny.yaml", epochs=4000, validate_every=10, job_hours=2 / 60
+    )  # a start takes up to a minute
     prepared.start("unet_fold0")
     run = prepared.run("unet", 0)
     prepared.wait_for(lambda: "it starts again" in prepared.said())
