@@ -14,6 +14,7 @@ from metaseg_nb.cohort.diameters import axial_diameters
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
+from metaseg_nb.figures.follow_up import draw_lesions_over_time
 from metaseg_nb.follow_up import placing
 from metaseg_nb.follow_up.agreement import change_errors, confusion, kappa
 from metaseg_nb.follow_up.clinical import read_clinical
@@ -627,3 +628,20 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
 def test_a_cohort_without_dates_says_how_to_give_them(home):
     with pytest.raises(CohortError, match="no patient with two dated cases that both have a mask"):
         follow_study(StudyLayout("tiny"), Cohort("c", "", patient(1)), ["unet"], 3.0)
+
+
+def test_the_figure_begins_with_the_lesions_named_and_leaves_out_what_an_image_does_not_show(write_case):
+    cases = [write_case("p-0", shape=(24, 24, 20)), write_case("p-1", shape=(24, 24, 20))]
+    away = np.eye(4)
+    away[2, 3] = 30  # the second image lies 30 mm lower
+    places = [Measured.of(read_lesions(case, LesionRule()), np.eye(4)).table for case in cases]
+    one = pd.concat([places[0][["x", "y", "z"]]] * 2).assign(lesion=[1, 2], diameter_mm=[9.0, 5.0], part=0)
+    one = one.assign(case="p-0", fate="first")
+    gone = one.assign(case="p-1", part=pd.NA, fate="not imaged", diameter_mm=np.nan)
+    dates = pd.DataFrame({"case": ["p-0", "p-1"], "day": [0, 60], "matrix": [np.eye(4).ravel(), away.ravel()]})
+    cohort = Cohort("c", "", cases)
+    figure = draw_lesions_over_time(cohort, dates, pd.concat([one, gone], ignore_index=True), first=[2], most=1)
+    shown, empty = figure.axes[:2]
+    assert shown.get_title().startswith("lesion 2: first") and shown.images
+    assert empty.get_title().startswith("lesion 2: not imaged\n") and not empty.images
+    assert [text.get_text() for text in empty.texts] == ["not in the image"]
