@@ -104,7 +104,8 @@ def follow_study(
     patients = [cases for cases, why in several_dates(cohort) if not why]
     if not patients:
         found = "no patient with two dated cases that both have a mask, one of them the first"
-        fix = "give `date` or `day` in the list or the patients table, and run 01 again; or set `follow_up` to false"
+        fix = "give `date` or `day` in the list or the patients table, and masks, and run 01 again; or set `follow_up` "
+        fix += "to false"
         raise CohortError.one("-", layout.dataset, found, "patients with several dates", fix)
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
     work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm)
@@ -125,12 +126,13 @@ def several_dates(cohort: Cohort) -> list[tuple[list[Case], str]]:
     for cases in (cases for cases in of_patient.values() if len(cases) > 1):
         cases = sorted(cases, key=lambda case: case.day or 0)
         days, masks = [case.day for case in cases], [case.name in followed for case in cases]
-        why = "a case without a date" if None in days else ""
-        why = why or ("two cases of one date" if len({*days}) < len(days) else "")
-        why = why or (
-            "no mask at the first date" if not masks[0] else "a mask at one date only" if sum(masks) < 2 else ""
-        )
-        found.append((cases, why))
+        reasons = {
+            "a case without a date": None in days,
+            "two cases of one date": len({*days}) < len(days),
+            "no mask at the first date": not masks[0],
+            "a mask at one date only": sum(masks) < 2,
+        }
+        found.append((cases, next((why for why, holds in reasons.items() if holds), "")))
     return found
 
 

@@ -126,11 +126,8 @@ def _of_targets(lesions: pd.DataFrame, targets: Sequence[int]) -> pd.DataFrame:
 def _of_dates(of_targets: pd.DataFrame, name: str, targets: Sequence[int], days: pd.Series) -> np.ndarray:
     """A measure of each target lesion (row) at each date, its parts added up; NaN where one was not imaged."""
     parts = of_targets.groupby(["lesion", "day"])[name].sum(skipna=False)
-    return (
-        parts.reindex(pd.MultiIndex.from_product([targets, days]), fill_value=0.0)
-        .to_numpy(float)
-        .reshape(-1, len(days))
-    )
+    every = parts.reindex(pd.MultiIndex.from_product([targets, days]), fill_value=0.0)
+    return every.to_numpy(float).reshape(len(targets), len(days))
 
 
 def _grown(lesions: pd.DataFrame) -> pd.DataFrame:
