@@ -360,6 +360,7 @@ class FollowUp(Pooled):
     follow_up: bool
     clinical_table: str
     reach_mm: Positive
+    new_mm: Positive
     volume_error: Annotated[float, Field(gt=0, lt=1)]
     workers: Count
 

@@ -33,14 +33,25 @@ def broken_rules(problems):
 
 
 @pytest.mark.parametrize(
-    "text", ["2024-03-31", "20240331", "2024.03.31", "31.03.2024", "31.3.2024", "2024-03-31T08:00", "P1_20240331_t1"]
+    "text",
+    ["2024-03-31", "20240331", "2024.03.31", "31.03.2024", "31.3.2024", "2024-03-31T08:00", "P1_20240331_t1"],
 )
 def test_a_date_is_read_as_programs_and_people_write_it(text):
     assert date_in(text) == date(2024, 3, 31)
 
 
+@pytest.mark.parametrize("text", ["2024/03/31", "20240331083000", "20240331083000.000", "202403310830"])
+def test_a_date_with_slashes_or_with_its_time_is_read(text):
+    assert date_in(text) == date(2024, 3, 31)
+
+
 @pytest.mark.parametrize("text", ["2024", "04/05/2020", "unknown", "20241331", "920240331", ""])
 def test_what_is_no_whole_date_is_none(text):
+    assert date_in(text) is None
+
+
+@pytest.mark.parametrize("text", ["1.2.840.2001.10.11.5", "1.2.31.03.2024", "202403310"])
+def test_a_part_of_a_longer_number_is_no_date(text):
     assert date_in(text) is None
 
 
@@ -56,6 +67,24 @@ def test_a_date_in_the_name_counts_where_none_is_given_and_a_number_that_all_nam
 
 def test_days_that_are_given_count_before_dates():
     assert dated(("a1", "a", "unknown", 5), ("a2", "a", "unknown", 90)) == ([5, 90], [])
+
+
+def test_a_case_with_a_date_has_its_day_by_another_that_has_both():
+    rows = [("p-0", "p", "2024-01-01", 0), ("p-1", "p", "2024-03-01", None), ("p-2", "p", "unknown", 90)]
+    assert dated(*rows) == ([0, 60, 90], [])
+
+
+def test_days_and_dates_of_other_cases_cannot_be_joined_and_that_is_said():
+    days, problems = dated(("p-0", "p", "unknown", 0), ("p-1", "p", "2024-03-01", None))
+    assert days == [0, None]
+    assert [(problem.case, problem.found) for problem in problems] == [
+        ("p-1", "a date, where others of the patient have days, and none has both")
+    ]
+
+
+def test_a_first_day_without_a_date_contradicts_nothing():
+    rows = [("p-0", "p", "unknown", 0), ("p-1", "p", "2024-03-01", 60), ("p-2", "p", "2024-04-30", 120)]
+    assert dated(*rows) == ([0, 60, 120], [])
 
 
 def test_nothing_is_said_where_no_patient_has_dates():

@@ -1,5 +1,6 @@
 """Lesions over time: identity, growth and RANO-BM, by hand; how a network measures change."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,12 +14,13 @@ from metaseg_nb.cohort.diameters import axial_diameters
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
+from metaseg_nb.figures.follow_up import draw_lesions_over_time
 from metaseg_nb.follow_up import placing
 from metaseg_nb.follow_up.agreement import change_errors, confusion, kappa
 from metaseg_nb.follow_up.clinical import read_clinical
 from metaseg_nb.follow_up.growth import DAYS_PER_MONTH, with_growth
 from metaseg_nb.follow_up.identity import follow
-from metaseg_nb.follow_up.patients import Measured, follow_masks, follow_study, predicted_mm, several_dates
+from metaseg_nb.follow_up.patients import Measured, _changes, follow_masks, follow_study, predicted_mm, several_dates
 from metaseg_nb.follow_up.placing import heads_alike
 from metaseg_nb.follow_up.response import (
     COMPLETE,
@@ -78,6 +80,40 @@ def test_a_new_lesion_beside_another_is_neither_it_nor_a_part_of_it():
     assert rows[rows["date"] == 1].set_index("lesion")["fate"].to_dict() == {
         1: "persisting", 2: "vanished", 3: "new", 4: "new",
     }  # fmt: skip
+
+
+def test_what_merged_goes_on_with_its_lesion_into_the_next_one():
+    two = np.vstack([cube(A, 6), cube((6, 0, 0))])
+    three = np.vstack([two, cube((12, -3, -3), 10)])
+    rows = follow(
+        [[cube(A, 6), cube((8, 0, 0), 3), cube((12, -3, -3), 10)], [two, cube((14, -3, -3), 10)], [three]], 3.0
+    )
+    number = rows.loc[(rows["date"] == 2) & rows["part"].notna(), "lesion"].item()
+    merged = rows[(rows["date"] == 2) & (rows["fate"] == "merged")]
+    assert len(merged) == 2 and set(merged["of"]) == {number}
+
+
+def test_a_place_that_is_not_imaged_is_neither_vanished_nor_new():
+    left_half = lambda date, place: date != 1 or place[:, 0].mean() < 15  # noqa: E731
+    rows = follow([[cube(A), cube(B)], [cube(A)], [cube(A), cube(B)]], 3.0, left_half)
+    assert rows.loc[rows["lesion"] == 2, "fate"].tolist() == ["first", "not imaged", "persisting"]
+    rows = follow(
+        [[cube(A)], [cube(A), cube(B), cube(C)]], 3.0, lambda date, place: date != 0 or place[:, 0].mean() < 15
+    )
+    assert rows.loc[rows["date"] == 1, "fate"].tolist() == ["persisting", "first", "new"]
+
+
+def test_a_lesion_on_thick_slices_is_the_same_on_thin_ones_and_on_others():
+    """The centres of slices of 6 mm lie farther apart than ``reach_mm``."""
+    rng, grid = np.random.default_rng(1), np.indices((20, 20, 24)).transpose(1, 2, 3, 0)
+    for _ in range(20):
+        dates = []
+        for edge in (6.0, 6.0, 1.0):
+            affine = np.diag([1.0, 1.0, edge, 1.0])
+            affine[:3, 3] = rng.uniform(-1, 0, 3) * affine.diagonal()[:3]
+            mask = np.linalg.norm(nib.affines.apply_affine(affine, grid) - [9, 9, 12], axis=-1) <= 3.3
+            dates.append(Measured.of(Volume(mask, affine, RAS), np.eye(4)))
+        assert follow_masks(patient(3), dates, 3.0)["fate"].tolist() == ["first", "persisting", "persisting"]
 
 
 def test_dates_without_lesions_have_none():
@@ -201,6 +237,12 @@ def test_growth_within_the_error_has_no_end_and_shrinking_is_halving():
     assert np.isnan(with_growth(course(1000.0, 0.0), 0.1)["doubling_days"].iloc[1])
 
 
+def test_an_equal_volume_may_have_grown_or_shrunk():
+    table = with_growth(course(1000.0, 1000.0, days=(0, 60)), volume_error=0.1)
+    fastest = 60 * np.log(2) / (1.96 * np.sqrt(2) * 0.1)
+    assert table.loc[1, ["fastest_doubling_days", "slowest_doubling_days"]].tolist() == pytest.approx([fastest, np.inf])
+
+
 def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
     """Responses of one patient; ``lesions``: number to (longest diameters, or None before it came; further columns)."""
     rows, n = [], max(len(diameters) for diameters, _ in lesions.values()) if lesions else 3
@@ -214,7 +256,7 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
     table = pd.DataFrame(rows, columns=columns).assign(model="reference", patient="p")
     table = table.astype({"diameter_mm": float, "perpendicular_mm": float, "volume_mm3": float, "slices": float})
     dates = pd.DataFrame({"patient": "p", "case": [f"p-{i}" for i in range(n)], "day": days[:n]})
-    return responses(table, dates, ["reference"], clinical)
+    return responses(table, dates, ["reference"], 3.0, clinical)
 
 
 @pytest.mark.parametrize(
@@ -233,12 +275,88 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
         ({1: ([20, 10, 10], {"perpendicular_mm": 4.9})}, [UNKNOWN, UNKNOWN]),
         ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"fate": "split", "of": 1})}, [STABLE, STABLE]),  # 21 of 20 mm
         ({1: ([12, 18, 18], {}), 2: ([10, 0, 0], {"of": 1})}, [STABLE, STABLE]),  # merged into the first
+        ({1: ([20, 18, 18], {}), 2: ([None, 6, 6], {"fate": "split", "of": 1})}, [STABLE, STABLE]),  # +20 %, but 4 mm
+        ({1: ([20, 8, 12], {}), 2: ([None, 8, 12], {"fate": "split", "of": 1})}, [STABLE, PROGRESSION]),  # 16 to 24 mm
+        ({1: ([20, 0, 4], {})}, [COMPLETE, PROGRESSION]),  # back after a complete response
+        ({1: ([20, 0, 0], {}), 2: ([6, 0, 6], {})}, [COMPLETE, PROGRESSION]),
+        ({1: ([20, 0, 2], {})}, [COMPLETE, PARTLY]),  # back, but equivocal
+        ({1: ([20, 0, 4], {}), 2: ([6, 6, 6], {})}, [PARTLY, PARTLY]),  # back while another one was there all the time
+        ({1: ([20, 12, 12], {}), 2: ([None, 2.9, 3], {})}, [PARTLY, PROGRESSION]),  # a new lesion has 3 mm
+        ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"slices": 1})}, [PARTLY, PARTLY]),  # and two slices
+        ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"fate": "first"})}, [PARTLY, PARTLY]),  # not imaged before
+        ({1: ([20, np.nan, 20], {})}, [UNKNOWN, STABLE]),  # not imaged: no smallest sum
+        ({1: ([20, 20, 20], {}), 2: ([12, np.nan, 12], {})}, [UNKNOWN, STABLE]),
+        ({1: ([20, 12, 12], {}), 2: ([6, np.nan, 6], {})}, [UNKNOWN, PARTLY]),  # it is no target
+        ({1: ([20, 40, 40], {}), 2: ([12, np.nan, 12], {})}, [PROGRESSION, PROGRESSION]),
         ({}, [UNKNOWN, UNKNOWN]),
     ],
 )
 def test_categories_by_images(lesions, expected):
     table = assessed(lesions)
     assert table["imaging"].tolist() == [FIRST, *expected]
+
+
+def test_a_lesion_that_is_no_target_and_grows_is_named_and_a_small_new_one_is_counted():
+    table = assessed({1: ([20, 20, 20], {}), 2: ([9, 13, 14], {}), 3: ([None, 2, 2], {})})
+    assert table["imaging"].tolist() == [FIRST, STABLE, STABLE]
+    assert table["non_target"].tolist() == ["", "", "lesion 2"]
+    assert table[["new", "equivocal"]].to_numpy().tolist() == [[0, 0], [0, 1], [0, 1]]
+
+
+def placed_balls(*dates, deep=(60, 60, 60)):
+    """Responses of one patient whose masks hold balls (centre along X, diameter), cut where the date's image ends."""
+    places = np.indices((70, 60, 60)).transpose(1, 2, 3, 0)
+    found = []
+    for balls, depth in zip(dates, deep, strict=False):
+        mask = np.any([np.linalg.norm(places - [x, 30, 40], axis=-1) <= d / 2 for x, d in balls], axis=0)
+        found.append(Measured.of(Volume(mask[:, :, :depth].astype(np.uint8), np.eye(4), RAS), np.eye(4)))
+    cases = patient(len(found))
+    lesions = follow_masks(cases, found, 3.0).assign(model="reference")
+    when = pd.DataFrame({"patient": "p", "case": [c.name for c in cases], "day": [c.day for c in cases]})
+    return responses(lesions, when, ["reference"], 3.0)
+
+
+def test_a_target_in_a_growing_lesion_that_is_none_is_progression():
+    table = placed_balls([(20, 11), (33, 9)], [(33, 28)])
+    assert table["imaging"].tolist() == [FIRST, PROGRESSION]
+    assert table["by"].iloc[1].startswith("lesion 1, +")
+
+
+def test_lesions_that_merge_and_part_again_are_stable():
+    assert placed_balls([(15, 12), (29, 12)], [(15, 13), (29, 13), (22, 6)], [(15, 12), (29, 12)])[
+        "imaging"
+    ].tolist() == [FIRST, STABLE, STABLE]
+
+
+def test_a_target_outside_the_image_of_a_date_is_no_response():
+    table = placed_balls([(20, 12)], [(20, 12)], [(20, 12)], deep=(60, 30, 60))
+    assert table["imaging"].tolist() == [FIRST, UNKNOWN, STABLE]
+    assert np.isnan(table["change_pct"].iloc[1])
+    assert best_responses(table)["best_pct"].item() == 0
+
+
+def test_sums_and_responses_of_published_tables(shared_data):
+    """RECIST of synthetic subjects; published responses, and those from the smallest sum where they took the first."""
+    folder = shared_data / "follow_up/recist_pharmaverse"
+    visit = ["USUBJID", "VISITNUM", "EV"]
+    lesions, sums = (
+        pd.read_csv(folder / f"{name}.csv").query("EV == 'INVESTIGATOR|'").drop_duplicates(key)
+        for name, key in (("target_lesion_diameters", [*visit, "lesion"]), ("target_sums_and_responses", visit))
+    )
+    whole = lesions[lesions["VISITNUM"] == 3].groupby("USUBJID")["diameter_mm"].min() >= 10  # all are measurable
+    lesions = lesions[lesions["USUBJID"].isin(whole.index[whole][:25])].fillna({"diameter_mm": 0.0})
+    about = {"perpendicular_mm": 5.0, "slices": 2.0, "of": pd.NA, "fate": "persisting", "model": "reader"}
+    lesions = lesions.assign(case=lesions["USUBJID"] + lesions["VISITNUM"].astype(str), **about)
+    lesions = lesions.assign(day=10 * lesions["VISITNUM"], volume_mm3=lesions["diameter_mm"] ** 3)
+    lesions["lesion"] = lesions["lesion"].str.removeprefix("T").astype(int)
+    lesions = lesions.rename(columns={"USUBJID": "patient"})
+    found = responses(lesions, lesions.drop_duplicates("case")[["patient", "case", "day"]], ["reader"], 3.0)
+    known = sums.assign(case=sums["USUBJID"] + sums["VISITNUM"].astype(str)).set_index("case").loc[found["case"]]
+    short = {COMPLETE: "CR", PARTLY: "PR", STABLE: "SD", PROGRESSION: "PD", FIRST: "BASELINE"}
+    assert found["sum_mm"].tolist() == known["SUMDIAM_mm"].tolist()
+    assert found["imaging"].map(short).tolist() == known["rule_recist11"].tolist()
+    other = known[known["TRGRESP"].notna() & (known["TRGRESP"] != known["rule_recist11"])]
+    assert len(other) and set(other["rule_recist11"]) == {"PD"}, "published responses disagree only by the nadir"
 
 
 def test_at_most_five_target_lesions_the_largest_first():
@@ -251,6 +369,13 @@ def test_volumes_have_limits_of_their_own():
     # a sphere that shrinks to 0.7 of its diameter has 0.343 of its volume, and one of 1.2 has 1.728: below 1.73
     assert assessed({1: ([20, 20 * 0.35 ** (1 / 3), 20], {})})["by_volume"].tolist() == [FIRST, PARTLY, PROGRESSION]
     assert assessed({1: ([20, 24, 20 * 1.731 ** (1 / 3)], {})})["by_volume"].tolist() == [FIRST, STABLE, PROGRESSION]
+
+
+def test_a_growth_of_less_than_a_ball_of_5_mm_is_no_progression_by_volume():
+    few = {"volume_mm3": 60.0}
+    assert assessed({1: ([20, 20, 20], few)})["by_volume"].tolist() == [FIRST, STABLE, STABLE]
+    specks = assessed({1: ([20, 1.6, 2], {}), 2: ([6, 6, 6], {})})  # 2 to 4 mm³
+    assert specks["by_volume"].tolist() == [FIRST, PARTLY, PARTLY]
 
 
 @pytest.mark.parametrize(
@@ -284,6 +409,16 @@ def test_a_response_is_confirmed_by_four_weeks():
     ]
 
 
+def test_a_complete_response_is_confirmed_by_no_partial_one():
+    table = assessed({1: ([20, 0, 2], {})})
+    assert table["imaging"].tolist()[1:] == [COMPLETE, PARTLY] and not table["confirmed"].any()
+
+
+def test_what_comes_after_progression_is_no_best_change():
+    table = assessed({1: ([20, 20, 8], {}), 2: ([None, 5, 5], {})})
+    assert best_responses(table).iloc[0][["best", "best_pct"]].tolist() == [PROGRESSION, 0]
+
+
 def test_the_best_response_until_progression():
     table = assessed({1: ([40, 30, 20, 26], {})})
     best = best_responses(table).iloc[0]
@@ -306,10 +441,29 @@ def test_errors_of_change_by_hand():
     changes = pd.DataFrame(rows, columns=["patient", "reference_mm", "predicted_mm"]).assign(model="unet")
     found = change_errors(changes, ["unet"], 200, 0).iloc[0]
     assert (found["patients"], found["changes"], found["missed"]) == (2, 3, 1)
-    assert found["bias_mm"] == 1
-    assert (found["low"], found["high"]) == (0, 3)
-    assert found["smallest_mm"] == pytest.approx(1.96 * 2)
-    assert found["upper_mm"] == pytest.approx(1 + 1.96 * 2)
+    assert found["bias_mm"] == 1.5  # of the patients' means, 0 and 3
+    assert (found["bias_mm_low"], found["bias_mm_high"]) == (0, 3)
+    sd = np.sqrt((5 - 1.5**2) / (1 - 1.5 / 4))  # mean square 5; weights 1/2, 1/2 and 1
+    assert found["upper_mm"] == found["smallest_mm"] == pytest.approx(1.5 + 1.96 * sd)
+    assert found["lower_mm"] == pytest.approx(1.5 - 1.96 * sd)
+    assert found["smallest_mm_low"] <= found["smallest_mm"] <= found["smallest_mm_high"]
+
+
+def test_a_patient_with_many_changes_does_not_make_the_smallest_change_small():
+    rng = np.random.default_rng(0)
+    errors = [*rng.normal(0, 0.5, 50), *4 * np.array([-1.5, -1, -0.5, 0, 0, 0, 0.5, 1, 1.5])]
+    changes = pd.DataFrame({"patient": ["p"] * 50 + [*"abcdefghi"], "reference_mm": 0.0, "predicted_mm": errors})
+    assert change_errors(changes.assign(model="unet"), ["unet"], 50, 0)["smallest_mm"].item() > 6
+    equal = changes.tail(9).assign(model="unet")
+    found = change_errors(equal, ["unet"], 50, 0).iloc[0]
+    assert found["upper_mm"] == pytest.approx(1.96 * equal["predicted_mm"].std())
+
+
+def test_no_change_is_measured_over_a_date_at_which_the_lesion_is_not_there():
+    there = pd.DataFrame({"patient": "p", "lesion": 1, "case": [*"abcd"], "day": [0, 60, 120, 180]})
+    lesions = there.assign(part=pd.array([0, pd.NA, 0, 0], "Int64"), diameter_mm=[10.0, 0.0, 20.0, 23.0])
+    found = _changes(lesions, {"a": [10.0], "b": [], "c": [19.0], "d": [24.0]})
+    assert found[["case", "reference_mm", "predicted_mm"]].to_numpy().tolist() == [["d", 3.0, 5.0]]
 
 
 def test_predicted_diameters_are_those_of_the_reference_lesions():
@@ -323,6 +477,19 @@ def test_predicted_diameters_are_those_of_the_reference_lesions():
     )
 
 
+def test_a_patient_whose_first_date_has_no_mask_is_not_followed():
+    """The first mask of an untreated course would else be taken for its beginning."""
+    cases, others = patient(3), [Case(f"q-{i}", (), Path("l"), "q", "lung", day=30 * i) for i in range(2)]
+    unlabelled = [replace(case, label=None) for case in (cases[0], others[1])]
+    found = several_dates(Cohort("c", "", [*cases[1:], others[0]], unlabelled))
+    assert {of[0].patient: why for of, why in found} == {
+        "p": "no mask at the first date",
+        "q": "a mask at one date only",
+    }
+    only = Cohort("c", "", cases[::2], training_only=[cases[1]])
+    assert [([case.name for case in of], why) for of, why in several_dates(only)] == [(["p-0", "p-1", "p-2"], "")]
+
+
 def test_only_patients_with_a_different_day_for_each_case_are_followed():
     cases = [
         *patient(3),
@@ -331,7 +498,12 @@ def test_only_patients_with_a_different_day_for_each_case_are_followed():
     ]
     cases += [Case("r-0", (), Path("l"), "r", "lung", day=0), Case("r-1", (), Path("l"), "r", "lung")]
     found = several_dates(Cohort("c", "", [cases[2], cases[0], cases[1], *cases[3:]]))
-    assert [[case.name for case in of] for of in found] == [["p-0", "p-1", "p-2"]]
+    assert {of[0].patient: why for of, why in found} == {
+        "p": "",
+        "q": "two cases of one date",
+        "r": "a case without a date",
+    }
+    assert [case.name for case in found[0][0]] == ["p-0", "p-1", "p-2"]
 
 
 @pytest.mark.parametrize(
@@ -341,6 +513,12 @@ def test_only_patients_with_a_different_day_for_each_case_are_followed():
         ("case,steroids\nx-0,none\n", "case x-0", "a case of the cohort"),
         ("case,steroids\np-0,some\n", "'some'", "none, decreased, stable, increased"),
         ("case,clinical\np-0,worse\np-0,stable\n", "two rows", "one row for each case"),
+        ("case,steroids,steroids\np-0,none,none\n", "steroids, steroids", "each once"),
+        ("case,case,steroids\np-0,p-0,none\n", "case, case", "each once"),
+        ("case,clinical,non target progression\np-0,stable,yes\n", "non target progression", "written so"),
+        ("case,steroid,clinical\np-0,none,stable\n", "steroid,", "written so"),
+        ("case,steroids,clinical_status\np-0,none,stable\n", "clinical_status", "written so"),
+        ("case,steroids\n", "no row", "a row for each case"),
     ],
 )
 def test_each_mistake_in_the_clinical_table_has_its_message(tmp_path, text, found, expected):
@@ -353,7 +531,7 @@ def test_each_mistake_in_the_clinical_table_has_its_message(tmp_path, text, foun
 
 def test_the_clinical_table_is_read_in_any_case_and_cells_may_be_empty(tmp_path):
     path = tmp_path / "clinical.csv"
-    path.write_text("case,steroids,clinical\np-0,None,\np-1,,Worse\n", encoding="utf-8")
+    path.write_text("case,steroids,clinical,notes\np-0,None,,\np-1,,Worse,x\n", encoding="utf-8")
     table = read_clinical(path, Cohort("c", "", patient(2)))
     assert table.to_dict("list") == {"case": ["p-0", "p-1"], "steroids": ["none", ""], "clinical": ["", "worse"]}
 
@@ -379,6 +557,25 @@ def test_heads_are_compared_by_their_structure_where_both_images_show_it():
     assert heads_alike(first, head(2), np.eye(4)) < heads_alike(first, same, shift)
 
 
+def test_images_without_structure_or_with_hardly_any_of_the_head_are_not_alike():
+    first, away = head(1), np.eye(4)
+    away[:3, 3] = 30, 0, 0
+    assert heads_alike(first, Volume(np.full((40, 40, 40), 7.0), np.eye(4), RAS), np.eye(4)) == 0
+    assert heads_alike(first, first, away) == 0
+
+
+def test_an_image_that_cannot_be_registered_ends_nothing_and_is_named(write_nifti):
+    shapes = (40, 40, 40), (40, 40, 3), (40, 40, 40)
+    images = [
+        write_nifti(f"{i}.nii.gz", head(1).array[:, :, 20 - of[2] // 2 :][:, :, : of[2]]) for i, of in enumerate(shapes)
+    ]
+    blank = write_nifti("blank.nii.gz", np.zeros((40, 40, 40), np.float32))
+    cases = [Case(f"p-{i}", (image,), None, "p", "l", day=i) for i, image in enumerate([*images[:2], blank, images[2]])]
+    table = placing.place_dates(cases)
+    assert table["problem"].str.startswith("not registered: ").tolist() == [False, True, True, False]
+    assert table["matrix"].iloc[1] == np.eye(4).ravel().tolist() and np.isnan(table["alike"].iloc[1])
+
+
 def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(monkeypatch, write_nifti):
     images = [write_nifti(f"{i}.nii.gz", head(1).array) for i in range(4)]
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
@@ -389,7 +586,19 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     problems = placing.place_dates(cases)["problem"].tolist()
     assert problems[:2] == ["", ""]
     assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
-    assert all(problem.endswith("possibly another patient") for problem in problems[2:])
+    assert all(
+        problem.endswith("possibly another patient, another sequence, or after surgery") for problem in problems[2:]
+    )
+
+
+@pytest.mark.parametrize(("n", "said"), [(2, False), (3, True)])
+def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypatch, write_nifti, n, said):
+    image = write_nifti("one.nii.gz", head(1).array)
+    found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0, "failure": ""}
+    monkeypatch.setattr(placing, "register", lambda *_: SimpleNamespace(**found))
+    monkeypatch.setattr(placing, "heads_alike", lambda *_: 0.3)
+    cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
+    assert placing.place_dates(cases)["problem"].str.endswith("the first date, or all others").iloc[1] == said
 
 
 def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(write_case, home, monkeypatch):
@@ -406,7 +615,9 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
     still = {"patient": "p", "case": ["p-0", "p-1"], "day": [0, 60], "matrix": [np.eye(4).ravel().tolist()] * 2}
     monkeypatch.setattr("metaseg_nb.follow_up.patients.place_dates", lambda _: pd.DataFrame(still).assign(problem=""))
     monkeypatch.setattr("metaseg_nb.follow_up.patients.UNSCORED_MM3", 0.5)
-    _, lesions, changes = follow_study(layout, Cohort("c", "", cases), ["unet"], 3.0)
+    without = replace(cases[0], name="p-2", label=None, day=90, fold=None)
+    dates, lesions, changes = follow_study(layout, Cohort("c", "", cases, [without]), ["unet"], 3.0)
+    assert dates.set_index("case")["problem"].to_dict() == {"p-0": "", "p-1": "", "p-2": "no mask"}
     last = lesions[lesions["day"] == 60].set_index("model")["fate"]
     assert last["reference"].tolist() == ["persisting", "persisting"]
     assert sorted(last["unet"]) == ["persisting", "vanished"]
@@ -415,5 +626,22 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
 
 
 def test_a_cohort_without_dates_says_how_to_give_them(home):
-    with pytest.raises(CohortError, match="no patient with two cases that have different dates"):
+    with pytest.raises(CohortError, match="no patient with two dated cases that both have a mask"):
         follow_study(StudyLayout("tiny"), Cohort("c", "", patient(1)), ["unet"], 3.0)
+
+
+def test_the_figure_begins_with_the_lesions_named_and_leaves_out_what_an_image_does_not_show(write_case):
+    cases = [write_case("p-0", shape=(24, 24, 20)), write_case("p-1", shape=(24, 24, 20))]
+    away = np.eye(4)
+    away[2, 3] = 30  # the second image lies 30 mm lower
+    places = [Measured.of(read_lesions(case, LesionRule()), np.eye(4)).table for case in cases]
+    one = pd.concat([places[0][["x", "y", "z"]]] * 2).assign(lesion=[1, 2], diameter_mm=[9.0, 5.0], part=0)
+    one = one.assign(case="p-0", fate="first")
+    gone = one.assign(case="p-1", part=pd.NA, fate="not imaged", diameter_mm=np.nan)
+    dates = pd.DataFrame({"case": ["p-0", "p-1"], "day": [0, 60], "matrix": [np.eye(4).ravel(), away.ravel()]})
+    cohort = Cohort("c", "", cases)
+    figure = draw_lesions_over_time(cohort, dates, pd.concat([one, gone], ignore_index=True), first=[2], most=1)
+    shown, empty = figure.axes[:2]
+    assert shown.get_title().startswith("lesion 2: first") and shown.images
+    assert empty.get_title().startswith("lesion 2: not imaged\n") and not empty.images
+    assert [text.get_text() for text in empty.texts] == ["not in the image"]

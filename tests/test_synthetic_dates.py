@@ -60,7 +60,7 @@ def test_the_truth_has_the_categories_of_its_course(rendered):
     for of_patient, course in zip(rendered, COURSES, strict=True):
         table, cases = followed(of_patient)
         rows = pd.DataFrame({"case": [case.name for case in cases], "day": [case.day for case in cases]})
-        found = responses(table, rows.assign(patient=cases[0].patient), [REFERENCE])
+        found = responses(table, rows.assign(patient=cases[0].patient), [REFERENCE], 3.0)
         assert tuple(found["imaging"]) == (FIRST, *course.categories), of_patient[0][0].patient.case
 
 

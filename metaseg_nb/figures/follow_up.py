@@ -1,5 +1,7 @@
 """Lesions at every date, side by side at the same place."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -10,6 +12,8 @@ from metaseg_nb.cohort.head import shown_window
 from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.figures.reviewed import read_image
 from metaseg_nb.figures.slices import Panel, draw_panels, window_around
+from metaseg_nb.follow_up.identity import UNSEEN
+from metaseg_nb.follow_up.response import RESPONSES, UNKNOWN
 
 # Colours of what becomes of a lesion, and of responses from best to worst.
 FATES = {
@@ -20,29 +24,30 @@ FATES = {
     "split": "#CC79A7",
     "merged": "#E69F00",
     "vanished": "#009E73",
+    UNSEEN: "#DDDDDD",
 }
-RESPONSE_COLOURS = {
-    "complete response": "#009E73",
-    "partial response": "#56B4E9",
-    "stable disease": "#BBBBBB",
-    "progression": "#D55E00",
-    "not assessable": "#EEEEEE",
-}
+COLOURS = ("#009E73", "#56B4E9", "#BBBBBB", "#D55E00", "#EEEEEE")
+RESPONSE_COLOURS = dict(zip((*RESPONSES, UNKNOWN), COLOURS, strict=True))
 EDGE_MM = 50.0
 
 
-def draw_lesions_over_time(cohort: Cohort, dates: pd.DataFrame, lesions: pd.DataFrame, most: int = 4) -> Figure:
+def draw_lesions_over_time(
+    cohort: Cohort, dates: pd.DataFrame, lesions: pd.DataFrame, first: Sequence[int] = (), most: int = 4
+) -> Figure:
     """A row a lesion, a column a date: the axial slice at the same place of the head, with the reference's outline.
 
-    The slices are those of each image; a head that lies tilted is not turned back.
+    The slices are those of each image; a head that lies tilted is not turned back. Where an image does not show the
+    place, the panel is empty.
 
     Parameters
     ----------
     cohort : Cohort
     dates, lesions : DataFrame
         From `follow_study`, of one patient and one model.
+    first : sequence of int
+        Lesions shown before others.
     most : int
-        Lesions shown, the largest ones.
+        Lesions shown; after ``first`` the largest ones.
     """
     cases = [case_named(cohort.cases, name) for name in dates["case"]]
     images = {case.name: read_image(case) for case in cases}
@@ -50,18 +55,21 @@ def draw_lesions_over_time(cohort: Cohort, dates: pd.DataFrame, lesions: pd.Data
     greys = {name: shown_window(image.array) for name, image in images.items()}
     to_date = {row.case: np.reshape(row.matrix, (4, 4)) for row in dates.itertuples()}
     panels = []
-    for number in lesions.groupby("lesion")["diameter_mm"].max().nlargest(most).index:
+    largest = lesions.groupby("lesion")["diameter_mm"].max().sort_values(ascending=False).index
+    for number in list(dict.fromkeys([*first, *largest]))[:most]:
         own = lesions[lesions["lesion"] == number].set_index("case")
         came = own[own["part"].notna()].iloc[0]
         back = np.linalg.inv(to_date[came.name]) @ images[came.name].affine
         place_mm = apply_affine(back, came[["x", "y", "z"]].to_numpy(float))
         for name, image in images.items():
             voxel = apply_affine(np.linalg.inv(image.affine) @ to_date[name], place_mm).tolist()
-            index = int(np.clip(round(voxel[2]), 0, image.array.shape[2] - 1))
+            index = round(voxel[2])
             look = {"window": window_around(image, voxel, 2, EDGE_MM), "greys": greys[name]}
             row = own.loc[name] if name in own.index else None
             what = "not yet there" if row is None else row["fate"]
-            size = f", {row['diameter_mm']:.0f} mm" if row is not None and row["diameter_mm"] else ""
+            size = f", {row['diameter_mm']:.0f} mm" if row is not None and row["diameter_mm"] > 0 else ""
             title = [f"lesion {number}: {what}{size}", f"{name}, day {dates.set_index('case')['day'][name]}"]
-            panels.append(Panel(title, image, {"reference": masks[name]}, index, look))
+            inside = all(0 <= round(place) < n for place, n in zip(voxel, image.array.shape, strict=True))
+            panel = Panel(title, image, {"reference": masks[name]}, index, look)
+            panels.append(panel if inside else Panel(title, None, missing="not in the image"))
     return draw_panels(panels, len(images))

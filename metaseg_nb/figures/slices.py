@@ -151,13 +151,14 @@ def add_legend(figure: Figure, names: Iterable[str], colours: Mapping[str, str] 
 
 @dataclass(frozen=True)
 class Panel:
-    """An axial slice of a figure of many: what `draw_slice` takes, below lines of a title; no image: not readable."""
+    """An axial slice of a figure of many: what `draw_slice` takes, below lines of a title; no image: why not."""
 
     title: Sequence[str]
     image: Volume | None
     masks: Mapping[str, np.ndarray] = field(default_factory=dict)
     index: int = 0
     look: Mapping[str, Any] = field(default_factory=dict)
+    missing: str = "not readable"
 
 
 def draw_panels(shown: Sequence[Panel], columns: int = 0) -> Figure:
@@ -179,7 +180,7 @@ def draw_panels(shown: Sequence[Panel], columns: int = 0) -> Figure:
         blank.set_visible(False)
     for panel, it in zip(axes.flat, shown, strict=False):
         if it.image is None:
-            panel.text(0.5, 0.5, "not readable", ha="center", va="center", transform=panel.transAxes)
+            panel.text(0.5, 0.5, it.missing, ha="center", va="center", transform=panel.transAxes)
             panel.set(xticks=[], yticks=[])
         else:
             draw_slice(panel, it.image, it.masks, index=it.index, **it.look)

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "agreement": ["change_errors", "confusion", "kappa"],
         "clinical": ["read_clinical"],
         "growth": ["with_growth"],
-        "patients": ["REFERENCE", "follow_study"],
-        "response": ["RESPONSES", "best_responses", "responses"],
+        "patients": ["REFERENCE", "follow_study", "several_dates"],
+        "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "responses"],
     },
 )

@@ -1,11 +1,12 @@
 """Does a network measure change? Its errors of growth, and its categories, against those of the reference."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.intervals import Estimate, bootstrap
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, named
 
 LIMIT = 1.96
 
@@ -17,14 +18,16 @@ def change_errors(changes: pd.DataFrame, models: Sequence[str], n_bootstrap: int
     ----------
     changes : DataFrame
         From `follow_study`: a row per (``model``, ``patient``, lesion, date but its first), with ``reference_mm`` and
-        ``predicted_mm``, changes since the date before; ``predicted_mm`` is NaN where a date's lesion was missed.
+        ``predicted_mm``, changes of lesions that are there at this date and the one before; ``predicted_mm`` is NaN
+        where the network missed the lesion at one of them.
 
     Returns
     -------
     DataFrame
-        A row per model: ``patients``, ``changes`` (measured), ``missed`` (not measured), ``bias_mm`` with ``low``,
-        ``high`` (95 % interval over patients), ``lower_mm`` and ``upper_mm`` (bias ± 1.96 sd), and
-        ``smallest_mm``: a change of one lesion has to be larger to be told from error (1.96 sd). NaN below two changes.
+        A row per model: ``patients``, ``changes`` (measured), ``missed`` (not measured), and with 95 % intervals over
+        patients (``_low``, ``_high``): ``bias_mm``, ``lower_mm`` and ``upper_mm`` (bias ± 1.96 sd), and
+        ``smallest_mm``: a change of one lesion has to be larger to be told from error (the farther limit). Patients
+        count alike, however many changes they have. NaN below two changes.
 
     References
     ----------
@@ -34,21 +37,30 @@ def change_errors(changes: pd.DataFrame, models: Sequence[str], n_bootstrap: int
     for model in models:
         of_model = changes[changes["model"] == model]
         own = of_model.dropna(subset="predicted_mm")
-        error = own["predicted_mm"] - own["reference_mm"]
-        bias, low, high = _mean(error, own["patient"], n_bootstrap, seed)
-        sd = LIMIT * error.std()
-        counts = own["patient"].nunique(), len(own), len(of_model) - len(own)
-        rows.append((model, *counts, bias, low, high, bias - sd, bias + sd, sd))
-    columns = ["model", "patients", "changes", "missed", "bias_mm", "low", "high", "lower_mm", "upper_mm"]
-    return pd.DataFrame(rows, columns=[*columns, "smallest_mm"])
+        error, weight = (
+            own["predicted_mm"] - own["reference_mm"],
+            1 / own.groupby("patient")["patient"].transform("size"),
+        )
+        moments = pd.DataFrame({"w": weight, "we": weight * error, "wee": weight * error**2, "ww": weight**2})
+        sums = moments.groupby(own["patient"]).sum().to_numpy(float)
+        row = {"model": model, "patients": len(sums), "changes": len(own), "missed": len(of_model) - len(own)}
+        for name, of in {"bias_mm": 0, "lower_mm": -LIMIT, "upper_mm": LIMIT}.items():
+            row |= named(name, bootstrap(partial(_limit, of=of), sums, n_bootstrap, seed))
+        rows.append(row | named("smallest_mm", bootstrap(_farther, sums, n_bootstrap, seed)))
+    return pd.DataFrame(rows)
 
 
-def _mean(values: pd.Series, patients: pd.Series, n_bootstrap: int, seed: int) -> Estimate:
-    """Mean over all values; its interval resamples patients with all of theirs."""
-    sums = values.groupby(patients).agg(["sum", "size"]).to_numpy(float)
-    if not len(sums):
-        return np.nan, np.nan, np.nan
-    return bootstrap(lambda drawn: drawn[:, 0] / drawn[:, 1], sums, n_bootstrap, seed)
+def _limit(sums: np.ndarray, of: float) -> np.ndarray:
+    """Mean and ``of`` sd, from the sums of weights, of weighted values and their squares, and of squared weights."""
+    total, first, second, squares = np.moveaxis(sums, -1, 0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = first / total
+        variance = (second / total - mean**2).clip(min=0) / (1 - squares / total**2)
+        return mean + of * np.sqrt(variance) if of else mean
+
+
+def _farther(sums: np.ndarray) -> np.ndarray:
+    return np.maximum(-_limit(sums, -LIMIT), _limit(sums, LIMIT))
 
 
 def confusion(pairs: pd.DataFrame, categories: Sequence[str]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What a clinician knows at each date, and images do not show: steroids, clinical status, non-target lesions."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ WORDS = {
     "clinical": ("improved", "stable", "worse"),
     "non_target_progression": ("no", "yes"),
 }
+# A column this like one of them is meant as one (`difflib`): steroid, clinical_status.
+ALMOST = 0.65
 
 
 def read_clinical(path: Path, cohort: Cohort) -> pd.DataFrame:
@@ -22,14 +25,18 @@ def read_clinical(path: Path, cohort: Cohort) -> pd.DataFrame:
     Raises
     ------
     CohortError
-        With all that is wrong: no such file, no column ``case`` or none of `WORDS`, a case twice or of no patient of
-        the cohort, another word.
+        With all that is wrong: no such file, no row, no column ``case`` or none of `WORDS`, a column twice or with a
+        name that is almost one of them, a case twice or of no patient of the cohort, another word.
     """
     table, problems = read_csv(path)
     given = [column for column in WORDS if column in table]
-    if "case" not in table or not given:
-        expected = f"a column case, and any of {', '.join(WORDS)}"
-        raise CohortError.one("-", path, f"columns {', '.join(table)}", expected, "rename or add the columns")
+    names = ("case", *WORDS)
+    almost = [column for column in table if column not in names and get_close_matches(column, names, cutoff=ALMOST)]
+    if "case" not in table or not given or almost or not table.columns.is_unique:
+        expected = f"a column case, and any of {', '.join(WORDS)}, each once and written so"
+        raise CohortError.one("-", path, f"columns {', '.join(table)}", expected, "rename, add or remove columns")
+    if table.empty and not problems:
+        raise CohortError.one("-", path, "no row below the header", "a row for each case", "add the rows")
     known = {case.name for case in cohort.all_cases}
     for line, row in table.iterrows():
         if row["case"] not in known:

@@ -26,9 +26,9 @@ def with_growth(lesions: pd.DataFrame, volume_error: float) -> pd.DataFrame:
     DataFrame
         With ``change_pct`` (of the volume since the lesion's first date), ``monthly_pct`` (since the date before),
         ``doubling_days`` (since the date before; negative: the volume halves in so many days), and
-        ``fastest_doubling_days`` and ``slowest_doubling_days``, the 95 % interval of it: of a lesion that shrinks they
-        are negative, and where growth cannot be told from the error, the slowest is infinite. NaN where a
-        lesion is not there at one of the dates.
+        ``fastest_doubling_days`` and ``slowest_doubling_days``, the 95 % interval of it. Of a lesion that shrinks they
+        are negative. Where growth cannot be told from the error, the slowest is infinite: it may also shrink. NaN where
+        a lesion is not there at one of the dates.
 
     References
     ----------
@@ -41,7 +41,7 @@ def with_growth(lesions: pd.DataFrame, volume_error: float) -> pd.DataFrame:
     days = of_lesion["day"].diff()
     rate = np.log(volume / before) / days  # per day
     error = Z * np.sqrt(2) * volume_error / days
-    towards = np.sign(rate)
+    towards = np.sign(rate).where(rate != 0, 1.0)  # as a growing one: an equal volume may have grown, too
     slowest = (rate.abs() - error).clip(lower=0) * towards
     return lesions.assign(
         change_pct=100 * (lesions["volume_mm3"] / of_lesion["volume_mm3"].transform("first") - 1),

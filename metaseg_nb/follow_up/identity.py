@@ -1,6 +1,6 @@
 """Which lesion of one date is which of another: an optimal assignment by overlap and distance; splits and merges."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,24 +8,29 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
-# Voxel centres of a lesion in the space of the patient's first date: shape (N, 3), in mm.
+# The voxels of a lesion, in parts, in the space of the patient's first date: shape (N, 3), in mm.
 Points = np.ndarray
 # A lesion of which this share lies in another one's place came from it (split), or went into it (merged).
 INSIDE = 0.5
 # What two lesions cost that are not the same: more than any two that may be.
 APART = 2.0
+# The fate of a lesion at a date whose image does not show its place.
+UNSEEN = "not imaged"
 
 
 @dataclass
 class _Track:
-    """A lesion on its way: where it was last seen, and what became of it."""
+    """A lesion on its way: where it was last seen, what became of it, and whether it vanished and did not return."""
 
     last: Points
     fate: str
     of: int | None
+    gone: bool = False
 
 
-def follow(dates: Sequence[Sequence[Points]], reach_mm: float) -> pd.DataFrame:
+def follow(
+    dates: Sequence[Sequence[Points]], reach_mm: float, shows: Callable[[int, Points], bool] = lambda *_: True
+) -> pd.DataFrame:
     """Give the lesions of all dates of a patient their identity.
 
     A lesion and one of an earlier date may be the same if one reaches into the other, grown by ``reach_mm``. Of all
@@ -37,14 +42,16 @@ def follow(dates: Sequence[Sequence[Points]], reach_mm: float) -> pd.DataFrame:
     dates : sequence of sequence of ndarray of shape (N, 3)
         For each date, in order, its lesions as points in mm, in one space.
     reach_mm : float
+    shows : callable
+        Whether the image of a date shows the place of a lesion; all of them by default.
 
     Returns
     -------
     DataFrame
         A row for each lesion at each date from its first on: ``date`` (from 0), ``lesion`` (from 1, the same number at
         all dates), ``part`` (its place in ``dates[date]``; <NA> where it is not there), ``of`` (the lesion that it
-        merged into, or was split from), ``fate``: "first" (of the first date), "new", "persisting", "returned",
-        "vanished", "merged", "split".
+        merged into, or was split from), ``fate``: "first" (of the first date that shows its place), "new",
+        "persisting", "returned", "vanished", "not imaged", "merged", "split".
 
     References
     ----------
@@ -57,17 +64,22 @@ def follow(dates: Sequence[Sequence[Points]], reach_mm: float) -> pd.DataFrame:
         there = _paired(before, parts, reach_mm)
         for number, place in before.items():
             track = tracks[number]
-            into = [other for other, part in there.items() if _inside(place, parts[part], reach_mm)]
             if number in there:
-                track.fate = "returned" if track.fate == "vanished" else "persisting"
-                track.last = parts[there[number]]
-            elif into and track.fate != "vanished":
+                track.fate = "returned" if track.gone else "persisting"
+                track.last, track.gone = parts[there[number]], False
+            elif not track.gone and (into := _those_around(place, there, parts, reach_mm)):
                 track.fate, track.of = "merged", into[0]
+            elif not shows(date, place):
+                track.fate = UNSEEN
             else:
-                track.fate = "vanished"
+                track.fate, track.gone = "vanished", True
+        for track in tracks.values():  # what merged goes on with its lesion into the next one
+            while track.fate == "merged" and track.of and tracks[track.of].fate == "merged":
+                track.of = tracks[track.of].of
         for part in sorted(set(range(len(parts))) - set(there.values())):
             of = [number for number in there if number in before and _inside(parts[part], before[number], reach_mm)]
-            fate = "first" if date == 0 else "split" if of else "new"
+            seen = any(shows(earlier, parts[part]) for earlier in range(date))
+            fate = "split" if of else "new" if seen else "first"
             there[len(tracks) + 1] = part
             tracks[len(tracks) + 1] = _Track(parts[part], fate, of[0] if of else None)
         rows += [(date, number, there.get(number), track.of, track.fate) for number, track in tracks.items()]
@@ -94,12 +106,18 @@ def _cost(one: Points, other: Points, reach_mm: float) -> float:
     return 1 - overlap + away / (away + sum(radii) + reach_mm) if overlap else APART
 
 
+def _those_around(place: Points, there: dict[int, int], parts: Sequence[Points], reach_mm: float) -> list[int]:
+    return [number for number, part in there.items() if _inside(place, parts[part], reach_mm)]
+
+
 def _inside(one: Points, other: Points, reach_mm: float) -> bool:
     """Whether most of a lesion lies in another one's place, half of the reach away at most."""
     return _share_near(one, other, reach_mm / 2) >= INSIDE
 
 
 def _share_near(one: Points, other: Points, reach_mm: float) -> float:
+    if ((one.min(axis=0) > other.max(axis=0) + reach_mm) | (one.max(axis=0) < other.min(axis=0) - reach_mm)).any():
+        return 0.0
     return float(np.isfinite(KDTree(other).query(one, distance_upper_bound=reach_mm)[0]).mean())
 
 

@@ -16,7 +16,7 @@ from metaseg_nb.cohort.diameters import axial_diameters
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask
-from metaseg_nb.follow_up.identity import Points, follow
+from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.follow_up.placing import place_dates
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
@@ -28,11 +28,12 @@ MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y",
 class FollowUp(NamedTuple):
     """What becomes of the lesions of a cohort.
 
-    ``dates`` is that of `place_dates`; the lesions of a date with a ``problem`` are not followed. ``lesions`` has a row
-    per (``model``, ``patient``, ``lesion``) and date from the lesion's first on: ``case``, ``day``, ``part`` (its place
-    among the lesions of its mask), ``fate``, ``of`` (`follow`), and `MEASURES`, 0 where it is not there (the voxel
-    ``x``, ``y``, ``z``: NaN). ``changes`` has a row per (``model``, reference lesion, date but its first):
-    ``reference_mm``, ``predicted_mm``, changes of the longest axial diameter since the date before.
+    ``dates`` is that of `place_dates`, and has dates without a mask to follow; the lesions of a date with a ``problem``
+    are not followed. ``lesions`` has a row per (``model``, ``patient``, ``lesion``) and date from the lesion's
+    first on: ``case``, ``day``, ``part`` (its place among the lesions of its mask), ``fate``, ``of`` (`follow`), and
+    `MEASURES`, 0 where it is not there (the voxel ``x``, ``y``, ``z``: NaN) and NaN where its place was not imaged.
+    ``changes`` has a row per (``model``, reference lesion, two dates in a row at which it is there), with the later of
+    them: ``reference_mm``, ``predicted_mm``, changes of the longest axial diameter.
     """
 
     dates: pd.DataFrame
@@ -42,9 +43,13 @@ class FollowUp(NamedTuple):
 
 @dataclass(frozen=True)
 class Measured:
-    """The lesions of a mask: a row of `MEASURES` each, their voxels, and these in mm of the first date's world."""
+    """The lesions of a mask: a row of `MEASURES` each, their voxels, and parts of these as points.
+
+    ``points`` are in mm of the first date's world; ``to_voxel`` leads from there to the voxels of the mask.
+    """
 
     shape: tuple[int, ...]
+    to_voxel: np.ndarray
     table: pd.DataFrame
     voxels: list[np.ndarray]
     points: list[Points]
@@ -53,9 +58,10 @@ class Measured:
     def of(cls, mask: Volume, matrix: np.ndarray) -> "Measured":
         """Measure a mask on its own voxels; ``matrix`` leads from the first date's world to that of the mask.
 
-        Lesions that scoring leaves out (2 mm³ and less) are left out here too.
+        Lesions that scoring leaves out (2 mm³ and less) are left out here too. A voxel counts as parts of at most 1 mm:
+        the centres of thick slices lie farther apart than two lesions that are the same.
         """
-        lesions, back = find_lesions(mask.array > 0, mask.spacing_mm), np.linalg.inv(matrix) @ mask.affine
+        lesions, to_voxel = find_lesions(mask.array > 0, mask.spacing_mm), np.linalg.inv(mask.affine) @ matrix
         voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
         volume_mm3 = float(np.prod(mask.spacing_mm))
         voxels = [own for own in voxels if is_scored(np.array(len(own) * volume_mm3), UNSCORED_MM3)]
@@ -64,7 +70,15 @@ class Measured:
             for own in voxels
         ]
         table = pd.DataFrame(rows, columns=MEASURES, dtype=float)
-        return cls(mask.shape, table, voxels, [apply_affine(back, own) for own in voxels])
+        n = np.ceil(np.round(mask.spacing_mm, 2)).astype(int).tolist()
+        parts, back = (np.indices(n).reshape(3, -1).T + 0.5) / n - 0.5, np.linalg.inv(to_voxel)
+        points = [apply_affine(back, (own[:, None] + parts).reshape(-1, 3)) for own in voxels]
+        return cls(mask.shape, to_voxel, table, voxels, points)
+
+    def shows(self, place: Points) -> bool:
+        """Whether most of a place of the first date's world lies inside the mask's image."""
+        voxels = apply_affine(self.to_voxel, place)
+        return bool(((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5)).all(axis=1).mean() >= INSIDE)
 
 
 def follow_study(
@@ -87,39 +101,56 @@ def follow_study(
     CohortError
         No patient has several dates.
     """
-    patients = several_dates(cohort)
+    patients = [cases for cases, why in several_dates(cohort) if not why]
     if not patients:
-        found = "no patient with two cases that have different dates"
-        fix = "give `date` or `day` in the list or the patients table, and run 01 again; or set `follow_up` to false"
+        found = "no patient with two dated cases that both have a mask, one of them the first"
+        fix = "give `date` or `day` in the list or the patients table, and masks, and run 01 again; or set `follow_up` "
+        fix += "to false"
         raise CohortError.one("-", layout.dataset, found, "patients with several dates", fix)
-    masks = {case.name: layout.prediction_files(case.name, case.fold, models) for of in patients for case in of}
+    masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
     work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm)
     found = map_cases(work, patients, workers, "following patients")
     return FollowUp(*(pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)))
 
 
-def several_dates(cohort: Cohort) -> list[list[Case]]:
-    """Cases of each patient who has several dates, in their order; all of them have a day, and none the same."""
+def several_dates(cohort: Cohort) -> list[tuple[list[Case], str]]:
+    """Cases of each patient with several, in the order of their dates; and why they are not followed, "" if they are.
+
+    Only cases of the cross-validation count as having a mask: others are not predicted by networks that never saw them.
+    """
     of_patient = defaultdict(list)
-    for case in cohort.cases:
+    for case in cohort.all_cases:
         of_patient[case.patient].append(case)
+    followed = {case.name for case in cohort.cases}
     found = []
-    for cases in of_patient.values():
-        days = [case.day for case in cases if case.day is not None]
-        if len(cases) > 1 and len({*days}) == len(cases):
-            found.append(sorted(cases, key=lambda case: case.day or 0))
+    for cases in (cases for cases in of_patient.values() if len(cases) > 1):
+        cases = sorted(cases, key=lambda case: case.day or 0)
+        days, masks = [case.day for case in cases], [case.name in followed for case in cases]
+        reasons = {
+            "a case without a date": None in days,
+            "two cases of one date": len({*days}) < len(days),
+            "no mask at the first date": not masks[0],
+            "a mask at one date only": sum(masks) < 2,
+        }
+        found.append((cases, next((why for why, holds in reasons.items() if holds), "")))
     return found
 
 
 def _follow_patient(
     cases: Sequence[Case], masks: Mapping[str, Mapping[str, Path]], rule: LesionRule, reach_mm: float
 ) -> FollowUp:
-    dates = place_dates(cases)
+    whole, without = ([case for case in cases if (case.name in masks) is masked] for masked in (True, False))
+    dates = place_dates(whole)
     placed = [
         (case, np.reshape(row.matrix, (4, 4)))
-        for case, row in zip(cases, dates.itertuples(), strict=True)
+        for case, row in zip(whole, dates.itertuples(), strict=True)
         if not row.problem
     ]
+    lacking = [
+        (case.patient, case.name, case.day, "only for training" if case.label else "no mask") for case in without
+    ]
+    if lacking:
+        dates = pd.concat([dates, pd.DataFrame(lacking, columns=["patient", "case", "day", "problem"])])
     own = [case for case, _ in placed]
     references = [Measured.of(read_lesions(case, rule), matrix) for case, matrix in placed]
     lesions = [follow_masks(own, references, reach_mm).assign(model=REFERENCE)]
@@ -130,7 +161,7 @@ def _follow_patient(
         pairs = zip(own, references, predictions, strict=True)
         predicted = {case.name: predicted_mm(reference, prediction) for case, reference, prediction in pairs}
         changes.append(_changes(lesions[0], predicted).assign(model=model))
-    return FollowUp(dates, pd.concat(lesions, ignore_index=True), pd.concat([pd.DataFrame(), *changes]))
+    return FollowUp(dates, pd.concat(lesions, ignore_index=True), pd.concat(changes) if changes else pd.DataFrame())
 
 
 def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: float) -> pd.DataFrame:
@@ -144,11 +175,11 @@ def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: flo
         One for each date.
     reach_mm : float
     """
-    rows = follow([mask.points for mask in masks], reach_mm)
+    rows = follow([mask.points for mask in masks], reach_mm, lambda date, place: masks[date].shows(place))
     nothing = dict.fromkeys(MEASURES, 0.0) | dict.fromkeys("xyz", np.nan)
     facts = [
-        masks[date].table.iloc[part].to_dict() if pd.notna(part) else nothing
-        for date, part in zip(rows["date"], rows["part"], strict=True)
+        masks[row.date].table.iloc[row.part].to_dict() if pd.notna(row.part) else {} if row.fate == UNSEEN else nothing
+        for row in rows.itertuples()
     ]
     about = [
         {"patient": case.patient, "case": case.name, "day": case.day} for case in (cases[date] for date in rows["date"])
@@ -177,8 +208,9 @@ def predicted_mm(reference: Measured, prediction: Measured) -> list[float]:
 
 def _changes(lesions: pd.DataFrame, predicted: Mapping[str, list[float]]) -> pd.DataFrame:
     """Changes of reference lesions that are there at two dates in a row, and those that a network finds."""
-    there = lesions[lesions["part"].notna()]
-    found = [predicted[case][part] for case, part in zip(there["case"], there["part"], strict=True)]
-    there = there.assign(predicted_mm=found, reference_mm=there["diameter_mm"]).sort_values(["lesion", "day"])
-    steps = there.groupby("lesion")[["reference_mm", "predicted_mm"]].diff()
-    return there[["patient", "lesion", "case", "day"]].join(steps).dropna(subset="reference_mm")
+    places = zip(lesions["case"], lesions["part"], strict=True)
+    found = [predicted[case][part] if pd.notna(part) else np.nan for case, part in places]
+    known = lesions.assign(predicted_mm=found, reference_mm=lesions["diameter_mm"].where(lesions["part"].notna()))
+    known = known.sort_values(["lesion", "day"])
+    steps = known.groupby("lesion")[["reference_mm", "predicted_mm"]].diff()
+    return known[["patient", "lesion", "case", "day"]].join(steps).dropna(subset="reference_mm")

@@ -18,6 +18,9 @@ from metaseg_nb.preprocessing.registration import register
 SAME_HEAD = 0.8
 # Structure between these widths: brains differ there, and bias fields do not matter. Of the head every so many voxels.
 FINE_MM, COARSE_MM, EVERY = 3.0, 10.0, 50
+# Of fewer voxels a correlation says nothing.
+FEWEST = 100
+PERHAPS = "possibly another patient, another sequence, or after surgery"
 
 
 def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
@@ -34,18 +37,23 @@ def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
         A row per case: ``patient``, ``case``, ``day``; ``moved_mm``, ``degrees`` (how the head lies elsewhere than the
         headers say); ``alike`` (correlation of the two heads' structure, 1 for the first date); ``matrix`` (from the
         first date's world to this one's, 16 numbers row by row); ``problem``: why this date cannot be followed, ""
-        where nothing speaks against it.
+        where nothing speaks against it. A date that cannot be registered has ``matrix`` 1, and ``alike`` NaN.
     """
     first, *others = (_dark(read_volume(case.image, case.name)) for case in cases)
     rows = [(0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")]
     for other in others:
-        found = register(first, other)
+        try:
+            found = register(first, other)
+        except (ValueError, RuntimeError) as error:
+            rows.append((np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), f"not registered: {error}"))
+            continue
         alike = heads_alike(first, other, found.matrix)
-        problem = found.failure or (
-            f"another head (correlation {alike:.2f}, at least {SAME_HEAD})" if alike < SAME_HEAD else ""
-        )
-        problem = problem and f"{problem}; possibly another patient"
+        unlike = "" if alike >= SAME_HEAD else f"another head (correlation {alike:.2f}, at least {SAME_HEAD})"
+        problem = found.failure or unlike
+        problem = problem and f"{problem}; {PERHAPS}"
         rows.append((found.moved_mm, found.degrees, alike, found.matrix.ravel().tolist(), problem))
+    if len(others) > 1 and all(row[-1] for row in rows[1:]):
+        rows[1:] = [(*row[:-1], f"{row[-1]}; the first date, or all others") for row in rows[1:]]
     dates = pd.DataFrame(rows, columns=["moved_mm", "degrees", "alike", "matrix", "problem"])
     names, days = [case.name for case in cases], [case.day for case in cases]
     return dates.assign(patient=cases[0].patient, case=names, day=days)
@@ -54,13 +62,15 @@ def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
 def heads_alike(first: Volume, other: Volume, matrix: np.ndarray) -> float:
     """Correlation of the structure of two images in the first's head, where both show it; of like contrasts.
 
+    0 where they show too little of it, or one has no structure.
     ``matrix`` leads from the first's world to the other's.
     """
     voxels = np.argwhere(head_mask(first.array))[::EVERY]
     places = apply_affine(np.linalg.inv(other.affine) @ matrix @ first.affine, voxels)
     shown = ((places >= 0) & (places <= np.array(other.shape) - 1)).all(axis=1)
     its = ndimage.map_coordinates(_structure(other), places[shown].T, order=1)
-    return float(np.corrcoef(_structure(first)[tuple(voxels[shown].T)], its)[0, 1]) if shown.sum() > 2 else 0.0
+    own = _structure(first)[tuple(voxels[shown].T)]
+    return float(np.corrcoef(own, its)[0, 1]) if len(its) >= FEWEST and own.std() and its.std() else 0.0
 
 
 def _structure(volume: Volume) -> np.ndarray:

@@ -11,9 +11,10 @@ import pandas as pd
 
 # Target lesions: measurable at the first date, the largest first.
 LONGEST_MM, ACROSS_MM, SLICES, MOST_TARGETS = 10.0, 5.0, 2, 5
-# From the first date's sum, and from the smallest sum so far; and what one lesion must have grown by, at least.
+# From the first date's sum, and from the smallest sum so far; and what one lesion must have grown by, at least. For
+# volumes no least growth is published: it is the volume of a ball of 5 mm.
 PARTIAL, PROGRESSED, GROWN_MM = 0.7, 1.2, 5.0
-PARTIAL_VOLUME, PROGRESSED_VOLUME = 0.35, 1.73
+PARTIAL_VOLUME, PROGRESSED_VOLUME, GROWN_MM3 = 0.35, 1.73, 65.0
 # A response is confirmed after so many days.
 SUSTAINED_DAYS = 28
 COMPLETE, PARTLY, STABLE, PROGRESSION = "complete response", "partial response", "stable disease", "progression"
@@ -24,7 +25,11 @@ TOLERANCE = 1e-9
 
 
 def responses(
-    lesions: pd.DataFrame, dates: pd.DataFrame, models: Sequence[str], clinical: pd.DataFrame | None = None
+    lesions: pd.DataFrame,
+    dates: pd.DataFrame,
+    models: Sequence[str],
+    new_mm: float,
+    clinical: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Assess each patient at each date.
 
@@ -36,6 +41,8 @@ def responses(
         From `follow_study`: ``patient``, ``case``, ``day`` of each date, those without a lesion too.
     models : sequence of str
         Whose masks are assessed, those without a lesion too.
+    new_mm : float
+        Longest diameter from which a new lesion on at least `SLICES` slices is a progression.
     clinical : DataFrame, optional
         From `read_clinical`: a row per ``case`` with ``steroids``, ``clinical`` and ``non_target_progression``.
 
@@ -43,54 +50,57 @@ def responses(
     -------
     DataFrame
         A row per (``model``, ``patient``, date): ``case``, ``day``, ``targets`` (number of target lesions), ``sum_mm``
-        (of their longest diameters), ``change_pct`` (of it, since the first date), ``from_nadir_pct`` (since the
-        smallest sum before), ``new`` (lesions that were not there at the first date), ``imaging`` (category by images
-        alone), ``by`` (of a progression: the new lesions, or the target lesion that grew most), ``volume_cm3`` of the
-        target lesions, ``by_volume`` (category by volumes), ``rano_bm`` (with clinical facts; "not assessable" where
-        they are not known) and ``confirmed`` (a response by images that lasts for `SUSTAINED_DAYS`).
+        (of their longest diameters; NaN where one was not imaged), ``change_pct`` (of it, since the first date),
+        ``from_nadir_pct`` (since the smallest sum before), ``new`` (lesions that were not there at the first date, or
+        came back after a complete response), ``equivocal`` (the same, but too small to count), ``non_target`` (lesions
+        of the first date that are no targets, and grew by 20 % and 5 mm from their smallest diameter: to be judged),
+        ``imaging`` (category by images alone), ``by`` (of a progression: the new lesions, or the target lesion that
+        grew most), ``volume_cm3`` of the target lesions, ``by_volume`` (category by volumes), ``confirmed`` (a response
+        by images that lasts for `SUSTAINED_DAYS`) and ``rano_bm`` (with clinical facts; "not assessable" where
+        they are not known).
     """
     facts = clinical.set_index("case") if clinical is not None else pd.DataFrame()
     tables = []
     for model, patient in product(models, dates["patient"].unique()):
         own = lesions[(lesions["model"] == model) & (lesions["patient"] == patient)]
         when = dates[dates["patient"] == patient].sort_values("day")[["case", "day"]]
-        table = _by_images(own, when).assign(model=model, patient=patient)
+        table = _by_images(own, when, new_mm).assign(model=model, patient=patient)
         known = facts.reindex(table["case"]) if len(facts) else pd.DataFrame(index=table["case"])
         with_facts = zip(table["imaging"], known.to_dict("records"), strict=True)
         tables.append(table.assign(rano_bm=[_overall(category, of) for category, of in with_facts]))
     return pd.concat(tables, ignore_index=True)
 
 
-def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame) -> pd.DataFrame:
+def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame, new_mm: float) -> pd.DataFrame:
     """Assess one patient by images alone; a row per date."""
     at_first = lesions[lesions["day"] == dates["day"].iloc[0]]
     targets = target_lesions(at_first)
-    parts = _with_parts(lesions, targets)
-    wide = {
-        name: lesions[lesions["lesion"].isin(parts)].pivot_table(name, "lesion", "day", "sum", fill_value=0.0)
-        for name in ("diameter_mm", "volume_mm3")
-    }
-    longest, volumes = (table.reindex(columns=dates["day"], fill_value=0.0).to_numpy() for table in wide.values())
-    rows = []
+    of_targets = _of_targets(lesions, targets)
+    longest, volumes = (_of_dates(of_targets, name, targets, dates["day"]) for name in ("diameter_mm", "volume_mm3"))
+    sums, judged = longest.sum(axis=0), _grown(lesions[lesions["lesion"].isin({*at_first["lesion"]} - {*targets})])
+    rows, so_far = [], []
     for i, (case, day) in enumerate(dates.itertuples(index=False)):
         there = lesions[(lesions["day"] == day) & (lesions["volume_mm3"] > 0)]
-        came = there[~there["lesion"].isin(at_first["lesion"])]
-        new = came.loc[came["of"].isna(), "lesion"]  # what was split from another lesion is not new
-        sums, sums_mm3 = longest.sum(axis=0), volumes.sum(axis=0)
-        nadir = int(sums[:i].argmin()) if i else 0
-        grown = longest[:, i] - longest[:, nadir]
-        enough = grown.max(initial=0.0) >= GROWN_MM - TOLERANCE
-        by_length = _category(sums, i, len(new), len(there), PARTIAL, PROGRESSED, enough)
-        by_volume = _category(sums_mm3, i, len(new), len(there), PARTIAL_VOLUME, PROGRESSED_VOLUME, True)
-        by = ", ".join(f"lesion {number}, new" for number in new) if by_length == PROGRESSION else ""
+        came = there[there["fate"].ne("first") & there["of"].isna() & ~there["lesion"].isin(at_first["lesion"])]
+        came = there if COMPLETE in so_far else came
+        large = (came["slices"] >= SLICES) & (came["diameter_mm"] >= new_mm - TOLERANCE)
+        new, left = came.loc[large, "lesion"].tolist(), len(there)
+        all_seen = lesions.loc[lesions["day"] == day, "volume_mm3"].notna().all()
+        by_length, grown = _category(longest, i, len(new), left, all_seen, PARTIAL, PROGRESSED, GROWN_MM)
+        by_volume, _ = _category(volumes, i, len(new), left, all_seen, PARTIAL_VOLUME, PROGRESSED_VOLUME, GROWN_MM3)
+        so_far.append(by_length)
+        words = {True: "returned", False: "new"}
+        by = [f"lesion {number}, {words[number in at_first['lesion'].tolist()]}" for number in new]
         if by_length == PROGRESSION and not by:
-            by = f"lesion {wide['diameter_mm'].index[grown.argmax()]}, {grown.max():+.0f} mm"
-        change = [100 * (sums[i] / of - 1) if of else np.nan for of in (sums[0], sums[nadir])]
-        facts = (case, day, len(targets), sums[i], *change, len(new))
-        rows.append((*facts, by_length, by, sums_mm3[i] / 1000, by_volume))
-    columns = ["case", "day", "targets", "sum_mm", "change_pct", "from_nadir_pct", "new", "imaging", "by"]
-    table = pd.DataFrame(rows, columns=[*columns, "volume_cm3", "by_volume"])
-    return table.assign(confirmed=_confirmed(table["day"].tolist(), table["imaging"].tolist()))
+            by = [f"lesion {targets[grown.argmax()]}, {grown.max():+.0f} mm"]
+        nadir = np.nanmin(sums[: max(i, 1)])
+        change = [100 * (sums[i] / of - 1) if of else np.nan for of in (sums[0], nadir)]
+        others = ", ".join(f"lesion {number}" for number in judged.loc[judged["day"] == day, "lesion"])
+        facts = (case, day, len(targets), sums[i], *change, len(new), int((~large).sum()), others)
+        rows.append((*facts, by_length, ", ".join(by), volumes[:, i].sum() / 1000, by_volume))
+    columns = ["case", "day", "targets", "sum_mm", "change_pct", "from_nadir_pct", "new", "equivocal", "non_target"]
+    table = pd.DataFrame(rows, columns=[*columns, "imaging", "by", "volume_cm3", "by_volume"])
+    return table.assign(confirmed=_confirmed(table["day"].tolist(), so_far))
 
 
 def target_lesions(first: pd.DataFrame) -> list[int]:
@@ -100,31 +110,55 @@ def target_lesions(first: pd.DataFrame) -> list[int]:
     return first[measurable].nlargest(MOST_TARGETS, "diameter_mm")["lesion"].tolist()
 
 
-def _with_parts(lesions: pd.DataFrame, targets: Sequence[int]) -> set[int]:
-    """Target lesions, and what was split from them: their diameters are added up."""
-    parts = set(targets)
+def _of_targets(lesions: pd.DataFrame, targets: Sequence[int]) -> pd.DataFrame:
+    """Rows of target lesions, of what was split from one, and of what one merged into; all with the target's number."""
+    target = dict(zip(targets, targets, strict=True))
     split = lesions.loc[lesions["fate"] == "split", ["lesion", "of"]].drop_duplicates()
     for lesion, of in split.itertuples(index=False):  # in the order in which they came
-        parts |= {lesion} if of in parts else set()
-    return parts
+        target |= {lesion: target[of]} if of in target else {}
+    merged = lesions.loc[(lesions["fate"] == "merged") & lesions["lesion"].isin(target), ["lesion", "of", "day"]]
+    merged = merged[~merged["of"].isin(target)].drop_duplicates(["of", "day"])
+    into = merged.merge(lesions.drop(columns="of").rename(columns={"lesion": "of"}), on=["of", "day"])
+    own = pd.concat([lesions[lesions["lesion"].isin(target)], into])
+    return own.assign(lesion=own["lesion"].map(target))
+
+
+def _of_dates(of_targets: pd.DataFrame, name: str, targets: Sequence[int], days: pd.Series) -> np.ndarray:
+    """A measure of each target lesion (row) at each date, its parts added up; NaN where one was not imaged."""
+    parts = of_targets.groupby(["lesion", "day"])[name].sum(skipna=False)
+    every = parts.reindex(pd.MultiIndex.from_product([targets, days]), fill_value=0.0)
+    return every.to_numpy(float).reshape(len(targets), len(days))
+
+
+def _grown(lesions: pd.DataFrame) -> pd.DataFrame:
+    """Rows of lesions that are larger than they were, as a target lesion would have to be for progression."""
+    lesions = lesions.sort_values("day")
+    diameter, least = lesions["diameter_mm"], lesions.groupby("lesion")["diameter_mm"].cummin()
+    return lesions[diameter >= np.maximum(PROGRESSED * least, least + GROWN_MM) - TOLERANCE]
 
 
 def _category(
-    sums: np.ndarray, i: int, new: int, left: int, partial: float, progressed: float, enough_grown: bool
-) -> str:
-    """Category of the date ``i``, from the sums over target lesions at all dates."""
+    targets: np.ndarray, i: int, new: int, left: int, all_seen: bool, partial: float, progressed: float, least: float
+) -> tuple[str, np.ndarray]:
+    """Category of the date ``i`` from a measure of target lesions, shape (targets, dates); how much each has grown."""
+    sums, now = targets.sum(axis=0), np.nan_to_num(targets[:, i])
+    nadir = int(np.nanargmin(sums[: max(i, 1)]))  # the first date shows all of them
+    grown = now - targets[:, nadir]
     if i == 0:
-        return FIRST
-    if new:
-        return PROGRESSION
-    if sums[0] == 0:
-        return UNKNOWN  # no target lesion
-    nadir = sums[:i].min()
-    if sums[i] > nadir and sums[i] >= progressed * nadir - TOLERANCE and enough_grown:
-        return PROGRESSION
-    if sums[i] == 0 and left == 0:
-        return COMPLETE
-    return PARTLY if sums[i] <= partial * sums[0] + TOLERANCE else STABLE
+        category = FIRST
+    elif new:
+        category = PROGRESSION
+    elif sums[0] == 0:
+        category = UNKNOWN  # no target lesion
+    elif now.sum() >= progressed * sums[nadir] - TOLERANCE and grown.max() >= least - TOLERANCE:
+        category = PROGRESSION
+    elif not all_seen:
+        category = UNKNOWN
+    elif sums[i] == 0 and left == 0:
+        category = COMPLETE
+    else:
+        category = PARTLY if sums[i] <= partial * sums[0] + TOLERANCE else STABLE
+    return category, grown
 
 
 def _overall(imaging: str, facts: dict) -> str:
@@ -140,12 +174,12 @@ def _overall(imaging: str, facts: dict) -> str:
 
 
 def _confirmed(days: Sequence[int], imaging: Sequence[str]) -> list[bool]:
-    """Whether each date's response lasts: all dates up to the first one `SUSTAINED_DAYS` later respond too."""
+    """Whether each date's response lasts: it is as good or better up to the first date `SUSTAINED_DAYS` later."""
     lasting = []
     for i, day in enumerate(days):
         later = [j for j in range(i + 1, len(days)) if days[j] - day >= SUSTAINED_DAYS]
-        until = imaging[i : later[0] + 1] if later else []
-        lasting.append(bool(until) and all(category in (COMPLETE, PARTLY) for category in until))
+        as_good = {COMPLETE: {COMPLETE}, PARTLY: {COMPLETE, PARTLY}}.get(imaging[i], set())
+        lasting.append(bool(later) and as_good.issuperset(imaging[i : later[0] + 1]))
     return lasting
 
 
@@ -161,7 +195,8 @@ def best_responses(table: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         A row per (``model``, ``patient``): ``best`` (category), ``best_pct`` (smallest change of the sum of longest
-        diameters since the first date), ``progressed_day`` (NaN without progression), ``last_day``.
+        diameters since the first date; of the first later date if that shows progression), ``progressed_day`` (NaN
+        without progression), ``last_day``.
     """
     rows = []
     for (model, patient), own in table[table["imaging"] != FIRST].groupby(["model", "patient"], sort=False):
@@ -169,6 +204,6 @@ def best_responses(table: pd.DataFrame) -> pd.DataFrame:
         until = own[progressed.cumsum().eq(0)]
         known = [category for category in until["imaging"] if category in RESPONSES]
         best = min(known, key=RESPONSES.index) if known else PROGRESSION if progressed.any() else UNKNOWN
-        change = (until if len(until) else own)["change_pct"].min()
+        change = (until if len(until) else own.iloc[:1])["change_pct"].min()
         rows.append((model, patient, best, change, own.loc[progressed, "day"].min(), own["day"].max()))
     return pd.DataFrame(rows, columns=["model", "patient", "best", "best_pct", "progressed_day", "last_day"])

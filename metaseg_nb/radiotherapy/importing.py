@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import date
@@ -17,7 +17,7 @@ import pandas as pd
 from metaseg_nb.checksums import changed_files, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.pseudonyms import give_codes
-from metaseg_nb.cohort.sources.dates import date_in
+from metaseg_nb.cohort.sources.dates import date_in, days_since_first
 from metaseg_nb.files import DamagedFile, finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
@@ -140,17 +140,11 @@ def import_dicom(
 
 def _days_of(planned: Collection[Planned]) -> dict[str, dict[str, int]]:
     """Days from a patient's first examination to each; only they, and the year, are kept of dates."""
-    firsts: dict[str, date] = {}
-    dates = {case.name: date_in(case.series.date) for case in planned}
+    dates: dict[str, dict[str, date | None]] = defaultdict(dict)
     for case in planned:
-        if found := dates[case.name]:
-            firsts[case.patient] = min(found, firsts.get(case.patient, found))
-    several = {patient for patient, n in Counter(case.patient for case in planned).items() if n > 1}
-    return {
-        case.name: {"day": (found - firsts[case.patient]).days}
-        for case in planned
-        if case.patient in several and (found := dates[case.name])
-    }
+        dates[case.patient][case.name] = date_in(case.series.date)
+    days = [days_since_first(of_patient) for of_patient in dates.values() if len(of_patient) > 1]
+    return {name: {"day": day} for of_patient in days for name, day in of_patient.items() if day is not None}
 
 
 def _with_codes(case: Planned, clean: Callable[[str], str]) -> Planned:

@@ -14,9 +14,11 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem, broken
 
 # Year, month and day, as programs and people write them; a time may follow. 04/05/2020 may be April or May: no date.
-ISO = r"(?P<y>(?:19|20)\d\d)(?P<s>[-_.]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)"
-GERMAN = r"(?P<d>\d{1,2})\.(?P<m>\d{1,2})\.(?P<y>(?:19|20)\d\d)"
-WRITTEN = [re.compile(rf"(?<!\d){form}(?!\d)") for form in (ISO, GERMAN)]
+YEAR = r"(?P<y>(?:19|20)\d\d)"
+ISO = rf"(?<!\d){YEAR}(?P<s>[-_/]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)(\d{{4}}|\d{{6}})?(?!\d)"
+# With dots: no part of a longer number with dots, such as a UID.
+DOTTED = [rf"{YEAR}\.(?P<m>\d\d)\.(?P<d>\d\d)", rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.{YEAR}"]
+WRITTEN = [re.compile(form) for form in (ISO, *(rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" for form in DOTTED))]
 # The number of a time point in what tells a patient's names apart: -001, _ses-2, tp3.
 NUMBER = re.compile(r"\D*(\d{1,3})\D*")
 
@@ -32,10 +34,17 @@ def _dates_in(text: str) -> Iterator[date]:
             yield date(int(match["y"]), int(match["m"]), int(match["d"]))
 
 
+def days_since_first(dates: Mapping[str, date | None]) -> dict[str, int | None]:
+    """Days from the first date of a patient's cases to each; None where a case has no date."""
+    first = min(filter(None, dates.values()), default=None)
+    return {name: (of - first).days if of and first else None for name, of in dates.items()}
+
+
 def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Problem]]:
     """Give each case of a patient with several its ``day``: days since the patient's first date.
 
-    Days that are given count; otherwise ``date`` does, otherwise a date in the name of the case.
+    Days that are given count; otherwise ``date`` does, otherwise a date in the name of the case. A case with a date
+    among others with days has its day by a case that has both.
 
     Parameters
     ----------
@@ -56,22 +65,26 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     for case in cohort.all_cases:
         of_patient[case.patient].append(case)
     days: dict[str, int | None] = {}
-    problems = []
+    problems, dated = [], set()
     for cases in (cases for cases in of_patient.values() if len(cases) > 1):
         named = _dates_in_names(cases)
         dates = {case.name: date_in(case.date) or named[case.name] for case in cases}
-        first = min(filter(None, dates.values()), default=None)
-        found = {name: first and of and (of - first).days for name, of in dates.items()}
-        if any(case.day is not None for case in cases):
-            problems += _other_days(cases, found, origin)
-            found = {case.name: case.day for case in cases}
+        found = days_since_first(dates)
+        given = {case.name: case.day for case in cases if case.day is not None}
+        if given:
+            both = sorted((of, given[name]) for name, of in found.items() if name in given and of is not None)
+            problems += _other_days(cases, found, both, origin)
+            shift = both[0][1] - both[0][0] if both else None
+            found = {name: None if of is None or shift is None else of + shift for name, of in found.items()} | given
         days |= found
+        dated |= {name for name, of in dates.items() if of}
         problems += [*_other_names(cases, named, origin), *_same_date(cases, found, origin)]
         problems += _out_of_order(cases, found, origin)
     if any(day is not None for day in days.values()):
         without = [case for case in cohort.all_cases if days.get(case.name, 0) is None]
         for case in without:  # a date itself may not be shown: of it, studies with codes keep the year
             words = "no date" if case.date == "unknown" else "a date that is not written as year, month and day"
+            words = "a date, where others of the patient have days, and none has both" if case.name in dated else words
             problems.append(broken("date of each", case, origin, words))
     return cohort.changed(lambda case: replace(case, day=days.get(case.name, case.day))), problems
 
@@ -94,12 +107,14 @@ def _other_names(cases: Sequence[Case], named: Mapping[str, date | None], origin
             yield broken("date in name", case, origin, words)
 
 
-def _other_days(cases: Sequence[Case], found: Mapping[str, int | None], origin: str | Path) -> Iterator[Problem]:
-    first = min(case.day for case in cases if case.day is not None)
+def _other_days(
+    cases: Sequence[Case], found: Mapping[str, int | None], both: Sequence[tuple[int, int]], origin: str | Path
+) -> Iterator[Problem]:
+    """Cases whose day and date contradict the first of ``both``, days by date and days given of the same cases."""
     for case in cases:
         by_date = found[case.name]
-        if case.day is not None and by_date is not None and case.day - first != by_date:
-            words = f"day {case.day}, and a date {by_date} days after the patient's first date"
+        if case.day is not None and by_date is not None and case.day - both[0][1] != by_date - both[0][0]:
+            words = f"day {case.day}, and a date {by_date - both[0][0]} days after that of day {both[0][1]}"
             yield broken("day of date", case, origin, words)
 
 
