@@ -473,6 +473,12 @@ def test_images_of_several_patients_are_not_taken_for_sequences_of_one(image_fil
         require_predictable(new_case(paths), [tmp_path / "mask.nii.gz"])
 
 
+def test_one_file_is_not_two_sequences(image_file, tmp_path):
+    image, _ = image_file("LAS")
+    with pytest.raises(CohortError, match="listed 2 times"):
+        require_predictable(new_case([image, image]), [tmp_path / "mask.nii.gz"])
+
+
 GRID = Grid((1.0, 1.0, 1.0), (4, 4, 4))
 
 

@@ -275,6 +275,41 @@ def test_several_sequences_of_an_entry_stay_in_order(write, tmp_path):
     assert files_of(case, tmp_path) == ["a/t1c.nii.gz", "a/flair.nii.gz", "a/seg.nii.gz"]
 
 
+def test_a_file_is_one_sequence_or_one_mask_of_one_patient(write, tree):
+    """A mask among the sequences would show networks what they are asked for."""
+
+    def given(patient, *sequences):
+        paths = {"image": [f"{patient}_{of}.nii.gz" for of in ("t1c", *sequences)], "label": f"{patient}_seg.nii.gz"}
+        return paths | {"patient": patient}
+
+    others_flair = given("d") | {"image": ["d_t1c.nii.gz", "c_flair.nii.gz"]}
+    training = [given("a", "seg"), given("b", "t1c"), given("c", "flair"), others_flair, given("e", "flair")]
+    dates = [given("e") | {"image": ["e_later.nii.gz", "e_flair.nii.gz"], "label": "e_later_seg.nii.gz"}]
+    write("a.json", {"training": training + dates})
+    _, problems = read_cohort("a.json", base=tree())
+    twice = "listed 2 times, as sequence or mask"
+    assert sorted(said(problems)) == [
+        ("error", "a_t1c", twice),
+        ("error", "b_t1c", twice),
+        ("error", "c_t1c", "listed for patient d too"),
+        ("error", "d_t1c", "listed for patient c too"),
+    ]
+    assert [problem.file[-13:] for problem in problems if problem.case == "a_t1c"] == ["/a_seg.nii.gz"]
+    base = tree("flat/p_t1c.nii.gz", "flat/p_seg.nii.gz") / "flat"
+    patterns = {"image_files": ["{patient}_t1c"], "label_file": "{patient}_seg", "brain_file": "{patient}_seg"}
+    assert said(read_cohort(".", base=base, **patterns)[1]) == [("error", "p", twice)]
+
+
+def test_lists_that_name_different_missing_sequences_contradict_each_other(write, tmp_path):
+    gaps = [
+        entry("a") | {"image": images} for images in (["a.nii.gz", None, "t.nii.gz"], ["a.nii.gz", "t.nii.gz", None])
+    ]
+    write("split_0.json", {"training": entries("b"), "validation": gaps[:1]})
+    write("split_1.json", {"training": gaps[1:], "validation": entries("b")})
+    _, problems = read_cohort("split_*.json", base=tmp_path, missing="zero")
+    assert ("error", "a", "image a.nii.gz, null, t.nii.gz and a.nii.gz, t.nii.gz, null") in said(problems)
+
+
 def test_lists_in_two_folders_that_list_two_images_alike_name_both(write, tmp_path):
     write("one/split_0.json", {"validation": entries("a")})
     write("two/split_1.json", {"validation": entries("a")})

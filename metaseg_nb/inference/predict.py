@@ -15,6 +15,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered
 from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.one_patient import repeated_files
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -168,7 +169,7 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
     CohortError
         With all that is wrong.
     """
-    problems, taken = [], {path.resolve() for path in case.files}
+    problems, taken = [*repeated_files([case])], {path.resolve() for path in case.files}
     for path in results:
         if found := _useless_place(path, taken):
             problems.append(Problem(case.name, str(path), *found))

@@ -104,7 +104,11 @@ def _entry_problems(name: str, group: Sequence[Entry]) -> Iterator[Problem]:
     given: dict[str, set[str]] = defaultdict(set)
     for entry in group:
         paths = {"label": [entry.label], "brain": [entry.brain], "image": entry.image}
-        listed = {key: ", ".join(map(os.path.normpath, filter(None, of))) for key, of in paths.items() if any(of)}
+        listed = {
+            key: ", ".join(os.path.normpath(path) if path else "null" for path in of)
+            for key, of in paths.items()
+            if any(of)
+        }
         for key, value in (entry.given | listed).items():
             given[key].add(str(value))
     for key, values in given.items():

@@ -1,5 +1,6 @@
 """Which cases are of one patient: named in a list or table, read from the names of cases, or each case its own."""
 
+import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -63,7 +64,7 @@ def with_patients(cohort: Cohort, pattern: str = "", origin: str | Path = "-") -
         return replace(case, patient=patient or case.name, primary=primary)
 
     cohort = cohort.changed(with_patient, patients_from=basis)
-    return cohort, [*problems, *_spelled_alike(cohort.all_cases)]
+    return cohort, [*problems, *_spelled_alike(cohort.all_cases), *repeated_files(cohort.all_cases)]
 
 
 def patient_reader(pattern: str = "") -> Callable[[Case], tuple[str, str]]:
@@ -122,6 +123,22 @@ def _spelled_alike(cases: Sequence[Case]) -> Iterator[Problem]:
         other = first.setdefault(loosely(case.patient), case.patient)
         if other != case.patient:
             yield broken("one spelling", case, case.image, f"patients {other} and {case.patient}")
+
+
+def repeated_files(cases: Sequence[Case]) -> Iterator[Problem]:
+    """Files that one case has twice, as a mask taken for a sequence; sequences that are a file of another patient."""
+    files = [Counter(map(os.path.realpath, case.files)) for case in cases]
+    patients: dict[str, set[str]] = defaultdict(set)
+    for case, of in zip(cases, files, strict=True):
+        for path in of:
+            patients[path].add(case.patient)
+    for case, of in zip(cases, files, strict=True):
+        for path, times in of.items():
+            if times > 1:
+                yield broken("each file once", case, path, f"listed {times} times, as sequence or mask")
+        for path in case.images:
+            if others := patients[os.path.realpath(path)] - {case.patient}:
+                yield broken("each file once", case, path, f"listed for patient {' and '.join(sorted(others))} too")
 
 
 def _in_two_folders(cases: Sequence[Case]) -> Iterator[Problem]:
