@@ -27,6 +27,14 @@ def test_landmarks_by_hand():
     assert standard_of([found, other])[1] == pytest.approx(np.full(9, 0.5))
 
 
+def test_z_scored_voxels_count_on_both_sides_of_0():
+    """What is darkest is background, also below 0."""
+    image = np.random.default_rng(0).normal(0, 1, (1, 40, 40, 40))
+    image[0, :20] = image.min()
+    tenths = [-1.28, -0.84, -0.52, -0.25, 0, 0.25, 0.52, 0.84, 1.28]  # of the normal distribution
+    assert landmarks_of(image, np.ones((40, 40, 40), bool))[0] == pytest.approx(tenths, abs=0.1)
+
+
 def test_an_image_gets_the_standards_landmarks_and_keeps_its_order():
     rng = np.random.default_rng(0)
     image = rng.beta(2, 5, (1, 40, 40, 40)).astype(np.float16)

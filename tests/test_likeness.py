@@ -1,5 +1,7 @@
 """How far an image lies from the training cases: computed by hand, and told of another scanner."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,12 +13,13 @@ from metaseg_nb.inference.predict import likeness_in_words
 
 def test_statistics_by_hand():
     """Values of 0.2 and 0.4 in turn along X, constant along Y and Z."""
-    image = np.broadcast_to(np.where(np.arange(8) % 2, 0.4, 0.2)[:, None, None], (8, 8, 8))
-    image, reach = np.stack([image, np.zeros((8, 8, 8))]), np.ones((8, 8, 8), bool)
+    image, reach = np.zeros((2, 8, 8, 9)), np.ones((8, 8, 9), bool)
+    image[0, ..., 1:] = np.where(np.arange(8) % 2, 0.4, 0.2)[:, None, None]
+    reach[..., 0] = False  # background
     found = image_statistics(image, reach)
     assert found[:9] == pytest.approx(0.2)  # every second voxel is looked at
     assert found[9:12] == pytest.approx(np.log([0.2, 1e-6, 1e-6]))
-    assert (found[12:] == 0).all()  # a sequence that the patient lacks
+    assert np.isnan(found[12:]).all()  # a missing sequence
 
 
 def head(seed, noise=0.02, top=0.5):
@@ -47,6 +50,36 @@ def test_images_that_are_all_equal_can_be_learned_from(cases):
     learned = learn_likeness(cases[:1], cases[:1])
     assert unlikeness(learned, cases[0].image, cases[0].reach) == 0
     assert np.isfinite(unlikeness(learned, cases[1].image, cases[1].reach))
+
+
+def of_two_sequences(i, flair=True, noise=0.02, top=0.6):
+    """A head as two sequences, the second of them perhaps missing."""
+    first = head(100 + i, 0.02 + 0.001 * (i % 3), 0.5 + 0.01 * (i % 4))
+    second = head(200 + i, noise + 0.001 * (i % 3), top + 0.01 * (i % 4)) if flair else np.zeros_like(first)
+    return SimpleNamespace(image=np.stack([first, second]), reach=np.ones(first.shape, bool))
+
+
+@pytest.mark.parametrize("training_has_gap", [False, True])
+@pytest.mark.parametrize("selection_has_gap", [False, True])
+def test_a_missing_sequence_is_neither_far_nor_hides_what_is(training_has_gap, selection_has_gap):
+    training = [of_two_sequences(i, flair=i or not training_has_gap) for i in range(12)]
+    learned = learn_likeness(training, [of_two_sequences(i, flair=i > 12 or not selection_has_gap) for i in (12, 13)])
+    assert learned["limit"] < 2
+    far = {
+        "usual": of_two_sequences(20),
+        "without": of_two_sequences(21, flair=False),
+        "noisy": of_two_sequences(22, noise=0.08),
+        "bright": of_two_sequences(23, top=0.9),
+    }
+    far = {name: unlikeness(learned, case.image, case.reach) for name, case in far.items()}
+    assert max(far["usual"], far["without"]) < 1.5
+    assert min(far["noisy"], far["bright"]) > 4
+
+
+def test_a_sequence_that_no_training_case_has_does_not_count():
+    learned = learn_likeness([of_two_sequences(i, flair=False) for i in range(8)], [])
+    case, without = of_two_sequences(9), of_two_sequences(9, flair=False)
+    assert unlikeness(learned, case.image, case.reach) == unlikeness(learned, without.image, without.reach) < 2
 
 
 def test_flags_are_compared_with_failures_by_hand():

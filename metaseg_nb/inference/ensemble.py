@@ -109,7 +109,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
         identity["recipe"],
         Decision(threshold, peak, min_lesion_mm3),
         notes,
-        [content["likeness"] for content in contents.values() if "likeness" in content],
+        [content["training_images"] for content in contents.values() if "training_images" in content],
     )
 
 

@@ -25,7 +25,7 @@ def image_statistics(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
     -------
     ndarray of float, shape (12 C,)
         For each sequence the tenths of its voxels (`landmarks_of`), and along X, Y and Z the logarithm of the mean
-        difference between neighbours. A sequence that the patient lacks has 0 everywhere.
+        difference between neighbours. NaN for a missing sequence.
     """
     found = []
     for channel, tenths in zip(image, landmarks_of(image, reach), strict=True):
@@ -33,7 +33,7 @@ def image_statistics(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
         for axis in range(3):
             values, within = channel.astype(np.float32).swapaxes(0, axis), reach.swapaxes(0, axis)
             steps.append(np.abs(np.diff(values, axis=0))[within[1:] & within[:-1]].mean())
-        found += [*tenths, *np.log(np.maximum(steps, 1e-6))] if np.isfinite(tenths).all() else [0.0] * 12
+        found += [*tenths, *np.log(np.maximum(steps, 1e-6))] if np.isfinite(tenths).all() else [np.nan] * 12
     return np.array(found)
 
 
@@ -53,7 +53,7 @@ def learn_likeness(training: Sequence[StoredCase], selection: Sequence[StoredCas
     """
     known, held_out = ([image_statistics(case.image, case.reach) for case in cases] for cases in (training, selection))
     spread = spread_of(np.array(known))
-    return spread | {"limit": max(1.0, *(distance(spread, statistics) for statistics in held_out))}
+    return spread | {"limit": max([1.0, *(distance(spread, statistics) for statistics in held_out)])}
 
 
 def unlikeness(learned: Mapping[str, Any], image: np.ndarray, reach: np.ndarray) -> float:
@@ -75,23 +75,30 @@ def unlikeness(learned: Mapping[str, Any], image: np.ndarray, reach: np.ndarray)
 
 
 def spread_of(known: np.ndarray) -> dict[str, Any]:
-    """Mean and covariance of cases, for `distance`: plain lists ``mean``, ``sd`` and ``inverse`` (of the correlations).
+    """Mean and covariance of cases, for `distance`: plain lists ``mean``, ``sd`` and ``correlation``.
 
     With few cases correlations are mostly chance: the correlation matrix is mixed with that of independent statistics,
-    as much as if each statistic were one more case.
+    as much as if each statistic were one more case. Scikit-learn's ``ShrunkCovariance`` does so too, but takes no
+    missing values.
 
     Parameters
     ----------
     known : ndarray, shape (cases, statistics)
+        NaN where a case has no such sequence. A statistic that no case has is NaN in ``mean`` and ``sd``.
     """
+    known = np.ma.masked_invalid(known)
     n, p = known.shape
-    mean, sd = known.mean(axis=0), np.maximum(known.std(axis=0), LEAST_SD)
-    z = (known - mean) / sd
-    inverse = np.linalg.inv((z.T @ z + p * np.eye(p)) / (n + p))
-    return {"mean": mean.tolist(), "sd": sd.tolist(), "inverse": inverse.tolist()}
+    mean, sd = (of.filled(np.nan) for of in (known.mean(axis=0), np.ma.maximum(known.std(axis=0), LEAST_SD)))
+    z = ((known - mean) / sd).filled(0)
+    return {"mean": mean.tolist(), "sd": sd.tolist(), "correlation": ((z.T @ z + p * np.eye(p)) / (n + p)).tolist()}
 
 
 def distance(spread: Mapping[str, Any], statistics: np.ndarray) -> float:
-    """Mahalanobis' distance (1936) of a case, by its statistics, from the cases of `spread_of`."""
+    """Mahalanobis' distance (1936) of a case from the cases of `spread_of`, over the root of the number of statistics.
+
+    So it is about 1 or less for a case like those. Statistics that the case does not have, or none of those had, do not count.
+    """
     z = (statistics - spread["mean"]) / np.array(spread["sd"])
-    return float(np.sqrt(z @ np.array(spread["inverse"]) @ z))
+    there = np.isfinite(z)
+    own = np.array(spread["correlation"])[np.ix_(there, there)]
+    return float(np.sqrt(z[there] @ np.linalg.solve(own, z[there]) / there.sum()))

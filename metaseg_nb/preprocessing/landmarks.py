@@ -25,18 +25,21 @@ def landmarks_of(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     image : ndarray, shape (C, X, Y, Z)
-        From 0 to 1, scaled by percentiles.
+        As it was scaled.
     reach : ndarray of bool, shape (X, Y, Z)
-        The head and what is near it. Its voxels above 0 count: what is 0 is background.
+        The head and what is near it. Its voxels above the background, the lowest value of the image, count.
 
     Returns
     -------
     ndarray of float, shape (C, 9)
-        NaN for a sequence without voxels above 0.
+        NaN for a missing sequence, which is 0 everywhere.
     """
     sparse = (slice(None, None, STEP),) * 3
-    inside = [channel[sparse][reach[sparse]].astype(float) for channel in image]
-    found = [np.percentile(own[own > 0], TENTHS) if (own > 0).any() else np.full(len(TENTHS), np.nan) for own in inside]
+    found = []
+    for channel in image:
+        own = channel[sparse][reach[sparse]].astype(float)
+        own = own[own > channel.min()]
+        found.append(np.percentile(own, TENTHS) if own.size else np.full(len(TENTHS), np.nan))
     return np.array(found)
 
 
