@@ -19,7 +19,7 @@ import pandas as pd
 import psutil
 
 # Columns of tables that hold names.
-NAMES = ("case", "patient", "primary", "site", "model", "arm")
+NAMES = ("case", "patient", "primary", "site", "scanner", "model", "arm")
 # A spreadsheet runs a cell that begins with one of these; behind an apostrophe it is text.
 FORMULA = re.compile(r"'*[=+@\-\t\r\n]")
 # What can format something in a line of Markdown, or be a link.

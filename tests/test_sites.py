@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -15,9 +16,11 @@ from metaseg_nb.cohort.folds import assign_folds, fold_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.scanners import site_of
+from metaseg_nb.evaluation import sites
 from metaseg_nb.evaluation.conclusions import known_and_new_sites
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.sites import site_differences, with_site_seen
+from metaseg_nb.evaluation.sites import compared, site_differences, with_site_seen
+from metaseg_nb.layout import StudyLayout
 
 
 @pytest.mark.parametrize(
@@ -28,6 +31,11 @@ from metaseg_nb.evaluation.sites import site_differences, with_site_seen
         ("GE MEDICAL SYSTEMS", "3", "GE 3 T"),
         ("Philips", "15000", "Philips 1.5 T"),  # gauss
         ("UIH", "3.0", "United Imaging 3 T"),
+        ("UIH", "5", "United Imaging 5 T"),
+        ("CANON_MEC", "3", "Canon 3 T"),
+        ("UNKNOWN", "3", ""),
+        ("n/a", "3", ""),
+        ("Anonymized", "1.5", ""),
         ("Siemens", "", ""),
         ("", "3", ""),
         ("Siemens", "nan", ""),
@@ -141,6 +149,54 @@ def test_patients_who_were_tested_in_both_ways_are_compared_with_themselves():
     assert "better at known sites" in known_and_new_sites(
         new, site_differences(pd.concat([new, known]), ["unet"], 200, 0)
     )
+
+
+def test_one_patient_was_tested():
+    cohort, dice = of_sites([*"AAAB"], folds=[0, 0, 1, 1]), pd.Series([0.5, 0.6])
+    rows = scores(cohort, 0.5)[:1].assign(training_patients=2)
+    both = pd.concat([rows.assign(site_seen=seen, dice=of) for seen, of in zip((True, False), dice, strict=True)])
+    assert "The same 1 patient was tested" in known_and_new_sites(both, site_differences(both, ["unet"], 200, 0))
+
+
+def test_cases_are_paired_not_patients():
+    """A patient with a case at each of two sites does not push all others out."""
+    cohort = of_sites([*"AAAAAA", "B", "C"], ["p", *"abcdef", "p"], folds=[0, 1] * 4)
+    tested = with_site_seen(scores(cohort, [0.5] * 6 + [0.2, 0.3]), cohort)
+    assert set(tested.loc[tested["patient"] == "p", "site_seen"]) == {True, False}
+    (row,) = site_differences(tested, ["unet"], 200, 0).itertuples()
+    assert not row.paired
+    assert (row.n_seen, row.n_unseen) == (6, 2)
+
+
+def test_a_site_that_the_decision_was_chosen_on_is_known():
+    cohort = of_sites(["A"] * 10, folds=[0, 0, 0, *[1] * 7])
+    chosen = {"c0", *(case.name for case in split(cohort, 0).selection)}
+    cohort = cohort.changed(lambda case: replace(case, site="B") if case.name in chosen else case)
+    tested = with_site_seen(scores(cohort, 0.5), cohort)
+    (one,) = tested[tested["case"] == "c0"].itertuples()
+    assert one.site_seen
+    assert one.training_patients == 7 - 2
+
+
+def finished_study(monkeypatch, its, cohort):
+    """`compared` of a study by patient with one by site, whose tables and settings are given."""
+    monkeypatch.setattr(sites, "read_study_cohort", lambda layout: its)
+    monkeypatch.setattr(sites, "scored_with", lambda cohort: {"labels": {}})
+    monkeypatch.setattr(sites, "_trained_with", lambda *of: {})
+    monkeypatch.setattr(sites, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
+    return compared("other", StudyLayout("own"), cohort, ["unet"])
+
+
+def test_a_compared_study_takes_the_sites_of_this_one(monkeypatch):
+    nowhere = BY_PATIENT.changed(lambda case: replace(case, site="unknown"))
+    found = finished_study(monkeypatch, nowhere, BY_SITE)
+    assert found["site"].tolist() == SITES
+    assert found["site_seen"].all()
+
+
+def test_a_study_is_not_compared_with_itself():
+    with pytest.raises(CohortError, match=r"own, this study; expected another study"):
+        compared("own", StudyLayout("own"), BY_SITE, ["unet"])
 
 
 def test_different_patients_are_called_so_and_the_others_have_no_difference():

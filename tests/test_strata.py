@@ -127,10 +127,20 @@ def test_all_strata_have_all_lesions_that_can_be_placed():
     assert found[found["stratum"] == "primary"]["class"].tolist() == ["lung", "skin"]
 
 
+def test_lesions_are_told_apart_by_site_and_scanner_where_these_are_known():
+    placed_lesions = classified(*placed()).assign(
+        weight=1.0, site="unknown", scanner=["Skyra", "Aera", "Aera"] + ["unknown"] * 2
+    )
+    found = all_strata(placed_lesions, ["unet"], 200, 0)
+    scanners = found[found["stratum"] == "scanner"].set_index("class")["n_lesions"]
+    assert scanners.to_dict() == {"Aera": 2, "unknown": 2, "Skyra": 1}
+    assert "site" not in set(found["stratum"])
+
+
 def test_without_lesions_there_are_classes_of_none():
     lesions, positions = placed()
     empty = classified(lesions.iloc[:0], positions)
     found = all_strata(empty.assign(weight=1.0), ["unet"], 200, 0)
-    assert set(found["stratum"]) == set(STRATA) - {"primary", "site"}
+    assert set(found["stratum"]) == set(STRATA) - {"primary", "site", "scanner"}
     assert found["n_lesions"].sum() == 0
     assert found[["sensitivity", "low", "dice"]].isna().all(axis=None)

@@ -140,7 +140,8 @@ def known_and_new_sites(tested: pd.DataFrame, differences: pd.DataFrame) -> str:
     known, new = _counted(first["n_seen"], "patient"), _counted(first["n_unseen"], "patient")
     who = f"**Different patients** are compared, {known} of known sites and {new} of new ones: they may differ in more."
     if first["paired"]:
-        who = f"The same {known} were tested by networks that knew their site, and by networks that did not."
+        were = "was" if first["n_seen"] == 1 else "were"
+        who = f"The same {known} {were} tested by networks that knew their site, and by networks that did not."
     lines = [
         f"- {model_title(row.model)}: known sites {row.seen:.2f}, new sites {row.unseen:.2f}, difference "
         f"{estimate(row.difference, row.low, row.high, '+.2f')}: "

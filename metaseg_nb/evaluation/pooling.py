@@ -98,13 +98,14 @@ def pool(
         found, fix = "a run of an earlier version", "give the study another name and train it again"
         raise CohortError(Problem(run, "metrics.json", found, "a run of this version", fix) for run in earlier)
 
-    site_of = {case.name: case.site for case in cohort.cases}
+    places = {key: {case.name: getattr(case, key) for case in cohort.cases} for key in ("site", "scanner")}
 
     def table(name: str) -> pd.DataFrame:
         parts = {of: read_table(getattr(run, name)) for of, run in runs.items()}
         filled = {of: part for of, part in parts.items() if len(part)}  # a fold may have no reference lesions
         whole = pd.concat(filled or parts, names=["model", "run"]).reset_index("model").reset_index(drop=True)
-        return whole.assign(site=whole["case"].map(site_of))  # it may have been named after the run
+        # they may have been named after the run
+        return whole.assign(**{key: whole["case"].map(of) for key, of in places.items()})
 
     metrics = table("metrics_table")
     tested = {case.name for case in cohort.cases if case.fold in folds}

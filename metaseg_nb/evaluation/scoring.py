@@ -196,7 +196,8 @@ def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[s
 
 def identity(case: Case) -> dict[str, Any]:
     """The columns by which tables name a case."""
-    return {"case": case.name, "patient": case.patient, "primary": case.primary, "site": case.site, "fold": case.fold}
+    names = {"case": case.name, "patient": case.patient, "primary": case.primary}
+    return names | {"site": case.site, "scanner": case.scanner, "fold": case.fold}
 
 
 def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Sites that were in training and sites that were not: how good a network is at a hospital that is new to it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from metaseg_nb.settings import deciding
 
 
 def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
-    """Say of each tested case with a site whether that site was in the training set of its fold.
+    """Say of each tested case with a site whether its fold's training set or selection set had cases of that site.
 
     Parameters
     ----------
@@ -32,9 +33,10 @@ def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
         Cases with a known site, with ``site_seen`` (bool) and ``training_patients`` (of the fold).
     """
     known = metrics[metrics["site"] != "unknown"]
-    training = {fold: split(cohort, fold).training for fold in known["fold"].unique()}
-    sites = {fold: {case.site for case in cases} for fold, cases in training.items()}
-    patients = {fold: len({case.patient for case in cases}) for fold, cases in training.items()}
+    parts = {fold: split(cohort, fold) for fold in known["fold"].unique()}
+    # the decision was chosen on the selection set
+    sites = {fold: {case.site for case in [*of.training, *of.selection]} for fold, of in parts.items()}
+    patients = {fold: len({case.patient for case in of.training}) for fold, of in parts.items()}
     seen = [site in sites[fold] for site, fold in zip(known["site"], known["fold"], strict=True)]
     return known.assign(site_seen=np.array(seen, bool), training_patients=known["fold"].map(patients))
 
@@ -42,16 +44,24 @@ def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
 def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> pd.DataFrame:
     """Results of another study of the same cohort, with other folds, as `with_site_seen` gives them.
 
+    The sites are those of the present cohort.
+
     Raises
     ------
     CohortError
-        The other study is unfinished (`pool`), has other cases or masks, or its networks were trained otherwise.
+        The other study is this one, is unfinished (`pool`), has other cases or masks, or its networks were trained
+        otherwise.
     """
+    if study == layout.study:
+        fix = "name the study with other `folds_by`, or none"
+        raise CohortError.one("-", "compared_study", f"{study}, this study", "another study", fix)
     other = StudyLayout(study)
     its = read_study_cohort(other)
     if scored_with(its)["labels"] != scored_with(cohort)["labels"]:
         found, fix = "other cases or masks than this study", "name a study of the same cohort, or none"
         raise CohortError.one("-", "compared_study", f"{study}: {found}", "the same cases and masks", fix)
+    site_of = {case.name: case.site for case in cohort.all_cases}
+    its = its.changed(lambda case: replace(case, site=site_of.get(case.name, case.site)))
     results = pool(other, its, models)
     for model in models:
         own, others = _trained_with(layout, model, cohort.n_folds), _trained_with(other, model, its.n_folds)
@@ -72,8 +82,8 @@ def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
 def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """How much better patients of sites that were in training are segmented than those of sites that were not.
 
-    Where patients were tested in both ways, by two studies of one cohort, only these count, and each is compared with
-    itself. Otherwise two groups of different patients are compared.
+    Where cases were tested in both ways, by two studies of one cohort, only these count, and each is compared with
+    itself. Otherwise two groups of different cases are compared.
 
     Parameters
     ----------
@@ -90,11 +100,11 @@ def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: i
         ``difference`` (seen minus unseen), ``low``, ``high``, ``n_seen``, ``n_unseen`` (patients), ``paired``,
         ``training_seen``, ``training_unseen`` (mean number of training patients).
     """
-    ways = tested.groupby("patient")["site_seen"].nunique()
+    ways = tested.groupby("case")["site_seen"].nunique()
     paired = bool((ways == 2).any())
     rows = []
     if tested["site_seen"].nunique() == 2:
-        counted = tested[tested["patient"].map(ways) == 2] if paired else tested
+        counted = tested[tested["case"].map(ways) == 2] if paired else tested
         n = counted.groupby("site_seen")["patient"].nunique()
         trained = counted.groupby("site_seen")["training_patients"].mean()
         for model in models:

@@ -21,6 +21,7 @@ STRATA = {
     "diameter_class": ("largest diameter", DIAMETER_NAMES),
     "primary": ("primary cancer", None),
     "site": ("site", None),
+    "scanner": ("scanner", None),
     "third": ("third of the brain", THIRDS),
     "depth_class": ("distance to the surface", DEPTH_NAMES),
     "count_class": ("lesions per patient", COUNT_NAMES),
