@@ -1,5 +1,6 @@
 """The brain is extracted; it is whole where networks learn, and knows no lesion where they predict."""
 
+import os
 import re
 import sys
 from dataclasses import replace
@@ -14,6 +15,7 @@ from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_mask, read_volume, write_volume
 from metaseg_nb.figures.raw_images import draw_brains
+from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import brain as brains
@@ -22,6 +24,8 @@ from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort, refuse_other_settings
 from metaseg_nb.preprocessing.steps import find_brain, image_recipe, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
+from metaseg_nb.training.checkpoints import save_checkpoint
+from metaseg_nb.training.networks import build_network
 
 SHAPE = (60, 60, 50)
 MIDDLE = np.array([30, 30, 25])
@@ -134,6 +138,26 @@ def test_a_mask_that_a_person_corrected_is_used_and_stays(write_head, deepbet, s
     assert row["brain_cm3"] == pytest.approx(with_margin(corrected, (1, 1, 1), 1.0).sum() / 1000)
 
 
+def test_a_corrected_mask_is_never_lost(write_head, deepbet, settings, tmp_path):
+    """It stays when the image file is copied; another image, or another program, puts it beside the new one."""
+    case = write_head("a")
+    stored, _ = prepare(case, tmp_path / "cases", settings)
+    path, corrected = stored.folder / "brain.nii.gz", np.roll(BRAIN, 2, axis=0)
+    write_volume(path, replace(read_volume(path, "a"), array=corrected.astype(np.uint8)))
+    os.utime(case.image, (1, 1))
+    _, row = prepare(case, tmp_path / "cases", settings)
+    assert len(deepbet) == 1 and row["brain_before"] is None
+    np.testing.assert_array_equal(read_mask(path, "a").array, corrected)
+    for times in (2, 3):
+        other = read_volume(case.image, "a")
+        write_volume(case.image, replace(other, array=other.array * times))
+        stored, row = prepare(case, tmp_path / "cases", settings)
+        np.testing.assert_array_equal(read_mask(path, "a").array, BRAIN)
+    (before,) = stored.folder.glob("brain_before_*.nii.gz")
+    np.testing.assert_array_equal(read_mask(before, "a").array, corrected)
+    assert row["brain_before"] is None, "what a program found is not kept"
+
+
 @pytest.mark.parametrize(
     ("array", "words"), [(np.zeros(SHAPE, np.uint8), "empty"), (np.ones((9, 9, 9), np.uint8), "grid")]
 )
@@ -201,6 +225,36 @@ def test_a_mask_that_is_not_of_this_brain_is_an_error_of_01(write_head, mask, gr
     for problem in errors:
         assert Path(problem.file) == case.brain
         assert re.search(words, f"{problem.found} {problem.expected}")
+
+
+@pytest.fixture
+def network(settings, tiny_training, tmp_path):
+    """Save an untrained network of a kind of brain; returns its checkpoint."""
+
+    def save(brain):
+        own, recipe = tiny_training(patch_size=32), image_recipe(settings.model_copy(update={"brain": brain}), 1)
+        weights = build_network(own.network, own.width, own.patch_size, 1).state_dict()
+        path = tmp_path / brain / "best.pt"
+        save_checkpoint(path, {"identity": {"settings": own.model_dump(), "recipe": recipe}, "network": weights})
+        return path
+
+    return save
+
+
+@pytest.mark.parametrize("mask", [FROM_MIDDLE < 8, FROM_MIDDLE < 99], ids=["a lump", "all"])
+def test_predict_refuses_a_mask_that_01_would_refuse(write_head, network, tmp_path, mask):
+    case = with_brain(write_head("a"), mask)
+    with pytest.raises(CohortError, match="of the head in it; expected a mask of the brain of this image"):
+        list(predict(network("file"), [case.image], tmp_path / "out.nii.gz", None, case.brain))
+
+
+def test_predict_says_that_a_mask_cuts_bright_tissue_and_that_one_is_of_no_use(write_head, network, tmp_path):
+    for lesion, words in (((30 + 16, 30, 25), "mm³ of bright tissue cross the brain's rim"), ((30, 30, 25), "")):
+        case = with_brain(write_head(f"a{lesion[0]}", lesion=lesion))
+        (line,) = predict(network("file"), [case.image], tmp_path / "out.nii.gz", None, case.brain)
+        assert ("a lesion may be cut" in line) == bool(words) and words in line
+    with pytest.raises(ValueError, match=r"found --brain, but .* `brain: keep`; leave it out"):
+        list(predict(network("keep"), [case.image], tmp_path / "out.nii.gz", None, case.brain))
 
 
 def test_a_case_without_the_mask_that_a_study_asks_for_is_one_error(write_head, settings, tmp_path):

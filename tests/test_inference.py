@@ -443,7 +443,7 @@ def test_an_image_is_predicted_with_the_sequences_of_the_training(save, tmp_path
     mask = tmp_path / "mask.nii.gz"
     alone = outline(save(), [image_path], mask)
     two = save(recipe=image_recipe(SETTINGS, 2))
-    with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
+    with pytest.raises(ValueError, match=r"1 sequence\(s\); expected 2"):
         outline(two, [image_path], mask)
     assert outline(two, [image_path, other], mask) == alone  # `Steep` looks at the first
 

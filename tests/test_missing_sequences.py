@@ -69,7 +69,7 @@ def checkpoint(stored, tiny_training, tmp_path):
     return tmp_path / "unet/fold0/best.pt"
 
 
-def test_a_list_says_by_null_what_lacks_and_keeps_it(cohort, tmp_path):
+def test_a_list_says_by_null_which_sequence_is_missing_and_keeps_it(cohort, tmp_path):
     whole, bare = cohort.cases
     assert (whole.lacking, bare.lacking) == ((), (2,))
     assert [path.name for path in bare.images] == ["image.nii.gz", "t2.nii.gz"]
@@ -93,7 +93,7 @@ def test_by_default_a_case_that_lacks_a_sequence_is_an_error(cohort, settings, t
     assert image_recipe(settings, 1) == image_recipe(refusing, 1)
 
 
-def test_the_first_sequence_never_lacks(cohort, tmp_path):
+def test_the_first_sequence_is_never_missing(cohort, tmp_path):
     content = json.loads((tmp_path / "list.json").read_text(encoding="utf-8"))
     content["training"][0]["image"][0] = None
     (tmp_path / "list.json").write_text(json.dumps(content), encoding="utf-8")
@@ -112,7 +112,7 @@ def test_a_folder_may_lack_files_of_sequences(cohort, tmp_path):
     assert [case.name for case in read_cohort(".", **given)[0].cases] == ["whole"]
 
 
-def test_the_channel_of_a_sequence_that_lacks_is_0_and_the_others_are_where_they_belong(stored):
+def test_the_channel_of_a_missing_sequence_is_0_and_the_others_are_where_they_belong(stored):
     whole, bare = stored["whole"], stored["bare"]
     assert (bare.lacking, bare.channels, whole.lacking) == ([2], 3, [])
     assert not bare.image[1].any()
@@ -128,7 +128,7 @@ def test_a_found_sequence_makes_the_case_again(stored, cohort, settings, tmp_pat
     assert open_case(tmp_path / "cases", "bare").image[1].any()
 
 
-def test_what_lacks_stays_0_in_training_whatever_is_changed(stored, tiny_training):
+def test_a_missing_sequence_stays_0_in_training_whatever_is_changed(stored, tiny_training):
     own = tiny_training(patch_size=32, intensity_scale=0.1, intensity_shift=0.1, flip_probability=0.5)
     batches = PatchBatches(list(stored.values()), own)
     images, labels = (torch.cat(parts) for parts in zip(*(batches[step] for step in range(4)), strict=True))
@@ -171,15 +171,27 @@ def test_a_patient_without_a_sequence_is_predicted_on_the_grid_of_the_first(coho
     (tmp_path / "new.json").write_text(json.dumps(testing), encoding="utf-8")
     (line,) = predict(checkpoint, [tmp_path / "new.json"], tmp_path / "several", None)
     assert "without sequence 2" in line
-    with pytest.raises(ValueError, match="`-` for one that lacks"):
+    with pytest.raises(ValueError, match="`-` for a missing one"):
         predict_image(load_ensemble(checkpoint, CPU), new_case(bare.images), CPU, mask)
 
 
 def test_networks_that_saw_all_sequences_are_given_all(cohort, checkpoint, settings, tmp_path):
     ensemble = load_ensemble(checkpoint, CPU)
     strict = replace(ensemble, recipe=image_recipe(settings.model_copy(update={"missing": "refuse"}), 3))
-    with pytest.raises(CohortError, match="missing: refuse"):
-        predict_image(strict, cohort.cases[1].without_label, CPU, tmp_path / "mask.nii.gz")
+    bare = cohort.cases[1].without_label
+    two = replace(bare, images=(bare.image,), lacking=(2, 3))
+    for case, found in ((bare, "no sequence 2"), (two, "no sequences 2 and 3")):
+        words = rf"found {found}; expected all 3, because of `missing: refuse`\. What to do"
+        with pytest.raises(CohortError, match=words):
+            predict_image(strict, case, CPU, tmp_path / "mask.nii.gz")
+
+
+def test_no_case_is_predicted_before_all_are_known_to_have_their_sequences(cohort, checkpoint, tmp_path):
+    entries = [{"image": [str(path) for path in case.images], "case": case.name} for case in cohort.cases]
+    (tmp_path / "new.json").write_text(json.dumps({"testing": entries}), encoding="utf-8")
+    with pytest.raises(CohortError, match=r"case bare.*2 sequence\(s\); expected 3"):
+        list(predict(checkpoint, [tmp_path / "new.json"], tmp_path / "several", None))
+    assert not (tmp_path / "several").exists()
 
 
 def test_a_case_of_fewer_images_is_no_case_that_lacks_one(cohort, settings, tmp_path):

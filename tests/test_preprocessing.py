@@ -15,7 +15,7 @@ from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.files import MACHINE
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
@@ -23,7 +23,7 @@ from metaseg_nb.preprocessing import prepare, steps
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort, refuse_other_settings
-from metaseg_nb.preprocessing.steps import NOT_VOXELS, image_recipe, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import NOT_VOXELS, image_recipe, prepare_image, read_images, require_sequences
 from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Preprocess
 
@@ -415,10 +415,11 @@ def test_the_head_of_the_first_sequence_decides_the_crop(two_sequences, settings
 
 
 def test_an_image_is_prepared_with_as_many_sequences_as_the_recipe_says(two_sequences, settings):
-    volumes = [read_volume(path, "two") for path in two_sequences.images]
-    with pytest.raises(ValueError, match=r"1 image\(s\) given; expected 2"):
-        prepare_image(volumes[:1], image_recipe(settings, 2))
-    assert prepare_image(volumes, image_recipe(settings, 2)).array.shape[0] == 2
+    recipe = image_recipe(settings, 2)
+    require_sequences([two_sequences], recipe)
+    with pytest.raises(CohortError, match=r"1 sequence\(s\); expected 2"):
+        require_sequences([replace(two_sequences, images=two_sequences.images[:1])], recipe)
+    assert prepare_image(read_images(two_sequences), recipe).array.shape[0] == 2
 
 
 def test_a_head_smaller_than_a_voxel_of_the_study_grid_still_gives_patches_a_place(write_nifti, settings):

@@ -19,7 +19,7 @@ from metaseg_nb.figures.raw_images import draw_registrations
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
-from metaseg_nb.preprocessing.steps import image_recipe, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import image_recipe, named, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -191,7 +191,8 @@ def test_a_failed_registration_names_the_case(case, settings, tmp_path):
     noise = np.random.default_rng(0).uniform(50, 99, (20, 20, 20)).astype(np.float32)
     noise = Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS)
     bad = Case("head", (case.image, save(tmp_path, "noise", noise)), None, "p", "unknown")
-    with pytest.raises(ValueError, match=r"not registered to the first sequence .sequence 2.*place"):
+    words = r"case head.*not registered to the first sequence .sequence 2.*place.*null"
+    with pytest.raises(CohortError, match=words), named(bad):
         prepare_image(read_images(bad), image_recipe(settings, 2))
 
 

@@ -129,8 +129,9 @@ def unused(file: str | Path, parameters: Mapping[str, object], expected: str) ->
 
 
 def numbered(numbers: Iterable[int]) -> str:
-    """Numbers in words: "2", "2 and 3"."""
-    return " and ".join(map(str, numbers))
+    """Sequences by their numbers: "sequence 2", "sequences 2 and 3"."""
+    named = [*map(str, numbers)]
+    return f"sequence{'s' * (len(named) > 1)} {' and '.join(named)}"
 
 
 def shortened(names: Iterable[str], shown: int = SHOWN_NAMES) -> str:

@@ -96,7 +96,8 @@ def spread_of(known: np.ndarray) -> dict[str, Any]:
 def distance(spread: Mapping[str, Any], statistics: np.ndarray) -> float:
     """Mahalanobis' distance (1936) of a case from the cases of `spread_of`, over the root of the number of statistics.
 
-    So it is about 1 or less for a case like those. Statistics that the case does not have, or none of those had, do not count.
+    So it is about 1 or less for a case like those. Statistics that the case does not have, or none of those had, do
+    not count.
     """
     z = (statistics - spread["mean"]) / np.array(spread["sd"])
     there = np.isfinite(z)

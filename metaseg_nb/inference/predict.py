@@ -21,10 +21,11 @@ from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
 from metaseg_nb.layout import home
 from metaseg_nb.machine import device
-from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
+from metaseg_nb.preprocessing.brain import FILE, bright_rim_mm3
+from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images, require_sequences, said
 
 NIFTI = (".nii", ".nii.gz")
-# Given in place of a sequence that lacks.
+# Given in place of a missing sequence.
 NOT_THERE = Path("-")
 
 
@@ -62,11 +63,15 @@ def predict(
         for problem in require_predictable(case, results):
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
+    require_sequences([case for case, _ in work], networks.recipe)
+    if brain and (by := said(networks.recipe)["brain"]) != FILE:
+        raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
     for case, results in work:
-        volume_mm3, unlike = predict_image(networks, case, device(), *results)
-        lacked = f", without sequence {numbered(case.lacking)}" if case.lacking else ""
+        volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)
+        lacked = f", without {numbered(case.lacking)}" if case.lacking else ""
         found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
-        yield f"{results[0]}: {found}{likeness_in_words(unlike)}"
+        rim = f"; {rim_mm3:.0f} mm³ of bright tissue cross the brain's rim: a lesion may be cut" if rim_mm3 > 0 else ""
+        yield f"{results[0]}: {found}{likeness_in_words(unlike)}{rim}"
 
 
 def _placed(path: Path) -> Path:
@@ -97,7 +102,7 @@ def _cases(images: Sequence[Path], brain: Path | None) -> Mapping[str, Case]:
 
 def predict_image(
     ensemble: Ensemble, case: Case, device: torch.device, mask: Path, probability: Path | None = None
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Predict any case with trained networks, prepared as their training images were.
 
     Parameters
@@ -118,6 +123,8 @@ def predict_image(
         Of what is predicted as lesion.
     unlikeness : float
         `Ensemble.unlikeness`.
+    rim_mm3 : float
+        `bright_rim_mm3` of the brain that was extracted or given; 0 where the whole head is kept.
 
     Raises
     ------
@@ -126,24 +133,21 @@ def predict_image(
         that would not be NIfTI or would take the place of another file given.
     """
     require_predictable(case, [mask] if probability is None else [mask, probability])
-    if case.sequences != (wanted := ensemble.recipe["sequences"]):
-        raise ValueError(
-            f"{len(case.images)} image(s) given; expected {wanted}: the sequences of one patient, in the order of the "
-            "training, `-` for one that lacks. Predict each patient separately"
-        )
+    require_sequences([case], ensemble.recipe)
     volumes = read_images(case)
+    first = volumes[0]
     with named(case):
-        prepared = prepare_image(
-            volumes, ensemble.recipe, find_brain(case, volumes[0], ensemble.recipe), lacking=case.lacking
-        )
+        brain = find_brain(case, first, ensemble.recipe)
+        prepared = prepare_image(volumes, ensemble.recipe, brain, lacking=case.lacking)
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
         on_image = native_probability(predicted, prepared.grid, prepared.native)
-        write_volume(probability, replace(volumes[0], array=on_image))
-    write_volume(mask, replace(volumes[0], array=lesions))
-    volume_mm3 = float(lesions.sum() * np.prod(volumes[0].spacing_mm))
-    return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach)
+        write_volume(probability, replace(first, array=on_image))
+    write_volume(mask, replace(first, array=lesions))
+    volume_mm3 = float(lesions.sum() * np.prod(first.spacing_mm))
+    rim_mm3 = 0.0 if brain is None else bright_rim_mm3(first.array, brain, first.spacing_mm)
+    return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
 
 
 def likeness_in_words(unlike: float) -> str:

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "brain": ["KEEP"],
         "case_store": ["open_case", "open_cases", "require_rule"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
+        "steps": ["NOT_REGISTERED"],
         "stored_case": ["intensity_curves"],
     },
 )

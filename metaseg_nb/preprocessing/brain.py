@@ -7,6 +7,7 @@ installs them.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,17 +17,18 @@ from pathlib import Path
 import cc3d
 import numpy as np
 
-from metaseg_nb.checksums import read_record, write_record
+from metaseg_nb.checksums import checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import distance_mm, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
-from metaseg_nb.cohort.voxel_checks import BRAIN_RULE
+from metaseg_nb.cohort.voxel_checks import BRAIN_RULE, brain_problems
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.machine import gpu_in_turn
 
 KEEP, FILE = "keep", "file"
-# A brain without anything brighter at its rim; what reaches from in it to beyond it may be a lesion that was cut.
+# Brighter than almost all of the brain. Bright tissue that crosses the rim may be a lesion that was cut.
 BRIGHT_PERCENTILE, RIM_MM = 99.5, 5.0
 # Advice for a mask that `brain_file` kept.
 AGAIN = "delete it: notebook 02 makes it again"
@@ -113,20 +115,24 @@ def brain_of(case: Case, volume: Volume, by: str) -> np.ndarray:
     Raises
     ------
     CohortError, ValueError
-        See `extract_brain` and `read_brain`; or the case has no such mask.
+        See `extract_brain`, `read_brain` and `brain_problems`; or the case has no such mask.
     """
     if by != FILE:
         return extract_brain(volume, by)
     if case.brain is None:
         fix = "name the mask: `brain` in a list, `brain_file` for a folder, --brain of `predict`"
         raise CohortError.one(case.name, case.image, "no mask of the brain", "one, because of `brain: file`", fix)
-    return read_brain(case.brain, case.name, volume, "give the mask of the brain on the grid of the first image")
+    brain = read_brain(case.brain, case.name, volume, "give the mask of the brain on the grid of the first image")
+    if problems := list(brain_problems(case, brain, find_head(volume.array, volume.spacing_mm))):
+        raise CohortError(problems)
+    return brain
 
 
 def brain_file(folder: Path, case: Case, by: str) -> Path:
     """Find the brain of a case, unless that was done, and keep it as a mask (uint8, 0 or 1) on the image's grid.
 
-    A mask that a person has corrected since stays, as long as the image and the program are the same.
+    A mask that a person has corrected since stays, as long as the image and the program are the same. Otherwise it is
+    kept beside the new one, as ``brain_before_<part of its checksum>.nii.gz``.
 
     Parameters
     ----------
@@ -137,23 +143,33 @@ def brain_file(folder: Path, case: Case, by: str) -> Path:
         See `brain_of`, whose errors it raises too.
     """
     path, record = folder / "brain.nii.gz", folder / "brain.json"
-    made_from = {"by": by, "image": _stamp(case.image)}
-    if by == FILE and case.brain:
-        made_from["mask"] = _stamp(case.brain)
+    sources, before = [case.image, *([case.brain] if by == FILE and case.brain else [])], None
     try:
         known = read_record(record) if path.is_file() else {}
     except (FileNotFoundError, DamagedFile):
         known = {}
-    if not made_from.items() <= known.items():
-        volume, start = read_volume(case.image, case.name), time.perf_counter()
-        write_volume(path, replace(volume, array=brain_of(case, volume, by).astype(np.uint8)))
-        write_record(record, made_from | {"seconds": time.perf_counter() - start}, [])
+    kept = known.get("sources", [])
+    if known.get("by") == by and len(kept) == len(sources) and all(map(_is_as_it_was, sources, kept)):
+        return path
+    volume, start = read_volume(case.image, case.name), time.perf_counter()
+    brain = brain_of(case, volume, by)
+    if path.is_file() and (own := checksum(path)) != known.get("written"):
+        before = f"brain_before_{own[:8]}.nii.gz"
+        path.replace(folder / before)
+    write_volume(path, replace(volume, array=brain.astype(np.uint8)))
+    facts = {"by": by, "sources": [[*_stamp(file), checksum(file)] for file in sources], "before": before}
+    write_record(record, facts | {"written": checksum(path), "seconds": time.perf_counter() - start})
     return path
 
 
 def _stamp(file: Path) -> list[int]:
     stat = file.stat()
     return [stat.st_size, stat.st_mtime_ns]
+
+
+def _is_as_it_was(file: Path, known: Sequence[int | str]) -> bool:
+    """Tell by size and time; a copied file has another time, so then by its checksum."""
+    return [*known[:-1]] == _stamp(file) or known[-1] == checksum(file)
 
 
 def read_brain(path: Path, case: str, image: Volume, fix: str = AGAIN) -> np.ndarray:

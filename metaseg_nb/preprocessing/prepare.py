@@ -76,9 +76,9 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     wanted, differing = {}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = {**steps.UNSAID, **case_store.open_case(layout.case_store, case.name).recipe}
+            recipe = steps.said(case_store.open_case(layout.case_store, case.name).recipe)
             of_label = settings.model_dump(include=steps.OF_LABELS)
-            wanted = {**steps.UNSAID, **steps.image_recipe(settings, recipe["sequences"]), **of_label}
+            wanted = steps.said(steps.image_recipe(settings, recipe["sequences"])) | of_label
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -99,9 +99,10 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
         field), and of its label, None without one, the volumes as drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3``
         and ``stored_volume_mm3``, the number of ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the
         study grid) and ``lost_lesions`` (cut off with what is far from the head), and the counts of `clean_label`.
-        Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, and ``cut_lesions``, which a brain mask without
-        knowledge of them would have cut. Where sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
-        Where it lacks some: ``lacking``, their number.
+        Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, ``cut_lesions``, which a brain mask without
+        knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
+        sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
+        Where sequences are missing: ``lacking``, their number.
 
     Raises
     ------
@@ -109,6 +110,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     """
     require_sound_headers(case)
     image_way, label_way = steps.image_recipe(settings, case.sequences), label_recipe(settings, rule)
+    steps.require_sequences([case], image_way)
     # size and time of image files: to read them all takes minutes
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
     sources += [f"no sequence {number}" for number in case.lacking]
@@ -161,7 +163,7 @@ def _attempt(
         if case.sequences != sequences:
             found, fix = (
                 f"{case.sequences} sequence(s)",
-                "complete the datalist (null: it lacks), or leave the case out",
+                "complete the datalist (null for a missing sequence), or leave the case out",
             )
             raise CohortError.one(case.name, case.image, found, "as many sequences as the other cases", fix)
         return prepare_case(case, folder, settings, rule)
@@ -246,8 +248,10 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     row |= {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
     if "brain_cm3" in image:
-        row["seconds"] += read_record(stored.folder / "brain.json").get("seconds", np.nan)
+        found = read_record(stored.folder / "brain.json")
+        row["seconds"] += found.get("seconds", np.nan)
         row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
+        row["brain_before"] = found.get("before")
     if stored.lacking:
         row["lacking"] = len(stored.lacking)
     if moved:

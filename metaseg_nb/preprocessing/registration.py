@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.volumes import Volume, spacing_of
-from metaseg_nb.preprocessing.grid import to_sitk
+from metaseg_nb.preprocessing.grid import Grid, to_sitk
 
 HISTOGRAM_BINS = 32
 # The smoothing filter and the gradients need as many voxels along each axis.
@@ -137,7 +137,7 @@ def _centred(fixed_mm: np.ndarray, moving_mm: np.ndarray) -> list[sitk.Euler3DTr
 
 def _share_inside(points_mm: np.ndarray, volume: Volume) -> float:
     voxels = apply_affine(np.linalg.inv(volume.affine), points_mm)
-    return float(((voxels > -0.5) & (voxels < np.array(volume.array.shape) - 0.5)).all(axis=1).mean())
+    return len(Grid((1, 1, 1), volume.array.shape).voxels_at(voxels)) / len(points_mm)
 
 
 def _method(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:

@@ -1,8 +1,9 @@
 """The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -70,8 +71,29 @@ def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
     unused |= {"register_sequences", "missing"} if sequences == 1 else set()
     recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
-    said = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
-    return {**said, "sequences": sequences, "version": VERSION}
+    recipe = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
+    return {**recipe, "sequences": sequences, "version": VERSION}
+
+
+def said(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with what it leaves unsaid."""
+    return {**UNSAID, **recipe}
+
+
+def require_sequences(cases: Iterable[Case], recipe: Mapping[str, Any]) -> None:
+    """Raise `CohortError` with all cases that have another number of sequences than a recipe, or miss one it needs."""
+    n, problems = recipe["sequences"], []
+    for case in cases:
+        problem = partial(Problem, case.name, str(case.image))
+        if case.sequences != n:
+            fix = "give the sequences of one patient, in the order of the training, `-` for a missing one; "
+            fix += "predict each patient separately"
+            problems.append(problem(f"{case.sequences} sequence(s)", f"{n}, as in training", fix))
+        elif case.lacking and said(recipe)["missing"] == "refuse":
+            found, expected = f"no {numbered(case.lacking)}", f"all {n}, because of `missing: refuse`"
+            problems.append(problem(found, expected, "give it, or use networks trained with `missing: zero`"))
+    if problems:
+        raise CohortError(problems)
 
 
 def read_images(case: Case) -> list[Volume]:
@@ -106,6 +128,8 @@ def named(case: Case) -> Iterator[None]:
         raise
     except ValueError as error:
         fix = "look at its images: are all of this head? Export them again, or leave the case out"
+        if NOT_REGISTERED in str(error):
+            fix += "; or leave out this sequence (`null` in a list, `-` for `predict`), with `missing: zero`"
         raise CohortError.one(case.name, case.image, str(error), "images of a head", fix) from error
 
 
@@ -117,7 +141,7 @@ def find_brain(case: Case, volume: Volume, recipe: Mapping[str, Any]) -> np.ndar
     CohortError, ValueError
         See `brain_of`.
     """
-    if recipe.get("brain", KEEP) == KEEP:
+    if said(recipe)["brain"] == KEEP:
         return None
     return with_margin(brain_of(case, volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
 
@@ -132,12 +156,12 @@ def prepare_image(
     """Correct, scale, crop and resample the sequences of a case.
 
     Each is corrected and scaled by itself; the head of the first decides what is cropped. A sequence on another grid is
-    registered to the first. The channel of one that lacks is 0.
+    registered to the first. The channel of a missing sequence is 0.
 
     Parameters
     ----------
     volumes : sequence of Volume
-        From `read_images`.
+        From `read_images`, of a case that has what `require_sequences` asks for.
     recipe : mapping
         From `image_recipe`.
     brain : ndarray of bool, optional
@@ -150,17 +174,12 @@ def prepare_image(
     Raises
     ------
     ValueError
-        Another number of sequences than the recipe's, or one without contrast, or that cannot be registered.
+        A sequence without contrast, or one that cannot be registered.
     """
     numbers = [number for number in range(1, len(volumes) + len(lacking) + 1) if number not in lacking]
-    if len(volumes) + len(lacking) != recipe["sequences"]:
-        raise ValueError(f"{len(volumes)} image(s) given; expected {recipe['sequences']}: one per sequence, in order")
-    if lacking and (UNSAID | dict(recipe))["missing"] == "refuse":
-        found = f"no sequence {numbered(lacking)}"
-        raise ValueError(f"{found}; expected all {recipe['sequences']}, because of `missing: refuse`")
     sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
     first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
-    every = (UNSAID | dict(recipe))["register_sequences"] == "all"
+    every = said(recipe)["register_sequences"] == "all"
     registrations = [
         _registered(first, other, i) if i > 1 and (every or not same_grid(first, other)) else None
         for i, other in zip(numbers, sequences, strict=True)

@@ -120,7 +120,7 @@ def read_cohort(
             cohort, found = read_folder(base / os.path.expanduser(source), image_files, label_file, brain_file, missing)
         problems += found
         lacking = [case for case in cohort.all_cases if case.lacking and missing == "refuse"]
-        problems += [broken("all sequences", of, of.image, f"no sequence {numbered(of.lacking)}") for of in lacking]
+        problems += [broken("all sequences", of, of.image, f"no {numbered(of.lacking)}") for of in lacking]
         # a case may be left out because it could not be read
         known = {case.name for case in cohort.all_cases} | {problem.case for problem in problems} - {"-"}
         if patients_table:
