@@ -253,7 +253,7 @@ POSITIONAL: dict[str, dict[str, Any]] = {
     "images": {
         "type": Path,
         "nargs": "+",
-        "help": "NIfTI files of one case (contrast-enhanced T1 first, - for a sequence that lacks); or a folder of "
+        "help": "NIfTI files of one case (contrast-enhanced T1 first, - for a missing sequence); or a folder of "
         "NIfTI files, or of one DICOM series; or a datalist (JSON)",
     },
     "folder": {"type": Path, "help": "folder with DICOM files, also in subfolders"},

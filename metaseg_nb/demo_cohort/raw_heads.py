@@ -108,7 +108,7 @@ SITES = (
 
 @dataclass(frozen=True)
 class RawHead:
-    """Images (int16) by sequence, the first one first, without those that lack; and masks (uint8) on its grid."""
+    """Images (int16) by sequence, the first one first, without missing ones; and masks (uint8) on its grid."""
 
     images: dict[str, Volume]
     label: Volume
@@ -121,7 +121,7 @@ def site_of(index: int) -> Site:
 
 
 def sequences_of(index: int) -> list[str | None]:
-    """The sequences of a patient in order; None stands for one that lacks."""
+    """The sequences of a patient in order; None stands for a missing one."""
     lacking = FURTHER[0].name if index % LACKING_PERIOD == LACKING else None
     return [FIRST, *(None if each.name == lacking else each.name for each in FURTHER)]
 

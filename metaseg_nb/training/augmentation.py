@@ -113,7 +113,7 @@ def augment_strongly(images: torch.Tensor, labels: torch.Tensor, seed: int) -> t
             image = add_noise(image, rng)
         if rng.random() < BIAS_CHANCE:
             image = image * bias_field(image.shape[1:], rng, image.device)
-        shown = image.flatten(1).any(dim=1)[:, None, None, None]  # a sequence that lacks stays 0
+        shown = image.flatten(1).any(dim=1)[:, None, None, None]  # a missing sequence stays 0
         pairs.append((cast(MetaTensor, degrade(image)).as_tensor() * shown, label))
     return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
 

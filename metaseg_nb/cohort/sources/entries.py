@@ -59,7 +59,7 @@ LabelValues = list[Annotated[int, Field(ge=1)]]
 
 
 class Entry(BaseModel, strict=True, frozen=True):
-    """One line of a datalist: paths as listed (``image``: sequences, None for one that lacks), and what else it gives.
+    """One line of a datalist: paths as listed (``image``: sequences, None for a missing one), and what else it gives.
 
     ``part`` is "training", "validation" or "testing".
     """
