@@ -112,6 +112,9 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
     # corner to corner of 4 x 4 x 4 mm
     assert lesions["diameter_mm"].to_numpy() == pytest.approx(4 * 3**0.5)
     assert set(lesions["diameter_class"]) == {"5-10 mm"}
+    named_since = cohort.changed(lambda case: replace(case, site="Bern", scanner="Skyra"))
+    lesions = pool(layout, named_since, MODELS).lesions
+    assert (set(lesions["site"]), set(lesions["scanner"])) == ({"Bern"}, {"Skyra"})
     runs = results.runs
     assert runs[["model", "fold"]].to_numpy().tolist() == [[m, f] for m in MODELS for f in (0, 1)]
     assert set(runs["train_seconds"]) == {9.5}

@@ -68,7 +68,7 @@ def predict(
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
     for case, results in work:
         volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)
-        lacked = f", without {numbered(case.lacking)}" if case.lacking else ""
+        lacked = f", without {numbered(case.lacking)}," if case.lacking else ""
         found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
         rim = f"; {rim_mm3:.0f} mm³ of bright tissue cross the brain's rim: a lesion may be cut" if rim_mm3 > 0 else ""
         yield f"{results[0]}: {found}{likeness_in_words(unlike)}{rim}"
