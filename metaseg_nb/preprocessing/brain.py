@@ -123,7 +123,8 @@ def brain_of(case: Case, volume: Volume, by: str) -> np.ndarray:
         fix = "name the mask: `brain` in a list, `brain_file` for a folder, --brain of `predict`"
         raise CohortError.one(case.name, case.image, "no mask of the brain", "one, because of `brain: file`", fix)
     brain = read_brain(case.brain, case.name, volume, "give the mask of the brain on the grid of the first image")
-    if problems := list(brain_problems(case, brain, find_head(volume.array, volume.spacing_mm))):
+    head = find_head(volume.array, volume.spacing_mm)
+    if head and (problems := list(brain_problems(case, brain, head))):
         raise CohortError(problems)
     return brain
 
