@@ -374,8 +374,8 @@ def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, meta
 
 
 def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, tmp_path, metaseg):
-    """Four synthetic patients as DICOM: 01 reads them, `predict` and `export` write what a planning system reads."""
-    cases = read_datalist(home / "runs/tiny/dataset.json").cases[:4]
+    """Six synthetic patients as DICOM: 01 reads them, `predict` and `export` write what a planning system reads."""
+    cases = read_datalist(home / "runs/tiny/dataset.json").cases[:6]
     for number, case in enumerate(cases):
         folder, image, label = tmp_path / "export" / str(number), nib.load(case.image), nib.load(case.label)
         write_series(folder / "mr", np.asarray(image.dataobj), image.affine, f"Patient{number}")
@@ -384,8 +384,8 @@ def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, t
         mask = mask if np.allclose(image.affine, series.affine_ras, atol=1e-3) else mask[:, :, ::-1]
         write_structure_set(folder / "rs.dcm", {"GTV 1": mask}, series, "synthetic")
     listed = metaseg(home, "dicom", tmp_path / "export")
-    assert "4 patients, 4 series, 4 structure sets" in listed.stdout
-    assert "GTV 1 (4)" in listed.stdout
+    assert "6 patients, 6 series, 6 structure sets" in listed.stdout
+    assert "GTV 1 (6)" in listed.stdout
     study = tmp_path / "clinic.yaml"
     study.write_text(tiny_file(f"study: clinic\ncohort: {tmp_path / 'export'}\n"))
     result = metaseg(home, "run", "01_explore_data", "--study", study)
@@ -404,8 +404,8 @@ def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, t
         mask.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(case.label, mask)
     result = metaseg(home, "export", "--study", study, "--model", "segresnet", "--seg")
-    assert result.stdout.count(" lesions") == 4, result.stdout + result.stderr
-    assert len(list(home.glob("runs/clinic/radiotherapy/segresnet/*.dcm"))) == 4
+    assert result.stdout.count(" lesions") == 6, result.stdout + result.stderr
+    assert len(list(home.glob("runs/clinic/radiotherapy/segresnet/*.dcm"))) == 6
 
 
 def test_published_plans_go_in_through_a_study_file(tmp_path, metaseg, shared_data):
