@@ -19,11 +19,12 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.files import MACHINE
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import prepare, steps
+from metaseg_nb.preprocessing import prepare, recipe
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
-from metaseg_nb.preprocessing.prepare import label_recipe, prepare_case, prepare_cohort, refuse_other_settings
-from metaseg_nb.preprocessing.steps import NOT_VOXELS, image_recipe, prepare_image, read_images, require_sequences
+from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort, refuse_other_settings
+from metaseg_nb.preprocessing.recipe import NOT_VOXELS, image_recipe, label_recipe, require_sequences
+from metaseg_nb.preprocessing.steps import prepare_image, read_images
 from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Preprocess
 
@@ -355,7 +356,7 @@ def test_what_is_damaged_or_deleted_is_never_refused(study, cohort, settings):
 
 def test_a_new_version_of_the_workbook_is_refused_too(study, cohort, settings, monkeypatch):
     trained_network(study)
-    monkeypatch.setattr(steps, "VERSION", steps.VERSION + 1)
+    monkeypatch.setattr(recipe, "VERSION", recipe.VERSION + 1)
     with pytest.raises(CohortError, match="version"):
         refuse_other_settings(study, cohort, settings)
 

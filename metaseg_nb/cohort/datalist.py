@@ -24,8 +24,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
 # What cohorts of earlier versions, which do not say so, were made with.
-UNSAID = {"annotations": "", "brain_file": "", "missing": "refuse", "synthetic_images": "stripped"}
-UNSAID |= {"folds_by": "patient", "synthetic_dates": 1}
+LEFT_OUT = {"annotations": "", "brain_file": "", "missing": "refuse", "synthetic_images": "stripped"}
+LEFT_OUT |= {"folds_by": "patient", "synthetic_dates": 1}
 
 
 def read_datalist(path: Path) -> Cohort:
@@ -103,7 +103,7 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     if (content := _kept(layout)) is None:
         return
     kept, new = content.get("settings", {}), _cohort_settings(settings)
-    kept = kept and {**{name: value for name, value in UNSAID.items() if name in new}, **kept}
+    kept = kept and {**{name: value for name, value in LEFT_OUT.items() if name in new}, **kept}
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
     if differ or not kept:
         found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"

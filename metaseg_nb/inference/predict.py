@@ -22,7 +22,8 @@ from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
 from metaseg_nb.layout import home
 from metaseg_nb.machine import device
 from metaseg_nb.preprocessing.brain import FILE, bright_rim_mm3
-from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images, require_sequences, said
+from metaseg_nb.preprocessing.recipe import in_full, require_sequences
+from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
 
 NIFTI = (".nii", ".nii.gz")
 # Given in place of a missing sequence.
@@ -64,7 +65,7 @@ def predict(
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
     require_sequences([case for case, _ in work], networks.recipe)
-    if brain and (by := said(networks.recipe)["brain"]) != FILE:
+    if brain and (by := in_full(networks.recipe)["brain"]) != FILE:
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
     for case, results in work:
         volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)

@@ -45,7 +45,8 @@ from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, finished
-from metaseg_nb.preprocessing.steps import PreparedImage, said
+from metaseg_nb.preprocessing.recipe import in_full
+from metaseg_nb.preprocessing.steps import PreparedImage
 from metaseg_nb.preprocessing.stored_case import WHOLE, StoredCase
 from metaseg_nb.settings import settings_hash
 
@@ -205,7 +206,7 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
         except CohortError as error:
             problems += error.problems
     for other in stored[1:]:
-        first, second = (said(case.recipe) for case in (stored[0], other))
+        first, second = (in_full(case.recipe) for case in (stored[0], other))
         # a case without label has no settings of labels
         differing = [key for key in sorted(first.keys() & second.keys()) if first[key] != second[key]]
         if differing:

@@ -35,6 +35,7 @@ from metaseg_nb.preprocessing.brain import (
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import resample_lesions
 from metaseg_nb.preprocessing.labels import clean_label
+from metaseg_nb.preprocessing.recipe import OF_LABELS, image_recipe, in_full, label_recipe, require_sequences
 from metaseg_nb.settings import Preprocess
 
 # Errors that one case may cause; any other is a mistake of the program.
@@ -55,11 +56,6 @@ class Preparation:
     problems: list[Problem]
 
 
-def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
-    """The settings that decide a label's voxels."""
-    return {**settings.model_dump(include=steps.OF_LABELS), "lesions": rule.as_json()}
-
-
 def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preprocess) -> None:
     """Refuse settings that would replace the cases that networks were trained on.
 
@@ -76,9 +72,9 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     wanted, differing = {}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = steps.said(case_store.open_case(layout.case_store, case.name).recipe)
-            of_label = settings.model_dump(include=steps.OF_LABELS)
-            wanted = steps.said(steps.image_recipe(settings, recipe["sequences"])) | of_label
+            recipe = in_full(case_store.open_case(layout.case_store, case.name).recipe)
+            of_label = settings.model_dump(include=OF_LABELS)
+            wanted = in_full(image_recipe(settings, recipe["sequences"])) | of_label
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -109,8 +105,8 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     CohortError
     """
     require_sound_headers(case)
-    image_way, label_way = steps.image_recipe(settings, case.sequences), label_recipe(settings, rule)
-    steps.require_sequences([case], image_way)
+    image_way, label_way = image_recipe(settings, case.sequences), label_recipe(settings, rule)
+    require_sequences([case], image_way)
     # size and time of image files: to read them all takes minutes
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
     sources += [f"no sequence {number}" for number in case.lacking]

@@ -1,9 +1,8 @@
 """The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,22 +11,16 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import head_mask, reach_of, with_dark_background
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.nifti_files import open_nifti
-from metaseg_nb.cohort.problems import CohortError, Problem, numbered
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
 from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.brain import KEEP, brain_of, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
+from metaseg_nb.preprocessing.recipe import in_full
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
-from metaseg_nb.settings import Preprocess
 
-# Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 4
-# What changes no voxel, and what changes those of labels alone.
-NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
-# What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
-UNSAID = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse"}
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
 # Between which values a scaled image is shown; z-scores have no bounds of their own.
@@ -64,36 +57,6 @@ class PreparedImage:
     def reach(self) -> np.ndarray:
         """Where lesions are looked for, `reach_of` the head: bool, shape (X, Y, Z), on ``grid``."""
         return reach_of(self.head, self.grid.spacing_mm)
-
-
-def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
-    """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
-    unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
-    unused |= {"register_sequences", "missing"} if sequences == 1 else set()
-    recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
-    recipe = {key: value for key, value in recipe.items() if UNSAID.get(key) != value}
-    return {**recipe, "sequences": sequences, "version": VERSION}
-
-
-def said(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe with what it leaves unsaid."""
-    return {**UNSAID, **recipe}
-
-
-def require_sequences(cases: Iterable[Case], recipe: Mapping[str, Any]) -> None:
-    """Raise `CohortError` with all cases that have another number of sequences than a recipe, or miss one it needs."""
-    n, problems = recipe["sequences"], []
-    for case in cases:
-        problem = partial(Problem, case.name, str(case.image))
-        if case.sequences != n:
-            fix = "give the sequences of one patient, in the order of the training, `-` for a missing one; "
-            fix += "predict each patient separately"
-            problems.append(problem(f"{case.sequences} sequence(s)", f"{n}, as in training", fix))
-        elif case.lacking and said(recipe)["missing"] == "refuse":
-            found, expected = f"no {numbered(case.lacking)}", f"all {n}, because of `missing: refuse`"
-            problems.append(problem(found, expected, "give it, or use networks trained with `missing: zero`"))
-    if problems:
-        raise CohortError(problems)
 
 
 def read_images(case: Case) -> list[Volume]:
@@ -141,7 +104,7 @@ def find_brain(case: Case, volume: Volume, recipe: Mapping[str, Any]) -> np.ndar
     CohortError, ValueError
         See `brain_of`.
     """
-    if said(recipe)["brain"] == KEEP:
+    if in_full(recipe)["brain"] == KEEP:
         return None
     return with_margin(brain_of(case, volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
 
@@ -179,7 +142,7 @@ def prepare_image(
     numbers = [number for number in range(1, len(volumes) + len(lacking) + 1) if number not in lacking]
     sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
     first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
-    every = said(recipe)["register_sequences"] == "all"
+    every = in_full(recipe)["register_sequences"] == "all"
     registrations = [
         _registered(first, other, i) if i > 1 and (every or not same_grid(first, other)) else None
         for i, other in zip(numbers, sequences, strict=True)
