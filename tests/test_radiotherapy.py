@@ -709,6 +709,18 @@ def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image,
     assert "2 structure sets: OLD, RESEARCH USE" in problem.found
 
 
+def test_predictions_beside_the_planned_contours_are_no_reference(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    (found,) = read_dicom(tmp_path / "mr").series
+    write_structure_set(tmp_path / "auto.dcm", {"GTV_auto_01": ~mask}, found, "unet")
+    change(tmp_path / "auto.dcm", StructureSetDate="20990101")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    (problem,) = problems
+    assert problem.severity == "warning"
+    assert "1 structure set(s) of predictions, left aside" in problem.found
+
+
 def test_a_structure_set_of_another_series_in_the_same_frame_of_reference_fits(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
     data = pydicom.dcmread(tmp_path / "rs.dcm")

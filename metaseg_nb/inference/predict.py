@@ -219,7 +219,8 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
     if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
     if not path.name.endswith(NIFTI):
-        return "another kind of file", "a result ending in .nii or .nii.gz", f"give such as {path / 'mask.nii.gz'}"
+        expected = "a result ending in .nii or .nii.gz; for a folder with a DICOM series also .dcm"
+        return "another kind of file", expected, f"give a name such as {path.with_name('mask.nii.gz')}"
     try:
         # missing folders are made when the result is written
         with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):

@@ -17,7 +17,7 @@ from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
 from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image, whole_record
 from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.series import Series
-from metaseg_nb.radiotherapy.structure_sets import write_segmentation, write_structure_set
+from metaseg_nb.radiotherapy.structure_sets import PREDICTED, write_segmentation, write_structure_set
 
 
 def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
@@ -25,7 +25,7 @@ def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
     labels, n = label_lesions(mask)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     order = np.argsort(-sizes, kind="stable") + 1
-    return {f"GTV_auto_{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
+    return {f"{PREDICTED}{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
 
 
 def write_prediction(path: Path, prediction: Path, series: Series, model: str, segmentation: bool) -> int:
@@ -98,7 +98,9 @@ def predict_dicom(
         Several folders, or none or several series in it; networks that cannot be used.
     """
     if len(images) > 1:
-        raise ValueError(f"found {len(images)} folders; expected one DICOM series: predict each by a call of its own")
+        found = f"found {len(images)} images, of which one is a folder; expected one DICOM series alone"
+        fix = "predict each patient by a call of its own; networks of several sequences need NIfTI files"
+        raise ValueError(f"{found}. What to do: {fix}.")
     to_dicom = output.suffix.lower() == ".dcm"
     if segmentation and not to_dicom:
         raise ValueError(f"{output}: found another ending with --seg; expected a file to write that ends in .dcm")
@@ -128,7 +130,8 @@ def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
     settings = resolve("01_explore_data", study)
     layout, folder = StudyLayout(settings["study"]), dicom_cohort(settings["cohort"])
     if folder is None:
-        raise ValueError(f"study {study}: found a cohort that is not DICOM; its predictions are NIfTI files")
+        found = f"study {study}: found a cohort that is not DICOM; expected an imported one"
+        raise ValueError(f"{found}. What to do: nothing, its predictions are NIfTI files in {layout.root}.")
     predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
     if not predictions:
         raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")

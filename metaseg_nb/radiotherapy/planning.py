@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, fits
 from metaseg_nb.radiotherapy.series import NOT_MR, Series
-from metaseg_nb.radiotherapy.structure_sets import StructureSet, is_named
+from metaseg_nb.radiotherapy.structure_sets import StructureSet, is_named, is_prediction
 
 # Codes of patients ("patient") or examinations ("examination") by their names.
 Codes = Callable[[str, list[str]], dict[str, str]]
@@ -107,9 +107,14 @@ def _plan_case(
         problems += [mended.problem(name, one.description, "note") for mended in one.mended]
     if len(best) > 1:
         return None, [*problems, _several(name, [wanted[i] for i in best])]
-    found, own = wanted[best[0]], sorted(fitting[best[0]], key=lambda structures: structures.made)
+    found, by_networks = wanted[best[0]], [one for one in fitting[best[0]] if is_prediction(one)]
+    own = sorted((one for one in fitting[best[0]] if one not in by_networks), key=lambda structures: structures.made)
     if not found.is_volume:
         return None, problems
+    if by_networks:
+        fix = "nothing; a set that a physician corrected needs other names of regions"
+        there = f"{len(by_networks)} structure set(s) of predictions, left aside"
+        problems.append(Problem(name, found.description, there, "what a physician drew", fix, "warning"))
     if len(own) > 1:
         there = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
         fix = f"nothing, if the newest ({own[-1].label!r}) is meant; otherwise leave the others out of the export"

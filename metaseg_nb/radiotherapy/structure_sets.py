@@ -25,6 +25,8 @@ from metaseg_nb.radiotherapy.series import Series
 # Lesions in turn, in colours that a planning system shows on grey.
 COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
 WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
+# How regions of predictions are called, before their number.
+PREDICTED = "GTV_auto_"
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
 SHARED = (
@@ -115,6 +117,12 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable[str]) -> list[Region]:
     """Regions whose name any of the patterns matches, and none of ``without``."""
     return [one for one in regions if is_named(one.name, patterns) and not is_named(one.name, without)]
+
+
+def is_prediction(structures: StructureSet) -> bool:
+    """Whether all regions of a structure set are predictions that the workbook wrote: those are no reference."""
+    names = [region.name for region in structures.regions]
+    return bool(names) and all(name.startswith(PREDICTED) for name in names)
 
 
 def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
