@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import asdict
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +24,7 @@ from metaseg_nb.inference.predict import new_case, predict_image, require_predic
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.inference.stored_cases import predict_case, selection_dice
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.case_store import open_case
+from metaseg_nb.preprocessing.case_store import UNKNOWN, open_case
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.prepare import prepare_case
 from metaseg_nb.preprocessing.recipe import image_recipe
@@ -526,6 +527,15 @@ def test_selection_dice_by_hand(store, tiny_training):
     assert dice(falsely_found) == dice(missed) == 0
     assert dice(half_found, rightly_empty, falsely_found, missed) == pytest.approx((2 / 3 + 1) / 4)
     assert isinstance(dice(half_found, missed), float)
+
+
+def test_selection_dice_does_not_count_unknown_voxels(store, tiny_training):
+    image, label = np.zeros((32, 32, 32)), np.zeros((32, 32, 32), np.uint8)
+    image[4:8, 4, 4] = 1  # two voxels of lesion that are found, and two that nobody knows
+    label[4:6, 4, 4], label[6:10, 4, 4] = 1, UNKNOWN
+    case = store("case", image, label == 1)
+    partly = SimpleNamespace(image=case.image, reach=case.reach, label=label)
+    assert selection_dice(Steep(), [partly], tiny_training(), CPU) == 1
 
 
 def test_selection_dice_takes_lesion_probabilities_of_a_half_and_more(store, tiny_training):

@@ -180,6 +180,15 @@ def test_several_sequences_are_refused(store, head, tmp_path):
         with_planted_lesions(case, 0, tmp_path / "planted")
 
 
+def test_a_head_with_skull_and_one_without_contrast_are_refused(store, head, tmp_path):
+    image, rng = head[0], np.random.default_rng(0)
+    with pytest.raises(ValueError, match="skull and scalp, so that the brain seems to have 5012 cm³"):
+        plant(image, np.argwhere(image > 0.05), (4.0, 4.0, 4.0), EDGE_MM, rng)
+    case = store("flat", np.where(image > 0.05, 1.0, 0.0), head[1])
+    with pytest.raises(CohortError, match=r"case flat, .*a head without contrast; expected a brain"):
+        with_planted_lesions(case, 0, tmp_path / "planted")
+
+
 def test_no_annotation_is_only_for_arms_that_plant(tiny_training):
     with pytest.raises(ParameterError, match="key 'unannotated': found 'unused'; expected: planted"):
         tiny_training(annotated_share=0.0)

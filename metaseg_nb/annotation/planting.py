@@ -31,6 +31,8 @@ ENHANCEMENT, NECROSIS = (1.3, 2.2), (0.15, 0.75)
 DARK_PERCENTILE, WHITE_PERCENTILE, WHITE_FACTORS = 0.5, 75, (0.9, 1.1)
 # The brain is the largest part of what is no air and no bone once thin bridges to the scalp are cut.
 SOLID, BRIDGES_MM, SULCI_MM = 0.3, 3.0, 8.0
+# Heads of two patients with skull seemed to have 2900 and 3500 cm³, their brains 1600 and 1700.
+LARGEST_BRAIN_MM3 = 2.2e6
 # Grey and white matter.
 TISSUE = (0.55, 1.2)
 # What is brighter than tissue, and thicker than vessels, may be a lesion that nobody drew.
@@ -63,7 +65,8 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
     Raises
     ------
     CohortError
-        The case has several sequences: lesions can be painted only as T1c shows them.
+        The case has several sequences, for lesions can be painted only as T1c shows them; or the image has no contrast,
+        or skull and scalp.
     """
     if case.channels > 1:
         fix = "leave arms that plant lesions out of `arms`, or use the T1c alone"
@@ -72,7 +75,11 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
     def make() -> tuple[np.ndarray, ...]:
         rng = np.random.default_rng([seed, *case.name.encode()])
         image, head = case.image[0].astype(np.float32), case.head_voxels
-        image, label = plant(image, head, case.grid.spacing_mm, case.native.spacing_mm, rng)
+        try:
+            image, label = plant(image, head, case.grid.spacing_mm, case.native.spacing_mm, rng)
+        except ValueError as error:
+            fix = "extract the brain (`brain: deepbet`) in a study of another name, or leave these arms out of `arms`"
+            raise CohortError.one(case.name, "image.npy", str(error), "a brain, to plant lesions", fix) from error
         return label, whole_volume(label), image[None]
 
     how = {"annotation": "planted", "seed": seed, "rule": RULE}
@@ -105,10 +112,20 @@ def plant(
     label : ndarray of uint8, shape (X, Y, Z)
         1 in planted lesions; `UNKNOWN` in bright spots that may be lesions of the patient; 0 elsewhere. Other lesions
         of the patient, thin or not bright, are 0 too: that is an error in the label.
+
+    Raises
+    ------
+    ValueError
+        The head has no contrast, or skull and scalp.
     """
-    dark, white = np.percentile(image[tuple(head_voxels.T)], (DARK_PERCENTILE, WHITE_PERCENTILE))
+    levels = image[tuple(head_voxels.T)]
+    dark, white = np.percentile(levels, (DARK_PERCENTILE, WHITE_PERCENTILE)) if len(levels) else (0.0, 0.0)
+    if not white > dark:
+        raise ValueError("a head without contrast")
     relative = (image - dark) / (white - dark)
     brain = _brain(relative, spacing_mm)
+    if (size_mm3 := brain.sum() * np.prod(spacing_mm)) > LARGEST_BRAIN_MM3:
+        raise ValueError(f"skull and scalp, so that the brain seems to have {size_mm3 / 1000:.0f} cm³")
     spots = bright_spots(relative, brain, spacing_mm)
     scale = (white - dark) * rng.uniform(*WHITE_FACTORS)
     before, label = ((image - dark) / scale).astype(np.float32), np.zeros(image.shape, np.uint8)

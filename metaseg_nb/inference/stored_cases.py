@@ -9,17 +9,18 @@ import torch
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision, dice, native_mask
 from metaseg_nb.inference.sliding_window import case_probability
-from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
 from metaseg_nb.settings import Train
 
 
 def selection_dice(
     network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
 ) -> float:
-    """Mean Dice over the selection set; 1 for a case without lesion where none is predicted."""
+    """Mean Dice over the selection set, without unknown voxels; 1 for a case without lesion where none is predicted."""
     scores = []
     for case in cases:
-        truth, prediction = case.label > 0, case_probability(network, case, settings, device) >= UNDECIDED.threshold
+        truth, probability = case.label == 1, case_probability(network, case, settings, device)
+        prediction = (probability >= UNDECIDED.threshold) & (case.label != UNKNOWN)
         scores.append(dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum()))
     return float(np.mean(scores))
 
