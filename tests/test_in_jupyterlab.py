@@ -54,7 +54,8 @@ def lab(folder, tmp_path):
     port = 8000 + os.getpid() % 1000
     options = [f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--no-browser", "--allow-root"]
     options += [f"--notebook-dir={folder}", f"--LabApp.app_settings_dir={PROJECT}/workflow/jupyterlab"]
-    options += ["--LabApp.expose_app_in_browser=True"]
+    # a browser that draws by software on a busy machine does not answer for minutes
+    options += ["--LabApp.expose_app_in_browser=True", "--ServerApp.tornado_settings={'ws_ping_timeout': 600000}"]
     env = {name: value for name, value in os.environ.items() if name != WATCHED}
     env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     with (tmp_path / "lab.log").open("w") as log:
