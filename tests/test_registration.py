@@ -64,7 +64,7 @@ def dark_fluid(array):
 
 @pytest.mark.parametrize(
     ("degrees", "mm"),
-    [((-9, 8, 8), (-9, 8, 8)), ((0, 0, 15), (0, 15, 0))],
+    [((4, -3, 6), (5, -8, 3)), ((-9, 8, 8), (-9, 8, 8)), ((0, 0, 15), (0, 15, 0))],
 )
 def test_a_known_movement_is_found_to_half_a_millimetre_and_half_a_degree(template, degrees, mm):
     matrix = rigid(degrees, mm)

@@ -78,7 +78,8 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
         try:
             image, label = plant(image, head, case.grid.spacing_mm, case.native.spacing_mm, rng)
         except ValueError as error:
-            fix = "extract the brain (`brain: deepbet`) in a study of another name, or leave these arms out of `arms`"
+            fix = "look at the image; a head with skull needs `brain: deepbet`, in a study of another name; "
+            fix += "or leave arms that plant lesions out of `arms`"
             raise CohortError.one(case.name, "image.npy", str(error), "a brain, to plant lesions", fix) from error
         return label, whole_volume(label), image[None]
 

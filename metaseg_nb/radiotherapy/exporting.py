@@ -98,7 +98,7 @@ def predict_dicom(
         Several folders, or none or several series in it; networks that cannot be used.
     """
     if len(images) > 1:
-        found = f"found {len(images)} images, of which one is a folder; expected one DICOM series alone"
+        found = f"found {len(images)} paths; expected one folder, with one DICOM series"
         fix = "predict each patient by a call of its own; networks of several sequences need NIfTI files"
         raise ValueError(f"{found}. What to do: {fix}.")
     to_dicom = output.suffix.lower() == ".dcm"

@@ -107,13 +107,13 @@ def _plan_case(
         problems += [mended.problem(name, one.description, "note") for mended in one.mended]
     if len(best) > 1:
         return None, [*problems, _several(name, [wanted[i] for i in best])]
-    found, by_networks = wanted[best[0]], [one for one in fitting[best[0]] if is_prediction(one)]
-    own = sorted((one for one in fitting[best[0]] if one not in by_networks), key=lambda structures: structures.made)
+    found, fit = wanted[best[0]], fitting[best[0]]
+    own = sorted((one for one in fit if not is_prediction(one)), key=lambda structures: structures.made)
     if not found.is_volume:
         return None, problems
-    if by_networks:
+    if left_aside := len(fit) - len(own):
         fix = "nothing; a set that a physician corrected needs other names of regions"
-        there = f"{len(by_networks)} structure set(s) of predictions, left aside"
+        there = f"{left_aside} structure set(s) of predictions, left aside"
         problems.append(Problem(name, found.description, there, "what a physician drew", fix, "warning"))
     if len(own) > 1:
         there = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
