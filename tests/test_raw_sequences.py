@@ -68,7 +68,7 @@ def test_four_raw_sequences_become_a_mask_on_the_grid_of_the_first(shared_data, 
     alone = {"testing": [{"case": "alone", "image": [images[0], None, None, None], "brain": str(mask)}]}
     (tmp_path / "new.json").write_text(json.dumps(alone), encoding="utf-8")
     (line,) = predict(tmp_path / "unet/fold0/best.pt", [tmp_path / "new.json"], tmp_path / "masks", None)
-    assert "without sequence 2 and 3 and 4" in line
+    assert "without sequences 2, 3 and 4" in line
     made, first = (nib.load(path) for path in (tmp_path / "masks/alone.nii.gz", images[0]))
     assert made.shape == first.shape
     np.testing.assert_array_equal(made.affine, first.affine)

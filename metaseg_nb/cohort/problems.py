@@ -129,9 +129,9 @@ def unused(file: str | Path, parameters: Mapping[str, object], expected: str) ->
 
 
 def numbered(numbers: Iterable[int]) -> str:
-    """Sequences by their numbers: "sequence 2", "sequences 2 and 3"."""
-    named = [*map(str, numbers)]
-    return f"sequence{'s' * (len(named) > 1)} {' and '.join(named)}"
+    """Sequences by their numbers: "sequence 2", "sequences 2, 3 and 4"."""
+    *before, last = map(str, numbers)
+    return f"sequences {', '.join(before)} and {last}" if before else f"sequence {last}"
 
 
 def shortened(names: Iterable[str], shown: int = SHOWN_NAMES) -> str:
