@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.lesions import distance_mm
+from metaseg_nb.cohort.lesions import box_around, distance_mm, surface_distance_mm
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
@@ -42,16 +42,25 @@ def test_a_margin_covers_what_lies_within_it():
     small, cube = lesions.sort_values("volume_mm3").itertuples()
     assert (small.detected, cube.detected) == (False, True)
     assert (cube.covered_0, cube.covered_1, cube.covered_2) == pytest.approx((0.8, 0.9, 1.0))
-    assert (cube.needed_95_mm, cube.needed_98_mm) == (2, 2)
+    assert (cube.needed_95_mm, cube.needed_98_mm) == (1.5, 1.5)
     assert np.isinf(small.needed_95_mm), "no margin makes up for a missed lesion"
     assert small.covered_2 == 0
 
 
 def test_a_margin_counts_millimetres_and_not_voxels():
     reference, prediction = cubes()
-    lesions, _ = Targets.of(reference, (1.0, 1.0, 3.0)).coverage(prediction, [2, 3, 6])
+    lesions, _ = Targets.of(reference, (1.0, 1.0, 3.0)).coverage(prediction, [1, 1.5, 4.4, 4.5])
     cube = lesions.sort_values("volume_mm3").iloc[1]
-    assert cube[["covered_2", "covered_3", "covered_6"]].tolist() == pytest.approx([0.8, 0.9, 1.0])
+    assert cube[["covered_1", "covered_1.5", "covered_4.4", "covered_4.5"]].tolist() == [0.8, 0.9, 0.9, 1.0]
+
+
+def test_a_margin_below_a_voxel_grows_the_contour_too():
+    """With voxels of 1.2 mm the centre of the next one is 0.6 mm from the contour."""
+    reference, prediction = cubes()
+    lesions, _ = Targets.of(reference, (1.2, 1.2, 1.2)).coverage(prediction, [0.5, 0.6, 1.8])
+    cube = lesions.sort_values("volume_mm3").iloc[1]
+    assert cube[["covered_0.5", "covered_0.6", "covered_1.8"]].tolist() == [0.8, 0.9, 1.0]
+    assert cube["needed_95_mm"] == pytest.approx(1.8)
 
 
 def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
@@ -106,6 +115,42 @@ def test_the_distance_is_that_to_the_nearest_centre(mask):
     for voxel in np.ndindex(4, 4, 4):
         away = np.sqrt(((places - np.array(voxel) * (1.0, 2.0, 3.0)) ** 2).sum(axis=1))
         assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf, abs=1e-4)
+
+
+@given(arrays(bool, (4, 4, 4)))
+def test_the_surface_of_a_mask_lies_half_way_to_its_neighbours(mask):
+    spacing = np.array([1.0, 2.0, 3.0])
+    found, marked = surface_distance_mm(mask, tuple(spacing)), np.argwhere(mask)
+    half_way = [marked + 0.5 * side * axis for axis in np.eye(3) for side in (-1, 0, 1)]
+    places = np.concatenate(half_way) * spacing
+    for voxel in np.ndindex(4, 4, 4):
+        away = np.linalg.norm(places - voxel * spacing, axis=1)
+        assert found[voxel] == pytest.approx(away.min() if len(away) else np.inf, abs=1e-4)
+
+
+@pytest.mark.parametrize("edge_mm", [0.5, 1.0, 1.2])
+@pytest.mark.parametrize("margin_mm", [2.0, 3.0, 5.0])
+def test_a_sphere_grown_by_a_margin_has_a_radius_larger_by_the_margin(edge_mm, margin_mm):
+    n = int(30 / edge_mm)
+    places = (np.indices((n, n, n)) - n / 2 + 0.7) * edge_mm
+    sphere = np.linalg.norm(places, axis=0) <= 6
+    grown = surface_distance_mm(sphere, (edge_mm,) * 3) <= margin_mm
+    radii = [(3 * mask.sum() * edge_mm**3 / (4 * np.pi)) ** (1 / 3) for mask in (sphere, grown)]
+    assert radii[1] - radii[0] == pytest.approx(margin_mm, abs=0.25 * edge_mm)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks, masks, st.floats(0, 3))
+def test_a_part_of_the_grid_says_as_much_as_the_whole(reference, prediction, margin):
+    whole = np.zeros((2, 20, 20, 20), bool)
+    whole[:, 7:14, 7:13, 7:12] = reference, prediction
+    box = box_around(whole.any(axis=0), margin, MM)
+    part = [Targets.of(mask[box], MM).coverage(other[box], [margin]) for mask, other in (whole, whole[::-1])]
+    full = [Targets.of(mask, MM).coverage(other, [margin]) for mask, other in (whole, whole[::-1])]
+    for (lesions, treated), (of_part, treated_of_part) in zip(full, part, strict=True):
+        pd.testing.assert_frame_equal(treated, treated_of_part)
+        of_part[["x", "y", "z"]] += [axis.start for axis in box]
+        pd.testing.assert_frame_equal(lesions, of_part)
 
 
 def rows(needed, detected=True, patient="p", weight=1.0):
@@ -241,7 +286,7 @@ def test_a_mask_on_another_grid_is_an_error_that_names_the_case(study):
         study_coverage(layout, cohort, ["unet"], [0.0], str(second))
 
 
-def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path):
+def test_the_distance_to_an_organ_is_that_of_the_surfaces(study, tmp_path):
     layout, cohort, _ = study
     case = cohort.cases[0]
     label = read_volume(case.label, case.name, np.uint8)
@@ -256,7 +301,9 @@ def test_the_distance_to_an_organ_is_that_of_the_nearest_voxels(study, tmp_path)
     assert set(table["model"]) == {REFERENCE, "unet"}
     assert set(table["organ"]) == {"brain stem"}
     nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
-    assert nearest == pytest.approx(np.sqrt(((lesion * label.spacing_mm) ** 2).sum(axis=1)).min())
+    beyond = np.maximum(lesion - 1, 0) * label.spacing_mm
+    assert nearest == pytest.approx(np.linalg.norm(beyond, axis=1).min(), abs=1e-4)
+    assert not table["false"].any()
     moved = label.affine + np.diag([0, 0, 0.5, 0])
     write_volume(layout.run("unet", 0).predictions / "c0.nii.gz", Volume(label.array, moved, label.native_orientation))
     with pytest.raises(CohortError, match=r"case c0.*predict or draw it again on the grid of the image"):

@@ -181,13 +181,34 @@ def is_scored(volume_mm3: np.ndarray | pd.Series, unscored_mm3: float) -> np.nda
 
 
 def distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
-    """Distance of each voxel's centre to that of the nearest voxel of a mask, in mm; infinite for an empty mask.
-
-    A mask grown by a margin is where this is at most the margin.
-    """
+    """Distance of each voxel's centre to that of the nearest voxel of a mask, in mm; infinite for an empty mask."""
     if not mask.any():
         return np.full(mask.shape, np.inf)
     return edt.edt(~mask.astype(bool), anisotropy=spacing_mm).round(4)  # in float32, 1.2 mm are 1.2000000477 mm
+
+
+def surface_distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """Distance of each voxel's centre to the surface of a mask, in mm: 0 inside, infinite for an empty mask.
+
+    The surface passes half way between neighbouring voxels inside and outside, as a contour drawn around them does. A
+    mask grown by a margin is where this is at most the margin: a sphere of radius r becomes one of r and the margin.
+    """
+    # twice as fine: of each voxel its centre, and half way to its six neighbours
+    centres = np.zeros([2 * n + 1 for n in mask.shape], bool)
+    centres[1::2, 1::2, 1::2] = mask
+    half_way = _grown(centres, 0) | _grown(centres, 1) | _grown(centres, 2)
+    return distance_mm(half_way, (spacing_mm[0] / 2, spacing_mm[1] / 2, spacing_mm[2] / 2))[1::2, 1::2, 1::2]
+
+
+def box_around(mask: np.ndarray, margin_mm: float, spacing_mm: tuple[float, float, float]) -> tuple[slice, ...]:
+    """Part of the grid that holds a mask grown by a margin, and a voxel more; of an empty mask, one voxel."""
+    box = []
+    for axis, edge_mm in enumerate(spacing_mm):
+        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        first, last = (inside[0], inside[-1]) if len(inside) else (0, 0)
+        beyond = int(np.ceil(margin_mm / edge_mm)) + 1
+        box.append(slice(max(first - beyond, 0), last + beyond + 1))
+    return tuple(box)
 
 
 def dilate_by_one(mask: np.ndarray) -> np.ndarray:

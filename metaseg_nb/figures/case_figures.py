@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.examination import Examination
-from metaseg_nb.cohort.lesions import distance_mm, fullest_slice, label_lesions, marked_voxels
+from metaseg_nb.cohort.lesions import box_around, fullest_slice, label_lesions, marked_voxels, surface_distance_mm
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
 from metaseg_nb.figures.slices import (
@@ -149,9 +149,11 @@ def draw_margin(
     """Three planes through a lesion, as wide as it is drawn: reference, prediction, and this with a margin."""
     images = read_case_images(layout, cohort, case, [model])
     prediction, name = images.predictions[model], f"prediction with {margin_mm:.1f} mm"
-    grown = distance_mm(prediction, images.image.spacing_mm) <= margin_mm
+    spacing_mm, grown = images.image.spacing_mm, np.zeros_like(prediction)
+    box = box_around(prediction, margin_mm, spacing_mm)
+    grown[box] = surface_distance_mm(prediction[box], spacing_mm) <= margin_mm
     masks, colours = {name: grown, "reference": images.reference, "prediction": prediction}, COLOURS | {name: MARGIN}
-    edge_mm = 2 * _reach_mm(grown | images.reference, centre, images.image.spacing_mm) + 2 * BESIDE_MM
+    edge_mm = 2 * _reach_mm(grown | images.reference, centre, spacing_mm) + 2 * BESIDE_MM
     return draw_planes(images.image, masks, centre, f"{case}, {model_title(model)}", images.greys, colours, edge_mm)
 
 

@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.lesions import UNSCORED_MM3, dilate_by_one, distance_mm, is_scored, label_lesions, lesion_table
+from metaseg_nb.cohort.lesions import (
+    UNSCORED_MM3,
+    box_around,
+    dilate_by_one,
+    is_scored,
+    label_lesions,
+    lesion_table,
+    surface_distance_mm,
+)
 from metaseg_nb.cohort.problems import CohortError, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.strata import per_patient
@@ -53,8 +61,8 @@ class Targets:
 
     @cached_property
     def distance(self) -> np.ndarray:
-        """Distance of each voxel to the mask; see `distance_mm`."""
-        return distance_mm(self.mask, self.spacing_mm)
+        """Of each voxel to the mask; see `surface_distance_mm`."""
+        return surface_distance_mm(self.mask, self.spacing_mm)
 
     def coverage(self, prediction: np.ndarray, margins_mm: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What contours grown by margins cover of each lesion, and what they treat besides.
@@ -64,7 +72,7 @@ class Targets:
         prediction : (X, Y, Z) bool array
             On the grid of the reference.
         margins_mm : sequence of floats
-            Contours grow in 3D, see `distance_mm`.
+            Contours grow in 3D, see `surface_distance_mm`.
 
         Returns
         -------
@@ -76,7 +84,7 @@ class Targets:
             A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold and the reference, grown
             alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
-        away, labels, rows = distance_mm(prediction, self.spacing_mm), self.labels, []
+        away, labels, rows = surface_distance_mm(prediction, self.spacing_mm), self.labels, []
         lesion_of, away_inside = labels[self.mask], away[self.mask]
         touched = {*self.grown[prediction]}
         for lesion in self.table["lesion"]:
@@ -161,12 +169,15 @@ def _case_coverage(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     case, masks = work
     reference = read_lesions(case, rule)
-    targets, found = Targets.of(reference.array > 0, reference.spacing_mm), []
-    for model, mask in masks_on(reference, case.name, masks, rule).items():
+    drawn, inside = masks_on(reference, case.name, masks, rule), reference.array > 0
+    box = box_around(np.any([inside, *drawn.values()], axis=0), max(margins_mm), reference.spacing_mm)
+    targets, found = Targets.of(inside[box], reference.spacing_mm), []
+    for model, mask in drawn.items():
         about = {"model": model, "case": case.name, "patient": case.patient}
-        found.append([table.assign(**about) for table in targets.coverage(mask, margins_mm)])
-    lesions, treated = zip(*found, strict=True)
-    return pd.concat(lesions, ignore_index=True), pd.concat(treated, ignore_index=True)
+        found.append([table.assign(**about) for table in targets.coverage(mask[box], margins_mm)])
+    lesions, treated = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
+    lesions[["x", "y", "z"]] += [axis.start for axis in box]
+    return lesions, treated
 
 
 def masks_on(reference: Volume, case: str, masks: Mapping[str, Path], rule: LesionRule) -> dict[str, np.ndarray]:

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.lesions import distance_mm
+from metaseg_nb.cohort.lesions import dilate_by_one, distance_mm
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_volume, same_grid
+from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
 from metaseg_nb.radiotherapy.margins import Targets, masks_on
 
-COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "organ", "distance_mm"]
+COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "false", "organ", "distance_mm"]
 REFERENCE = "reference"
 
 
@@ -39,7 +41,8 @@ def organ_distances(
     -------
     DataFrame
         ``model`` (or `REFERENCE`), ``case``, ``patient``, ``lesion`` (as `Targets` counts them), ``diameter_mm``,
-        ``organ``, ``distance_mm`` (between the centres of the nearest voxels; 0: they share a voxel).
+        ``false`` (it detects no lesion of the reference), ``organ``, ``distance_mm`` (between the surfaces of both; 0:
+        they touch or overlap).
 
     Raises
     ------
@@ -65,12 +68,20 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
     if not same_grid(reference, organs):
         raise CohortError.one(case.name, path, describe_grid(organs), describe_grid(reference), "run notebook 01 again")
     # each organ has a bit of its own: organs may overlap
-    away = {name: distance_mm(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
+    away = {name: _away(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
     drawn, rows = {REFERENCE: reference.array > 0} | masks_on(reference, case.name, masks, rule), []
+    detecting = dilate_by_one(reference.array > 0)
     for model, mask in drawn.items():
         targets = Targets.of(mask, reference.spacing_mm)
         for lesion in targets.table.itertuples():
-            about = (model, case.name, case.patient, lesion.lesion, lesion.diameter_mm)
             inside = targets.labels == lesion.lesion
+            false = not detecting[inside].any()
+            about = (model, case.name, case.patient, lesion.lesion, lesion.diameter_mm, false)
             rows += [(*about, name, float(distance[inside].min())) for name, distance in away.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _away(organ: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
+    """Distance of the surface of each voxel to that of an organ; 0 where they touch."""
+    # Between two whole voxels lies one edge less than between their centres: the organ takes its neighbours in.
+    return distance_mm(ndimage.binary_dilation(organ, np.ones((3, 3, 3))), spacing_mm)
