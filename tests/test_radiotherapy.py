@@ -1058,6 +1058,18 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
     assert not (tmp_path / "none.dcm").exists()
 
 
+def test_what_is_wrong_with_a_series_to_predict_names_its_folder(tmp_path, monkeypatch, image):
+    a_patient(tmp_path, image)
+
+    def fake(checkpoint, images, output, probability):
+        raise CohortError.one(images[0].name, images[0], "1 sequence(s)", "3, as in training", "give them")
+
+    monkeypatch.setattr(exporting, "predict", fake)
+    expected = rf"case t1 contrast .*, file {tmp_path / 'mr'}: found 1 sequence"
+    with pytest.raises(CohortError, match=expected):
+        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, False))
+
+
 def test_a_prediction_is_not_written_among_the_images_it_was_made_from(tmp_path, image):
     write_series(tmp_path / "mr", image, AXIAL, "P1")
     before = {path: path.read_bytes() for path in slices_of(tmp_path)}

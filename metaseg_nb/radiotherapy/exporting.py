@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -112,7 +113,12 @@ def predict_dicom(
     with TemporaryDirectory() as temporary:
         image, mask = Path(temporary) / "image.nii.gz", Path(temporary) / "mask.nii.gz"
         save_image(image, read_pixels(series.frames), series)
-        (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
+        try:
+            (line,) = predict(checkpoint, [image], mask if to_dicom else output, probability)
+        except CohortError as error:
+            names = {str(image): str(images[0]), image.name: described(series)}
+            told = [(names.get(one.case, one.case), names.get(one.file, one.file), one) for one in error.problems]
+            raise CohortError(replace(one, case=case, file=file) for case, file, one in told) from None
         if to_dicom:
             n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
             line = f"{_written(output, n)}; {line.removeprefix(f'{mask}: ')}"
