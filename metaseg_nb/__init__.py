@@ -23,7 +23,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checksums": ["write_record"],
         "files": ["escaped", "read_table", "write_json", "write_table", "write_text"],
         "layout": ["PROJECT", "StudyLayout"],
-        "machine": ["describe", "device", "provenance"],
+        "machine": ["describe", "device", "device_name", "provenance"],
         "parameters": ["model_title"],
     },
 )

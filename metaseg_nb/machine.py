@@ -163,9 +163,10 @@ def machine() -> str:
 
 
 def provenance() -> dict[str, str]:
-    """Commit, versions, device, machine and time (UTC), as they are kept beside each result."""
+    """Commit, versions, machine and time (UTC), as they are kept beside each result; the device, if PyTorch is used."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return {**versions(), "device": device_name(), "machine": machine(), "time": now}
+    used = {"device": device_name()} if "torch" in sys.modules else {}
+    return {**versions(), **used, "machine": machine(), "time": now}
 
 
 def describe() -> str:

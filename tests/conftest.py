@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import fcntl
+import gc
 import html
 import importlib.util
 import io
@@ -55,16 +56,16 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-# Files whose slow tests take minutes, the longest first: begun last, one of them would leave the other process idle.
-# The second is not one that waits for the tiny study, which the first makes.
+# Files whose slow tests take minutes: begun last, one of them would leave the other process idle. The first makes the
+# tiny study, for which the last three wait: meanwhile the other process has those between.
 LONGEST = (
     "test_study",
-    "test_budget_study",
-    "test_in_jupyterlab",
-    "test_annotate_in_jupyterlab",
-    "test_real_data",
     "test_explore",
-    "test_restoration",
+    "test_annotate_in_jupyterlab",
+    "test_processes",
+    "test_budget_study",
+    "test_real_data",
+    "test_in_jupyterlab",
 )
 
 
@@ -82,6 +83,11 @@ def _is_slow(item):
 
 def _rank(item):
     return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+
+def pytest_collection_finish():
+    """What is loaded by now stays: garbage is looked for in the rest alone, which takes a fraction of the time."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

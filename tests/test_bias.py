@@ -66,9 +66,8 @@ def test_the_field_is_itks_on_thick_slices(head):
     np.testing.assert_allclose(field_of(thick)[inside], itk_field(thick, 4, [2, 2, 1])[inside], rtol=3e-3)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_field_is_itks_on_synthetic_patients(seed):
-    assert_same_field(render_patient(plan_patient(seed, 0))[0], 8.0)
+def test_the_field_is_itks_on_a_synthetic_patient():
+    assert_same_field(render_patient(plan_patient(0, 0))[0], 8.0)
 
 
 # ms_patient26 at 8 mm: its darkest voxel comes first, which ITK's filter overlooks

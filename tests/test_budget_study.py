@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,9 @@ def test_an_arm_waits_for_those_that_teach_it_and_for_its_own_pretraining(tmp_pa
 
 
 @pytest.mark.slow
-def test_from_images_to_the_answers_and_nothing_twice(metaseg, tmp_path):
+def test_from_images_to_the_answers_and_nothing_twice(tiny_study, metaseg, tmp_path):
+    for made in ("synthetic_cohort", "cases"):  # of the first patients, who are the same: the others are added
+        shutil.copytree(tiny_study.home / "runs/tiny" / made, tmp_path / "runs/tiny_budget" / made)
     result = metaseg(tmp_path, "study", "--study", TINY)
     assert result.returncode == 0, result.stderr
     assert "How many patients are enough?" in result.stdout

@@ -161,7 +161,7 @@ def test_a_finished_run_says_who_was_trained_on_and_who_tested(layout, cohort, f
     assert result["dice_mean"] == pytest.approx(2 / 3)
     assert result["n_test"] == 3
     assert result["settings"]["fold"] == 1
-    assert {"commit", "torch", "device"} <= set(result["provenance"])
+    assert {"commit", "torch", "machine"} <= set(result["provenance"])
 
 
 def test_every_missing_fold_is_named(layout, cohort, finished):

@@ -124,20 +124,19 @@ def test_an_image_of_one_value_has_no_head():
     assert not head_mask(np.full((9, 9, 9), -3, np.float32)).any()
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_brains_are_found_again_after_z_scoring(shared_data, name):
+@pytest.mark.parametrize(("name", "way"), zip(["ms_patient26", "gli_00001", "tcga_fg6692"], WAYS, strict=True))
+def test_real_brains_are_found_again_after_z_scoring(shared_data, name, way):
     image = read_volume(shared_data / f"real_t1c/images/{name}.nii.gz", name)
     inside = image.array != 0
     original, stored = find_head(image.array, image.spacing_mm), prepared(image.array, image.spacing_mm)
-    for way in WAYS:
-        scored = z_scored(image.array, inside, way)
-        assert dice(head_mask(scored), inside) > 0.98
-        assert dice(find_head(scored, image.spacing_mm).mask, original.mask) > 0.98
-        again = prepared(scored, image.spacing_mm)
-        assert again.grid == stored.grid
-        lit = [float((one.array[0][one.head] > 0).mean()) for one in (stored, again)]
-        assert lit[1] > 0.98
-        assert lit[1] == pytest.approx(lit[0], abs=0.01)
+    scored = z_scored(image.array, inside, way)
+    assert dice(head_mask(scored), inside) > 0.98
+    assert dice(find_head(scored, image.spacing_mm).mask, original.mask) > 0.98
+    again = prepared(scored, image.spacing_mm)
+    assert again.grid == stored.grid
+    lit = [float((one.array[0][one.head] > 0).mean()) for one in (stored, again)]
+    assert lit[1] > 0.98
+    assert lit[1] == pytest.approx(lit[0], abs=0.01)
 
 
 @pytest.mark.parametrize("way", ["volume", "nonzero"])

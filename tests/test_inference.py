@@ -132,7 +132,7 @@ def test_a_processor_with_matrices_of_bf16_predicts_in_it(amx, predict, precisio
     assert probability.dtype == np.float32
 
 
-@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("network", sorted({*NETWORKS} - {"swin_unetr"}))  # in bf16 a CPU takes a minute for it
 def test_in_bf16_a_network_says_nearly_the_same(network, amx, tiny_training):
     amx(True)
     torch.manual_seed(0)

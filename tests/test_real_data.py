@@ -74,7 +74,7 @@ def test_each_labelled_case_is_tested_once_and_never_trained_on_then(home):
     assert metrics["hd95_mm"].notna().all()
 
 
-@pytest.mark.parametrize("network", ["attention_unet", "segresnet", "unetr"])
+@pytest.mark.parametrize("network", ["unetr"])
 def test_the_studys_other_networks_train_and_are_scored_too(home, metaseg, network):
     result = metaseg(home, "run", "03_train", "--study", STUDY, "--model", network, "--fold", "0")
     assert result.returncode == 0, result.stderr[-3000:]

@@ -308,22 +308,15 @@ def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(ho
     assert not [*tmp_path.rglob("superseded_*")]
 
 
-def test_a_changed_parameter_runs_what_depends_on_it_and_no_more(home, metaseg, tmp_path):
+def test_a_changed_parameter_asks_for_what_depends_on_it_and_no_more(home, tmp_path):
     changed = tmp_path / "tiny.yaml"
     changed.write_text(tiny_file("n_bootstrap: 500\n"))
-    trained = {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/*/fold*/metrics.json")}
-    board = home / "runs/tiny/cross_validation/leaderboard.csv"
-    before = board.stat().st_mtime_ns
-    result = metaseg(home, "study", "--study", changed, "cross_validate")
-    assert result.returncode == 0, result.stderr
-    assert board.stat().st_mtime_ns > before
-    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in trained.items())
     command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(PROJECT / "workflow/Snakefile"), "--nolock"]
     command += ["--config", "study=" + str(changed), "--quiet", "rules", "--cores", "1", "--resources", "gpu=1"]
     env = {**os.environ, "METASEG_HOME": str(home)}
     plan = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, check=True).stdout
-    rest = {rule for rule, n in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE) if rule != "total"}
-    assert rest == {"review", "radiotherapy", "report"}
+    rules = {rule for rule, n in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE) if rule != "total"}
+    assert rules == {"cross_validate", "review", "radiotherapy", "report"}
 
 
 def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, tmp_path):

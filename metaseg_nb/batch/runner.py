@@ -76,6 +76,7 @@ def run_notebook(run: Run) -> Path:
             kernel_name="python3",
             progress_bar=False,
             cwd=PROJECT,
+            shutdown_kernel="immediate",  # all is written: PyTorch takes seconds to tidy up
             # files of this user's alone, where TCP would let others of the machine listen
             config=Config(KernelManager={"transport": "ipc", "connection_file": f"{sockets}/kernel.json"}),
         )

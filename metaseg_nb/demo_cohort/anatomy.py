@@ -10,7 +10,6 @@ from functools import lru_cache
 
 import edt
 import numpy as np
-from nilearn import datasets
 from scipy import ndimage
 
 TEMPLATE_WHITE_MATTER = 0.87
@@ -50,6 +49,8 @@ class Template:
 @lru_cache(maxsize=1)
 def load_template() -> Template:
     """Load the packaged template and measure it; nothing is downloaded."""
+    from nilearn import datasets  # takes a second, and whoever trains with planted lesions needs no template
+
     whole = datasets.load_mni152_template(resolution=1)
     images = (whole, datasets.load_mni152_gm_template(resolution=1), datasets.load_mni152_wm_template(resolution=1))
     t1, grey, white = (np.asarray(image.dataobj, dtype=np.float32) for image in images)

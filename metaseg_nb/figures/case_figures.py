@@ -62,7 +62,9 @@ def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) 
 
 
 def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
-    """Every case's axial slice with most lesion, with its outline."""
+    """Every case's axial slice with most lesion, with its outline; one empty picture where no image can be read."""
+    if all(examination.grey_slice is None for examination in examinations):
+        return draw_panels([Panel([f"{len(cases)} cases"], None)])
     panels = []
     for case, examination in zip(cases, examinations, strict=True):
         count = "no label" if case.label is None else f"lesions: {examination.facts.get('n_lesions', 'unknown')}"

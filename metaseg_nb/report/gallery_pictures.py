@@ -1,5 +1,6 @@
 """The pictures of the gallery: three planes, networks side by side; and slice views that turn in a browser."""
 
+import gc
 import json
 import shutil
 from collections.abc import Mapping, Sequence
@@ -135,6 +136,7 @@ def slice_view(images: CaseImages, model: str, centre: Sequence[int], view_mm: f
     compared = images.agreement(model)
     half = [view_mm / 2 / edge for edge in images.image.spacing_mm]
     kept = tuple(slice(max(0, round(c - h)), round(c + h) + 1) for c, h in zip(centre, half, strict=True))
+    gc.freeze()  # nilearn looks for garbage eight times a view: in all that a notebook holds, this takes two seconds
     view = view_img(
         images.nifti(compared, kept),
         bg_img=images.nifti(images.image.array, kept),
@@ -151,6 +153,7 @@ def slice_view(images: CaseImages, model: str, centre: Sequence[int], view_mm: f
         dim=0,
         radiological=True,
     )
+    gc.unfreeze()
     return with_light_pictures(view.get_standalone())
 
 

@@ -49,7 +49,8 @@ class Surface(NiiVue):
     """NiiVue that does not send each image it has loaded back to Python: of a large one that takes seconds."""
 
     _esm = re.sub(
-        r'[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)',
+        # from the first letter of a name: tried from each letter, the long names that hold data would take seconds
+        r'(?<![\w$])[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)',
         "0",
         files("ipyniivue").joinpath("static", "widget.js").read_text(encoding="utf-8"),
     )
