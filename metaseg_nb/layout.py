@@ -167,6 +167,7 @@ class RunLayout:
     detections_table = _Below("detections.csv")  # what is found at each threshold of the probability
     operating_points_table = _Below("operating_points.csv")  # what is found by each decision that could be taken
     calibration_table = _Below("calibration.csv")  # what share of the voxels of each probability is lesion
+    earlier_table = _Below("earlier.csv")  # follow-ups after the mask predicted before, the reference's, and none
     metrics = _Below("metrics.json")  # written last: where it is, the run is finished
 
     def notebook(self, notebook: str) -> Path:
@@ -189,4 +190,4 @@ class RunLayout:
     @property
     def results(self) -> list[Path]:
         """All that is made with the trained network; what marks the run as finished is first."""
-        return [self.metrics, *self.tables, self.predictions, self.other_predictions]
+        return [self.metrics, *self.tables, self.earlier_table, self.predictions, self.other_predictions]

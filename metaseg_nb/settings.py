@@ -136,6 +136,12 @@ def _one_if_raw(dates: int, info: ValidationInfo) -> int:
     return dates
 
 
+def _of_scaled_images(earlier_mask: bool, info: ValidationInfo) -> bool:
+    if earlier_mask and info.data.get("intensity_scaling") == "nyul":
+        raise ValueError("false, because intensity_scaling is nyul: a mask has no intensities to map")
+    return earlier_mask
+
+
 def _reader(code: str) -> str:
     if code and not READER.fullmatch(code):
         raise ValueError("a code of up to 20 letters, digits, - and _, such as R1")
@@ -228,6 +234,7 @@ class Preprocess(Settings):
     n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "nyul", "min_max", "z_score"]
     intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_growing)]
+    earlier_mask: Annotated[bool, AfterValidator(_of_scaled_images)]
     fill_holes: bool
     min_lesion_mm3: NotNegative
     outside_head: Literal["flag", "drop"]

@@ -56,7 +56,7 @@ def of_two_sequences(i, flair=True, noise=0.02, top=0.6):
     """A head as two sequences, the second of them perhaps missing."""
     first = head(100 + i, 0.02 + 0.001 * (i % 3), 0.5 + 0.01 * (i % 4))
     second = head(200 + i, noise + 0.001 * (i % 3), top + 0.01 * (i % 4)) if flair else np.zeros_like(first)
-    return SimpleNamespace(image=np.stack([first, second]), reach=np.ones(first.shape, bool))
+    return SimpleNamespace(scans=np.stack([first, second]), reach=np.ones(first.shape, bool))
 
 
 @pytest.mark.parametrize("training_has_gap", [False, True])
@@ -71,7 +71,7 @@ def test_a_missing_sequence_is_neither_far_nor_hides_what_is(training_has_gap, s
         "noisy": of_two_sequences(22, noise=0.08),
         "bright": of_two_sequences(23, top=0.9),
     }
-    far = {name: unlikeness(learned, case.image, case.reach) for name, case in far.items()}
+    far = {name: unlikeness(learned, case.scans, case.reach) for name, case in far.items()}
     assert max(far["usual"], far["without"]) < 1.5
     assert min(far["noisy"], far["bright"]) > 4
 
@@ -79,7 +79,7 @@ def test_a_missing_sequence_is_neither_far_nor_hides_what_is(training_has_gap, s
 def test_a_sequence_that_no_training_case_has_does_not_count():
     learned = learn_likeness([of_two_sequences(i, flair=False) for i in range(8)], [])
     case, without = of_two_sequences(9), of_two_sequences(9, flair=False)
-    assert unlikeness(learned, case.image, case.reach) == unlikeness(learned, without.image, without.reach) < 2
+    assert unlikeness(learned, case.scans, case.reach) == unlikeness(learned, without.scans, without.reach) < 2
 
 
 def test_flags_are_compared_with_failures_by_hand():

@@ -432,7 +432,7 @@ def test_a_head_smaller_than_a_voxel_of_the_study_grid_still_gives_patches_a_pla
 
 
 def test_the_recipe_of_an_image_says_nothing_of_labels(settings):
-    settings = change(settings, brain="deepbet", register_sequences="all", missing="zero")
+    settings = change(settings, brain="deepbet", register_sequences="all", missing="zero", earlier_mask=True)
     of_image, of_label = image_recipe(settings, 2), label_recipe(settings, LesionRule())
     assert not of_image.keys() & of_label.keys()
     assert of_image.keys() | of_label.keys() | NOT_VOXELS == {

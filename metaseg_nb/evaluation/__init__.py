@@ -30,7 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "with_costs",
         ],
         "pooling": ["finished_part", "pool"],
-        "scoring": ["score_cases", "score_probability"],
+        "scoring": ["score_cases", "score_follow_up", "score_probability"],
         "sites": ["compared", "site_differences", "with_site_seen"],
         "strata": ["STRATA", "all_strata", "classified", "per_patient"],
     },

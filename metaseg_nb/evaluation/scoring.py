@@ -249,3 +249,14 @@ def score_probability(
         rows.append({"operating_point": name, **asdict(decision), **counts})
     tables = detections, pd.DataFrame(rows), probability_bins(probability, stored.label > 0)
     return tuple(_of_case(case, table) for table in tables)
+
+
+def score_follow_up(
+    case: Case, stored: StoredCase, probabilities: Mapping[str, np.ndarray], decision: Decision, rule: LesionRule
+) -> pd.DataFrame:
+    """Score a follow-up after each of its masks (`after_each_mask`): rows of `score_cases`, with ``earlier_mask``."""
+    truth, rows = read_lesions(case, rule), []
+    for mask, probability in probabilities.items():
+        predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))
+        rows.append({"earlier_mask": mask, **score_against(case, truth, predicted)[0]})
+    return pd.DataFrame(rows)

@@ -51,7 +51,7 @@ def learn_likeness(training: Sequence[StoredCase], selection: Sequence[StoredCas
         That of `spread_of` the training cases, and ``limit``: the distance of the farthest case of the selection set,
         at least 1.
     """
-    known, held_out = ([image_statistics(case.image, case.reach) for case in cases] for cases in (training, selection))
+    known, held_out = ([image_statistics(case.scans, case.reach) for case in cases] for cases in (training, selection))
     spread = spread_of(np.array(known))
     return spread | {"limit": max([1.0, *(distance(spread, statistics) for statistics in held_out)])}
 

@@ -64,6 +64,8 @@ def predict(
         for problem in require_predictable(case, results):
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
+    if in_full(networks.recipe)["earlier_mask"]:  # new patients are predicted as at a first visit
+        work = [(replace(case, lacking=(*case.lacking, case.sequences + 1)), results) for case, results in work]
     require_sequences([case for case, _ in work], networks.recipe)
     if brain and (by := in_full(networks.recipe)["brain"]) != FILE:
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")

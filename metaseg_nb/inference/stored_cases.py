@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from metaseg_nb.cohort.volumes import write_volume
+from metaseg_nb.cohort.volumes import read_mask, write_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision, dice, native_mask
-from metaseg_nb.inference.sliding_window import case_probability
+from metaseg_nb.inference.sliding_window import case_probability, predict_probability
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
+from metaseg_nb.preprocessing.earlier import seen_after
 from metaseg_nb.settings import Train
 
 
@@ -26,9 +27,17 @@ def selection_dice(
 
 
 def predict_case(
-    network: torch.nn.Module, stored: StoredCase, settings: Train, masks: Mapping[Path, Decision], device: torch.device
+    network: torch.nn.Module,
+    stored: StoredCase,
+    settings: Train,
+    masks: Mapping[Path, Decision],
+    device: torch.device,
+    earlier: Path | None = None,
 ) -> np.ndarray:
     """Predict a case of the case store, and write masks on the grid of its image, which is not read again.
+
+    Where networks learned with earlier masks, it follows ``earlier``, the mask that was predicted for the patient's
+    earlier date; without one it is predicted as a first visit. The reference of that date is not looked at.
 
     Parameters
     ----------
@@ -45,7 +54,25 @@ def predict_case(
     ndarray of float32, shape (X, Y, Z)
         Lesion probability on the study grid.
     """
-    probability = case_probability(network, stored, settings, device)
+    image = stored.image
+    if stored.earlier:
+        image = seen_after(stored, read_mask(earlier, stored.name) if earlier else None)
+    probability = predict_probability(network, image, stored.reach, settings, device)
     for mask, decision in masks.items():
         write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
     return probability
+
+
+def after_each_mask(
+    network: torch.nn.Module, stored: StoredCase, settings: Train, earlier: Path, device: torch.device
+) -> dict[str, np.ndarray]:
+    """Probabilities of a follow-up after no earlier mask ("none"), the "predicted" one, and that of the "reference".
+
+    See `predict_case`.
+    """
+    images = {
+        "none": seen_after(stored, None),
+        "predicted": seen_after(stored, read_mask(earlier, stored.name)),
+        "reference": stored.image,
+    }
+    return {mask: predict_probability(network, image, stored.reach, settings, device) for mask, image in images.items()}

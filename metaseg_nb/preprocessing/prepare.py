@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mode
@@ -18,7 +18,7 @@ from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_values, read_volume
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
@@ -33,10 +33,18 @@ from metaseg_nb.preprocessing.brain import (
     with_margin,
 )
 from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.earlier import carried, earlier_dates, place_of
 from metaseg_nb.preprocessing.grid import resample_lesions
 from metaseg_nb.preprocessing.labels import clean_label
-from metaseg_nb.preprocessing.recipe import OF_LABELS, image_recipe, in_full, label_recipe, require_sequences
-from metaseg_nb.settings import Preprocess
+from metaseg_nb.preprocessing.recipe import (
+    OF_LABELS,
+    image_recipe,
+    in_full,
+    label_recipe,
+    missing_scans,
+    require_sequences,
+)
+from metaseg_nb.settings import Preprocess, settings_hash
 
 # Errors that one case may cause; any other is a mistake of the program.
 CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
@@ -84,8 +92,12 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
         raise CohortError.one("-", layout.case_store, found, expected, fix)
 
 
-def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
+def prepare_case(
+    case: Case, folder: Path, settings: Preprocess, rule: LesionRule, earlier: Case | None = None
+) -> dict[str, Any]:
     """Prepare one case and store it; a part that is stored already, made the same way, is kept.
+
+    With ``earlier_mask`` the mask of ``earlier``, the patient's earlier date, becomes the last sequence.
 
     Returns
     -------
@@ -98,18 +110,22 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
         Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, ``cut_lesions``, which a brain mask without
         knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
         sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
-        Where sequences are missing: ``lacking``, their number.
+        Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last sequence.
 
     Raises
     ------
     CohortError
     """
     require_sound_headers(case)
+    if settings.earlier_mask:  # a sequence that is missing until there is an earlier date
+        case = replace(case, lacking=(*case.lacking, case.sequences + 1))
     image_way, label_way = image_recipe(settings, case.sequences), label_recipe(settings, rule)
     require_sequences([case], image_way)
     # size and time of image files: to read them all takes minutes
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
     sources += [f"no sequence {number}" for number in case.lacking]
+    if earlier and earlier.label:
+        sources += [checksum(earlier.image), checksum(earlier.label), settings_hash(rule.as_json())]
     brain = None
     if settings.brain != KEEP:
         with steps.named(case):
@@ -119,7 +135,7 @@ def prepare_case(case: Case, folder: Path, settings: Preprocess, rule: LesionRul
     made = not case_store.is_stored(folder, case.name, "image", of_image)
     if made:
         with _timed(folder / case.name / "image.time"):
-            _make_image(case, folder, image_way, sources, brain)
+            _make_image(case, folder, image_way, sources, brain, earlier, rule)
     if case.label:
         of_label = case_store.part_identity(label_way, [checksum(case.label)], of_image)
     if not case_store.is_stored(folder, case.name, "label", of_label):
@@ -142,7 +158,8 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
     require_installed(settings.brain)
     clear_abandoned(folder)
     usual = mode(case.sequences for case in cohort.all_cases)
-    work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual)
+    earlier = earlier_dates(cohort) if settings.earlier_mask else {}
+    work = partial(_attempt, folder=folder, settings=settings, rule=cohort.rule, sequences=usual, earlier_of=earlier)
     outcomes = map_cases(work, cohort.all_cases, settings.workers, "preprocessing cases")
     table = pd.DataFrame([outcome for outcome in outcomes if isinstance(outcome, dict)])
     problems = [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome]
@@ -152,7 +169,12 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
 
 
 def _attempt(
-    case: Case, folder: Path, settings: Preprocess, rule: LesionRule, sequences: int
+    case: Case,
+    folder: Path,
+    settings: Preprocess,
+    rule: LesionRule,
+    sequences: int,
+    earlier_of: Mapping[str, Case],
 ) -> dict[str, Any] | list[Problem]:
     """What `prepare_case` gives, or the problems of the case."""
     try:
@@ -162,7 +184,7 @@ def _attempt(
                 "complete the datalist (null for a missing sequence), or leave the case out",
             )
             raise CohortError.one(case.name, case.image, found, "as many sequences as the other cases", fix)
-        return prepare_case(case, folder, settings, rule)
+        return prepare_case(case, folder, settings, rule, earlier_of.get(case.name))
     except CohortError as error:
         return error.problems
     except CASE_FAILURES as error:
@@ -174,13 +196,22 @@ def _attempt(
 
 
 def _make_image(
-    case: Case, folder: Path, recipe: Mapping[str, Any], sources: Sequence[list[int] | str], mask: Path | None
+    case: Case,
+    folder: Path,
+    recipe: Mapping[str, Any],
+    sources: Sequence[list[int] | str],
+    mask: Path | None,
+    earlier: Case | None,
+    rule: LesionRule,
 ) -> None:
     volumes = steps.read_images(case)
     facts: dict[str, Any] = {"lacking": case.lacking} if case.lacking else {}
     brain = _brain(mask, case, volumes[0], recipe)
     with steps.named(case):
         prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
+    if earlier and (place := place_of(earlier, volumes[0])) is not None:
+        prepared.array[-1] = carried(read_lesions(earlier, rule), place, prepared.grid)
+        facts |= {"lacking": case.lacking[:-1], "earlier": {"case": earlier.name, "place": place.tolist()}}
     if brain is not None:
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
@@ -206,6 +237,8 @@ def _whole_lesions(
     cut = cut_lesions(mask, brain, image.spacing_mm)
     around = with_margin(cut, image.spacing_mm, recipe["brain_margin_mm"])
     whole = steps.prepare_image(steps.read_images(case), recipe, brain, around, case.lacking)
+    if stored.earlier:
+        whole.array[-1] = stored.image[-1]
     return label_lesions(cut)[1], whole.array
 
 
@@ -248,8 +281,10 @@ def _row(stored: StoredCase) -> dict[str, Any]:
         row["seconds"] += found.get("seconds", np.nan)
         row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
         row["brain_before"] = found.get("before")
-    if stored.lacking:
-        row["lacking"] = len(stored.lacking)
+    if scans := missing_scans(stored.lacking, stored.recipe):
+        row["lacking"] = len(scans)
+    if stored.earlier:
+        row["earlier"] = stored.earlier["case"]
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
     return row

@@ -14,7 +14,7 @@ VERSION = 4
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
-LEFT_OUT = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse"}
+LEFT_OUT = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse", "earlier_mask": False}
 
 
 def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
@@ -45,8 +45,14 @@ def require_sequences(cases: Iterable[Case], recipe: Mapping[str, Any]) -> None:
             fix = "give the sequences of one patient, in the order of the training, `-` for a missing one; "
             fix += "predict each patient separately"
             problems.append(problem(f"{case.sequences} sequence(s)", f"{n}, as in training", fix))
-        elif case.lacking and in_full(recipe)["missing"] == "refuse":
-            found, expected = f"no {numbered(case.lacking)}", f"all {n}, because of `missing: refuse`"
+        elif (scans := missing_scans(case.lacking, recipe)) and in_full(recipe)["missing"] == "refuse":
+            found, expected = f"no {numbered(scans)}", f"all {n}, because of `missing: refuse`"
             problems.append(problem(found, expected, "give it, or use networks trained with `missing: zero`"))
     if problems:
         raise CohortError(problems)
+
+
+def missing_scans(lacking: Iterable[int], recipe: Mapping[str, Any]) -> list[int]:
+    """Missing sequences but for the earlier mask, which is the last one and may always be missing."""
+    last = recipe["sequences"] if in_full(recipe)["earlier_mask"] else 0
+    return [number for number in lacking if number != last]

@@ -163,6 +163,18 @@ class StoredCase:
         return self.image_facts.get("lacking", [])
 
     @property
+    def earlier(self) -> Mapping[str, Any] | None:
+        """The earlier date whose mask is the last channel: ``case``, and ``place`` of its image; None without one."""
+        return self.image_facts.get("earlier")
+
+    @property
+    def scans(self) -> np.ndarray:
+        """The image, shape (C, X, Y, Z), without an earlier mask, whose channel is then 0."""
+        if self.earlier is None:
+            return self.image
+        return np.concatenate([self.image[:-1], np.zeros_like(self.image[-1:])])
+
+    @property
     def identity(self) -> list[str]:
         """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
         return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
