@@ -9,12 +9,14 @@ import torch
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.evaluation.scoring import score_follow_up
 from metaseg_nb.inference.decision import UNDECIDED
+from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.likeness import image_statistics
-from metaseg_nb.inference.predict import predict
+from metaseg_nb.inference.predict import predict, predict_image
 from metaseg_nb.inference.stored_cases import after_each_mask, predict_case
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
@@ -147,6 +149,12 @@ def test_a_new_patient_is_predicted_as_at_a_first_visit(cohort, stored, tiny_tra
     save_checkpoint(tmp_path / "unet/fold0/best.pt", {"identity": identity, "network": network.state_dict()})
     (line,) = predict(tmp_path / "unet/fold0/best.pt", [cohort.cases[0].image], tmp_path / "mask.nii.gz", None)
     assert "without sequence 2" in line
+    ensemble = load_ensemble(tmp_path / "unet/fold0/best.pt", CPU)
+    volume_mm3, *_ = predict_image(ensemble, cohort.cases[0].without_label, CPU, tmp_path / "proposal.nii.gz")
+    assert volume_mm3 >= 0
+    images = [cohort.cases[0].image, cohort.cases[0].label]
+    with pytest.raises(CohortError, match=r"found 3 sequence\(s\); expected 2"):
+        next(predict(tmp_path / "unet/fold0/best.pt", images, tmp_path / "other.nii.gz", None))
 
 
 def test_a_mask_has_no_intensities_that_landmarks_could_map():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,8 +65,7 @@ def predict(
         for problem in require_predictable(case, results):
             print(f"{problem.severity}: {problem}", file=sys.stderr)
     networks = load_ensemble(checkpoint, device())
-    if in_full(networks.recipe)["earlier_mask"]:  # new patients are predicted as at a first visit
-        work = [(replace(case, lacking=(*case.lacking, case.sequences + 1)), results) for case, results in work]
+    work = [(_at_first_visit(case, networks.recipe), results) for case, results in work]
     require_sequences([case for case, _ in work], networks.recipe)
     if brain and (by := in_full(networks.recipe)["brain"]) != FILE:
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
@@ -136,6 +136,7 @@ def predict_image(
         that would not be NIfTI or would take the place of another file given.
     """
     require_predictable(case, [mask] if probability is None else [mask, probability])
+    case = _at_first_visit(case, ensemble.recipe)
     require_sequences([case], ensemble.recipe)
     volumes = read_images(case)
     first = volumes[0]
@@ -151,6 +152,14 @@ def predict_image(
     volume_mm3 = float(lesions.sum() * np.prod(first.spacing_mm))
     rim_mm3 = 0.0 if brain is None else bright_rim_mm3(first.array, brain, first.spacing_mm)
     return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
+
+
+def _at_first_visit(case: Case, recipe: Mapping[str, Any]) -> Case:
+    """The case without an earlier mask, for networks that know these as their last sequence."""
+    last = recipe["sequences"]
+    if not in_full(recipe)["earlier_mask"] or last in case.lacking:
+        return case
+    return replace(case, lacking=(*case.lacking, last))
 
 
 def likeness_in_words(unlike: float) -> str:
