@@ -20,29 +20,36 @@ from metaseg_nb.batch.runner import open_notebook
 from metaseg_nb.batch.runs import Run
 from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.files import read_table
-from metaseg_nb.layout import PROJECT, StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.viewer.itk import EXTENSION
 from metaseg_nb.viewer.review_app import read_verdicts
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"
 TOKEN, SECONDS = "of-a-test", 600
+PARAMETERS = {"study": "tiny", "models": ["unet", "unetr"], "cases_shown": 1, "workers": 1}
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 
 
-@pytest.fixture(scope="module")
-def folder(tiny_study, tmp_path_factory):
-    """Where JupyterLab finds notebooks; beside it lies the tiny study, which stands for the demo (test_settings)."""
-    base = tmp_path_factory.mktemp("jupyter")
-    shutil.copytree(tiny_study.home, base / "home")
-    (base / "lab").mkdir()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("METASEG_HOME", str(base / "home"))
-        yield base / "lab"
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where JupyterLab finds notebooks; what they make lies beside it."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    return folder
 
 
-@pytest.fixture(scope="module")
-def lab(folder):
+def put(folder, notebook, parameters, name):
+    """Copy a notebook of the project, with these parameters in its cell."""
+    content = nbformat.read(NOTEBOOKS / f"{notebook}.ipynb", as_version=4)
+    cell = next(cell for cell in content.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    nbformat.write(content, folder / name)
+
+
+@pytest.fixture
+def lab(folder, tmp_path):
     """JupyterLab with the settings of `make lab`; its address."""
     port = 8000 + os.getpid() % 1000
     options = [f"--port={port}", f"--IdentityProvider.token={TOKEN}", "--no-browser", "--allow-root"]
@@ -50,8 +57,8 @@ def lab(folder):
     # a browser that draws by software on a busy machine does not answer for minutes
     options += ["--LabApp.expose_app_in_browser=True", "--ServerApp.tornado_settings={'ws_ping_timeout': 600000}"]
     env = {name: value for name, value in os.environ.items() if name != WATCHED}
-    env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(folder.parent / "config")}
-    with (folder.parent / "lab.log").open("w") as log:
+    env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    with (tmp_path / "lab.log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)
     address = f"http://localhost:{port}"  # as JupyterLab calls itself: frames of another name are refused
@@ -72,14 +79,14 @@ def pixels(element):
     return np.asarray(Image.open(io.BytesIO(element.screenshot(timeout=120_000))).convert("RGB")).astype(int)
 
 
-def showing(viewer, case):
-    """Source of a cell that shows a case of the tiny study."""
+def showing(viewer):
+    """Source of a cell that shows a case."""
     lines = [
         "from metaseg_nb.figures.reviewed import read_case_images",
         "from metaseg_nb.figures.reviewed import StudyTables",
         "from metaseg_nb.viewer.viewers import show_case",
         "tables = StudyTables.read('tiny')",
-        f"show_case(read_case_images(tables.layout, tables.cohort, {case!r}, tables.models), {viewer!r})",
+        f"show_case(read_case_images(tables.layout, tables.cohort, 'c0', tables.models), {viewer!r})",
     ]
     return "\n".join(lines)
 
@@ -127,7 +134,7 @@ def pictures(outputs):
 
 
 ALL = [("01_explore_data",), ("02_preprocess_n4",), ("03_train", "unet", 0), ("04_cross_validation",)]
-ALL += [("07_radiotherapy",), ("05_qualitative_review",)]
+ALL += [("05_qualitative_review",), ("07_radiotherapy",)]
 
 
 def results(home):
@@ -146,31 +153,23 @@ def open_and_run(which, page, lab, folder):
     return outputs
 
 
-def test_run_all_after_a_study_trains_nothing_and_changes_no_table_and_the_review_works(lab, folder, chromium):
+def test_run_all_after_a_study_trains_nothing_and_changes_no_table(tiny_study, lab, folder, chromium):
+    """The tiny study stands for the demo, whose values are those of the committed notebooks (test_settings)."""
     home = folder.parent / "home"
+    shutil.copytree(tiny_study.home, home)
     before = results(home)
     page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
     page.on("pageerror", lambda error: complaints.append(str(error)))
     for which in ALL:
         open_and_run(which, page, lab, folder)
     assert results(home) == before
-
-    page.evaluate("() => { const n = window.jupyterapp.shell.currentWidget.content; n.scrollToItem(5) }")
-    canvas = page.locator("canvas").first
-    canvas.wait_for(state="visible", timeout=60_000)
-    (first,) = appears(lambda: settled(canvas))
-    page.get_by_role("button", name="next →").click()
-    appears(lambda: np.abs(pixels(canvas) - first).mean() > 0.2)  # another case is another picture
-    page.get_by_role("button", name="unusable").click()
-    verdicts = StudyLayout("tiny").verdicts_table
-    appears(lambda: len(read_verdicts(verdicts)))
-    (verdict,) = read_verdicts(verdicts).to_dict("records")
-    assert verdict["verdict"] == "unusable"
     assert complaints == []
     page.close()
 
 
-def test_a_network_trains_in_jupyterlab_with_progress_bars(lab, folder, chromium):
+def test_a_network_trains_in_jupyterlab_with_progress_bars(tiny_study, lab, folder, chromium):
+    home = folder.parent / "home"
+    shutil.copytree(tiny_study.home, home)
     run = StudyLayout("tiny").run("segresnet", 0)
     scores = read_table(run.metrics_table)["dice"]
     shutil.rmtree(run.root)
@@ -181,10 +180,29 @@ def test_a_network_trains_in_jupyterlab_with_progress_bars(lab, folder, chromium
     page.close()
 
 
+def test_notebook_05_runs_in_jupyterlab_and_its_review_works(lab, folder, reviewed_study, chromium):
+    put(folder, "05_qualitative_review", PARAMETERS, "review.ipynb")
+    page, complaints = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    run_all(page, lab, "review.ipynb")
+
+    page.evaluate("() => { const n = window.jupyterapp.shell.currentWidget.content; n.scrollToItem(5) }")
+    canvas = page.locator("canvas").first
+    canvas.wait_for(state="visible", timeout=60_000)
+    (before,) = appears(lambda: settled(canvas))
+    page.get_by_role("button", name="next →").click()
+    appears(lambda: np.abs(pixels(canvas) - before).mean() > 0.2)  # another case is another picture
+    page.get_by_role("button", name="unusable").click()
+    appears(lambda: len(read_verdicts(reviewed_study.verdicts_table)))
+    (verdict,) = read_verdicts(reviewed_study.verdicts_table).to_dict("records")
+    assert verdict["verdict"] == "unusable"
+    assert complaints == []
+    page.close()
+
+
 @pytest.mark.skipif(not (EXTENSION / "offline" / "placed").is_file(), reason="`make lab` fetches its files")
-def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, chromium):
-    cell = nbformat.v4.new_code_cell(showing("itkwidgets", "synthetic_001"))
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata=KERNEL)
+def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, reviewed_study, chromium):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(showing("itkwidgets"))], metadata=KERNEL)
     nbformat.write(notebook, folder / "itk.ipynb")
     page, asked = chromium.new_page(viewport={"width": 1600, "height": 1300}), []
     page.on("request", lambda request: asked.append(request.url))
@@ -199,7 +217,7 @@ def test_itkwidgets_draws_in_jupyterlab_and_asks_no_other_machine(lab, folder, c
 
 
 def test_no_viewer_hangs_papermill(reviewed_study, tmp_path):
-    viewers = [showing(viewer, "c0") for viewer in ("niivue", "itkwidgets", "slices")]
+    viewers = [showing(viewer) for viewer in ("niivue", "itkwidgets", "slices")]
     cells = [nbformat.v4.new_code_cell(source) for source in (*viewers, "print('the next cell ran')")]
     notebook = nbformat.v4.new_notebook(cells=cells, metadata=KERNEL)
     nbformat.write(notebook, tmp_path / "in.ipynb")
