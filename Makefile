@@ -71,7 +71,7 @@ lint: $(READY)
 size:
 	@$(PYTHON) benchmarks/size.py
 
-# make bench PART=metrics runs one part; nnunet (an hour and more), then choosing, and planted run only if they are named
+# make bench PART=metrics runs one part; nnunet (an hour and more), then choosing; planted and scaling: only if they are named
 PART ?= metrics contours exploration bias_field registration preprocessing patches step gpu inference
 bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
