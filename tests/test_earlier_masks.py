@@ -8,7 +8,10 @@ import pytest
 import torch
 from nibabel.affines import apply_affine
 
+from metaseg_nb.annotation import training_set
+from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.demo_cohort.dates import plan_dates, render_date
@@ -18,14 +21,16 @@ from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.likeness import image_statistics
 from metaseg_nb.inference.predict import predict, predict_image
 from metaseg_nb.inference.stored_cases import after_each_mask, predict_case
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.earlier import earlier_dates
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.settings import ParameterError, Preprocess
+from metaseg_nb.settings import ParameterError, Preprocess, Pretrain
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
+from metaseg_nb.training.pretraining import RestorationBatches
 
 CPU, SPACING_MM = torch.device("cpu"), 3.0
 
@@ -148,12 +153,12 @@ def test_a_new_patient_is_predicted_as_at_a_first_visit(cohort, stored, tiny_tra
     identity = {"settings": own.model_dump(), "recipe": stored[1].recipe}
     save_checkpoint(tmp_path / "unet/fold0/best.pt", {"identity": identity, "network": network.state_dict()})
     (line,) = predict(tmp_path / "unet/fold0/best.pt", [cohort.cases[0].image], tmp_path / "mask.nii.gz", None)
-    assert "without sequence 2" in line
+    assert "without" not in line, "no scan is missing"
     ensemble = load_ensemble(tmp_path / "unet/fold0/best.pt", CPU)
     volume_mm3, *_ = predict_image(ensemble, cohort.cases[0].without_label, CPU, tmp_path / "proposal.nii.gz")
     assert volume_mm3 >= 0
     images = [cohort.cases[0].image, cohort.cases[0].label]
-    with pytest.raises(CohortError, match=r"found 3 sequence\(s\); expected 2"):
+    with pytest.raises(CohortError, match=r"found 2 image\(s\); expected 1, .* an earlier mask cannot be given"):
         next(predict(tmp_path / "unet/fold0/best.pt", images, tmp_path / "other.nii.gz", None))
 
 
@@ -161,6 +166,20 @@ def test_a_mask_has_no_intensities_that_landmarks_could_map():
     values = resolve("02_preprocess_n4", "demo") | {"earlier_mask": True, "intensity_scaling": "nyul"}
     with pytest.raises(ParameterError, match=r"earlier_mask.*intensity_scaling is nyul"):
         Preprocess.check(values)
+
+
+def test_neither_pretraining_nor_an_arm_sees_masks_that_it_does_not_pay_for(
+    cohort, stored, tiny_training, tmp_path, monkeypatch
+):
+    values = resolve("03b_pretrain", "demo_budget", "unet", 0) | {"patch_size": 32}
+    with pytest.raises(CohortError, match=r"found an image with the mask of an earlier date.*pretrain in a study"):
+        RestorationBatches(stored, Pretrain.check(values))
+    monkeypatch.setattr(training_set, "open_cases", lambda *_: stored)
+    parts = Split(cohort.cases[:1], cohort.cases[1:], [])
+    arm = tiny_training(arm="patients_50", arm_title="half", annotated_share=0.5)
+    layout = StudyLayout("s", tmp_path)
+    with pytest.raises(CohortError, match="which this arm does not annotate"):
+        annotated_training_set(parts, arm, layout, layout.run("unet", 0, "patients_50", 0), CPU)
 
 
 def test_a_corrected_earlier_mask_makes_the_later_image_again(cohort, stored, settings):

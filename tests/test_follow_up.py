@@ -21,7 +21,6 @@ from metaseg_nb.follow_up.clinical import read_clinical
 from metaseg_nb.follow_up.growth import DAYS_PER_MONTH, with_growth
 from metaseg_nb.follow_up.identity import follow
 from metaseg_nb.follow_up.patients import Measured, _changes, follow_masks, follow_study, predicted_mm, several_dates
-from metaseg_nb.follow_up.placing import heads_alike
 from metaseg_nb.follow_up.response import (
     COMPLETE,
     FIRST,
@@ -33,6 +32,7 @@ from metaseg_nb.follow_up.response import (
     responses,
 )
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing.same_head import heads_alike
 
 RAS = nib.orientations.axcodes2ornt("RAS")
 

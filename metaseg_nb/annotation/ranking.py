@@ -202,7 +202,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     ensembles = [load_ensemble(layout.root / model, device) for model in settings["models"]]
 
     def probability(case: StoredCase) -> np.ndarray:
-        return np.sum([one.probability(case.image, case.reach, device) for one in ensembles], axis=0) / len(ensembles)
+        return np.sum([one.probability(case.scans, case.reach, device) for one in ensembles], axis=0) / len(ensembles)
 
     cases = cohort.all_cases
     pairs = zip(cases, tqdm(open_cases(layout.case_store, cases), desc="ranking patients"), strict=True)

@@ -137,6 +137,10 @@ def annotated_training_set(
         Fewer than two patients, or no lesion, would be annotated; or the teachers cannot be used.
     """
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
+    if settings.arm and any(case.earlier for case in stored.values()):
+        found = "images with the masks of earlier dates, which this arm does not annotate"
+        fix = "set `earlier_mask: false` in a study of annotation budgets, under another study name"
+        raise CohortError.one("-", layout.case_store, found, "images alone", fix)
     budget = budget_of(parts, settings.annotated_share, settings.seed)
     chosen = budget.training
     if settings.unannotated in ("ranking", "foreground_random"):

@@ -72,15 +72,16 @@ def finish_run(
         **scored_with(cohort),
     }
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
-    finish(run, content, [*run.tables, *masks])
+    follow_ups = [run.earlier_table] if run.earlier_table.is_file() else []
+    finish(run, content, [*run.tables, *masks, *follow_ups])
 
 
 def rescore(study: str) -> list[str]:
     """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
 
     Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
-    of the weights that were not kept are there, or where these are the same weights. Notebook 04 is then to be run
-    again.
+    of the weights that were not kept are there, or where these are the same weights. ``earlier.csv``, whose masks are
+    not kept, stays as it was. Notebook 04 is then to be run again.
 
     Parameters
     ----------

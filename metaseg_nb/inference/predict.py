@@ -23,7 +23,7 @@ from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
 from metaseg_nb.layout import home
 from metaseg_nb.machine import device
 from metaseg_nb.preprocessing.brain import FILE, bright_rim_mm3
-from metaseg_nb.preprocessing.recipe import in_full, require_sequences
+from metaseg_nb.preprocessing.recipe import in_full, missing_scans, require_sequences
 from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
 
 NIFTI = (".nii", ".nii.gz")
@@ -71,7 +71,8 @@ def predict(
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
     for case, results in work:
         volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)
-        lacked = f", without {numbered(case.lacking)}," if case.lacking else ""
+        scans = missing_scans(case.lacking, networks.recipe)
+        lacked = f", without {numbered(scans)}," if scans else ""
         found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
         rim = f"; {rim_mm3:.0f} mm³ of bright tissue cross the brain's rim: a lesion may be cut" if rim_mm3 > 0 else ""
         yield f"{results[0]}: {found}{likeness_in_words(unlike)}{rim}"
@@ -159,6 +160,10 @@ def _at_first_visit(case: Case, recipe: Mapping[str, Any]) -> Case:
     last = recipe["sequences"]
     if not in_full(recipe)["earlier_mask"] or last in case.lacking:
         return case
+    if case.sequences != last - 1:
+        fix = "give the sequences of one patient, in the order of the training; an earlier mask cannot be given"
+        found, expected = f"{case.sequences} image(s)", f"{last - 1}, as in training"
+        raise CohortError.one(case.name, case.image, found, expected, fix)
     return replace(case, lacking=(*case.lacking, last))
 
 

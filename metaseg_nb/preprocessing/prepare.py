@@ -125,7 +125,9 @@ def prepare_case(
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
     sources += [f"no sequence {number}" for number in case.lacking]
     if earlier and earlier.label:
-        sources += [checksum(earlier.image), checksum(earlier.label), settings_hash(rule.as_json())]
+        require_sound_headers(earlier)
+        files = checksum(earlier.image), checksum(earlier.label)
+        sources += [earlier.name, *files, settings_hash(rule.as_json())]
     brain = None
     if settings.brain != KEEP:
         with steps.named(case):
