@@ -53,10 +53,8 @@ class RestorationBatches(PatchBatches):
 
     def __init__(self, cases: Sequence[StoredCase], settings: Pretrain, **more: Any):
         if with_masks := [case for case in cases if case.earlier]:
-            found, fix = "images with the masks of earlier dates", "pretrain in a study with `earlier_mask: false`"
-            raise CohortError.one(
-                with_masks[0].name, with_masks[0].folder, found, "images alone: no label is read", fix
-            )
+            found, fix = "an image with the mask of an earlier date", "pretrain in a study with `earlier_mask: false`"
+            raise CohortError.one(with_masks[0].name, with_masks[0].folder, found, "images alone", fix)
         super().__init__([replace(case, label_facts=None) for case in cases], cast(Any, settings), **more)
 
     @cached_property
