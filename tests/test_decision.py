@@ -264,18 +264,31 @@ def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
         keep_weights(ended, 2)
 
 
-def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp_path):
-    """Run the cell of notebook 03 that predicts the test set: here networks and decisions are words."""
-    run, predicted, case = RunLayout(tmp_path), [], SimpleNamespace(name="c0")
+def test_weights_predict_by_a_decision_and_after_earlier_masks_of_their_own(tmp_path):
+    """Run the cell of notebook 03 that predicts the test set: here networks and decisions are words.
+
+    c1 is a follow-up of c0, and comes first in the list.
+    """
+    run, predicted = RunLayout(tmp_path), []
+    cases = [
+        SimpleNamespace(name="c1", day=30, earlier={"case": "c0"}),
+        SimpleNamespace(name="c0", day=0, earlier=None),
+    ]
     run.other_checkpoint.touch()
+
+    def predict_case(network, stored, settings, masks, device, after):
+        predicted.append((network, masks, after))
+
+    decisions = ("balanced", "specific")
     ms = SimpleNamespace(
         device=lambda: "cpu",
-        evaluation=SimpleNamespace(score_probability=lambda *_: None),
+        evaluation=SimpleNamespace(score_probability=lambda *_: None, score_follow_up=lambda *_: None),
         inference=SimpleNamespace(
             choose_decisions=lambda network, selection, *_: {
-                point: f"{point} for {network} on {selection}" for point in ("balanced", "specific")
+                point: f"{point} for {network} on {selection}" for point in decisions
             },
-            predict_case=lambda network, stored, settings, masks, *_: predicted.append((network, masks)),
+            predict_case=predict_case,
+            after_each_mask=lambda *_: None,
         ),
         training=SimpleNamespace(network_of=lambda checkpoint, _: checkpoint, load_checkpoint=lambda path: path.stem),
     )
@@ -287,19 +300,26 @@ def test_the_weights_that_were_not_kept_predict_with_a_decision_of_their_own(tmp
         "decision": "chosen for best",
         "decisions": None,
         "operating_point": "balanced",
-        "test": [case],
+        "test": cases,
     }
-    names |= {"parts": SimpleNamespace(test=[case]), "cohort": SimpleNamespace(rule=None), "settings": None}
+    names |= {"parts": SimpleNamespace(test=cases), "cohort": SimpleNamespace(rule=None), "settings": None}
     names |= {"selection": "the selection set", "tqdm": lambda cases, desc: cases}
     (cell,) = [c.source for c in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "other_predictor" in c.source]
     exec(cell, names)
-    of_other = {
-        run.other_predictions / point / "c0.nii.gz": f"{point} for other on the selection set"
-        for point in ("balanced", "specific")
-    }
-    kept = ("best", {run.predictions / "c0.nii.gz": "chosen for best"})
-    assert predicted == [kept, ("other", of_other)], "so another operating_point later needs no deleted weights"
+    kept = [
+        ("best", {run.predictions / "c0.nii.gz": "chosen for best"}, None),
+        ("best", {run.predictions / "c1.nii.gz": "chosen for best"}, run.predictions / "c0.nii.gz"),
+    ]
+    of_other = [
+        {run.other_predictions / point / name: f"{point} for other on the selection set" for point in decisions}
+        for name in ("c0.nii.gz", "c1.nii.gz")
+    ]
+    others = [
+        ("other", of_other[0], None),
+        ("other", of_other[1], run.other_predictions / "balanced" / "c0.nii.gz"),
+    ]
+    assert predicted == [*kept, *others], "so another operating_point later needs no deleted weights"
     predicted.clear()
     run.other_checkpoint.unlink()  # the last epoch was the chosen one
     exec(cell, names)
-    assert predicted == [kept]
+    assert predicted == kept
