@@ -29,7 +29,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.figures.style import save_figure
+from metaseg_nb.figures.style import save_figure, use_style
 from metaseg_nb.figures.tables import show_table
 from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
@@ -446,14 +446,15 @@ def brains(width, height):
 
 
 def chart():
-    """A dot for each of 300 patients, by each of eight networks."""
-    figure, axes = plt.subplots(figsize=(11, 4))
-    rng = np.random.default_rng(0)
-    for row in range(8):
-        axes.scatter(rng.random(300), rng.normal(row, 0.1, 300), alpha=0.5)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    plt.close(figure)
+    """A dot for each of 300 patients, by each of eight networks, as a notebook shows it."""
+    rng, buffer = np.random.default_rng(0), io.BytesIO()
+    with plt.rc_context():
+        use_style()
+        figure, axes = plt.subplots(figsize=(11, 4))
+        for row in range(8):
+            axes.scatter(rng.random(300), rng.normal(row, 0.1, 300), alpha=0.5)
+        figure.savefig(buffer, format="png", dpi="figure")
+        plt.close(figure)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
