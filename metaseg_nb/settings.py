@@ -136,7 +136,7 @@ def _one_if_raw(dates: int, info: ValidationInfo) -> int:
     return dates
 
 
-def _of_scaled_images(earlier_mask: bool, info: ValidationInfo) -> bool:
+def _not_with_nyul(earlier_mask: bool, info: ValidationInfo) -> bool:
     if earlier_mask and info.data.get("intensity_scaling") == "nyul":
         raise ValueError("false, because intensity_scaling is nyul: a mask has no intensities to map")
     return earlier_mask
@@ -234,7 +234,7 @@ class Preprocess(Settings):
     n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "nyul", "min_max", "z_score"]
     intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_growing)]
-    earlier_mask: Annotated[bool, AfterValidator(_of_scaled_images)]
+    earlier_mask: Annotated[bool, AfterValidator(_not_with_nyul)]
     fill_holes: bool
     min_lesion_mm3: NotNegative
     outside_head: Literal["flag", "drop"]

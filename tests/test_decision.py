@@ -288,7 +288,7 @@ def test_weights_predict_by_a_decision_and_after_earlier_masks_of_their_own(tmp_
                 point: f"{point} for {network} on {selection}" for point in decisions
             },
             predict_case=predict_case,
-            after_each_mask=lambda *_: None,
+            after_other_masks=lambda *_: {},
         ),
         training=SimpleNamespace(network_of=lambda checkpoint, _: checkpoint, load_checkpoint=lambda path: path.stem),
     )

@@ -32,6 +32,7 @@ from metaseg_nb.follow_up.response import (
     responses,
 )
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.preprocessing import same_head
 from metaseg_nb.preprocessing.same_head import heads_alike
 
 RAS = nib.orientations.axcodes2ornt("RAS")
@@ -581,8 +582,8 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
     failures, alike = iter(["", "", "an uncertain place"]), iter([0.95, 0.6, 0.95])
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
-    monkeypatch.setattr(placing, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
-    monkeypatch.setattr(placing, "heads_alike", lambda *_: next(alike))
+    monkeypatch.setattr(same_head, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
+    monkeypatch.setattr(same_head, "heads_alike", lambda *_: next(alike))
     problems = placing.place_dates(cases)["problem"].tolist()
     assert problems[:2] == ["", ""]
     assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
@@ -595,8 +596,8 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
 def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypatch, write_nifti, n, said):
     image = write_nifti("one.nii.gz", head(1).array)
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0, "failure": ""}
-    monkeypatch.setattr(placing, "register", lambda *_: SimpleNamespace(**found))
-    monkeypatch.setattr(placing, "heads_alike", lambda *_: 0.3)
+    monkeypatch.setattr(same_head, "register", lambda *_: SimpleNamespace(**found))
+    monkeypatch.setattr(same_head, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
     assert placing.place_dates(cases)["problem"].str.endswith("the first date, or all others").iloc[1] == said
 

@@ -124,7 +124,7 @@ def test_an_image_of_one_value_has_no_head():
     assert not head_mask(np.full((9, 9, 9), -3, np.float32)).any()
 
 
-@pytest.mark.parametrize(("name", "way"), zip(["ms_patient26", "gli_00001", "tcga_fg6692"], WAYS, strict=True))
+@pytest.mark.parametrize(("name", "way"), zip(REAL, [*WAYS, "volume"], strict=True))
 def test_real_brains_are_found_again_after_z_scoring(shared_data, name, way):
     image = read_volume(shared_data / f"real_t1c/images/{name}.nii.gz", name)
     inside = image.array != 0

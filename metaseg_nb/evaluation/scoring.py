@@ -254,7 +254,7 @@ def score_probability(
 def score_follow_up(
     case: Case, stored: StoredCase, probabilities: Mapping[str, np.ndarray], decision: Decision, rule: LesionRule
 ) -> pd.DataFrame:
-    """Score a follow-up after each of its masks (`after_each_mask`): rows of `score_cases`, with ``earlier_mask``."""
+    """Score a follow-up's probabilities after each earlier mask: rows of `score_cases`, with ``earlier_mask``."""
     truth, rows = read_lesions(case, rule), []
     for mask, probability in probabilities.items():
         predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))

@@ -9,8 +9,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.preprocessing.registration import register
-from metaseg_nb.preprocessing.same_head import SAME_HEAD, heads_alike
+from metaseg_nb.preprocessing.same_head import register_dates
 
 PERHAPS = "possibly another patient, another sequence, or after surgery"
 
@@ -34,14 +33,10 @@ def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
     first, *others = (_dark(read_volume(case.image, case.name)) for case in cases)
     rows = [(0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")]
     for other in others:
-        try:
-            found = register(first, other)
-        except (ValueError, RuntimeError) as error:
-            rows.append((np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), f"not registered: {error}"))
+        found, alike, problem = register_dates(first, other)
+        if found is None:
+            rows.append((np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), problem))
             continue
-        alike = heads_alike(first, other, found.matrix)
-        unlike = "" if alike >= SAME_HEAD else f"another head (correlation {alike:.2f}, at least {SAME_HEAD})"
-        problem = found.failure or unlike
         problem = problem and f"{problem}; {PERHAPS}"
         rows.append((found.moved_mm, found.degrees, alike, found.matrix.ravel().tolist(), problem))
     if len(others) > 1 and all(row[-1] for row in rows[1:]):

@@ -63,16 +63,12 @@ def predict_case(
     return probability
 
 
-def after_each_mask(
-    network: torch.nn.Module, stored: StoredCase, settings: Train, earlier: Path, device: torch.device
+def after_other_masks(
+    network: torch.nn.Module, stored: StoredCase, settings: Train, device: torch.device
 ) -> dict[str, np.ndarray]:
-    """Probabilities of a follow-up after no earlier mask ("none"), the "predicted" one, and that of the "reference".
+    """Probabilities of a follow-up after no earlier mask ("none") and after that of the "reference".
 
-    See `predict_case`.
+    To compare with what `predict_case` gives after the mask that the network predicted.
     """
-    images = {
-        "none": seen_after(stored, None),
-        "predicted": seen_after(stored, read_mask(earlier, stored.name)),
-        "reference": stored.image,
-    }
+    images = {"none": seen_after(stored, None), "reference": stored.image}
     return {mask: predict_probability(network, image, stored.reach, settings, device) for mask, image in images.items()}

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "brain": ["KEEP"],
         "case_store": ["open_case", "open_cases", "require_rule"],
+        "earlier": ["earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
         "steps": ["NOT_REGISTERED"],
         "stored_case": ["intensity_curves"],

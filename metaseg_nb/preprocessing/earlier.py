@@ -12,11 +12,10 @@ import numpy as np
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.head import with_dark_background
-from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing.grid import Grid, resample
-from metaseg_nb.preprocessing.registration import along_axes, register
-from metaseg_nb.preprocessing.same_head import SAME_HEAD, heads_alike
+from metaseg_nb.preprocessing.registration import along_axes
+from metaseg_nb.preprocessing.same_head import register_dates
 from metaseg_nb.preprocessing.stored_case import StoredCase
 
 
@@ -39,22 +38,11 @@ def place_of(earlier: Case, first: Volume) -> np.ndarray | None:
     """Where the earlier date's image lies, as `resample` takes it, for the first sequence of the later date.
 
     None if the two cannot be registered, or are not the same head.
-
-    Raises
-    ------
-    CohortError
-        The earlier image cannot be used.
     """
-    require_sound_headers(earlier)
     other = read_volume(earlier.image, earlier.name)
     dark, dark_other = (replace(volume, array=with_dark_background(volume.array)) for volume in (first, other))
-    try:
-        found = register(dark, dark_other)
-    except (ValueError, RuntimeError):
-        return None
-    if found.failure or heads_alike(dark, dark_other, found.matrix) < SAME_HEAD:
-        return None
-    return along_axes(found.matrix, dark, dark_other)
+    found, _, problem = register_dates(dark, dark_other)
+    return along_axes(found.matrix, dark, dark_other) if found and not problem else None
 
 
 def carried(mask: Volume, place: np.ndarray, grid: Grid) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Whether two registered images show the same head."""
+"""Two dates of one head: where the later image lies, and whether it shows the same head."""
 
 import numpy as np
 from nibabel.affines import apply_affine
@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume
+from metaseg_nb.preprocessing.registration import Registration, register
 
 # Correlation of the structure of two heads. Two dates of one head had 0.88 or more (12 synthetic pairs, and 0.98 of a
 # real one), two heads 0.66 or less (4 synthetic pairs).
@@ -14,6 +15,27 @@ SAME_HEAD = 0.8
 FINE_MM, COARSE_MM, EVERY = 3.0, 10.0, 50
 # Of fewer voxels a correlation says nothing.
 FEWEST = 100
+
+
+def register_dates(first: Volume, other: Volume) -> tuple[Registration | None, float, str]:
+    """Register another date's image to the first's, both with a dark background.
+
+    Returns
+    -------
+    registration : Registration or None
+        None if there is none.
+    alike : float
+        `heads_alike`; NaN without a registration.
+    problem : str
+        Why it cannot be used; "" where nothing speaks against it.
+    """
+    try:
+        found = register(first, other)
+    except (ValueError, RuntimeError) as error:
+        return None, np.nan, f"not registered: {error}"
+    alike = heads_alike(first, other, found.matrix)
+    unlike = "" if alike >= SAME_HEAD else f"another head (correlation {alike:.2f}, at least {SAME_HEAD})"
+    return found, alike, found.failure or unlike
 
 
 def heads_alike(first: Volume, other: Volume, matrix: np.ndarray) -> float:

@@ -137,23 +137,25 @@ def slice_view(images: CaseImages, model: str, centre: Sequence[int], view_mm: f
     half = [view_mm / 2 / edge for edge in images.image.spacing_mm]
     kept = tuple(slice(max(0, round(c - h)), round(c + h) + 1) for c, h in zip(centre, half, strict=True))
     gc.freeze()  # nilearn looks for garbage eight times a view: in all that a notebook holds, this takes two seconds
-    view = view_img(
-        images.nifti(compared, kept),
-        bg_img=images.nifti(images.image.array, kept),
-        cut_coords=images.image.affine[:3, :3] @ centre + images.image.affine[:3, 3],
-        cmap=ListedColormap(list(AGREEMENT_COLOURS.values())),
-        vmin=1,
-        vmax=3,
-        threshold=0.5 if compared[kept].any() else None,
-        symmetric_cmap=False,
-        resampling_interpolation="nearest",
-        colorbar=False,
-        opacity=0.55,
-        black_bg=True,
-        dim=0,
-        radiological=True,
-    )
-    gc.unfreeze()
+    try:
+        view = view_img(
+            images.nifti(compared, kept),
+            bg_img=images.nifti(images.image.array, kept),
+            cut_coords=images.image.affine[:3, :3] @ centre + images.image.affine[:3, 3],
+            cmap=ListedColormap(list(AGREEMENT_COLOURS.values())),
+            vmin=1,
+            vmax=3,
+            threshold=0.5 if compared[kept].any() else None,
+            symmetric_cmap=False,
+            resampling_interpolation="nearest",
+            colorbar=False,
+            opacity=0.55,
+            black_bg=True,
+            dim=0,
+            radiological=True,
+        )
+    finally:
+        gc.unfreeze()
     return with_light_pictures(view.get_standalone())
 
 
