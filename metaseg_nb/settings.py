@@ -366,6 +366,7 @@ class FollowUp(Pooled):
 
     follow_up: bool
     clinical_table: str
+    reference_date: Count
     reach_mm: Positive
     new_mm: Positive
     volume_error: Annotated[float, Field(gt=0, lt=1)]

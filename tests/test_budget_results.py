@@ -1,5 +1,6 @@
 """Results of a budget study are read whole, or everything that is missing or wrong is named."""
 
+import shutil
 from dataclasses import replace
 
 import pandas as pd
@@ -16,13 +17,24 @@ from metaseg_nb.layout import StudyLayout
 CONTOURED = 2 + 4 + 9  # minutes of a case of the fake cohort
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A study of 24 patients in three folds: 14 to train on, 2 to select with, 8 to test on; results without noise."""
+    home, arms = tmp_path_factory.mktemp("fake"), ("patients_25", "patients_100", "boxes_roi", "self_training_25")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASEG_HOME", str(home))
+        budget = FakeBudget(StudyLayout("fake"), fake_cohort(home), ("unet", "unetr"), arms, (0, 4), noise=0.0)
+        budget.write({("unetr", "boxes_roi"): 0.1})
+    return home, budget
+
+
 @pytest.fixture
-def fake(tmp_path, monkeypatch):
-    """24 patients in three folds: 14 to train on, 2 to select with, 8 to test on; results without noise."""
-    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    arms = ("patients_25", "patients_100", "boxes_roi", "self_training_25")
-    budget = FakeBudget(StudyLayout("fake"), fake_cohort(tmp_path), ("unet", "unetr"), arms, (0, 4), noise=0.0)
-    return budget.write({("unetr", "boxes_roi"): 0.1})
+def fake(written, tmp_path, monkeypatch):
+    """The study in a folder of its own, where a test may change it."""
+    home, budget = written
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "home"))
+    shutil.copytree(home, tmp_path / "home")
+    return replace(budget, layout=StudyLayout("fake"))
 
 
 def read(fake, **changes):

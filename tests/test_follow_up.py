@@ -572,7 +572,7 @@ def test_an_image_that_cannot_be_registered_ends_nothing_and_is_named(write_nift
     ]
     blank = write_nifti("blank.nii.gz", np.zeros((40, 40, 40), np.float32))
     cases = [Case(f"p-{i}", (image,), None, "p", "l", day=i) for i, image in enumerate([*images[:2], blank, images[2]])]
-    table = placing.place_dates(cases)
+    table = placing.place_dates(cases, 1)
     assert table["problem"].str.startswith("not registered: ").tolist() == [False, True, True, False]
     assert table["matrix"].iloc[1] == np.eye(4).ravel().tolist() and np.isnan(table["alike"].iloc[1])
 
@@ -584,7 +584,7 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
     monkeypatch.setattr(same_head, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
     monkeypatch.setattr(same_head, "heads_alike", lambda *_: next(alike))
-    problems = placing.place_dates(cases)["problem"].tolist()
+    problems = placing.place_dates(cases, 1)["problem"].tolist()
     assert problems[:2] == ["", ""]
     assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
     assert all(
@@ -599,7 +599,41 @@ def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypat
     monkeypatch.setattr(same_head, "register", lambda *_: SimpleNamespace(**found))
     monkeypatch.setattr(same_head, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
-    assert placing.place_dates(cases)["problem"].str.endswith("the first date, or all others").iloc[1] == said
+    assert placing.place_dates(cases, 1)["problem"].str.endswith("date 1, or all others").iloc[1] == said
+
+
+@pytest.fixture
+def moving_head(write_nifti, monkeypatch):
+    """Three dates of one head whose headers lie 5 mm apart; registration is by the headers' known truth."""
+    images = [write_nifti(f"{i}.nii.gz", head(1).array, origin_mm=(5.0 * i, 0.0, 0.0)) for i in range(3)]
+    apart = []
+
+    def known(first, other):
+        apart.append(other.affine[0, 3] - first.affine[0, 3])
+        matrix = np.eye(4)
+        matrix[0, 3] = apart[-1]
+        return SimpleNamespace(matrix=matrix, moved_mm=abs(apart[-1]), degrees=0.0, failure="")
+
+    monkeypatch.setattr(same_head, "register", known)
+    return [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
+
+
+@pytest.mark.parametrize(
+    ("reference_date", "moved"), [(1, [0, 5, 10]), (2, [-5, 0, 5]), (3, [-10, -5, 0]), (9, [-10, -5, 0])]
+)
+def test_dates_are_registered_to_the_date_of_choice_or_the_last(moving_head, reference_date, moved):
+    table = placing.place_dates(moving_head, reference_date)
+    assert [matrix[3] for matrix in table["matrix"]] == moved
+    assert table["problem"].tolist() == ["", "", ""]
+    assert table["day"].tolist() == [0, 30, 60]
+
+
+def test_without_its_first_date_a_patient_is_not_followed(moving_head, monkeypatch):
+    alike = iter([0.1, 0.9])
+    monkeypatch.setattr(same_head, "heads_alike", lambda *_: next(alike))
+    problems = placing.place_dates(moving_head, 2)["problem"].tolist()
+    assert problems[0].startswith("another head (correlation 0.10")
+    assert problems[1:] == ["the patient's first date cannot be followed"] * 2
 
 
 def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(write_case, home, monkeypatch):
@@ -614,7 +648,7 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
         mask = Volume(found, label.affine, label.native_orientation)
         write_volume(layout.run("unet", 0).predictions / f"{case.name}.nii.gz", mask)
     still = {"patient": "p", "case": ["p-0", "p-1"], "day": [0, 60], "matrix": [np.eye(4).ravel().tolist()] * 2}
-    monkeypatch.setattr("metaseg_nb.follow_up.patients.place_dates", lambda _: pd.DataFrame(still).assign(problem=""))
+    monkeypatch.setattr("metaseg_nb.follow_up.patients.place_dates", lambda *_: pd.DataFrame(still).assign(problem=""))
     monkeypatch.setattr("metaseg_nb.follow_up.patients.UNSCORED_MM3", 0.5)
     without = replace(cases[0], name="p-2", label=None, day=90, fold=None)
     dates, lesions, changes = follow_study(layout, Cohort("c", "", cases, [without]), ["unet"], 3.0)

@@ -14,6 +14,7 @@ from metaseg_nb.demo_cohort import dates
 from metaseg_nb.demo_cohort.anatomy import load_template
 from metaseg_nb.demo_cohort.dates import COURSES, plan_dates, render_date
 from metaseg_nb.demo_cohort.files import make_cohort
+from metaseg_nb.demo_cohort.lesions import CAVITY
 from metaseg_nb.follow_up.patients import REFERENCE, Measured, follow_masks
 from metaseg_nb.follow_up.response import FIRST, responses
 
@@ -47,7 +48,7 @@ def test_lesions_of_5_mm_and_more_keep_their_identity(rendered):
             found = find_lesions(label.array > 0, label.spacing_mm)
             rows = table[(table["day"] == plan.day) & table["part"].notna()].set_index("part")["lesion"]
             for i, lesion in enumerate(lesions):
-                if lesion and plan.diameters_mm[i] >= 5:
+                if lesion and plan.lesions[i].diameter_mm >= 5:
                     voxel = apply_affine(np.linalg.inv(label.affine), lesion.centre_mm).round().astype(int)
                     number = rows.get(found.labels[tuple(voxel)] - 1)
                     right.append(number is not None and numbers.setdefault(i, number) == number)
@@ -77,3 +78,22 @@ def test_a_cohort_has_days_and_patients(tmp_path, monkeypatch):
     assert entries.groupby("patient").size().tolist() == [3, 3, 2, 3]
     assert (entries.groupby("patient")["day"].first() == 0).all()
     assert entries["image"].iloc[1] == "images/synthetic_001-001.nii.gz"
+
+
+def test_where_the_largest_lesion_was_cut_out_is_a_dark_cavity_and_no_lesion():
+    *before, after = plan_dates(SEED, 4, MOST)
+    assert [plan.lesions[0].kind == CAVITY for plan in (*before, after)] == [False, False, True]
+    after = replace(after, patient=replace(after.patient, spacing_mm=(EDGE_MM,) * 3))
+    image, label, lesions, _ = render_date(after)
+    whole = replace(after, lesions=(before[-1].lesions[0], *after.lesions[1:]))
+    _, lesion_label, (lesion, *_), _ = render_date(whole)
+    place = tuple(apply_affine(np.linalg.inv(label.affine), lesion.centre_mm).round().astype(int))
+    assert lesions[0] is None and lesion_label.array[place] and not label.array[place]
+    tissue = np.median(image.array[image.array > image.array.mean()])
+    assert image.array[place] < 0.6 * tissue
+
+
+def test_a_lesion_that_shrinks_decays_inside():
+    kinds = [[lesion.kind for lesion in plan.lesions] for plan in plan_dates(SEED, 0, MOST)]
+    assert "solid" in kinds[0]
+    assert set(kinds[2]) == {"ring"}

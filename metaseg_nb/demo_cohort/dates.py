@@ -1,8 +1,9 @@
-"""Synthetic patients at several dates: the same head and lesions, which grow, shrink, vanish or come.
+"""Synthetic patients at several dates: the same head, lesions that grow, shrink, decay, vanish, come or are cut out.
 
 At each date the head lies elsewhere, and voxels, contrast, bias field and noise are others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from scipy.spatial.transform import Rotation
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation, sample
 from metaseg_nb.demo_cohort.lesions import (
+    CAVITY,
+    CAVITY_RIM,
     Lesion,
     LesionPlan,
     depth_at,
@@ -38,6 +41,10 @@ from metaseg_nb.demo_cohort.patients import (
 # Lesions at the first date: the largest, and the others, in mm. Where one would be smaller than the last, it is gone.
 LARGEST_MM, OTHERS_MM, OTHERS, LEAST_MM = (18.0, 24.0), (5.0, 12.0), (1, 4), 3.0
 NEW_MM = 9.0
+# A lesion that was larger by so much is necrotic inside; so are those larger than this.
+DECAYED, NECROTIC_MM = 0.8, 15.0
+# Of the largest lesion, the width that a cavity keeps; and how dark its fluid is.
+SHRUNK, FLUID = 0.9, 0.3
 DAYS_BETWEEN = (55, 95)
 # How far a head lies from where it lay at the first date.
 SHIFT_MM, TURN_DEGREES = 12.0, 8.0
@@ -46,34 +53,41 @@ COARSE_MM = 3.0
 REACH_MM = 160.0
 
 
+NEVER = 99
+
+
 class Course(NamedTuple):
-    """What becomes of a patient: factors of the diameters at each date, when a new lesion comes, RANO-BM by images."""
+    """What becomes of a patient.
+
+    Factors of the diameters at each date; the date at which a new lesion comes; RANO-BM by images at the dates after
+    the first; the date at which the largest lesion has been cut out.
+    """
 
     factors: tuple[float, ...]
     new_at: int
     categories: tuple[str, ...]
+    resected_at: int = NEVER
 
 
-NEVER = 99
 PARTLY, STABLE, PROGRESSION = "partial response", "stable disease", "progression"
 COURSES = (
     Course((1, 0.82, 0.6, 0.45), NEVER, (STABLE, PARTLY, PARTLY)),
     Course((1, 1.06, 1.5), NEVER, (STABLE, PROGRESSION)),
     Course((1, 1.05), NEVER, (STABLE,)),
     Course((1, 0.6, 0.5, 0.95), NEVER, (PARTLY, PARTLY, PROGRESSION)),
-    Course((1, 0.95, 0.92), 1, (PROGRESSION, PROGRESSION)),
+    Course((1, 0.95, 0.92), 1, (PROGRESSION, PROGRESSION), resected_at=2),
     Course((1, 0.55, 0), NEVER, (PARTLY, "complete response")),
 )
 
 
 @dataclass(frozen=True)
 class DatePlan:
-    """A patient at one date: ``diameters_mm`` of all lesions that the patient ever has (0: not there)."""
+    """A patient at one date: ``lesions`` are all that the patient ever has, as they are now (0 mm: not there)."""
 
     patient: PatientPlan
     date: int
     day: int
-    diameters_mm: tuple[float, ...]
+    lesions: tuple[LesionPlan, ...]
 
     @property
     def case(self) -> str:
@@ -89,24 +103,31 @@ def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
     course, rng = COURSES[index % len(COURSES)], patient_rng(seed, index, "plan")
     factors = course.factors[:most]
     first_mm = [rng.uniform(*LARGEST_MM), *rng.uniform(*OTHERS_MM, size=rng.integers(*OTHERS))]
-    wanted = [[mm * factor for factor in factors] for mm in sorted(first_mm, reverse=True)]
-    wanted = [[mm if mm >= LEAST_MM else 0.0 for mm in of_lesion] for of_lesion in wanted]
-    wanted += [[NEW_MM * (date >= course.new_at) for date in range(len(factors))]] if course.new_at < most else []
-    wanted.sort(key=max, reverse=True)
-    lesions = tuple(LesionPlan(max(of), "ring" if max(of) > 15 else "solid", rng.uniform(1.2, 1.6)) for of in wanted)
-    patient = replace(plan_patient(seed, index), lesions=lesions)
+    sizes_mm = [[mm * factor for factor in factors] for mm in sorted(first_mm, reverse=True)]
+    sizes_mm = [[mm if mm >= LEAST_MM else 0.0 for mm in of_lesion] for of_lesion in sizes_mm]
+    sizes_mm += [[NEW_MM * (date >= course.new_at) for date in range(len(factors))]] if course.new_at < most else []
+    sizes_mm.sort(key=max, reverse=True)
+    largest = tuple(
+        LesionPlan(max(of), "ring" if max(of) > NECROTIC_MM else "solid", rng.uniform(1.2, 1.6)) for of in sizes_mm
+    )
+    patient = replace(plan_patient(seed, index), lesions=largest)
     days = np.cumsum([0, *rng.integers(*DAYS_BETWEEN, size=len(factors) - 1)])
-    return [
-        DatePlan(
-            replace(
-                patient, **dict(zip(("spacing_mm", "axes"), SCANNERS[(index + 3 * date) % len(SCANNERS)], strict=True))
-            ),
-            date,
-            int(days[date]),
-            tuple(float(of[date]) for of in wanted),
+    plans = []
+    for date in range(len(factors)):
+        spacing_mm, axes = SCANNERS[(index + 3 * date) % len(SCANNERS)]
+        lesions = [_at(plan, of[: date + 1]) for plan, of in zip(largest, sizes_mm, strict=True)]
+        if date >= course.resected_at:
+            lesions[0] = LesionPlan(SHRUNK * lesions[0].diameter_mm, CAVITY, CAVITY_RIM, FLUID)
+        plans.append(
+            DatePlan(replace(patient, spacing_mm=spacing_mm, axes=axes), date, int(days[date]), tuple(lesions))
         )
-        for date in range(len(factors))
-    ]
+    return plans
+
+
+def _at(largest: LesionPlan, sizes_mm: Sequence[float]) -> LesionPlan:
+    """Plan a lesion at the last of its dates so far; where it shrank, it is necrotic inside."""
+    decayed = sizes_mm[-1] < DECAYED * max(sizes_mm)
+    return replace(largest, diameter_mm=float(sizes_mm[-1]), kind="ring" if decayed else largest.kind)
 
 
 def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np.ndarray]:
@@ -116,7 +137,7 @@ def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np
     -------
     image, label : Volume
     lesions : list of Lesion or None
-        In the order of the plan; None where one is not there.
+        In the order of the plan; None where one is not there, or a cavity is in its place.
     matrix : ndarray, shape (4, 4)
         From the first date's world to this one's.
     """
@@ -127,30 +148,28 @@ def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np
     shape, affine = grid_around(apply_affine(matrix, head_points_mm(deformation)), patient.spacing_mm)
     axes_mm = [affine[axis, 3] + affine[axis, axis] * np.arange(n) for axis, n in enumerate(shape)]
     positions_mm = _positions(deformation, matrix, axes_mm)
-    lesions: list[Lesion | None] = []
-    for lesion, diameter_mm in zip(placed, plan.diameters_mm, strict=True):
-        factor = diameter_mm / lesion.plan.diameter_mm
-        if not factor:
-            lesions.append(None)
+    drawn: list[Lesion | None] = []
+    for largest, plan_now in zip(placed, plan.lesions, strict=True):
+        if not plan_now.diameter_mm:
+            drawn.append(None)
             continue
-        form = lesion.shape.scaled(factor)
+        form = largest.shape.scaled(plan_now.diameter_mm / largest.plan.diameter_mm)
         form = replace(form, to_sphere=form.to_sphere @ matrix[:3, :3].T)
-        centre_mm = apply_affine(matrix, lesion.centre_mm)
-        own = replace(lesion.plan, diameter_mm=diameter_mm)
-        lesions.append(lay_out(own, form, lesion.core, centre_mm, axes_mm, depth_at(positions_mm)))
-    there = [lesion for lesion in lesions if lesion]
-    for lesion in there:
+        centre_mm = apply_affine(matrix, largest.centre_mm)
+        drawn.append(lay_out(plan_now, form, largest.core, centre_mm, axes_mm, depth_at(positions_mm)))
+    for lesion in filter(None, drawn):
         push_tissue(positions_mm, lesion, turned)
     contrast = patient_rng(patient.seed, patient.index, "contrast", plan.date)
     vessels = patient_rng(patient.seed, patient.index, "vessels")
     intensity = sample(anatomy_map(contrast, vessels, patient.spacing_mm), positions_mm)
     label = np.zeros(shape, np.uint8)
-    for lesion in there:
+    for lesion in filter(None, drawn):
         paint_lesion(intensity, label, lesion, patient.spacing_mm, rng)
     intensity *= true_bias_field(patient.seed, patient.index, shape, affine, plan.date)
     scan = patient_rng(patient.seed, patient.index, "noise", plan.date)
     image = acquired(intensity, scan, scan.uniform(0.02, 0.05), scan.uniform(250, 900))
     native = nib.orientations.axcodes2ornt(patient.axes)
+    lesions = [lesion if lesion and lesion.plan.kind != CAVITY else None for lesion in drawn]
     return Volume(image, affine, native), Volume(label, affine, native), lesions, matrix
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial import KDTree
 
-# The voxels of a lesion, in parts, in the space of the patient's first date: shape (N, 3), in mm.
+# The voxels of a lesion, in parts, in the space of the patient's reference date: shape (N, 3), in mm.
 Points = np.ndarray
 # A lesion of which this share lies in another one's place came from it (split), or went into it (merged).
 INSIDE = 0.5

@@ -45,7 +45,7 @@ class FollowUp(NamedTuple):
 class Measured:
     """The lesions of a mask: a row of `MEASURES` each, their voxels, and parts of these as points.
 
-    ``points`` are in mm of the first date's world; ``to_voxel`` leads from there to the voxels of the mask.
+    ``points`` are in mm of the reference date's world; ``to_voxel`` leads from there to the voxels of the mask.
     """
 
     shape: tuple[int, ...]
@@ -56,7 +56,7 @@ class Measured:
 
     @classmethod
     def of(cls, mask: Volume, matrix: np.ndarray) -> "Measured":
-        """Measure a mask on its own voxels; ``matrix`` leads from the first date's world to that of the mask.
+        """Measure a mask on its own voxels; ``matrix`` leads from the reference date's world to that of the mask.
 
         Lesions that scoring leaves out (2 mm³ and less) are left out here too. A voxel counts as parts of at most 1 mm:
         the centres of thick slices lie farther apart than two lesions that are the same.
@@ -76,13 +76,18 @@ class Measured:
         return cls(mask.shape, to_voxel, table, voxels, points)
 
     def shows(self, place: Points) -> bool:
-        """Whether most of a place of the first date's world lies inside the mask's image."""
+        """Whether most of a place of the reference date's world lies inside the mask's image."""
         voxels = apply_affine(self.to_voxel, place)
         return bool(((voxels >= -0.5) & (voxels <= np.array(self.shape) - 0.5)).all(axis=1).mean() >= INSIDE)
 
 
 def follow_study(
-    layout: StudyLayout, cohort: Cohort, models: Sequence[str], reach_mm: float, workers: int = 1
+    layout: StudyLayout,
+    cohort: Cohort,
+    models: Sequence[str],
+    reach_mm: float,
+    reference_date: int = 1,
+    workers: int = 1,
 ) -> FollowUp:
     """Follow the lesions of all patients who have several dates; each date was predicted by a model that never saw it.
 
@@ -94,6 +99,8 @@ def follow_study(
         Networks that have predicted every fold.
     reach_mm : float
         See `follow`.
+    reference_date : int
+        See `place_dates`.
     workers : int
 
     Raises
@@ -108,7 +115,8 @@ def follow_study(
         fix += "to false"
         raise CohortError.one("-", layout.dataset, found, "patients with several dates", fix)
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
-    work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm)
+    ways = {"rule": cohort.rule, "reach_mm": reach_mm, "reference_date": reference_date}
+    work = partial(_follow_patient, masks=masks, **ways)
     found = map_cases(work, patients, workers, "following patients")
     return FollowUp(*(pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)))
 
@@ -137,10 +145,14 @@ def several_dates(cohort: Cohort) -> list[tuple[list[Case], str]]:
 
 
 def _follow_patient(
-    cases: Sequence[Case], masks: Mapping[str, Mapping[str, Path]], rule: LesionRule, reach_mm: float
+    cases: Sequence[Case],
+    masks: Mapping[str, Mapping[str, Path]],
+    rule: LesionRule,
+    reach_mm: float,
+    reference_date: int,
 ) -> FollowUp:
     whole, without = ([case for case in cases if (case.name in masks) is masked] for masked in (True, False))
-    dates = place_dates(whole)
+    dates = place_dates(whole, reference_date)
     placed = [
         (case, np.reshape(row.matrix, (4, 4)))
         for case, row in zip(whole, dates.itertuples(), strict=True)

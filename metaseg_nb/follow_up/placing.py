@@ -1,4 +1,4 @@
-"""Registration in time: where each date's head lies against the first date, and whether it is the same head."""
+"""Registration in time: where each date's head lies against that of one date, and whether it is the same head."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,38 +12,47 @@ from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing.same_head import register_dates
 
 PERHAPS = "possibly another patient, another sequence, or after surgery"
+# Of the date that the others are registered to.
+AT_REST = (0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")
 
 
-def place_dates(cases: Sequence[Case]) -> pd.DataFrame:
-    """Register the first sequence of each date of a patient to that of the first date, rigidly.
+def place_dates(cases: Sequence[Case], reference_date: int) -> pd.DataFrame:
+    """Register the first sequence of each date of a patient to that of one date, rigidly.
 
     Parameters
     ----------
     cases : sequence of Case
         In the order of their dates.
+    reference_date : int
+        The date that the others are registered to, from 1; where a patient has fewer dates, the last.
 
     Returns
     -------
     DataFrame
         A row per case: ``patient``, ``case``, ``day``; ``moved_mm``, ``degrees`` (how the head lies elsewhere than the
-        headers say); ``alike`` (correlation of the two heads' structure, 1 for the first date); ``matrix`` (from the
-        first date's world to this one's, 16 numbers row by row); ``problem``: why this date cannot be followed, ""
-        where nothing speaks against it. A date that cannot be registered has ``matrix`` 1, and ``alike`` NaN.
+        headers say); ``alike`` (correlation of the two heads' structure, 1 for the reference date); ``matrix`` (from
+        the reference date's world to this one's, 16 numbers row by row); ``problem``: why this date cannot be
+        followed, "" where nothing speaks against it. A date that cannot be registered has ``matrix`` 1, and ``alike``
+        NaN. If the first date has a problem, all have one: a later date is not the beginning.
     """
-    first, *others = (_dark(read_volume(case.image, case.name)) for case in cases)
-    rows = [(0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")]
-    for other in others:
-        found, alike, problem = register_dates(first, other)
-        if found is None:
-            rows.append((np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), problem))
-            continue
-        problem = problem and f"{problem}; {PERHAPS}"
-        rows.append((found.moved_mm, found.degrees, alike, found.matrix.ravel().tolist(), problem))
-    if len(others) > 1 and all(row[-1] for row in rows[1:]):
-        rows[1:] = [(*row[:-1], f"{row[-1]}; the first date, or all others") for row in rows[1:]]
+    volumes = [_dark(read_volume(case.image, case.name)) for case in cases]
+    fixed = min(reference_date, len(cases)) - 1
+    rows = [_placed(volumes[fixed], volume) if date != fixed else AT_REST for date, volume in enumerate(volumes)]
     dates = pd.DataFrame(rows, columns=["moved_mm", "degrees", "alike", "matrix", "problem"])
+    others = dates.index != fixed
+    if others.sum() > 1 and (dates["problem"][others] != "").all():
+        dates.loc[others, "problem"] += f"; date {fixed + 1}, or all others"
+    if dates["problem"].iloc[0]:
+        dates.loc[dates["problem"] == "", "problem"] = "the patient's first date cannot be followed"
     names, days = [case.name for case in cases], [case.day for case in cases]
     return dates.assign(patient=cases[0].patient, case=names, day=days)
+
+
+def _placed(fixed: Volume, moving: Volume) -> tuple[float, float, float, list[float], str]:
+    found, alike, problem = register_dates(fixed, moving)
+    if found is None:
+        return np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), problem
+    return found.moved_mm, found.degrees, alike, found.matrix.ravel().tolist(), problem and f"{problem}; {PERHAPS}"
 
 
 def _dark(volume: Volume) -> Volume:

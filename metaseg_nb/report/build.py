@@ -61,8 +61,9 @@ class Report:
         """Takes private words out of a text."""
         return private_free(self.layout)
 
-    def write(self, template: str, file: str, title: str, **content: Any) -> None:
-        """Fill a template, every word of which is cleaned, then escaped, and write it as a page."""
+    @cached_property
+    def templates(self) -> Environment:
+        """Templates, every word of which is cleaned, then escaped."""
         templates = Environment(
             loader=PackageLoader("metaseg_nb.report", "templates"),
             autoescape=True,
@@ -71,8 +72,12 @@ class Report:
         )
         templates.globals |= {"gallery": gallery, "model_title": model_title, "small": DIAMETER_NAMES[0]}
         templates.globals |= {"policy": pages.policy(), "code_style": CODE_STYLE, "site": self.site}
+        return templates
+
+    def write(self, template: str, file: str, title: str, **content: Any) -> None:
+        """Fill a template and write it as a page."""
         shared = {"cohort_name": self.cohort_name, "file": file, "title": title}
-        page = templates.get_template(template).render(**shared, **content)
+        page = self.templates.get_template(template).render(**shared, **content)
         self.put(file, pages.with_light_pictures(page).encode())
 
     def write_notebook(self, path: Path, file: str, title: str = "", made: Mapping[str, Any] | None = None) -> str:
