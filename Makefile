@@ -5,7 +5,8 @@
 # make status STUDY=mine          the state of every network on every fold
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
 # make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
-# make test    the test suite
+# make test    the tests, with a small study from images to report
+# make test-slow       further studies, JupyterLab and browsers, real data
 # make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
@@ -23,7 +24,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: install brain-extraction demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install brain-extraction demo demo-budget demo-annotate test test-slow test-cluster test-gpu lab lint size bench clean study status
 
 install: $(READY)
 
@@ -45,10 +46,15 @@ study: $(READY)
 status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
-# two processes with one thread each take half the time of one process with two; tests/conftest.py orders the tests;
-# passive: where a test has more threads than cores are free, those that wait do not keep the others from a core
+# processes with one thread each take half the time of one process with two; a third uses the time that browsers and locks
+# keep the others waiting; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
+# those that wait do not keep the others from a core
+PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTEST) -m 'not slow and not cluster and not gpu'
+
+test-slow: $(READY)
+	$(PYTEST) -m slow
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)

@@ -56,8 +56,8 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-# Files whose slow tests take minutes: begun last, one of them would leave the other process idle. The first makes the
-# tiny study, for which the last three wait: meanwhile the other process has those between.
+# Files that take minutes: begun last, one of them would leave the other processes idle. One of them makes the tiny study,
+# for which the last three wait: meanwhile the other processes have those between.
 LONGEST = (
     "test_study",
     "test_explore",
@@ -71,8 +71,8 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Fast tests first, then the longest; tests of one file that are as fast stay in one process."""
-    items.sort(key=lambda item: (_is_slow(item), _rank(item) if _is_slow(item) else 0))
+    """Fast tests first, in each speed the longest files; tests of one file that are as fast stay in one process."""
+    items.sort(key=lambda item: (_is_slow(item), _rank(item)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}, slow: {_is_slow(item)}"))
 

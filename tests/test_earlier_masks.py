@@ -23,6 +23,7 @@ from metaseg_nb.inference.predict import predict, predict_image
 from metaseg_nb.inference.stored_cases import after_other_masks, predict_case
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
+from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.earlier import earlier_dates
 from metaseg_nb.preprocessing.prepare import prepare_cohort
@@ -33,6 +34,14 @@ from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import RestorationBatches
 
 CPU, SPACING_MM = torch.device("cpu"), 3.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """Registration ends at voxels of 4 mm: near enough for lesions of several voxels, in a fraction of the time."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(registration, "LEVELS_MM", registration.LEVELS_MM[:2])
+        yield
 
 
 @pytest.fixture(scope="module")

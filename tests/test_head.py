@@ -127,12 +127,14 @@ def test_an_image_of_one_value_has_no_head():
 @pytest.mark.parametrize(("name", "way"), zip(REAL, [*WAYS, "volume"], strict=True))
 def test_real_brains_are_found_again_after_z_scoring(shared_data, name, way):
     image = read_volume(shared_data / f"real_t1c/images/{name}.nii.gz", name)
-    inside = image.array != 0
-    original, stored = find_head(image.array, image.spacing_mm), prepared(image.array, image.spacing_mm)
-    scored = z_scored(image.array, inside, way)
+    step = 2 if min(image.spacing_mm) <= 1 else 1  # every other voxel, for speed
+    array, spacing_mm = image.array[::step, ::step, ::step], tuple(step * edge for edge in image.spacing_mm)
+    inside = array != 0
+    original, stored = find_head(array, spacing_mm), prepared(array, spacing_mm)
+    scored = z_scored(array, inside, way)
     assert dice(head_mask(scored), inside) > 0.98
-    assert dice(find_head(scored, image.spacing_mm).mask, original.mask) > 0.98
-    again = prepared(scored, image.spacing_mm)
+    assert dice(find_head(scored, spacing_mm).mask, original.mask) > 0.98
+    again = prepared(scored, spacing_mm)
     assert again.grid == stored.grid
     lit = [float((one.array[0][one.head] > 0).mean()) for one in (stored, again)]
     assert lit[1] > 0.98

@@ -17,6 +17,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.figures.raw_images import draw_registrations
 from metaseg_nb.parameters import resolve
+from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.recipe import image_recipe
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
@@ -40,6 +41,12 @@ def rigid(turned_degrees, moved_mm):
 def template():
     image = load_mni152_template(resolution=2)
     return Volume(np.asarray(image.dataobj, np.float32) * 500, image.affine, RAS)
+
+
+@pytest.fixture
+def coarse(monkeypatch):
+    """Registration ends at voxels of 4 mm: near enough, in a fraction of the time."""
+    monkeypatch.setattr(registration, "LEVELS_MM", registration.LEVELS_MM[:2])
 
 
 def grid_of(volume):
@@ -79,7 +86,7 @@ def test_a_known_movement_is_found_to_half_a_millimetre_and_half_a_degree(templa
     assert found.information >= found.by_headers
 
 
-def test_what_lies_right_already_stays_there(template):
+def test_what_lies_right_already_stays_there(template, coarse):
     lower = template.affine.copy()
     lower[2, 3] += 10 * 2
     for second in (template, Volume(dark_fluid(template.array[:, :, 10:]), lower, RAS)):
@@ -88,7 +95,7 @@ def test_what_lies_right_already_stays_there(template):
         assert found.moved_mm < 0.1
 
 
-def test_heads_far_apart_in_their_headers_find_each_other(template):
+def test_heads_far_apart_in_their_headers_find_each_other(template, coarse):
     far = rigid((0, 5, 0), (220, -150, 90))
     found = register(template, Volume(template.array, far @ template.affine, RAS))
     assert found.by_headers == 0, "nothing of one head lies in the other image"
@@ -100,7 +107,7 @@ def test_an_image_without_a_head_is_refused(template):
         register(template, Volume(np.zeros((20, 20, 20), np.float32), np.eye(4), RAS))
 
 
-def test_noise_is_no_place_for_a_head(template):
+def test_noise_is_no_place_for_a_head(template, coarse):
     noise = np.random.default_rng(0).uniform(400, 500, (20, 20, 20)).astype(np.float32)
     found = register(template, Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS))
     assert "place" in found.failure
@@ -167,7 +174,7 @@ def test_another_grid_of_a_sequence_is_a_note_and_of_a_mask_an_error(case, tmp_p
         require_sound_headers(Case("head", case.images, save(tmp_path, "label", label), "p", "unknown"))
 
 
-def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, settings, template, tmp_path):
+def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, settings, template, tmp_path, coarse):
     array = resample(template.array, *[grid_of(template)] * 2, "linear", rigid((0, 0, 0), (6, 0, 0)))
     moved = Volume(array, template.affine, RAS)
     both = Case("head", (case.image, save(tmp_path, "t1", moved)), None, "p", "unknown")
@@ -188,7 +195,7 @@ def test_pictures_say_what_was_registered_and_what_was_not(case, registered):
     plt.close(figure)
 
 
-def test_a_failed_registration_names_the_case(case, settings, tmp_path):
+def test_a_failed_registration_names_the_case(case, settings, tmp_path, coarse):
     noise = np.random.default_rng(0).uniform(50, 99, (20, 20, 20)).astype(np.float32)
     noise = Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS)
     bad = Case("head", (case.image, save(tmp_path, "noise", noise)), None, "p", "unknown")
@@ -197,7 +204,7 @@ def test_a_failed_registration_names_the_case(case, settings, tmp_path):
         prepare_image(read_images(bad), image_recipe(settings, 2))
 
 
-def test_where_a_sequence_does_not_reach_it_is_as_dark_as_its_background(case, settings, template, tmp_path):
+def test_where_a_sequence_does_not_reach_it_is_as_dark_as_its_background(case, settings, template, tmp_path, coarse):
     """Also z-scores, where 0 is the mean of the head."""
     upper = template.affine.copy()
     upper[2, 3] += 40 * 2

@@ -31,7 +31,6 @@ from metaseg_nb.radiotherapy.dicom_folder import read_dicom
 from metaseg_nb.radiotherapy.structure_sets import write_structure_set
 from metaseg_nb.training.checkpoints import load_checkpoint
 
-pytestmark = pytest.mark.slow
 
 STUDY = Path(__file__).parent / "studies" / "tiny.yaml"
 MODELS, FOLDS, PATIENTS = ["unet", "segresnet"], 2, 6
@@ -129,6 +128,7 @@ def run_annotate(home, metaseg, file, changes):
     return "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
 
 
+@pytest.mark.slow
 def test_notebook_08_proposes_for_the_patient_without_a_mask_and_opens_it_in_a_browser(home, metaseg, tmp_path):
     home = shutil.copytree(home, tmp_path / "home")
     words = run_annotate(home, metaseg, tmp_path / "tiny.yaml", 'reader: R1\nassistance: "proposal"')
@@ -140,6 +140,7 @@ def test_notebook_08_proposes_for_the_patient_without_a_mask_and_opens_it_in_a_b
     assert (home / "figures/tiny/08_proposal.png").is_file()
 
 
+@pytest.mark.slow
 def test_notebook_08_counts_minutes_and_compares_readers(home, metaseg, tmp_path):
     """Two readers read the same two patients; R2 needs a third of the time with proposals, and agrees on one."""
     home = shutil.copytree(home, tmp_path / "home")
@@ -218,6 +219,7 @@ def train_until(home, tmp_path):
     return start
 
 
+@pytest.mark.slow
 def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(train_until):
     run, code, said = train_until(lambda run: (run / "history.csv").exists(), 4000, without=["fold0"])
     assert code == 75, said
@@ -227,6 +229,7 @@ def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(train_
     assert load_checkpoint(run / "last.pt")["state"]["step"] >= len(pd.read_csv(run / "history.csv"))
 
 
+@pytest.mark.slow
 def test_sigterm_after_training_ends_the_run_as_stopped_too(train_until):
     run, code, said = train_until(lambda run: (run / "predictions").exists(), 4)
     assert code == 75, said
@@ -236,6 +239,7 @@ def test_sigterm_after_training_ends_the_run_as_stopped_too(train_until):
     assert not (run / "metrics.json").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_at_the_start_ends_the_run_as_stopped_too(train_until):
     run, code, said = train_until(lambda run: (run / "03_train.run.json").exists(), 4)
     assert code == 75, said
@@ -281,6 +285,7 @@ def test_a_finished_study_has_nothing_to_do(home, metaseg):
     assert {path: path.stat().st_mtime_ns for path in home.glob("runs/tiny/**/*.csv")} == before
 
 
+@pytest.mark.slow
 def test_run_all_shows_a_finished_run_and_writes_nothing(home, metaseg):
     run, own = home / "runs/tiny/unet/fold0", ("03_train", ".03_train")
     files = [path for path in run.rglob("*") if path.is_file() and not path.name.startswith(own)]
@@ -293,6 +298,7 @@ def test_run_all_shows_a_finished_run_and_writes_nothing(home, metaseg):
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == before
 
 
+@pytest.mark.slow
 def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(home, metaseg, tmp_path):
     for part in ("cases", "synthetic_cohort", "unet/fold0"):
         shutil.copytree(home / "runs/tiny" / part, tmp_path / "runs/tiny" / part)
@@ -319,6 +325,7 @@ def test_a_changed_parameter_asks_for_what_depends_on_it_and_no_more(home, tmp_p
     assert rules == {"cross_validate", "review", "radiotherapy", "report"}
 
 
+@pytest.mark.slow
 def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, tmp_path):
     """In folders, and of a study, whose names shells, Snakemake, YAML or papermill would take for something else."""
     odd = tmp_path / "a b%20#?{x},{}ü'q\"&$HOME*[y]"
@@ -341,6 +348,7 @@ def test_a_notebook_that_fails_is_kept_and_named_and_leaves_no_result(home, tmp_
     assert (broken / "runs/2024_01/notebooks/01_explore_data.ipynb").is_file()
 
 
+@pytest.mark.slow
 def test_papermill_by_hand_runs_one_network_on_one_fold(home, tmp_path):
     by_hand = tmp_path / "home"
     shutil.copytree(home / "runs/tiny", by_hand / "runs/tiny", ignore=shutil.ignore_patterns("unet", "segresnet"))
@@ -354,6 +362,7 @@ def test_papermill_by_hand_runs_one_network_on_one_fold(home, tmp_path):
     pd.testing.assert_frame_equal(pd.read_csv(again), pd.read_csv(first))
 
 
+@pytest.mark.slow
 def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, metaseg):
     table = home / "runs/tiny/preprocessing.csv"
     first = pd.read_csv(table)
@@ -366,6 +375,7 @@ def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, meta
     pd.testing.assert_frame_equal(again, first)
 
 
+@pytest.mark.slow
 def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, tmp_path, metaseg):
     """Six synthetic patients as DICOM: 01 reads them, `predict` and `export` write what a planning system reads."""
     cases = read_datalist(home / "runs/tiny/dataset.json").cases[:6]
@@ -401,6 +411,7 @@ def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, t
     assert len(list(home.glob("runs/clinic/radiotherapy/segresnet/*.dcm"))) == 6
 
 
+@pytest.mark.slow
 def test_published_plans_go_in_through_a_study_file(tmp_path, metaseg, shared_data):
     """Five metastases, a Gamma Knife plan and a sarcoma of the thigh, with two synthetic patients to fill the folds."""
     export, published = tmp_path / "export", shared_data / "radiotherapy"
