@@ -56,7 +56,7 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-# Files that take minutes: begun last, one of them would leave the other processes idle. One of them makes the tiny study,
+# Files that take minutes: begun last, one of them would leave the other processes idle. One makes the tiny study,
 # for which the last three wait: meanwhile the other processes have those between.
 LONGEST = (
     "test_study",

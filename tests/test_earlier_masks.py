@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.evaluation.scoring import score_follow_up
+from metaseg_nb.figures.raw_images import draw_earlier_dates
 from metaseg_nb.inference.decision import UNDECIDED
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.likeness import image_statistics
@@ -27,6 +29,7 @@ from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.earlier import earlier_dates
 from metaseg_nb.preprocessing.prepare import prepare_cohort
+from metaseg_nb.preprocessing.same_head import SAME_HEAD
 from metaseg_nb.settings import ParameterError, Preprocess, Pretrain
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
@@ -189,6 +192,18 @@ def test_neither_pretraining_nor_an_arm_sees_masks_that_it_does_not_pay_for(
     layout = StudyLayout("s", tmp_path)
     with pytest.raises(CohortError, match="which this arm does not annotate"):
         annotated_training_set(parts, arm, layout, layout.run("unet", 0, "patients_50", 0), CPU)
+
+
+def test_pictures_show_the_follow_up_and_its_earlier_date(cohort, stored):
+    later, earlier = cohort.cases
+    figure = draw_earlier_dates([later], [earlier], [stored[1]])
+    by_headers, registered = figure.axes
+    assert by_headers.get_title() == f"{later.name}\n{earlier.name}, by the headers"
+    assert registered.get_title().endswith(f"heads alike {stored[1].earlier['alike']:.2f}")
+    assert SAME_HEAD < stored[1].earlier["alike"] <= 1
+    first, second = (axes.images[0].get_array() for axes in (by_headers, registered))
+    assert 0.2 < (first != second).mean() < 0.6, "every second square is of the earlier date"
+    plt.close(figure)
 
 
 def test_a_corrected_earlier_mask_makes_the_later_image_again(cohort, stored, settings):

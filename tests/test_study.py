@@ -31,7 +31,6 @@ from metaseg_nb.radiotherapy.dicom_folder import read_dicom
 from metaseg_nb.radiotherapy.structure_sets import write_structure_set
 from metaseg_nb.training.checkpoints import load_checkpoint
 
-
 STUDY = Path(__file__).parent / "studies" / "tiny.yaml"
 MODELS, FOLDS, PATIENTS = ["unet", "segresnet"], 2, 6
 

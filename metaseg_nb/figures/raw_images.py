@@ -50,7 +50,7 @@ def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None
             if registration is None:
                 continue
             other, name = read_volume(path, case.name), path.name.removesuffix(".gz").removesuffix(".nii")
-            own, placed = _greys(first, other, np.eye(4))
+            own, placed = _greys(first, other, along_axes(np.eye(4), first, other))
             if of is None:
                 panels += [
                     _panel(first, case, "first sequence", own),
@@ -60,18 +60,32 @@ def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None
             matrix, moved = np.array(registration["matrix"]), f"moved by {registration['moved_mm']:.1f} mm"
             for title, pair in (
                 (f"{name}, by the headers", [own, placed]),
-                (f"{name}, registered: {moved}", _greys(first, other, matrix)),
+                (f"{name}, registered: {moved}", _greys(first, other, along_axes(matrix, first, other))),
             ):
                 panels.append(_panel(first, case, title, np.where(_squares(first), *pair)))
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
 
 
-def _greys(first: Volume, other: Volume, matrix: np.ndarray) -> list[np.ndarray]:
+def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: Sequence[StoredCase]) -> Figure:
+    """Two checkerboards of each follow-up with the image of its earlier date: by the headers, and registered."""
+    panels = []
+    for case, before, of in zip(cases, earlier, stored, strict=True):
+        assert of.earlier
+        first, other = (read_volume(it.image, it.name) for it in (case, before))
+        for title, place in (
+            (f"{before.name}, by the headers", along_axes(np.eye(4), first, other)),
+            (f"{before.name}, registered: heads alike {of.earlier['alike']:.2f}", np.array(of.earlier["place"])),
+        ):
+            panels.append(_panel(first, case, title, np.where(_squares(first), *_greys(first, other, place))))
+    return draw_panels(panels, 4 if len(panels) > 2 else 2)
+
+
+def _greys(first: Volume, other: Volume, place: np.ndarray) -> list[np.ndarray]:
     """One axial slice of both images on the grid of the first, each on its own grey scale from 0 to 1."""
     head = find_head(first.array, first.spacing_mm)
     low, high = head.box if head else (np.zeros(3), np.array(first.array.shape))
     source, target = (Grid(it.spacing_mm, it.array.shape) for it in (other, first))
-    placed, greys = resample(other.array, source, target, place=along_axes(matrix, first, other)), []
+    placed, greys = resample(other.array, source, target, place=place), []
     for array, of in ((first.array, first), (placed, other)):
         dark, bright = shown_window(of.array)
         greys.append(((array[:, :, int((low[2] + high[2]) // 2)] - dark) / (bright - dark)).clip(0, 1))

@@ -9,6 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "case_store": ["open_case", "open_cases", "require_rule"],
         "earlier": ["earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
+        "same_head": ["SAME_HEAD"],
         "steps": ["NOT_REGISTERED"],
         "stored_case": ["intensity_curves"],
     },

@@ -34,15 +34,15 @@ def earlier_dates(cohort: Cohort) -> dict[str, Case]:
     return found
 
 
-def place_of(earlier: Case, first: Volume) -> np.ndarray | None:
+def place_of(earlier: Case, first: Volume) -> tuple[np.ndarray, float] | None:
     """Where the earlier date's image lies, as `resample` takes it, for the first sequence of the later date.
 
-    None if the two cannot be registered, or are not the same head.
+    Also how alike the two heads are (`heads_alike`). None if they cannot be registered, or are not the same head.
     """
     other = read_volume(earlier.image, earlier.name)
     dark, dark_other = (replace(volume, array=with_dark_background(volume.array)) for volume in (first, other))
-    found, _, problem = register_dates(dark, dark_other)
-    return along_axes(found.matrix, dark, dark_other) if found and not problem else None
+    found, alike, problem = register_dates(dark, dark_other)
+    return (along_axes(found.matrix, dark, dark_other), alike) if found and not problem else None
 
 
 def carried(mask: Volume, place: np.ndarray, grid: Grid) -> np.ndarray:

@@ -110,7 +110,8 @@ def prepare_case(
         Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, ``cut_lesions``, which a brain mask without
         knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
         sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
-        Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last sequence.
+        Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last
+        sequence; ``alike``: how alike the two heads are.
 
     Raises
     ------
@@ -211,9 +212,11 @@ def _make_image(
     brain = _brain(mask, case, volumes[0], recipe)
     with steps.named(case):
         prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
-    if earlier and (place := place_of(earlier, volumes[0])) is not None:
+    if earlier and (found := place_of(earlier, volumes[0])):
+        place, alike = found
         prepared.array[-1] = carried(read_lesions(earlier, rule), place, prepared.grid)
-        facts |= {"lacking": case.lacking[:-1], "earlier": {"case": earlier.name, "place": place.tolist()}}
+        facts["lacking"] = case.lacking[:-1]
+        facts["earlier"] = {"case": earlier.name, "place": place.tolist(), "alike": alike}
     if brain is not None:
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
@@ -286,7 +289,7 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     if scans := missing_scans(stored.lacking, stored.recipe):
         row["lacking"] = len(scans)
     if stored.earlier:
-        row["earlier"] = stored.earlier["case"]
+        row |= {"earlier": stored.earlier["case"], "alike": stored.earlier["alike"]}
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
     return row

@@ -164,7 +164,7 @@ class StoredCase:
 
     @property
     def earlier(self) -> Mapping[str, Any] | None:
-        """The earlier date whose mask is the last channel: ``case``, and ``place`` of its image; None without one."""
+        """Earlier date whose mask is the last one: ``case``, ``place``, ``alike`` (`place_of`); None without one."""
         return self.image_facts.get("earlier")
 
     @property
