@@ -6,7 +6,7 @@
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
 # make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
 # make test    the tests, with a small study from images to report
-# make test-slow       further studies, JupyterLab and browsers, real data
+# make test SLOW=1     also further studies, some of real data; JupyterLab and browsers
 # make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
@@ -24,7 +24,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: install brain-extraction demo demo-budget demo-annotate test test-slow test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install brain-extraction demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
 
 install: $(READY)
 
@@ -49,12 +49,9 @@ status: $(READY)
 # processes with one thread each take half the time of one process with two; a third uses the time that browsers and locks
 # keep the others waiting; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
 # those that wait do not keep the others from a core
-PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder
 test: $(READY)
-	$(PYTEST) -m 'not slow and not cluster and not gpu'
-
-test-slow: $(READY)
-	$(PYTEST) -m slow
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder \
+		-m 'not cluster and not gpu$(if $(SLOW),, and not slow)'
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)

@@ -210,7 +210,10 @@ def _each_text(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
     """Change every cell that is text."""
     table = table.copy(deep=False)
     for column in table.select_dtypes(["object", "string", "category"]) if len(table) else []:
-        table[column] = [change(cell) if isinstance(cell, str) else cell for cell in table[column]]
+        cells = table[column].tolist()
+        changed = [change(cell) if isinstance(cell, str) else cell for cell in cells]
+        if any(after is not before for after, before in zip(changed, cells, strict=True)):
+            table[column] = changed
     return table
 
 

@@ -71,7 +71,7 @@ LONGEST = (
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
-    """Fast tests first, in each speed the longest files; tests of one file that are as fast stay in one process."""
+    """Fast before slow tests, the longest files first; tests of one file that are as fast stay in one process."""
     items.sort(key=lambda item: (_is_slow(item), _rank(item)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}, slow: {_is_slow(item)}"))

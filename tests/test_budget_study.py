@@ -49,10 +49,11 @@ def test_from_images_to_the_answers_and_nothing_twice(tiny_study, metaseg, tmp_p
     assert result.stdout.rstrip().endswith("report: reports/tiny_budget/index.html")
     root = tmp_path / "runs/tiny_budget"
     curves = read_table(root / "annotation_budget/curves.csv")
-    assert set(curves["arm"]) == {"patients_50", "patients_100", "lines"}
+    assert set(curves["arm"]) == {"patients_50", "patients_100", "boxes", "lines"}
     assert read_table(root / "annotation_budget/line_errors.csv")["dice"].between(0.2, 1).all()
-    annotation = read_table(root / "arms/lines/seed0/unet/fold0/annotation.csv").query("role == 'training'")
-    assert (annotation["n_lines"] == annotation["n_lesions"]).all()
+    for arm, counted in (("boxes", "n_boxes"), ("lines", "n_lines")):
+        annotation = read_table(root / f"arms/{arm}/seed0/unet/fold0/annotation.csv").query("role == 'training'")
+        assert (annotation[counted] == annotation["n_lesions"]).all()
     half, whole = (read_table(root / f"arms/patients_{n}/seed0/unet/fold0/annotation.csv") for n in (50, 100))
     annotated = [set(t.query("role == 'training' and annotation == 'full'")["case"]) for t in (half, whole)]
     assert annotated[0] < annotated[1]
@@ -62,7 +63,7 @@ def test_from_images_to_the_answers_and_nothing_twice(tiny_study, metaseg, tmp_p
     again = metaseg(tmp_path, "study", "--study", TINY)
     assert again.returncode == 0
     assert "steps done" not in again.stdout, "nothing is done again"
-    for run in (["06_annotation_budget"], ["03_train", "--model", "unet", "--fold", "0", "--arm", "lines"]):
+    for run in (["06_annotation_budget"], ["03_train", "--model", "unet", "--fold", "0", "--arm", "boxes"]):
         by_hand = metaseg(tmp_path, "run", *run, "--study", TINY)
         assert by_hand.returncode == 0, by_hand.stderr
     assert read_table(root / "annotation_budget/curves.csv").equals(curves)

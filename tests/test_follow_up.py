@@ -599,20 +599,18 @@ def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypat
     monkeypatch.setattr(same_head, "register", lambda *_: SimpleNamespace(**found))
     monkeypatch.setattr(same_head, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
-    assert placing.place_dates(cases, 1)["problem"].str.endswith("date 1, or all others").iloc[1] == said
+    assert placing.place_dates(cases, 1)["problem"].str.endswith("p-0, or all others").iloc[1] == said
 
 
 @pytest.fixture
 def moving_head(write_nifti, monkeypatch):
     """Three dates of one head whose headers lie 5 mm apart; registration is by the headers' known truth."""
     images = [write_nifti(f"{i}.nii.gz", head(1).array, origin_mm=(5.0 * i, 0.0, 0.0)) for i in range(3)]
-    apart = []
 
     def known(first, other):
-        apart.append(other.affine[0, 3] - first.affine[0, 3])
         matrix = np.eye(4)
-        matrix[0, 3] = apart[-1]
-        return SimpleNamespace(matrix=matrix, moved_mm=abs(apart[-1]), degrees=0.0, failure="")
+        matrix[0, 3] = other.affine[0, 3] - first.affine[0, 3]
+        return SimpleNamespace(matrix=matrix, moved_mm=abs(matrix[0, 3]), degrees=0.0, failure="")
 
     monkeypatch.setattr(same_head, "register", known)
     return [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
@@ -628,12 +626,14 @@ def test_dates_are_registered_to_the_date_of_choice_or_the_last(moving_head, ref
     assert table["day"].tolist() == [0, 30, 60]
 
 
-def test_without_its_first_date_a_patient_is_not_followed(moving_head, monkeypatch):
-    alike = iter([0.1, 0.9])
-    monkeypatch.setattr(same_head, "heads_alike", lambda *_: next(alike))
-    problems = placing.place_dates(moving_head, 2)["problem"].tolist()
-    assert problems[0].startswith("another head (correlation 0.10")
-    assert problems[1:] == ["the patient's first date cannot be followed"] * 2
+def test_where_the_first_date_does_not_lie_on_the_date_of_choice_the_first_is_taken(moving_head, monkeypatch):
+    def unlike_the_second(first, other, _):
+        return 0.1 if 5.0 in (first.affine[0, 3], other.affine[0, 3]) else 0.9
+
+    monkeypatch.setattr(same_head, "heads_alike", unlike_the_second)
+    table = placing.place_dates(moving_head, 2)
+    assert [bool(problem) for problem in table["problem"]] == [False, True, False]
+    assert [matrix[3] for matrix in table["matrix"]] == [0, 5, 10]
 
 
 def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(write_case, home, monkeypatch):
@@ -651,7 +651,7 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
     monkeypatch.setattr("metaseg_nb.follow_up.patients.place_dates", lambda *_: pd.DataFrame(still).assign(problem=""))
     monkeypatch.setattr("metaseg_nb.follow_up.patients.UNSCORED_MM3", 0.5)
     without = replace(cases[0], name="p-2", label=None, day=90, fold=None)
-    dates, lesions, changes = follow_study(layout, Cohort("c", "", cases, [without]), ["unet"], 3.0)
+    dates, lesions, changes = follow_study(layout, Cohort("c", "", cases, [without]), ["unet"], 3.0, 1)
     assert dates.set_index("case")["problem"].to_dict() == {"p-0": "", "p-1": "", "p-2": "no mask"}
     last = lesions[lesions["day"] == 60].set_index("model")["fate"]
     assert last["reference"].tolist() == ["persisting", "persisting"]
@@ -662,7 +662,7 @@ def test_a_study_is_followed_in_the_reference_and_in_the_masks_of_a_network(writ
 
 def test_a_cohort_without_dates_says_how_to_give_them(home):
     with pytest.raises(CohortError, match="no patient with two dated cases that both have a mask"):
-        follow_study(StudyLayout("tiny"), Cohort("c", "", patient(1)), ["unet"], 3.0)
+        follow_study(StudyLayout("tiny"), Cohort("c", "", patient(1)), ["unet"], 3.0, 1)
 
 
 def test_the_figure_begins_with_the_lesions_named_and_leaves_out_what_an_image_does_not_show(write_case):

@@ -14,7 +14,7 @@ from metaseg_nb.demo_cohort import dates
 from metaseg_nb.demo_cohort.anatomy import load_template
 from metaseg_nb.demo_cohort.dates import COURSES, plan_dates, render_date
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.demo_cohort.lesions import CAVITY
+from metaseg_nb.demo_cohort.lesions import CAVITY, NECROTIC
 from metaseg_nb.follow_up.patients import REFERENCE, Measured, follow_masks
 from metaseg_nb.follow_up.response import FIRST, responses
 
@@ -80,20 +80,38 @@ def test_a_cohort_has_days_and_patients(tmp_path, monkeypatch):
     assert entries["image"].iloc[1] == "images/synthetic_001-001.nii.gz"
 
 
-def test_where_the_largest_lesion_was_cut_out_is_a_dark_cavity_and_no_lesion():
+def at(volume, place_mm):
+    return tuple(apply_affine(np.linalg.inv(volume.affine), place_mm).round().astype(int))
+
+
+def test_where_the_largest_lesion_was_resected_is_a_dark_cavity_and_no_lesion():
     *before, after = plan_dates(SEED, 4, MOST)
     assert [plan.lesions[0].kind == CAVITY for plan in (*before, after)] == [False, False, True]
     after = replace(after, patient=replace(after.patient, spacing_mm=(EDGE_MM,) * 3))
     image, label, lesions, _ = render_date(after)
-    whole = replace(after, lesions=(before[-1].lesions[0], *after.lesions[1:]))
-    _, lesion_label, (lesion, *_), _ = render_date(whole)
-    place = tuple(apply_affine(np.linalg.inv(label.affine), lesion.centre_mm).round().astype(int))
-    assert lesions[0] is None and lesion_label.array[place] and not label.array[place]
-    tissue = np.median(image.array[image.array > image.array.mean()])
-    assert image.array[place] < 0.6 * tissue
+    whole, whole_label, (lesion, *_), _ = render_date(replace(after, lesions=before[-1].lesions))
+    place = at(image, lesion.centre_mm)
+    assert lesions[0] is None and whole_label.array[place] and not label.array[place]
+    assert image.array[place] < 0.8 * whole.array[place], "fluid is darker than necrosis"
+    assert not label.array[lesion.box][lesion.relative < 1].any()
 
 
-def test_a_lesion_that_shrinks_decays_inside():
-    kinds = [[lesion.kind for lesion in plan.lesions] for plan in plan_dates(SEED, 0, MOST)]
-    assert "solid" in kinds[0]
-    assert set(kinds[2]) == {"ring"}
+def test_a_lesion_that_shrank_is_necrotic_inside_and_stays_so():
+    kinds = [[lesion.kind for lesion in plan.lesions] for plan in plan_dates(SEED, 3, MOST)]
+    assert NECROTIC not in kinds[0]
+    assert [set(of_date) for of_date in kinds[1:]] == [{NECROTIC}] * 3, (
+        "also at the last date, when all have grown again"
+    )
+    slowly = plan_dates(SEED, 0, MOST)[1]
+    assert NECROTIC not in {lesion.kind for lesion in slowly.lesions}, "a response of 18 % is none yet"
+
+
+def test_necrosis_is_dark_in_the_image_of_a_small_lesion_too():
+    plan = plan_dates(SEED, 0, MOST)[2]
+    image, _, lesions, _ = render_date(replace(plan, patient=replace(plan.patient, spacing_mm=(1.0,) * 3)))
+    lesion = next(lesion for lesion in lesions if lesion and 4 < lesion.plan.diameter_mm < 8)
+    view = image.array[lesion.box]
+    rim, core = (
+        np.median(view[part]) for part in ((lesion.relative > 0.6) & (lesion.relative < 0.9), lesion.relative < 0.3)
+    )
+    assert core < 0.75 * rim

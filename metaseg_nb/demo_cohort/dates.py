@@ -1,4 +1,4 @@
-"""Synthetic patients at several dates: the same head, lesions that grow, shrink, decay, vanish, come or are cut out.
+"""Synthetic patients at several dates: the same head, lesions that grow, shrink, vanish, come or are resected.
 
 At each date the head lies elsewhere, and voxels, contrast, bias field and noise are others.
 """
@@ -17,7 +17,7 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation, sample
 from metaseg_nb.demo_cohort.lesions import (
     CAVITY,
-    CAVITY_RIM,
+    NECROTIC,
     Lesion,
     LesionPlan,
     depth_at,
@@ -41,10 +41,10 @@ from metaseg_nb.demo_cohort.patients import (
 # Lesions at the first date: the largest, and the others, in mm. Where one would be smaller than the last, it is gone.
 LARGEST_MM, OTHERS_MM, OTHERS, LEAST_MM = (18.0, 24.0), (5.0, 12.0), (1, 4), 3.0
 NEW_MM = 9.0
-# A lesion that was larger by so much is necrotic inside; so are those larger than this.
-DECAYED, NECROTIC_MM = 0.8, 15.0
-# Of the largest lesion, the width that a cavity keeps; and how dark its fluid is.
-SHRUNK, FLUID = 0.9, 0.3
+# Lesions larger than this have necrosis inside, and so have those that shrank below this share of their diameter.
+RING_MM, RESPONDED = 15.0, 0.8
+# A cavity: its share of the lesion's diameter, brightness of its rim and of its fluid; white matter is 1.
+CAVITY_SHARE, CAVITY_RIM, FLUID = 0.9, 1.2, 0.3
 DAYS_BETWEEN = (55, 95)
 # How far a head lies from where it lay at the first date.
 SHIFT_MM, TURN_DEGREES = 12.0, 8.0
@@ -60,7 +60,7 @@ class Course(NamedTuple):
     """What becomes of a patient.
 
     Factors of the diameters at each date; the date at which a new lesion comes; RANO-BM by images at the dates after
-    the first; the date at which the largest lesion has been cut out.
+    the first; the date at which the largest lesion has been resected.
     """
 
     factors: tuple[float, ...]
@@ -108,7 +108,7 @@ def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
     sizes_mm += [[NEW_MM * (date >= course.new_at) for date in range(len(factors))]] if course.new_at < most else []
     sizes_mm.sort(key=max, reverse=True)
     largest = tuple(
-        LesionPlan(max(of), "ring" if max(of) > NECROTIC_MM else "solid", rng.uniform(1.2, 1.6)) for of in sizes_mm
+        LesionPlan(max(of), "ring" if max(of) > RING_MM else "solid", rng.uniform(1.2, 1.6)) for of in sizes_mm
     )
     patient = replace(plan_patient(seed, index), lesions=largest)
     days = np.cumsum([0, *rng.integers(*DAYS_BETWEEN, size=len(factors) - 1)])
@@ -117,7 +117,7 @@ def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
         spacing_mm, axes = SCANNERS[(index + 3 * date) % len(SCANNERS)]
         lesions = [_at(plan, of[: date + 1]) for plan, of in zip(largest, sizes_mm, strict=True)]
         if date >= course.resected_at:
-            lesions[0] = LesionPlan(SHRUNK * lesions[0].diameter_mm, CAVITY, CAVITY_RIM, FLUID)
+            lesions[0] = LesionPlan(CAVITY_SHARE * lesions[0].diameter_mm, CAVITY, CAVITY_RIM, FLUID)
         plans.append(
             DatePlan(replace(patient, spacing_mm=spacing_mm, axes=axes), date, int(days[date]), tuple(lesions))
         )
@@ -125,9 +125,10 @@ def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
 
 
 def _at(largest: LesionPlan, sizes_mm: Sequence[float]) -> LesionPlan:
-    """Plan a lesion at the last of its dates so far; where it shrank, it is necrotic inside."""
-    decayed = sizes_mm[-1] < DECAYED * max(sizes_mm)
-    return replace(largest, diameter_mm=float(sizes_mm[-1]), kind="ring" if decayed else largest.kind)
+    """Plan a lesion at the last of its dates so far; once it shrank, it stays necrotic."""
+    there_mm = [mm for mm in sizes_mm if mm]
+    responded = any(mm < RESPONDED * there_mm[0] for mm in there_mm)
+    return replace(largest, diameter_mm=float(sizes_mm[-1]), kind=NECROTIC if responded else largest.kind)
 
 
 def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np.ndarray]:

@@ -24,7 +24,7 @@ NAME, RAW = "synthetic", "raw"
 # Patients table of raw images.
 TABLE = "patients.csv"
 DESCRIPTION = "Synthetic brains with planted metastases, made from the MNI152 template; not patients"
-# Raise them when the same seed gives other voxels than before; the second is that of several dates.
+# Raise them when the same seed gives other voxels than before; the second where only several dates are concerned.
 RECIPE_VERSION, DATES_VERSION = 1, 2
 
 
@@ -73,7 +73,7 @@ def make_cohort(
     """
     folder = Path(folder)
     is_raw = images == RAW
-    more = {"images": RAW} if is_raw else {"dates": dates, "version": DATES_VERSION} if dates > 1 else {}
+    more = {"images": RAW} if is_raw else {"dates": dates, "dates_version": DATES_VERSION} if dates > 1 else {}
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed, **more})
     plans: list[Any] = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
     files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)

@@ -9,8 +9,8 @@ from scipy.spatial.distance import pdist
 from metaseg_nb.demo_cohort.anatomy import Axes, Deformation, load_template, sample
 
 KINDS = ("solid", "ring", "haemorrhagic")
-# What surgery leaves: fluid in a thin rim that takes up contrast. It is no lesion, and not in the mask.
-CAVITY, CAVITY_RIM_MM, CAVITY_RIM = "cavity", 1.0, 1.2
+# A treated lesion, necrotic within a thin rim; and what resection leaves, which is no lesion and not in the mask.
+NECROTIC, CAVITY, THIN_RIM_MM = "necrotic", "cavity", 1.0
 # Of a lesion's surface, and of the texture inside.
 N_BUMPS, N_DIRECTIONS, N_WAVES = 6, 600, 14
 # How much a head may be larger or smaller than the template, for distances that are measured there.
@@ -30,7 +30,7 @@ DepthOf = Callable[[tuple[slice, ...]], np.ndarray]
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """One lesion: largest diameter, one of `KINDS` or `CAVITY`, brightness of its enhancing part and inside."""
+    """One lesion: largest diameter; one of `KINDS`, `NECROTIC` or `CAVITY`; its brightness, and that inside."""
 
     diameter_mm: float
     kind: str
@@ -223,8 +223,8 @@ def _brightness(plan: LesionPlan, inside_mm: np.ndarray, texture: np.ndarray) ->
     """Brightness at a distance from the surface: all bright, or a bright rim around necrosis or around clots."""
     if plan.kind == "solid":
         return plan.enhancement * (1 + 0.1 * texture)
-    if plan.kind in ("ring", CAVITY):
-        wide_mm = np.clip(0.13 * plan.diameter_mm, 1.8, 4.5) if plan.kind == "ring" else CAVITY_RIM_MM
+    if plan.kind in ("ring", NECROTIC, CAVITY):
+        wide_mm = np.clip(0.13 * plan.diameter_mm, 1.8, 4.5) if plan.kind == "ring" else THIN_RIM_MM
         rim_mm = wide_mm * np.clip(1 + 0.35 * texture, 0.45, 1.8)
         inner, above = plan.necrosis * (1 + 0.1 * texture), plan.enhancement - plan.necrosis
     else:

@@ -86,7 +86,7 @@ def follow_study(
     cohort: Cohort,
     models: Sequence[str],
     reach_mm: float,
-    reference_date: int = 1,
+    reference_date: int,
     workers: int = 1,
 ) -> FollowUp:
     """Follow the lesions of all patients who have several dates; each date was predicted by a model that never saw it.
@@ -100,7 +100,7 @@ def follow_study(
     reach_mm : float
         See `follow`.
     reference_date : int
-        See `place_dates`.
+        Of the dates with a mask; see `place_dates`.
     workers : int
 
     Raises
@@ -115,8 +115,7 @@ def follow_study(
         fix += "to false"
         raise CohortError.one("-", layout.dataset, found, "patients with several dates", fix)
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
-    ways = {"rule": cohort.rule, "reach_mm": reach_mm, "reference_date": reference_date}
-    work = partial(_follow_patient, masks=masks, **ways)
+    work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm, reference_date=reference_date)
     found = map_cases(work, patients, workers, "following patients")
     return FollowUp(*(pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)))
 

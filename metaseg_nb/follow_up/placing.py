@@ -13,7 +13,7 @@ from metaseg_nb.preprocessing.same_head import register_dates
 
 PERHAPS = "possibly another patient, another sequence, or after surgery"
 # Of the date that the others are registered to.
-AT_REST = (0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")
+UNMOVED = (0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")
 
 
 def place_dates(cases: Sequence[Case], reference_date: int) -> pd.DataFrame:
@@ -24,7 +24,8 @@ def place_dates(cases: Sequence[Case], reference_date: int) -> pd.DataFrame:
     cases : sequence of Case
         In the order of their dates.
     reference_date : int
-        The date that the others are registered to, from 1; where a patient has fewer dates, the last.
+        The date that the others are registered to, from 1; where a patient has fewer dates, the last. If the first
+        date cannot be registered to it, the dates are registered to the first: a later one is not the beginning.
 
     Returns
     -------
@@ -33,17 +34,17 @@ def place_dates(cases: Sequence[Case], reference_date: int) -> pd.DataFrame:
         headers say); ``alike`` (correlation of the two heads' structure, 1 for the reference date); ``matrix`` (from
         the reference date's world to this one's, 16 numbers row by row); ``problem``: why this date cannot be
         followed, "" where nothing speaks against it. A date that cannot be registered has ``matrix`` 1, and ``alike``
-        NaN. If the first date has a problem, all have one: a later date is not the beginning.
+        NaN.
     """
     volumes = [_dark(read_volume(case.image, case.name)) for case in cases]
     fixed = min(reference_date, len(cases)) - 1
-    rows = [_placed(volumes[fixed], volume) if date != fixed else AT_REST for date, volume in enumerate(volumes)]
+    rows = [_placed(volumes[fixed], volume) if date != fixed else UNMOVED for date, volume in enumerate(volumes)]
     dates = pd.DataFrame(rows, columns=["moved_mm", "degrees", "alike", "matrix", "problem"])
+    if dates["problem"].iloc[0]:
+        return place_dates(cases, 1)
     others = dates.index != fixed
     if others.sum() > 1 and (dates["problem"][others] != "").all():
-        dates.loc[others, "problem"] += f"; date {fixed + 1}, or all others"
-    if dates["problem"].iloc[0]:
-        dates.loc[dates["problem"] == "", "problem"] = "the patient's first date cannot be followed"
+        dates.loc[others, "problem"] += f"; {cases[fixed].name}, or all others"
     names, days = [case.name for case in cases], [case.day for case in cases]
     return dates.assign(patient=cases[0].patient, case=names, day=days)
 
