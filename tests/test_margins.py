@@ -19,7 +19,7 @@ from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.figures.case_figures import BESIDE_MM, draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
-from metaseg_nb.radiotherapy.margin_tables import covered_shares, margin_needed, margin_table
+from metaseg_nb.radiotherapy.margin_tables import covered_lead, covered_shares, margin_needed, margin_table
 from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, study_coverage
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
@@ -195,6 +195,15 @@ def test_tables_of_margins_and_of_shares_count_what_is_missed():
     assert found[98].tolist() == pytest.approx([0, 1 / 3])
     assert (shares["low"] <= shares["share"]).all()
     assert (shares["share"] <= shares["high"]).all()
+
+
+def test_the_lead_of_a_network_is_counted_patient_by_patient():
+    """U-Net covers one lesion more than SegResNet in each of five patients, so no resample differs."""
+    own = [rows([0.0, 1.0, 5.0], patient=name) for name in "abcde"]
+    other = [rows([9.0, 1.0, 5.0], patient=name).assign(network="SegResNet") for name in "abcde"]
+    lesions = pd.concat([*own, *other])
+    assert covered_lead(lesions, 2.0, ("U-Net", "SegResNet"), 200, 0) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert covered_lead(lesions, 0.5, ("SegResNet", "U-Net"), 200, 0) == pytest.approx((-1 / 3, -1 / 3, -1 / 3))
 
 
 def test_a_patient_with_two_cases_counts_as_one_with_one_case():

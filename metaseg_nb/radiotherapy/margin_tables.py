@@ -43,6 +43,19 @@ def covered_shares(
     return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
 
 
+def covered_lead(lesions: pd.DataFrame, margin_mm: float, pair: Sequence[str], n_bootstrap: int, seed: int) -> Estimate:
+    """Share of all lesions that the first ``network`` of a pair covers by 95 % with this margin, minus the second's.
+
+    With its 95 % interval over patients, each of whom counts for both networks at once.
+    """
+    first, second = (
+        weighted(own.assign(covered=own["needed_95_mm"] <= margin_mm), "covered")
+        for own in (lesions[lesions["network"] == network] for network in pair)
+    )
+    sums = np.column_stack([first["sum"] - second["sum"].reindex(first.index), first["n"]])
+    return bootstrap(lambda of: of[:, 0] / of[:, 1], sums, n_bootstrap, seed)
+
+
 def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
     """How many lesions are missed, and which margin the detected ones need, for each group of lesions.
 
