@@ -1,13 +1,11 @@
 """Registration in time: where each date's head lies against that of one date, and whether it is the same head."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing.same_head import register_dates
 
@@ -36,7 +34,7 @@ def place_dates(cases: Sequence[Case], reference_date: int) -> pd.DataFrame:
         followed, "" where nothing speaks against it. A date that cannot be registered has ``matrix`` 1, and ``alike``
         NaN.
     """
-    volumes = [_dark(read_volume(case.image, case.name)) for case in cases]
+    volumes = [read_volume(case.image, case.name) for case in cases]
     fixed = min(reference_date, len(cases)) - 1
     rows = [_placed(volumes[fixed], volume) if date != fixed else UNMOVED for date, volume in enumerate(volumes)]
     dates = pd.DataFrame(rows, columns=["moved_mm", "degrees", "alike", "matrix", "problem"])
@@ -54,7 +52,3 @@ def _placed(fixed: Volume, moving: Volume) -> tuple[float, float, float, list[fl
     if found is None:
         return np.nan, np.nan, np.nan, np.eye(4).ravel().tolist(), problem
     return found.moved_mm, found.degrees, alike, found.matrix.ravel().tolist(), problem and f"{problem}; {PERHAPS}"
-
-
-def _dark(volume: Volume) -> Volume:
-    return replace(volume, array=with_dark_background(volume.array))

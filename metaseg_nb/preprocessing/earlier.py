@@ -6,12 +6,10 @@ follows the masks that they predicted for the earlier date (`seen_after`): the r
 """
 
 from collections import defaultdict
-from dataclasses import replace
 
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import along_axes
@@ -40,9 +38,8 @@ def place_of(earlier: Case, first: Volume) -> tuple[np.ndarray, float] | None:
     Also how alike the two heads are (`heads_alike`). None if they cannot be registered, or are not the same head.
     """
     other = read_volume(earlier.image, earlier.name)
-    dark, dark_other = (replace(volume, array=with_dark_background(volume.array)) for volume in (first, other))
-    found, alike, problem = register_dates(dark, dark_other)
-    return (along_axes(found.matrix, dark, dark_other), alike) if found and not problem else None
+    found, alike, problem = register_dates(first, other)
+    return (along_axes(found.matrix, first, other), alike) if found and not problem else None
 
 
 def carried(mask: Volume, place: np.ndarray, grid: Grid) -> np.ndarray:

@@ -1,10 +1,12 @@
 """Two dates of one head: where the later image lies, and whether it shows the same head."""
 
+from dataclasses import replace
+
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 
-from metaseg_nb.cohort.head import head_mask
+from metaseg_nb.cohort.head import head_mask, with_dark_background
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.registration import Registration, register
 
@@ -18,7 +20,7 @@ FEWEST = 100
 
 
 def register_dates(first: Volume, other: Volume) -> tuple[Registration | None, float, str]:
-    """Register another date's image to the first's, both with a dark background.
+    """Register another date's image to the first's, after z-scoring too.
 
     Returns
     -------
@@ -29,6 +31,7 @@ def register_dates(first: Volume, other: Volume) -> tuple[Registration | None, f
     problem : str
         Why it cannot be used; "" where nothing speaks against it.
     """
+    first, other = (replace(volume, array=with_dark_background(volume.array)) for volume in (first, other))
     try:
         found = register(first, other)
     except (ValueError, RuntimeError) as error:
