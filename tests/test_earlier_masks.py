@@ -123,9 +123,13 @@ def test_the_last_date_with_a_mask_before_a_case_is_its_earlier_one():
         return Case(name, (Path(f"{name}.nii"),), label and Path(label), patient, "", day=day)
 
     known = [case("a", 0), case("c", 90), case("other", 30, patient="q")]
-    cohort = Cohort("c", "", known, unlabelled=[case("b", 60, None), case("d", 120, None), case("e", None, None)])
-    found = {name: earlier.name for name, earlier in earlier_dates(cohort).items()}
+    unlabelled = [case("b", 60, None), case("d", 120, None), case("e", None, None)]
+    found = {
+        name: earlier.name for name, earlier in earlier_dates(Cohort("c", "", known, unlabelled=unlabelled)).items()
+    }
     assert found == {"b": "a", "c": "a", "d": "c"}
+    twice = Cohort("c", "", [*known, case("also c", 90)], unlabelled=unlabelled)
+    assert earlier_dates(twice)["d"].name == "a", "of two cases of one date nobody knows which to take"
 
 
 class LastChannel(torch.nn.Module):
@@ -209,9 +213,13 @@ def test_02_shows_the_follow_up_and_its_earlier_date(cohort, stored, home):
     names["images"] = {case.name: case for case in cohort.cases}
     names["stored"] = {case.name: of for case, of in zip((earlier, later), stored, strict=True)}
     facts = stored[1].earlier
-    rows = [(earlier.name, None, np.nan), (later.name, facts["case"], facts["alike"])]
-    names["table"] = pd.DataFrame(rows, columns=["case", "earlier", "alike"])
+    rows = [(earlier.name, None, np.nan, None), (later.name, facts["case"], facts["alike"], None)]
+    rows.append(("other", None, np.nan, "to p-000: another head"))
+    names["table"] = pd.DataFrame(rows, columns=["case", "earlier", "alike", "not_registered"])
+    shown = []
+    names["display"] = shown.append
     exec(cell, names)
+    assert "another head" in shown[0].to_html()
     assert names["words"].startswith("1 of 1 follow-ups have the mask")
     assert SAME_HEAD < facts["alike"] <= 1
     figure = draw_earlier_dates([later], [earlier], [stored[1]])

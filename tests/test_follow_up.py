@@ -104,6 +104,24 @@ def test_a_place_that_is_not_imaged_is_neither_vanished_nor_new():
     assert rows.loc[rows["date"] == 1, "fate"].tolist() == ["persisting", "first", "new"]
 
 
+def test_a_lesion_that_the_edge_of_an_image_cuts_is_not_measured_there():
+    whole, part = cube(A, 8), cube(A, 8)[cube(A, 8)[:, 2] < A[2] + 2]
+    shown = lambda date, place: date != 1 or (place[:, 2] < A[2] + 2).mean() >= 0.5  # noqa: E731
+    rows = follow([[whole], [part], [whole]], 3.0, shown)
+    assert rows["fate"].tolist() == ["first", "not imaged", "persisting"]
+    assert rows["lesion"].tolist() == [1, 1, 1]
+    assert rows["part"].isna().tolist() == [False, True, False]
+
+
+def test_a_lesion_that_the_first_image_does_not_show_is_not_new_at_later_dates_either():
+    first_half = lambda date, place: date != 0 or place[:, 0].mean() < 15  # noqa: E731
+    rows = follow([[cube(A)], [cube(A), cube(B)], [cube(A), cube(B)]], 3.0, first_half)
+    assert rows.loc[rows["lesion"] == 2, "fate"].tolist() == ["first", "persisting"]
+    table = assessed({1: ([20, 18, 18], {}), 2: ([None, 9, 8], {"came": "first"})})
+    assert table["imaging"].tolist() == [FIRST, STABLE, STABLE]
+    assert table["new"].tolist() == [0, 0, 0]
+
+
 def test_a_lesion_on_thick_slices_is_the_same_on_thin_ones_and_on_others():
     """The centres of slices of 6 mm lie farther apart than ``reach_mm``."""
     rng, grid = np.random.default_rng(1), np.indices((20, 20, 24)).transpose(1, 2, 3, 0)
@@ -251,10 +269,12 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
         for i, diameter in enumerate(diameters):
             if diameter is not None:
                 about = {"lesion": lesion, "case": f"p-{i}", "day": days[i], "diameter_mm": float(diameter)}
-                usual = {"perpendicular_mm": 0.8 * diameter, "slices": 5, "of": pd.NA, "fate": "persisting"}
+                came = i == 0 or diameters[i - 1] is None
+                fate = ("first" if i == 0 else more.get("came", "new")) if came else "persisting"
+                usual = {"perpendicular_mm": 0.8 * diameter, "slices": 5, "of": pd.NA, "fate": fate}
                 rows.append({"volume_mm3": diameter**3 * np.pi / 6} | usual | about | more)
     columns = ["lesion", "case", "day", "diameter_mm", "perpendicular_mm", "slices", "of", "fate", "volume_mm3"]
-    table = pd.DataFrame(rows, columns=columns).assign(model="reference", patient="p")
+    table = pd.DataFrame(rows, columns=columns).assign(model="reference", patient="p")  # what else was said is left out
     table = table.astype({"diameter_mm": float, "perpendicular_mm": float, "volume_mm3": float, "slices": float})
     dates = pd.DataFrame({"patient": "p", "case": [f"p-{i}" for i in range(n)], "day": days[:n]})
     return responses(table, dates, ["reference"], 3.0, clinical)
@@ -284,7 +304,7 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
         ({1: ([20, 0, 4], {}), 2: ([6, 6, 6], {})}, [PARTLY, PARTLY]),  # back while another one was there all the time
         ({1: ([20, 12, 12], {}), 2: ([None, 2.9, 3], {})}, [PARTLY, PROGRESSION]),  # a new lesion has 3 mm
         ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"slices": 1})}, [PARTLY, PARTLY]),  # and two slices
-        ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"fate": "first"})}, [PARTLY, PARTLY]),  # not imaged before
+        ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"came": "first"})}, [PARTLY, PARTLY]),  # not imaged before
         ({1: ([20, np.nan, 20], {})}, [UNKNOWN, STABLE]),  # not imaged: no smallest sum
         ({1: ([20, 20, 20], {}), 2: ([12, np.nan, 12], {})}, [UNKNOWN, STABLE]),
         ({1: ([20, 12, 12], {}), 2: ([6, np.nan, 6], {})}, [UNKNOWN, PARTLY]),  # it is no target
@@ -346,7 +366,8 @@ def test_sums_and_responses_of_published_tables(shared_data):
     )
     whole = lesions[lesions["VISITNUM"] == 3].groupby("USUBJID")["diameter_mm"].min() >= 10  # all are measurable
     lesions = lesions[lesions["USUBJID"].isin(whole.index[whole][:25])].fillna({"diameter_mm": 0.0})
-    about = {"perpendicular_mm": 5.0, "slices": 2.0, "of": pd.NA, "fate": "persisting", "model": "reader"}
+    about = {"perpendicular_mm": 5.0, "slices": 2.0, "of": pd.NA, "model": "reader"}
+    about["fate"] = np.where(lesions["VISITNUM"] == 3, "first", "persisting")
     lesions = lesions.assign(case=lesions["USUBJID"] + lesions["VISITNUM"].astype(str), **about)
     lesions = lesions.assign(day=10 * lesions["VISITNUM"], volume_mm3=lesions["diameter_mm"] ** 3)
     lesions["lesion"] = lesions["lesion"].str.removeprefix("T").astype(int)

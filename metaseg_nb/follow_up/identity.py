@@ -61,10 +61,12 @@ def follow(
     rows = []
     for date, parts in enumerate(dates):
         before = {number: track.last for number, track in tracks.items() if track.fate != "merged"}
-        there = _paired(before, parts, reach_mm)
+        there, cut = _paired(before, parts, reach_mm), set()
         for number, place in before.items():
             track = tracks[number]
-            if number in there:
+            if number in there and not shows(date, place):
+                track.fate, cut = UNSEEN, {*cut, number}  # the edge of the image cuts it: its size is not known
+            elif number in there:
                 track.fate = "returned" if track.gone else "persisting"
                 track.last, track.gone = parts[there[number]], False
             elif not track.gone and (into := _those_around(place, there, parts, reach_mm)):
@@ -82,7 +84,10 @@ def follow(
             fate = "split" if of else "new" if seen else "first"
             there[len(tracks) + 1] = part
             tracks[len(tracks) + 1] = _Track(parts[part], fate, of[0] if of else None)
-        rows += [(date, number, there.get(number), track.of, track.fate) for number, track in tracks.items()]
+        rows += [
+            (date, number, None if number in cut else there.get(number), track.of, track.fate)
+            for number, track in tracks.items()
+        ]
     columns = ["date", "lesion", "part", "of", "fate"]
     return pd.DataFrame(rows, columns=columns).astype({"part": "Int64", "of": "Int64"})
 

@@ -77,11 +77,12 @@ def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame, new_mm: float) -> pd.
     targets = target_lesions(at_first)
     of_targets = _of_targets(lesions, targets)
     longest, volumes = (_of_dates(of_targets, name, targets, dates["day"]) for name in ("diameter_mm", "volume_mm3"))
-    sums, judged = longest.sum(axis=0), _grown(lesions[lesions["lesion"].isin({*at_first["lesion"]} - {*targets})])
+    known = {*lesions.loc[lesions["fate"] == "first", "lesion"]}  # also where the first date does not show its place
+    sums, judged = longest.sum(axis=0), _grown(lesions[lesions["lesion"].isin(known - {*targets})])
     rows, so_far = [], []
     for i, (case, day) in enumerate(dates.itertuples(index=False)):
         there = lesions[(lesions["day"] == day) & (lesions["volume_mm3"] > 0)]
-        came = there[there["fate"].ne("first") & there["of"].isna() & ~there["lesion"].isin(at_first["lesion"])]
+        came = there[there["of"].isna() & ~there["lesion"].isin(known)]
         came = there if COMPLETE in so_far else came
         large = (came["slices"] >= SLICES) & (came["diameter_mm"] >= new_mm - TOLERANCE)
         new, left = came.loc[large, "lesion"].tolist(), len(there)
@@ -90,7 +91,7 @@ def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame, new_mm: float) -> pd.
         by_volume, _ = _category(volumes, i, len(new), left, all_seen, PARTIAL_VOLUME, PROGRESSED_VOLUME, GROWN_MM3)
         so_far.append(by_length)
         words = {True: "returned", False: "new"}
-        by = [f"lesion {number}, {words[number in at_first['lesion'].tolist()]}" for number in new]
+        by = [f"lesion {number}, {words[number in known]}" for number in new]
         if by_length == PROGRESSION and not by:
             by = [f"lesion {targets[grown.argmax()]}, {grown.max():+.0f} mm"]
         nadir = np.nanmin(sums[: max(i, 1)])

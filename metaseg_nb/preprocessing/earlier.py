@@ -5,7 +5,7 @@ registered, the sequence is missing: its channel is 0. Networks learn with the m
 follows the masks that they predicted for the earlier date (`seen_after`): the reference of a test case is never shown.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 
 import numpy as np
 
@@ -18,7 +18,10 @@ from metaseg_nb.preprocessing.stored_case import StoredCase
 
 
 def earlier_dates(cohort: Cohort) -> dict[str, Case]:
-    """Of each case the one of the same patient at the last date before it that has a mask; by the case's name."""
+    """Of each case the one of the same patient at the last date before it that has a mask; by the case's name.
+
+    Of two cases of one date nobody knows which to take: neither is.
+    """
     of_patient = defaultdict(list)
     for case in cohort.all_cases:
         if case.day is not None:
@@ -26,20 +29,21 @@ def earlier_dates(cohort: Cohort) -> dict[str, Case]:
     found = {}
     for cases in of_patient.values():
         for case in cases:
-            before = [other for other in cases if other.label and other.day < case.day]
+            days = Counter(other.day for other in cases)
+            before = [other for other in cases if other.label and other.day < case.day and days[other.day] == 1]
             if before:
                 found[case.name] = max(before, key=lambda other: other.day)
     return found
 
 
-def place_of(earlier: Case, first: Volume) -> tuple[np.ndarray, float] | None:
+def place_of(earlier: Case, first: Volume) -> tuple[np.ndarray | None, float, str]:
     """Where the earlier date's image lies, as `resample` takes it, for the first sequence of the later date.
 
-    Also how alike the two heads are (`heads_alike`). None if they cannot be registered, or are not the same head.
+    Also how alike the two heads are (`heads_alike`), and why the place cannot be used: then it is None.
     """
     other = read_volume(earlier.image, earlier.name)
     found, alike, problem = register_dates(first, other)
-    return (along_axes(found.matrix, first, other), alike) if found and not problem else None
+    return along_axes(found.matrix, first, other) if found and not problem else None, alike, problem
 
 
 def carried(mask: Volume, place: np.ndarray, grid: Grid) -> np.ndarray:

@@ -111,7 +111,8 @@ def prepare_case(
         knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
         sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
         Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last
-        sequence; ``alike``: how alike the two heads are.
+        sequence; ``alike``: how alike the two heads are;
+        ``not_registered``: to which case, and why not.
 
     Raises
     ------
@@ -212,11 +213,14 @@ def _make_image(
     brain = _brain(mask, case, volumes[0], recipe)
     with steps.named(case):
         prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
-    if earlier and (found := place_of(earlier, volumes[0])):
-        place, alike = found
-        prepared.array[-1] = carried(read_lesions(earlier, rule), place, prepared.grid)
-        facts["lacking"] = case.lacking[:-1]
-        facts["earlier"] = {"case": earlier.name, "place": place.tolist(), "alike": alike}
+    if earlier:
+        place, alike, problem = place_of(earlier, volumes[0])
+        if place is None:
+            facts["not_registered"] = f"to {earlier.name}: {problem.removeprefix('not registered: ')}"
+        else:
+            prepared.array[-1] = carried(read_lesions(earlier, rule), place, prepared.grid)
+            facts["lacking"] = case.lacking[:-1]
+            facts["earlier"] = {"case": earlier.name, "place": place.tolist(), "alike": alike}
     if brain is not None:
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
@@ -290,6 +294,8 @@ def _row(stored: StoredCase) -> dict[str, Any]:
         row["lacking"] = len(scans)
     if stored.earlier:
         row |= {"earlier": stored.earlier["case"], "alike": stored.earlier["alike"]}
+    if "not_registered" in image:
+        row["not_registered"] = image["not_registered"]
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
     return row

@@ -82,11 +82,14 @@ def register(fixed: Volume, moving: Volume) -> Registration:
     Raises
     ------
     ValueError
-        One of the images shows no head.
+        One of the images shows no head, or is thinner than `FEWEST` voxels.
     """
+    if thin := [n for n in (min(volume.array.shape) for volume in (fixed, moving)) if n < FEWEST]:
+        raise ValueError(f"an image of {min(thin)} slices: at least {FEWEST} voxels along each axis are needed")
     heads = [head_mask(volume.array) for volume in (fixed, moving)]
-    if not all(head.any() for head in heads):
-        raise ValueError("no head stands out from the background")
+    for which, head in zip(("first", "second"), heads, strict=True):
+        if not head.any():
+            raise ValueError(f"no head stands out from the background of the {which} image")
     places = [
         apply_affine(volume.affine, np.argwhere(head)) for volume, head in zip((fixed, moving), heads, strict=True)
     ]

@@ -24,8 +24,9 @@ NUMBER = re.compile(r"\D*(\d{1,3})\D*")
 
 
 def date_in(text: str) -> date | None:
-    """The first date that a text holds, such as 2024-03-31, 20240331 or 31.03.2024; None without one."""
-    return next(_dates_in(text), None)
+    """The date that a text holds, such as 2024-03-31, 20240331 or 31.03.2024; None without one, or with several."""
+    found = {*_dates_in(text)}
+    return found.pop() if len(found) == 1 else None
 
 
 def _dates_in(text: str) -> Iterator[date]:
