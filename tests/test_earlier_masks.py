@@ -224,8 +224,8 @@ def test_02_shows_the_follow_up_and_its_earlier_date(cohort, stored, home):
     assert SAME_HEAD < facts["alike"] <= 1
     figure = draw_earlier_dates([later], [earlier], [stored[1]])
     by_headers, registered = figure.axes
-    assert by_headers.get_title() == f"{later.name}\n{earlier.name}, by the headers"
-    assert registered.get_title() == f"{later.name}\n{earlier.name}, registered: heads alike {facts['alike']:.2f}"
+    assert by_headers.get_title() == f"{later.name}\nby the headers"
+    assert registered.get_title() == f"{later.name}\nregistered: alike {facts['alike']:.2f}"
     whole = draw_earlier_dates([later], [later], [IN_PLACE]).axes[1].images[0].get_array()
     far, near = (np.abs(axes.images[0].get_array() - whole).mean() for axes in (by_headers, registered))
     assert near < 0.85 * far, "noise and contrast differ anyway"

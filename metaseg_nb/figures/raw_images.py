@@ -73,8 +73,8 @@ def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: S
         assert of.earlier
         first, other = (read_volume(it.image, it.name) for it in (case, before))
         for title, place in (
-            (f"{before.name}, by the headers", along_axes(np.eye(4), first, other)),
-            (f"{before.name}, registered: heads alike {of.earlier['alike']:.2f}", np.array(of.earlier["place"])),
+            ("by the headers", along_axes(np.eye(4), first, other)),
+            (f"registered: alike {of.earlier['alike']:.2f}", np.array(of.earlier["place"])),
         ):
             panels.append(_panel(first, case, title, np.where(_squares(first), *_greys(first, other, place))))
     return draw_panels(panels, 4 if len(panels) > 2 else 2)

@@ -10,7 +10,7 @@ from metaseg_nb.cohort.head import head_mask, with_dark_background
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.registration import Registration, register
 
-# Correlation of the structure of two heads. Two dates of one head had 0.88 or more (12 synthetic pairs, and 0.98 of a
+# Correlation of the structure of two heads. Two dates of one head had 0.85 or more (26 synthetic pairs, and 0.98 of a
 # real one), two heads 0.66 or less (4 synthetic pairs).
 SAME_HEAD = 0.8
 # Structure between these widths: brains differ there, and bias fields do not matter. Of the head every so many voxels.
