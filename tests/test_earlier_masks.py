@@ -214,7 +214,7 @@ def test_02_shows_the_follow_up_and_its_earlier_date(cohort, stored, home):
     names["stored"] = {case.name: of for case, of in zip((earlier, later), stored, strict=True)}
     facts = stored[1].earlier
     rows = [(earlier.name, None, np.nan, None), (later.name, facts["case"], facts["alike"], None)]
-    rows.append(("other", None, np.nan, "to p-000: another head"))
+    rows.append(("other", None, np.nan, "p-000: another head"))
     names["table"] = pd.DataFrame(rows, columns=["case", "earlier", "alike", "not_registered"])
     shown = []
     names["display"] = shown.append

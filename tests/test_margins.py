@@ -198,12 +198,16 @@ def test_tables_of_margins_and_of_shares_count_what_is_missed():
 
 
 def test_the_lead_of_a_network_is_counted_patient_by_patient():
-    """U-Net covers one lesion more than SegResNet in each of five patients, so no resample differs."""
+    """U-Net covers one lesion of three more than SegResNet, in each of five patients or in all but one of them."""
     own = [rows([0.0, 1.0, 5.0], patient=name) for name in "abcde"]
     other = [rows([9.0, 1.0, 5.0], patient=name).assign(network="SegResNet") for name in "abcde"]
     lesions = pd.concat([*own, *other])
-    assert covered_lead(lesions, 2.0, ("U-Net", "SegResNet"), 200, 0) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert covered_lead(lesions, 0.5, ("SegResNet", "U-Net"), 200, 0) == pytest.approx((-1 / 3, -1 / 3, -1 / 3))
+    alike = (1 / 3, np.nan, np.nan)  # all resamples are equal: no interval
+    assert covered_lead(lesions, 2.0, ("U-Net", "SegResNet"), 200, 0) == pytest.approx(alike, nan_ok=True)
+    lesions.loc[(lesions["network"] == "U-Net") & (lesions["patient"] == "a"), "needed_95_mm"] = [9.0, 1.0, 5.0]
+    lead, low, high = covered_lead(lesions, 2.0, ("U-Net", "SegResNet"), 2000, 0)
+    assert lead == pytest.approx(4 / 15)
+    assert (low, high) == pytest.approx((2 / 15, 1 / 3)), "2 or fewer of 5 resampled patients are the one: 94 %"
 
 
 def test_a_patient_with_two_cases_counts_as_one_with_one_case():

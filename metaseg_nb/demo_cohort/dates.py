@@ -51,8 +51,7 @@ SHIFT_MM, TURN_DEGREES = 12.0, 8.0
 # Lesions are placed on voxels of this edge; between them a displacement is interpolated.
 COARSE_MM = 3.0
 REACH_MM = 160.0
-
-
+# A date that no patient has.
 NEVER = 99
 
 

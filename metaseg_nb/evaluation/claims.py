@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
-from metaseg_nb.evaluation.intervals import MIN_PATIENTS, Estimate, bootstrap, verdict
+from metaseg_nb.evaluation.intervals import MIN_PATIENTS, share_difference, verdict
 from metaseg_nb.evaluation.strata import weighted
 
 SMALL = DIAMETER_NAMES[:2]
@@ -58,23 +57,11 @@ def claim_table(
             claims.append(_by_kind(metrics[metrics["model"].isin([*models, *transformers])], kinds))
         for claim, measured, counted, first, second in claims:
             patients = min(len(first), len(second))
-            difference, low, high = _difference(first, second, n_bootstrap, seed)
+            difference, low, high = share_difference(first, second, n_bootstrap, seed)
             answer = verdict(low, high, patients, "supported", "contradicted")
             rows.append((name, claim, measured, difference, low, high, counted, patients, answer))
     columns = ["model", "claim", "measured", "difference", "low", "high", "counted", "patients", "verdict"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def _difference(first: pd.DataFrame, second: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
-    """Mean of one group minus that of another, with its interval; patients are resampled with all their lesions."""
-    sums = pd.concat([first, second], axis=1).fillna(0).to_numpy(float)
-
-    def gap(totals: np.ndarray) -> np.ndarray:
-        a, n_a, b, n_b = totals.T
-        with np.errstate(invalid="ignore"):
-            return a / n_a - b / n_b
-
-    return bootstrap(gap, sums, n_bootstrap, seed)
 
 
 def _lower_brain(lesions: pd.DataFrame) -> Claim:

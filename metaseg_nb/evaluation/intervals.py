@@ -122,6 +122,18 @@ def share(patients: pd.DataFrame, n_resamples: int, seed: int) -> Estimate:
     return found, *bootstrap_ratio(known["sum"], known["n"], n_resamples, seed)
 
 
+def share_difference(first: pd.DataFrame, second: pd.DataFrame, n_resamples: int, seed: int) -> Estimate:
+    """One share (``sum`` of ``n``) minus another, with its interval; a patient is resampled with all of both."""
+    sums = pd.concat([first, second], axis=1).fillna(0).to_numpy(float)
+
+    def gap(totals: np.ndarray) -> np.ndarray:
+        a, n_a, b, n_b = totals.T
+        with np.errstate(invalid="ignore"):
+            return a / n_a - b / n_b
+
+    return bootstrap(gap, sums, n_resamples, seed)
+
+
 def named(name: str, found: Estimate) -> dict[str, float]:
     """An estimate as columns of a table: ``name``, ``name_low``, ``name_high``."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

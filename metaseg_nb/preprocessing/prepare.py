@@ -111,8 +111,7 @@ def prepare_case(
         knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
         sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
         Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last
-        sequence; ``alike``: how alike the two heads are;
-        ``not_registered``: to which case, and why not.
+        sequence; ``alike``: how alike the two heads are; ``not_registered``: to which case, and why not.
 
     Raises
     ------
@@ -216,7 +215,7 @@ def _make_image(
     if earlier:
         place, alike, problem = place_of(earlier, volumes[0])
         if place is None:
-            facts["not_registered"] = f"to {earlier.name}: {problem.removeprefix('not registered: ')}"
+            facts["not_registered"] = f"{earlier.name}: {problem}"
         else:
             prepared.array[-1] = carried(read_lesions(earlier, rule), place, prepared.grid)
             facts["lacking"] = case.lacking[:-1]

@@ -84,8 +84,8 @@ def register(fixed: Volume, moving: Volume) -> Registration:
     ValueError
         One of the images shows no head, or is thinner than `FEWEST` voxels.
     """
-    if thin := [n for n in (min(volume.array.shape) for volume in (fixed, moving)) if n < FEWEST]:
-        raise ValueError(f"an image of {min(thin)} slices: at least {FEWEST} voxels along each axis are needed")
+    if (least := min(*fixed.array.shape, *moving.array.shape)) < FEWEST:
+        raise ValueError(f"an image of {least} slices: at least {FEWEST} voxels along each axis are needed")
     heads = [head_mask(volume.array) for volume in (fixed, moving)]
     for which, head in zip(("first", "second"), heads, strict=True):
         if not head.any():
@@ -173,9 +173,7 @@ def _optimised(level: list[sitk.Image], start: sitk.Euler3DTransform) -> tuple[s
 def _level(volume: Volume, edge_mm: float) -> sitk.Image:
     """Smooth an image, and take every few voxels."""
     image = _in_world(volume.array.astype(np.float32), volume.affine)
-    if min(image.GetSize()) >= FEWEST:
-        image = sitk.SmoothingRecursiveGaussian(image, [edge_mm / 2] * 3)
-    return image[_every(volume, edge_mm)]
+    return sitk.SmoothingRecursiveGaussian(image, [edge_mm / 2] * 3)[_every(volume, edge_mm)]
 
 
 def _every(volume: Volume, edge_mm: float) -> tuple[slice, ...]:

@@ -164,7 +164,7 @@ class StoredCase:
 
     @property
     def earlier(self) -> Mapping[str, Any] | None:
-        """Earlier date whose mask is the last channel: ``case``, ``place``, ``alike`` (`place_of`) or None."""
+        """``case``, ``place`` and ``alike`` (`place_of`) of the date whose mask is the last channel; or None."""
         return self.image_facts.get("earlier")
 
     @property

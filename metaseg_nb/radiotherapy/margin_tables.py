@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share, share_difference
 from metaseg_nb.evaluation.strata import weighted
 
 # Lesions: 0.95 to the power of 72 is 0.025.
@@ -46,14 +46,12 @@ def covered_shares(
 def covered_lead(lesions: pd.DataFrame, margin_mm: float, pair: Sequence[str], n_bootstrap: int, seed: int) -> Estimate:
     """Share of all lesions that the first ``network`` of a pair covers by 95 % with this margin, minus the second's.
 
-    With its 95 % interval over patients, each of whom counts for both networks at once.
+    With its 95 % interval over patients; NaN where all resamples are equal, for so few tell nothing.
     """
-    first, second = (
-        weighted(own.assign(covered=own["needed_95_mm"] <= margin_mm), "covered")
-        for own in (lesions[lesions["network"] == network] for network in pair)
-    )
-    sums = np.column_stack([first["sum"] - second["sum"].reindex(first.index), first["n"]])
-    return bootstrap(lambda of: of[:, 0] / of[:, 1], sums, n_bootstrap, seed)
+    covered = lesions.assign(covered=lesions["needed_95_mm"] <= margin_mm)
+    first, second = (weighted(covered[covered["network"] == network], "covered") for network in pair)
+    found, low, high = share_difference(first, second, n_bootstrap, seed)
+    return (found, low, high) if low < high else (found, np.nan, np.nan)
 
 
 def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
