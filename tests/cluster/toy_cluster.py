@@ -119,7 +119,7 @@ class Workbook:
         """Kill the process that runs a notebook, and the kernel with it."""
         os.kill(int((self.run(model, fold) / ".03_train.lock").read_text().split()[0]), signal.SIGKILL)
 
-    def wait_for(self, happened, seconds=300):
+    def wait_for(self, happened, seconds=900):
         """Wait, while the driver lives, until something has happened; return it."""
         started = time.monotonic()
         while not (found := happened()):
@@ -128,7 +128,7 @@ class Workbook:
             time.sleep(0.5)
         return found
 
-    def wait_for_end(self, seconds=900) -> int:
+    def wait_for_end(self, seconds=1800) -> int:
         """Wait until the driver ends; returns its exit code."""
         return self.driver.wait(timeout=seconds)
 
