@@ -13,7 +13,7 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer import annotate_app, mask_editor
+from metaseg_nb.viewer import annotate_app, open_case
 from metaseg_nb.viewer.annotate_app import AnnotateApp
 from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS
 from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
@@ -207,7 +207,7 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
         reach = 1 if level > 0.4 else 2
         return box((np.subtract(voxel, reach), np.add(voxel, reach + 1)))
 
-    monkeypatch.setattr(mask_editor, "grow", grow)
+    monkeypatch.setattr(open_case, "grow", grow)
     press(app, "c")
     assert browser.widget.opts.pen_value == CLICK
     browser.stroke((19, 4, 8))
@@ -223,6 +223,21 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
     assert np.array_equal(saved(layout), box(FIRST, SECOND)), "a region that is taken back grows no more"
 
 
+def test_a_point_where_nothing_can_grow_is_taken_off_the_image(app, browser, monkeypatch):
+    def grow(image, probability, voxel, level):
+        raise ValueError("Nobody can grow this.")
+
+    monkeypatch.setattr(open_case, "grow", grow)
+    press(app, "c")
+    browser.stroke((19, 4, 8))
+    assert "Nobody can grow this." in app.message.value
+    assert np.array_equal(browser.shown, box(FIRST, SECOND))
+    monkeypatch.setattr(open_case, "grow", lambda image, probability, voxel, level: box())
+    app.level.value = 0.3
+    assert "Nothing grows here" in app.message.value
+    assert np.array_equal(browser.shown, box(FIRST, SECOND))
+
+
 def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypatch):
     ends = []
 
@@ -230,7 +245,7 @@ def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypa
         ends.extend([tuple(start), tuple(end)])
         return box(((17, 14, 9), (22, 18, 10)))
 
-    monkeypatch.setattr(mask_editor, "grow_along", grow_along)
+    monkeypatch.setattr(open_case, "grow_along", grow_along)
     press(app, "l")
     assert browser.widget.opts.pen_value == LINE
     browser.stroke((18, 15, 9), (19, 15, 9), (20, 16, 9), (21, 16, 9))
@@ -240,7 +255,7 @@ def test_a_line_becomes_a_region_between_its_ends(app, browser, layout, monkeypa
 
 def test_slices_are_filled_across_the_plane_of_the_last_stroke(app, browser, monkeypatch):
     axes = []
-    monkeypatch.setattr(mask_editor, "interpolated", lambda mask, axis: axes.append(axis) or mask)
+    monkeypatch.setattr(open_case, "interpolated", lambda mask, axis: axes.append(axis) or mask)
     press(app, "i")
     app.tool.value = "pen"
     browser.stroke((20, 15, 8), (20, 16, 9))  # sagittal
@@ -250,7 +265,7 @@ def test_slices_are_filled_across_the_plane_of_the_last_stroke(app, browser, mon
 
 def test_undo_takes_back_strokes_removals_and_regions_in_turn(app, browser, layout, monkeypatch):
     region = ((18, 3, 7), (21, 6, 10))
-    monkeypatch.setattr(mask_editor, "grow", lambda image, probability, voxel, level: box(region))
+    monkeypatch.setattr(open_case, "grow", lambda image, probability, voxel, level: box(region))
     masks = [box(FIRST, SECOND)]
     app.tool.value = "pen"
     for i in range(18):

@@ -26,7 +26,7 @@ from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer import AnnotateApp, mask_editor
+from metaseg_nb.viewer import AnnotateApp, open_case
 from scipy import ndimage
 
 
@@ -44,7 +44,7 @@ def grow(image, probability, voxel, level):
     return (labels == labels[tuple(voxel)]) & (labels > 0)
 
 
-mask_editor.grow = grow
+open_case.grow = grow
 """
 SHOWING = """app = AnnotateApp(StudyLayout("mine"), Cases(), "R1")
 app.widget

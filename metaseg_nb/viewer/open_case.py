@@ -2,55 +2,63 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metaseg_nb.annotation.by_hand import Reading
+from metaseg_nb.annotation.growing import grow, grow_along, interpolated
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.viewer.annotate_panel import AnnotatePanel
-from metaseg_nb.viewer.drawing import DrawingViewer
+from metaseg_nb.viewer.drawing import CLICK, LESION, LINE, PENDING, DrawingViewer
 from metaseg_nb.viewer.drawn_lesions import LesionList
-from metaseg_nb.viewer.mask_editor import MaskEditor
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared
 
+UNDO = 50
+AXIAL = 2
+
 
 class OpenCase:
-    """A case that is shown and drawn on; each change of its mask is saved at once.
+    """A case that is shown and drawn on; each change of its mask is saved at once, and can be undone.
 
     Parameters
     ----------
     panel : AnnotatePanel
     viewer : DrawingViewer
     prepared : Prepared
+        Regions grow by its image and probability.
     images : CaseImages
     reading : Reading
+
+    Attributes
+    ----------
+    mask : ndarray of bool, shape (X, Y, Z)
+        Replaced at each step, and never changed in place.
+    rows : list of DrawnLesion
+        As they stand in the list.
     """
 
     def __init__(
         self, panel: AnnotatePanel, viewer: DrawingViewer, prepared: Prepared, images: CaseImages, reading: Reading
     ):
-        self.panel, self.viewer, self.reading = panel, viewer, reading
-        self.editor, self.rows = MaskEditor(prepared, reading.mask), []
+        self.panel, self.viewer, self.prepared, self.reading = panel, viewer, prepared, reading
+        self.mask, self.rows = reading.mask, []
+        self._axis, self._undo = AXIAL, deque(maxlen=UNDO)
+        # what was clicked last, as long as it follows the level: the mask without it, and how it grows
+        self._growing: tuple[np.ndarray, Callable[[float], np.ndarray]] | None = None
         self._lesions = LesionList(reading.beginning.mask, prepared.probability, reading.image)
         self._accepted = np.zeros(self.mask.shape, bool)
         self._list_lesions()
         middle = [size // 2 for size in self.mask.shape]
-        viewer.show_drawing(images, self.editor.marks, self.rows[0].centre if self.rows else middle)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The mask, bool of shape (X, Y, Z)."""
-        return self.editor.mask
+        viewer.show_drawing(images, self._marks(), self.rows[0].centre if self.rows else middle)
 
     def close(self, finished: bool) -> None:
         """Save and leave the case."""
-        if not np.array_equal(self.mask, self.reading.mask):  # could not be saved before
-            self.reading.save(self.mask)
+        self._save()  # could not be saved before
         self.reading.close(finished)
 
     # --- lesions ---
@@ -63,14 +71,14 @@ class OpenCase:
     def accept(self) -> None:
         """Tick the lesion off, and go to the next."""
         self._accepted[self._chosen()] = True
-        self.editor.keep_grown()
+        self._growing = None
         self._list_lesions(step=1)
-        self.viewer.put(self.editor.marks)
+        self.viewer.put(self._marks())
         self.jump()
 
     def remove(self) -> None:
         """Take the lesion out of the mask, and go to the next."""
-        self._edit(partial(self.editor.put, self._chosen(), False))
+        self._put(self._chosen(), False)
         self.jump()
 
     def restore(self) -> None:
@@ -78,7 +86,7 @@ class OpenCase:
         voxels = self._chosen()
         if self.mask[voxels].all():
             raise ValueError("This lesion is in the mask. Choose a removed one in the list, or press undo.")
-        self._edit(partial(self.editor.put, voxels, True))
+        self._put(voxels, True)
 
     def _chosen(self) -> tuple[np.ndarray, ...]:
         if self.panel.lesions.value is None:
@@ -100,28 +108,98 @@ class OpenCase:
     # --- the mask ---
 
     def draw(self, voxels: np.ndarray, values: np.ndarray) -> None:
-        """Take a stroke."""
-        self._edit(partial(self.editor.draw, voxels, values, self.panel.level.value))
+        """Take a stroke: it points at something that grows, or changes the mask.
+
+        Parameters
+        ----------
+        voxels : ndarray of int, shape (N, 3)
+        values : ndarray of int, shape (N,)
+            What they were drawn with: `CLICK`, `LINE`, `LESION`, or 0 for the eraser.
+        """
+        flat = [axis for axis in (AXIAL, 1, 0) if np.ptp(voxels[:, axis]) == 0]
+        self._axis = flat[0] if flat else AXIAL  # across the plane of the stroke
+        for value, begin in ((CLICK, self._click), (LINE, self._line)):
+            if (pointed := voxels[values == value]).size:
+                self._undo.append(np.packbits(self.mask))
+                self._growing = self.mask, begin(pointed)
+                return self.grow()
+        mask = self.mask.copy()
+        mask[tuple(voxels.T)] = values > 0
+        self._change(mask)
 
     def grow(self) -> None:
-        """Let what was pointed at last grow to the level."""
-        self._edit(partial(self.editor.grow, self.panel.level.value))
+        """Let what was pointed at last grow to the level.
+
+        Raises
+        ------
+        ValueError
+            Nothing grows there.
+        """
+        if self._growing:
+            before, region_at = self._growing
+            region = np.zeros_like(before)
+            try:
+                region = region_at(self.panel.level.value)
+            finally:  # the point or the line is no part of the mask
+                self._show(before | region)
+            if not region.any():
+                raise ValueError("Nothing grows here. Lower the level, or draw.")
 
     def interpolate(self) -> None:
         """Fill the slices between drawn ones, across the plane of the last stroke."""
-        self._edit(self.editor.fill_between)
+        self._change(self.mask | interpolated(self.mask, self._axis))
 
     def undo(self) -> None:
-        """Take the last change of the mask back."""
-        self._edit(self.editor.undo)
+        """Take the last change of the mask back.
 
-    def _edit(self, step: Callable[[], None]) -> None:
-        """Change the mask, show it, and save it where it changed."""
-        before = self.mask
-        try:
-            step()
-        finally:
-            self._list_lesions(self.mask != before)
-            self.viewer.put(self.editor.marks)
-            if not np.array_equal(self.mask, self.reading.mask):
-                self.reading.save(self.mask)
+        Raises
+        ------
+        ValueError
+            There is none.
+        """
+        if not self._undo:
+            raise ValueError("There is nothing to undo.")
+        before = np.unpackbits(self._undo.pop(), count=self.mask.size).astype(bool)
+        self._growing = None
+        self._show(before.reshape(self.mask.shape))
+
+    def _put(self, voxels: tuple[np.ndarray, ...], inside: bool) -> None:
+        mask = self.mask.copy()
+        mask[voxels] = inside
+        self._change(mask)
+
+    def _change(self, mask: np.ndarray) -> None:
+        """Put another mask in place of the one now, which can be undone."""
+        self._growing = None
+        if not np.array_equal(mask, self.mask):
+            self._undo.append(np.packbits(self.mask))
+        self._show(mask)
+
+    def _show(self, mask: np.ndarray) -> None:
+        """Show another mask, and save it."""
+        changed, self.mask = mask != self.mask, mask
+        self._list_lesions(changed)
+        self.viewer.put(self._marks())
+        self._save()
+
+    def _save(self) -> None:
+        if not np.array_equal(self.mask, self.reading.mask):
+            self.reading.save(self.mask)
+
+    def _marks(self) -> np.ndarray:
+        """The mask as a drawing, uint8 of shape (X, Y, Z): what follows the level is `PENDING`."""
+        marks = self.mask.astype(np.uint8) * LESION
+        if self._growing:
+            marks[self.mask & ~self._growing[0]] = PENDING
+        return marks
+
+    def _click(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
+        voxel = pointed[len(pointed) // 2].tolist()
+        return lambda level: grow(self.prepared.image, self.prepared.probability, voxel, level)
+
+    def _line(self, pointed: np.ndarray) -> Callable[[float], np.ndarray]:
+        places = pointed * self.prepared.image.spacing_mm
+        start = np.linalg.norm(places - places[0], axis=1).argmax()  # the voxels of a line: its ends are farthest
+        end = np.linalg.norm(places - places[start], axis=1).argmax()
+        first, last = pointed[start].tolist(), pointed[end].tolist()
+        return lambda level: grow_along(self.prepared.image, self.prepared.probability, first, last, level)
