@@ -18,7 +18,6 @@ from PIL import Image
 
 from metaseg_nb.batch.runner import open_notebook
 from metaseg_nb.batch.runs import Run
-from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.viewer.itk import EXTENSION
@@ -56,8 +55,7 @@ def lab(folder, tmp_path):
     options += [f"--notebook-dir={folder}", f"--LabApp.app_settings_dir={PROJECT}/workflow/jupyterlab"]
     # a browser that draws by software on a busy machine does not answer for minutes
     options += ["--LabApp.expose_app_in_browser=True", "--ServerApp.tornado_settings={'ws_ping_timeout': 600000}"]
-    env = {name: value for name, value in os.environ.items() if name != WATCHED}
-    env |= {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
+    env = os.environ | {"OMP_NUM_THREADS": "1", "JUPYTER_CONFIG_DIR": str(tmp_path / "config")}
     with (tmp_path / "lab.log").open("w") as log:
         command = [sys.executable, "-m", "jupyterlab", *options]
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log, cwd=folder)

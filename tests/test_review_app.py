@@ -18,7 +18,6 @@ from IPython.display import Image
 
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.charts import WATCHED
 from metaseg_nb.figures.reviewed import StudyTables, read_case_images
 from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
@@ -46,12 +45,12 @@ def images(reviewed_study):
 
 @pytest.fixture
 def watched(monkeypatch):
-    monkeypatch.setenv(WATCHED, "1")
+    monkeypatch.setattr("metaseg_nb.viewer.viewers.somebody_watches", lambda: True)
 
 
 @pytest.fixture
 def headless(monkeypatch):
-    monkeypatch.setenv(WATCHED, "0")
+    monkeypatch.setattr("metaseg_nb.viewer.viewers.somebody_watches", lambda: False)
 
 
 # --- which viewer ---

@@ -1,6 +1,5 @@
 """Plots of `seaborn.objects` as figures of this workbook, and learning curves, also while a network trains."""
 
-import os
 from collections.abc import Callable, Iterable
 
 import matplotlib.pyplot as plt
@@ -19,8 +18,6 @@ from metaseg_nb.parameters import model_title
 # Scores on the selection set, by their column of a history.
 SCORES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
 STYLE = ("axes.", "font.", "grid.", "xtick.", "ytick.")
-# "1" or "0" overrides what the kernel says.
-WATCHED = "METASEG_INTERACTIVE"
 
 
 def with_titles(table: pd.DataFrame) -> pd.DataFrame:
@@ -88,8 +85,6 @@ def live_learning_curve(title: str) -> Callable[[pd.DataFrame], None]:
 
 def somebody_watches() -> bool:
     """Tell whether this code was started from a browser, and not by papermill or nbconvert."""
-    if WATCHED in os.environ:
-        return os.environ[WATCHED] == "1"
     kernel = getattr(get_ipython(), "kernel", None)
     # JupyterLab signs its requests with no name, clients in Python with the user's
     return kernel is not None and kernel.get_parent().get("header", {}).get("username") == ""
