@@ -11,9 +11,9 @@ from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, 
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.machine import alone
 from metaseg_nb.parameters import model_title
-from metaseg_nb.viewer.niivue import Layer
+from metaseg_nb.viewer.niivue import Layer, NiiVueViewer
 from metaseg_nb.viewer.panel import Panel, head, select, two_columns, wrapped
-from metaseg_nb.viewer.viewers import layers_of, open_viewer, usable
+from metaseg_nb.viewer.viewers import layers_of
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
 COLUMNS = ["case", "verdict", "note", "networks", "time"]
@@ -86,18 +86,16 @@ def lesion_rows(images: CaseImages, lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 class ReviewApp(Panel):
-    """Widgets to review a study's cases; ``widget`` is what a cell shows.
+    """Widgets to review a study's cases in NiiVue; ``widget`` is what a cell shows.
 
     Parameters
     ----------
     study : str
         The one to begin with; all that have a leaderboard can be chosen.
-    viewer : str
-        "auto", "niivue" or "slices".
     """
 
-    def __init__(self, study: str, viewer: str = "auto"):
-        self.viewer = open_viewer(usable(viewer))
+    def __init__(self, study: str):
+        self.viewer = NiiVueViewer()
         self.study = ipywidgets.Dropdown(description="study", options=finished_studies(), value=study)
         self.networks = ipywidgets.SelectMultiple(description="networks", rows=5)
         self.sorted_by = ipywidgets.Dropdown(description="sorted by")
