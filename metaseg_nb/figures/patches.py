@@ -1,23 +1,20 @@
-"""Training patches: how each way of sampling draws them, and what pretraining hides of them."""
+"""Training patches: with what random changes a network sees them, and what pretraining hides of them."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
 from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.settings import Pretrain, Train
+from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import RestorationBatches, restore, validation_patches
 
-SAMPLINGS = ("voxel", "lesion", "roi")  # as they are written in parameter files
-PANELS, PATCHES_COUNTED, PATCHES_RESTORED = 12, 48, 4
+PANELS, PATCHES_RESTORED = 12, 4
 HIDDEN_COLOUR = "#0072B2"
 # Patches are turned and flipped at random: they have no sides.
 NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
@@ -33,39 +30,6 @@ def draw_batch(batches: PatchBatches) -> Figure:
         masks, look = {"reference": label}, {"greys": _greys(image), **NO_MARKS}
         panels.append(Panel([title], as_volume(image), masks, fullest_slice(label), look))
     return draw_panels(panels)
-
-
-def sampling_table(cases: Sequence[StoredCase], settings: Train) -> pd.DataFrame:
-    """Count what each way of sampling shows to a network, over its first patches of a run.
-
-    Parameters
-    ----------
-    cases : sequence of StoredCase
-        The training set.
-    settings : Train
-        All but ``sampling``, of which each is tried.
-
-    Returns
-    -------
-    DataFrame
-        A row per way: share of patches with lesion, share of voxels that are lesion, lesions per patch, and
-        the median volume of a lesion seen (what a patch cuts off does not count).
-    """
-    voxel_mm3, rows = float(np.prod(cases[0].grid.spacing_mm)), []
-    for way in SAMPLINGS:
-        batches = PatchBatches(cases, settings.model_copy(update={"sampling": way}))
-        labels = _first(batches, PATCHES_COUNTED)[1][:, 0].numpy() == 1
-        sizes = [np.bincount(label_lesions(label)[0].ravel())[1:] for label in labels]
-        row = {
-            "sampling": f"{way} (this run)" if way == settings.sampling else way,
-            "patches": len(labels),
-            "with lesion, %": 100 * labels.any(axis=(1, 2, 3)).mean(),
-            "lesion voxels, %": 100 * labels.mean(),
-            "lesions per patch": np.mean([len(of_patch) for of_patch in sizes]),
-            "median lesion volume, mm³": pd.Series(np.concatenate(sizes) * voxel_mm3).median(),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
 
 
 def draw_hidden(batches: RestorationBatches) -> Figure:
