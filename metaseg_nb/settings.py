@@ -40,11 +40,6 @@ class ParameterError(ValueError):
     """A parameter that cannot be used; the message names file, key, found and expected."""
 
 
-def model_names() -> list[str]:
-    """Names of the files in ``params/models``."""
-    return parameter_names("model")
-
-
 # Rules that pydantic has no words for: each returns the value, or says what is expected. ``info.data`` holds the
 # settings that stand before.
 
@@ -83,11 +78,7 @@ def _growing(percentiles: list[float]) -> list[float]:
 def _shares_the_batch(processes: int, info: ValidationInfo) -> int:
     batch = info.data.get("batch_size", processes)
     if batch % processes:
-        raise ValueError(
-            f"a number that divides batch_size, {batch}, because each process takes as many cases. To use {processes} "
-            f"GPUs, write batch_size: {-(-batch // processes) * processes}; or write num_processes: 1 and train "
-            f"{processes} folds or networks at the same time, each on a GPU of its own"
-        )
+        raise ValueError(f'a number that divides batch_size, {batch} (see "Several GPUs" in docs/cluster.md)')
     return processes
 
 

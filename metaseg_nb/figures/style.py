@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from metaseg_nb.files import finished, write_json, write_table, write_text
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import StudyLayout, parameter_names
 from metaseg_nb.machine import commit
 from metaseg_nb.privacy import private_free
-from metaseg_nb.settings import THRESHOLD_MODEL, Settings, model_names
+from metaseg_nb.settings import THRESHOLD_MODEL, Settings
 
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
@@ -37,7 +37,7 @@ CHARACTER_WIDTH = 0.64
 
 def model_colour(model: str) -> str:
     """Colour of a model, the same in every figure."""
-    more = [name for name in model_names() if name not in MODEL_COLOURS]
+    more = [name for name in parameter_names("model") if name not in MODEL_COLOURS]
     return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
 
 
