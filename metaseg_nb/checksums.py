@@ -51,10 +51,7 @@ def read_record(path: Path) -> dict[str, Any]:
             raise ValueError("no JSON object")
     except ValueError as error:
         raise DamagedFile(path, f"not complete JSON ({error})") from error
-    own = content.pop(OWN, None)
-    if own is None:
-        raise DamagedFile(path, "no checksum: an earlier version of this workbook wrote it")
-    if own != _checksum_of(content):
+    if content.pop(OWN, None) != _checksum_of(content):
         raise DamagedFile(path, "content that has changed since it was written")
     return content
 

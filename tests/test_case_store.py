@@ -244,13 +244,13 @@ def test_one_changed_digit_of_a_record_is_noticed(tmp_path, put):
         open_case(tmp_path, "c")
 
 
-def test_a_store_of_an_earlier_version_is_made_again_and_named(tmp_path, put):
+def test_a_store_without_checksums_is_made_again_and_named(tmp_path, put):
     put()
     record = tmp_path / "c/image.json"
     before = {key: value for key, value in json.loads(record.read_text()).items() if key not in ("files", "sha256")}
     record.write_text(json.dumps(before))
     assert whole(tmp_path) == [False, True]
-    with pytest.raises(CohortError, match=r"an earlier version.*run notebook 02 again"):
+    with pytest.raises(CohortError, match=r"content that has changed.*run notebook 02 again"):
         open_case(tmp_path, "c")
 
 

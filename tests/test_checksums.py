@@ -60,9 +60,9 @@ def test_what_is_no_record_is_named(record, text):
         read_record(record)
 
 
-def test_a_record_without_checksum_is_of_an_earlier_version(record):
+def test_a_record_without_checksum_is_named(record):
     record.write_text(json.dumps({"dice": 0.1}))
-    with pytest.raises(DamagedFile, match="an earlier version"):
+    with pytest.raises(DamagedFile, match="content that has changed since it was written"):
         read_record(record)
 
 

@@ -384,10 +384,10 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
     assert len(pool(layout, cohort, MODELS).metrics) == 14
 
 
-def test_a_run_of_an_earlier_version_says_so_and_needs_no_training(layout, cohort, finished):
+def test_a_run_without_checksums_is_named_and_needs_no_training(layout, cohort, finished):
     file = layout.run("unet", 0).metrics
     file.write_text(json.dumps({key: value for key, value in read_record(file).items() if key != "files"}))
-    with pytest.raises(CohortError, match=r"an earlier version of this workbook.*it uses its checkpoint"):
+    with pytest.raises(CohortError, match=r"content that has changed.*it uses its checkpoint"):
         pool(layout, cohort, MODELS)
 
 

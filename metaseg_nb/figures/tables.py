@@ -6,8 +6,8 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.lesions import SCORED_FACTS, UNSCORED_MM3
-from metaseg_nb.cohort.problems import STOPPING, CohortError, Problem, problem_table
+from metaseg_nb.cohort.lesions import UNSCORED_MM3
+from metaseg_nb.cohort.problems import STOPPING, Problem, problem_table
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
@@ -54,16 +54,7 @@ def show_leaderboard(board: pd.DataFrame) -> Styler:
 
 
 def describe_counts(lesions: pd.DataFrame) -> str:
-    """How many lesions the masks hold and how many are scored; ``lesions`` is the table of notebook 01.
-
-    Raises
-    ------
-    CohortError
-        The table is from an earlier version, without columns for scored lesions.
-    """
-    if not {*SCORED_FACTS} <= {*lesions}:
-        found, expected = "no columns for scored lesions", ", ".join(SCORED_FACTS)
-        raise CohortError.one("-", "lesions.csv", found, expected, "run notebook 01 again")
+    """How many lesions the masks hold and how many are scored; ``lesions`` is the table of notebook 01."""
     scored = lesions[lesions["scored_lesion"] > 0].drop_duplicates(["case", "scored_lesion"])
     left_out = int((lesions["scored_lesion"] == 0).sum())
     tiny, tiny_scored = ((of < TINY_MM).sum() for of in (lesions["diameter_mm"], scored["scored_diameter_mm"]))
