@@ -69,9 +69,12 @@ def study(study: str, profile: str, targets: list[str]) -> int:
 
 def status(study: str) -> None:
     """Print the state of every notebook, and of every network on every fold."""
-    from metaseg_nb.batch.runs import status_text
+    from metaseg_nb.batch.runs import study_status
 
-    print(status_text(study))
+    table, note = study_status(study)
+    aligned = table.apply(lambda column: column.str.ljust(column.str.len().max()))
+    lines = aligned.to_string(index=False, justify="left").splitlines()
+    print(*map(str.rstrip, lines), *(["", note] if note else []), sep="\n")
 
 
 def run(name: str, study: str, model: str | None, fold: int | None, arm: str, seed: int | None) -> int:

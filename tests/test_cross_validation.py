@@ -378,6 +378,7 @@ def test_whatever_is_not_as_a_run_left_it_is_named_with_its_run(layout, cohort, 
             "no such file" if harm is Path.unlink else "content that has changed since it was written"
         )
         assert "run 03 for fold 1 again: it uses its checkpoint, and only predicts and scores again" in problem.fix
+        assert str(run.root) in problem.fix, "in a study of annotation budgets the arm and the seed too"
     for harm in (change_a_digit, cut, zero, empty, Path.unlink):
         (problem,) = problems_after(harm, run.metrics, layout, cohort)
         assert (problem.case, problem.file) == ("segresnet, fold 1", "metrics.json")

@@ -1,7 +1,6 @@
 """The runs of a study: which notebook, on which network and fold; and the state of each, by its files and the queue."""
 
 import json
-import shlex
 import shutil
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
-from metaseg_nb.checksums import damage
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout, StudyLayout, home
 from metaseg_nb.machine import is_held
@@ -93,13 +91,6 @@ class Run:
         return f"{self.model}, {self.arm or 'pretraining'}, seed {self.seed}"
 
     @property
-    def command(self) -> str:
-        """Command that makes this run alone."""
-        options = {"study": self.study, "model": self.model, "fold": self.fold, "arm": self.arm, "seed": self.seed}
-        given = [(f"--{name}", str(value)) for name, value in options.items() if value not in (None, "")]
-        return shlex.join(["python", "-m", "metaseg_nb", "run", self.notebook, *sum(given, ())])
-
-    @property
     def job(self) -> str:
         """Its rule and wildcards, as Snakemake's SLURM plugin writes them into the comment of a job."""
         which = [str(part) for part in (self.arm, self.seed, self.model, self.fold) if part not in (None, "")]
@@ -152,8 +143,8 @@ def how_it_ended(executed: Path) -> dict[str, Any] | None:
         return killed
 
 
-def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
-    """Read the state of every run of a study.
+def study_status(study: str) -> tuple[pd.DataFrame, str]:
+    """Read the state of every run of a study. Whether finished runs are still whole, 04 to 06 and the report tell.
 
     Parameters
     ----------
@@ -164,34 +155,23 @@ def study_status(study: str) -> tuple[pd.DataFrame, list[str]]:
     -------
     runs : DataFrame
         One row a run: `STATUS`, as text. States are *waiting*; *running*; *stopped* (cut off: it goes on when the
-        study is started again); *failed* (the last try, by an error of its own); *done*; *damaged*, with the file of
-        a finished run that is lost or not as it was when the run finished.
-    notes : list of str
-        Why the queue is not shown, and the commands that mend damaged runs.
+        study is started again); *failed* (the last try, by an error of its own); *done*.
+    note : str
+        Why the queue is not shown; else empty.
     """
     runs = planned_runs(study)
-    jobs, notes = _queue(runs[0].layout)
-    table = pd.DataFrame([_row(run, jobs.get(run.job)) for run in runs], columns=STATUS)
-    mending = [run.command for run, state in zip(runs, table["state"], strict=True) if state.startswith("damaged")]
-    return table, [*notes, *(["These commands repair the damaged runs:", *mending] if mending else [])]
+    jobs, note = _queue(runs[0].layout)
+    return pd.DataFrame([_row(run, jobs.get(run.job)) for run in runs], columns=STATUS), note
 
 
-def status_text(study: str) -> str:
-    """What `study_status` finds, as text."""
-    table, notes = study_status(study)
-    aligned = table.apply(lambda column: column.str.ljust(column.str.len().max()))
-    lines = aligned.to_string(index=False, justify="left").splitlines()
-    return "\n".join([*map(str.rstrip, lines), *([""] if notes else []), *notes])
-
-
-def _queue(layout: StudyLayout) -> tuple[dict[str, QueuedJob], list[str]]:
+def _queue(layout: StudyLayout) -> tuple[dict[str, QueuedJob], str]:
     """Jobs in the queue by what they run; and why it is not shown."""
     if not (layout.slurm_logs.is_dir() and shutil.which("squeue")):
-        return {}, []
+        return {}, ""
     try:
-        return {job.comment: job for job in queued_jobs(layout.study)}, []
+        return {job.comment: job for job in queued_jobs(layout.study)}, ""
     except QueueError as error:
-        return {}, [f"The cluster's queue is not shown: {error}"]
+        return {}, f"The cluster's queue is not shown: {error}"
 
 
 def _row(run: Run, job: QueuedJob | None) -> list[str]:
@@ -213,8 +193,6 @@ def _state(run: Run, job: QueuedJob | None) -> str:
         return "failed"
     if not run.result.is_file():
         return "stopped" if record else "waiting"
-    if run.model and (damaged := list(damage(run.result))):
-        return f"damaged: {damaged[0]}" + (f" and {len(damaged) - 1} more" if len(damaged) > 1 else "")
     return "done"
 
 

@@ -63,8 +63,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     name, fix = name_of(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
-    fix += " again: it uses its checkpoint, and only predicts and scores again"
-    fix += " (`python -m metaseg_nb status --study ...` prints the command)"
+    fix += f" again: it uses its checkpoint, and only predicts and scores again. Its folder is {run.root}"
     if damaged := damage(run.metrics):
         raise CohortError(
             Problem(name, file, found, "the file as notebook 03 wrote it", fix) for file, found in damaged.items()
