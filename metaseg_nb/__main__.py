@@ -135,13 +135,9 @@ def dicom(folder: Path) -> None:
     """List patients (coded), series, structure sets and names of regions below a folder."""
     from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 
-    if not folder.is_dir():
-        raise ValueError(f"folder {folder}: found no such folder; expected one with DICOM files below it")
     found = read_dicom(folder)
-    if not found.patients and not found.unread:
-        raise ValueError(
-            f"folder {folder}: found no DICOM file; expected MR series and structure sets (unpack archives)"
-        )
+    if not (folder.is_dir() and (found.patients or found.unread)):
+        raise ValueError(f"folder {folder}: found no DICOM file in it; expected MR series and structure sets")
     print(describe_dicom(found))
 
 
