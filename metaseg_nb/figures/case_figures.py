@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.examination import Examination
-from metaseg_nb.cohort.lesions import box_around, fullest_slice, label_lesions, marked_voxels, surface_distance_mm
+from metaseg_nb.cohort.lesions import box_around, fullest_slice, label_lesions, surface_distance_mm
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
 from metaseg_nb.figures.slices import (
@@ -33,8 +33,6 @@ from metaseg_nb.preprocessing.stored_case import StoredCase
 WHITE_PERCENTILE = 99.7
 # A field's colours reach at least this far from 1, or no correction would look like a strong one.
 LEAST_FIELD = 0.1
-# What is shown beside a lesion with its margin.
-BESIDE_MM = 8
 
 
 def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
@@ -146,26 +144,22 @@ def draw_case_by_network(
 
 
 def draw_margin(
-    layout: StudyLayout, cohort: Cohort, case: str, model: str, margin_mm: float, centre: Sequence[float]
+    layout: StudyLayout,
+    cohort: Cohort,
+    case: str,
+    model: str,
+    margin_mm: float,
+    centre: Sequence[float],
+    edge_mm: float,
 ) -> Figure:
-    """Three planes through a lesion, as wide as it is drawn: reference, prediction, and this with a margin."""
+    """Squares of three planes around a voxel: reference, prediction, and this with a margin."""
     images = read_case_images(layout, cohort, case, [model])
     prediction, name = images.predictions[model], f"prediction with {margin_mm:.1f} mm"
     spacing_mm, grown = images.image.spacing_mm, np.zeros_like(prediction)
     box = box_around(prediction, margin_mm, spacing_mm)
     grown[box] = surface_distance_mm(prediction[box], spacing_mm) <= margin_mm
     masks, colours = {name: grown, "reference": images.reference, "prediction": prediction}, COLOURS | {name: MARGIN}
-    edge_mm = 2 * _reach_mm(grown | images.reference, centre, spacing_mm) + 2 * BESIDE_MM
     return draw_planes(images.image, masks, centre, f"{case}, {model_title(model)}", images.greys, colours, edge_mm)
-
-
-def _reach_mm(mask: np.ndarray, centre: Sequence[float], spacing_mm: Sequence[float]) -> float:
-    """How far the lesion nearest to a place reaches from it along an axis, to the edge of its last voxel."""
-    voxels = marked_voxels(mask)
-    nearest = voxels[np.linalg.norm((voxels - centre) * spacing_mm, axis=1).argmin()]
-    labels, _ = label_lesions(mask)
-    own = marked_voxels(labels == labels[tuple(nearest)])
-    return float(((np.abs(own - centre) + 0.5) * spacing_mm).max())
 
 
 def draw_unlabelled(case: Case, mask: Path) -> Figure:
