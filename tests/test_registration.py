@@ -188,10 +188,10 @@ def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, se
 def test_pictures_say_what_was_registered_and_what_was_not(case, registered):
     facts = {"image_facts": {"registrations": [None, {"matrix": np.eye(4).tolist(), "moved_mm": 3.0}]}}
     figure = draw_registrations([case], [SimpleNamespace(**facts) if registered else None])
-    titles = [axes.get_title().splitlines()[1] for axes in figure.axes]
+    titles = [axes.get_title().splitlines()[1] for axes in figure.axes if axes.get_visible()]
     expected = ["flair, by the headers", "flair, registered: moved by 3.0 mm"]
-    assert titles == (expected if registered else ["first sequence", "flair, not registered"])
-    assert all(axes.images for axes in figure.axes), "no picture is called unreadable"
+    assert titles == (expected if registered else ["flair, not registered"])
+    assert all(axes.images for axes in figure.axes if axes.get_visible()), "no picture is called unreadable"
     plt.close(figure)
 
 

@@ -1,6 +1,6 @@
 """Pictures of what was done to images as they come: brains that were extracted, sequences that were registered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -37,10 +37,10 @@ def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: Lesio
 
 
 def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None]) -> Figure:
-    """Two pictures of each sequence that was registered: checkerboards with the first one, by the headers and after.
+    """Two checkerboards of each sequence that was registered with the first one: by the headers, and registered.
 
     Where the registration is right, outlines go on from square to square. ``stored`` is None for a case whose
-    registration failed: its first sequence, and beside it each other one, lie where the headers place them.
+    registration failed: each of its sequences lies where the headers place it.
     """
     panels = []
     for case, of in zip(cases, stored, strict=True):
@@ -50,19 +50,11 @@ def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None
             if registration is None:
                 continue
             other, name = read_volume(path, case.name), path.name.removesuffix(".gz").removesuffix(".nii")
-            own, placed = _greys(first, other, along_axes(np.eye(4), first, other))
-            if of is None:
-                panels += [
-                    _panel(first, case, "first sequence", own),
-                    _panel(first, case, f"{name}, not registered", placed),
-                ]
-                continue
-            matrix, moved = np.array(registration["matrix"]), f"moved by {registration['moved_mm']:.1f} mm"
-            for title, pair in (
-                (f"{name}, by the headers", [own, placed]),
-                (f"{name}, registered: {moved}", _greys(first, other, along_axes(matrix, first, other))),
-            ):
-                panels.append(_panel(first, case, title, np.where(_squares(first), *pair)))
+            places = {f"{name}, {'by the headers' if of else 'not registered'}": along_axes(np.eye(4), first, other)}
+            if of:
+                title = f"{name}, registered: moved by {registration['moved_mm']:.1f} mm"
+                places[title] = along_axes(np.array(registration["matrix"]), first, other)
+            panels += _checkerboards(case, first, other, places)
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
 
 
@@ -72,12 +64,19 @@ def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: S
     for case, before, of in zip(cases, earlier, stored, strict=True):
         assert of.earlier
         first, other = (read_volume(it.image, it.name) for it in (case, before))
-        for title, place in (
-            ("by the headers", along_axes(np.eye(4), first, other)),
-            (f"registered: alike {of.earlier['alike']:.2f}", np.array(of.earlier["place"])),
-        ):
-            panels.append(_panel(first, case, title, np.where(_squares(first), *_greys(first, other, place))))
+        registered = f"registered: alike {of.earlier['alike']:.2f}"
+        places = {"by the headers": along_axes(np.eye(4), first, other), registered: np.array(of.earlier["place"])}
+        panels += _checkerboards(case, first, other, places)
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
+
+
+def _checkerboards(case: Case, first: Volume, other: Volume, places: Mapping[str, np.ndarray]) -> list[Panel]:
+    """Squares of two images in turn, a panel for each place of the other one, by its title."""
+    panels = []
+    for title, place in places.items():
+        grey = np.where(_squares(first), *_greys(first, other, place))
+        panels.append(Panel([case.name, title], as_volume(grey, first.spacing_mm[:2]), look={"greys": (0, 1)}))
+    return panels
 
 
 def _greys(first: Volume, other: Volume, place: np.ndarray) -> list[np.ndarray]:
@@ -96,7 +95,3 @@ def _squares(image: Volume) -> np.ndarray:
     """Every second square of an axial slice: bool, shape (X, Y)."""
     x, y = (np.arange(image.array.shape[axis]) * image.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
     return (x[:, None] + y) % 2 == 0
-
-
-def _panel(first: Volume, case: Case, title: str, grey: np.ndarray) -> Panel:
-    return Panel([case.name, title], as_volume(grey, first.spacing_mm[:2]), look={"greys": (0, 1)})
