@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "pick_cases",
         ],
         "charts": ["draw", "learning_curve", "live_learning_curve", "palette", "somebody_watches", "with_titles"],
-        "follow_up": ["FATES", "RESPONSE_COLOURS", "draw_lesions_over_time"],
+        "follow_up": ["draw_lesions_over_time"],
         "patches": ["draw_batch", "draw_hidden", "draw_restored"],
         "raw_images": ["draw_brains", "draw_earlier_dates", "draw_registrations"],
         "reviewed": ["StudyTables", "read_case_images"],

@@ -12,22 +12,7 @@ from metaseg_nb.cohort.head import shown_window
 from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.figures.reviewed import read_image
 from metaseg_nb.figures.slices import Panel, draw_panels, window_around
-from metaseg_nb.follow_up.identity import UNSEEN
-from metaseg_nb.follow_up.response import RESPONSES, UNKNOWN
 
-# Colours of what becomes of a lesion, and of responses from best to worst.
-FATES = {
-    "first": "#999999",
-    "persisting": "#0072B2",
-    "new": "#D55E00",
-    "returned": "#882255",
-    "split": "#CC79A7",
-    "merged": "#E69F00",
-    "vanished": "#009E73",
-    UNSEEN: "#DDDDDD",
-}
-COLOURS = ("#009E73", "#56B4E9", "#BBBBBB", "#D55E00", "#EEEEEE")
-RESPONSE_COLOURS = dict(zip((*RESPONSES, UNKNOWN), COLOURS, strict=True))
 EDGE_MM = 50.0
 
 
