@@ -134,7 +134,7 @@ def shown(entries, page, group):
 def test_each_page_holds_what_it_says_worst_first(entries):
     assert shown(entries, "cases", "unet") == ["c2", "c1", "c0"]
     assert shown(entries, "cases", "unetr") == ["c0", "c2", "c1"]
-    assert entries.loc[entries["page"] == "cases", "why"].tolist() == ["worst", "median", "best"] * 2
+    assert entries.loc[entries["page"] == "cases", "why"].tolist() == ["worst", "typical", "best"] * 2
     assert shown(entries, "missed", "unet") == ["c0_lesion1"]
     assert shown(entries, "missed", "unetr") == ["c1_lesion1", "c0_lesion2"]
     assert shown(entries, "false", "unet") == ["c2_false_unet_4", "c2_false_unet_1", "c2_false_unet_3"]

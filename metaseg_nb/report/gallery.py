@@ -12,10 +12,11 @@ from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.strata import classified
+from metaseg_nb.figures.case_figures import pick_cases
 from metaseg_nb.layout import StudyLayout
 
 PAGES = {
-    "cases": "Best, median and worst cases",
+    "cases": "Best, typical and worst cases",
     "missed": "Missed lesions",
     "false": "Large false positives",
     "small": "Small lesions",
@@ -119,7 +120,7 @@ def gallery_entries(
     false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
     pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
     pages = {
-        "cases": _worst_median_best(metrics, models),
+        "cases": pd.concat([_picked(metrics, model) for model in models]),
         "missed": _by_network(lesions[~lesions["detected"]].assign(why="missed"), models),
         "false": _by_network(false.assign(group=false["model"], picture=pictures, why="false positive"), models),
         "small": each[each["diameter_class"] == DIAMETER_NAMES[0]][::-1],
@@ -135,14 +136,11 @@ def gallery_entries(
     return entries[rank < most].reset_index(drop=True)
 
 
-def _worst_median_best(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
-    """The cases of each network by Dice."""
-    rows = []
-    for model in models:
-        order = metrics[metrics["model"] == model].sort_values("dice")
-        picked = order.iloc[[0, (len(order) - 1) // 2, -1]].assign(why=["worst", "median", "best"])
-        rows.append(picked.assign(group=model, picture=picked["case"]).drop_duplicates("case"))
-    return pd.concat(rows)
+def _picked(metrics: pd.DataFrame, model: str) -> pd.DataFrame:
+    """The worst, the typical and the best case of a network."""
+    own = metrics[metrics["model"] == model]
+    why = pick_cases(own, 1)
+    return own.set_index("case").loc[[*why]].reset_index().assign(group=model, picture=[*why], why=[*why.values()])
 
 
 def _by_network(rows: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame:
