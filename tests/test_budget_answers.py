@@ -327,7 +327,7 @@ def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
 
     text, tables = run()
     assert re.search(r"Does pretraining on all images help\?\*\*.*\*\*better\*\* for UNETR", text)
-    names = ("patients", "efforts", "costs", "power_laws", "gains", "curves")
+    names = ("patients", "efforts", "power_laws", "gains", "curves")
     assert tables.keys() == {f"{name}.csv" for name in names}
     curve = pd.read_csv(fake.layout.annotation_budget / "curves.csv")
     assert len(curve) == 2 * 8

@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "lines": ["line_errors"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
-        "results": ["cost_table", "measured_minutes", "read_budget"],
+        "results": ["measured_minutes", "read_budget"],
         "taken_masks": ["with_masks_by_hand"],
         "training_set": ["annotated_training_set"],
     },

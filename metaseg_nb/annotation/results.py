@@ -24,43 +24,6 @@ IN_COLUMNS |= {"n_largest", "teacher", "models", "confidence"}
 # Kinds of "annotation" for which no physician looked at the case.
 NO_PHYSICIAN = ("none", "self_training", "planted")
 COUNTS = {"n_contoured": "lesion", "n_slices": "slice", "n_boxes": "box", "n_points": "point", "n_lines": "line"}
-# What each cost is for, and what its default rests on.
-REASONS = {
-    "minutes_per_case": (
-        "reading a case",
-        "2.0: radiologists who looked for metastases took 1.1 (doi:10.1186/s40644-024-00669-9) to 2.4 (Hua et al., "
-        "Acad. Radiol., doctors without assistance) minutes per scan",
-    ),
-    "minutes_per_lesion": (
-        "each contoured lesion: find it, set the window, check in three planes",
-        "1.0: assumed; see the next row",
-    ),
-    "minutes_per_slice": (
-        "a contour on one axial slice",
-        "0.25: assumed; a patient with four lesions over nine slices each then takes 15 minutes, and junior "
-        "physicians took 14.2 minutes per patient (doi:10.12455/j.issn.1671-7104.250339)",
-    ),
-    "minutes_per_box": (
-        "a box around a lesion",
-        "0.5: a box in one plane takes 7 to 35 s (Papadopoulos et al., ICCV 2017); a box in 3D needs two of these",
-    ),
-    "minutes_per_point": (
-        "a point in a lesion, and its diameter",
-        "0.2: a click takes a ninth to an eighteenth of a box's time (Papadopoulos et al., CVPR 2017); the line along "
-        "the diameter is assumed to take ten seconds",
-    ),
-    "minutes_per_line": (
-        "a line along a lesion's longest axial diameter",
-        "0.25: assumed; ten seconds to find the slice, and two of the four clicks that mark a box in 7 s "
-        "(Papadopoulos et al., ICCV 2017)",
-    ),
-}
-
-
-def cost_table(settings: Budget) -> pd.DataFrame:
-    """A row per cost: ``what`` it is for, its ``minutes``, and what the default rests on."""
-    rows = [(what, getattr(settings, name), reason) for name, (what, reason) in REASONS.items()]
-    return pd.DataFrame(rows, columns=["what", "minutes", "what the default rests on"])
 
 
 def measured_minutes(cohort: Cohort) -> dict[str, float]:
