@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import edt
 import numpy as np
 from scipy import ndimage
 
@@ -42,10 +43,10 @@ def grow(image: Volume, probability: np.ndarray, voxel: Sequence[int], level: fl
     ndarray of bool, shape (X, Y, Z)
         Empty where nothing at the click is brighter than what is around it.
     """
-    seed = _brightest_beside(image.array, voxel)
-    place = _Place(image, probability, np.array([seed]), REACH_MM)
-    score = place.score(image.array[seed], seed)
-    return place.whole(_joined(score >= level, place.inside([seed])))
+    low = np.maximum(np.asarray(voxel) - 1, 0)  # a click is easily a voxel off: the brightest neighbour counts
+    around = image.array[tuple(map(slice, low, np.asarray(voxel) + 2))]
+    seed = low + np.unravel_index(around.argmax(), around.shape)
+    return _region(image, probability, seed[None], around.max(), level, REACH_MM, REACH_MM, is_line=False)
 
 
 def grow_along(
@@ -71,16 +72,10 @@ def grow_along(
     ndarray of bool, shape (X, Y, Z)
     """
     ends = np.array([start, end])
-    n = int(np.abs(ends[1] - ends[0]).max()) + 1
-    line = [(int(x), int(y), int(z)) for x, y, z in np.linspace(ends[0], ends[1], n).round()]
+    line = np.linspace(start, end, np.abs(ends[1] - ends[0]).max() + 1).round().astype(int)
     half_mm = float(np.linalg.norm((ends[1] - ends[0]) * image.spacing_mm) / 2)
-    place = _Place(image, probability, ends, max(REACH_MM, 2 * half_mm))
-    bright = float(np.percentile([image.array[voxel] for voxel in line], BRIGHT))
-    score = place.score(bright, line[n // 2])
-    wanted, seeds = (score >= level) & (place.distance_mm <= BEYOND_LINE * half_mm), place.inside(line)
-    wanted[tuple(np.transpose(seeds))] = True
-    # thick slices often leave the middle of a rim open above and below
-    return place.whole(ndimage.binary_fill_holes(_joined(wanted, seeds), IN_PLANE))
+    bright, reach_mm = np.percentile(image.array[tuple(line.T)], BRIGHT), max(REACH_MM, 2 * half_mm)
+    return _region(image, probability, line, bright, level, reach_mm, BEYOND_LINE * half_mm, is_line=True)
 
 
 def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -106,65 +101,45 @@ def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:
         for first, _, upper in ends:
             pieces = lesions.labels[:, :, last] == lower, lesions.labels[:, :, first] == upper
             if first > last + 1 and (pieces[0] & pieces[1]).any():
-                inside = [_signed_distance(piece) for piece in pieces]
+                inside = [edt.sdf(np.ascontiguousarray(piece)) for piece in pieces]
                 for z in range(last + 1, first):
-                    share = (z - last) / (first - last)
-                    filled[:, :, z] |= (1 - share) * inside[0] + share * inside[1] > 0
+                    filled[:, :, z] |= (first - z) * inside[0] + (z - last) * inside[1] > 0
                 break  # the nearest piece behind this one
     return np.moveaxis(filled, 2, axis)
 
 
-class _Place:
-    """The ball around the mean of some voxels, in the box that holds it: only this part of a volume is computed."""
+def _region(
+    image: Volume,
+    probability: np.ndarray,
+    seeds: np.ndarray,
+    bright: float,
+    level: float,
+    reach_mm: float,
+    within_mm: float,
+    is_line: bool,
+) -> np.ndarray:
+    """The voxels of at least ``level`` that are joined by faces with a seed, without holes; `grow` says how.
 
-    def __init__(self, image: Volume, probability: np.ndarray, voxels: np.ndarray, reach_mm: float):
-        self.image, self.probability = image.array, probability
-        middle, edges = voxels.mean(axis=0), np.array(image.spacing_mm)
-        reach = np.ceil(reach_mm / edges).astype(int) + 1
-        low = np.maximum(np.minimum(voxels.min(axis=0), middle.astype(int) - reach), 0)
-        high = np.minimum(np.maximum(voxels.max(axis=0), middle.astype(int) + reach) + 1, image.array.shape)
-        self.low, self.box = low, tuple(map(slice, low, high))
-        x, y, z = (((np.arange(a, b) - m) * mm) ** 2 for a, b, m, mm in zip(low, high, middle, edges, strict=True))
-        self.distance_mm = np.sqrt(x[:, None, None] + y[:, None] + z)
-        self.ball = self.distance_mm <= reach_mm
-
-    def score(self, brightness: float, seed: tuple[int, int, int]) -> np.ndarray:
-        """Likeness of each voxel of the box to the lesion that a person pointed at: 0 outside the ball, at most 1."""
-        image, probability = self.image[self.box], self.probability
-        background = float(np.median(image[self.ball]))
-        if brightness <= background:
-            return np.zeros(image.shape)
-        score = np.where(self.ball, (image - background) / (brightness - background), 0).clip(0, 1)
-        if probability[seed] >= SEEN:
-            score = (score + np.where(self.ball, probability[self.box] / probability[seed], 0).clip(0, 1)) / 2
-        return score
-
-    def inside(self, voxels: Sequence[Sequence[int]]) -> list[tuple[int, int, int]]:
-        """Voxels of the volume as voxels of the box."""
-        return [(int(x), int(y), int(z)) for x, y, z in np.array(voxels) - self.low]
-
-    def whole(self, mask: np.ndarray) -> np.ndarray:
-        """A mask of the box as one of the volume."""
-        volume = np.zeros(self.image.shape, bool)
-        volume[self.box] = mask
-        return volume
-
-
-def _brightest_beside(image: np.ndarray, voxel: Sequence[int]) -> tuple[int, int, int]:
-    """The brightest of a voxel and its neighbours: a click is easily a voxel off."""
-    low = np.maximum(np.asarray(voxel) - 1, 0)
-    around = image[tuple(slice(first, v + 2) for first, v in zip(low, voxel, strict=True))]
-    x, y, z = low + np.unravel_index(around.argmax(), around.shape)
-    return int(x), int(y), int(z)
-
-
-def _joined(wanted: np.ndarray, seeds: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """The parts of a mask, joined by faces, that hold a seed, without holes."""
+    Seeds, int of shape (N, 3), are in a row, and a person pointed at the one in the middle. Around it, what lies within
+    ``reach_mm`` is the background, and what lies within ``within_mm`` may be in the region. Those of a line always are.
+    """
+    edges, middle = np.array(image.spacing_mm), (seeds[0] + seeds[-1]) / 2
+    low = np.maximum(np.floor(middle - reach_mm / edges), 0).astype(int)
+    high = np.minimum(np.ceil(middle + reach_mm / edges).astype(int) + 1, image.array.shape)
+    box, own, pointed = tuple(map(slice, low, high)), tuple((seeds - low).T), tuple(seeds[len(seeds) // 2])
+    x, y, z = (((axis - m) * mm) ** 2 for axis, m, mm in zip(np.ogrid[box], middle, edges, strict=True))
+    distance_mm, around = np.sqrt(x + y + z), image.array[box]
+    dark, wanted = np.median(around[distance_mm <= reach_mm]), np.zeros(around.shape, bool)
+    if bright > dark:
+        score = ((around - dark) / (bright - dark)).clip(0, 1)
+        if probability[pointed] >= SEEN:
+            score = (score + (probability[box] / probability[pointed]).clip(0, 1)) / 2
+        wanted = (score >= level) & (distance_mm <= within_mm)
+    wanted[own] |= is_line
     parts, _ = ndimage.label(wanted)
-    chosen = {int(parts[seed]) for seed in seeds} - {0}
-    return ndimage.binary_fill_holes(np.isin(parts, list(chosen))) if chosen else np.zeros(wanted.shape, bool)
-
-
-def _signed_distance(piece: np.ndarray) -> np.ndarray:
-    """Distance to the edge of a 2D mask, positive inside."""
-    return ndimage.distance_transform_edt(piece) - ndimage.distance_transform_edt(~piece)
+    filled = ndimage.binary_fill_holes(np.isin(parts, parts[own]) & wanted)
+    if is_line:  # thick slices often leave the middle of a rim open above and below
+        filled = ndimage.binary_fill_holes(filled, IN_PLANE)
+    region = np.zeros(image.array.shape, bool)
+    region[box] = filled
+    return region
