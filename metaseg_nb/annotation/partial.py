@@ -41,31 +41,13 @@ class Work:
     n_lines: int = 0
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """What is known of a case.
-
-    Attributes
-    ----------
-    label : ndarray of uint8, shape (X, Y, Z)
-        0 background, 1 lesion, `UNKNOWN`.
-    boxes : ndarray of int, shape (B, 3, 2)
-        Hold all voxels that are not 0; the upper end is exclusive.
-    work : Work
-    """
-
-    label: np.ndarray
-    boxes: np.ndarray
-    work: Work
-
-
 def annotate(
     mask: np.ndarray,
     image: np.ndarray,
     spacing_mm: tuple[float, float, float],
     settings: Train,
     slices: Sequence[int],
-) -> Annotation:
+) -> tuple[np.ndarray, Work]:
     """Simulate an annotation of a case.
 
     Parameters
@@ -83,26 +65,31 @@ def annotate(
         "lines": the longest axial diameter of each lesion, and the region that grows from it is taken for the lesion.
     slices : sequence of int
         Axial slices of the image that each lesion lies on, the largest lesion first; the work is counted by them.
+
+    Returns
+    -------
+    label : ndarray of uint8, shape (X, Y, Z)
+        0 background, 1 lesion, `UNKNOWN`.
+    work : Work
     """
     lesions, n = find_lesions(mask, spacing_mm), len(slices)
-    boxes = _boxes(lesions)
     if settings.annotation == "slices":
-        return _every_nth_slice(lesions, boxes, settings.slice_step, slices)
+        return _every_nth_slice(lesions, settings.slice_step, slices)
     if settings.annotation == "boxes":
-        return Annotation(label_of_boxes(mask.shape, boxes), boxes, Work(n, n_boxes=n))
+        return label_of_boxes(mask.shape, _boxes(lesions)), Work(n, n_boxes=n)
     if settings.annotation == "points":
         voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
         centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
         points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
-        return Annotation(*label_of_points(mask.shape, spacing_mm, points, diameters_mm), Work(n, n_points=n))
+        return label_of_points(mask.shape, spacing_mm, points, diameters_mm), Work(n, n_points=n)
     if settings.annotation == "lines":
         label = np.zeros(mask.shape, np.uint8)
         for region in grown_regions(lesions, image):
             label[region] = 1
-        return Annotation(label, _boxes(find_lesions(label > 0, spacing_mm)), Work(n, n_lines=n))
+        return label, Work(n, n_lines=n)
     if settings.annotation == "largest" and lesions.n > settings.n_largest:
-        return _largest(lesions, boxes, settings.n_largest, slices)
-    return Annotation(mask.astype(np.uint8), boxes, full_work(slices))
+        return _largest(lesions, settings.n_largest, slices)
+    return mask.astype(np.uint8), full_work(slices)
 
 
 def full_work(slices: Sequence[int]) -> Work:
@@ -110,31 +97,26 @@ def full_work(slices: Sequence[int]) -> Work:
     return Work(len(slices), len(slices), sum(slices))
 
 
-def whole_volume(label: np.ndarray) -> np.ndarray:
-    """One box that holds a whole volume, shape (1, 3, 2)."""
-    return np.array([[[0, n] for n in label.shape]])
-
-
-def _largest(lesions: Lesions, boxes: np.ndarray, n_largest: int, slices: Sequence[int]) -> Annotation:
+def _largest(lesions: Lesions, n_largest: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:
     chosen = np.argsort(-_sizes(lesions), kind="stable")[:n_largest]
     label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
     margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
-    for box in boxes[chosen]:
+    for box in _boxes(lesions)[chosen]:
         label[tuple(map(slice, (box[:, 0] - margin).clip(0), box[:, 1] + margin))] = 0
     label[lesions.labels > 0] = UNKNOWN  # who contours one lesion does not call its neighbour background
     label[np.isin(lesions.labels, 1 + chosen)] = 1
     contoured = slices[:n_largest]
-    return Annotation(label, whole_volume(label), Work(len(slices), len(contoured), sum(contoured)))
+    return label, Work(len(slices), len(contoured), sum(contoured))
 
 
-def _every_nth_slice(lesions: Lesions, boxes: np.ndarray, step: int, slices: Sequence[int]) -> Annotation:
-    label = (lesions.labels > 0).astype(np.uint8)
-    middle = boxes[_sizes(lesions).argmax(), 2].sum() // 2 if lesions.n else label.shape[2] // 2
+def _every_nth_slice(lesions: Lesions, step: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:
+    label, ends = (lesions.labels > 0).astype(np.uint8), _boxes(lesions)[:, 2]
+    middle = ends[_sizes(lesions).argmax()].sum() // 2 if lesions.n else label.shape[2] // 2
     known = np.arange(label.shape[2]) % step == middle % step
     label[:, :, ~known] = UNKNOWN
-    on_slices = [int(known[low:high].sum()) for low, high in boxes[:, 2]]
+    on_slices = [int(known[low:high].sum()) for low, high in ends]
     n_slices = min(sum(on_slices), sum(slices))  # a thick slice of the image is contoured once
-    return Annotation(label, whole_volume(label), Work(len(slices), sum(n > 0 for n in on_slices), n_slices))
+    return label, Work(len(slices), sum(n > 0 for n in on_slices), n_slices)
 
 
 def _boxes(lesions: Lesions) -> np.ndarray:
@@ -168,7 +150,7 @@ def label_of_boxes(shape: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
 
 def label_of_points(
     shape: tuple[int, ...], spacing_mm: tuple[float, float, float], points: np.ndarray, diameters_mm: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Label from a point in each lesion and its diameter: a ball around it is lesion, far from all is background.
 
     Parameters
@@ -181,15 +163,13 @@ def label_of_points(
 
     Returns
     -------
-    label : ndarray of uint8, shape ``shape``
+    ndarray of uint8, shape ``shape``
         0, 1, and `UNKNOWN` where a lesion of that diameter may reach.
-    boxes : ndarray of int, shape (L, 3, 2)
-        Hold all voxels that are not 0.
     """
     diameters = np.reshape(diameters_mm, (-1, 1)) / np.array(spacing_mm)
     reach = np.ceil(POSSIBLE_OF_DIAMETER * diameters).astype(int)
     boxes = np.stack([(points - reach).clip(0), np.minimum(points + reach + 1, shape)], axis=2)
-    return _ellipsoids(shape, boxes, points, POSSIBLE_OF_DIAMETER * diameters, CERTAIN_OF_DIAMETER * diameters), boxes
+    return _ellipsoids(shape, boxes, points, POSSIBLE_OF_DIAMETER * diameters, CERTAIN_OF_DIAMETER * diameters)
 
 
 def _ellipsoids(

@@ -15,7 +15,6 @@ import edt
 import numpy as np
 from scipy import ndimage
 
-from metaseg_nb.annotation.partial import whole_volume
 from metaseg_nb.cohort.lesions import distance_mm, label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.demo_cohort.lesions import SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
@@ -72,7 +71,7 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
         fix = "leave arms that plant lesions out of `arms`, or use the T1c alone"
         raise CohortError.one(case.name, "image.npy", f"{case.channels} sequences", "one, a T1c, to plant lesions", fix)
 
-    def make() -> tuple[np.ndarray, ...]:
+    def make() -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([seed, *case.name.encode()])
         image, head = case.image[0].astype(np.float32), case.head_voxels
         try:
@@ -81,7 +80,7 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
             fix = "look at the image; a head with skull needs `brain: deepbet`, in a study of another name; "
             fix += "or leave arms that plant lesions out of `arms`"
             raise CohortError.one(case.name, "image.npy", str(error), "a brain, to plant lesions", fix) from error
-        return label, whole_volume(label), image[None]
+        return label, image[None]
 
     how = {"annotation": "planted", "seed": seed, "rule": RULE}
     return store_annotation(folder / settings_hash(how), case, how, make)

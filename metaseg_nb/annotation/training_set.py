@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 
 from metaseg_nb.annotation.lines import RULE_OF_LINES
-from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work, whole_volume
+from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work
 from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
@@ -193,11 +193,11 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
         return case, full_work(case.slices)
-    annotation = annotate(case.label > 0, case.image[0], case.grid.spacing_mm, settings, case.slices)
+    label, work = annotate(case.label > 0, case.image[0], case.grid.spacing_mm, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
     how |= RULE_OF_LINES if settings.annotation == "lines" else {}
     folder = layout.annotations / settings_hash(how)
-    return store_annotation(folder, case, how, lambda: (annotation.label, annotation.boxes)), annotation.work
+    return store_annotation(folder, case, how, lambda: (label, None)), work
 
 
 def _planted(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[str, StoredCase, Work]:
@@ -207,12 +207,12 @@ def _planted(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[st
 def _labelled(case: StoredCase, teachers: Teachers, confidence: float, run: RunLayout) -> StoredCase:
     """Give a case the label that its teachers are sure of; the rest is unknown."""
 
-    def make() -> tuple[np.ndarray, np.ndarray]:
+    def make() -> tuple[np.ndarray, None]:
         probability = teachers.probability(case)
         label = np.full(probability.shape, UNKNOWN, np.uint8)
         label[probability >= confidence] = 1
         label[probability <= 1 - confidence] = 0
-        return label, whole_volume(label)
+        return label, None
 
     return store_annotation(run.pseudo_labels, case, {"teachers": teachers.hashes, "confidence": confidence}, make)
 

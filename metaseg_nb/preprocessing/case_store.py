@@ -20,13 +20,12 @@ label  label.npy           uint8, 0 or 1, shape (X, Y, Z)
 =====  ==================  ==========================================================
 
 A training set may know less of a case than its full label does. Such an annotation has a folder of its own with the
-files of a label, where `UNKNOWN` voxels are, and with up to three more:
+files of a label, where `UNKNOWN` voxels are, and with up to two more:
 
-================  ========================================================
-marked_boxes.npy  int32, shape (B, 3, 2): boxes that hold all voxels that are not 0
-head_voxels.npy   int32, shape (N, 3): head voxels of the image that are known
-image.npy         float16, shape (C, X, Y, Z): the image, where lesions were planted
-================  ========================================================
+===============  ==================================================================
+head_voxels.npy  int32, shape (N, 3): head voxels of the image that are known
+image.npy        float16, shape (C, X, Y, Z): the image, where lesions were planted
+===============  ==================================================================
 
 Half precision keeps 11 bits: on a scale from 0 to 1 it is off by 0.00025 at most, a hundredth of
 the noise of an MR image, and takes half of the disk and of the page cache that float32 does. A patch
@@ -138,7 +137,7 @@ def drop_label(folder: Path, name: str) -> None:
 
 
 def store_annotation(
-    folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, ...]]
+    folder: Path, case: StoredCase, how: Mapping[str, Any], make: Callable[[], tuple[np.ndarray, np.ndarray | None]]
 ) -> StoredCase:
     """Store a partial annotation of a case, and open the case with it in place of its label.
 
@@ -151,19 +150,18 @@ def store_annotation(
         Everything else that decides the annotation; part of its identity.
     make : callable
         Called if the annotation is not stored yet. Returns the label, uint8 of shape (X, Y, Z): 0, 1 or `UNKNOWN`;
-        boxes that hold all voxels that are not 0, int of shape (B, 3, 2), the upper end exclusive; and, where lesions
-        were planted, the image with them, shape (C, X, Y, Z).
+        and, where lesions were planted, the image with them, shape (C, X, Y, Z), else None.
     """
     sources = [source for part in (case.image_facts, case.label_facts) if part for source in part["sources"]]
     facts: dict[str, Any] = {"recipe": case.recipe, "sources": sources, "how": dict(how)}
     facts["slices"] = case.slices if case.label_facts else []  # nobody knows them
     facts["identity"] = settings_hash({"case": case.identity, "how": facts["how"]})
     if not is_stored(folder, case.name, "label", facts["identity"]):
-        label, boxes, *image = make()
-        head, boxes = case.head_voxels, np.asarray(boxes, np.int32).reshape(-1, 3, 2)
+        label, image = make()
+        head = case.head_voxels
         known = head[label[tuple(head.T)] != UNKNOWN]
-        arrays = {"marked_boxes": boxes, "head_voxels": known if len(known) else head, **_label_arrays(label)}
-        arrays |= {"image": image[0].astype(np.float16)} if image else {}
+        arrays = {"head_voxels": known if len(known) else head, **_label_arrays(label)}
+        arrays |= {} if image is None else {"image": image.astype(np.float16)}
         write_record(folder / case.name / "label.json", facts, _save(folder / case.name, **arrays))
     return replace(case, label_facts=facts, annotation=folder / case.name)
 

@@ -105,11 +105,6 @@ class StoredCase:
         return self._of_label("lesion_boxes")
 
     @property
-    def marked_boxes(self) -> np.ndarray:
-        """Memory map of int32, shape (B, 3, 2): boxes that hold all of the label that is not 0."""
-        return self._of_label("marked_boxes" if self.annotation else "lesion_boxes")
-
-    @property
     def slices(self) -> list[int]:
         """Axial slices of the image that each lesion of its mask lies on, the largest lesion first."""
         if not self.label_facts or "slices" not in self.label_facts:
