@@ -98,7 +98,7 @@ def full_work(slices: Sequence[int]) -> Work:
 
 
 def _largest(lesions: Lesions, n_largest: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:
-    chosen = np.argsort(-_sizes(lesions), kind="stable")[:n_largest]
+    chosen = np.argsort(-lesions.table["voxels"].to_numpy(), kind="stable")[:n_largest]
     label = np.full(lesions.labels.shape, UNKNOWN, np.uint8)
     margin = np.ceil(MARGIN_MM / np.array(lesions.spacing_mm)).astype(int)
     for box in _boxes(lesions)[chosen]:
@@ -111,7 +111,7 @@ def _largest(lesions: Lesions, n_largest: int, slices: Sequence[int]) -> tuple[n
 
 def _every_nth_slice(lesions: Lesions, step: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:
     label, ends = (lesions.labels > 0).astype(np.uint8), _boxes(lesions)[:, 2]
-    middle = ends[_sizes(lesions).argmax()].sum() // 2 if lesions.n else label.shape[2] // 2
+    middle = ends[lesions.table["voxels"].argmax()].sum() // 2 if lesions.n else label.shape[2] // 2
     known = np.arange(label.shape[2]) % step == middle % step
     label[:, :, ~known] = UNKNOWN
     on_slices = [int(known[low:high].sum()) for low, high in ends]
@@ -123,11 +123,6 @@ def _boxes(lesions: Lesions) -> np.ndarray:
     """Bounding box of each lesion, int of shape (L, 3, 2)."""
     boxes = [[[axis.start, axis.stop] for axis in box] for box in lesions.boxes.values()]
     return np.array(boxes, int).reshape(-1, 3, 2)
-
-
-def _sizes(lesions: Lesions) -> np.ndarray:
-    """Voxels of each lesion."""
-    return np.bincount(lesions.labels.ravel(), minlength=lesions.n + 1)[1:]
 
 
 def label_of_boxes(shape: tuple[int, ...], boxes: np.ndarray) -> np.ndarray:
