@@ -3,11 +3,9 @@
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation.lines import grown_regions, line_errors
-from metaseg_nb.cohort.cases import Case, Cohort
+from metaseg_nb.annotation.partial import grown_regions
 from metaseg_nb.cohort.diameters import longest_axial_line
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.layout import StudyLayout
 
 MM = (1.0, 1.0, 1.0)
 SHAPE = (60, 50, 40)
@@ -82,15 +80,10 @@ def test_of_the_mask_only_the_ends_of_the_line_are_used():
     np.testing.assert_array_equal(*regions)
 
 
-def test_the_error_of_each_lesion_by_hand(store_blobs, tmp_path):
+def test_the_error_of_each_lesion_by_hand(store_blobs):
     """A cube of six voxels, whose line is on the fourth slice: only corners of the first are beyond 1.2 · 3.54."""
-    store_blobs("c0", [(9, 12, 8), (25, 20, 20)])
-    store_blobs("c1", ())
-    layout = StudyLayout("tiny", tmp_path)
-    layout.root.parent.mkdir()
-    layout.root.symlink_to(tmp_path)
-    cases = [Case(name, (), tmp_path / "label", f"p{name}", "lung", 0) for name in ("c0", "c1")]
-    table = line_errors(layout, Cohort("tiny", "cubes", cases))
-    assert table[["case", "patient", "lesion"]].values.tolist() == [["c0", "pc0", 1], ["c0", "pc0", 2]]
-    assert table["dice"].tolist() == pytest.approx([2 * 212 / (212 + 216)] * 2)
-    assert table["diameter_mm"].tolist() == pytest.approx([6 * 3**0.5] * 2)
+    case = store_blobs("c0", [(9, 12, 8), (25, 20, 20)])
+    lesions = find_lesions(case.label > 0, case.grid.spacing_mm)
+    regions = grown_regions(lesions, case.image[0])
+    found = [dice(lesions.labels == lesion, region) for lesion, region in zip((1, 2), regions, strict=True)]
+    assert found == pytest.approx([2 * 212 / (212 + 216)] * 2)

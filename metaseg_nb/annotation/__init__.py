@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "comparison": ["budget_answers", "budget_gains"],
         "curves": ["budget_curves", "power_laws"],
         "kept_masks": ["read_progress", "read_readings"],
-        "lines": ["line_errors"],
+        "partial": ["grown_regions"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
         "results": ["measured_minutes", "read_budget"],

@@ -4,13 +4,15 @@ A kind says of each voxel that it is lesion (1), background (0) or unknown (`UNK
 does for it. What was not annotated is unknown, never background.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from metaseg_nb.annotation.lines import grown_regions
+from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
+from metaseg_nb.cohort.diameters import longest_axial_line
 from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train
 
@@ -23,6 +25,10 @@ CERTAIN_OF_BOX = 0.5
 CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
 # All of these; part of an annotation's identity.
 RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
+# The region of a line reaches as far as the image is half as bright as on the line; 08 begins with this level too.
+LEVEL = 0.5
+RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
+RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,25 @@ def annotate(
 def full_work(slices: Sequence[int]) -> Work:
     """Work of contouring all lesions on all of the image's axial slices; ``slices`` as in `annotate`."""
     return Work(len(slices), len(slices), sum(slices))
+
+
+def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
+    """The region of each lesion, in their order: grown from its longest axial diameter, without the help of a network.
+
+    Parameters
+    ----------
+    lesions : Lesions
+    image : ndarray, shape (X, Y, Z)
+
+    Yields
+    ------
+    ndarray of bool, shape (X, Y, Z)
+    """
+    volume = Volume(np.asarray(image, np.float32), np.diag([*lesions.spacing_mm, 1.0]), RAS)
+    no_network = np.zeros(image.shape, np.float32)
+    for lesion in lesions.boxes:
+        start, end = longest_axial_line(lesions.voxels(lesion), lesions.spacing_mm)
+        yield grow_along(volume, no_network, start, end, LEVEL)
 
 
 def _largest(lesions: Lesions, n_largest: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:

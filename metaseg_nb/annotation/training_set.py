@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.lines import RULE_OF_LINES
-from metaseg_nb.annotation.partial import RULE, Work, annotate, full_work
+from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, Work, annotate, full_work
 from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
