@@ -36,7 +36,7 @@ KINDS = {"unet": "convolutional", "segresnet": "convolutional", "unetr": "transf
 def which(dice):
     metrics = metrics_of(dice)
     scores = patient_scores(metrics, [model for model in dice if model != BASELINE])
-    tested = rank_test(scores), pairwise(scores, *RESAMPLING)
+    tested = rank_test(scores)[0], pairwise(scores, *RESAMPLING)
     return conclusions.which_network(make_leaderboard(metrics, *RESAMPLING), metrics, "tiny", *tested, *RESAMPLING)
 
 
@@ -103,7 +103,7 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
 
 
 def sure(scores):
-    tested = rank_test(scores), pairwise(scores, *RESAMPLING), rank_distribution(scores, *RESAMPLING)
+    tested = rank_test(scores)[0], pairwise(scores, *RESAMPLING), rank_distribution(scores, *RESAMPLING)
     return conclusions.how_sure(*tested)
 
 

@@ -1,7 +1,6 @@
 """Are networks different: paired tests over patients, effect sizes, and how stable their ranking is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -18,37 +17,22 @@ def patient_scores(metrics: pd.DataFrame, models: Sequence[str]) -> pd.DataFrame
     return metrics.pivot_table(index="patient", columns="model", values="dice", observed=True)[list(models)]
 
 
-@dataclass(frozen=True)
-class Ranks:
-    """Friedman's test with Nemenyi's.
-
-    ``mean_ranks`` has the networks, best first (1 is best, ties share the mean of their ranks); ``nemenyi`` the p-value
-    of each pair (model by model). With fewer than `MIN_PATIENTS` patients or three networks ``statistic``, ``p`` and
-    ``critical_difference`` are NaN and Nemenyi's p-values 1.
-    """
-
-    patients: int
-    mean_ranks: pd.Series
-    statistic: float
-    p: float
-    critical_difference: float
-    nemenyi: pd.DataFrame
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """A row per network, with the test's values repeated."""
-        tested = {"patients": self.patients, "friedman": self.statistic, "p": self.p}
-        tested["critical_difference"] = self.critical_difference
-        return self.mean_ranks.rename_axis("model").reset_index(name="mean_rank").assign(**tested)
-
-
-def rank_test(scores: pd.DataFrame) -> Ranks:
-    """Test whether networks differ at all, over patients.
+def rank_test(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Test whether networks differ at all, over patients: Friedman's test, and Nemenyi's for each pair.
 
     Parameters
     ----------
     scores : DataFrame
         From `patient_scores`; higher is better.
+
+    Returns
+    -------
+    ranks : DataFrame
+        A row per network (the index), best first: ``mean_rank`` (1 is best, ties share the mean of their ranks),
+        ``patients``, and in all rows alike ``friedman``, its ``p`` and Nemenyi's ``critical_difference``; these are NaN
+        with fewer than `MIN_PATIENTS` patients or three networks.
+    nemenyi : DataFrame
+        The p-value of each pair, model by model; 1 where nothing was tested.
 
     References
     ----------
@@ -58,13 +42,15 @@ def rank_test(scores: pd.DataFrame) -> Ranks:
     from scikit_posthocs import posthoc_nemenyi_friedman  # here: it takes a second, and only 04 needs it
 
     n, k = scores.shape
-    ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    mean_ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    ranks = mean_ranks.rename_axis("model").to_frame("mean_rank").assign(patients=n)
     if n < MIN_PATIENTS or k < 3:
         untested = pd.DataFrame(1.0, scores.columns, scores.columns)
-        return Ranks(n, ranks, np.nan, np.nan, np.nan, untested)
+        return ranks.assign(friedman=np.nan, p=np.nan, critical_difference=np.nan), untested
     alike = scores.eq(scores.iloc[:, 0], axis=0).all(axis=None)
     statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*scores.to_numpy().T)
-    return Ranks(n, ranks, float(statistic), float(p), critical_difference(k, n), posthoc_nemenyi_friedman(scores))
+    ranks = ranks.assign(friedman=statistic, p=p, critical_difference=critical_difference(k, n))
+    return ranks, posthoc_nemenyi_friedman(scores)
 
 
 def critical_difference(n_models: int, n_patients: int) -> float:

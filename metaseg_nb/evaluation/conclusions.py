@@ -8,26 +8,26 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.evaluation.claims import ALL, KINDS
-from metaseg_nb.evaluation.comparison import ALPHA, Ranks, pairwise, patient_scores
+from metaseg_nb.evaluation.comparison import ALPHA, pairwise, patient_scores
 from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, estimate, verdict
 from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import THRESHOLD_MODEL as BASELINE
 
 
-def differing(ranks: Ranks, pairs: pd.DataFrame) -> pd.DataFrame:
+def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     """Pairs of networks that differ: by Wilcoxon's test with Holm's correction, where Friedman's test says that any do.
 
     With two networks there is no Friedman test to pass.
     """
-    return pairs[(pairs["p_holm"] < ALPHA) & (not ranks.p >= ALPHA)]
+    return pairs[(pairs["p_holm"] < ALPHA) & (not ranks["p"].iloc[0] >= ALPHA)]
 
 
 def which_network(
     board: pd.DataFrame,
     metrics: pd.DataFrame,
     cohort: str,
-    ranks: Ranks,
+    ranks: pd.DataFrame,
     pairs: pd.DataFrame,
     n_bootstrap: int,
     seed: int,
@@ -80,18 +80,18 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
     return f"**Is the transformer better?** **{answer}.** {row['measured']}: {difference}, {row['counted']}."
 
 
-def how_sure(ranks: Ranks, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
+def how_sure(ranks: pd.DataFrame, pairs: pd.DataFrame, places: pd.DataFrame) -> str:
     """Whether the networks differ, and how often the leader leads when patients are resampled."""
     if len(places) < 2:
         return "**How sure?** There is only one network to compare."
-    if ranks.patients < MIN_PATIENTS:
-        few = _counted(ranks.patients, "patient")
+    n, p = ranks[["patients", "p"]].iloc[0]
+    if n < MIN_PATIENTS:
+        few = _counted(int(n), "patient")
         return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
     differ = differing(ranks, pairs)
     named = ", ".join(f"{model_title(row.first)} and {model_title(row.second)}" for row in differ.itertuples())
     found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "inconclusive, no pair differs"
-    p = "< 0.001" if ranks.p < 0.001 else f"= {ranks.p:.2g}"
-    overall = f"Friedman p {p}; " if np.isfinite(ranks.p) else ""
+    overall = f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}; " if np.isfinite(p) else ""
     stays = f"{model_title(places.index[0])} ranks first in {100 * places.iloc[0, 0]:.0f} % of the resamples"
     return f"**How sure?** {overall}{found} (Wilcoxon, Holm, 5 %); {stays}."
 
