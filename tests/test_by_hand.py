@@ -185,11 +185,11 @@ def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
 
 
 def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
-    assert open_cases.open_elsewhere(layout, "p1") == ""
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
     opened(layout, case)
-    assert open_cases.open_elsewhere(layout, "p1") == "", "this notebook has it"
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}, "this notebook has it"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-        assert other.submit(open_cases.open_elsewhere, layout, "p1").result() == "R1"
+        assert other.submit(open_cases.open_elsewhere, layout, "p1", "R1").result()["reader"] == "R1"
 
 
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
@@ -255,7 +255,7 @@ def test_a_case_that_cannot_be_opened_stays_free_for_others(layout, case):
     (layout.by_hand / "R1/p1.nii.gz").unlink()
     with pytest.raises(CohortError):
         opened(layout, case)
-    assert open_cases.open_elsewhere(layout, "p1") == ""
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
     assert not (layout.by_hand / ".p1.open.json").exists()
 
 

@@ -31,15 +31,14 @@ def hold(layout: StudyLayout, case: str, reader: str) -> None:
     CaseTaken
         Another reader, or another notebook of the same one, has it.
     """
-    path, now = _lock(layout, case), time.time()
+    path = _lock(layout, case)
     with alone(path.with_suffix(".lock")):
-        held = _held(layout, case)
-        mine = (held.get("machine"), held.get("process"), held.get("reader")) == (MACHINE, os.getpid(), reader)
-        if held and not mine and not _is_free(held):
-            found = f"{held['reader']} has it open in another notebook, last active {_age_s(held) / 60:.0f} min ago"
+        if held := open_elsewhere(layout, case, reader):
+            age_min = (time.time() - held["time"]) / 60
+            found = f"{held['reader']} has it open in another notebook, last active {age_min:.0f} min ago"
             advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
             raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
-        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": now})
+        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()})
 
 
 def release(layout: StudyLayout, case: str) -> None:
@@ -47,27 +46,16 @@ def release(layout: StudyLayout, case: str) -> None:
     _lock(layout, case).unlink(missing_ok=True)
 
 
-def open_elsewhere(layout: StudyLayout, case: str) -> str:
-    """Reader who has a case open in another notebook; empty where it is free."""
-    held = _held(layout, case)
-    mine = (held.get("machine"), held.get("process")) == (MACHINE, os.getpid())
-    return "" if not held or mine or _is_free(held) else held["reader"]
-
-
-def _held(layout: StudyLayout, case: str) -> dict[str, Any]:
+def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
+    """What another reader, or another notebook of this one, noted when it opened a case; empty where it is free."""
     try:
-        return json.loads(_lock(layout, case).read_bytes())
+        held = json.loads(_lock(layout, case).read_bytes())
     except (FileNotFoundError, ValueError):  # a half-written one holds nothing
         return {}
-
-
-def _is_free(held: dict[str, Any]) -> bool:
-    ended = held["machine"] == MACHINE and not psutil.pid_exists(held["process"])
-    return ended or _age_s(held) > ABANDONED_S
-
-
-def _age_s(held: dict[str, Any]) -> float:
-    return time.time() - held["time"]
+    here, process = held["machine"] == MACHINE, held["process"]
+    mine = here and (process, held["reader"]) == (os.getpid(), reader)
+    ended = here and not psutil.pid_exists(process)
+    return {} if mine or ended or time.time() - held["time"] > ABANDONED_S else held
 
 
 def _lock(layout: StudyLayout, case: str) -> Path:

@@ -143,9 +143,9 @@ class AnnotateApp(AnnotatePanel):
         progress, options = read_progress(self.layout), []
         for case in self.waiting.cases:
             readers = progress.get(case.name, {})
-            elsewhere = open_elsewhere(self.layout, case.name)
+            elsewhere = open_elsewhere(self.layout, case.name, self.reader)
             mark = " " if not readers else "✓" if all(readers.values()) else "…"
-            who = f"{elsewhere} has it open" if elsewhere else ", ".join(readers)
+            who = f"{elsewhere['reader']} has it open" if elsewhere else ", ".join(readers)
             options.append((f"{mark} {case.name:<24} {who}", case.name))
         self._fill(self.cases, self.reading.case if self.reading else None, options)
 
@@ -160,8 +160,9 @@ class AnnotateApp(AnnotatePanel):
 
     def _is_free(self, name: str, readers: Mapping[str, bool]) -> bool:
         """Tell whether this reader still has a case to do, from who has begun or finished it."""
-        others = [reader for reader in readers if reader != self.reader]
-        return not readers.get(self.reader) and (self.second or not others) and not open_elsewhere(self.layout, name)
+        if readers.get(self.reader) or open_elsewhere(self.layout, name, self.reader):
+            return False
+        return self.second or not readers.keys() - {self.reader}
 
     def _open_next(self) -> None:
         names = [case.name for case in self.waiting.cases]
