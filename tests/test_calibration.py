@@ -6,6 +6,7 @@ import pytest
 
 from metaseg_nb.evaluation.calibration import (
     calibration_error,
+    flags_of_failures,
     patient_uncertainty,
     probability_bins,
     probability_scores,
@@ -90,8 +91,8 @@ def scored(table, dice):
     """Of a network that finds one lesion of two."""
     detections = pd.DataFrame({"model": "unet", "patient": ["p0"], "threshold": 0.5, "n_truth": 2})
     uncertain = patient_uncertainty(table, pd.DataFrame({"unet": dice}))
-    found = probability_scores((detections.assign(n_detected=1, n_false=0), table), uncertain, ["unet"], 200, 0)
-    return found.iloc[0]
+    found = probability_scores(detections.assign(n_detected=1, n_false=0), table, ["unet"], 200, 0)
+    return found.merge(flags_of_failures(uncertain, "uncertainty", ["unet"], 200, 0), on="model").iloc[0]
 
 
 def test_failures_are_flagged_by_doubt_and_not_by_confidence():

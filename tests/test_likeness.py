@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.evaluation.flagging import flagged_failures
+from metaseg_nb.evaluation.calibration import flags_of_failures
 from metaseg_nb.inference.likeness import image_statistics, learn_likeness, unlikeness
 from metaseg_nb.inference.predict import likeness_in_words
 
@@ -86,8 +86,8 @@ def test_flags_are_compared_with_failures_by_hand():
     dice, far = [0.2, 0.4, 0.8, 0.9], [1.5, 0.7, 0.6, 1.2]
     metrics = pd.DataFrame({"model": "unet", "patient": list("abcd"), "dice": dice, "unlikeness": far})
     other = metrics.assign(model="unetr", unlikeness=np.nan)  # made before it was measured
-    (row,) = flagged_failures(pd.concat([metrics, other]), ["unet", "unetr"], 500, 0).itertuples()
-    assert (row.patients, row.failures, row.flagged, row.flagged_failures) == (4, 2, 2, 1)
+    (row,) = flags_of_failures(pd.concat([metrics, other]), "unlikeness", ["unet", "unetr"], 500, 0).itertuples()
+    assert (row.model, row.patients, row.failures) == ("unet", 4, 2)
     # a beats c and d, b beats c and not d
     assert row.auroc == pytest.approx(3 / 4)
     assert row.auroc_low <= row.auroc <= row.auroc_high

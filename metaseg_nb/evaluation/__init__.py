@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baseline": ["score_threshold"],
-        "calibration": ["patient_uncertainty", "probability_scores", "reliability"],
+        "calibration": ["flags_of_failures", "patient_uncertainty", "probability_scores", "reliability"],
         "claims": ["claim_table", "network_kinds"],
         "comparison": ["pairwise", "patient_scores", "rank_distribution", "rank_test"],
         "conclusions": [
@@ -18,7 +18,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "worst_classes",
         ],
         "detection": ["froc", "froc_points", "operating_points"],
-        "flagging": ["flagged_failures"],
         "fold_results": ["finish_run", "rescore", "scored_with"],
         "intervals": ["bootstrap_interval", "estimate"],
         "leaderboard": [

@@ -117,40 +117,61 @@ def patient_uncertainty(calibration: pd.DataFrame, scores: pd.DataFrame) -> pd.D
 
 
 def probability_scores(
-    results: tuple[pd.DataFrame, pd.DataFrame],
-    patients: pd.DataFrame,
-    models: Sequence[str],
-    n_bootstrap: int,
-    seed: int,
+    detections: pd.DataFrame, calibration: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
-    """Detection, calibration and flagging of failures, from the probabilities of each network.
+    """Detection and calibration, from the probabilities of each network.
 
     Parameters
     ----------
-    results : pair of DataFrame
-        ``detections`` and ``calibration`` of all networks.
-    patients : DataFrame
-        From `patient_uncertainty`.
+    detections, calibration : DataFrame
+        Of all networks, from `pool`.
     models : sequence of str
     n_bootstrap, seed
-        Of the intervals; resamples without a failure or without a success are passed over.
+        Of the intervals.
 
     Returns
     -------
     DataFrame
-        A row per network: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`), and each with ``_low``,
-        ``_high``: ``average_precision``, ``ece`` (calibration error), ``auroc`` (chance that a failure is less certain
-        than a success; NaN without one of each).
+        A row per network: ``model``, and each with ``_low``, ``_high``: ``average_precision``, ``ece`` (calibration
+        error).
     """
     rows = []
     for model in models:
-        detections, calibration, own = (table[table["model"] == model] for table in (*results, patients))
-        unsure, failed = own["uncertainty"].to_numpy(), (own["dice"] < FAILURE_DICE).to_numpy()
-        row = {"model": model, **named("average_precision", average_precision(detections, n_bootstrap, seed))}
-        row |= {"patients": len(own), "failures": int(failed.sum())}
-        row |= named("ece", calibration_error(calibration, n_bootstrap, seed))
-        rows.append(row | named("auroc", area_under_roc(unsure, failed, n_bootstrap, seed)))
+        found, of_bins = (table[table["model"] == model] for table in (detections, calibration))
+        row = {"model": model, **named("average_precision", average_precision(found, n_bootstrap, seed))}
+        rows.append(row | named("ece", calibration_error(of_bins, n_bootstrap, seed)))
     return pd.DataFrame(rows)
+
+
+def flags_of_failures(
+    patients: pd.DataFrame, score: str, models: Sequence[str], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Whether a score is higher in the patients in whom a network fails.
+
+    Parameters
+    ----------
+    patients : DataFrame
+        A row per (``model``, ``patient``): ``dice``, and the score, such as ``uncertainty``.
+    score : str
+        Its column; who has none does not count.
+    models : sequence of str
+    n_bootstrap, seed
+        Of the interval; resamples without a failure or without a success are passed over.
+
+    Returns
+    -------
+    DataFrame
+        A row per network that has scores: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`), and
+        ``auroc`` with ``_low``, ``_high``: the chance that a failure scores higher than a success; NaN without one of
+        each.
+    """
+    rows, known = [], patients.dropna(subset=score)
+    for model in models:
+        own = known[known["model"] == model]
+        failed = own["dice"] < FAILURE_DICE
+        area = area_under_roc(own[score].to_numpy(), failed.to_numpy(), n_bootstrap, seed)
+        rows.append({"model": model, "patients": len(own), "failures": failed.sum(), **named("auroc", area)})
+    return pd.DataFrame(rows).query("patients > 0")
 
 
 def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:
