@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_nb.checksums import changed_files, read_record
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, of_each
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import StudyLayout
 
@@ -91,15 +91,8 @@ def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:
 
 def _records(layout: StudyLayout) -> list[tuple[Path, dict[str, Any]]]:
     """All records, with their files."""
-    records, problems = [], []
-    for path in sorted(layout.by_hand.glob("*/*.json")):
-        try:
-            records.append((path, _read(path)))
-        except CohortError as error:
-            problems += error.problems
-    if problems:
-        raise CohortError(problems)
-    return records
+    paths = sorted(layout.by_hand.glob("*/*.json"))
+    return list(zip(paths, of_each(_read, paths), strict=True))
 
 
 def _read(path: Path) -> dict[str, Any]:

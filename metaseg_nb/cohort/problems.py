@@ -1,15 +1,17 @@
 """Problems of the input, all in one form: case, file, found, expected, what to do."""
 
 import csv
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
+from typing import TypeVar
 
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
 
+T, R = TypeVar("T"), TypeVar("R")
 SEVERITIES = ("error", "doubt", "warning", "note")
 # A study stops for these.
 STOPPING = ("error", "doubt")
@@ -119,6 +121,19 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
     errors = [problem for problem in problems if problem.severity in STOPPING]
     if errors:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
+
+
+def of_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Results of a function for each item; where it raises `CohortError`, one holds the problems of all items."""
+    results, problems = [], []
+    for item in items:
+        try:
+            results.append(function(item))
+        except CohortError as error:
+            problems += error.problems
+    if problems:
+        raise CohortError(problems)
+    return results
 
 
 def unused(file: str | Path, parameters: Mapping[str, object], expected: str) -> list[Problem]:

@@ -11,7 +11,7 @@ from metaseg_nb.checksums import FILES, checksum, write_record
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import Split
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, of_each
 from metaseg_nb.evaluation.scoring import score_cases
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout, StudyLayout
@@ -122,12 +122,4 @@ def rescore(study: str) -> list[str]:
 
 def read_all(runs: Mapping[Any, RunLayout]) -> dict[Any, dict[str, Any]]:
     """Read ``metrics.json`` of runs by their names; a CohortError holds all problems of `read_finished`."""
-    facts, problems = {}, []
-    for name, run in runs.items():
-        try:
-            facts[name] = read_finished(run)
-        except CohortError as error:
-            problems += error.problems
-    if problems:
-        raise CohortError(problems)
-    return facts
+    return dict(zip(runs, of_each(read_finished, runs.values()), strict=True))

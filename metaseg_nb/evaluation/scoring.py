@@ -22,7 +22,7 @@ import pandas as pd
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import diameter_class
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, of_each
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.calibration import probability_bins
 from metaseg_nb.evaluation.detection import detections_by_threshold
@@ -149,16 +149,13 @@ def score_files(
         rule does not name.
     """
     name = Path(prediction_path).name.removesuffix(".gz").removesuffix(".nii")
-    masks, problems = [], []
-    for path, own in ((truth_path, rule), (prediction_path, prediction_rule or rule)):
-        try:
-            require_sound_headers(Case(name, (Path(path),), None, patient="", primary=""))
-            masks.append(read_mask(path, name, own))
-        except CohortError as error:
-            problems += error.problems
-    if problems:
-        raise CohortError(problems)
-    scores, lesions = score(masks[0], masks[1], case=name, files=(truth_path, prediction_path))
+
+    def read(file: tuple[str | Path, LesionRule]) -> Volume:
+        require_sound_headers(Case(name, (Path(file[0]),), None, patient="", primary=""))
+        return read_mask(file[0], name, file[1])
+
+    truth, prediction = of_each(read, ((truth_path, rule), (prediction_path, prediction_rule or rule)))
+    scores, lesions = score(truth, prediction, case=name, files=(truth_path, prediction_path))
     return {**scores, "lesions": lesions.to_dict("records")}
 
 
