@@ -18,8 +18,7 @@ beside a lesion does not find it.
 """
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse.csgraph import min_weight_full_bipartite_matching
+from scipy.optimize import linear_sum_assignment
 
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.evaluation.lesion_metrics import cropped_masks
@@ -62,10 +61,12 @@ def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
     both = truth & prediction
     codes, shared = np.unique(reference[both].astype(np.int64) * (m + 1) + predicted[both], return_counts=True)
     overlapping, overlapped = (numbers - 1 for numbers in np.divmod(codes, m + 1))
-    overlap = 2 * shared / (sizes[overlapping] + predicted_sizes[overlapped])
-    lesions, parts, dice = _partners(overlapping, overlapped, overlap)
+    dice = np.zeros((n, m))
+    dice[overlapping, overlapped] = 2 * shared / (sizes[overlapping] + predicted_sizes[overlapped])
+    partners = linear_sum_assignment(dice + PER_PAIR * (dice > 0), maximize=True)
+    lesions, parts = (numbers[dice[partners] > 0] for numbers in partners)
     dice_of, lone = np.zeros(n), np.ones(m, bool)
-    dice_of[lesions], lone[parts] = dice, False
+    dice_of[lesions], lone[parts] = dice[lesions, parts], False
     # an affine in float32 makes 20 mm³ of twenty voxels 19.999999: equal must stay equal
     voxels = LARGE_MM3 / float(np.prod(spacing_mm)) * (1 - 1e-5)
     large, false_large = sizes >= voxels, predicted_sizes[lone] >= voxels
@@ -87,7 +88,7 @@ def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
         nsd += np.mean([np.mean(one <= min(spacing_mm) + ROUNDING_MM) for one in directed])
         hd95_mm += np.percentile(np.concatenate(directed), 95)
     return scores | {
-        "lesion_dice_2026": float(dice[measured].sum() / counted),
+        "lesion_dice_2026": float(dice_of[large].sum() / counted),
         "lesion_nsd_2026": float(nsd / counted),
         "lesion_hd95_mm_2026": float((hd95_mm + WITHOUT_PARTNER_MM * (counted - measured.sum())) / counted),
     }
@@ -96,16 +97,3 @@ def mets_2026(truth: np.ndarray, prediction: np.ndarray, spacing_mm: Spacing) ->
 def f1(found: int, missed: int, false: int) -> float:
     """F1 of counts: 2 found / (2 found + missed + false); 1 where there was nothing to find and nothing is false."""
     return 2 * found / (2 * found + missed + false) if found + missed + false else 1.0
-
-
-def _partners(lesions: np.ndarray, parts: np.ndarray, dice: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Those of these pairs that make the largest sum of Dice, with no lesion and no part twice."""
-    if len(np.unique(lesions)) == len(np.unique(parts)) == len(dice):
-        return lesions, parts, dice
-    # every lesion may also stay alone: it then takes a place of its own, behind those of the parts
-    n, m = lesions.max() + 1, parts.max() + 1
-    worth = np.concatenate([dice + 2 * PER_PAIR, np.full(n, PER_PAIR)])
-    places = np.concatenate([lesions, np.arange(n)]), np.concatenate([parts, m + np.arange(n)])
-    chosen = min_weight_full_bipartite_matching(sparse.csr_array((worth, places), (n, m + n)), maximize=True)[1]
-    taken = chosen[lesions] == parts
-    return lesions[taken], parts[taken], dice[taken]
