@@ -21,6 +21,7 @@ from metaseg_nb.evaluation.conclusions import known_and_new_sites
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.evaluation.sites import compared, site_differences, with_site_seen
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.settings import CrossValidate, ParameterError
 
 
 @pytest.mark.parametrize(
@@ -155,7 +156,9 @@ def test_one_patient_was_tested():
     cohort, dice = of_sites([*"AAAB"], folds=[0, 0, 1, 1]), pd.Series([0.5, 0.6])
     rows = scores(cohort, 0.5)[:1].assign(training_patients=2)
     both = pd.concat([rows.assign(site_seen=seen, dice=of) for seen, of in zip((True, False), dice, strict=True)])
-    assert "The same 1 patient was tested" in known_and_new_sites(both, site_differences(both, ["unet"], 200, 0))
+    assert "known (n = 1) and new sites (n = 1): the same patients." in known_and_new_sites(
+        both, site_differences(both, ["unet"], 200, 0)
+    )
 
 
 def test_cases_are_paired_not_patients():
@@ -195,8 +198,10 @@ def test_a_compared_study_takes_the_sites_of_this_one(monkeypatch):
 
 
 def test_a_study_is_not_compared_with_itself():
-    with pytest.raises(CohortError, match=r"own, this study; expected another study"):
-        compared("own", StudyLayout("own"), BY_SITE, ["unet"])
+    with pytest.raises(ParameterError, match="'compared_study': found 'own'; expected: another study"):
+        CrossValidate.check(
+            {"study": "own", "models": ["unet"], "n_bootstrap": 100, "seed": 0, "compared_study": "own"}
+        )
 
 
 def test_different_patients_are_called_so_and_the_others_have_no_difference():
@@ -208,7 +213,7 @@ def test_different_patients_are_called_so_and_the_others_have_no_difference():
     differences = site_differences(tested, ["unet"], 2000, 0)
     (row,) = differences.itertuples()
     assert not row.paired
-    assert "**Different patients**" in known_and_new_sites(tested, differences)
+    assert "**different patients**" in known_and_new_sites(tested, differences)
     assert "inconclusive" in known_and_new_sites(tested, differences)
     for one, words in ((BY_SITE, "`folds_by: patient`"), (BY_PATIENT, "`folds_by: site`")):
         tested = with_site_seen(scores(one, 0.5), one)

@@ -132,25 +132,21 @@ def known_and_new_sites(tested: pd.DataFrame, differences: pd.DataFrame) -> str:
     if tested.empty:
         return "No case has a site. Name it in the list, or in a column `site` of the patients table."
     if differences.empty:
-        seen, n = bool(tested["site_seen"].iloc[0]), _counted(tested["patient"].nunique(), "patient")
-        which, other = ("in training", "site") if seen else ("not in training", "patient")
-        text = f"The sites of all {n} were {which} ({_counted(tested['site'].nunique(), 'site')})."
+        which, other = ("known", "site") if tested["site_seen"].iloc[0] else ("new", "patient")
+        text = f"All patients are of {which} sites ({_counted(tested['site'].nunique(), 'site')})."
         return f"{text} To compare, name in `compared_study` the same study with `folds_by: {other}`."
     first = differences.iloc[0]
-    known, new = _counted(first["n_seen"], "patient"), _counted(first["n_unseen"], "patient")
-    who = f"**Different patients** are compared, {known} of known sites and {new} of new ones: they may differ in more."
-    if first["paired"]:
-        were = "was" if first["n_seen"] == 1 else "were"
-        who = f"The same {known} {were} tested by networks that knew their site, and by networks that did not."
+    who = "the same patients" if first["paired"] else "**different patients**, who may differ in more"
     lines = [
         f"- {model_title(row.model)}: known sites {row.seen:.2f}, new sites {row.unseen:.2f}, difference "
         f"{estimate(row.difference, row.low, row.high, '+.2f')}: "
         f"{verdict(row.low, row.high, min(row.n_seen, row.n_unseen), 'better at known sites', 'better at new sites')}"
         for row in differences.itertuples()
     ]
+    numbers = f"known (n = {first['n_seen']}) and new sites (n = {first['n_unseen']})"
     sizes = f"on {first['training_seen']:.0f} patients (mean), the others on {first['training_unseen']:.0f}"
     trained = f"Networks that knew the site were trained {sizes}: a part of the difference may come from that."
-    return "\n".join([f"Mean Dice over patients. {who} {trained}\n", *lines])
+    return "\n".join([f"Mean Dice of patients of {numbers}: {who}. {trained}\n", *lines])
 
 
 def _counted(n: int, word: str) -> str:

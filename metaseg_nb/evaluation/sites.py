@@ -49,12 +49,8 @@ def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[s
     Raises
     ------
     CohortError
-        The other study is this one, is unfinished (`pool`), has other cases or masks, or its networks were trained
-        otherwise.
+        The other study is unfinished (`pool`), has other cases or masks, or its networks were trained otherwise.
     """
-    if study == layout.study:
-        fix = "name the study with other `folds_by`, or none"
-        raise CohortError.one("-", "compared_study", f"{study}, this study", "another study", fix)
     other = StudyLayout(study)
     its = read_study_cohort(other)
     if scored_with(its)["labels"] != scored_with(cohort)["labels"]:
