@@ -13,7 +13,7 @@ from metaseg_nb.evaluation import conclusions
 from metaseg_nb.evaluation.claims import ALL, claim_table, network_kinds
 from metaseg_nb.evaluation.comparison import pairwise, patient_scores, rank_distribution, rank_test
 from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
-from metaseg_nb.evaluation.leaderboard import limits_of_agreement, make_leaderboard, missed_and_false, patient_volumes
+from metaseg_nb.evaluation.leaderboard import limits_of_agreement, make_leaderboard, means, patient_volumes
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.evaluation.strata import all_strata
 
@@ -267,8 +267,8 @@ def test_limits_hold_the_volumes_of_about_95_of_100_patients():
     assert 0.92 < inside.mean() < 0.98
 
 
-def test_missed_and_false_by_hand():
-    metrics = metrics_of({"unet": [0.5, 0.5]}, n_missed=[3, 1], n_false=[0, 1])
-    row = missed_and_false(metrics, ["unet"], *RESAMPLING).iloc[0]
-    assert row[["patients", "missed", "false", "difference"]].tolist() == [2, 2, 0.5, 1.5]
+def test_means_by_hand():
+    counts = pd.DataFrame({"model": "unet", "patient": ["a", "b"], "missed": [3, 1], "difference": [3, 0]})
+    row = means(counts.set_index(["model", "patient"]), ["unet"], *RESAMPLING).iloc[0]
+    assert row[["patients", "missed", "difference"]].tolist() == [2, 2, 1.5]
     assert row[["difference_low", "difference_high", "missed_low", "missed_high"]].tolist() == [0, 3, 1, 3]

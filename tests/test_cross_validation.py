@@ -20,7 +20,7 @@ from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.fold_results import finish_run, rescore
 from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
-from metaseg_nb.evaluation.leaderboard import epoch_choice, make_leaderboard, summary, with_costs
+from metaseg_nb.evaluation.leaderboard import epoch_choice, make_leaderboard, summary
 from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
 from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
 from metaseg_nb.evaluation.strata import all_strata
@@ -214,8 +214,7 @@ def test_a_metric_of_ones_own_is_asked_for_and_added_to_finished_runs(layout, co
     board = make_leaderboard(pool(layout, cohort, MODELS).metrics, 200, 0).set_index("model")
     assert board.loc["unet", "volume_error"] == pytest.approx(0.5)
     assert board.loc["segresnet", "volume_error"] == pytest.approx((5 * 0.5 + 1) / 6)
-    runs = pd.DataFrame({"model": ["unet"], "parameters": [7], "train_seconds": [60.0]})
-    html = show_leaderboard(with_costs(board.reset_index(), runs)).to_html()
+    html = show_leaderboard(board.reset_index().assign(parameters=7, train_minutes=1.0)).to_html()
     assert "relative volume error" in html
 
 
@@ -550,14 +549,6 @@ def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
         assert (unet[f"{name}_low"], unet[f"{name}_high"]) == bootstrap_interval(values, 500, 0), name
     bounds = bootstrap_ratio([1.5, 0], [3, 5], 500, 0)
     assert (unet["lesion_sensitivity_low"], unet["lesion_sensitivity_high"]) == bounds
-
-
-def test_costs_are_those_of_the_runs_and_the_floor_has_none():
-    runs = pd.DataFrame({"model": ["unet", "unet"], "parameters": [7, 7], "train_seconds": [60.0, 180.0]})
-    board = with_costs(make_leaderboard(by_hand(), 200, 0), runs).set_index("model")
-    assert board.loc["unet", ["parameters", "train_minutes"]].tolist() == [7, 2]
-    assert board.loc["segresnet", ["parameters", "train_minutes"]].isna().all()
-    assert list(board.index) == ["segresnet", "unet"]
 
 
 def test_one_patient_has_a_mean_and_no_interval():

@@ -12,7 +12,7 @@ from mets_2026_pairs import COUNTS
 from seaborn import objects
 
 import metaseg_nb as ms
-from metaseg_nb.evaluation.leaderboard import make_leaderboard, with_costs
+from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
 from metaseg_nb.figures.style import Records, use_style
@@ -63,8 +63,8 @@ def test_a_plot_of_an_empty_table_says_so():
 
 
 def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
-    runs = pd.DataFrame({"model": MODELS[:2], "parameters": [1_234_000, 2], "train_seconds": [90.0, 60.0]})
-    board = with_costs(make_leaderboard(metrics(), *RESAMPLING), runs)
+    costs = pd.DataFrame({"parameters": [1_234_000, 2], "train_minutes": [1.5, 1.0]}, MODELS[:2])
+    board = make_leaderboard(metrics(), *RESAMPLING).join(costs, on="model")
     html = show_leaderboard(board).to_html()
     best = board.iloc[0]
     assert f"{best['dice_mean']:.3f} ± {best['dice_sd']:.3f}<br>({best['dice_median']:.3f})<br>" in html

@@ -1,4 +1,4 @@
-"""Tables of all networks: means over patients, mistakes, volumes, and the choice of the epoch."""
+"""Tables of all networks: means over patients, volumes, and the choice of the epoch."""
 
 from collections.abc import Sequence
 
@@ -77,13 +77,6 @@ def means(values: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: i
     return pd.DataFrame(rows)
 
 
-def with_costs(board: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Add what each network costs: ``parameters`` and ``train_minutes``, mean of its folds; NaN for the baseline."""
-    costs = runs.groupby("model").agg(parameters=("parameters", "first"), train_minutes=("train_seconds", "mean"))
-    costs["train_minutes"] /= 60
-    return board.merge(costs, how="left", left_on="model", right_index=True)
-
-
 def epoch_choice(
     results: PooledResults, models: Sequence[str], column: str, n_bootstrap: int, seed: int
 ) -> pd.DataFrame:
@@ -109,20 +102,6 @@ def epoch_choice(
     scores["difference"] = (scores["chosen"] - scores["last"]).round(12)
     table = means(scores, models, n_bootstrap, seed).rename(columns=lambda name: name.removeprefix("difference_"))
     return table[["model", "patients", "chosen", "last", "difference", "low", "high"]]
-
-
-def missed_and_false(metrics: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
-    """Compare missed with false lesions, per patient.
-
-    Returns
-    -------
-    DataFrame
-        A row per model: ``patients``; ``missed``, ``false`` (mean lesions per patient) and ``difference`` (missed
-        minus false), each as in `means`.
-    """
-    counts = metrics.groupby(["model", "patient"])[["n_missed", "n_false"]].mean()
-    counts = counts.set_axis(["missed", "false"], axis=1)
-    return means(counts.assign(difference=counts["missed"] - counts["false"]), models, n_bootstrap, seed)
 
 
 def patient_volumes(metrics: pd.DataFrame) -> pd.DataFrame:
