@@ -53,22 +53,18 @@ def froc(detections: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per (``model``, ``threshold``), from high to low: ``sensitivity`` (share of all lesions),
-        ``false_per_patient``, ``precision`` (1 where nothing is predicted), and the counts, summed over patients.
+        A row per (``model``, ``threshold``), from high to low: ``sensitivity`` (share of all lesions; 1 without any),
+        ``false_per_patient``, and the counts, summed over patients.
 
     References
     ----------
     Free-response ROC: Bunch et al. 1978; Chakraborty 1989 (Med. Phys. 16:561).
     """
-    tables = []
-    for model, rows in detections.groupby("model", sort=False):
-        counts = _counts(rows)
-        sensitivity, false, precision = _rates(counts.sum(axis=0), len(counts))
-        table = pd.DataFrame(counts.sum(axis=0).T, columns=COUNTS)
-        table = table.assign(model=model, threshold=np.unique(rows["threshold"])[::-1], precision=precision)
-        sensitivity = np.nan_to_num(sensitivity, nan=1.0)
-        tables.append(table.assign(sensitivity=sensitivity, false_per_patient=false))
-    return pd.concat(tables, ignore_index=True)
+    patients = detections.groupby(["model", "patient", "threshold"], sort=False)[COUNTS].mean()
+    curves = patients.groupby(["model", "threshold"], sort=False)
+    table = curves.sum().assign(false_per_patient=curves["n_false"].mean()).reset_index()
+    table["sensitivity"] = (table["n_detected"] / table["n_truth"]).fillna(1.0)
+    return table.sort_values("threshold", ascending=False, kind="stable", ignore_index=True)
 
 
 def _counts(detections: pd.DataFrame) -> np.ndarray:
