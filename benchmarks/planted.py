@@ -42,7 +42,7 @@ def tested(arm: str, seed: int) -> pd.DataFrame:
     ms.training.train(run, batches, validate)
     network = ms.training.network_of(ms.training.keep_weights(run, training.n_selecting), CPU)
     decision = ms.inference.choose_decisions(network, training.selection, settings, CPU)["balanced"]
-    print(f"{arm}, seed {seed}: {training}; {decision}", flush=True)
+    print(f"{arm}, seed {seed}: {len(training.cases)} training cases; {decision}", flush=True)
     for case in ms.preprocessing.open_cases(layout.case_store, parts.test):
         ms.inference.predict_case(network, case, settings, {run.predictions / f"{case.name}.nii.gz": decision}, CPU)
     scores, lesions = ms.evaluation.score_cases(parts.test, run.predictions, cohort_of(COHORT).rule)

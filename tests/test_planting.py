@@ -133,7 +133,7 @@ def test_without_annotation_all_is_planted_and_a_physician_did_nothing(learn, ti
     found = learn(0.0)
     assert [case.name for case in found.cases] == ["c0", "c1", "c2"]
     assert found.table["annotation"].tolist() == ["planted"] * 3 + ["none"]
-    assert str(found).startswith("0 of 3 training patients annotated (0 lesions); 3 cases with planted lesions")
+    assert found.absent == ["lung"]
     effort = run_effort(found.table, settings_with(), {})
     assert (effort["patients"], effort["minutes"], effort["cases"]) == (0, 0, 0)
     assert found.n_selecting == 0

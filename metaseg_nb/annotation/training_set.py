@@ -51,20 +51,11 @@ class TrainingSet:
         chooses = (self.table["role"] == "selection") & (self.table["annotation"] == "full")
         return self.table.loc[chooses, "patient"].nunique()
 
-    def __str__(self) -> str:
+    @property
+    def absent(self) -> list[str]:
+        """Primary cancers of training patients none of whom a physician annotated."""
         own = self.table[self.table["role"] == "training"]
-        done = own[~own["annotation"].isin(NO_PHYSICIAN)]
-        names = {"n_lesions": "lesions", "n_slices": "slices contoured", "n_boxes": "boxes", "n_points": "points"}
-        names |= {"n_lines": "lines"}
-        work = [f"{n} {names[count]}" for count, n in done[list(names)].sum().items() if n or count == "n_lesions"]
-        text = f"{done['patient'].nunique()} of {own['patient'].nunique()} training patients annotated"
-        text += f" ({', '.join(work)})"
-        for kind, how in ((NETWORKS, "labelled by networks"), (PLANTED, "with planted lesions")):
-            if n := (own["annotation"] == kind).sum():
-                text += f"; {n} cases {how}"
-        if absent := sorted(set(own["primary"]) - set(done["primary"])):
-            text += f"; no annotated patient with {', '.join(absent)}"
-        return text
+        return sorted(set(own["primary"]) - set(own.loc[~own["annotation"].isin(NO_PHYSICIAN), "primary"]))
 
 
 @dataclass(frozen=True)
