@@ -19,7 +19,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.fold_results import finish_run, rescore
-from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio
+from metaseg_nb.evaluation.intervals import bootstrap_interval, share
 from metaseg_nb.evaluation.leaderboard import epoch_choice, make_leaderboard, summary
 from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
 from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
@@ -547,7 +547,7 @@ def test_every_metric_of_the_leaderboard_has_its_spread_and_interval():
         spread = [unet[f"{name}_sd"], unet[f"{name}_median"]]
         assert spread == pytest.approx([np.std(values, ddof=1), np.median(values)]), name
         assert (unet[f"{name}_low"], unet[f"{name}_high"]) == bootstrap_interval(values, 500, 0), name
-    bounds = bootstrap_ratio([1.5, 0], [3, 5], 500, 0)
+    bounds = share([1.5, 0], [3, 5], 500, 0)[1:]
     assert (unet["lesion_sensitivity_low"], unet["lesion_sensitivity_high"]) == bounds
 
 

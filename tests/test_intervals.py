@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval, bootstrap_ratio, percentiles, times_drawn
+from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles, share, times_drawn
 
 
 def test_close_to_scipy():
@@ -63,34 +63,34 @@ def test_resamples_without_the_statistic_are_passed_over():
 # shares of all lesions
 
 
-def test_bootstrap_ratio_by_hand():
+def test_a_share_by_hand():
     # draws of two patients: (0 of 1) twice, one of each (3 of 4, twice as likely), (3 of 3) twice
-    assert bootstrap_ratio([0, 3], [1, 3]) == (0, 1)
+    assert share([0, 3], [1, 3]) == (3 / 4, 0, 1)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bootstrap_ratio_holds_the_ratio_and_is_the_same_each_time(seed):
+def test_a_share_holds_the_ratio_and_is_the_same_each_time(seed):
     rng = np.random.default_rng(seed)
     wholes = rng.integers(1, 12, 30)
     parts = rng.binomial(wholes, 0.7)
-    low, high = bootstrap_ratio(parts, wholes, seed=seed)
+    _, low, high = share(parts, wholes, seed=seed)
     assert 0 <= low < parts.sum() / wholes.sum() < high <= 1
-    assert (low, high) == bootstrap_ratio(list(parts), list(wholes), seed=seed)
-    assert (low, high) != bootstrap_ratio(parts, wholes, seed=seed + 1)
+    assert (low, high) == share(list(parts), list(wholes), seed=seed)[1:]
+    assert (low, high) != share(parts, wholes, seed=seed + 1)[1:]
 
 
-def test_bootstrap_ratio_with_one_lesion_each_is_the_interval_of_the_mean():
+def test_a_share_with_one_lesion_each_is_the_interval_of_the_mean():
     detected = np.random.default_rng(0).integers(0, 2, 25)
-    assert bootstrap_ratio(detected, np.ones(25)) == pytest.approx(bootstrap_interval(detected))
+    assert share(detected, np.ones(25))[1:] == pytest.approx(bootstrap_interval(detected))
 
 
-def test_bootstrap_ratio_of_nothing_or_everything_is_no_certainty():
+def test_a_share_of_nothing_or_everything_is_no_certainty():
     """None of nine patients: Clopper and Pearson's upper bound is 1 - 0.025^(1/9), which no resample can say."""
     bound = 0.025 ** (1 / 9)
-    assert bootstrap_ratio([0] * 9, [2] * 9) == pytest.approx((0, 1 - bound))
-    assert bootstrap_ratio([2, 1, 4] * 3, [2, 1, 4] * 3) == pytest.approx((bound, 1))
+    assert share([0] * 9, [2] * 9)[1:] == pytest.approx((0, 1 - bound))
+    assert share([2, 1, 4] * 3, [2, 1, 4] * 3)[1:] == pytest.approx((bound, 1))
 
 
 @pytest.mark.parametrize(("parts", "wholes"), [([], []), ([1], [2])])
-def test_bootstrap_ratio_of_fewer_than_two_patients_is_nothing(parts, wholes):
-    assert np.isnan(bootstrap_ratio(parts, wholes)).all()
+def test_a_share_of_fewer_than_two_patients_is_nothing(parts, wholes):
+    assert np.isnan(share(parts, wholes)[1:]).all()

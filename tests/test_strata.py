@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
-from metaseg_nb.evaluation.intervals import bootstrap_ratio
+from metaseg_nb.evaluation.intervals import share
 from metaseg_nb.evaluation.strata import COUNT_NAMES, STRATA, all_strata, classified, per_patient
 
 
@@ -34,7 +34,7 @@ def test_classes_by_hand():
     assert unet["dice"].tolist() == pytest.approx([0.3, 0.7, np.nan, 0.7], nan_ok=True)
     # two of patient a's, one of b's and c's each: a alone gives 0, b and c alone give 1
     assert unet.loc["<5 mm", ["low", "high"]].tolist() == [0, 1]
-    low, high = bootstrap_ratio([0, 0.4, 0.8], [2, 1, 1], 5000, 0)
+    _, low, high = share([0, 0.4, 0.8], [2, 1, 1], 5000, 0)
     assert unet.loc["<5 mm", ["dice_low", "dice_high"]].tolist() == [low, high]
     assert unet.loc["5-10 mm", ["low", "high"]].isna().all(), "one patient says nothing of how patients differ"
 

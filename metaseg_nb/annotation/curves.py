@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.intervals import bootstrap_ratio, percentiles
+from metaseg_nb.evaluation.intervals import percentiles, share
 
 # Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).
 MEASURES = {"dice": ("dice", None), "sensitivity": ("n_detected", "n_truth"), "false_per_patient": ("n_false", None)}
@@ -70,8 +70,7 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
             parts, wholes = _parts(results, model, arm, measure)
             found, low, high = with_interval(draws, ratio(draws, parts, wholes))
             if of_lesions and wholes.any() and np.array_equal(parts, wholes * parts.any()):  # no lesion, or all, found
-                some = wholes.any(axis=0)
-                low, high = bootstrap_ratio(parts.mean(axis=0)[some], wholes.mean(axis=0)[some])
+                _, low, high = share(parts.mean(axis=0), wholes.mean(axis=0))
             row |= {measure: found, f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -138,10 +138,10 @@ def operating_points(found: pd.DataFrame, models: Sequence[str], n_bootstrap: in
     for model, point in product(models, found["operating_point"].unique()):
         cases = found[(found["model"] == model) & (found["operating_point"] == point)]
         counts = cases.groupby("patient")[COUNTS].mean()
-        detected = counts[["n_detected", "n_truth"]].set_axis(["sum", "n"], axis=1)
+        detected = share(counts["n_detected"], counts["n_truth"], n_bootstrap, seed)
         false = counts["n_false"].mean(), *bootstrap_interval(counts["n_false"], n_bootstrap, seed)
         row = {"model": model, "operating_point": point, "patients": len(counts)}
-        row |= named("sensitivity", share(detected, n_bootstrap, seed)) | named("false_per_patient", false)
+        row |= named("sensitivity", detected) | named("false_per_patient", false)
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -89,8 +89,8 @@ def bootstrap_interval(values: Values, n_resamples: int = 2000, seed: int = 0) -
     return bootstrap(lambda sums: sums / max(1, len(values)), values, n_resamples, seed)[1:]
 
 
-def bootstrap_ratio(parts: Values, wholes: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of ``sum(parts) / sum(wholes)``, such as lesions detected of all lesions; see `bootstrap`.
+def share(parts: Values, wholes: Values, n_resamples: int = 2000, seed: int = 0) -> Estimate:
+    """``sum(parts) / sum(wholes)``, such as lesions detected of all lesions, with its 95 % interval; see `bootstrap`.
 
     Patients are resampled, each with all of its lesions, for lesions of one
     patient are not independent. Where no patient has a part, or every one the whole, all resamples are
@@ -100,26 +100,24 @@ def bootstrap_ratio(parts: Values, wholes: Values, n_resamples: int = 2000, seed
     Parameters
     ----------
     parts, wholes : sequence of float, shape (N,)
-        One value per patient; every whole above 0.
+        One value per patient; patients whose whole is 0 do not count. NaN where none is left.
 
     References
     ----------
     Exact interval: Clopper & Pearson 1934 (Biometrika 26:404).
     """
-    parts, wholes, n = np.asarray(parts, float), np.asarray(wholes, float), len(parts)
-    if n < 2:
-        return np.nan, np.nan
-    if not parts.any() or np.array_equal(parts, wholes):
-        exact = stats.binomtest(n * bool(parts.any()), n).proportion_ci(method="exact")
-        return float(exact.low), float(exact.high)
-    return bootstrap(lambda sums: sums[:, 0] / sums[:, 1], np.column_stack([parts, wholes]), n_resamples, seed)[1:]
+    sums = np.column_stack([np.asarray(parts, float), np.asarray(wholes, float)])
+    sums = sums[sums[:, 1] > 0]
 
+    def ratio(totals: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore"):
+            return totals[:, 0] / totals[:, 1]
 
-def share(patients: pd.DataFrame, n_resamples: int, seed: int) -> Estimate:
-    """A share with its interval: ``sum`` of ``n``, from a row per patient; NaN where no patient has an ``n``."""
-    known = patients[patients["n"] > 0]
-    found = known["sum"].sum() / known["n"].sum() if len(known) else np.nan
-    return found, *bootstrap_ratio(known["sum"], known["n"], n_resamples, seed)
+    found, low, high = bootstrap(ratio, sums, n_resamples, seed)
+    if len(sums) > 1 and (not sums[:, 0].any() or np.array_equal(sums[:, 0], sums[:, 1])):
+        exact = stats.binomtest(len(sums) * bool(sums[:, 0].any()), len(sums)).proportion_ci(method="exact")
+        low, high = float(exact.low), float(exact.high)
+    return found, low, high
 
 
 def share_difference(first: pd.DataFrame, second: pd.DataFrame, n_resamples: int, seed: int) -> Estimate:

@@ -46,8 +46,7 @@ def make_leaderboard(metrics: pd.DataFrame, n_bootstrap: int, seed: int) -> pd.D
         right, missed = 2 * patients[f"{size}_found_2026"], patients[f"{size}_missed_2026"]
         shares[f"f1_{size}_2026"] = right, right + missed + patients[false].sum(axis=1)
     for name, (part, whole) in shares.items():
-        counts = pd.DataFrame({"sum": part, "n": whole})
-        found = [named(name, share(counts.loc[model], n_bootstrap, seed)) for model in board["model"]]
+        found = [named(name, share(part[model], whole[model], n_bootstrap, seed)) for model in board["model"]]
         board = board.join(pd.DataFrame(found))
     return board.sort_values("dice_mean", ascending=False, ignore_index=True, kind="stable")
 

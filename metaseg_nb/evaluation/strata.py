@@ -100,7 +100,8 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
         classes = STRATA[stratum][1] or lesions[stratum].value_counts().index
         for model, name in product(models, classes):
             own = lesions[(lesions["model"] == model) & (lesions[stratum] == name)]
-            found, dice = (share(weighted(own, score), n_bootstrap, seed) for score in ("detected", "dice"))
+            sums = weighted(own, "detected"), weighted(own, "dice")
+            found, dice = (share(of["sum"], of["n"], n_bootstrap, seed) for of in sums)
             rows.append((model, stratum, name, len(own), own["patient"].nunique(), *found, *dice))
     columns = ["model", "stratum", "class", "n_lesions", "n_patients", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "dice", "dice_low", "dice_high"])

@@ -37,8 +37,8 @@ def covered_shares(
     rows = []
     for group, own in lesions.groupby(list(by), observed=True):
         for covered_by, margin in product((95, 98), margins_mm):
-            covered = own.assign(covered=own[f"needed_{covered_by}_mm"] <= margin)
-            rows.append((*group, covered_by, margin, *share(weighted(covered, "covered"), n_bootstrap, seed)))
+            covered = weighted(own.assign(covered=own[f"needed_{covered_by}_mm"] <= margin), "covered")
+            rows.append((*group, covered_by, margin, *share(covered["sum"], covered["n"], n_bootstrap, seed)))
     columns = [*by, "covered_by", "margin_mm", "share", "low", "high"]
     return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
 
