@@ -75,7 +75,7 @@ def finish(layout, cohort, tiny_training):
         tables = [metrics, metrics, lesions, *(probabilities(parts.test, **columns) for columns in made)]
         for path, table in zip(run.tables, [pd.DataFrame({"case": ["x"]}), *tables], strict=True):
             write_table(path, table)
-        finish_run(run, settings, of, parts, HISTORY, best, 1234, metrics)
+        finish_run(run, settings, of, parts, HISTORY, best, 1234)
 
     return write
 
@@ -158,8 +158,7 @@ def test_a_finished_run_says_who_was_trained_on_and_who_tested(layout, cohort, f
     assert sorted([*parts["training"], *parts["selection"], *parts["test"]]) == sorted(
         case.name for case in cohort.cases
     )
-    assert result["dice_mean"] == pytest.approx(2 / 3)
-    assert result["n_test"] == 3
+    assert len(parts["test"]) == 3
     assert result["settings"]["fold"] == 1
     assert {"commit", "torch", "machine"} <= set(result["provenance"])
 

@@ -43,10 +43,9 @@ def finish_run(
     history: pd.DataFrame,
     best: Mapping[str, Any],
     parameters: int,
-    metrics: pd.DataFrame,
     unlikeness: Mapping[str, float] | None = None,
 ) -> None:
-    """Write ``metrics.json``, which marks a run as finished: its result, its settings, and checksums of its files.
+    """Write ``metrics.json``, which marks a run as finished: its settings, its cases, and checksums of its files.
 
     All tables and predictions are written before; later notebooks compare them with these checksums.
 
@@ -56,15 +55,11 @@ def finish_run(
         Where, and on what the network was trained and tested.
     settings, history, best, parameters
         See `run_facts`.
-    metrics : DataFrame
-        From `score_cases`.
     unlikeness : mapping of str to float, optional
         How far each test case lies from the training cases (`metaseg_nb.inference.unlikeness`).
     """
     content = {
         **run_facts(settings, history, best, parameters),
-        "dice_mean": float(metrics["dice"].mean()),
-        "n_test": len(metrics),
         "selection_dice": best["dice"],
         "unlikeness": dict(unlikeness or {}),
         "operating_point": settings.operating_point,
@@ -116,7 +111,8 @@ def rescore(study: str) -> list[str]:
         elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
             write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
         files = [run.root / name for name in facts.pop(FILES)]
-        write_record(run.metrics, facts | {"dice_mean": float(metrics["dice"].mean())}, files)
+        facts.pop("dice_mean", None)  # earlier versions kept it
+        write_record(run.metrics, facts, files)
     return [run.root.relative_to(layout.root).as_posix() for run in runs]
 
 

@@ -161,7 +161,8 @@ def _outdated(
         first_fold = next(other for name, other in facts if name == model)
         first, again = facts[model, first_fold], f"03 for fold {fold} again"
         problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
-        if differing := differing_settings(*(_with_operating_point(one) for one in (first, of))):
+        both = (deciding(it["settings"]) | {"operating_point": it["operating_point"], "fold": 0} for it in (first, of))
+        if differing := differing_settings(*both):
             found = f"other settings than fold {first_fold} ({differing})"
             yield problem(found, "the same settings in all folds", f"run {again}")
         for recipe in recipes or [first["recipe"]]:
@@ -175,11 +176,6 @@ def _outdated(
         elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
             found = f"labels that have changed since: {changed}"
             yield problem(found, "training and scores with the present labels", f"run 02, then run {again}")
-
-
-def _with_operating_point(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that must be the same in all folds."""
-    return deciding(facts["settings"]) | {"operating_point": facts["operating_point"], "fold": 0}
 
 
 def differing_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import provenance
-from metaseg_nb.settings import Training, settings_hash
+from metaseg_nb.settings import Training
 
 
 def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
@@ -47,7 +47,6 @@ def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any]
         "last_epoch": int(history["epoch"].iloc[-1]),
         "recipe": best["identity"]["recipe"],
         "settings": settings.model_dump(),
-        "settings_hash": settings_hash(settings),
         "provenance": provenance(),
     }
 
