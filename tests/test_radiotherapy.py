@@ -142,6 +142,12 @@ def test_a_plane_between_two_slices_is_drawn_on_the_nearest_and_its_distance_tol
     assert made.off_slice_mm == pytest.approx(0.6)
 
 
+def test_planes_half_way_between_slices_leave_no_slice_out():
+    made = rasterise([square(k + 0.5) for k in range(5)], (10, 10, 8), np.eye(4))
+    assert [int(made.mask[:, :, k].sum()) for k in range(8)] == [0, 16, 16, 16, 16, 16, 0, 0]
+    assert made.off_slice_mm == 0.5
+
+
 def test_slices_between_planes_that_are_further_apart_take_the_nearest_plane():
     made = rasterise([square(0), square(3), square(6)], (10, 10, 8), np.eye(4), every=3.0)
     assert [int(made.mask[:, :, k].sum()) for k in range(8)] == [16] * 8

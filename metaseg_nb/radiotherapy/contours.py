@@ -66,7 +66,8 @@ def rasterise(
         nearest = places[np.abs(places[:, None] - slices).argmin(axis=0)]
         drawn = [(k, place) for k, place in zip(slices, nearest, strict=True) if abs(place - k) <= every / 2 + 0.01]
     else:
-        drawn = [(k, place) for k, place in zip(np.rint(places).astype(int), places, strict=True) if k in slices]
+        nearest = np.floor(places + 0.5).astype(int)  # half-way planes all go up: np.rint sends two to one slice
+        drawn = [(k, place) for k, place in zip(nearest, places, strict=True) if k in slices]
         off = max((abs(place - k) for k, place in drawn), default=0.0)
         result.off_slice_mm = float(off * np.linalg.norm(affine[:3, 2]))
     for k, place in drawn:

@@ -32,7 +32,7 @@ from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
 # The rule by which a mask was made; with another one it is made again.
-VERSION = 2
+VERSION = 3
 
 
 def dicom_cohort(cohort: str) -> Path | None:
