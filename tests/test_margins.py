@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -322,8 +323,14 @@ def test_the_distance_to_an_organ_is_that_of_the_surfaces(study, tmp_path):
         organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
 
 
-def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study):
+@pytest.mark.parametrize("axes", ["LPS", "LAS", "PSR"])
+def test_synthetic_patients_come_back_from_dicom_voxel_by_voxel(study, axes):
+    """Also those of files whose axes are left-handed, as those of no DICOM series are."""
     layout, cohort, _ = study
+    predictions = [layout.run("unet", case.fold).predictions / f"{case.name}.nii.gz" for case in cohort.cases]
+    for path in (*(of for case in cohort.cases for of in (case.image, case.label)), *predictions):
+        volume = read_volume(path, "c")
+        write_volume(path, Volume(volume.array, volume.affine, nib.orientations.axcodes2ornt(axes)))
     table = round_trip(layout, cohort.cases, LesionRule(), "unet")
     assert table["case"].tolist() == ["c0", "c1"]
     assert (table[["different", "prediction_different"]] == 0).all(axis=None)

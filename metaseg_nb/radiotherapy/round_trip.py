@@ -3,18 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pandas as pd
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.volumes import read_lesions, read_mask
+from metaseg_nb.cohort.volumes import read_lesions, read_mask, read_volume
 from metaseg_nb.demo_cohort.dicom import write_series
+from metaseg_nb.files import finished_folder
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.contours import rasterise
-from metaseg_nb.radiotherapy.exporting import lesion_regions, one_series, write_prediction
-from metaseg_nb.radiotherapy.importing import import_dicom
+from metaseg_nb.radiotherapy.exporting import lesion_regions, one_series
+from metaseg_nb.radiotherapy.importing import LABEL, import_dicom
 from metaseg_nb.radiotherapy.planning import Choice
 from metaseg_nb.radiotherapy.series import Series
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_structure_set
@@ -44,35 +44,32 @@ def round_trip(layout: StudyLayout, cases: Sequence[Case], rule: LesionRule, mod
         the prediction and the structure set that was written of it differ).
     """
     export, imported, rows = layout.radiotherapy / "export", layout.radiotherapy / "imported", []
-    series = {case.name: _write_patient(export / case.name, case, rule) for case in cases}
+    references = {case.name: read_lesions(case, rule).array for case in cases}
+    series = {case.name: _write_patient(export / case.name, case, references[case.name]) for case in cases}
     import_dicom(export, imported, Choice(), lambda kind, names: {name: name.split()[0] for name in names})
     for case in cases:
-        reference, back = read_lesions(case, rule), read_mask(imported / case.name / "label.nii.gz", case.name)
-        prediction = layout.prediction_files(case.name, case.fold, [model])[model]
-        written = layout.radiotherapy / model / f"{case.name}.dcm"
-        n = write_prediction(written, prediction, series[case.name], model, segmentation=False)
-        mask = np.asarray(nib.Nifti1Image.from_filename(prediction).dataobj) > 0
-        again = _mask_of(written, series[case.name]) if n else np.zeros_like(mask)
-        row = {
-            "case": case.name,
-            "slices": series[case.name].shape[2],
-            "regions": len(lesion_regions(reference.array > 0)),
-        }
-        row |= {"different": int(((reference.array > 0) != back.array).sum()), "predicted": n}
-        rows.append(row | {"prediction_different": int((mask != again).sum())})
+        reference, back = references[case.name], read_mask(imported / case.name / LABEL, case.name).array
+        prediction = read_mask(layout.prediction_files(case.name, case.fold, [model])[model], case.name).array
+        written, found = layout.radiotherapy / model / f"{case.name}.dcm", lesion_regions(prediction)
+        if found:
+            write_structure_set(written, found, series[case.name], model)
+        again = _mask_of(written, series[case.name]) if found else np.zeros_like(prediction)
+        row = {"case": case.name, "slices": reference.shape[2], "regions": len(lesion_regions(reference))}
+        row |= {"different": int((reference != back).sum()), "predicted": len(found)}
+        rows.append(row | {"prediction_different": int((prediction != again).sum())})
     return pd.DataFrame(rows)
 
 
-def _write_patient(folder: Path, case: Case, rule: LesionRule) -> Series:
-    """Image and reference of a case as a planning system holds them; a synthetic brainstem beside the lesions."""
-    image, mask = nib.Nifti1Image.from_filename(case.image), read_lesions(case, rule)
-    write_series(folder, np.rint(np.asarray(image.dataobj)), np.asarray(image.affine), case.name)
+def _write_patient(folder: Path, case: Case, mask: np.ndarray) -> Series:
+    """Image and reference of a case as a planning system holds them; a synthetic brainstem beside the lesions.
+
+    They are in RAS order, whatever the order of the file: columns, rows and slices of DICOM are right-handed.
+    """
+    image = read_volume(case.image, case.name)
+    with finished_folder(folder) as unfinished:  # slices of an earlier version may be others
+        write_series(unfinished, np.rint(image.array), image.affine, case.name)
     series = one_series(folder)
-    own = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("RAS"), nib.orientations.io_orientation(series.affine_ras)
-    )
-    lesions = lesion_regions(nib.orientations.apply_orientation(mask.array > 0, own))
-    regions = {name.replace("_auto", ""): region for name, region in lesions.items()}
+    regions = {name.replace("_auto", ""): region for name, region in lesion_regions(mask).items()}
     places = apply_affine(series.affine_ras, np.moveaxis(np.indices(series.shape), 0, -1))
     regions["Brainstem"] = (((places - BRAINSTEM) / BRAINSTEM_AXES) ** 2).sum(axis=-1) <= 1
     write_structure_set(folder / "structures.dcm", regions, series, "synthetic")
