@@ -148,8 +148,12 @@ class Deformation:
         return points
 
 
-def sample(values: np.ndarray, positions_mm: np.ndarray) -> np.ndarray:
-    """Interpolate a map on the template's grid linearly at positions, shape (3, ...); 0 outside."""
-    origin_mm = load_template().origin_mm.astype(np.float32)
-    voxels = positions_mm - origin_mm.reshape(3, *[1] * (positions_mm.ndim - 1))
-    return ndimage.map_coordinates(values, voxels, order=1, output=np.float32)
+def sample(values: np.ndarray, positions_mm: np.ndarray, beyond: str = "constant") -> np.ndarray:
+    """Interpolate a map on the template's grid, or a wider one, linearly at positions, shape (3, ...).
+
+    Beyond the map 0, or with "nearest" the value at its edge.
+    """
+    template = load_template()
+    origin_mm = template.origin_mm - (np.array(values.shape) - template.t1.shape) // 2
+    voxels = positions_mm - origin_mm.astype(np.float32).reshape(3, *[1] * (positions_mm.ndim - 1))
+    return ndimage.map_coordinates(values, voxels, order=1, output=np.float32, mode=beyond)

@@ -38,51 +38,30 @@ OEDEMA_MM = 5.0
 LACKING_PERIOD, LACKING = 5, 4
 
 
-class Contrast(NamedTuple):
-    """How bright a sequence shows what; white matter of the first sequence is 1."""
-
-    fluid: float
-    bone: float
-    marrow: float
-    fat: float
-    skin: float
-    tissue: tuple[float, ...] = ()
-    lesion: float = 1.0
-    oedema: float = 1.0
-
-    @property
-    def layers(self) -> list[float]:
-        """Brightness at `LAYERS_MM`."""
-        fluid, bone, marrow, fat, skin = self[:5]
-        return [fluid, fluid, bone, bone, marrow, bone, bone, fat, fat, skin, skin, 0.0]
-
-
-T1C = Contrast(0.30, 0.09, 0.50, 1.30, 0.70)
+def _layers(fluid: float, bone: float, marrow: float, fat: float, skin: float) -> list[float]:
+    """Brightness at `LAYERS_MM`."""
+    return [fluid, fluid, bone, bone, marrow, bone, bone, fat, fat, skin, skin, 0.0]
 
 
 class Sequence(NamedTuple):
-    """A further sequence: voxel edges along X, Y, Z (RAS) and axes of the file."""
+    """A further sequence: voxel edges along X, Y, Z (RAS) and axes of the file, and how bright it shows what.
+
+    White matter of the first sequence is 1.
+    """
 
     name: str
-    contrast: Contrast
     spacing_mm: tuple[float, float, float]
     axes: str
+    layers: list[float]
+    tissue: tuple[float, ...]
+    lesion: float
+    oedema: float
 
 
-FIRST = "t1c"
+FIRST, FIRST_LAYERS = "t1c", _layers(0.30, 0.09, 0.50, 1.30, 0.70)
 FURTHER = (
-    Sequence(
-        "flair",
-        Contrast(0.20, 0.05, 0.40, 1.00, 0.50, (0, 0.20, 1.00, 0.80, 0.80), 1.15, 1.45),
-        (1.0, 1.0, 4.0),
-        "LPS",
-    ),
-    Sequence(
-        "t2",
-        Contrast(1.70, 0.05, 0.50, 1.10, 0.50, (0, 1.70, 1.00, 0.70, 0.70), 1.10, 1.40),
-        (4.0, 1.0, 1.0),
-        "PSR",
-    ),
+    Sequence("flair", (1.0, 1.0, 4.0), "LPS", _layers(0.2, 0.05, 0.4, 1.0, 0.5), (0, 0.2, 1.0, 0.8, 0.8), 1.15, 1.45),
+    Sequence("t2", (4.0, 1.0, 1.0), "PSR", _layers(1.7, 0.05, 0.5, 1.1, 0.5), (0, 1.7, 1.0, 0.7, 0.7), 1.1, 1.4),
 )
 
 
@@ -145,24 +124,24 @@ def render_raw(plan: PatientPlan) -> RawHead:
     plan = replace(plan, spacing_mm=site.spacing_mm, axes=site.axes)
     patient, rng = place_patient(plan, SKULL_MM + AIR_MM), patient_rng(plan.seed, plan.index, "scan")
     positions_mm, template = patient.positions_mm, load_template()
-    brain, away_mm = (_sampled(values, positions_mm) for values in _skull())
+    brain, away_mm = (sample(values, positions_mm, "nearest") for values in _skull())
     is_brain = brain > 0.5
 
-    def head(tissue: np.ndarray, contrast: Contrast) -> np.ndarray:
-        shell = np.interp(away_mm, LAYERS_MM, contrast.layers).astype(np.float32)
+    def head(tissue: np.ndarray, levels: list[float]) -> np.ndarray:
+        shell = np.interp(away_mm, LAYERS_MM, levels).astype(np.float32)
         return np.where(is_brain, sample(tissue, positions_mm), shell)
 
-    first = head(anatomy(plan), T1C)
+    first = head(anatomy(plan), FIRST_LAYERS)
     label = patient.paint(first)
     images = {FIRST: replace(label, array=_scanned(first, patient.affine, site, rng))}
     lesion = label.array > 0
     around = np.exp(-((distance_mm(lesion, plan.spacing_mm) / OEDEMA_MM) ** 2)) * is_brain
     for own in FURTHER:
         if own.name in sequences_of(plan.index):
-            tissue = np.interp(template.t1, TEMPLATE_LEVELS, own.contrast.tissue).astype(np.float32)
-            intensity = head(tissue, own.contrast)
-            intensity += around * (own.contrast.oedema - intensity)
-            intensity[lesion] = own.contrast.lesion
+            tissue = np.interp(template.t1, TEMPLATE_LEVELS, own.tissue).astype(np.float32)
+            intensity = head(tissue, own.layers)
+            intensity += around * (own.oedema - intensity)
+            intensity[lesion] = own.lesion
             motion = true_motion(plan.seed, plan.index, own.name)
             array, affine = _elsewhere(intensity, patient.affine, motion, own.spacing_mm)
             array = _scanned(array, affine, site, rng)
@@ -178,14 +157,6 @@ def _skull() -> tuple[np.ndarray, np.ndarray]:
     grown = edt.edt(~brain, parallel=1) <= CLOSING_MM
     closed = brain | (edt.edt(grown, parallel=1) > CLOSING_MM)
     return brain.astype(np.float32), edt.edt(~closed, parallel=1)
-
-
-def _sampled(values: np.ndarray, positions_mm: np.ndarray) -> np.ndarray:
-    """Interpolate a map of `_skull`; beyond it the value at its edge."""
-    template = load_template()
-    origin_mm = template.origin_mm - (np.array(values.shape) - template.t1.shape) // 2
-    voxels = positions_mm - origin_mm.astype(np.float32).reshape(3, 1, 1, 1)
-    return ndimage.map_coordinates(values, voxels, order=1, output=np.float32, mode="nearest")
 
 
 def _elsewhere(
