@@ -58,12 +58,12 @@ def cohort(tmp_path_factory):
     """Two dates of a synthetic patient whose head moved between them; the list names the later one first."""
     folder, cases = tmp_path_factory.mktemp("dates"), []
     for plan in plan_dates(3, 2, 2):
-        coarse = replace(plan, patient=replace(plan.patient, spacing_mm=(2.0, 2.0, 2.0)))
+        coarse = replace(plan, spacing_mm=(2.0, 2.0, 2.0))
         image, label, *_ = render_date(coarse)
         files = [folder / f"{plan.case}_{name}.nii.gz" for name in ("image", "label")]
         write_volume(files[0], image)
         write_volume(files[1], label)
-        cases.append(Case(plan.case, (files[0],), files[1], plan.patient.case, "lung", fold=0, day=plan.day))
+        cases.append(Case(plan.case, (files[0],), files[1], plan.patient, "lung", fold=0, day=plan.day))
     return Cohort("dates", "", cases[::-1])
 
 

@@ -10,7 +10,7 @@ from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
-from metaseg_nb.demo_cohort import dates
+from metaseg_nb.demo_cohort import patients
 from metaseg_nb.demo_cohort.anatomy import load_template
 from metaseg_nb.demo_cohort.dates import COURSES, plan_dates, render_date
 from metaseg_nb.demo_cohort.files import make_cohort
@@ -25,16 +25,15 @@ SEED, MOST, EDGE_MM = 3, 4, 2.0
 def rendered():
     """Each course once, on voxels that take less time: plan, label, lesions and place of each date."""
     coarse = [
-        [replace(plan, patient=replace(plan.patient, spacing_mm=(EDGE_MM,) * 3)) for plan in plan_dates(SEED, i, MOST)]
-        for i in range(len(COURSES))
+        [replace(plan, spacing_mm=(EDGE_MM,) * 3) for plan in plan_dates(SEED, i, MOST)] for i in range(len(COURSES))
     ]
     with pytest.MonkeyPatch.context() as patched:  # only masks are looked at
-        patched.setattr(dates, "anatomy_map", lambda *_: load_template().t1)
+        patched.setattr(patients, "anatomy", lambda _: load_template().t1)
         return [[(plan, *render_date(plan)[1:]) for plan in of_patient] for of_patient in coarse]
 
 
 def followed(of_patient):
-    cases = [Case(plan.case, (), None, plan.patient.case, "", day=plan.day) for plan, *_ in of_patient]
+    cases = [Case(plan.case, (), None, plan.patient, "", day=plan.day) for plan, *_ in of_patient]
     masks = [Measured.of(label, matrix) for _, label, _, matrix in of_patient]
     return follow_masks(cases, masks, 3.0).assign(model=REFERENCE), cases
 
@@ -48,7 +47,7 @@ def test_lesions_of_5_mm_and_more_keep_their_identity(rendered):
             found = find_lesions(label.array > 0, label.spacing_mm)
             rows = table[(table["day"] == plan.day) & table["part"].notna()].set_index("part")["lesion"]
             for i, lesion in enumerate(lesions):
-                if lesion and plan.lesions[i].diameter_mm >= 5:
+                if lesion and plan.now[i].diameter_mm >= 5:
                     voxel = apply_affine(np.linalg.inv(label.affine), lesion.centre_mm).round().astype(int)
                     number = rows.get(found.labels[tuple(voxel)] - 1)
                     right.append(number is not None and numbers.setdefault(i, number) == number)
@@ -62,7 +61,7 @@ def test_the_truth_has_the_categories_of_its_course(rendered):
         table, cases = followed(of_patient)
         rows = pd.DataFrame({"case": [case.name for case in cases], "day": [case.day for case in cases]})
         found = responses(table, rows.assign(patient=cases[0].patient), [REFERENCE], 3.0)
-        assert tuple(found["imaging"]) == (FIRST, *course.categories), of_patient[0][0].patient.case
+        assert tuple(found["imaging"]) == (FIRST, *course.categories), of_patient[0][0].patient
 
 
 def test_the_same_place_is_another_place_at_another_date(rendered):
@@ -86,10 +85,10 @@ def at(volume, place_mm):
 
 def test_where_the_largest_lesion_was_resected_is_a_dark_cavity_and_no_lesion():
     *before, after = plan_dates(SEED, 4, MOST)
-    assert [plan.lesions[0].kind == CAVITY for plan in (*before, after)] == [False, False, True]
-    after = replace(after, patient=replace(after.patient, spacing_mm=(EDGE_MM,) * 3))
+    assert [plan.now[0].kind == CAVITY for plan in (*before, after)] == [False, False, True]
+    after = replace(after, spacing_mm=(EDGE_MM,) * 3)
     image, label, lesions, _ = render_date(after)
-    whole, whole_label, (lesion, *_), _ = render_date(replace(after, lesions=before[-1].lesions))
+    whole, whole_label, (lesion, *_), _ = render_date(replace(after, now=before[-1].now))
     place = at(image, lesion.centre_mm)
     assert lesions[0] is None and whole_label.array[place] and not label.array[place]
     assert image.array[place] < 0.8 * whole.array[place], "fluid is darker than necrosis"
@@ -97,18 +96,18 @@ def test_where_the_largest_lesion_was_resected_is_a_dark_cavity_and_no_lesion():
 
 
 def test_a_lesion_that_shrank_is_necrotic_inside_and_stays_so():
-    kinds = [[lesion.kind for lesion in plan.lesions] for plan in plan_dates(SEED, 3, MOST)]
+    kinds = [[lesion.kind for lesion in plan.now] for plan in plan_dates(SEED, 3, MOST)]
     assert NECROTIC not in kinds[0]
     assert [set(of_date) for of_date in kinds[1:]] == [{NECROTIC}] * 3, (
         "also at the last date, when all have grown again"
     )
     slowly = plan_dates(SEED, 0, MOST)[1]
-    assert NECROTIC not in {lesion.kind for lesion in slowly.lesions}, "a response of 18 % is none yet"
+    assert NECROTIC not in {lesion.kind for lesion in slowly.now}, "a response of 18 % is none yet"
 
 
 def test_necrosis_is_dark_in_the_image_of_a_small_lesion_too():
     plan = plan_dates(SEED, 0, MOST)[2]
-    image, _, lesions, _ = render_date(replace(plan, patient=replace(plan.patient, spacing_mm=(1.0,) * 3)))
+    image, _, lesions, _ = render_date(replace(plan, spacing_mm=(1.0,) * 3))
     lesion = next(lesion for lesion in lesions if lesion and 4 < lesion.plan.diameter_mm < 8)
     view = image.array[lesion.box]
     rim, core = (

@@ -4,17 +4,16 @@ At each date the head lies elsewhere, and voxels, contrast, bias field and noise
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 from nibabel.affines import apply_affine
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation, sample
+from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, Axes, Deformation
 from metaseg_nb.demo_cohort.lesions import (
     CAVITY,
     NECROTIC,
@@ -22,20 +21,19 @@ from metaseg_nb.demo_cohort.lesions import (
     LesionPlan,
     depth_at,
     lay_out,
-    paint_lesion,
     place_lesions,
     push_tissue,
 )
 from metaseg_nb.demo_cohort.patients import (
     SCANNERS,
     PatientPlan,
-    acquired,
-    anatomy_map,
+    PlacedPatient,
     grid_around,
+    grid_axes_mm,
     head_points_mm,
     patient_rng,
     plan_patient,
-    true_bias_field,
+    scanned,
 )
 
 # Lesions at the first date: the largest, and the others, in mm. Where one would be smaller than the last, it is gone.
@@ -79,25 +77,10 @@ COURSES = (
 )
 
 
-@dataclass(frozen=True)
-class DatePlan:
-    """A patient at one date: ``lesions`` are all that the patient ever has, as they are now (0 mm: not there)."""
-
-    patient: PatientPlan
-    date: int
-    day: int
-    lesions: tuple[LesionPlan, ...]
-
-    @property
-    def case(self) -> str:
-        """Name of the case: the patient's, and the date from 0."""
-        return f"{self.patient.case}-{self.date:03d}"
-
-
-def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
+def plan_dates(seed: int, index: int, most: int) -> list[PatientPlan]:
     """Plan a patient's dates, as many as the course of `COURSES` has and ``most`` at most.
 
-    The lesions of ``patient`` are as large as they ever get.
+    ``lesions`` are as large as they ever get, ``now`` as they are at the date.
     """
     course, rng = COURSES[index % len(COURSES)], patient_rng(seed, index, "plan")
     factors = course.factors[:most]
@@ -118,7 +101,7 @@ def plan_dates(seed: int, index: int, most: int) -> list[DatePlan]:
         if date >= course.resected_at:
             lesions[0] = LesionPlan(CAVITY_SHARE * lesions[0].diameter_mm, CAVITY, CAVITY_RIM, FLUID)
         plans.append(
-            DatePlan(replace(patient, spacing_mm=spacing_mm, axes=axes), date, int(days[date]), tuple(lesions))
+            replace(patient, spacing_mm=spacing_mm, axes=axes, date=date, day=int(days[date]), now=tuple(lesions))
         )
     return plans
 
@@ -130,7 +113,7 @@ def _at(largest: LesionPlan, sizes_mm: Sequence[float]) -> LesionPlan:
     return replace(largest, diameter_mm=float(sizes_mm[-1]), kind=NECROTIC if responded else largest.kind)
 
 
-def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np.ndarray]:
+def render_date(plan: PatientPlan) -> tuple[Volume, Volume, list[Lesion | None], np.ndarray]:
     """Make image and label of a patient at a date, as `render_patient` does.
 
     Returns
@@ -141,15 +124,15 @@ def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np
     matrix : ndarray, shape (4, 4)
         From the first date's world to this one's.
     """
-    patient, rng = plan.patient, patient_rng(plan.patient.seed, plan.patient.index, "lesions", plan.date)
-    deformation = Deformation.random(patient_rng(patient.seed, patient.index, "anatomy"))
-    matrix, placed = _pose(plan), _lesions_at_first(patient, deformation)
+    rng = patient_rng(plan.seed, plan.index, "lesions", plan.date)
+    deformation = Deformation.random(patient_rng(plan.seed, plan.index, "anatomy"))
+    matrix, placed = _pose(plan), _lesions_at_first(plan, deformation)
     turned = replace(deformation, linear=(deformation.linear @ matrix[:3, :3].T).astype(np.float32))
-    shape, affine = grid_around(apply_affine(matrix, head_points_mm(deformation)), patient.spacing_mm)
-    axes_mm = [affine[axis, 3] + affine[axis, axis] * np.arange(n) for axis, n in enumerate(shape)]
+    shape, affine = grid_around(apply_affine(matrix, head_points_mm(deformation)), plan.spacing_mm)
+    axes_mm = grid_axes_mm(shape, affine)
     positions_mm = _positions(deformation, matrix, axes_mm)
     drawn: list[Lesion | None] = []
-    for largest, plan_now in zip(placed, plan.lesions, strict=True):
+    for largest, plan_now in zip(placed, plan.now, strict=True):
         if not plan_now.diameter_mm:
             drawn.append(None)
             continue
@@ -157,27 +140,19 @@ def render_date(plan: DatePlan) -> tuple[Volume, Volume, list[Lesion | None], np
         form = replace(form, to_sphere=form.to_sphere @ matrix[:3, :3].T)
         centre_mm = apply_affine(matrix, largest.centre_mm)
         drawn.append(lay_out(plan_now, form, largest.core, centre_mm, axes_mm, depth_at(positions_mm)))
-    for lesion in filter(None, drawn):
+    present = [*filter(None, drawn)]
+    for lesion in present:
         push_tissue(positions_mm, lesion, turned)
-    contrast = patient_rng(patient.seed, patient.index, "contrast", plan.date)
-    vessels = patient_rng(patient.seed, patient.index, "vessels")
-    intensity = sample(anatomy_map(contrast, vessels, patient.spacing_mm), positions_mm)
-    label = np.zeros(shape, np.uint8)
-    for lesion in filter(None, drawn):
-        paint_lesion(intensity, label, lesion, patient.spacing_mm, rng)
-    intensity *= true_bias_field(patient.seed, patient.index, shape, affine, plan.date)
-    scan = patient_rng(patient.seed, patient.index, "noise", plan.date)
-    image = acquired(intensity, scan, scan.uniform(0.02, 0.05), scan.uniform(250, 900))
-    native = nib.orientations.axcodes2ornt(patient.axes)
+    image, label = scanned(PlacedPatient(plan, affine, positions_mm, present, rng))
     lesions = [lesion if lesion and lesion.plan.kind != CAVITY else None for lesion in drawn]
-    return Volume(image, affine, native), Volume(label, affine, native), lesions, matrix
+    return image, label, lesions, matrix
 
 
-def _pose(plan: DatePlan) -> np.ndarray:
+def _pose(plan: PatientPlan) -> np.ndarray:
     """Where the head lies: from the first date's world to this one's."""
     matrix = np.eye(4)
     if plan.date:
-        rng = patient_rng(plan.patient.seed, plan.patient.index, "anatomy", plan.date)
+        rng = patient_rng(plan.seed, plan.index, "anatomy", plan.date)
         turn = Rotation.from_rotvec(_direction(rng) * rng.uniform(2, TURN_DEGREES), degrees=True).as_matrix()
         matrix[:3, :3] = turn
         matrix[:3, 3] = CENTRE_MM - turn @ CENTRE_MM + _direction(rng) * rng.uniform(3, SHIFT_MM)
@@ -192,7 +167,7 @@ def _direction(rng: np.random.Generator) -> np.ndarray:
 def _lesions_at_first(patient: PatientPlan, deformation: Deformation) -> list[Lesion]:
     """Shapes and places of all lesions, as large as they get, in the first date's world."""
     shape, affine = grid_around(head_points_mm(deformation), [COARSE_MM] * 3)
-    axes_mm = [affine[axis, 3] + COARSE_MM * np.arange(n) for axis, n in enumerate(shape)]
+    axes_mm = grid_axes_mm(shape, affine)
     rng = patient_rng(patient.seed, patient.index, "lesions")
     return place_lesions(patient.lesions, deformation, axes_mm, deformation.on_axes(axes_mm), rng)
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
-from metaseg_nb.demo_cohort.dates import DatePlan, plan_dates, render_date
+from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
 from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
 from metaseg_nb.files import write_json, write_table
@@ -75,16 +75,15 @@ def make_cohort(
     is_raw = images == RAW
     more = {"images": RAW} if is_raw else {"dates": dates, "dates_version": DATES_VERSION} if dates > 1 else {}
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed, **more})
-    plans: list[Any] = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
+    plans = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
     files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)
     missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(files_of(plan)))]
     map_cases(partial(make, folder), missing, workers, "synthetic cohort")
     entries: dict[bool, list[dict]] = {True: [], False: []}
     for plan in plans:
-        entry = files_of(plan)
-        patient, day = (plan.patient, {"day": plan.day}) if isinstance(plan, DatePlan) else (plan, {})
-        entry |= {"patient": patient.case, "primary": patient.primary, **day}
-        labelled = patient.index < n_patients
+        entry = files_of(plan) | {"patient": plan.patient, "primary": plan.primary}
+        entry |= {"day": plan.day} if dates > 1 else {}
+        labelled = plan.index < n_patients
         if not labelled:
             del entry["label"]
         entries[labelled].append(entry)
@@ -103,13 +102,13 @@ def make_cohort(
     return folder / "dataset.json"
 
 
-def _plans(seed: int, index: int, dates: int) -> Sequence[PatientPlan | DatePlan]:
+def _plans(seed: int, index: int, dates: int) -> Sequence[PatientPlan]:
     return plan_dates(seed, index, dates) if dates > 1 else [plan_patient(seed, index)]
 
 
-def _make_case(folder: Path, plan: PatientPlan | DatePlan) -> None:
+def _make_case(folder: Path, plan: PatientPlan) -> None:
     files = _files(plan)
-    image, label, *_ = render_date(plan) if isinstance(plan, DatePlan) else render_patient(plan)
+    image, label, *_ = render_patient(plan) if plan.day is None else render_date(plan)
     write_volume(folder / files["label"], label)
     write_volume(folder / files["image"], image)  # last
 
@@ -122,7 +121,7 @@ def _make_raw(folder: Path, plan: PatientPlan) -> None:
         write_volume(folder / path, image)
 
 
-def _files(plan: PatientPlan | DatePlan) -> dict[str, Any]:
+def _files(plan: PatientPlan) -> dict[str, Any]:
     """Image and label below the cohort's folder, as the datalist names them."""
     return {"image": f"images/{plan.case}.nii.gz", "label": f"labels/{plan.case}.nii.gz"}
 

@@ -71,7 +71,11 @@ PRIMARIES = (
 
 @dataclass(frozen=True)
 class PatientPlan:
-    """One patient: names, lesions (largest first), voxel edges along X, Y, Z (RAS) and axes of the file."""
+    """One patient: names, lesions (largest first), voxel edges along X, Y, Z (RAS) and axes of the file.
+
+    Of several dates (`plan_dates`) also ``date`` (from 0), ``day`` since the first, and ``lesions`` as they are ``now``
+    (0 mm: not there).
+    """
 
     seed: int
     index: int
@@ -79,11 +83,19 @@ class PatientPlan:
     lesions: tuple[LesionPlan, ...]
     spacing_mm: tuple[float, float, float]
     axes: str
+    date: int = 0
+    day: int | None = None
+    now: tuple[LesionPlan, ...] = ()
+
+    @property
+    def patient(self) -> str:
+        """Name of the patient, counted from 1."""
+        return f"synthetic_{self.index + 1:03d}"
 
     @property
     def case(self) -> str:
-        """Name of the case and the patient, counted from 1."""
-        return f"synthetic_{self.index + 1:03d}"
+        """Name of the case: the patient's, and of several dates this one, from 0."""
+        return self.patient if self.day is None else f"{self.patient}-{self.date:03d}"
 
 
 def plan_patient(seed: int, index: int) -> PatientPlan:
@@ -101,12 +113,7 @@ def render_patient(plan: PatientPlan) -> tuple[Volume, Volume, list[Lesion]]:
     The same plan gives the same voxels.
     """
     patient = place_patient(plan, AIR_MM)
-    intensity = sample(anatomy(plan), patient.positions_mm)
-    label = patient.paint(intensity)
-    intensity *= true_bias_field(plan.seed, plan.index, label.array.shape, label.affine)
-    rng = patient_rng(plan.seed, plan.index, "noise")
-    image = acquired(intensity, rng, rng.uniform(0.02, 0.05), rng.uniform(250, 900))
-    return replace(label, array=image), label, patient.lesions
+    return *scanned(patient), patient.lesions
 
 
 @dataclass(frozen=True)
@@ -128,6 +135,16 @@ class PlacedPatient:
         for lesion in self.lesions:
             paint_lesion(intensity, label, lesion, self.plan.spacing_mm, self.rng)
         return Volume(label, self.affine, nib.orientations.axcodes2ornt(self.plan.axes))
+
+
+def scanned(patient: PlacedPatient) -> tuple[Volume, Volume]:
+    """Image and label of a placed patient."""
+    plan, intensity = patient.plan, sample(anatomy(patient.plan), patient.positions_mm)
+    label = patient.paint(intensity)
+    intensity *= true_bias_field(plan.seed, plan.index, label.array.shape, label.affine, plan.date)
+    rng = patient_rng(plan.seed, plan.index, "noise", plan.date)
+    image = acquired(intensity, rng, rng.uniform(0.02, 0.05), rng.uniform(250, 900))
+    return replace(label, array=image), label
 
 
 def place_patient(plan: PatientPlan, around_mm: float) -> PlacedPatient:
@@ -232,17 +249,12 @@ def grid_around(
 
 
 def anatomy(plan: PatientPlan) -> np.ndarray:
-    """`anatomy_map` of a patient."""
-    contrast, vessels = (patient_rng(plan.seed, plan.index, purpose) for purpose in ("contrast", "vessels"))
-    return anatomy_map(contrast, vessels, plan.spacing_mm)
-
-
-def anatomy_map(rng: np.random.Generator, of_vessels: np.random.Generator, spacing_mm: Sequence[float]) -> np.ndarray:
     """Contrast-enhanced anatomy in template space, blurred as much as the voxels are wider than the template's."""
+    rng = patient_rng(plan.seed, plan.index, "contrast", plan.date)
     fluid, grey = rng.uniform(0.25, 0.38), rng.uniform(0.71, 0.82)
     intensity = np.interp(load_template().t1, TEMPLATE_LEVELS, [0, fluid, grey, 1, 1.08]).astype(np.float32)
-    intensity = enhance(intensity, of_vessels)
-    for axis, edge_mm in enumerate(spacing_mm):
+    intensity = enhance(intensity, patient_rng(plan.seed, plan.index, "vessels"))
+    for axis, edge_mm in enumerate(plan.spacing_mm):
         if edge_mm > 1.2:
             intensity = ndimage.gaussian_filter1d(intensity, np.sqrt((edge_mm**2 - 1) / 12), axis=axis)
     return intensity
