@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 import pytest
 from nibabel.affines import apply_affine
 
@@ -213,7 +212,7 @@ def test_another_seed_does_not_reuse_the_files(cohort):
 
 def test_a_folder_of_unknown_origin_is_refused(tmp_path):
     (tmp_path / "images").mkdir()
-    with pytest.raises(ValueError, match="without a recipe"):
+    with pytest.raises(ValueError, match="files with no recipe"):
         make_cohort(tmp_path)
 
 
@@ -253,19 +252,18 @@ def test_further_sequences_lie_on_other_grids_and_elsewhere_by_a_known_motion(ra
         assert found[0] > 0.97
 
 
-def test_a_raw_cohort_is_a_list_of_three_sequences_with_a_table_of_sites(raw, tmp_path, monkeypatch):
+def test_a_raw_cohort_is_a_list_of_three_sequences_with_sites_and_scanners(raw, tmp_path, monkeypatch):
     two = replace(raw, images={name: raw.images[name] for name in ("t1c", "t2")})
     monkeypatch.setattr(files, "render_raw", lambda plan: two if plan.index == 4 else raw)
     monkeypatch.setattr(files, "write_volume", lambda path, volume: write_volume(path, replace(volume, array=SMALL)))
     path = make_cohort(tmp_path / "raw", n_patients=5, seed=SEED, workers=1, n_unlabelled=1, images="raw")
-    cohort, problems = read_cohort(str(path), base=tmp_path, missing="zero", patients_table="raw/patients.csv")
+    cohort, problems = read_cohort(str(path), base=tmp_path, missing="zero")
     assert problems == []
     assert [case.lacking for case in cohort.all_cases] == [(), (), (), (), (2,), ()]
     assert all(file.is_file() for case in cohort.all_cases for file in case.files)
     assert [case.label is None for case in cohort.all_cases] == [False] * 5 + [True]
-    table = pd.read_csv(tmp_path / "raw/patients.csv")
-    assert table["site"].tolist() == ["north", "south"] * 3
-    assert [case.scanner for case in cohort.all_cases] == table["scanner"].tolist()
+    assert [case.site for case in cohort.all_cases] == ["north", "south"] * 3
+    assert [case.scanner for case in cohort.all_cases] == ["synthetic 1.5 T", "synthetic 3 T"] * 3
     with pytest.raises(ValueError, match="images': 'raw'"):
         make_cohort(tmp_path / "raw", n_patients=5, seed=SEED)
 

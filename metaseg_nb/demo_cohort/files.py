@@ -10,19 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
 from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
-from metaseg_nb.files import write_json, write_table
+from metaseg_nb.files import write_json
 from metaseg_nb.parallel import map_cases
 
 NAME, RAW = "synthetic", "raw"
-# Patients table of raw images.
-TABLE = "patients.csv"
 DESCRIPTION = "Synthetic brains with planted metastases, made from the MNI152 template; not patients"
 # Raise them when the same seed gives other voxels than before; the second where only several dates are concerned.
 RECIPE_VERSION, DATES_VERSION = 1, 2
@@ -54,8 +51,8 @@ def make_cohort(
         Further patients, whose masks the datalist does not name.
     images : str
         "stripped": one image of the brain. "raw": heads with skull in three sequences on other grids, from two
-        scanners (`render_raw`). The datalist names masks of the brains too, and ``patients.csv``, a patients table,
-        the ``scanner`` and the ``site`` of each case.
+        scanners (`render_raw`). The datalist names masks of the brains too, and the ``site`` and the ``scanner`` of
+        each case.
     dates : int
         Above 1, of stripped images: each patient has two to four cases, at as many dates at most, and other lesions
         than with 1.
@@ -69,7 +66,7 @@ def make_cohort(
     Raises
     ------
     CohortError
-        The folder holds a cohort that was made with another seed or recipe.
+        The folder holds a cohort that was made with another seed or recipe, or anything else.
     """
     folder = Path(folder)
     is_raw = images == RAW
@@ -87,9 +84,6 @@ def make_cohort(
         if not labelled:
             del entry["label"]
         entries[labelled].append(entry)
-    if is_raw:
-        sites = [(plan.case, plan.case, plan.primary, *site_of(plan.index)[:2]) for plan in plans]
-        write_table(folder / TABLE, pd.DataFrame(sites, columns=["case", "patient", "primary", "site", "scanner"]))
     datalist = {
         "name": NAME,
         "description": DESCRIPTION,
@@ -128,7 +122,8 @@ def _files(plan: PatientPlan) -> dict[str, Any]:
 
 def _raw_files(plan: PatientPlan) -> dict[str, Any]:
     images = [name and f"images/{plan.case}_{name}.nii.gz" for name in sequences_of(plan.index)]
-    return {"case": plan.case, **_files(plan), "image": images, "brain": f"brains/{plan.case}.nii.gz"}
+    files = {"case": plan.case, **_files(plan), "image": images, "brain": f"brains/{plan.case}.nii.gz"}
+    return files | {"site": site_of(plan.index).name, "scanner": site_of(plan.index).scanner}
 
 
 def _listed(files: dict[str, Any]) -> Iterator[str]:
@@ -137,13 +132,10 @@ def _listed(files: dict[str, Any]) -> Iterator[str]:
 
 
 def _keep_recipe(folder: Path, recipe: dict) -> None:
-    """Refuse a folder with a cohort that was made another way."""
+    """Refuse a folder with anything but a cohort that was made this way."""
     path = folder / "recipe.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    if found == recipe:
-        return
-    if found is not None or (folder / "images").exists() or (folder / "dataset.json").exists():
-        what = f"a cohort made with {found}" if found else "images or a datalist without a recipe"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else "no recipe"
+    if found != recipe and folder.exists() and any(folder.iterdir()):
         fix = "name another folder, or delete this one to make it again"
-        raise CohortError.one(NAME, path, what, f"an empty folder, or one made with {recipe}", fix)
+        raise CohortError.one(NAME, path, f"files with {found}", f"an empty folder, or one with {recipe}", fix)
     write_json(path, recipe)
