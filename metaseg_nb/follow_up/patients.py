@@ -187,17 +187,12 @@ def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: flo
     reach_mm : float
     """
     rows = follow([mask.points for mask in masks], reach_mm, lambda date, place: masks[date].shows(place))
-    nothing = dict.fromkeys(MEASURES, 0.0) | dict.fromkeys("xyz", np.nan)
-    facts = [
-        masks[row.date].table.iloc[row.part].to_dict() if pd.notna(row.part) else {} if row.fate == UNSEEN else nothing
-        for row in rows.itertuples()
-    ]
-    about = [
-        {"patient": case.patient, "case": case.name, "day": case.day} for case in (cases[date] for date in rows["date"])
-    ]
-    tables = [pd.DataFrame(about, columns=["patient", "case", "day"]), rows[["lesion", "part", "of", "fate"]]]
-    whole = pd.concat([*tables, pd.DataFrame(facts, columns=MEASURES)], axis=1)
-    return whole.astype({"day": int, "lesion": int} | dict.fromkeys(MEASURES, float))  # also without a lesion
+    about = pd.DataFrame([(case.patient, case.name, case.day) for case in cases], columns=["patient", "case", "day"])
+    parts = pd.concat([mask.table for mask in masks], keys=range(len(masks)), names=["date", "part"])
+    whole = rows.join(about, on="date").merge(parts.reset_index(), "left", ["date", "part"])
+    whole.loc[whole["part"].isna() & (whole["fate"] != UNSEEN), MEASURES[:4]] = 0.0
+    columns = ["patient", "case", "day", "lesion", "part", "of", "fate", *MEASURES]
+    return whole[columns].astype({"day": int, "lesion": int})  # also without a lesion
 
 
 def predicted_mm(reference: Measured, prediction: Measured) -> list[float]:
