@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from statsmodels.stats.inter_rater import cohens_kappa
 
 from metaseg_nb.evaluation.intervals import Estimate, bootstrap, named
 
@@ -77,13 +78,12 @@ def confusion(pairs: pd.DataFrame, categories: Sequence[str]) -> np.ndarray:
     ndarray, shape (patients, K, K)
         Shares of each patient's dates.
     """
-    place = {name: i for i, name in enumerate(categories)}
-    tables = []
-    for _, own in pairs.groupby("patient"):
-        table = np.zeros((len(categories), len(categories)))
-        np.add.at(table, (own["reference"].map(place).to_numpy(), own["predicted"].map(place).to_numpy()), 1)
-        tables.append(table / len(own))
-    return np.reshape(tables, (-1, len(categories), len(categories)))
+    names = list(categories)
+    tables = [
+        pd.crosstab(own["reference"], own["predicted"], normalize=True).reindex(index=names, columns=names)
+        for _, own in pairs.groupby("patient")
+    ]
+    return np.nan_to_num(np.reshape(tables, (-1, len(names), len(names))))
 
 
 def kappa(tables: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:
@@ -95,10 +95,7 @@ def kappa(tables: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:
     """
 
     def of(sums: np.ndarray) -> np.ndarray:
-        total = sums.sum(axis=(1, 2))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            observed = np.trace(sums, axis1=1, axis2=2) / total
-            expected = (sums.sum(axis=2) * sums.sum(axis=1)).sum(axis=1) / total**2
-            return (observed - expected) / (1 - expected)
+        with np.errstate(invalid="ignore"):  # 0 / 0 where all is of one category
+            return np.array([cohens_kappa(table, return_results=False) if table.any() else np.nan for table in sums])
 
     return bootstrap(of, tables, n_bootstrap, seed)
