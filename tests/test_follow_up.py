@@ -16,9 +16,8 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
 from metaseg_nb.figures.follow_up import draw_lesions_over_time
 from metaseg_nb.follow_up import placing
-from metaseg_nb.follow_up.agreement import change_errors, confusion, kappa
+from metaseg_nb.follow_up.change import DAYS_PER_MONTH, change_errors, confusion, kappa, with_growth
 from metaseg_nb.follow_up.clinical import read_clinical
-from metaseg_nb.follow_up.growth import DAYS_PER_MONTH, with_growth
 from metaseg_nb.follow_up.identity import follow
 from metaseg_nb.follow_up.patients import Measured, _changes, follow_masks, follow_study, predicted_mm, several_dates
 from metaseg_nb.follow_up.response import (

@@ -5,9 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "agreement": ["change_errors", "confusion", "kappa"],
+        "change": ["change_errors", "confusion", "kappa", "with_growth"],
         "clinical": ["read_clinical"],
-        "growth": ["with_growth"],
         "patients": ["REFERENCE", "follow_study", "several_dates"],
         "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "responses"],
     },

@@ -1,4 +1,4 @@
-"""Does a network measure change? Its errors of growth, and its categories, against those of the reference."""
+"""How lesions grow; and a network's errors of change, and its categories, against those of the reference."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -9,7 +9,53 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from metaseg_nb.evaluation.intervals import Estimate, bootstrap, named
 
-LIMIT = 1.96
+DAYS_PER_MONTH = 365.25 / 12
+# Of the standard normal distribution, for 95 % intervals and limits.
+Z = 1.96
+
+
+def with_growth(lesions: pd.DataFrame, volume_error: float) -> pd.DataFrame:
+    """Add how each lesion's volume changes.
+
+    Growth between two dates is taken as exponential. Errors of the two volumes are independent, and normal on the scale
+    of logarithms.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `follow_study`: a row per (``model``, ``patient``, ``lesion``, date), with ``day`` and ``volume_mm3``.
+    volume_error : float
+        Standard error of one volume as a share of it, such as 0.1.
+
+    Returns
+    -------
+    DataFrame
+        With ``change_pct`` (of the volume since the lesion's first date), ``monthly_pct`` (since the date before),
+        ``doubling_days`` (since the date before; negative: the volume halves in so many days), and
+        ``fastest_doubling_days`` and ``slowest_doubling_days``, the 95 % interval of it. Of a lesion that shrinks they
+        are negative. Where growth cannot be told from the error, the slowest is infinite: it may also shrink. NaN where
+        a lesion is not there at one of the dates.
+
+    References
+    ----------
+    Schwartz 1961 (Cancer 14:1272): doubling time of exponential growth.
+    """
+    lesions = lesions.sort_values(["model", "patient", "lesion", "day"], ignore_index=True)
+    of_lesion = lesions.groupby(["model", "patient", "lesion"], sort=False)
+    volume = lesions["volume_mm3"].where(lesions["volume_mm3"] > 0)
+    before = of_lesion["volume_mm3"].shift().where(lambda volumes: volumes > 0)
+    days = of_lesion["day"].diff()
+    rate = np.log(volume / before) / days  # per day
+    error = Z * np.sqrt(2) * volume_error / days
+    towards = np.sign(rate).where(rate != 0, 1.0)  # as a growing one: an equal volume may have grown, too
+    slowest = (rate.abs() - error).clip(lower=0) * towards
+    return lesions.assign(
+        change_pct=100 * (lesions["volume_mm3"] / of_lesion["volume_mm3"].transform("first") - 1),
+        monthly_pct=100 * np.expm1(rate * DAYS_PER_MONTH),
+        doubling_days=np.log(2) / rate,
+        fastest_doubling_days=np.log(2) / ((rate.abs() + error) * towards),
+        slowest_doubling_days=np.log(2) / slowest,
+    )
 
 
 def change_errors(changes: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -45,7 +91,7 @@ def change_errors(changes: pd.DataFrame, models: Sequence[str], n_bootstrap: int
         moments = pd.DataFrame({"w": weight, "we": weight * error, "wee": weight * error**2, "ww": weight**2})
         sums = moments.groupby(own["patient"]).sum().to_numpy(float)
         row = {"model": model, "patients": len(sums), "changes": len(own), "missed": len(of_model) - len(own)}
-        for name, of in {"bias_mm": 0, "lower_mm": -LIMIT, "upper_mm": LIMIT}.items():
+        for name, of in {"bias_mm": 0, "lower_mm": -Z, "upper_mm": Z}.items():
             row |= named(name, bootstrap(partial(_limit, of=of), sums, n_bootstrap, seed))
         rows.append(row | named("smallest_mm", bootstrap(_farther, sums, n_bootstrap, seed)))
     return pd.DataFrame(rows)
@@ -61,7 +107,7 @@ def _limit(sums: np.ndarray, of: float) -> np.ndarray:
 
 
 def _farther(sums: np.ndarray) -> np.ndarray:
-    return np.maximum(-_limit(sums, -LIMIT), _limit(sums, LIMIT))
+    return np.maximum(-_limit(sums, -Z), _limit(sums, Z))
 
 
 def confusion(pairs: pd.DataFrame, categories: Sequence[str]) -> np.ndarray:
