@@ -43,9 +43,11 @@ TAGS = [
     "MagneticFieldStrength",
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("RescaleSlope", "RescaleIntercept"),
 ]
-# Where a multi-frame file says where its frames lie.
-OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+# Where a multi-frame file says where its frames lie, and how grey values are rescaled.
+OF_FRAMES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+OF_FRAMES += ("PixelValueTransformationSequence",)
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 # A file without the usual first 128 bytes begins with an element of group 0002 or 0008, in little-endian order.
 WITHOUT_PREAMBLE = (*(b"\2\0%c\0" % element for element in (0, 1, 2, 16)),)
@@ -110,8 +112,8 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
         of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``site``, ``colours``, ``rows``, ``columns``,
-        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``; "", None or 0 where none is given.
-        Copies of a file are there once.
+        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``, ``rescale``; "", None or 0 where none
+        is given. Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place below the folder; one for those of one folder and kind.
     """
@@ -194,20 +196,15 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
         "rows": int(header.get("Rows", 0) or 0),
         "columns": int(header.get("Columns", 0) or 0),
     }
-    whole = first_of(header, "SharedFunctionalGroupsSequence")
+    whole = items_of(header, "SharedFunctionalGroupsSequence")[:1]
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
-        groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
-        yield shared | {"frame": number} | _geometry([header, *groups])
+        groups = [group for part in (frame, *whole) for name in OF_FRAMES for group in items_of(part, name)[:1]]
+        yield shared | {"frame": number} | _geometry([*groups, header])
 
 
 def items_of(part: Dataset, sequence: str) -> list[Dataset]:
     """The items of a sequence; none where it is not there, or empty."""
     return list(part.get(sequence, None) or [])
-
-
-def first_of(part: Dataset, sequence: str) -> Dataset:
-    """The first item of a sequence; an empty one where there is none."""
-    return (items_of(part, sequence) or [Dataset()])[0]
 
 
 def _geometry(parts: list[Dataset]) -> dict:
@@ -221,4 +218,5 @@ def _geometry(parts: list[Dataset]) -> dict:
         "orientation": value("ImageOrientationPatient", 6),
         "pixel_spacing": value("PixelSpacing", 2),
         "slice_mm": slice_mm[0],
+        "rescale": (value("RescaleSlope", 1), value("RescaleIntercept", 1)),
     }
