@@ -10,6 +10,10 @@ from metaseg_nb.privacy import cleaned_of
 
 # IDs that share a name and a date of birth: more than these share what stands for any name.
 ONE_PERSON = 3
+RULE = (
+    "one Patient ID for each patient, and one patient for each ID",
+    "export each person under one ID, with UIDs of its own; if a doubt is no mistake, name these cases in `confirmed`",
+)
 
 
 def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[tuple[str, Problem]]:
@@ -28,33 +32,21 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
     """
     if headers.empty:
         return []
-    problems = []
-
-    def tell(ids: Iterable[str], found: str, fix: str, severity: str = "error") -> None:
-        expected = "one Patient ID for each patient, and one patient for each ID"
-        problems.extend((name, Problem("-", "-", found, expected, fix, severity)) for name in sorted(ids))
-
-    if (nameless := headers["patient"] == "").any():
-        found = f"{headers.loc[nameless, 'file'].nunique()} files without Patient ID"
-        tell([""], found, "export them with an ID or a pseudonym for each patient")
-    named = headers[~nameless]
-    same = _shared(named, named["study"]) | _shared(named, named["uid"])
-    for ids in same:
-        found = f"images or studies of one UID under {len(ids)} Patient IDs: {_codes(ids, codes)}"
-        tell(ids, found, "export it once if this is one patient; with UIDs of its own for each if these are several")
-    plain = named["patient"].str.lower().str.replace(r"[\W_]", "", regex=True).str.lstrip("0")
+    named = headers[headers["patient"] != ""]
     persons = named[(named["person"] != "") & (named["born"] != "")]
+    plain = named["patient"].str.lower().str.replace(r"[\W_]", "", regex=True).str.lstrip("0")
+    same = _shared(named, named["study"]) | _shared(named, named["uid"])
     alike = _shared(persons, persons["person"].str.lower() + " " + persons["born"])
-    for ids in (_shared(named, plain) | {ids for ids in alike if len(ids) <= ONE_PERSON}) - same:
-        found = f"Patient IDs that may mean one person (spelling, or name and date of birth): {_codes(ids, codes)}"
-        fix = "export one person under one ID; if they are several persons, name these cases in `confirmed`"
-        tell(ids, found, fix, "doubt")
+    alike = {ids for ids in alike if len(ids) <= ONE_PERSON} | _shared(named, plain)
     births = persons.groupby("patient")["born"].nunique()
-    for patient, n in births[births > 1].items():
-        found = f"{n} dates of birth under one Patient ID: {codes[str(patient)]}"
-        fix = "export each person under an ID of its own; if it is one person, name these cases in `confirmed`"
-        tell([str(patient)], found, fix, "doubt")
-    return problems
+    nameless = headers.loc[headers["patient"] == "", "file"].nunique()
+    doubt = "Patient IDs that may mean one person (spelling, or name and date of birth)"
+    found = [([""], f"{nameless} files without Patient ID", "error")] if nameless else []
+    found += [(ids, f"images or studies of one UID under Patient IDs {_codes(ids, codes)}", "error") for ids in same]
+    found += [(ids, f"{doubt}: {_codes(ids, codes)}", "doubt") for ids in alike - same]
+    several = births[births > 1].items()
+    found += [([of], f"{n} dates of birth under one Patient ID: {codes[of]}", "doubt") for of, n in several]
+    return [(of, Problem("-", "-", words, *RULE, severity)) for ids, words, severity in found for of in sorted(ids)]
 
 
 def _codes(ids: Iterable[str], codes: Mapping[str, str]) -> str:

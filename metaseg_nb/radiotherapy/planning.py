@@ -68,18 +68,12 @@ def plan_cases(
 
 def _misplaced(dicom: DicomFolder, of: str, structures: StructureSet) -> Problem | None:
     """Error of a structure set that fits no series of its patient."""
-    fitting = [series for series in dicom.series if fits(series, structures)]
-    own = [series for series in fitting if series.patient == of]
-    if not all(series.left_aside for series in own):
+    own = [series for series in dicom.series if series.patient == of and not series.left_aside]
+    if any(fits(series, structures) for series in own):
         return None
-    found = "a structure set that fits no MR series"
-    fix = "export the series it was drawn on, or leave the structure set out"
-    if own:
-        found += f", but one that is not used ({own[0].left_aside})"
-        fix = "copy the contours to the MR in the planning system: registrations in an export are not applied"
-    elif fitting:
-        found += " of this patient, but one under another Patient ID"
-        fix = "export images and structure set under one ID"
+    found = "a structure set that fits no MR series of its patient"
+    fix = "export the series it was drawn on, under the same Patient ID; or copy contours of a CT to the MR in the "
+    fix += "planning system, for registrations in an export are not applied; or leave the structure set out"
     return Problem("-", structures.label or "no label", found, "a series in its frame of reference", fix)
 
 
@@ -106,26 +100,19 @@ def _plan_case(
             problems.append(one.error.problem(name, one.description, "error" if i in best else "note"))
         problems += [mended.problem(name, one.description, "note") for mended in one.mended]
     if len(best) > 1:
-        return None, [*problems, _several(name, [wanted[i] for i in best])]
+        words = f"{len(best)} series that fit: {shortened(described(wanted[i]) for i in best)}"
+        fix = "name one by `series`; of those with the same description leave all but one out of the export"
+        return None, [*problems, Problem(name, "-", words, "one series for an examination", fix)]
     found, fit = wanted[best[0]], fitting[best[0]]
     own = sorted((one for one in fit if not is_prediction(one)), key=lambda structures: structures.made)
     if not found.is_volume:
         return None, problems
     if left_aside := len(fit) - len(own):
         fix = "nothing; a set that a physician corrected needs other names of regions"
-        there = f"{left_aside} structure set(s) of predictions, left aside"
-        problems.append(Problem(name, found.description, there, "what a physician drew", fix, "warning"))
+        words = f"{left_aside} structure set(s) of predictions, left aside"
+        problems.append(Problem(name, found.description, words, "what a physician drew", fix, "warning"))
     if len(own) > 1:
-        there = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
+        words = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
         fix = f"nothing, if the newest ({own[-1].label!r}) is meant; otherwise leave the others out of the export"
-        problems.append(Problem(name, found.description, there, "one structure set for a series", fix, "warning"))
+        problems.append(Problem(name, found.description, words, "one structure set for a series", fix, "warning"))
     return Planned(name, patient, found, own[-1] if own else None), problems
-
-
-def _several(name: str, series: Sequence[Series]) -> Problem:
-    """Error of series that fit equally well."""
-    there = f"{len(series)} series that fit: {shortened(map(described, series))}"
-    fix = "name one by `series`, or leave the others out of the export"
-    if len({one.description.casefold() for one in series}) < len(series):
-        fix = "leave all but one out of the export: `series` tells descriptions apart, and these are the same"
-    return Problem(name, "-", there, "one series for an examination", fix)

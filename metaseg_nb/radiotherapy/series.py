@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 
+from metaseg_nb.cohort.problems import shortened
 from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
@@ -187,16 +188,10 @@ def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np
     usual = float(np.median(gaps))
     uneven = np.flatnonzero(np.abs(gaps - usual) > max(GAP_MM, GAP_SHARE * usual))
     if len(uneven):
-        name = "xyz"[int(np.argmax(np.abs(normal)))] + " ="
-        places = [f"{gaps[i]:.2f} mm between {name} {along[i]:.2f} and {along[i + 1]:.2f} mm" for i in uneven[:3]]
-        more = f" and {len(uneven) - 3} more" if len(uneven) > 3 else ""
-        whole = gaps[uneven] / usual
-        if np.all((whole > 1.5) & (np.abs(whole - np.round(whole)) < 0.05)):
-            missing = int(np.sum(np.round(whole) - 1))
-            found = f"{missing} missing slice(s), with a gap of {', '.join(places)}{more}"
-            raise DicomError(found, f"a slice every {usual:.2f} mm", "export the whole series again")
-        found = f"uneven distances between slices: {', '.join(places)}{more}"
-        raise DicomError(found, f"a slice every {usual:.2f} mm", "export a series that is evenly spaced")
+        name = "xyz"[int(np.argmax(np.abs(normal)))]
+        places = (f"{gaps[i]:.2f} mm between {name} = {along[i]:.2f} and {along[i + 1]:.2f} mm" for i in uneven)
+        fix = "export the whole series again, or one that is evenly spaced"
+        raise DicomError(f"missing or uneven slices: {shortened(places)}", f"a slice every {usual:.2f} mm", fix)
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
     if tilt > TILT_DEGREES:
