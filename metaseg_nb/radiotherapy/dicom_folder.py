@@ -109,4 +109,4 @@ def _about(series: Series) -> str:
     else:
         edges = " x ".join(f"{edge:.2f}" for edge in series.spacing_mm)
         about += f", {' x '.join(map(str, series.shape))} voxels of {edges} mm"
-    return "; ".join([about, *(mended.found for mended in series.mended)])
+    return "; ".join([about, *(mended.args[0] for mended in series.mended)])

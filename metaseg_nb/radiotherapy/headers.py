@@ -58,18 +58,14 @@ NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keine
 
 
 class DicomError(ValueError):
-    """What is wrong with a file, a series or a structure set, as the fields of a `Problem` without case and file."""
-
-    def __init__(self, found: str, expected: str, fix: str):
-        super().__init__(found, expected, fix)  # what it is made again from where a worker sends it
-        self.found, self.expected, self.fix = found, expected, fix
+    """What is wrong with a file, a series or a structure set: what was found, what is expected, and what to do."""
 
     def __str__(self) -> str:
-        return f"found {self.found}; expected {self.expected}. What to do: {self.fix}."
+        return "found {}; expected {}. What to do: {}.".format(*self.args)
 
     def problem(self, case: str, file: str, severity: str = "error") -> Problem:
         """Say which case and file it is about."""
-        return Problem(case, file, self.found, self.expected, self.fix, severity)
+        return Problem(case, file, *self.args, severity=severity)
 
 
 def unreadable(error: Exception, what: str) -> DicomError:
@@ -123,7 +119,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     def refuse(error: Exception, path: Path, what: str) -> None:
         told = unreadable(error, what)
         place = os.path.relpath(path, folder)
-        wrong.setdefault((path.parent, told.found, told.expected, told.fix), []).append(place)
+        wrong.setdefault((path.parent, *told.args), []).append(place)
 
     for path in files_below(folder, lambda error: refuse(error, Path(error.filename), "a folder")):
         try:
