@@ -506,7 +506,7 @@ def test_many_files_of_one_kind_and_folder_are_one_problem(tmp_path, image, mask
         path.write_bytes(path.read_bytes().replace(b"0.80000000", b"0,80000000"))
     (_, problem), *others = read_dicom(tmp_path).unread
     assert not others
-    assert problem.file == "b/0000.dcm and 11 more beside it"
+    assert problem.file == "b/0000.dcm and 11 more"
 
 
 def test_what_lies_beside_an_export_is_left_aside(tmp_path, image, mask):

@@ -17,7 +17,8 @@ from pydicom.uid import (
 )
 
 from metaseg_nb.checksums import checksum
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.file_kinds import kind_of
+from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.cohort.sources.scanners import site_of
 
 # Without one of these nobody can tell where a file belongs.
@@ -49,9 +50,6 @@ TAGS = [
 OF_FRAMES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 OF_FRAMES += ("PixelValueTransformationSequence",)
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
-# A file without the usual first 128 bytes begins with an element of group 0002 or 0008, in little-endian order.
-WITHOUT_PREAMBLE = (*(b"\2\0%c\0" % element for element in (0, 1, 2, 16)),)
-WITHOUT_PREAMBLE += (*(b"\x08\0%c\0" % element for element in (0, 1, 5, 8, 0x12, 0x16)),)
 ENDINGS = (".dcm", ".dicom", ".ima")
 # What scanners write where no contrast agent was given.
 NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keines", "0")
@@ -96,8 +94,8 @@ def files_below(folder: Path, refused: Callable[[OSError], object] | None = None
 def is_dicom_file(path: Path) -> bool:
     """Whether a file begins as DICOM files do."""
     with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or start.startswith(WITHOUT_PREAMBLE)
+        kind = kind_of(file.read(132))  # further on, any text may hold the UID of a kind
+    return kind is not None and kind.name.startswith("a DICOM")
 
 
 def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
@@ -129,10 +127,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
                 rows += _rows(path, header) if header is not None else []
         except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
             refuse(error, path, "a file")
-    problems = []
-    for (_, found, expected, fix), names in wrong.items():
-        more = f" and {len(names) - 1} more beside it" if len(names) > 1 else ""
-        problems.append(Problem("-", names[0] + more, found, expected, fix))
+    problems = [Problem("-", shortened(names, 1), *told) for (_, *told), names in wrong.items()]
     return _without_copies(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["modality"]), problems
 
 
