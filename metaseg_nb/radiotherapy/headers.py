@@ -42,7 +42,7 @@ TEXTS = {
 TAGS = [
     *(*TEXTS.values(), "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows", "Columns"),
     "MagneticFieldStrength",
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("RescaleSlope", "RescaleIntercept"),
 ]
@@ -106,8 +106,8 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
         of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``site``, ``colours``, ``rows``, ``columns``,
-        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``slice_mm``, ``rescale``; "", None or 0 where none
-        is given. Copies of a file are there once.
+        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``rescale``; "", None or 0 where none is given.
+        Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place below the folder; one for those of one folder and kind.
     """
@@ -203,11 +203,9 @@ def _geometry(parts: list[Dataset]) -> dict:
         found = next((given for part in parts if (given := part.get(name, None)) is not None), ())
         return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
 
-    slice_mm = value("SpacingBetweenSlices", 1) or value("SliceThickness", 1) or (0.0,)
     return {
         "position": value("ImagePositionPatient", 3),
         "orientation": value("ImageOrientationPatient", 6),
         "pixel_spacing": value("PixelSpacing", 2),
-        "slice_mm": slice_mm[0],
         "rescale": (value("RescaleSlope", 1), value("RescaleIntercept", 1)),
     }

@@ -103,8 +103,8 @@ def _no_scan(frames: pd.DataFrame) -> str:
         return first["modality"] + NOT_MR
     if kinds:
         return " ".join(sorted(kinds)).lower()
-    if not first["colours"].startswith("MONOCHROME"):
-        return f"in colours ({first['colours']})"
+    if first["colours"] != "MONOCHROME2":
+        return f"in colours, or from white to black ({first['colours']})"
     placed = frames[["position", "orientation", "pixel_spacing"]].notna().any(axis=None)
     return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
@@ -120,16 +120,10 @@ def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Dic
     """
     _require_geometry(frames)
     first = frames.iloc[0]
-    for column, what in (("rows", "rows"), ("columns", "columns"), ("pixel_spacing", "pixel spacings in mm")):
-        if len(values := sorted(set(frames[column]))) > 1:
-            raise DicomError(f"slices with {what} {', '.join(map(str, values))}", "slices of one size", SPLIT)
     if frames.groupby("file")["rescale"].nunique().gt(1).any():  # ITK reads all by the first
         found = "frames of one file with different rescale slopes or intercepts"
         raise DicomError(found, "one for all frames", "export the series again, with a file for each slice")
-    orientation = np.array(frames["orientation"].tolist())
-    if np.abs(orientation - orientation[0]).max() > 1e-3:
-        raise DicomError("slices in several orientations", "parallel slices", SPLIT)
-    along_row, along_column = orientation[0, :3], orientation[0, 3:]
+    along_row, along_column = np.array(first["orientation"]).reshape(2, 3)
     normal = np.cross(along_row, along_column)
     frames = frames.assign(along=np.array(frames["position"].tolist()) @ normal).sort_values("along", kind="stable")
     frames, mended = _without_doubles(frames)
@@ -146,16 +140,16 @@ def _require_geometry(frames: pd.DataFrame) -> None:
     if missing.any(axis=None):
         names = ", ".join(GEOMETRY[column] for column in missing.columns[missing.any()])
         raise DicomError(f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}", WHERE, SPLIT)
-    along_row, along_column = np.array(frames["orientation"].tolist()).reshape(-1, 2, 3).transpose(1, 0, 2)
-    lengths = np.linalg.norm([along_row, along_column], axis=-1)
-    if not (np.allclose(lengths, 1, atol=0.01) and np.allclose((along_row * along_column).sum(axis=1), 0, atol=0.01)):
-        raise DicomError("rows and columns that are not perpendicular, or directions of length 0", WHERE, SPLIT)
-    places, edges = np.array(frames["position"].tolist()), np.array(frames["pixel_spacing"].tolist())
-    if not (np.isfinite(places).all() and np.isfinite(edges).all() and (edges > 0).all()):
-        raise DicomError("voxels with an edge of 0 mm, or slices at no finite place", WHERE, SPLIT)
-    if (frames["colours"] != "MONOCHROME2").any():
-        found = "grey values that run from white to black (MONOCHROME1)"
-        raise DicomError(found, "grey values from black to white", "convert the series, or export another one")
+    values = {column: np.array(frames[column].tolist(), float).reshape(len(frames), -1) for column in GEOMETRY}
+    directions, edges = values["orientation"].reshape(-1, 2, 3), values["pixel_spacing"]
+    square = np.allclose(directions @ directions.transpose(0, 2, 1), np.eye(2), atol=0.01)
+    if not (square and np.isfinite(values["position"]).all() and np.isfinite(edges).all() and (edges > 0).all()):
+        found = "rows and columns that are not perpendicular, voxels with an edge of 0 mm, or slices at no finite place"
+        raise DicomError(found, WHERE, SPLIT)
+    apart = {GEOMETRY[column]: np.ptp(of, axis=0).max() for column, of in values.items() if column != "position"}
+    apart["Photometric Interpretation"] = frames["colours"].nunique() - 1
+    if several := [name for name, most in apart.items() if most > 1e-3]:
+        raise DicomError(f"slices of several {', '.join(several)}", "parallel slices of one size", SPLIT)
 
 
 def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomError]]:
@@ -180,9 +174,7 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
 def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """From one slice to the next, in mm (3,)."""
     if len(frames) == 1:
-        if not frames["slice_mm"].iloc[0] > 0:
-            raise DicomError("one slice that does not say how thick it is", WHERE, SPLIT)
-        return normal * frames["slice_mm"].iloc[0]
+        raise DicomError("one slice alone", "slices of a volume", SPLIT)
     along = frames["along"].to_numpy()
     gaps = np.diff(along)
     usual = float(np.median(gaps))
