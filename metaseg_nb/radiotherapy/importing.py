@@ -40,8 +40,8 @@ def dicom_cohort(cohort: str) -> Path | None:
     return folder if cohort.strip() not in ("", "synthetic") and is_dicom(folder) else None
 
 
-def import_cohort(layout: StudyLayout, settings: Explore) -> tuple[str, list[Problem], list[str]]:
-    """Import the cohort of notebook 01 from DICOM files.
+def import_cohort(folder: Path, layout: StudyLayout, settings: Explore) -> tuple[str, list[Problem], list[str]]:
+    """Import the cohort of notebook 01 from a folder with DICOM files.
 
     Returns
     -------
@@ -54,8 +54,6 @@ def import_cohort(layout: StudyLayout, settings: Explore) -> tuple[str, list[Pro
     """
     names = (settings.roi_names, settings.roi_names_without, settings.organ_names)
     choice = Choice(settings.series, *map(tuple, names))
-    folder = dicom_cohort(settings.cohort)
-    assert folder is not None
 
     def codes(kind: str, names: list[str]) -> dict[str, str]:
         return give_codes({kind: names}, layout.key)[kind]

@@ -6,7 +6,7 @@ from functools import partial, reduce
 import nibabel as nib
 import numpy as np
 
-from metaseg_nb.cohort.lesions import label_lesions, marked_voxels
+from metaseg_nb.cohort.lesions import box_around, label_lesions
 from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.radiotherapy.contours import plane_distance, rasterise
 from metaseg_nb.radiotherapy.planning import Choice, Planned
@@ -54,8 +54,7 @@ def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict
         found = f"no voxel in {shortened(region.name for region in regions)}"
         fix = "look at the case; if this patient has no lesion, name it in `confirmed`"
         return whole, {}, [*problems, problem(found, "a lesion in these regions", fix, "doubt")]
-    voxels = marked_voxels(whole.T)[:, ::-1]  # the first axis is the fastest in memory
-    box = tuple(map(slice, voxels.min(axis=0), voxels.max(axis=0) + 1))
+    box = box_around(whole, 0.0, (1.0, 1.0, 1.0))
     # lesions are numbered as notebook 01 reads them, in RAS order
     ras = nib.orientations.io_orientation(case.series.affine_ras)
     whole_box, *boxes = (nib.orientations.apply_orientation(mask[box], ras) for mask in (whole, *masks))
