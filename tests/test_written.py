@@ -79,7 +79,7 @@ def test_a_study_that_exists_keeps_its_cohort(tmp_path, explore):
     write_datalist(layout.dataset, cohort, settings=explore)
     require_same_settings(layout, explore.model_copy(update={"workers": 9, "confirmed": ["a"]}))
     write_datalist(layout.dataset, cohort)
-    with pytest.raises(CohortError, match="kept no settings"):
+    with pytest.raises(CohortError, match="kept fewer settings"):
         require_same_settings(layout, explore)
 
 

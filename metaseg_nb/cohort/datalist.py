@@ -23,10 +23,6 @@ from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import Explore
 
-# What cohorts of earlier versions, which do not say so, were made with.
-LEFT_OUT = {"annotations": "", "brain_file": "", "missing": "refuse", "synthetic_images": "stripped"}
-LEFT_OUT |= {"folds_by": "patient", "synthetic_dates": 1}
-
 
 def read_datalist(path: Path) -> Cohort:
     """Read a datalist that must have no problem; `read_cohort` reads users' lists and reports their problems.
@@ -98,15 +94,14 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     Raises
     ------
     CohortError
-        Names each setting that differs from those that ``dataset.json`` was made with.
+        Names each setting that differs from those that ``dataset.json`` was made with; or an earlier version made it.
     """
     if (content := _kept(layout)) is None:
         return
     kept, new = content.get("settings", {}), _cohort_settings(settings)
-    kept = kept and {**{name: value for name, value in LEFT_OUT.items() if name in new}, **kept}
     differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
-    if differ or not kept:
-        found = f"a cohort made with {'; '.join(differ) or 'version 0.1, which kept no settings'}"
+    if differ or not kept.keys() >= new.keys():
+        found = f"a cohort made with {'; '.join(differ) or 'an earlier version, which kept fewer settings'}"
         raise refusal("same settings", "-", layout.dataset, found)
 
 
