@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
-from metaseg_nb.cohort.head import Head
+from metaseg_nb.cohort.head import Head, ends_of
 
 # Classes by largest diameter in millimetres, as they are reported everywhere.
 DIAMETER_EDGES_MM = (0.0, 5.0, 10.0, 20.0, np.inf)
@@ -202,13 +202,9 @@ def surface_distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]
 
 def box_around(mask: np.ndarray, margin_mm: float, spacing_mm: tuple[float, float, float]) -> tuple[slice, ...]:
     """Part of the grid that holds a mask grown by a margin, and a voxel more; of an empty mask, one voxel."""
-    box = []
-    for axis, edge_mm in enumerate(spacing_mm):
-        inside = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        first, last = (inside[0], inside[-1]) if len(inside) else (0, 0)
-        beyond = int(np.ceil(margin_mm / edge_mm)) + 1
-        box.append(slice(max(first - beyond, 0), last + beyond + 1))
-    return tuple(box)
+    beyond = np.ceil(margin_mm / np.array(spacing_mm)).astype(int) + 1
+    first, last = ends_of(mask) if mask.any() else np.zeros((2, 3), int)
+    return tuple(map(slice, np.maximum(first - beyond, 0), last + beyond + 1))
 
 
 def dilate_by_one(mask: np.ndarray) -> np.ndarray:
