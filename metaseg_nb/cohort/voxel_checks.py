@@ -8,7 +8,7 @@ import numpy as np
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, SIDES, Head, head_mask, is_magnitude
+from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, Head, head_mask, is_magnitude
 from metaseg_nb.cohort.header_checks import other_grid
 from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
 from metaseg_nb.cohort.problems import Problem, broken
@@ -55,13 +55,9 @@ def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
 def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
     """Problem of an image that does not cover the brain."""
     if head.cut_at:
-        sizes = [
-            f"{size:.0f} mm from {' to '.join(sides)} (a brain has {least:.0f} mm or more)"
-            for size, least, sides in zip(head.extent_mm, BRAIN_AT_LEAST_MM, SIDES, strict=True)
-            if set(sides) & set(head.cut_at) and size < least
-        ]
-        cut = f"the head is cut at its {' and '.join(head.cut_at)}"
-        yield broken("whole brain", case, case.image, f"a brain that is not covered: {'; '.join([*sizes, cut])}")
+        size, least = (" x ".join(f"{edge:.0f}" for edge in of) for of in (head.extent_mm, BRAIN_AT_LEAST_MM))
+        found = f"a head of {size} mm, cut at its {' and '.join(head.cut_at)} (a brain has {least} mm or more)"
+        yield broken("whole brain", case, case.image, found)
 
 
 def brain_problems(case: Case, mask: np.ndarray, head: Head) -> Iterator[Problem]:
