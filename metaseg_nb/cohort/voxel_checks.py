@@ -3,9 +3,9 @@
 import re
 from collections.abc import Iterator
 
-import cc3d
 import numpy as np
 from nibabel.affines import apply_affine
+from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.head import BRAIN_AT_LEAST_MM, Head, head_mask, is_magnitude
@@ -16,6 +16,8 @@ from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import Volume, not_finite
 
 INT16 = np.iinfo(np.int16)
+# A voxel and its six neighbours: 26 would join spots to the noise around them.
+CROSS = ndimage.generate_binary_structure(3, 1)
 # Of a spot's rim: elsewhere a wrapped spot may border on dark tissue, and single jumps are noise.
 RIM_SHARE = 0.5
 # Of an adult, with its furrows and ventricles. Where the skull is in the image, the brain's part of it is not known.
@@ -156,17 +158,11 @@ def _wrapped_voxels(array: np.ndarray) -> int:
     positive voxels, and most of its rim is more than half of the range of int16 away from its neighbours
     (Itoh's condition for unwrapping, Appl Opt 21(14), 1982). Padding with -32768 reaches the volume's edge.
     """
-    if array.min() < INT16.min or array.max() > INT16.max:
+    if array.min() < INT16.min or array.max() > INT16.max or np.ptp(array) <= INT16.max:
         return 0
-    # 6-connected: 26 would join spots to the noise around them
-    spots = cc3d.connected_components((array < 0).astype(np.uint8), connectivity=6)
-    at_the_edge = np.unique(np.concatenate([np.take(spots, [0, -1], axis).ravel() for axis in range(3)]))
-    rim, jumps = [], []
-    for axis in range(3):
-        low, high = (np.take(spots, np.arange(spots.shape[axis])[part], axis) for part in (slice(-1), slice(1, None)))
-        crossing = (low > 0) != (high > 0)
-        rim.append(np.maximum(low, high)[crossing])
-        jumps.append(np.abs(np.diff(array, axis=axis))[crossing] > INT16.max)
-    rim, jumps = np.concatenate(rim), np.concatenate(jumps)
-    wrapped = np.flatnonzero(np.bincount(rim, jumps) > RIM_SHARE * np.maximum(1, np.bincount(rim)))
-    return int(np.isin(spots, np.setdiff1d(wrapped, at_the_edge)).sum())
+    enclosed = ndimage.binary_fill_holes(array >= 0) & (array < 0)
+    spots, n = ndimage.label(enclosed)
+    rim = enclosed & ~ndimage.binary_erosion(enclosed)
+    around = ndimage.minimum_filter(np.where(enclosed, np.inf, array), footprint=CROSS)
+    share = ndimage.mean(around - array > INT16.max, np.where(rim, spots, 0), np.arange(1, n + 1))
+    return int(np.isin(spots, 1 + np.flatnonzero(share > RIM_SHARE)).sum())
