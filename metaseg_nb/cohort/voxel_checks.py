@@ -22,8 +22,8 @@ CROSS = ndimage.generate_binary_structure(3, 1)
 RIM_SHARE = 0.5
 # Of an adult, with its furrows and ventricles. Where the skull is in the image, the brain's part of it is not known.
 BRAIN_CM3 = 1500.0
-# Of one lesion: a ball of 6.6 cm. And parts of the brain: more than lesions usually are, and more than they can be.
-LARGEST_LESION_CM3, MUCH_OF_BRAIN, MOST_OF_BRAIN = 150.0, 0.2, 0.5
+# Of one lesion: a ball of 6.6 cm. And a part of the brain: more than lesions usually are.
+LARGEST_LESION_CM3, MUCH_OF_BRAIN = 150.0, 0.2
 # Names that programs for skull stripping give to their masks.
 BRAIN_MASK = re.compile(
     r"(brain|head|skull|bet|strip(ped|ping)?|parenchyma|icv)[-_. ]?(extraction)?[-_. ]?(mask|bin)(?![a-z])"
@@ -88,9 +88,7 @@ def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image
     brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
     largest_cm3, all_cm3 = lesions.table["volume_mm3"].agg(["max", "sum"]) / 1000
     found = f"{all_cm3:.0f} cm³ of lesion, {100 * all_cm3 / brain_cm3:.0f} % of a brain of {brain_cm3:.0f} cm³"
-    if all_cm3 > MOST_OF_BRAIN * brain_cm3 and all_cm3 > LARGEST_LESION_CM3:
-        yield broken("not the brain", case, case.label, found)
-    elif all_cm3 > MUCH_OF_BRAIN * brain_cm3 or largest_cm3 > LARGEST_LESION_CM3:
+    if all_cm3 > MUCH_OF_BRAIN * brain_cm3 or largest_cm3 > LARGEST_LESION_CM3:
         yield broken("usual size", case, case.label, f"{found}; the largest has {largest_cm3:.0f} cm³")
     if case.label and BRAIN_MASK.search(stem(case.label.name)):
         yield broken("usual name", case, case.label, f"a file named {case.label.name}")
