@@ -15,7 +15,7 @@ from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.folds import assign_folds, fold_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
-from metaseg_nb.cohort.sources.scanners import site_of
+from metaseg_nb.cohort.sources.naming import site_of
 from metaseg_nb.evaluation import sites
 from metaseg_nb.evaluation.conclusions import known_and_new_sites
 from metaseg_nb.evaluation.intervals import bootstrap_interval

@@ -19,7 +19,7 @@ from pydicom.uid import (
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.file_kinds import kind_of
 from metaseg_nb.cohort.problems import Problem, shortened
-from metaseg_nb.cohort.sources.scanners import site_of
+from metaseg_nb.cohort.sources.naming import site_of
 
 # Without one of these nobody can tell where a file belongs.
 NEEDED = ("SOPInstanceUID", "Modality", "StudyInstanceUID", "SeriesInstanceUID")

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
-from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, spelled_out, volumes_in
-from metaseg_nb.cohort.sources.scanners import site_of
+from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, site_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.

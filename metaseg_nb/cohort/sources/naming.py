@@ -1,13 +1,14 @@
-"""Read the case, patient, primary cancer, time and sequence from names of files and folders.
+"""Read the case, patient, primary cancer, time and sequence from names of files and folders; and the site.
 
 All lists of words stand here.
 """
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path, PurePath
 
-from metaseg_nb.cohort.sources.spelling import SUFFIXES, stem
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, means_unknown, stem
 
 # BraTS names: a patient of five digits, then the time point. BIDS names: the patient, then the session.
 BRATS_CASE = re.compile(r"BraTS-[A-Za-z]+-(\d{5})-\d{3}(?!\d)")
@@ -79,6 +80,12 @@ ENHANCED_T1 = re.compile(
 )
 T1 = re.compile(r"t1(?![0-9])", re.IGNORECASE)
 OTHER_SEQUENCE = re.compile(r"t2|flair|dwi|adc|swi|perf|pd(?![a-z])", re.IGNORECASE)
+# Makers as headers call them, in capitals, by the first word; the rest keep theirs.
+MAKERS = {"GE": "GE", "GENERAL": "GE", "UIH": "United Imaging", "UNITED": "United Imaging"}
+MAKERS |= {"TOSHIBA_MEC": "Toshiba", "CANON_MEC": "Canon"}
+# Field strengths of clinical scanners in tesla: headers give the magnet's own, such as 1.494.
+TESLA = (0.35, 0.55, 1.0, 1.2, 1.5, 3.0, 5.0, 7.0)
+TESLA_TOLERANCE = 0.12
 
 
 def is_volume(path: Path) -> bool:
@@ -185,3 +192,28 @@ def primary_of(path: PurePath) -> str:
         others = (SET, KIND_WORDS, TIME, NUMBERED_SET)
         primary = None if any(other.fullmatch(name) for other in others for name in folders) else folders[0]
     return "unknown" if primary is None else primary.removesuffix("_nii")
+
+
+def site_of(maker: str, field_strength: str) -> str:
+    """Name a site by its scanner's maker and field strength, such as ``Siemens 1.5 T``.
+
+    Parameters
+    ----------
+    maker, field_strength : str
+        The DICOM elements Manufacturer and MagneticFieldStrength (tesla, in old headers gauss); "" where there is none.
+
+    Returns
+    -------
+    str
+        "" if one of them is missing or was anonymised, or no clinical scanner has that strength.
+    """
+    tesla = 0.0
+    with suppress(ValueError):
+        tesla = float(field_strength)
+    tesla /= 10_000 if tesla >= 1000 else 1  # old headers give gauss
+    nearest = min(TESLA, key=lambda usual: abs(usual - tesla))
+    first = (maker.replace(",", " ").split() or [""])[0]
+    unknown = not first or means_unknown(maker) or maker.lower().startswith("anonym")
+    if unknown or not abs(nearest - tesla) <= TESLA_TOLERANCE * nearest:
+        return ""
+    return f"{MAKERS.get(first.upper(), first.capitalize())} {nearest:g} T"
