@@ -622,7 +622,7 @@ DICOM, STRUCTURES = bytes(128) + b"DICM", bytes(128) + b"DICM" + b"1.2.840.10008
         ("RS.dcm", STRUCTURES, "a DICOM structure set (RTSTRUCT)", "structures"),
         ("t1c.nrrd", b"NRRD0004\n", "an NRRD file", "SimpleITK"),
         ("t1c.mha", b"ObjectType = Image\nElementType = MET_SHORT\n", "a MetaImage file", "SimpleITK"),
-        ("t1c.mgz", gzip.compress(b"\0\0\0\1\0\0" + bytes(600), mtime=0), "a FreeSurfer file", "mri_convert"),
+        ("t1c.mgz", gzip.compress(b"\0\0\0\1\0\0" + bytes(600), mtime=0), "a gzip file", "convert what is in it"),
         ("list.json.gz", gzip.compress(b"{}", mtime=0), "a gzip file", "unpack it"),
     ],
 )
@@ -761,7 +761,7 @@ def test_files_in_another_encoding_say_which(two_lists, content, found):
     (two_lists / "p.csv").write_bytes(content)
     _, (problem,) = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert problem.found.startswith(found)
-    with pytest.raises(CohortError, match=r"not UTF-8|a zip archive"):
+    with pytest.raises(CohortError, match=r"not UTF-8|an archive"):
         read_cohort("p.csv", base=two_lists)
 
 

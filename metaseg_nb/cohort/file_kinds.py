@@ -12,7 +12,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 DCM2NIIX = "convert the series to NIfTI, for instance with `dcm2niix -z y FOLDER`"
 CONVERTED = "convert it to NIfTI, for instance with SimpleITK: `WriteImage(ReadImage(FILE), 'image.nii.gz')`"
 STRUCTURES = "convert the structures to masks on the image's grid, with 3D Slicer or `plastimatch convert`"
-UNPACK = "unpack it and give the NIfTI file in it"
+UNPACK = "unpack it and give the NIfTI file in it, or convert what is in it to NIfTI"
+FETCH = "fetch the file: `git lfs pull` or `git annex get`"
 DOWNLOAD = "the download gave a web page instead of the file: log in to the website and download the file again"
 NO_IMAGE = "give the NIfTI file (.nii or .nii.gz)"
 
@@ -36,31 +37,18 @@ KINDS = (
     Kind("a DICOM file", DCM2NIIX, tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16))),
     Kind("an NRRD file", CONVERTED, (b"NRRD000",)),
     Kind("a MetaImage file (.mha, .mhd)", CONVERTED, (b"ElementType",), None),
-    Kind("a MINC, HDF5 or NetCDF file", "convert it to NIfTI, for instance with `mnc2nii`", (b"\x89HDF\r\n", b"CDF\1")),
-    Kind("a FreeSurfer file (.mgh, .mgz)", "convert it to NIfTI, for instance with `mri_convert`", (b"\0\0\0\1\0\0",)),
-    Kind("a zip archive or workbook", UNPACK, (b"PK\3\4",)),
-    Kind("an archive (7-Zip, bzip2, xz, Zstandard)", UNPACK, (b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
-    Kind("a tar archive", UNPACK, (b"ustar",), 257),
-    Kind("a file that is compressed twice", "unpack it once", (GZIP_MAGIC,)),
-    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
-    Kind("a picture or document", NO_IMAGE, (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"%PDF")),
-    Kind("a NumPy array", "write it as NIfTI with the affine of its image", (b"\x93NUMPY",)),
+    Kind("an archive or workbook", UNPACK, (b"PK\3\4", b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
     Kind("a web page", DOWNLOAD, (b"<!DOCTYPE", b"<html")),
-    Kind("a Git LFS pointer instead of the file", "fetch the file: `git lfs pull`", (b"version https://git-lfs",)),
-    Kind("a git-annex pointer instead of the file", "fetch the file: `git annex get`", (b"/annex/objects",)),
+    Kind("a pointer instead of the file", FETCH, (b"version https://git-lfs", b"/annex/objects")),
 )
 GZIP = Kind("a gzip file", UNPACK)
-ONE_FILE = "write both as one file, for instance with nibabel or SimpleITK"
-PAIR = Kind("the header of a NIfTI pair (.hdr and .img)", ONE_FILE)
-VOXELS = Kind(
-    "no NIfTI header, but the voxels of a pair (.hdr and .img)",
-    f"{ONE_FILE}; if that is Analyze, export it again as NIfTI",
+HALF = Kind(
+    "half of a pair (.hdr and .img), or Analyze",
+    "write both as one NIfTI file, for instance with nibabel or SimpleITK; if it is Analyze, which does not say where "
+    "left and right are, convert the DICOM series to NIfTI instead",
 )
-ANALYZE = Kind(
-    "an Analyze file, which does not say where left and right are", "convert the DICOM series to NIfTI instead"
-)
-# sizeof_hdr of Analyze and NIfTI-1, in either byte order; the magic words of NIfTI follow it.
-ANALYZE_SIZES = ((348).to_bytes(4, "little"), (348).to_bytes(4, "big"))
+# sizeof_hdr of Analyze and NIfTI-1 and of NIfTI-2, in either byte order; the magic word of NIfTI follows it.
+HEADER_SIZES = [size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")]
 
 
 def is_gzip(path: Path) -> bool:
@@ -82,14 +70,10 @@ def head_of(path: Path) -> bytes:
 
 def kind_of(head: bytes, name: str = "") -> Kind | None:
     """Tell the kind of a file by its first bytes (`head_of`) and its name; None: NIfTI, or unknown."""
-    if head[344:347] == b"ni1" or head[4:7] == b"ni2":
-        return PAIR
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return None
-    if name.lower().endswith((".img", ".img.gz")):
-        return VOXELS
-    if head[:4] in ANALYZE_SIZES:
-        return ANALYZE
+    if head[:4] in HEADER_SIZES or name.lower().endswith((".img", ".img.gz")):
+        return HALF
     return next((kind for kind in KINDS if _fits(kind, head)), None)
 
 
