@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from metaseg_nb.cohort import audit_likeness
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.audit_entries import listed_entries
-from metaseg_nb.cohort.sources.entries import read_entries
 
 
 @pytest.fixture
@@ -645,19 +644,12 @@ def test_one_list_without_folds_has_nothing_wrong(write_list):
     )
 
 
-@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give datalists"), ("no.json", "no such", "path")])
+@pytest.mark.parametrize(("path", "found", "fix"), [("", "a folder", "give a data"), ("no.json", "no such", "path")])
 def test_what_is_no_list_is_said_with_what_to_give(tmp_path, path, found, fix):
     (problem,) = problems_of(tmp_path / path)
     assert found in problem.found
     assert fix in problem.fix
     assert "study file" not in str(problem)
-
-
-def test_a_value_of_a_list_is_lesion_or_something_else(write_list):
-    path = write_list("dataset.json", training=["a.nii.gz"])
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"lesion_values": [1, 2], "other_values": [2]}))
-    (problem,) = read_entries(path).problems
-    assert problem.found == "other_values [2]"
 
 
 def test_who_is_named_differently_is_another_patient(write_list):

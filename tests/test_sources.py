@@ -211,11 +211,11 @@ def test_what_is_missing_is_said_in_plain_words(write, tmp_path):
     ]
 
 
-def test_other_values_without_readable_lesion_values_are_left_out(write, tmp_path):
-    write("a.json", {"training": entries("a"), "lesion_values": [0], "other_values": [1]})
+def test_other_values_are_read_without_readable_lesion_values(write, tmp_path):
+    write("a.json", {"training": entries("a"), "lesion_values": [0], "other_values": [2]})
     cohort, problems = read_cohort("a.json", base=tmp_path)
     assert said(problems) == [("error", "-", "lesion_values [0]")]
-    assert (cohort.rule.values, cohort.rule.other_values) == ((1,), ())
+    assert (cohort.rule.values, cohort.rule.other_values) == ((1,), (2,))
 
 
 def test_one_name_for_two_images_is_an_error_that_names_both_files(write, tmp_path):
@@ -653,7 +653,7 @@ def test_other_formats_in_a_known_layout_are_named_too(tree, place):
 
 def test_a_nifti_file_is_no_list(tree):
     base = tree("a.nii.gz")
-    with pytest.raises(CohortError, match=r"found a NIfTI file; expected a datalist.* give a list or folder"):
+    with pytest.raises(CohortError, match=r"found a NIfTI file; expected a datalist.* give a datalist of the"):
         read_cohort("a.nii.gz", base=base)
 
 

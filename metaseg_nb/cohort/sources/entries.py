@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.file_kinds import file_kind
@@ -22,6 +22,7 @@ PYDANTIC = re.compile("^(Value error, |Input should be )")
 # And what it says in a programmer's words, by the type of its error.
 PLAIN = {"missing": "this key", "too_short": "at least one of them"}
 PATH = "a path without control characters"
+LISTED = "give a datalist of the NIfTI files (as `cohort`, their folder will do, too)"
 NO_ID = 'an id; or null if it is not known, instead of NA, unknown, "-" and the like'
 
 
@@ -107,13 +108,6 @@ class _Content(BaseModel, strict=True):
     seed: Annotated[int, Field(ge=0)] = 0
     folds_by: Literal["patient", "site"] = "patient"
 
-    @field_validator("other_values")
-    @classmethod
-    def _in_one_of_them(cls, others: list[int], info: ValidationInfo) -> list[int]:
-        if set(others) & set(info.data.get("lesion_values", ())):
-            raise ValueError("each value in only one of lesion_values and other_values")
-        return others
-
 
 @dataclass(frozen=True)
 class Datalist:
@@ -136,9 +130,7 @@ def read_entries(path: Path) -> Datalist:
     except CohortError as error:
         return Datalist(path, error.problems, path.parent.name)
     read, wrong = read_keys(_Content, content, "-", path)
-    # what other values may be depends on those of lesions
-    left_out = {*wrong, "other_values"} if "lesion_values" in wrong else {*wrong}
-    read = read or _Content.model_validate({key: value for key, value in content.items() if key not in left_out})
+    read = read or _Content.model_validate({key: value for key, value in content.items() if key not in wrong})
     problems = list(wrong.values())
     for key in _unread(content):
         problems.append(broken("names of lists", "-", path, f"entries in list {key}"))
@@ -158,14 +150,12 @@ def read_entries(path: Path) -> Datalist:
 
 
 def _content(path: Path) -> Mapping[str, Any]:
-    if path.is_dir():
-        found, fix = "a folder", "give datalists: folders are not compared"
+    kind = file_kind(path)
+    if path.is_dir() or is_volume(path) or kind:
+        found = kind.name if kind else "a folder" if path.is_dir() else "a NIfTI file"
+        fix = f"{kind.fix}; then {LISTED}" if kind else LISTED
     elif not path.is_file():
         found, fix = "no such file", "correct the path"
-    elif is_volume(path):
-        found, fix = "a NIfTI file", "give a list or folder of the NIfTI files"
-    elif kind := file_kind(path):
-        found, fix = kind.name, f"{kind.fix}; then give a list or folder of the NIfTI files"
     else:
         content = read_json(path)
         if isinstance(content, dict) and (any(content.get(key) for key in PARTS) or _unread(content)):
