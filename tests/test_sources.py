@@ -415,7 +415,7 @@ def test_nnunet_names_what_does_not_fit(write, tree):
     assert said(problems) == [
         ("warning", "-", "channels [0, 1]; the first is used"),
         ("error", "b", "images b_0000.nii, none; mask b.nii"),
-        ("error", "c", "images c_0000.nii, c_0001.nii; mask c.nii and c.nii.gz"),
+        ("error", "c", "images c_0000.nii, c_0001.nii; mask c.nii.gz and c.nii"),
     ]
     write("dataset.json", {"modality": {"0": "T1c"}, "file_ending": ".nrrd"})
     cohort, problems = read_cohort(".", base=base, label_file="*_seg")
@@ -423,8 +423,8 @@ def test_nnunet_names_what_does_not_fit(write, tree):
     assert [problem.found for problem in problems] == [
         "`label_file` set to '*_seg'",
         "file_ending '.nrrd'",
-        "files of channels [1], which are not read",
-        "images c_0000.nii; mask c.nii and c.nii.gz",
+        "files that are not read: a_0001.nii, c_0001.nii",
+        "images c_0000.nii; mask c.nii.gz and c.nii",
     ]
 
 

@@ -6,11 +6,11 @@ Each reader gives the files of every case; `read_folder` makes cases of them.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -20,7 +20,7 @@ from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_js
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
 PATIENT = "{patient}"
-CHANNEL = re.compile(r"(.+)_(\d{4})")
+CHANNEL = re.compile(r"_\d{4}$")
 ANATS = ("sub-*/anat/", "sub-*/ses-*/anat/")
 SESSION = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_")
 MASK = re.compile(r"_(mask|dseg|seg|roi)$")
@@ -94,52 +94,41 @@ def read_nnunet(folder: Path, *_: object) -> Found:
     Segmentation Decathlon, whose images have no channel number, too. Channels are sequences. The first is the one
     that ``dataset.json`` names as a contrast-enhanced T1; without one they keep their order, with a warning.
     """
-    record = folder / "dataset.json"
-    problems = []
-    content: Mapping[str, Any] = {}
+    record, parts = folder / "dataset.json", ("imagesTr", "imagesTs")
+    problems, texts = [], []
     channels: dict[int, str] = {}
-    description = None
     try:
         content = read_json(record) if record.is_file() else {}
         named = content.get("channel_names", content.get("modality", {}))
         channels = {int(number): fact(name) or "" for number, name in named.items()}
-        description = fact(content.get("description"))
+        labels = content.get("labels")
+        texts = [fact(content.get("description")), labels and f"nnU-Net labels: {json.dumps(labels)}"]
+        if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
+            problems.append(broken("file ending", "-", record, f"file_ending {ending!r}"))
     except CohortError as error:
         problems += error.problems
     except (ValueError, AttributeError) as error:
-        content = {}
         problems.append(broken("names of channels", "-", record, f"{error}"))
-    if (ending := content.get("file_ending", SUFFIXES[0])) not in SUFFIXES:
-        problems.append(broken("file ending", "-", record, f"file_ending {ending!r}"))
-    masks, whole = (_by_channel(folder / part, numbered=False) for part in ("labelsTr", "imagesTr"))
+    masks, whole = (by_patient(folder, f"{part}/{PATIENT}") for part in ("labelsTr", "imagesTr"))
+    # without channels, four digits at the end are part of the name
     numbered = any(name.endswith("_0000") and name not in masks for name in whole)
-    images = {part: _by_channel(folder / part, numbered) for part in ("imagesTr", "imagesTs")}
-    present = {channel for cases in images.values() for files in cases.values() for channel in files}
+    present = {int(name[-4:]) for name in whole if CHANNEL.search(name)} if numbered else {0}
     order = sorted(channels or present, key=lambda i: (not is_enhanced_t1(channels.get(i, "")), i))
-    first = channels.get(order[0], "") if order else ""
+    first = channels.get(order[0], "")
     if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
         found = f"channels {[channels.get(i, i) for i in order]}; the first is used"
         problems.append(broken("contrast-enhanced T1", "-", record, found))
-    if unread := sorted(present - set(order)):
-        problems.append(broken("channels read", "-", record, f"files of channels {unread}, which are not read"))
-    files = []
-    for part, cases in (("imagesTr", {*images["imagesTr"], *masks}), ("imagesTs", {*images["imagesTs"]})):
-        for case in sorted(cases):
-            sequences = tuple(images[part][case][i] for i in order)
-            files.append(CaseFiles(case, folder / part, sequences, masks[case][0] if part == "imagesTr" else None))
-    labels = content.get("labels")
-    texts = [description, labels and f"nnU-Net labels: {json.dumps(labels)}"]
+    files, unread = [], {path for part in parts for path in volumes_in(folder / part)}
+    for part in parts:
+        images = [by_patient(folder, f"{part}/{PATIENT}" + f"_{i:04d}" * numbered) for i in order]
+        unread -= {path for of in images for paths in of.values() for path in paths}
+        for case in sorted({*(masks if part == "imagesTr" else ())}.union(*images)):
+            labels = masks[case] if part == "imagesTr" else None
+            files.append(CaseFiles(case, folder / part, tuple(of[case] for of in images), labels))
+    if unread:
+        found = f"files that are not read: {shortened(sorted(path.name for path in unread))}"
+        problems.append(broken("channels read", "-", record, found))
     return Found(files, problems, ". ".join(filter(None, texts)))
-
-
-def _by_channel(folder: Path, numbered: bool) -> defaultdict[str, defaultdict[int, list[Path]]]:
-    """Files of each case; where they are not ``numbered``, four digits at the end are part of the name."""
-    cases = defaultdict(lambda: defaultdict(list))
-    for path in volumes_in(folder):
-        channel = CHANNEL.fullmatch(stem(path.name)) if numbered else None
-        case, number = (channel[1], int(channel[2])) if channel else (stem(path.name), 0)
-        cases[case][number].append(path)
-    return cases
 
 
 def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Found:
