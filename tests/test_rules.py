@@ -38,8 +38,8 @@ def test_each_rule_of_the_table_has_all_columns_and_is_reported():
 
 
 def test_what_is_usually_to_be_done_gives_way_to_what_helps_here():
-    assert broken("no gap", "-", "a.json", "numbers 0, 2").fix == "find the missing list"
-    assert broken("no gap", "-", "a.json", "numbers 0, 2", "rename it").fix == "rename it"
+    assert broken("UTF-8", "-", "a.json", "UTF-16").fix == "save the file in UTF-8"
+    assert broken("UTF-8", "-", "a.json", "UTF-16", "unpack it").fix == "unpack it"
 
 
 def test_numbers_of_the_table_are_those_of_the_checks():

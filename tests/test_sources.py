@@ -117,21 +117,23 @@ def test_excluded_cases_are_not_held_against_the_folds(write, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("names", "found"),
-    [
-        (("split_a.json", "split_b.json"), ["no number", "no number"]),
-        (("one/list_0.json", "two/list_0.json"), ["number 0 twice", "number 0 twice"]),
-        (("split_0.json", "split_2.json"), ["numbers 0, 2"]),
-    ],
-    ids=["none", "the same", "a gap"],
+    "names", [("split_a.json", "split_b.json"), ("one/list_0.json", "two/list_0.json"), ("k_9.json", "k_11.json")]
 )
-def test_lists_that_are_not_numbered_one_by_one_give_no_folds(write, tmp_path, names, found):
+def test_lists_are_folds_in_their_order_whatever_their_names(write, tmp_path, names):
     for name, case in zip(names, "ab", strict=True):
         case = {key: f"{tmp_path}/{path}" for key, path in entry(case).items()}
         write(name, {"validation": [case]})
     cohort, problems = read_cohort(",".join(names), base=tmp_path)
-    assert [problem.found for problem in problems] == found
-    assert [case.fold for case in cohort.cases] == [None, None]
+    assert problems == []
+    assert [case.fold for case in cohort.cases] == [0, 1]
+
+
+def test_the_cases_of_a_missing_list_are_in_no_validation_list(write, tmp_path):
+    for k, held in [(0, "a"), (2, "c")]:
+        write(f"split_{k}.json", {"training": entries(set("abc") - {held}), "validation": entries(held)})
+    cohort, problems = read_cohort("split_*.json", base=tmp_path)
+    assert said(problems) == [("error", "b", "in no validation list")]
+    assert {case.fold for case in cohort.cases} == {None}
 
 
 def test_one_unreadable_list_does_not_hide_the_others(write, tmp_path):

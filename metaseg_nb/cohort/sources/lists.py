@@ -1,7 +1,6 @@
 """The cohort and the folds of one or several datalists: each case once, from all of its entries."""
 
 import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -25,8 +24,7 @@ def read_lists(
     hand later: it is only for training.
 
     Two or more lists that name validation cases are the folds: each case is tested in the fold of the one list that
-    validates on it. The last number in a file's name orders the lists: 0 to 4 are folds 0 to 4, and so are 1 to 5.
-    Cases in ``exclude`` are not held against the folds.
+    validates on it, and folds are numbered in the order of the lists. Cases in ``exclude`` are not held against them.
 
     Returns
     -------
@@ -34,7 +32,7 @@ def read_lists(
         In the order of the lists.
     problems : list of Problem
         Lists and entries that cannot be read, repeated or contradictory entries, training entries without label;
-        cases that no list validates on, or more than one; lists whose names have no number or the same one.
+        cases that no list validates on, or more than one.
     """
     lists = [read_entries(path) for path in paths]
     groups: dict[str, list[Entry]] = defaultdict(list)
@@ -63,14 +61,7 @@ def read_lists(
 
 def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[dict[str, int], list[Problem]]:
     """Fold of each case, from the lists that validate on it; none where anything is wrong."""
-    numbers = {path: int(["-1", *re.findall(r"\d+", path.stem)][-1]) for path in lists}
-    times, problems = Counter(numbers.values()), []
-    for path, number in numbers.items():
-        if number < 0 or times[number] > 1:
-            found = "no number" if number < 0 else f"number {number} twice"
-            problems.append(broken("number of list", "-", path, found))
-    if not problems and max(times) - min(times) >= len(times):
-        problems.append(broken("no gap", "-", lists[0].parent, f"numbers {', '.join(map(str, sorted(times)))}"))
+    problems = []
     for name, of in validated.items():
         if len(set(of)) != 1:
             held = f"in the validation lists of {' and '.join(path.name for path in dict.fromkeys(of))}"
@@ -78,8 +69,7 @@ def _folds(lists: Sequence[Path], validated: Mapping[str, list[Path]]) -> tuple[
             problems.append(broken("one validation list", name, of[0] if of else "-", found))
     if problems or any(len(of) > 1 for of in validated.values()):
         return {}, problems
-    first = min(times)
-    return {name: numbers[path] - first for name, (path,) in validated.items()}, []
+    return {name: lists.index(path) for name, (path,) in validated.items()}, []
 
 
 def _case(group: Sequence[Entry], image_root: Path | None) -> Case:
