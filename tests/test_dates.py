@@ -69,16 +69,12 @@ def test_days_that_are_given_count_before_dates():
     assert dated(("a1", "a", "unknown", 5), ("a2", "a", "unknown", 90)) == ([5, 90], [])
 
 
-def test_a_case_with_a_date_has_its_day_by_another_that_has_both():
-    rows = [("p-0", "p", "2024-01-01", 0), ("p-1", "p", "2024-03-01", None), ("p-2", "p", "unknown", 90)]
-    assert dated(*rows) == ([0, 60, 90], [])
-
-
-def test_days_and_dates_of_other_cases_cannot_be_joined_and_that_is_said():
-    days, problems = dated(("p-0", "p", "unknown", 0), ("p-1", "p", "2024-03-01", None))
-    assert days == [0, None]
+@pytest.mark.parametrize("first", ["unknown", "2024-01-01"])
+def test_days_and_dates_of_other_cases_are_not_joined_and_that_is_said(first):
+    days, problems = dated(("p-0", "p", first, 0), ("p-1", "p", "2024-03-01", None), ("p-2", "p", "unknown", 90))
+    assert days == [0, None, 90]
     assert [(problem.case, problem.found) for problem in problems] == [
-        ("p-1", "a date, where others of the patient have days, and none has both")
+        ("p-1", "no day, where others of the patient have one")
     ]
 
 

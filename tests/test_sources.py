@@ -572,7 +572,7 @@ def test_a_bids_session_is_a_case_of_its_patient(write, tree):
     assert files_of(cohort.cases[1], base) == ["sub-01/ses-2/anat/sub-01_ses-2_ce-gad_T1w.nii.gz", lesion]
     assert files_of(cohort.cases[2], base) == ["sub-02/anat/sub-02_T1w.nii", "sub-02/anat/sub-02_mask.nii"]
     assert {case.primary for case in cohort.cases} == {"unknown"}
-    assert [(problem.case, problem.found) for problem in problems] == [("sub-01_ses-2", "no date")]
+    assert [(problem.case, problem.found) for problem in problems] == [("sub-01_ses-2", "no date that can be used")]
 
 
 def test_bids_names_what_does_not_fit(write, tree):
@@ -680,7 +680,7 @@ def test_the_patients_table_overrides_what_the_list_says(write, two_lists):
     assert (a.patient, a.primary, a.scanner, a.date) == ("007", "skin", "Skyra", "2021-03-04")
     assert (b.patient, b.primary, b.scanner, b.date) == ("007", "unknown", "unknown", "unknown")
     assert [(case.patient, case.primary) for case in cohort.unlabelled] == [("8", "lung")]
-    assert [(problem.case, problem.found) for problem in problems] == [("b", "no date")]
+    assert [(problem.case, problem.found) for problem in problems] == [("b", "no date that can be used")]
 
 
 def test_a_table_of_patients_counts_for_all_of_their_cases(write, tmp_path):
