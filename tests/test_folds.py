@@ -5,13 +5,16 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
+import metaseg_nb
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.folds import assign_folds, budget_table, fold_table, nested_subset, split
+from metaseg_nb.cohort.folds import assign_folds, budget_table, nested_subset, split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.layout import NOTEBOOKS
 
 PRIMARIES = ("breast", "lung", "melanoma", "renal")
 
@@ -42,6 +45,14 @@ def patients(cases):
 
 def fold_of_patient(cohort):
     return {case.patient: case.fold for case in cohort.cases}
+
+
+def shown_in_01(cell, **names):
+    """Names after a cell of notebook 01."""
+    (source,) = [each.source for each in nbformat.read(NOTEBOOKS / "01_explore_data.ipynb", 4).cells if each.id == cell]
+    names |= {"ms": metaseg_nb, "display": str, "Markdown": str}
+    exec(source, names)
+    return names
 
 
 cohorts = pytest.mark.parametrize("seed", range(25))
@@ -237,7 +248,8 @@ def test_the_balance_of_folds_counts_patients_once_and_cases_and_lesions_all():
             "lesion_volume_mm3": [1000.0, 2500.0, 200.0],
         }
     )
-    table = fold_table(cohort, facts)
+    facts["site"] = "unknown"
+    table = shown_in_01("c26b", study_cohort=cohort, labelled=facts)["balance"]
     assert table.loc[0].to_dict() == {
         "patients": 1,
         "cases": 2,
@@ -323,8 +335,11 @@ def test_one_patient_is_no_budget():
 def test_the_table_of_budgets_counts_patients_and_lesions_over_the_folds():
     cohort, burden, _ = make_cohort(4)
     dealt = assign_folds(cohort, burden, 5)
-    table = budget_table(dealt, [1.0, 0.01, 0.5], 0).set_index("share")
-    assert list(table.index) == ["1 %", "50 %", "100 %"]
-    assert set(table.loc["1 %"]) == {"too few"}
+    table = budget_table(dealt, [1.0, 0.01, 0.5], 0).set_index(["share", "fold"])
+    assert [*table.index] == [(share, fold) for share in (0.01, 0.5, 1.0) for fold in range(5)]
+    assert table.loc[0.01].isna().all(axis=None) and table.loc[0.5].notna().all(axis=None)
     lesions = [sum(case.n_lesions for case in split(dealt, fold).training) for fold in range(5)]
-    assert table.loc["100 %", "lesions"] == f"{min(lesions)} to {max(lesions)}"
+    assert table.loc[1.0, "lesions"].tolist() == lesions
+    ends = shown_in_01("c28", study_cohort=dealt, annotation_shares=[1.0, 0.01, 0.5], seed=0)["ends"]
+    assert {*ends.loc[0.01]} == {"too few"}
+    assert ends.loc[1.0, "lesions"] == f"{min(lesions)} to {max(lesions)}"

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from test_folds import burden_of, small
+from test_folds import burden_of, shown_in_01, small
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist, write_datalist
-from metaseg_nb.cohort.folds import assign_folds, fold_table, keep_folds, split
+from metaseg_nb.cohort.folds import assign_folds, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import site_of
@@ -121,8 +121,10 @@ def test_a_site_stands_in_a_list_or_table_and_is_spelled_one_way(tmp_path):
 def test_the_table_of_folds_names_their_sites():
     cohort = dealt(of_sites(["A", "A", "B", "B"]), 2)
     facts = burden_of({case.name: 1 for case in cohort.cases}).rename_axis("case").reset_index()
-    facts = facts.assign(**{key: [getattr(case, key) for case in cohort.cases] for key in ("patient", "primary")})
-    assert fold_table(cohort, facts)["sites"].tolist() == ["A", "B"]
+    facts = facts.assign(
+        **{key: [getattr(case, key) for case in cohort.cases] for key in ("patient", "primary", "site")}
+    )
+    assert shown_in_01("c26b", study_cohort=cohort, labelled=facts)["balance"]["sites"].tolist() == ["A", "B"]
 
 
 def scores(cohort, dice):

@@ -2,7 +2,9 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -19,6 +21,7 @@ SMALLEST_COHORT = SELECTION_MINIMUM + 2
 LEAST_PATIENTS = 2
 # Parts of a primary's patients, from few to many lesions, of which a budget takes equal shares.
 STRATA = 3
+COUNTED = ("training patients", "selection patients", "lesions", "primaries")
 
 
 @dataclass(frozen=True)
@@ -186,33 +189,6 @@ def _lesions_of_patients(cases: Iterable[Case]) -> dict[str, int]:
     return {patient: sum(case.burden for case in of) for patient, of in _by_patient(cases).items()}
 
 
-def fold_table(cohort: Cohort, cases: pd.DataFrame) -> pd.DataFrame:
-    """Balance of the folds: patients, cases, lesions, sites and patients of each primary cancer, a row per fold.
-
-    Parameters
-    ----------
-    cohort : Cohort
-        With folds.
-    cases : DataFrame
-        ``case``, ``patient``, ``primary``, ``n_lesions``, ``lesion_volume_mm3`` of each labelled case.
-    """
-    fold_of = {case.name: case.fold for case in cohort.cases}
-    folds = cases[cases["case"].isin(fold_of)]
-    folds = folds.assign(fold=folds["case"].map(fold_of))
-    table = folds.groupby("fold").agg(
-        patients=("patient", "nunique"),
-        cases=("case", "count"),
-        lesions=("n_lesions", "sum"),
-        lesion_volume_cm3=("lesion_volume_mm3", lambda volumes: round(volumes.sum() / 1000, 1)),
-    )
-    if sites := sorted({(case.fold, case.site) for case in cohort.cases if case.site != "unknown"}):
-        table["sites"] = pd.DataFrame(sites, columns=["fold", "site"]).groupby("fold")["site"].agg(", ".join)
-    primaries = folds.drop_duplicates("patient").pivot_table(
-        index="fold", columns="primary", values="patient", aggfunc="count", fill_value=0
-    )
-    return table.join(primaries).astype({"lesions": int})
-
-
 def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     """The cases of a share of the patients; a smaller share's patients are among a larger one's.
 
@@ -263,22 +239,17 @@ def budget_of(parts: Split, share: float, seed: int) -> Split:
 
 
 def budget_table(cohort: Cohort, shares: Sequence[float], seed: int) -> pd.DataFrame:
-    """Patients of each budget and lesions to train on, smallest and largest number over the folds; a row per share.
+    """Patients of each budget, and lesions and primaries to train on; a row per share and fold.
 
-    A budget of fewer than two patients in a fold is "too few".
+    The counts of a budget of fewer than two patients are missing.
     """
     parts, rows = [split(cohort, fold) for fold in range(cohort.n_folds)], []
-    for share in sorted(shares):
-        try:
-            budgets = [budget_of(part, share, seed) for part in parts]
-        except CohortError:
-            budgets = []
-        counts = {
-            "training patients": [len({case.patient for case in budget.training}) for budget in budgets],
-            "selection patients": [len({case.patient for case in budget.selection}) for budget in budgets],
-            "lesions": [sum(case.n_lesions or 0 for case in budget.training) for budget in budgets],
-            "primaries": [len({case.primary for case in budget.training}) for budget in budgets],
-        }
-        ends = {name: sorted({min(of), max(of)}) if of else ["too few"] for name, of in counts.items()}
-        rows.append({"share": f"{100 * share:g} %"} | {name: " to ".join(map(str, of)) for name, of in ends.items()})
-    return pd.DataFrame(rows)
+    for share, (fold, part) in product(sorted(shares), enumerate(parts)):
+        counts: list[int | None] = [None] * len(COUNTED)
+        with suppress(CohortError):
+            budget = budget_of(part, share, seed)
+            patients = [len({case.patient for case in of}) for of in (budget.training, budget.selection)]
+            n_lesions = sum(case.n_lesions or 0 for case in budget.training)
+            counts = [*patients, n_lesions, len({case.primary for case in budget.training})]
+        rows.append((share, fold, *counts))
+    return pd.DataFrame(rows, columns=["share", "fold", *COUNTED]).astype(dict.fromkeys(COUNTED, "Int64"))
