@@ -11,7 +11,8 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
 
-T, R = TypeVar("T"), TypeVar("R")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 SEVERITIES = ("error", "doubt", "warning", "note")
 # A study stops for these.
 STOPPING = ("error", "doubt")
@@ -123,7 +124,7 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
 
 
-def of_each(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def of_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """Results of a function for each item; where it raises `CohortError`, one holds the problems of all items."""
     results, problems = [], []
     for item in items:
