@@ -1,11 +1,11 @@
 """Training on a GPU, of every network: patches per second, memory and share of the time in which the GPU is busy.
 
 The study's step, 8 patches of 128³, or the most that fit. First the loop of notebook 03 beside its bare step: with
-cases that stay on the GPU, with strong augmentation there, and with cases that are streamed by 8 processes. Then ways
-of the bare step, one after the other on one card: the loop of MONAI's tutorials in single precision (cuDNN takes TF32,
-PyTorch's default), and this workbook's step in bf16, with the channels of a voxel side by side, and compiled in the
-network's own `training_layout`. The bare step's patches are noise, and lie on the GPU already; the loop's are cut from
-synthetic cases. What has not begun after BENCH_MINUTES (6) is not measured.
+cases that stay on the GPU, and with strong augmentation there. Then ways of the bare step, one after the other on one
+card: the loop of MONAI's tutorials in single precision (cuDNN takes TF32, PyTorch's default), and this workbook's step
+in bf16, with the channels of a voxel side by side, and compiled in the network's own `training_layout`. The bare step's
+patches are noise, and lie on the GPU already; the loop's are cut from synthetic cases. What has not begun after
+BENCH_MINUTES (6) is not measured.
 
     python benchmarks/gpu.py [--networks unet segresnet ...]
 """
@@ -20,7 +20,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 from inference import prepared
@@ -31,7 +30,6 @@ from torch.profiler import ProfilerActivity, profile
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training import loading
 from metaseg_nb.training.cost import USABLE, Cost, network_cost
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.networks import NETWORKS, training_layout
@@ -72,7 +70,6 @@ OURS = Way("bf16", ours, None)
 LOOPS = {
     "stay on the GPU": {},
     "stay on the GPU, strong augmentation": {"augmentation": "strong"},
-    "streamed by 8 processes": {"loader_workers": 8},
 }
 
 
@@ -133,11 +130,9 @@ def loop(name: str, changes: dict, patches: int, cases: list[StoredCase]) -> tup
     """Patches a second of notebook 03's loop, and the share of the time in which the GPU is busy."""
     batch_size = min(2, patches)
     each = {"patch_size": PATCH, "batch_size": batch_size, "patches_per_case": patches // batch_size}
-    each |= {"epochs": 1, "loader_workers": 0}
-    settings = settings_of(name, each | changes)
+    settings = settings_of(name, each | {"epochs": 1} | changes)
     batches = Timed(cases, settings, epoch_cases=batch_size * (WARM_UP + 2 * LOOP_STEPS + 1))
-    in_processes = patch.object(loading, "stays_on_gpu", lambda *_: False) if settings.loader_workers else nullcontext()
-    with in_processes, tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder:
         fit(RunLayout(Path(folder)), batches, lambda network: 0.0)
     return patches * LOOP_STEPS / batches.seconds[0], busy_s(batches.profiler) / batches.seconds[1]
 

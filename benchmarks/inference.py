@@ -48,7 +48,7 @@ ON_GPU = DEVICE.type == "cuda"
 TRAINED, SELECTION, UNSEEN = 20, 2, 24
 STUDYS_OVERLAP, OVERLAP = 0.8, 0.5
 CPU_SIZE = {"width": 0.5, "patch_size": 32, "patches_per_case": 2}
-FULL_SIZE = {"width": 1.0, "patch_size": 128, "patches_per_case": 4, "loader_workers": 8}
+FULL_SIZE = {"width": 1.0, "patch_size": 128, "patches_per_case": 4}
 SPACING_MM, SIZE = (1.0, FULL_SIZE) if ON_GPU else (2.0, CPU_SIZE)
 TRAINING = {"flip_probability": 0.5, "ema_decay": 0.99, "learning_rate": 0.001, "overlap": OVERLAP, "precision": "bf16"}
 # About a minute each on a large GPU.

@@ -69,7 +69,7 @@ def files(folder: Path, n: int) -> list[dict[str, str]]:
 
 
 def our_batches(folder: Path, n: int, augmentation: str = "study") -> PatchBatches:
-    changes = {"patch_size": SIZE, "patches_per_case": EACH, "loader_workers": 0, "epochs": 10_000}
+    changes = {"patch_size": SIZE, "patches_per_case": EACH, "epochs": 10_000}
     settings = resolve("03_train", "usz", "unet", 0) | changes | {"augmentation": augmentation}
     return PatchBatches(stored_cases(folder, n), Train.check(settings))
 

@@ -33,7 +33,7 @@ ADVICE = {
     "float_type": " (such as 0.0003, without quotes)",
 }
 # Settings that change how a run is computed or called, or what its probabilities are made into; not what is trained.
-NOT_IDENTITY = {"title", "arm_title", "num_processes", "loader_workers", "compiled", "operating_point"}
+NOT_IDENTITY = {"title", "arm_title", "num_processes", "compiled", "operating_point"}
 
 
 class ParameterError(ValueError):
@@ -260,7 +260,6 @@ class Training(Settings):
     compiled: bool
     num_processes: Annotated[Count, AfterValidator(_shares_the_batch)]
     seed: Whole
-    loader_workers: Whole
 
 
 class Train(Training):

@@ -284,7 +284,7 @@ def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_pat
 
 def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
     train()
-    train(validate=never, stop_at=0, title="another name", loader_workers=1)
+    train(validate=never, stop_at=0, title="another name", operating_point="sensitive")
     assert "An earlier run had other settings" not in capsys.readouterr().out
 
 
@@ -697,7 +697,7 @@ def test_a_finished_run_keeps_its_best_weights_alone_and_is_recognised(finished,
     assert {path.name for path in run.root.glob("*.pt")} == {"best.pt"}
     before = contents(run.root)
     assert finished()
-    assert finished(title="another name", loader_workers=1, num_processes=2)
+    assert finished(title="another name", num_processes=2)
     assert finished(facts={"labels": {"case0": "a"}})
     assert contents(run.root) == before
 

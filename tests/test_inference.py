@@ -605,7 +605,7 @@ def test_a_training_that_did_not_finish_is_named(save, tmp_path):
 
 def test_folds_trained_or_prepared_otherwise_are_refused_all_at_once(save, tmp_path):
     save(0)
-    save(1, title="Another title", loader_workers=2)  # decides nothing
+    save(1, title="Another title", compiled=True)  # decides nothing
     save(2, epochs=3, patch_size=64)
     save(3, recipe={**RECIPE, "spacing_mm": 1.0})
     with pytest.raises(CohortError) as refused:

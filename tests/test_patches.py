@@ -1,19 +1,11 @@
 """Training patches: a step's batch can be had again, nothing is left out, each way of sampling shows what it says."""
 
-import multiprocessing
-import os
-import signal
-import tempfile
-import time
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-import psutil
 import pytest
 import torch
 
-from metaseg_nb.training import loading
 from metaseg_nb.training.patches import PatchBatches, cut, place_patch
 
 SIZE = 32
@@ -321,68 +313,6 @@ def test_a_loader_that_starts_late_gives_what_the_whole_one_gives_from_there(cas
     late = list(batches.loader(first, CPU))
     assert len(late) == len(batches) - first == 12 - first
     assert all(same(batch, batches[first + i]) for i, batch in enumerate(late))
-
-
-def test_worker_processes_change_nothing(cases, tiny_training):
-    alone, helped = (
-        list(PatchBatches(cases, tiny_training(loader_workers=n, **ALL_RANDOM)).loader(1, CPU)) for n in (0, 2)
-    )
-    assert len(alone) == len(helped) == 3
-    assert all(same(a, b) for a, b in zip(alone, helped, strict=True))
-
-
-def test_worker_processes_work_below_a_tmpdir_that_is_too_long_for_their_sockets(
-    cases, tiny_training, tmp_path, monkeypatch
-):
-    folder = tmp_path / ("a_long_folder_of_a_cluster_job_" * 3)
-    folder.mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    monkeypatch.setattr(loading, "PATIENCE_S", 60)
-    with_worker, without = (list(PatchBatches(cases, tiny_training(loader_workers=n)).loader(2, CPU)) for n in (1, 0))
-    for one, other in zip(with_worker, without, strict=True):
-        assert same(one, other)
-    assert tempfile.gettempdir() == str(folder), "only the workers' own is changed"
-
-
-class Silent(PatchBatches):
-    """Batches of which the second never comes."""
-
-    def packed(self, step):
-        while step == 1:
-            time.sleep(1)
-        return super().packed(step)
-
-
-def test_worker_processes_that_give_nothing_are_an_error_with_a_reason(cases, tiny_training, monkeypatch):
-    monkeypatch.setattr(loading, "PATIENCE_S", 2)
-    others = psutil.Process().children()  # of other tests
-    steps = Silent(cases, tiny_training(loader_workers=1)).loader(0, CPU)
-    next(steps)
-    with pytest.raises(RuntimeError, match="timed out after 2 seconds"):
-        next(steps)
-    gone = time.monotonic() + 30
-    while set(psutil.Process().children()) - set(others):
-        assert time.monotonic() < gone, "a worker outlives the error"
-        time.sleep(0.1)
-
-
-def batches_after_sigterm_to_workers(batches):
-    """How many batches still come when each of two workers gets SIGTERM after its first one."""
-    torch.set_num_threads(2)  # the first call in a process decides that torch starts threads in workers too
-    steps = batches.loader(0, CPU)
-    for _ in range(2):
-        next(steps)
-    for worker in psutil.Process().children():
-        # from another process than the one that trains, as a cluster sends it; often, as the system chooses a thread
-        os.system(f"for i in $(seq 50); do kill -{signal.SIGTERM.value} {worker.pid}; done")
-    return len(list(steps))
-
-
-def test_sigterm_to_all_processes_of_a_job_leaves_the_workers_until_they_are_not_needed(cases, tiny_training):
-    batches = PatchBatches(cases, tiny_training(loader_workers=2))
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-        assert fresh.submit(batches_after_sigterm_to_workers, batches).result() == 2
 
 
 def test_reading_batches_leaves_the_random_state_of_dropout_alone(cases, tiny_training):

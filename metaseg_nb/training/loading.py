@@ -1,21 +1,15 @@
 """How batches come to the device that learns from them.
 
-Where all cases fit on a GPU, they stay there, and patches are cut there. Other cases are streamed: patches are cut out
-of memory maps, by processes of their own if there are any, and each batch is copied to the device.
+Where all cases fit on a GPU, they stay there, and patches are cut there. Otherwise they are streamed: patches are cut
+out of memory maps, and each batch is copied to the device.
 """
 
-import os
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.training.augmentation import Change, augment_strongly
@@ -23,11 +17,6 @@ from metaseg_nb.training.cost import USABLE, network_cost
 
 if TYPE_CHECKING:
     from metaseg_nb.training.patches import PatchBatches
-
-# Seconds in which processes that cut patches must give a batch.
-PATIENCE_S = 300
-# Longest folder for their sockets, in bytes: a path holds 107, and 32 of these are what comes below it.
-LONGEST_TMPDIR, SHORT_TMPDIR = 75, "/tmp"
 
 # Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how each patch is
 # to be changed.
@@ -40,9 +29,7 @@ def load(batches: "PatchBatches", first_step: int, device: torch.device) -> Iter
     """Batches from a step on, in order, on a device; see `PatchBatches.loader`."""
     if stays_on_gpu(batches, device):
         batches = batches.on(device)
-        packed = map(batches.packed, range(first_step, len(batches)))
-    else:
-        packed = _streamed(batches, first_step, device)
+    packed = map(batches.packed, range(first_step, len(batches)))
     made = (_made(batches, step, of_step, device) for step, of_step in enumerate(packed, first_step))
     yield from _beside_steps(made, device) if device.type == "cuda" else made
 
@@ -94,49 +81,3 @@ def _beside_steps(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
         for tensor in batch:
             tensor.record_stream(of_steps)
         yield batch
-
-
-def _streamed(batches: "PatchBatches", first_step: int, device: torch.device) -> Iterator[Packed]:
-    steps, workers = range(len(batches)), batches.settings.loader_workers
-    loader = DataLoader(
-        cast(Any, steps),
-        batch_size=None,
-        sampler=steps[first_step:],
-        num_workers=workers,
-        collate_fn=cast(Any, batches.packed),
-        pin_memory=device.type == "cuda",  # a GPU reads it beside its work
-        timeout=PATIENCE_S if workers else 0,
-        worker_init_fn=_begin_worker,
-        generator=torch.Generator(),  # of its own: a loader that starts draws a number, which dropout's must miss
-    )
-    with _sigterm_blocked():
-        packed = iter(loader)
-    yield from packed
-
-
-@contextmanager
-def _sigterm_blocked() -> Iterator[None]:
-    """Block SIGTERM in this process for the block, and for good in all threads of the processes it starts."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _begin_worker(_: int) -> None:
-    """Prepare a process that cuts patches; SIGTERM is blocked in it since it was started.
-
-    A cluster sends SIGTERM to all processes of a job. This one is needed until the step is finished and saved, so it
-    ends only when the process that trains tells it to. To block the signal here would be late: torch has started
-    threads before, and one of them would take it.
-    """
-    if len(os.fsencode(tempfile.gettempdir())) > LONGEST_TMPDIR:
-        tempfile.tempdir = SHORT_TMPDIR
-    threading.Thread(target=_end_on_request_of, args=[os.getppid()], daemon=True).start()
-
-
-def _end_on_request_of(parent: int) -> None:
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-        pass
-    os._exit(0)

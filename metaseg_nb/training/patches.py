@@ -173,13 +173,7 @@ class PatchBatches:
         return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
     def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Batches from a step on, in order, on a device, with strong augmentation where that is asked for.
-
-        Raises
-        ------
-        RuntimeError
-            Processes that cut patches gave nothing for `loading.PATIENCE_S` seconds.
-        """
+        """Batches from a step on, in order, on a device, with strong augmentation where that is asked for."""
         return load(self, first_step, device)
 
 

@@ -76,7 +76,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(precision, compiled, c
 def test_cases_on_the_gpu_give_the_batches_of_streamed_ones(augmentation, cases, tiny_training, monkeypatch):
     changes = {"augmentation": augmentation, "flip_probability": 0.5, "rotate_probability": 0.5}
     changes |= {"intensity_scale": 0.1, "intensity_shift": 0.1}
-    batches = PatchBatches(cases, tiny_training(epochs=6, patches_per_case=2, loader_workers=2, **changes))
+    batches = PatchBatches(cases, tiny_training(epochs=6, patches_per_case=2, **changes))
     assert loading.stays_on_gpu(batches, GPU)
     staying = list(batches.loader(0, GPU))
     monkeypatch.setattr(loading, "stays_on_gpu", lambda *_: False)
@@ -148,7 +148,7 @@ def test_without_enough_memory_the_advice_that_is_given_works(cases, tmp_path, t
 
 def test_notebooks_take_the_gpu_and_say_which(metaseg, tmp_path):
     study = tmp_path / "tiny.yaml"
-    study.write_text(tiny_file("precision: bf16\nloader_workers: 2\n"))
+    study.write_text(tiny_file("precision: bf16\n"))
     trainings = [[notebook, "--model", "unet", "--fold", "0"] for notebook in ("03_train", "03b_pretrain")]
     for notebook, *more in [["01_explore_data"], ["02_preprocess_n4"], *trainings]:
         result = metaseg(tmp_path, "run", notebook, "--study", study, *more)
