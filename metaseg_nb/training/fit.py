@@ -66,7 +66,7 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
     ValueError
         The run's checkpoints are damaged.
     FloatingPointError
-        The loss is no longer a finite number.
+        A loss since the last validation, or the score, is no finite number.
     TrainingStopped
         SIGTERM came; the step that ran was finished and saved.
     """

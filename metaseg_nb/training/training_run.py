@@ -59,7 +59,7 @@ class TrainingRun:
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = RunningMean(self.plain, self.settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": []}
-        self.unread: Late | None = None
+        self.unread: list[torch.Tensor] = []
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
@@ -75,18 +75,17 @@ class TrainingRun:
         torch.manual_seed(self.batches.seed_of(self.state["step"]))
 
     def note(self, loss: torch.Tensor) -> None:
-        """Count a step, and let its loss be read in the next one, while the GPU is already at work on that."""
-        self.read_loss()
-        self.unread = Late(loss)
+        """Count a step; its loss is not read yet, for then the GPU would be waited for."""
+        self.unread.append(loss.detach())
         self.state["step"] += 1
 
-    def read_loss(self) -> None:
-        """Read the loss noted last; raises FloatingPointError when it is no finite number."""
-        if self.unread is None:
-            return
-        value, self.unread = self.unread.read(), None
-        _require_finite(value, "loss", self.state["step"] - 1)
-        self.state["losses"].append(value)
+    def read_losses(self) -> None:
+        """Read the losses since the last reading; raises FloatingPointError when one is no finite number."""
+        losses = torch.stack(self.unread).tolist() if self.unread else []
+        for step, loss in enumerate(losses, self.state["step"] - len(losses)):
+            _require_finite(loss, "loss", step)
+        self.state["losses"] += losses
+        self.unread = []
 
     def latest(self) -> dict[str, float]:
         """The latest row of the history: empty before the first, and in all processes but the first."""
@@ -105,7 +104,7 @@ class TrainingRun:
 
     def validate(self, validate: Validate, watch: Watch, stop: StopRequest) -> None:
         """Score the selection set and keep the best weights; last.pt is written last, for training goes on from it."""
-        self.read_loss()
+        self.read_losses()
         if self.accelerator.is_main_process:
             with stop.at_once():
                 score = validate(self.mean.module.eval())
@@ -131,7 +130,7 @@ class TrainingRun:
 
     def save(self) -> None:
         """Save what a stopped run goes on from."""
-        self.read_loss()
+        self.read_losses()
         self.state["seconds"] = time.perf_counter() - self.started
         if not self.accelerator.is_main_process:
             return
@@ -210,22 +209,6 @@ class TrainingRun:
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
-
-
-class Late:
-    """A number that a GPU computes: it is read when it has come, and what the GPU does since then is not waited for."""
-
-    def __init__(self, number: torch.Tensor):
-        self._number = number.detach().to("cpu", non_blocking=True)
-        self._come = torch.cuda.Event() if number.is_cuda else None
-        if self._come:
-            self._come.record()
-
-    def read(self) -> float:
-        """Wait for the number, and give it."""
-        if self._come:
-            self._come.synchronize()
-        return self._number.item()
 
 
 def _require_finite(value: float, name: str, step: int) -> None:

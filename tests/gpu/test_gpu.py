@@ -90,7 +90,7 @@ def test_cases_on_the_gpu_give_the_batches_of_streamed_ones(augmentation, cases,
 
 
 class Unwaited(PatchBatches):
-    """Batches between some of which nothing may wait for the GPU; the loss is only waited for where it comes late."""
+    """Batches between some of which nothing may wait for the GPU."""
 
     def packed(self, step):
         torch.cuda.set_sync_debug_mode({3: "error", 9: "default"}.get(step, torch.cuda.get_sync_debug_mode()))
