@@ -12,7 +12,7 @@ from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
-from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.folds import Split, budget_of
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.fold_results import read_all
@@ -104,7 +104,12 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
 
 
 def annotated_training_set(
-    parts: Split, settings: Train, layout: StudyLayout, run: RunLayout, device: torch.device
+    parts: Split,
+    settings: Train,
+    layout: StudyLayout,
+    run: RunLayout,
+    device: torch.device,
+    rule: LesionRule | None = None,
 ) -> TrainingSet:
     """Annotate training and selection set of a fold as an arm says; without an arm, in full.
 
@@ -120,13 +125,15 @@ def annotated_training_set(
     run : RunLayout
         Keeps the labels or the ranking that networks make, so that they are made once.
     device : torch.device
+    rule : LesionRule, optional
+        What the labels must be made by; see `open_cases`.
 
     Raises
     ------
     CohortError
         Fewer than two patients, or no lesion, would be annotated; or the teachers cannot be used.
     """
-    stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection])}
+    stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection], rule)}
     if settings.arm and any(case.earlier for case in stored.values()):
         found = "images with the masks of earlier dates, which this arm does not annotate"
         fix = "set `earlier_mask: false` in a study of annotation budgets, under another study name"

@@ -13,7 +13,7 @@ from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.scoring import score_against
 from metaseg_nb.inference.decision import Decision, native_mask
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases, require_rule
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.steps import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL
 
@@ -30,8 +30,7 @@ def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> t
         As of `score_cases`, with ``model`` and ``threshold``.
     """
     rows, lesions = [], []
-    stored = {case.name: case for case in open_cases(case_store, cohort.labelled)}
-    require_rule(stored.values(), cohort.rule)
+    stored = {case.name: case for case in open_cases(case_store, cohort.labelled, cohort.rule)}
     for fold in tqdm(folds, desc="scoring the intensity threshold"):
         parts = split(cohort, fold)
         threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])

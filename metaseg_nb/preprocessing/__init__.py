@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "brain": ["KEEP"],
-        "case_store": ["open_case", "open_cases", "require_rule"],
+        "case_store": ["open_case", "open_cases"],
         "earlier": ["earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
         "same_head": ["SAME_HEAD"],

@@ -183,16 +183,16 @@ def open_case(folder: Path, name: str) -> StoredCase:
         raise CohortError.one(name, error.path, error.found, "a preprocessed case", AGAIN) from error
 
 
-def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
+def open_cases(folder: Path, cases: Iterable[Case], rule: LesionRule | None = None) -> list[StoredCase]:
     """Open stored cases, in their order, after comparing their arrays with the checksums.
 
-    Of a case without a label only the image is opened, whatever is stored.
+    Of a case without a label only the image is opened, whatever is stored. ``rule`` is what labels must be made by.
 
     Raises
     ------
     CohortError
-        With every case that is missing or has no stored label, that is damaged, that was made with other settings,
-        or whose label has changed since.
+        With every case that is missing or has no stored label, that is damaged, that was made with other settings
+        or by another lesion rule, or whose label has changed since.
     """
     stored, problems = [], []
     for case in cases:
@@ -204,31 +204,16 @@ def open_cases(folder: Path, cases: Iterable[Case]) -> list[StoredCase]:
             problems += _out_of_date(case, stored[-1])
         except CohortError as error:
             problems += error.problems
-    for other in stored[1:]:
-        first, second = (in_full(case.recipe) for case in (stored[0], other))
+    wanted = (in_full(stored[0].recipe) if stored else {}) | ({"lesions": rule.as_json()} if rule else {})
+    for one in stored:
         # a case without label has no settings of labels
-        differing = [key for key in sorted(first.keys() & second.keys()) if first[key] != second[key]]
-        if differing:
-            found = ", ".join(f"{key} {second[key]}, other cases {first[key]}" for key in differing)
-            problems.append(
-                Problem(other.name, "image.json", found, "the same settings for all", "run notebook 02 again")
-            )
+        own = {key: value for key, value in in_full(one.recipe).items() if key in wanted}
+        if found := ", ".join(f"{key} {own[key]}, not {wanted[key]}" for key in sorted(own) if own[key] != wanted[key]):
+            expected = "the same settings for all, and the cohort's lesion rule"
+            problems.append(Problem(one.name, str(one.folder), found, expected, "run notebook 02 again"))
     if problems:
         raise CohortError(problems)
     return stored
-
-
-def require_rule(stored: Iterable[StoredCase], rule: LesionRule) -> None:
-    """Raise `CohortError`, naming every case whose label was made by another lesion rule than the cohort's."""
-    now = rule.as_json()
-    made = {case.name: case.recipe.get("lesions", now) for case in stored}
-    problems = [
-        Problem(case, "label.json", f"a label made by {by}", f"the cohort's rule, {now}", AGAIN)
-        for case, by in made.items()
-        if by != now
-    ]
-    if problems:
-        raise CohortError(problems)
 
 
 def _out_of_date(case: Case, stored: StoredCase) -> list[Problem]:
