@@ -31,9 +31,8 @@ from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.case_store import open_case
-from metaseg_nb.preprocessing.earlier import earlier_dates
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.preprocessing.same_head import SAME_HEAD
+from metaseg_nb.preprocessing.two_dates import SAME_HEAD, earlier_dates
 from metaseg_nb.settings import ParameterError, Preprocess, Pretrain
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network

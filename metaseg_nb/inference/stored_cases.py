@@ -10,7 +10,7 @@ from metaseg_nb.cohort.volumes import read_mask, write_volume
 from metaseg_nb.inference.decision import UNDECIDED, Decision, dice, native_mask
 from metaseg_nb.inference.sliding_window import case_probability, predict_probability
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
-from metaseg_nb.preprocessing.earlier import seen_after
+from metaseg_nb.preprocessing.two_dates import seen_after
 from metaseg_nb.settings import Train
 
 

@@ -7,10 +7,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "brain": ["KEEP"],
         "case_store": ["open_case", "open_cases"],
-        "earlier": ["earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
-        "same_head": ["SAME_HEAD"],
         "steps": ["NOT_REGISTERED"],
         "stored_case": ["intensity_curves"],
+        "two_dates": ["SAME_HEAD", "earlier_dates"],
     },
 )

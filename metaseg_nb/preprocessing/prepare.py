@@ -33,7 +33,6 @@ from metaseg_nb.preprocessing.brain import (
     with_margin,
 )
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.earlier import carried, earlier_dates, place_of
 from metaseg_nb.preprocessing.grid import resample_lesions
 from metaseg_nb.preprocessing.labels import clean_label
 from metaseg_nb.preprocessing.recipe import (
@@ -44,6 +43,7 @@ from metaseg_nb.preprocessing.recipe import (
     missing_scans,
     require_sequences,
 )
+from metaseg_nb.preprocessing.two_dates import carried, earlier_dates, place_of
 from metaseg_nb.settings import Preprocess, settings_hash
 
 # Errors that one case may cause; any other is a mistake of the program.
