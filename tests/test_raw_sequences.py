@@ -55,7 +55,6 @@ def test_four_raw_sequences_become_a_mask_on_the_grid_of_the_first(shared_data, 
     assert of_t1 is None, "on the grid of the first"
     for found in (of_t2, of_flair):  # this patient moved by about 2 cm between them
         assert found["agreeing"] >= 0.5
-        assert found["information"] > 1.5 * found["by_headers"]
         assert 10 < found["moved_mm"] < 30
     assert row["brain_cm3"] > brain.array.sum() * np.prod(brain.spacing_mm) / 1000
     assert all(0.5 < channel.max() <= 1 for channel in stored.image)

@@ -45,11 +45,6 @@ class Grid:
         """Centres of voxels, given as indices of shape (N, 3), in millimetres."""
         return voxels * np.array(self.spacing_mm) + self.origin_mm
 
-    def voxels_at(self, points_mm: np.ndarray) -> np.ndarray:
-        """Voxels that points, shape (N, 3), lie in, int of shape (M, 3); those outside the grid are left out."""
-        places = np.round((points_mm - np.array(self.origin_mm)) / self.spacing_mm).astype(int)
-        return places[((places >= 0) & (places < self.shape)).all(axis=1)]
-
 
 def study_grid(mask: np.ndarray, native: Grid, spacing_mm: float) -> Grid:
     """Lay a grid of cubic voxels over the bounding box of a head mask, with a margin.
@@ -102,7 +97,7 @@ def resample(
         return from_sitk(sitk.Resample(image, onto, moved, INTERPOLATORS[interpolation], dark, sitk.sitkFloat32))
     # the last argument: the border voxel reaches as far as its own half edge
     filled = sitk.Resample(image, onto, sitk.Transform(), INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32, True)
-    x, y, z = np.ix_(*(_axis_inside(axis, source, target) for axis in range(3)))
+    x, y, z = np.ix_(*(inside_along(axis, source, target) for axis in range(3)))
     return from_sitk(filled) * (x * y * z)
 
 
@@ -178,7 +173,7 @@ def _linear(axis: int, source: Grid, target: Grid) -> np.ndarray:
     centres = target.centres_along(axis)
     places = np.clip((centres - source.origin_mm[axis]) / source.spacing_mm[axis], 0, source.shape[axis] - 1)
     weights = np.maximum(0, 1 - np.abs(places[:, None] - np.arange(source.shape[axis])))
-    return (weights * _axis_inside(axis, source, target)[:, None]).astype(np.float32)
+    return (weights * inside_along(axis, source, target)[:, None]).astype(np.float32)
 
 
 def _voxel_edges(axis: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
@@ -187,7 +182,7 @@ def _voxel_edges(axis: int, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return low, low + grid.spacing_mm[axis]
 
 
-def _axis_inside(axis: int, source: Grid, target: Grid) -> np.ndarray:
+def inside_along(axis: int, source: Grid, target: Grid) -> np.ndarray:
     """Which target voxel centres lie in the source volume, along one axis."""
     low, high = (edges[i] for edges, i in zip(_voxel_edges(axis, source), (0, -1), strict=True))
     centres = target.centres_along(axis)

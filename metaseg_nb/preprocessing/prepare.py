@@ -33,7 +33,7 @@ from metaseg_nb.preprocessing.brain import (
     with_margin,
 )
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.grid import resample_lesions
+from metaseg_nb.preprocessing.grid import inside_along, resample_lesions
 from metaseg_nb.preprocessing.labels import clean_label
 from metaseg_nb.preprocessing.recipe import (
     OF_LABELS,
@@ -258,7 +258,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
     resampled, found = resample_lesions(mask, stored.native, stored.grid), find_lesions(mask, stored.native.spacing_mm)
     native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
     # a lesion is lost where it lies outside the study grid, with the crop around the head
-    centres_mm = [stored.native.centres_mm(found.voxels(lesion)) for lesion in found.boxes]
+    inside = np.ix_(*(inside_along(axis, stored.grid, stored.native) > 0 for axis in range(3)))
     heights = np.array([box[2].stop - box[2].start for box in found.boxes.values()], int)
     sizes = np.bincount(found.labels.ravel(), minlength=found.n + 1)[1:]
     n_cut, whole = _whole_lesions(case, stored, mask, image, brain_mask)
@@ -271,7 +271,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
         "stored_volume_mm3": float(resampled.sum() * stored_mm3),
         "lesions": found.n,
         "stored_lesions": label_lesions(resampled)[1],
-        "lost_lesions": sum(len(stored.grid.voxels_at(points)) == 0 for points in centres_mm),
+        "lost_lesions": found.n - int(np.count_nonzero(np.unique(found.labels[inside]))),
         "cut_lesions": n_cut,
         "cleaning": counts,
         "seconds": time.perf_counter() - start,

@@ -13,7 +13,7 @@ from nibabel.affines import apply_affine
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.volumes import Volume, spacing_of
-from metaseg_nb.preprocessing.grid import Grid, to_sitk
+from metaseg_nb.preprocessing.grid import to_sitk
 
 HISTOGRAM_BINS = 32
 # The smoothing filter and the gradients need as many voxels along each axis.
@@ -48,8 +48,6 @@ class Registration:
         Angle of the rotation.
     apart_mm : float
         Distance of the two heads' centres after registration; large where one image shows a part of the head.
-    information, by_headers : float
-        Mutual information (nats) after registration, and where the headers place the images.
     agreeing : float
         Share of the starts that ended at the same place as the best; 0 if the headers' place, elsewhere, is better.
     """
@@ -58,8 +56,6 @@ class Registration:
     moved_mm: float
     degrees: float
     apart_mm: float
-    information: float
-    by_headers: float
     agreeing: float
 
     @property
@@ -120,8 +116,6 @@ def register(fixed: Volume, moving: Volume) -> Registration:
         _apart_mm(apply_affine(matrix, head_mm), head_mm),
         float(np.degrees(np.arccos(np.clip((np.trace(matrix[:3, :3]) - 1) / 2, -1, 1)))),
         float(np.linalg.norm(apply_affine(matrix, centres[0]) - centres[1])),
-        max(information, by_headers),
-        by_headers,
         float(agreeing),
     )
 
@@ -140,7 +134,7 @@ def _centred(fixed_mm: np.ndarray, moving_mm: np.ndarray) -> list[sitk.Euler3DTr
 
 def _share_inside(points_mm: np.ndarray, volume: Volume) -> float:
     voxels = apply_affine(np.linalg.inv(volume.affine), points_mm)
-    return len(Grid((1, 1, 1), volume.array.shape).voxels_at(voxels)) / len(points_mm)
+    return float(((voxels >= -0.5) & (voxels <= np.array(volume.array.shape) - 0.5)).all(axis=1).mean())
 
 
 def _method(level: list[sitk.Image], transform: sitk.Euler3DTransform) -> sitk.ImageRegistrationMethod:
