@@ -26,7 +26,7 @@ from metaseg_nb.inference.decision import UNDECIDED
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.likeness import image_statistics
 from metaseg_nb.inference.predict import predict, predict_image
-from metaseg_nb.inference.stored_cases import after_other_masks, predict_case
+from metaseg_nb.inference.sliding_window import after_other_masks, predict_case
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration

@@ -17,7 +17,7 @@ from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.inference.ensemble import load_ensemble
-from metaseg_nb.inference.stored_cases import selection_dice
+from metaseg_nb.inference.sliding_window import selection_dice
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
 from metaseg_nb.preprocessing.case_store import open_case, store_label

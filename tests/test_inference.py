@@ -21,8 +21,7 @@ from metaseg_nb.inference.decision import (
 )
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.predict import new_case, predict_image, require_predictable
-from metaseg_nb.inference.sliding_window import predict_probability
-from metaseg_nb.inference.stored_cases import predict_case, selection_dice
+from metaseg_nb.inference.sliding_window import predict_case, predict_probability, selection_dice
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import UNKNOWN, open_case
 from metaseg_nb.preprocessing.grid import Grid

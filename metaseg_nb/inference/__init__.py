@@ -8,6 +8,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "choosing": ["PRIOR", "choose_decisions"],
         "decision": ["decision_of"],
         "likeness": ["learn_likeness", "unlikeness"],
-        "stored_cases": ["after_other_masks", "predict_case", "selection_dice"],
+        "sliding_window": ["after_other_masks", "predict_case", "selection_dice"],
     },
 )
