@@ -8,8 +8,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checkpoints": ["keep_weights", "load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
         "earlier_runs": ["is_finished"],
+        "finished_run": ["finish", "run_facts"],
         "fit": ["train"],
         "patches": ["PatchBatches"],
-        "pretraining": ["RestorationBatches", "finish_pretraining", "load_unseen", "pretrained", "variance_restored"],
+        "pretraining": ["RestorationBatches", "load_unseen", "pretrained", "variance_restored"],
     },
 )

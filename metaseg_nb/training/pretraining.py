@@ -5,14 +5,13 @@ pretraining (Tang et al., CVPR 2022). Cubes are cells of one grid, and the loss 
 SimMIM (Xie et al., CVPR 2022).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 import torch
 
 from metaseg_nb.cohort.folds import Split
@@ -22,7 +21,6 @@ from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import load_checkpoint
-from metaseg_nb.training.finished_run import finish, run_facts
 from metaseg_nb.training.loading import Packed
 from metaseg_nb.training.losses import Outputs
 from metaseg_nb.training.patches import PatchBatches, cut, place_in_head
@@ -220,15 +218,3 @@ def load_unseen(checkpoint: Path, parts: Split) -> dict[str, Any]:
     if problems:
         raise CohortError(problems)
     return content
-
-
-def finish_pretraining(
-    run: RunLayout, settings: Pretrain, parts: Split, history: pd.DataFrame, best: Mapping[str, Any], parameters: int
-) -> None:
-    """Write ``metrics.json``, the mark of a finished pretraining; see `run_facts`."""
-    content = {
-        **run_facts(settings, history, best, parameters),
-        "variance_restored": best["variance_restored"],
-        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection")},
-    }
-    finish(run, content)
