@@ -30,18 +30,12 @@ def identity_code(identity: Mapping[str, Any]) -> str:
     return settings_hash(what_decides(identity))
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Save plain values and tensors; whole or not at all."""
+def save_checkpoint(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
+    """Save plain values and tensors; whole or not at all. The file that was there is kept as ``previous``."""
     with finished(path) as unfinished:
         torch.save(state, unfinished)
-
-
-def save_last(run: RunLayout, state: dict[str, Any]) -> None:
-    """Save what a stopped run goes on from; the one before is kept beside it."""
-    with finished(run.last_checkpoint) as unfinished:
-        torch.save(state, unfinished)
-        if run.last_checkpoint.exists():
-            run.last_checkpoint.replace(run.previous_checkpoint)
+        if previous and path.exists():
+            path.replace(previous)
 
 
 def load_last(run: RunLayout) -> dict[str, Any] | None:

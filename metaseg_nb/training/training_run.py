@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
-from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, save_checkpoint, save_last
+from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, save_checkpoint
 from metaseg_nb.training.earlier_runs import make_room
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
@@ -145,7 +145,7 @@ class TrainingRun:
             "scaler": scaler.state_dict() if scaler else None,
             "state": self.state,
         }
-        save_last(self.run, parts)
+        save_checkpoint(self.run.last_checkpoint, parts, self.run.previous_checkpoint)
 
     def _best_epoch(self) -> int:
         """Epoch with the highest score of the smoothed curve; of equals the later one, which has seen more."""
