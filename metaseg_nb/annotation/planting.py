@@ -15,10 +15,11 @@ import edt
 import numpy as np
 from scipy import ndimage
 
-from metaseg_nb.cohort.lesions import distance_mm, label_lesions
+from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.demo_cohort.lesions import SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
 from metaseg_nb.demo_cohort.patients import draw_metastasis
+from metaseg_nb.preprocessing.brain import with_margin
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, store_annotation
 from metaseg_nb.settings import settings_hash
 
@@ -144,7 +145,7 @@ def plant(
 def bright_spots(relative: np.ndarray, brain: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
     """What is as bright as a lesion and thicker than `THICK_MM`: bool, shape (X, Y, Z); the brightness is relative."""
     bright = ndimage.binary_fill_holes((relative > BRIGHT) & brain)
-    return _grown(_shrunk(bright, THICK_MM / 2, spacing_mm), THICK_MM / 2 + spacing_mm[0], spacing_mm)
+    return with_margin(_shrunk(bright, THICK_MM / 2, spacing_mm), spacing_mm, THICK_MM / 2 + spacing_mm[0])
 
 
 def _brain(relative: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
@@ -152,7 +153,8 @@ def _brain(relative: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
     parts, _ = label_lesions(_shrunk(relative > SOLID, BRIDGES_MM, spacing_mm))
     sizes = np.bincount(parts.ravel())
     largest = parts == 1 + sizes[1:].argmax() if len(sizes) > 1 else parts > 0
-    return ndimage.binary_fill_holes(_shrunk(_grown(largest, BRIDGES_MM + SULCI_MM, spacing_mm), SULCI_MM, spacing_mm))
+    whole = with_margin(largest, spacing_mm, BRIDGES_MM + SULCI_MM)
+    return ndimage.binary_fill_holes(_shrunk(whole, SULCI_MM, spacing_mm))
 
 
 def _places(
@@ -194,7 +196,3 @@ def _inside_mm(mask: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:
 
 def _shrunk(mask: np.ndarray, by_mm: float, spacing_mm: Millimetres) -> np.ndarray:
     return _inside_mm(mask, spacing_mm) > by_mm
-
-
-def _grown(mask: np.ndarray, by_mm: float, spacing_mm: Millimetres) -> np.ndarray:
-    return distance_mm(mask, spacing_mm) <= by_mm
