@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "brain": ["KEEP"],
         "case_store": ["open_case", "open_cases"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
         "steps": ["NOT_REGISTERED"],

@@ -283,7 +283,8 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     label, image = stored.label_facts, stored.image_facts
     ranges, moved = image["field_ranges"], [of for of in image.get("registrations", []) if of]
     seconds = sum(part.get("seconds", np.nan) for part in (image, label) if part)
-    row = {"seconds": seconds, "disk_mb": stored.disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
+    disk_mb = sum(path.stat().st_size for path in stored.folder.iterdir()) / 1e6
+    row = {"seconds": seconds, "disk_mb": disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     row |= {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
     if "brain_cm3" in image:
         found = read_record(stored.folder / "brain.json")

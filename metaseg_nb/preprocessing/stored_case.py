@@ -174,11 +174,6 @@ class StoredCase:
         """Hashes of all that decides its arrays: the image's, and the label's or annotation's where there is one."""
         return [facts["identity"] for facts in (self.image_facts, self.label_facts) if facts]
 
-    @property
-    def disk_mb(self) -> float:
-        """What the case takes on disk, in 10⁶ bytes."""
-        return sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
-
     def on_native(self, array: np.ndarray) -> Volume:
         """Give an array on the native grid its place in space, so that it is written as the case's files are."""
         affine, orientation = (np.array(self.image_facts[f"native_{part}"]) for part in ("affine", "orientation"))
