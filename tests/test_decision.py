@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.inference import choosing
 from metaseg_nb.inference.choosing import (
@@ -257,9 +258,9 @@ def test_where_the_last_epoch_was_chosen_there_are_no_other_weights(ended, patie
     assert not ended.other_checkpoint.exists(), "they would predict the test set twice"
 
 
-def test_without_the_last_weights_it_is_said_what_to_do(ended):
+def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
     ended.last_checkpoint.unlink()
-    with pytest.raises(FileNotFoundError, match=r"last\.pt: no such checkpoint.*train this network"):
+    with pytest.raises(CohortError, match=r"an earlier version .*give the study another name and train it again"):
         keep_weights(ended, 2)
 
 

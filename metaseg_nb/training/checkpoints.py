@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
@@ -86,11 +87,18 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     dict
         What ``best.pt`` now holds. Its ``weights`` are "last" or "chosen"; ``epoch`` is theirs, and ``other_epoch``
         that of the others.
+
+    Raises
+    ------
+    CohortError
+        An earlier version finished this run, and deleted the last epoch's weights.
     """
     best = load_checkpoint(run.best_checkpoint)
     if "weights" in best:
         return best
-    last = load_checkpoint(run.last_checkpoint)
+    last = load_last(run)
+    if last is None:
+        raise earlier_version(run)
     of_last = {key: best["history"][-1][key] for key in ("epoch", "dice")}
     last, chosen = best | of_last | {"network": last["network"], "weights": "last"}, best | {"weights": "chosen"}
     kept, other = (chosen, last) if patients >= ENOUGH_PATIENTS else (last, chosen)
@@ -99,6 +107,13 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     kept["other_epoch"] = other["epoch"]
     save_checkpoint(run.best_checkpoint, kept)
     return kept
+
+
+def earlier_version(run: RunLayout) -> CohortError:
+    """The error of a finished run of which the last epoch's weights were deleted before the test set was predicted."""
+    found = "a run that an earlier version trained and finished, without the last epoch's weights"
+    fix = "give the study another name and train it again; `predict` can still use this best.pt"
+    return CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from metaseg_nb.checksums import damage, read_record
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.training.checkpoints import (
+    earlier_version,
     load_checkpoint,
     load_ended,
     load_last,
@@ -38,13 +39,16 @@ def is_finished(run: RunLayout, batches: PatchBatches, facts: Mapping[str, Any] 
     Raises
     ------
     CohortError
-        The run was finished with other settings, cases or labels in training.
+        The run was finished with other settings, cases or labels in training; or by an earlier version, which did not
+        note all ``facts``.
     """
     require_same(run, batches.identity())
     if not run.metrics.is_file() or damage(run.metrics):
         return False
-    record = read_record(run.metrics)
-    return all(record.get(name) == value for name, value in (facts or {}).items())
+    record, facts = read_record(run.metrics), facts or {}
+    if not facts.keys() <= record.keys():
+        raise earlier_version(run)
+    return all(record[name] == value for name, value in facts.items())
 
 
 def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
@@ -81,6 +85,8 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What decides a result and differs in two identities of checkpoints: the value then and the value now, by key."""
+    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
+    before = {"selection": now.get("selection", {}), **before}
     old, new = (
         {(part, key): value for part, values in what_decides(identity).items() for key, value in values.items()}
         for identity in (before, now)
@@ -88,7 +94,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
     return {
         place[1]: (old.get(place), new.get(place))
         for place in sorted(old.keys() | new.keys())
-        if old.get(place) != new.get(place)
+        if old.get(place) != new.get(place) and (place in old or new[place])
     }
 
 

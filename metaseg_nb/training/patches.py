@@ -88,14 +88,15 @@ class PatchBatches:
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a training computes; its checkpoints carry it."""
-        return {
+        parts = {
             "settings": self.settings.model_dump(),
             "recipe": self.cases[0].recipe,
             "cases": {case.name: case.identity for case in self.cases},
             "epoch": {"steps": self.steps_per_epoch},
             "start": {"weights": identity_code(load_checkpoint(self.start)["identity"])} if self.start else {},
-            "selection": {case.name: case.identity for case in self.selection},
         }
+        selection = {case.name: case.identity for case in self.selection}
+        return parts | {"selection": selection} if selection else parts
 
     @property
     def channels(self) -> int:
