@@ -269,32 +269,17 @@ def test_a_corrected_mask_of_the_selection_set_starts_afresh_too(train, run, cas
     assert f"case3: {selection[0].identity} then, {corrected.identity} now" in capsys.readouterr().out
 
 
-def moved_back(run, n):
-    """What was set aside takes the place of what is there."""
-    for path in [*run.results, *run.trained]:
-        if path.exists():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for path in (run.root / f"superseded_{n}").iterdir():
-        path.replace(run.root / path.name)
-
-
-def test_a_run_that_was_set_aside_goes_on_when_its_files_are_moved_back(train, run, tmp_path, capsys):
+def test_a_run_is_taken_up_again_when_its_settings_come_back(train, run, tmp_path, capsys):
     whole = RunLayout(tmp_path / "whole")
     train(whole, epochs=4)
     with pytest.raises(Stopped):
         train(epochs=4, stop_at=5)
     train(epochs=4, learning_rate=0.02)
-    assert "kept in superseded_1: move its files back to go on with it" in capsys.readouterr().out
-    moved_back(run, 1)
     train(epochs=4)
+    assert "An earlier run with these settings is continued." in capsys.readouterr().out
     assert_same_runs(run, whole)
-
-
-def test_no_run_that_was_set_aside_is_replaced(train, run):
-    for rate in (0.01, 0.02, 0.01, 0.02):
-        train(epochs=1, learning_rate=rate)
-    kept = [load_checkpoint(path) for path in sorted(run.root.glob("superseded_*/last.pt"))]
-    assert [content["identity"]["settings"]["learning_rate"] for content in kept] == [0.01, 0.02, 0.01]
+    rates = [load_checkpoint(path)["identity"]["settings"]["learning_rate"] for path in run.root.rglob("last.pt")]
+    assert sorted(rates) == [0.01, 0.02]
 
 
 def test_what_changes_no_result_does_not_start_afresh(train, run, capsys):
@@ -749,7 +734,7 @@ def test_a_finished_run_with_a_changed_table_or_other_labels_is_predicted_anew_a
     assert not run.metrics.exists()
 
 
-def test_an_ended_run_without_its_mark_makes_room_for_other_settings_and_can_be_moved_back(finished, run, cases, train):
+def test_an_ended_run_without_its_mark_makes_room_for_other_settings_and_comes_back(finished, run, cases, train):
     """So it is when Snakemake was given a changed study file: it takes metrics.json away."""
     weights = load_checkpoint(run.best_checkpoint)
     run.metrics.unlink()
@@ -757,6 +742,5 @@ def test_an_ended_run_without_its_mark_makes_room_for_other_settings_and_can_be_
     (aside,) = run.root.glob("superseded_*")
     assert equal(load_checkpoint(aside / "best.pt"), weights)
     assert (aside / "metrics.csv").is_file()
-    moved_back(run, 1)
     train(validate=never, stop_at=0, recipe=cases[0].recipe)
     assert equal(load_checkpoint(run.best_checkpoint), weights)

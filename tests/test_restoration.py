@@ -400,7 +400,10 @@ def test_other_start_weights_are_another_run_and_the_same_are_not(cases, donors,
     assert len(said) == 2
     assert "weights: None then, " in said[0]
     begin(donors[1].best_checkpoint, never)
-    assert load_checkpoint(run.root / "superseded_1/last.pt")["identity"]["start"] == {}
+    begin(donors[0].best_checkpoint, never)
+    assert "An earlier run with these settings is continued." in capsys.readouterr().out
+    begin(None, never)
+    assert load_checkpoint(run.last_checkpoint)["identity"]["start"] == {}
 
 
 def test_a_stopped_run_goes_on_the_same_from_start_weights(cases, donors, tiny_training, run, tmp_path):

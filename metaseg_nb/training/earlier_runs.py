@@ -1,7 +1,7 @@
 """Recognise what earlier runs left in a run's folder, so that no two runs are mixed."""
 
-from collections.abc import Mapping
-from itertools import count
+import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.training.checkpoints import (
     earlier_version,
+    identity_code,
     load_checkpoint,
     load_ended,
     load_last,
@@ -62,7 +63,7 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
 
 
 def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
-    """Move what an unfinished run of other settings left into a folder ``superseded_<n>`` of the run's.
+    """Move what an unfinished run of other settings left into ``superseded_<code>``; move back a run of these settings.
 
     A run is also unfinished where Snakemake, given a changed study file, has deleted its metrics.json.
 
@@ -72,15 +73,27 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
         The run that is there is finished, and of other settings.
     """
     require_same(run, identity)
-    left = load_last(run) or load_ended(run)
-    if left and (differing := differences(left["identity"], identity)):
-        folder = next(path for n in count(1) if not (path := run.root / f"superseded_{n}").exists())
-        folder.mkdir()
+    if left := load_last(run) or load_ended(run):
+        if not (differing := differences(left["identity"], identity)):
+            return
+        folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
-        for path in filter(Path.exists, [*run.results, *run.trained]):
-            path.replace(folder / path.name)
-        kept = f"It is kept in {folder.name}: move its files back to go on with it"
-        print(f"An earlier run had other settings ({_in_words(differing)}). {kept}.")
+        _move([*run.results, *run.trained], folder)
+        print(f"An earlier run had other settings ({_in_words(differing)}). It is kept in {folder.name}.")
+    earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
+    if any(path.exists() for path in earlier.trained):
+        _move(earlier.trained, run.root)
+        print("An earlier run with these settings is continued.")
+
+
+def _move(paths: Iterable[Path], into: Path) -> None:
+    """Move files and folders; those of the same name, of an earlier run of the same settings, are replaced."""
+    into.mkdir(exist_ok=True)
+    for path in paths:
+        if path.exists():
+            target = into / path.name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            path.replace(target)
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

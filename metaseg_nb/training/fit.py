@@ -36,8 +36,9 @@ def learning_rate(schedule: str, step: int, n_steps: int, peak: float) -> float:
 def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch = watch_nothing) -> pd.DataFrame:
     """Train one network on one fold, or go on where a stopped run was.
 
-    What an unfinished run with other settings, recipe or cases left in the folder is set aside; a finished one is an
-    error (see `make_room`). What a step draws depends on (seed, fold, step) alone.
+    What an unfinished run with other settings, recipe or cases left in the folder is kept separately, and continued
+    when those come back; a finished one is an error (see `make_room`). What a step draws depends on
+    (seed, fold, step) alone.
 
     Parameters
     ----------
