@@ -2,7 +2,8 @@
 
 A case has one folder with two parts. Each part has its own settings and files, so that a change makes only that
 part again which depends on it. The JSON file of a part is written last and holds the checksums of its arrays: without
-it, or with a changed array, the part counts as missing.
+it, or with a changed array, the part counts as missing. ``image.time`` and ``label.time`` hold the seconds that making
+a part took. They are separate files so that a part that is made again is the same, byte for byte.
 
 =====  ==================  ==========================================================
 image  image.npy           float16, shape (C, X, Y, Z): the sequences, prepared

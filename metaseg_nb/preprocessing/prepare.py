@@ -1,8 +1,8 @@
 """From a case's files to the case store: bias correction, intensity, grid, label cleaning."""
 
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume
-from metaseg_nb.files import clear_abandoned
+from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing import case_store, steps
@@ -137,14 +137,16 @@ def prepare_case(
     of_image, of_label = case_store.part_identity(image_way, sources), ""
     made = not case_store.is_stored(folder, case.name, "image", of_image)
     if made:
-        _make_image(case, folder, image_way, sources, brain, earlier, rule)
+        with _timed(folder / case.name / "image.time"):
+            _make_image(case, folder, image_way, sources, brain, earlier, rule)
     if case.label:
         of_label = case_store.part_identity(label_way, [checksum(case.label)], of_image)
     if not case_store.is_stored(folder, case.name, "label", of_label):
         case_store.drop_label(folder, case.name)  # the former one, which may be damaged
         if case.label:
             made = True
-            _make_label(case, folder, label_way, rule, brain)
+            with _timed(folder / case.name / "label.time"):
+                _make_label(case, folder, label_way, rule, brain)
     return {"case": case.name, "made": made} | _row(case_store.open_case(folder, case.name))
 
 
@@ -205,7 +207,7 @@ def _make_image(
     earlier: Case | None,
     rule: LesionRule,
 ) -> None:
-    start, volumes = time.perf_counter(), steps.read_images(case)
+    volumes = steps.read_images(case)
     facts: dict[str, Any] = {"lacking": case.lacking} if case.lacking else {}
     brain = _brain(mask, case, volumes[0], recipe)
     with steps.named(case):
@@ -222,7 +224,6 @@ def _make_image(
         first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
         facts["bright_rim_mm3"] = bright_rim_mm3(first.array, brain, first.spacing_mm)
-    facts["seconds"] = time.perf_counter() - start
     case_store.store_image(folder, case.name, prepared, recipe, sources, facts)
 
 
@@ -251,7 +252,6 @@ def _whole_lesions(
 
 def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: LesionRule, brain_mask: Path | None) -> None:
     assert case.label  # a case without one is not asked for it
-    start = time.perf_counter()
     stored, label = case_store.open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
     mask, counts = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
@@ -274,7 +274,6 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
         "lost_lesions": found.n - int(np.count_nonzero(np.unique(found.labels[inside]))),
         "cut_lesions": n_cut,
         "cleaning": counts,
-        "seconds": time.perf_counter() - start,
     }
     case_store.store_label(folder, case.name, resampled, facts, whole)
 
@@ -282,7 +281,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
 def _row(stored: StoredCase) -> dict[str, Any]:
     label, image = stored.label_facts, stored.image_facts
     ranges, moved = image["field_ranges"], [of for of in image.get("registrations", []) if of]
-    seconds = sum(part.get("seconds", np.nan) for part in (image, label) if part)
+    seconds = sum(_seconds(stored.folder / f"{part}.time") for part in (("image", "label") if label else ("image",)))
     disk_mb = sum(path.stat().st_size for path in stored.folder.iterdir()) / 1e6
     row = {"seconds": seconds, "disk_mb": disk_mb, "field_range": max(ranges), "uncorrected": ranges.count(1)}
     row |= {key: label[key] if label else None for key in VOLUMES + LESIONS} | (label["cleaning"] if label else {})
@@ -300,3 +299,19 @@ def _row(stored: StoredCase) -> dict[str, Any]:
     if moved:
         row |= {"moved_mm": max(of["moved_mm"] for of in moved), "agreeing": min(of["agreeing"] for of in moved)}
     return row
+
+
+@contextmanager
+def _timed(file: Path) -> Iterator[None]:
+    """Write the seconds that a block took."""
+    start = time.perf_counter()
+    yield
+    write_json(file, time.perf_counter() - start)
+
+
+def _seconds(file: Path) -> float:
+    """What `_timed` wrote; NaN where it is lost or damaged: nothing else depends on it."""
+    try:
+        return float(file.read_bytes())
+    except (FileNotFoundError, ValueError):
+        return float("nan")
