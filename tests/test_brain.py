@@ -19,7 +19,7 @@ from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import brain as brains
-from metaseg_nb.preprocessing.brain import brain_of, bright_rim_mm3, cut_lesions, with_margin
+from metaseg_nb.preprocessing.brain import bright_rim_mm3, cut_lesions, extract_brain, with_margin
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort, refuse_other_settings
 from metaseg_nb.preprocessing.recipe import image_recipe
@@ -347,7 +347,7 @@ def test_bright_tissue_counts_where_it_goes_on_beyond_the_brain():
 
 def test_deepbet_finds_a_real_brain_after_contrast(shared_data):
     """Its mask against HD-BET's published one, of a head with a glioma."""
-    case = Case("t1c", (shared_data / "raw_sequences/t1c.nii.gz",), None, "p", "glioma")
+    image = read_volume(shared_data / "raw_sequences/t1c.nii.gz", "t1c")
     published = read_mask(shared_data / "raw_sequences/brain_mask_t1c.nii.gz", "t1c").array
-    found = brain_of(case, read_volume(case.image, "t1c"), "deepbet")
+    found = extract_brain(image, "deepbet")
     assert 2 * (found & published).sum() / (found.sum() + published.sum()) >= 0.95

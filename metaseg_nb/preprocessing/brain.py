@@ -7,6 +7,7 @@ installs them.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import replace
 from importlib.util import find_spec
@@ -39,6 +40,35 @@ def require_installed(by: str) -> None:
     if by in MODULES and find_spec(MODULES[by]) is None:
         found, fix = f"no Python package {MODULES[by]}", "run: make brain-extraction. Or set `brain: keep`"
         raise CohortError.one("-", f"brain: {by}", found, "the program that extracts the brain", fix)
+
+
+def extract_brain(volume: Volume, by: str) -> np.ndarray:
+    """Find the brain in an image of a head.
+
+    Parameters
+    ----------
+    volume : Volume
+        T1, with or without contrast, RAS.
+    by : str
+        "deepbet" or "hd_bet" (all five networks; mirrored on a GPU only).
+
+    Returns
+    -------
+    ndarray of bool, shape (X, Y, Z)
+
+    Raises
+    ------
+    CohortError
+        The program is not installed.
+    ValueError
+        It finds no brain.
+    """
+    require_installed(by)
+    with gpu_in_turn():  # several workers would need the memory of as many networks
+        brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
+    if not brain.any():
+        raise ValueError(f"{by} finds no brain in the image")
+    return brain
 
 
 def _by_deepbet(volume: Volume) -> np.ndarray:
@@ -74,9 +104,9 @@ def brain_of(case: Case, volume: Volume, by: str) -> np.ndarray:
     ----------
     case : Case
     volume : Volume
-        Its first image: T1, with or without contrast, RAS.
+        Its first image.
     by : str
-        "deepbet", "hd_bet" (all five networks; mirrored on a GPU only) or "file".
+        As for `extract_brain`, or "file".
 
     Returns
     -------
@@ -84,18 +114,11 @@ def brain_of(case: Case, volume: Volume, by: str) -> np.ndarray:
 
     Raises
     ------
-    CohortError
-        The program is not installed; or see `read_brain` and `brain_problems`; or the case has no such mask.
-    ValueError
-        The program finds no brain.
+    CohortError, ValueError
+        See `extract_brain`, `read_brain` and `brain_problems`; or the case has no such mask.
     """
     if by != FILE:
-        require_installed(by)
-        with gpu_in_turn():  # several workers would need the memory of as many networks
-            brain = {"deepbet": _by_deepbet, "hd_bet": _by_hd_bet}[by](volume)
-        if not brain.any():
-            raise ValueError(f"{by} finds no brain in the image")
-        return brain
+        return extract_brain(volume, by)
     if case.brain is None:
         fix = "name the mask: `brain` in a list, `brain_file` for a folder, --brain of `predict`"
         raise CohortError.one(case.name, case.image, "no mask of the brain", "one, because of `brain: file`", fix)
@@ -121,13 +144,13 @@ def brain_file(folder: Path, case: Case, by: str) -> Path:
         See `brain_of`, whose errors it raises too.
     """
     path, record = folder / "brain.nii.gz", folder / "brain.json"
-    files = [case.image, *([case.brain] if by == FILE and case.brain else [])]
-    made_from, before = {"by": by, "sources": [checksum(file) for file in files]}, None
+    sources, before = [case.image, *([case.brain] if by == FILE and case.brain else [])], None
     try:
         known = read_record(record) if path.is_file() else {}
     except (FileNotFoundError, DamagedFile):
         known = {}
-    if made_from.items() <= known.items():
+    kept = known.get("sources", [])
+    if known.get("by") == by and len(kept) == len(sources) and all(map(_is_as_it_was, sources, kept)):
         return path
     volume, start = read_volume(case.image, case.name), time.perf_counter()
     brain = brain_of(case, volume, by)
@@ -135,9 +158,19 @@ def brain_file(folder: Path, case: Case, by: str) -> Path:
         before = f"brain_before_{own[:8]}.nii.gz"
         path.replace(folder / before)
     write_volume(path, replace(volume, array=brain.astype(np.uint8)))
-    facts = {"before": before, "written": checksum(path), "seconds": time.perf_counter() - start}
-    write_record(record, made_from | facts)
+    facts = {"by": by, "sources": [[*_stamp(file), checksum(file)] for file in sources], "before": before}
+    write_record(record, facts | {"written": checksum(path), "seconds": time.perf_counter() - start})
     return path
+
+
+def _stamp(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_mtime_ns]
+
+
+def _is_as_it_was(file: Path, known: Sequence[int | str]) -> bool:
+    """Tell by size and time; a copied file has another time, so then by its checksum."""
+    return [*known[:-1]] == _stamp(file) or known[-1] == checksum(file)
 
 
 def read_brain(path: Path, case: str, image: Volume, fix: str = AGAIN) -> np.ndarray:
