@@ -33,7 +33,8 @@ ADVICE = {
     "float_type": " (such as 0.0003, without quotes)",
 }
 # Settings that change how a run is computed or called, or what its probabilities are made into; not what is trained.
-NOT_IDENTITY = {"title", "arm_title", "num_processes", "compiled", "operating_point"}
+# The last is a setting no more, but checkpoints have it.
+NOT_IDENTITY = {"title", "arm_title", "num_processes", "compiled", "operating_point", "loader_workers"}
 
 
 class ParameterError(ValueError):

@@ -289,7 +289,7 @@ def test_folds_of_another_operating_point_are_named(layout, cohort, finish):
 
 
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
-    assert {"title", "arm_title", "num_processes", "compiled", "operating_point"} == NOT_IDENTITY
+    assert {"title", "arm_title", "num_processes", "compiled", "operating_point", "loader_workers"} == NOT_IDENTITY
     finish("unet", 1, title="Another title", num_processes=2, compiled=True)
     assert len(pool(layout, cohort, MODELS).metrics) == 2 * 7
 

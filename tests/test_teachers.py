@@ -90,7 +90,7 @@ def teach(parts, tiny_training):
         assert network(torch.zeros(1, 1, 32, 32, 32)).unique().tolist() == [pytest.approx(logit)]
         run = layout.run(model, 0, arm, seed)
         identity = {
-            "settings": settings.model_dump(),
+            "settings": {**settings.model_dump(), "loader_workers": 4},  # a setting that is none any more
             "recipe": {"sequences": 1},
             "cases": {case: ["a", "b"] for case in seen},
         }

@@ -92,7 +92,9 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     except CohortError as error:
         raise CohortError(in_arm(error.problems, settings.teacher, settings.seed)) from error
     contents = [load_unseen(run.best_checkpoint, parts) for run in runs.values()]
-    trained = [(network_of(content, device), Train.check(content["identity"]["settings"])) for content in contents]
+    # unchecked: of other versions some settings may be lacking, or none any more
+    settings_of = [Train.model_construct(**content["identity"]["settings"]) for content in contents]
+    trained = [(network_of(content, device), own) for content, own in zip(contents, settings_of, strict=True)]
     tables = [read_table(run.annotation_table) for run in runs.values()]
     known = [set(table.loc[table["role"].eq("training") & table["annotation"].eq("full"), "case"]) for table in tables]
     if settings.unannotated != "self_training" and any(cases != known[0] for cases in known):
