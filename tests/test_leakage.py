@@ -573,16 +573,6 @@ def test_what_two_entries_share_is_said(write_list, trained, evaluated):
     assert found_by("may be the same", found, "severity", "n_entries") == [("doubt", 1)]
 
 
-@pytest.mark.parametrize("pair", ["another sequence", "before and after a step", "a name that is not given twice"])
-def test_it_is_said_of_images_that_exist_too(write_list, tmp_path, pair):
-    for content, path in enumerate(MAY_BE[pair]):
-        (tmp_path / path).parent.mkdir(exist_ok=True)
-        (tmp_path / path).write_bytes(bytes([0, content + 1]) * 500)
-    trained, evaluated = MAY_BE[pair]
-    found = run(write_list("dataset.json", training=[trained, "images/c1.nii.gz"], validation=[evaluated]))
-    assert (found.leaks, found.clean) == (False, False)
-
-
 CLEAN = {
     "files of one name": [f"lung/p{i}/t1c.nii.gz" for i in range(4)],
     "deeper": [f"/data/p{i}/baseline/anat/t1c.nii.gz" for i in range(4)],
