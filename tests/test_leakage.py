@@ -556,14 +556,13 @@ def test_what_may_be_one_case_is_said(write_list, pair):
         ({"patient": "P-01"}, {"patient": "p1"}),
         ({"patient": "Meier Anna"}, {"patient": "Anna Meier"}),
         ({"patient": "P007"}, {"patient": "007"}),
-        ({"patient": "P007"}, {"patient": "case 7"}),
         ({"patient": "Müller"}, {"patient": "MUELLER"}),
         ({"patient": "P007"}, {"image": "scans/p007/t1c.nii.gz"}),
         ({"image": "scans/p007/t1c.nii.gz"}, {"patient": "P007"}),
         ({"case": "P003"}, {"case": "p003"}),
     ],
     ids=[
-        *("one mask", "one sequence", "one patient", "turned name", "number alone", "another word", "umlaut"),
+        *("one mask", "one sequence", "one patient", "turned name", "number alone", "umlaut"),
         *("path of the evaluated", "path of the trained", "one case"),
     ],
 )
@@ -756,7 +755,7 @@ def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path)
 def test_many_cases_are_not_compared_each_with_each(write_list, monkeypatch, place):
     """Of cases whose paths have a folder in common only, and whose folders hold the same names."""
     compared = []
-    monkeypatch.setattr(audit_likeness, "_alike", lambda *of: compared.append(of))
+    monkeypatch.setattr(audit_likeness, "_paths_alike", lambda *of: compared.append(of))
     paths = [place.format(i // 2 if "study" in place else i, i % 2) for i in range(400)]
     run(write_list("a.json", training=paths[:300], validation=paths[300:]))
     assert len(compared) < len(paths)
