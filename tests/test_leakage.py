@@ -201,7 +201,8 @@ def test_files_of_the_folds_beside_the_list_with_folds_are_clean(write_list):
     found = run(whole, *files)
     assert not found.leaks
     assert set(found.findings["severity"]) == {"note"}
-    assert found.answer.startswith("No leakage found: ")
+    assert found.answer.startswith("No leakage found, if the model of its own fold scores each case: ")
+    assert len(found_by("trained on in other folds", found)) == 5  # a mean of all folds has seen them
 
 
 def test_other_images_of_a_patient_are_judged_alike_whatever_the_order_of_the_folds(write_list):
@@ -617,6 +618,20 @@ def test_one_mask_for_two_images_is_told_by_its_content(write_list, tmp_path, su
     assert found_by("may be the same", found, "severity", "n_entries") == [("doubt", 1)] * value
     assert found.clean == (not value)
     assert all("one mask for two images" in row[0] for row in found_by("may be the same", found, "found"))
+
+
+def test_a_case_of_the_list_of_the_whole_cohort_may_have_been_trained_on(write_list):
+    images = [f"images/{name}.nii.gz" for name in ("anna", "ben", "cleo")]
+    whole = write_list("dataset.json", training=images[:2])
+    found = run(whole, write_list("split_0.json", training=images[::2], validation=images[1:2]))
+    assert not found.clean
+    assert found.answer.startswith(
+        "MAY BE LEAKAGE: dataset.json also trains on 1 evaluated case; the audit takes it as the list of the whole "
+        "cohort: if a network was trained on it, this is leakage"
+    )
+    assert found_by("trained on elsewhere", found, "severity", "cases") == [("doubt", ["images/ben"])]
+    apart = run(whole, write_list("split_1.json", training=images[:2], validation=images[2:]))
+    assert apart.clean
 
 
 def test_one_list_without_folds_has_nothing_wrong(write_list):

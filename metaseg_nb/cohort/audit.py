@@ -140,11 +140,16 @@ def _answer(entries: pd.DataFrame, pairs: Sequence[Comparison], found: Sequence[
             leaks[leak.check, leak.list == leak.with_list, leak.with_list].append(leak)
         return "LEAKAGE: " + "; ".join(_leak(pairs, place, leaks[place]) for place in sorted(leaks))
     if of["doubt"]:
-        n = pd.concat(doubt.entries for doubt in of["doubt"])["scored"].groupby(level=0).first().sum()
-        may_be = f"{n} of {n_evaluated} evaluation entries may be training cases, or of patients in training"
-        answer = f"MAY BE LEAKAGE: {may_be}"
+        elsewhere = [doubt.found for doubt in of["doubt"] if doubt.check == "trained on elsewhere"]
+        alike = [doubt.entries for doubt in of["doubt"] if doubt.check != "trained on elsewhere"]
+        if alike:
+            n, may_be = pd.concat(alike)["scored"].groupby(level=0).first().sum(), "may be training cases"
+            elsewhere.insert(0, f"{n} of {n_evaluated} evaluation entries {may_be}, or of patients in training")
+        answer = f"MAY BE LEAKAGE: {'; '.join(elsewhere)}"
     elif pairs:
-        answer = f"No leakage found: {n_evaluated} evaluation entries compared with their training cases"
+        own = any(each.check == "trained on in other folds" for each in of["note"])
+        where = ", if the model of its own fold scores each case" if own else ""
+        answer = f"No leakage found{where}: {n_evaluated} evaluation entries compared with their training cases"
     elif len(set(entries["list"])) == 1:
         problems = [f"Problem: {each.found}." for each in of["problem"]]
         return " ".join(["One list without folds: there is nothing to compare.", *problems])

@@ -23,7 +23,7 @@ class Comparison(NamedTuple):
     """Entries that are scored, and those that the model that scores them was trained on.
 
     ``evaluation`` and ``training`` are parts of the table of entries, ``leaked`` those evaluated entries whose case
-    is trained on. ``model`` says in words what is meant.
+    is trained on, ``by_any`` those that a model of any fold was trained on. ``model`` says in words what is meant.
     """
 
     list: str
@@ -33,6 +33,7 @@ class Comparison(NamedTuple):
     evaluation: pd.DataFrame
     training: pd.DataFrame
     leaked: pd.DataFrame
+    by_any: pd.DataFrame
 
 
 class Finding(NamedTuple):
@@ -63,7 +64,8 @@ def comparisons(entries: pd.DataFrame) -> Iterator[Comparison]:
             fewest = min(models, key=lambda seen: [len(_also_in(scored, seen, what)) for what in ("case", "patient")])
             model = f"{trained}, whichever of its folds is left out" if folds else trained
             model = f"another fold of {trained}" if trained == name and part in folds else model
-            yield Comparison(name, part, trained, model, scored, fewest, _also_in(scored, fewest, "case"))
+            leaked, by_any = (_also_in(scored, seen, "case") for seen in (fewest, pd.concat(models)))
+            yield Comparison(name, part, trained, model, scored, fewest, leaked, by_any)
 
 
 def findings(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Finding]:
@@ -73,10 +75,7 @@ def findings(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Fin
         for primary, rows in _without(pair.evaluation, pair.training):
             found = f"{_cases(rows)} of {primary} in {pair.part} of {pair.list}, none in the training of {pair.model}"
             yield Finding("problem", "primary not trained on", pair.list, pair.trained, found, rows)
-    if not pairs:
-        found = f"no list {'evaluates' if entries['trains'].any() else 'trains on'} anything"
-        one_list = len(set(entries.loc[entries["trains"] | entries["scored"], "list"])) == 1
-        yield Finding("note" if one_list else "problem", "nothing to compare", ALL_LISTS, "", found, entries[:0])
+    yield from _one_side_only(entries, pairs)
     yield from _counted_twice(entries)
     yield from _not_evaluated(entries)
     yield from _possibly_same_patients(entries, pairs)
@@ -94,6 +93,9 @@ def _leaks(pair: Comparison) -> Iterator[Finding]:
         found = f"{len(pair.leaked)} of {scored} ({pair.leaked['case'].nunique()} of {_cases(pair.evaluation)}) "
         found += f"in the training of {pair.model}: {_names(pair.leaked)}"
         yield Finding("leakage", "trained on", *names, found, pair.leaked)
+    elif len(pair.by_any):
+        found = f"{len(pair.by_any)} of {scored} are training cases of other folds of {pair.trained}: "
+        yield Finding("note", "trained on in other folds", *names, found + _names(pair.by_any), pair.by_any)
     others = pair.evaluation.drop(pair.leaked.index)
     known = _also_in(others, pair.training, "patient")
     if len(known):
@@ -103,6 +105,24 @@ def _leaks(pair: Comparison) -> Iterator[Finding]:
     for way, alike in look_alikes(others.drop(known.index), pair.training):
         found = f"{len(alike)} of {scored} may be in the training of {pair.model}: {way}, as "
         yield Finding("doubt", "may be the same", *names, found + shortened(alike.values()), others.loc[list(alike)])
+
+
+def _one_side_only(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> Iterator[Finding]:
+    """A list that only trains and holds cases that others score: perhaps the cohort; or lists of one side alone."""
+    trains, scores = (set(entries.loc[entries[what], "list"]) for what in ("trains", "scored"))
+    evaluated = entries[entries["scored"] & entries["list"].isin(trains)]
+    for name, training in entries[entries["trains"] & ~entries["list"].isin(scores)].groupby("list", sort=False):
+        rows = _also_in(evaluated, training, "case")
+        if len(rows):
+            found = (
+                f"{name} also trains on {counted(rows['case'].nunique(), 'evaluated case')}; the audit takes "
+                "it as the list of the whole cohort: if a network was trained on it, this is leakage"
+            )
+            yield Finding("doubt", "trained on elsewhere", ALL_LISTS, name, found, rows)
+    if not pairs:
+        found = f"no list {'evaluates' if trains else 'trains on'} anything"
+        severity = "note" if len(trains | scores) == 1 else "problem"
+        yield Finding(severity, "nothing to compare", ALL_LISTS, "", found, entries[:0])
 
 
 def _counted_twice(entries: pd.DataFrame) -> Iterator[Finding]:
