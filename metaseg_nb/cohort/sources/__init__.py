@@ -2,29 +2,32 @@
 
 import os
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from datetime import date
 from difflib import get_close_matches
 from glob import glob
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, Field
+import pandas as pd
+from pydantic import AfterValidator, BaseModel
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, numbered, refusal, unused
-from metaseg_nb.cohort.sources.dates import date_in, with_days
+from metaseg_nb.cohort.sources.dates import with_days
 from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
-from metaseg_nb.cohort.sources.spelling import fact, loosely, misspelt, read_csv, shown, tidy, unwritable
+from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 
 APART = "`image_root` only with datalists, `image_files`, `label_file` and `brain_file` only with a folder of cases"
-# No magnetic resonance image is older.
-EARLIEST = date(1950, 1, 1)
+
+
+def _days(text: str | None) -> str | None:
+    if text is not None and not re.fullmatch(r"\d{1,5}([.,]0+)?", text):
+        raise ValueError("whole days since the patient's first date, such as 0 or 92")
+    return text and re.split("[.,]", text)[0]  # a spreadsheet's 92.0
 
 
 class Row(BaseModel):
@@ -36,7 +39,7 @@ class Row(BaseModel):
     site: Text = None
     scanner: Text = None
     date: Text = None
-    day: Annotated[Annotated[int, Field(ge=0)] | None, BeforeValidator(fact)] = None
+    day: Annotated[Text, AfterValidator(_days)] = None
 
 
 def read_cohort(
@@ -195,36 +198,40 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     cohort : Cohort
         As it was, if the table cannot be used.
     problems : list of Problem
-        A table that cannot be used, rows that do not fit its header, an impossible date, different rows of one key
-        (none of them counts), rows that match no case, cases without row.
+        A table that cannot be used, rows that do not fit its header, contradictory rows (none of them
+        counts), rows that match no case, cases without row.
     """
     try:
         table, problems = read_csv(path)
         key = _key(list(table.columns), path)
     except CohortError as error:
         return cohort, error.problems
-    rows: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    rows = []
     for line, row in table.to_dict("index").items():
         read, wrong = read_keys(Row, row, f"line {line}", path)
         problems += list(wrong.values())[:1]
         known = read.model_dump(exclude_none=True) if read else {}
-        if (when := date_in(known.get("date", ""))) and not EARLIEST <= when <= date.today():
-            problems.append(broken("possible date", f"line {line}", path, "a date in the future, or before 1950"))
-        name = known.pop(key, None)
-        if name and known not in rows[name]:
-            rows[name].append(known)
-        elif known and not name:
-            found = f"no {key}, but {', '.join(map(str, known.values()))}"
+        if key in known:
+            rows.append(known)
+        elif known:
+            found = f"no {key}, but {', '.join(known.values())}"
             problems.append(broken("key in each row", f"line {line}", path, found, key=key))
-    different = {name: f"{len(of)} different rows" for name, of in rows.items() if len(of) > 1}
-    problems += [broken("one row", name, path, found, key=key) for name, found in different.items()]
+    frame = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
+    facts = frame.melt(id_vars=key, var_name="fact").dropna().drop_duplicates()
+    differ = facts.duplicated([key, "fact"], keep=False)
+    for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
+        problems.append(broken("one row", name, path, f"{column} {' and '.join(values)}", key=key))
+    agreed = {
+        name: dict(zip(of["fact"], of["value"], strict=True))
+        for name, of in facts[~facts[key].isin(facts.loc[differ, key])].groupby(key)
+    }
     keys = {case.name: case.name if key == "case" else patient_of(case) for case in cohort.all_cases}
-    without = {name: own for name, own in keys.items() if own not in rows}
-    for name in [name for name in rows if name not in keys.values()]:
+    without = {name: own for name, own in keys.items() if own not in set(frame[key])}
+    for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
         near = _near(name, without.values())  # a misspelt row leaves a case without one
         problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
     problems += [broken("row for each", name, path, f"no row for {own}") for name, own in without.items()]
-    agreed = {name: of[0] for name, of in rows.items() if name not in different}
+    agreed = {name: facts | ({"day": int(facts["day"])} if "day" in facts else {}) for name, facts in agreed.items()}
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
 

@@ -20,7 +20,7 @@ PARTS = {"training": "training", "validation": "validation", "testing": "testing
 # What pydantic puts before what it expects.
 PYDANTIC = re.compile("^(Value error, |Input should be )")
 # And what it says in a programmer's words, by the type of its error.
-PLAIN = {"missing": "this key", "too_short": "at least one of them", "int_parsing": "a whole number"}
+PLAIN = {"missing": "this key", "too_short": "at least one of them"}
 PATH = "a path without control characters"
 LISTED = "give a datalist of the NIfTI files (as `cohort`, their folder will do, too)"
 NO_ID = 'an id; or null if it is not known, instead of NA, unknown, "-" and the like'
