@@ -1,12 +1,11 @@
 """Fingerprints: small arrays that recognise an image after rescaling, and a brain after it was moved."""
 
 from collections.abc import Sequence
+from itertools import permutations, product
 
 import numpy as np
-import pandas as pd
 from scipy import ndimage
-from scipy.spatial.transform import Rotation
-from scipy.stats import rankdata
+from scipy.stats import rankdata, spearmanr
 
 from metaseg_nb.cohort.head import Head
 
@@ -29,7 +28,12 @@ CLIPPED, STORED_AS = 2.5, 50
 # Correlation of two anatomies from which they may be one patient's.
 LIKE_ANATOMY = 0.65
 # The 24 turns of a cube by quarters: which axis goes where, and which way it points.
-TURNS = [(np.abs(turn).argmax(0), turn.sum(0)) for turn in Rotation.create_group("O").as_matrix().round().astype(int)]
+TURNS = [
+    (order, signs)
+    for order in map(list, permutations(range(3)))
+    for signs in product((1, -1), repeat=3)
+    if np.linalg.det(np.eye(3)[order] * signs) > 0
+]
 
 
 def sampled_ranks(array: np.ndarray) -> np.ndarray:
@@ -61,19 +65,25 @@ def same_voxels(ranks: Sequence[np.ndarray | None], shapes: Sequence[str | None]
     for shape in dict.fromkeys(shapes):
         of = np.array([i for i, each in enumerate(shapes) if each == shape and ranks[i] is not None])
         if len(of) > 1:
-            pairs += [(int(of[i]), int(of[j])) for i, j in _alike(np.array([ranks[i] for i in of]))]
+            pairs += [(int(of[i]), int(of[j])) for i, j in _alike(np.array([ranks[i] for i in of], float))]
     return pairs
 
 
 def _alike(ranks: np.ndarray) -> list[tuple[int, int]]:
-    known = pd.DataFrame(ranks.T).where(lambda of: of > 0)
-    candidates = np.argwhere(np.triu(known.corr(min_periods=FEWEST) > WORTH_A_LOOK, 1))
-    pairs = []
-    for pair in candidates:
-        both = known[pair].dropna()
-        if len(both) >= known[pair].count().min() / 2 and both.corr("spearman").iloc[0, 1] > SAME_RANKS:
-            pairs.append(tuple(pair))
-    return pairs
+    inside = (ranks > 0).astype(float)
+    n = inside @ inside.T
+    fewest = np.maximum(FEWEST, np.minimum.outer(np.diag(n), np.diag(n)) / 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = ranks @ inside.T / n
+        variance = ranks**2 @ inside.T / n - mean**2
+        correlation = (ranks @ ranks.T / n - mean * mean.T) / np.sqrt(variance * variance.T)
+    candidates = np.argwhere(np.triu((correlation > WORTH_A_LOOK) & (n >= fewest), 1))
+    both = [(ranks[i] > 0) & (ranks[j] > 0) for i, j in candidates]
+    return [
+        (i, j)
+        for (i, j), here in zip(candidates, both, strict=True)
+        if spearmanr(ranks[i][here], ranks[j][here]).statistic > SAME_RANKS
+    ]
 
 
 def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
