@@ -16,7 +16,8 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
 from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image, whole_record
-from metaseg_nb.radiotherapy.series import Series, read_pixels
+from metaseg_nb.radiotherapy.pixels import read_pixels
+from metaseg_nb.radiotherapy.series import Series
 from metaseg_nb.radiotherapy.structure_sets import PREDICTED, write_segmentation, write_structure_set
 
 

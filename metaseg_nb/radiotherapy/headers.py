@@ -44,11 +44,9 @@ TAGS = [
     "MagneticFieldStrength",
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("RescaleSlope", "RescaleIntercept"),
 ]
-# Where a multi-frame file says where its frames lie, and how grey values are rescaled.
-OF_FRAMES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-OF_FRAMES += ("PixelValueTransformationSequence",)
+# Where a multi-frame file says where its frames lie.
+OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 ENDINGS = (".dcm", ".dicom", ".ima")
 # What scanners write where no contrast agent was given.
@@ -106,7 +104,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
         of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``site``, ``colours``, ``rows``, ``columns``,
-        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``, ``rescale``; "", None or 0 where none is given.
+        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``; "", None or 0 where none is given.
         Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place below the folder; one for those of one folder and kind.
@@ -187,15 +185,20 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
         "rows": int(header.get("Rows", 0) or 0),
         "columns": int(header.get("Columns", 0) or 0),
     }
-    whole = items_of(header, "SharedFunctionalGroupsSequence")[:1]
+    whole = first_of(header, "SharedFunctionalGroupsSequence")
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
-        groups = [group for part in (frame, *whole) for name in OF_FRAMES for group in items_of(part, name)[:1]]
+        groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
         yield shared | {"frame": number} | _geometry([*groups, header])
 
 
 def items_of(part: Dataset, sequence: str) -> list[Dataset]:
     """The items of a sequence; none where it is not there, or empty."""
     return list(part.get(sequence, None) or [])
+
+
+def first_of(part: Dataset, sequence: str) -> Dataset:
+    """The first item of a sequence; an empty one where there is none."""
+    return (items_of(part, sequence) or [Dataset()])[0]
 
 
 def _geometry(parts: list[Dataset]) -> dict:
@@ -207,5 +210,4 @@ def _geometry(parts: list[Dataset]) -> dict:
         "position": value("ImagePositionPatient", 3),
         "orientation": value("ImageOrientationPatient", 6),
         "pixel_spacing": value("PixelSpacing", 2),
-        "rescale": (value("RescaleSlope", 1), value("RescaleIntercept", 1)),
     }

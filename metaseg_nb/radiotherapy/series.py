@@ -1,16 +1,15 @@
-"""MR series as volumes: slices in order, with checked geometry, and their voxels in the order of NIfTI."""
+"""MR series as volumes: slices in order, with checked geometry."""
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import SimpleITK as sitk
 
 from metaseg_nb.cohort.problems import shortened
 from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError
+from metaseg_nb.radiotherapy.pixels import file_pixels
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
@@ -115,14 +114,11 @@ def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Dic
     Raises
     ------
     DicomError
-        Slices are missing, unevenly spaced, doubled with different content, tilted, of several sizes, orientations or
-        rescale slopes, or do not say where they lie.
+        Slices are missing, unevenly spaced, doubled with different content, tilted, of several sizes or
+        orientations, or do not say where they lie.
     """
     _require_geometry(frames)
     first = frames.iloc[0]
-    if frames.groupby("file")["rescale"].nunique().gt(1).any():  # ITK reads all by the first
-        found = "frames of one file with different rescale slopes or intercepts"
-        raise DicomError(found, "one for all frames", "export the series again, with a file for each slice")
     along_row, along_column = np.array(first["orientation"]).reshape(2, 3)
     normal = np.cross(along_row, along_column)
     frames = frames.assign(along=np.array(frames["position"].tolist()) @ normal).sort_values("along", kind="stable")
@@ -161,7 +157,7 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
         images = [
-            _file_pixels(row.file, "a slice that is there twice")[row.frame]
+            file_pixels(row.file, "a slice that is there twice")[row.frame]
             for row in frames[number == place].itertuples()
         ]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
@@ -190,41 +186,3 @@ def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np
         found = f"slices shifted sideways from one to the next (gantry tilt of {tilt:.1f} degrees)"
         raise DicomError(found, "slices straight above each other", "resample the series in the planning system")
     return step
-
-
-def read_pixels(frames: pd.DataFrame) -> np.ndarray:
-    """Read the voxels of a series, (columns, rows, slices); whole numbers stay so, others are float32.
-
-    Parameters
-    ----------
-    frames : DataFrame
-        `Series.frames`, of a volume.
-
-    Raises
-    ------
-    DicomError
-        The pixels of a file cannot be decoded.
-    """
-    read: dict[Path, np.ndarray] = {}
-    slices = []
-    for number, row in enumerate(frames.itertuples(), 1):
-        if row.file not in read:  # a multi-frame file is read once; others are let go
-            read = {row.file: _file_pixels(row.file, f"slice {number} of {len(frames)}")}
-        slices.append(read[row.file][row.frame])
-    volume = np.stack(slices).T  # the first axis is the fastest in memory, as in a NIfTI file
-    if np.issubdtype(volume.dtype, np.floating):
-        whole = np.array_equal(np.rint(volume), volume) and np.abs(volume).max(initial=0) < 2**31
-        return volume.astype(np.int32 if whole else np.float32)
-    return volume
-
-
-def _file_pixels(path: Path, name: str) -> np.ndarray:
-    """All frames of a file, (frames, rows, columns), after its rescale slope and intercept.
-
-    An error calls it by ``name``: that of the file may be a patient's.
-    """
-    try:
-        return sitk.GetArrayFromImage(sitk.ReadImage(str(path), imageIO="GDCMImageIO"))
-    except RuntimeError as error:
-        fix = "export the series again, without compression"
-        raise DicomError(f"{name}: pixels that cannot be decoded", "whole images", fix) from error
