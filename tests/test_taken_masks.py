@@ -19,7 +19,7 @@ from metaseg_nb.cohort.examination_store import as_it_came, cases_table, examine
 from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import with_codes
-from metaseg_nb.cohort.volumes import read_lesions, read_volume, write_volume
+from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.fold_results import scored_with
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
@@ -194,6 +194,7 @@ def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
     draw(layout, came.unlabelled[2], "R1", "proposal", seconds=120)  # u0
     draw(layout, came.unlabelled[3], "R1", finished=False)  # u1
     own = StudyLayout("second", layout.base)
+    write_datalist(layout.dataset, came)
     cohort, problems = with_masks_by_hand(came, own, "first")
     assert names(cohort.cases) == ["c0", "c1", "c2", "c3", "c0_later"]
     assert names(cohort.training_only) == ["u0"]
@@ -204,21 +205,21 @@ def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
     assert cohort.cases[1:4] == came.cases[1:]
     corrected = read_lesions(cohort.cases[0], came.rule).array
     assert corrected[10:12, 10:12, 14:16].all()
-    told = [(p.case, p.severity, p.found.split(";")[0]) for p in problems]
-    assert told == [
-        ("-", "note", "1 readings that are not finished"),
-        ("-", "note", "1 masks that were corrected by hand"),
-        ("c0_later", "warning", "a mask that began as a proposal of networks"),
-    ]
+    told = {(p.case, p.severity): p.found for p in problems}
+    assert told["-", "note"] == "1 readings that are not finished"
+    assert told["c0", "note"] == "a mask that R1 corrected by hand, in 0.5 min"
+    assert "began as a proposal of networks" in told["c0_later", "warning"]
+    assert len(problems) == 3
 
 
-def test_proposals_that_were_accepted_without_a_change_are_counted(layout, came):
+def test_a_proposal_that_was_accepted_without_a_change_is_named(layout, came):
     for case, voxels in zip(came.unlabelled[:3], (0, 2, 0), strict=True):
         draw(layout, case, how="proposal", voxels=voxels)
     draw(layout, came.unlabelled[3], how="nothing", voxels=0)
     _, problems = with_masks_by_hand(came, layout, "first")
-    notes = [p.found for p in problems if p.severity == "note"]
-    assert notes == ["2 proposals of networks that were accepted without a change"]
+    notes = {p.case: p.found for p in problems if p.severity == "note"}
+    words = "a proposal of networks that R1 accepted without a change, in 1.5 min"
+    assert notes == {"c0_later": words, "u0": words}
     assert [p.case for p in problems if p.severity == "warning"] == ["c0_later", "c1_later"]
 
 
@@ -229,7 +230,7 @@ def test_of_two_readers_the_first_to_begin_counts(layout, came, monkeypatch):
         draw(layout, case, reader, second=True)
     cohort, problems = with_masks_by_hand(came, layout, "first")
     assert cohort.training_only[0].reader == "R2"
-    assert [(p.case, p.found, p.severity) for p in problems] == [("-", "1 further readings of a case", "note")]
+    assert [(p.case, p.found, p.severity) for p in problems] == [("u0", "readings of R2 and R1", "note")]
 
 
 def test_a_case_keeps_its_mask_where_a_second_reader_began_without_it(layout, came):
@@ -237,8 +238,7 @@ def test_a_case_keeps_its_mask_where_a_second_reader_began_without_it(layout, ca
     draw(layout, came.cases[2], how="mask")
     cohort, problems = with_masks_by_hand(came, layout, "first")
     assert cohort.cases[1] == came.cases[1]
-    found = ["1 readings that did not begin with the mask that the case has", "1 masks that were corrected by hand"]
-    assert [p.found for p in problems] == found
+    assert [p.found for p in problems if p.case == "c1"] == ["a reading of R1 that began with nothing"]
 
 
 @pytest.mark.parametrize("drawn", [[], ["unfinished"], ["of another cohort"]])
@@ -278,20 +278,15 @@ def test_a_copy_that_is_as_it_should_be_is_not_written_again(layout, came):
     assert read_volume(label, "u0").array.sum() == 8
 
 
-def test_a_mask_is_for_its_image_whatever_the_name_of_the_case(layout, came, write_case):
+def test_a_mask_of_another_image_with_the_same_name_is_refused(layout, came, write_case):
+    write_datalist(layout.dataset, came)
     draw(layout, came.unlabelled[2])
-    draw(layout, came.unlabelled[3])
     moved = write_case("elsewhere", seed=32, labelled=False)
-    other = replace(came, unlabelled=[replace(moved, name="u0", patient="u0"), came.unlabelled[3]])
-    cohort, problems = with_masks_by_hand(other, StudyLayout("second", layout.base), "first")
-    assert (names(cohort.training_only), names(cohort.unlabelled)) == (["u1"], ["u0"])
-    assert [(p.found, p.severity) for p in problems] == [("1 finished readings of other images", "warning")]
-    # a copy that the workbook writes in another place, at another time, is the same image
-    write_volume(moved.image, read_volume(came.unlabelled[2].image, "u0"))
-    cohort, problems = with_masks_by_hand(other, StudyLayout("third", layout.base), "first")
-    assert (names(cohort.training_only), problems) == (["u0", "u1"], [])
-    came.unlabelled[3].image.unlink()  # that is for others to tell
-    cohort, _ = with_masks_by_hand(other, StudyLayout("fourth", layout.base), "first")
+    other = replace(came, unlabelled=[replace(moved, name="u0", patient="u0")])
+    with pytest.raises(CohortError, match=r"case u0, .*found another image"):
+        with_masks_by_hand(other, StudyLayout("second", layout.base), "first")
+    nib.save(nib.load(came.unlabelled[2].image), moved.image)  # a copy in another place is the same image
+    cohort, _ = with_masks_by_hand(other, StudyLayout("second", layout.base), "first")
     assert names(cohort.training_only) == ["u0"]
 
 
@@ -305,6 +300,7 @@ def test_two_anonymised_studies_have_codes_of_their_own(layout, came):
         if one != other:
             break
         second.key.unlink()
+    write_datalist(layout.dataset, first_codes)
     draw(layout, next(case for case in first_codes.unlabelled if case.name == one))
     cohort, _ = with_masks_by_hand(coded, second, "first")
     assert names(cohort.training_only) == [other]
@@ -406,7 +402,7 @@ def test_a_second_study_takes_what_was_drawn_in_the_first(write_case, tmp_path, 
     facts = pd.read_csv(second.cases_table, index_col="case")
     assert facts["reader"].dropna().to_dict() == {"c": "R1", "a_later": "R1", "u": "R1"}
     assert facts["minutes"].dropna().to_dict() == {"c": 1.5, "a_later": 1.5, "u": 1.5}
-    assert "1 masks that were corrected by hand" in second.problems_table.read_text(encoding="utf-8")
+    assert "a mask that R1 corrected by hand" in second.problems_table.read_text(encoding="utf-8")
     again = second.dataset.read_bytes()
     assert metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml").returncode == 0
     assert second.dataset.read_bytes() == again

@@ -1,62 +1,40 @@
 """A cohort with masks that were drawn by hand in a study: who may learn from them, and who is tested by them."""
 
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from metaseg_nb.annotation.by_hand import MASK, PROPOSAL
 from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.datalist import require_same_masks
+from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.pseudonyms import decoded
 from metaseg_nb.cohort.volumes import read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.layout import StudyLayout
 
-# What readings are counted for: found, expected, what to do, severity.
-UNFINISHED = (
-    "readings that are not finished",
-    "finished readings",
-    "nothing, if they are to wait; otherwise finish them in notebook 08",
-    "note",
-)
-ELSEWHERE = (
-    "finished readings of other images",
-    "readings of images of this cohort",
-    "nothing, if these cases were left out; otherwise give this study the cohort of that one",
-    "warning",
-)
-ANEW = (
-    "readings that did not begin with the mask that the case has",
-    "corrections of the case's own mask",
-    "nothing: the cases keep their masks, and these readings are for comparison",
-    "note",
-)
-TWICE = (
-    "further readings of a case",
-    "one finished reading of a case",
-    "nothing: the mask of the reader who began first is used",
-    "note",
-)
-CORRECTED = (
-    "masks that were corrected by hand",
-    "the masks that the cohort came with",
-    "nothing: the corrected masks are used in their place; the table of cases names their readers",
-    "note",
-)
-UNCHANGED = (
-    "proposals of networks that were accepted without a change",
-    "masks that a person drew or corrected",
-    "nothing, if the proposals were right: a network that learns from them learns what networks found already",
-    "note",
-)
+CORRECTED = "the mask that the cohort came with", "nothing: the mask that was corrected by hand is used in its place"
+TWICE = "one finished reading of a case", "nothing: the mask of the reader who began first is used"
+ANEW = "a correction of the case's own mask", "nothing: the case keeps its mask, and this reading is for comparison"
 PROPOSED = (
-    "a mask that began as a proposal of networks; its patient is tested in a fold",
     "test masks that began without a network",
     "read its scores with care: they may be too good; or name the case in `exclude`",
-    "warning",
+)
+UNCHANGED = (
+    "masks that a person drew or corrected",
+    "nothing, if the proposal was right: a network that learns from this mask learns what networks found already",
+)
+UNFINISHED = "finished readings", "nothing, if they are to wait; otherwise finish them in notebook 08"
+ELSEWHERE = "readings of cases of this cohort", "nothing, if these cases were left out"
+OTHER_IMAGE = (
+    "the image that the mask was drawn on",
+    "give this study the cohort of that one, or name the case in `exclude`",
 )
 
 
@@ -81,31 +59,27 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
     cohort : Cohort
         `keep_folds` gives it the folds that it has without these masks.
     problems : list of Problem
-        Counts of readings that are not used, of corrected masks, and of proposals that stayed as networks made them;
-        and a warning for each mask that began as a proposal and tests networks.
+        Notes, among them masks that are a proposal as networks made it; and warnings of masks that began as a proposal
+        and test networks.
 
     Raises
     ------
     CohortError
-        No reading can be used; a mask was changed; or the study has other masks already.
+        No reading can be used; a mask was changed, or drawn on another image; or the study has other masks already.
     """
     if not annotations:
         return cohort, []
     drawn = StudyLayout(annotations, layout.base)
-    # by the image, not by the name: anonymised studies have codes of their own
-    names = {checksum(case.image): case.name for case in cohort.all_cases if case.image.is_file()}
-    readings = read_readings(drawn)
-    readings["case"] = readings["image_sha256"].map(names)
+    readings = _named(read_readings(drawn), cohort, layout, drawn)
     has_mask = {case.name for case in cohort.labelled}
-    finished, known = readings["finished"].eq(True), readings["case"].notna()
-    anew = readings["case"].isin(has_mask) & (readings["begun_with"] != MASK)
-    usable = readings[finished & known & ~anew]
+    finished = readings[readings["finished"].eq(True) & readings["case"].notna()]
+    usable = finished[~finished["case"].isin(has_mask) | (finished["begun_with"] == MASK)]
     if usable.empty:
         found = f"{len(readings)} masks, none of them finished and of use for this cohort"
         fix = 'finish them in notebook 08, correct `annotations`, or set it to ""'
-        raise CohortError.one("-", drawn.by_hand, found, "finished masks of images of this cohort", fix)
-    first = usable.drop_duplicates("case")
-    taken = first.set_index("case").to_dict("index")
+        raise CohortError.one("-", drawn.by_hand, found, "finished masks of cases of this cohort", fix)
+    taken = usable.drop_duplicates("case").set_index("case").to_dict("index")
+    _require_same_images(cohort, taken, layout, drawn)
 
     def by_hand(case: Case) -> Case:
         if (one := taken.get(case.name)) is None:
@@ -125,18 +99,51 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
     for case in changed.labelled:
         if case.name in taken:
             _keep(taken[case.name]["mask"], case, cohort.rule)
-    as_proposed = (first["begun_with"] == PROPOSAL) & first[["voxels_added", "voxels_removed"]].eq(0).all(axis=1)
-    counts = {
-        UNFINISHED: (~finished).sum(),
-        ELSEWHERE: (finished & ~known).sum(),
-        ANEW: (finished & anew).sum(),
-        TWICE: len(usable) - len(first),
-        CORRECTED: first["case"].isin(has_mask).sum(),
-        UNCHANGED: as_proposed.sum(),
-    }
-    problems = [Problem("-", str(drawn.by_hand), f"{n} {found}", *rest) for (found, *rest), n in counts.items() if n]
+    corrected = [case for case in changed.labelled if case.name in taken and case.name in has_mask]
     proposed = [case for case in changed.cases if case in new and case.begun_with == PROPOSAL]
-    return changed, problems + [Problem(case.name, str(case.label), *PROPOSED) for case in proposed]
+    as_proposed = {
+        name
+        for name, one in taken.items()
+        if one["begun_with"] == PROPOSAL and one["voxels_added"] == one["voxels_removed"] == 0
+    }
+    unchanged = [case for case in changed.labelled if case.name in as_proposed]
+    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(corrected, unchanged, proposed)]
+
+
+def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
+    """Readings with the cases' names in this cohort, missing where there is no such case; ``there`` is the other name.
+
+    Each study that is anonymised has codes of its own.
+    """
+    names = [case.name for case in cohort.all_cases]
+    here = dict(zip(decoded(names, layout.key), names, strict=True))
+    found = [here.get(name) for name in decoded(readings["case"], drawn.key)]
+    return readings.assign(there=readings["case"], case=pd.Series(found, readings.index, dtype=object))
+
+
+def _require_same_images(
+    cohort: Cohort, taken: Mapping[str, Mapping[str, Any]], layout: StudyLayout, drawn: StudyLayout
+) -> None:
+    """Refuse a mask that was drawn on another image which has the case's name."""
+    there = cohort if drawn.root == layout.root else read_study_cohort(drawn)
+    images = {case.name: case.image for case in there.all_cases}
+    wanted = [case for case in cohort.all_cases if case.name in taken]
+    if others := [case for case in wanted if not _drawn_on(case, taken[case.name], images)]:
+        expected, fix = OTHER_IMAGE
+        raise CohortError(Problem(case.name, str(case.image), "another image", expected, fix) for case in others)
+
+
+def _drawn_on(case: Case, reading: Mapping[str, Any], images: Mapping[str, Path]) -> bool:
+    """Tell whether a case has the image that a mask was drawn on; that image must be as it was then."""
+    image = images.get(reading["there"])
+    return image is not None and checksum(image) == reading["image_sha256"] and _same_image(case, image)
+
+
+def _same_image(case: Case, image: Path) -> bool:
+    if image.resolve() == case.image.resolve():
+        return True
+    own, other = (read_volume(path, case.name) for path in (case.image, image))
+    return same_grid(own, other) and np.array_equal(own.array, other.array, equal_nan=True)
 
 
 def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
@@ -150,3 +157,31 @@ def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
         if same_grid(kept, volume) and np.array_equal(kept.array, volume.array):
             return
     write_volume(case.label, volume)
+
+
+def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame, folder: Path) -> Iterator[Problem]:
+    """Readings that are not used, and why."""
+    unfinished = readings[~readings["finished"].eq(True)]
+    if len(unfinished):
+        yield Problem("-", str(folder), f"{len(unfinished)} readings that are not finished", *UNFINISHED, "note")
+    if elsewhere := len(readings) - len(unfinished) - len(finished):
+        yield Problem("-", str(folder), f"{elsewhere} finished readings of other cases", *ELSEWHERE, "note")
+    for name, of in usable.groupby("case", sort=False):
+        if len(of) > 1:
+            yield Problem(str(name), str(folder), f"readings of {' and '.join(of['reader'])}", *TWICE, "note")
+    for row in finished.drop(usable.index).itertuples():
+        found = f"a reading of {row.reader} that began with {row.begun_with}"
+        yield Problem(str(row.case), str(folder), found, *ANEW, "note")
+
+
+def _of_cases(corrected: Iterable[Case], unchanged: Iterable[Case], proposed: Iterable[Case]) -> Iterator[Problem]:
+    """Cases whose masks by hand have consequences that somebody should know."""
+    for case in corrected:
+        found = f"a mask that {case.reader} corrected by hand, in {case.minutes:.1f} min"
+        yield Problem(case.name, str(case.label), found, *CORRECTED, "note")
+    for case in unchanged:
+        found = f"a proposal of networks that {case.reader} accepted without a change, in {case.minutes:.1f} min"
+        yield Problem(case.name, str(case.label), found, *UNCHANGED, "note")
+    for case in proposed:
+        found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
+        yield Problem(case.name, str(case.label), found, *PROPOSED, "warning")
