@@ -21,7 +21,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     ],
     submod_attrs={
         "checksums": ["write_record"],
-        "files": ["escaped", "read_table", "write_json", "write_table", "write_text"],
+        "files": ["escaped", "read_table", "write_table", "write_text"],
         "layout": ["PROJECT", "StudyLayout"],
         "machine": ["describe", "device", "device_name", "provenance"],
         "parameters": ["model_title"],

@@ -137,7 +137,8 @@ def dicom(folder: Path) -> None:
 
     found = read_dicom(folder)
     if not (folder.is_dir() and (found.patients or found.unread)):
-        raise ValueError(f"folder {folder}: found no DICOM file in it; expected MR series and structure sets")
+        expected = "expected MR series and structure sets (unpack archives first)"
+        raise ValueError(f"folder {folder}: found no such folder, or no DICOM file in it; {expected}")
     print(describe_dicom(found))
 
 

@@ -102,6 +102,7 @@ GOOD = ("q-0", "q", "2024-01-01", None), ("q-1", "q", "2024-02-01", None)
             "date in name",
         ),
         ([("p-0", "p", "2024-01-01", 0), ("p-1", "p", "2024-03-01", 61)], "p-1", "day of date"),
+        ([("p-1", "p", "2024-03-01", 61), ("p-0", "p", "2024-01-01", 0)], "p-1", "day of date"),
     ],
 )
 def test_each_contradiction_has_its_message(rows, case, rule):

@@ -226,7 +226,8 @@ KINDS = {
     "pair": (saved_by_nibabel(nib.Nifti1Pair, "image.hdr"), "half of a pair", "one NIfTI file"),
     "pair, NIfTI-2": (saved_by_nibabel(nib.Nifti2Pair, "image.hdr"), "half of a pair", "one NIfTI file"),
     "zip": (of_bytes("image.zip", b"PK\3\4" + bytes(600)), "an archive", "unpack"),
-    "packed twice": (of_bytes("a.nii.gz", gzip.compress(gzip.compress(b"n"))), "no NIfTI header", "export it again"),
+    "packed twice": (of_bytes("a.nii.gz", gzip.compress(gzip.compress(b"n"))), "compressed twice", "unpack"),
+    "companion": (of_bytes("._a.nii.gz", b"\0\5\x16\7" + bytes(600)), "a macOS companion file", "without ._"),
     "page": (of_bytes("image.nii.gz", b"<!DOCTYPE html><p>Log in"), "a web page", "log in"),
     "lfs": (
         of_bytes("image.nii.gz", b"version https://git-lfs.github.com/spec/v1"),

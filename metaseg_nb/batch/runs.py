@@ -144,7 +144,7 @@ def how_it_ended(executed: Path) -> dict[str, Any] | None:
 
 
 def study_status(study: str) -> tuple[pd.DataFrame, str]:
-    """Read the state of every run of a study. Whether finished runs are still whole, 04 to 06 and the report tell.
+    """Read the state of every run of a study. Whether finished runs are still whole, 04 to 07, 09 and the report tell.
 
     Parameters
     ----------

@@ -38,6 +38,8 @@ KINDS = (
     Kind("an NRRD file", CONVERTED, (b"NRRD000",)),
     Kind("a MetaImage file (.mha, .mhd)", CONVERTED, (b"ElementType",), None),
     Kind("an archive or workbook", UNPACK, (b"PK\3\4", b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
+    Kind("a file that is compressed twice", "unpack it once", (GZIP_MAGIC,)),
+    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
     Kind("a web page", DOWNLOAD, (b"<!DOCTYPE", b"<html")),
     Kind("a pointer instead of the file", FETCH, (b"version https://git-lfs", b"/annex/objects")),
 )

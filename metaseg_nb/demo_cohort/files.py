@@ -135,7 +135,7 @@ def _keep_recipe(folder: Path, recipe: dict) -> None:
     """Refuse a folder with anything but a cohort that was made this way."""
     path = folder / "recipe.json"
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else "no recipe"
-    if found != recipe and folder.exists() and any(folder.iterdir()):
+    if found != recipe and any(not file.name.startswith(".") for file in folder.glob("*")):
         fix = "name another folder, or delete this one to make it again"
         raise CohortError.one(NAME, path, f"files with {found}", f"an empty folder, or one with {recipe}", fix)
     write_json(path, recipe)

@@ -6,7 +6,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "baseline": ["score_threshold"],
-        "calibration": ["flags_of_failures", "patient_uncertainty", "probability_scores", "reliability"],
+        "calibration": [
+            "FAILURE_DICE",
+            "flags_of_failures",
+            "patient_uncertainty",
+            "probability_scores",
+            "reliability",
+        ],
         "claims": ["claim_table", "network_kinds"],
         "comparison": ["pairwise", "patient_scores", "rank_distribution", "rank_test"],
         "conclusions": [

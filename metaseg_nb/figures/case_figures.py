@@ -126,8 +126,8 @@ def pick_cases(metrics: pd.DataFrame, n: int) -> dict[str, str]:
     """The n worst, n typical (nearest the median) and n best cases by Dice, each with why; none twice."""
     order = metrics.sort_values("dice", ignore_index=True)
     middle = order.iloc[(order["dice"] - order["dice"].median()).abs().argsort(kind="stable")]
-    groups = {"worst": order[:n], "best": order[::-1][:n], "typical": middle[:n]}
-    picked = pd.concat([rows.assign(why=why) for why, rows in groups.items()]).drop_duplicates("case")
+    ends = pd.concat([order[:n].assign(why="worst"), order[::-1][:n].assign(why="best")]).drop_duplicates("case")
+    picked = pd.concat([ends, middle[~middle["case"].isin(ends["case"])][:n].assign(why="typical")])
     picked["why"] = pd.Categorical(picked["why"], ["worst", "typical", "best"])
     return picked.sort_values(["why", "dice"]).set_index("case")["why"].astype(str).to_dict()
 

@@ -10,6 +10,8 @@ import numpy as np
 
 # Points of one contour lie in one plane within this share of a slice; further apart it is drawn across the slices.
 FLAT = 0.1
+# Coordinates are rounded, often to 0.01 mm: this share of a slice is no difference.
+ROUNDED = 0.02
 
 
 @dataclass
@@ -66,7 +68,8 @@ def rasterise(
         nearest = places[np.abs(places[:, None] - slices).argmin(axis=0)]
         drawn = [(k, place) for k, place in zip(slices, nearest, strict=True) if abs(place - k) <= every / 2 + 0.01]
     else:
-        nearest = np.floor(places + 0.5).astype(int)  # half-way planes all go up: np.rint sends two to one slice
+        # half-way planes all go up, however their coordinates were rounded: else some slices get two, and others none
+        nearest = np.floor(places + 0.5 + ROUNDED).astype(int)
         drawn = [(k, place) for k, place in zip(nearest, places, strict=True) if k in slices]
         off = max((abs(place - k) for k, place in drawn), default=0.0)
         result.off_slice_mm = float(off * np.linalg.norm(affine[:3, 2]))

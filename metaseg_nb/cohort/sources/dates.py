@@ -99,9 +99,9 @@ def _problems(table: pd.DataFrame, origin: str | Path) -> Iterator[Problem]:
     for row in table.dropna(subset=["dated", "named"]).query("dated != named").itertuples():
         found = f"a date {abs((row.dated - row.named).days)} days from the one in the name"
         yield broken("date in name", row.case, origin, found)
-    shift = table["given"] - table["by_date"]
-    other = shift - shift.groupby(table["patient"]).transform("first")
-    for row in table.assign(other=other)[other.abs() > 0].itertuples():
+    shift = (table["given"] - table["by_date"])[table["by_date"].sort_values().index]  # the patient's earliest is first
+    table["other"] = shift - shift.groupby(table["patient"]).transform("first")
+    for row in table[table["other"].abs() > 0].itertuples():
         found = f"day {row.given:.0f}, where its date gives day {row.given - row.other:.0f}"
         yield broken("day of date", row.case, origin, found)
     known = table.dropna(subset="day")
