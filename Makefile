@@ -13,7 +13,7 @@
 # make lint    code style, import layers, notebooks without outputs
 # make size    files, lines and lines of code of each room
 # make bench   speed, compared with another way
-# make clean   deletes all results (runs/, reports/), not the environment
+# make clean   deletes results (runs/, reports/) but for masks drawn by hand and verdicts, not the environment
 
 PYTHON ?= python3.11
 BIN := .venv/bin
@@ -80,7 +80,9 @@ bench: $(READY)
 	@set -e; for part in $(PART); do echo "== $$part"; $(BIN)/python benchmarks/$$part.py; done
 
 clean:
-	rm -rf runs reports .snakemake
+	rm -rf reports .snakemake
+	[ ! -d runs ] || find runs ! -type d ! -path '*/annotations_by_hand/*' ! -path '*/review/verdicts.csv' -delete
+	[ ! -d runs ] || find runs -depth -type d -empty -delete
 
 $(READY): pyproject.toml requirements.lock
 	@echo "installing into .venv; this takes some minutes"

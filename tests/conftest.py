@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+import hypothesis
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -39,6 +40,10 @@ from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.steps import PreparedImage
 from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Train
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 STUDIES = Path(__file__).parent / "studies"
 

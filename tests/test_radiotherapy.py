@@ -737,6 +737,17 @@ def test_predictions_beside_the_planned_contours_are_no_reference(tmp_path, imag
     assert "1 structure set(s) of predictions, left aside" in problem.found
 
 
+def test_predictions_among_planned_contours_are_no_reference(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    (found,) = read_dicom(tmp_path / "mr").series
+    regions = {"GTV 1": mask, "GTV_auto_01": ~mask, "GTV2_3mm": ~mask}
+    write_structure_set(tmp_path / "rs.dcm", regions, found, "unet")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    (problem,) = problems
+    assert (problem.severity, problem.found) == ("warning", "GTV_auto_01, left aside")
+
+
 def test_a_structure_set_of_another_series_in_the_same_frame_of_reference_fits(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
     data = pydicom.dcmread(tmp_path / "rs.dcm")

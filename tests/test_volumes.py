@@ -200,7 +200,7 @@ FAULTS = {
     "voxels in the header": (header(108, bytes(4)), "voxels from byte 0 on (vox_offset)"),
     "voxels in the longer header": (nifti2, "voxels from byte 0 on (vox_offset)"),
     "voxels at byte 348": (header(108, np.float32(348).tobytes()), "vox offset 348"),
-    "the .img of a pair": (voxels_of_a_pair, "the voxels of a pair (.hdr and .img)"),
+    "the .img of a pair": (voxels_of_a_pair, "half of a pair (.hdr and .img)"),
     "4D": (four_dimensional, "4D, shape (24, 22, 20, 2)"),
     "NaN": (with_value(np.nan), "1 NaN or infinite voxels"),
     "infinite": (with_value(-np.inf), "1 NaN or infinite voxels"),

@@ -18,7 +18,7 @@ class Choice:
 
     series: str = "*"
     roi_names: tuple[str, ...] = ("*GTV*", "TV", "*met*")
-    roi_names_without: tuple[str, ...] = ("*PTV*", "*CTV*", "* mm*", "*+*", "*PRV*")
+    roi_names_without: tuple[str, ...] = ("*PTV*", "*CTV*", "*mm*", "*+*", "*PRV*")
     organ_names: tuple[str, ...] = ("*brain*stem*", "*chiasm*", "*optic*", "*cochlea*")
 
 

@@ -115,8 +115,9 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 
 
 def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable[str]) -> list[Region]:
-    """Regions whose name any of the patterns matches, and none of ``without``."""
-    return [one for one in regions if is_named(one.name, patterns) and not is_named(one.name, without)]
+    """Regions whose name any of the patterns matches, and none of ``without``; no prediction (see `is_prediction`)."""
+    drawn = [one for one in regions if not one.name.startswith(PREDICTED)]
+    return [one for one in drawn if is_named(one.name, patterns) and not is_named(one.name, without)]
 
 
 def is_prediction(structures: StructureSet) -> bool:
