@@ -33,7 +33,7 @@ ADVICE = {
     "float_type": " (such as 0.0003, without quotes)",
 }
 # Settings that change how a run is computed or called, or what its probabilities are made into; not what is trained.
-# The last is a setting no more, but checkpoints have it.
+# The last one is no longer a setting; older checkpoints still name it.
 NOT_IDENTITY = {"title", "arm_title", "num_processes", "compiled", "operating_point", "loader_workers"}
 
 

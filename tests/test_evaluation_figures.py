@@ -110,13 +110,31 @@ def test_a_table_is_kept_as_csv_and_latex(records, tmp_path):
     assert r"\toprule" in text
 
 
-def drawn(cell_with, **names):
-    """The figure that a cell of notebook 04 draws, found by a line of it."""
+def after(cell_with, **names):
+    """The figures that a cell of notebook 04 draws, found by a line of it, and its other names."""
     figures, cells = {}, [cell.source for cell in nbformat.read(NOTEBOOKS / "04_cross_validation.ipynb", 4).cells]
     imports, (cell,) = cells[2], [cell for cell in cells if cell_with in cell]
     names["records"] = SimpleNamespace(figure=lambda figure, name: figures.update({name: figure}))
     exec(f"{imports}\n{cell}", names)
-    return next(iter(figures.values()))
+    return figures, names
+
+
+def drawn(cell_with, **names):
+    """The only figure of a cell."""
+    (figure,) = after(cell_with, **names)[0].values()
+    return figure
+
+
+def test_flagged_patients_and_flagged_failures_are_counted():
+    found = {"patient": list("abcd"), "dice": [0.2, 0.4, 0.8, 0.9], "unlikeness": [1.5, 0.7, 0.6, 1.2]}
+    metrics = pd.DataFrame(found).assign(model="unet")
+    measured_later = metrics.assign(model="unetr", unlikeness=np.nan)
+    results = SimpleNamespace(metrics=pd.concat([metrics, measured_later]))
+    names = {"results": results, "networks": ["unet", "unetr"], "palette": palette(["unet", "unetr"])}
+    _, names = after('records.figure(figure, "likeness")', ms=ms, resampling=RESAMPLING, **names)
+    (row,) = names["likeness"].itertuples()
+    assert (row.model, row.patients, row.failures, row.flagged, row.flagged_failures) == ("unet", 4, 2, 2, 1)
+    assert "2 of 4 patients are flagged, among them 1 of 2 failures (Dice below 0.5)" in names["lines"][0]
 
 
 def test_published_points_name_their_source_in_the_figure():

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "change": ["change_errors", "confusion", "kappa", "with_growth"],
         "clinical": ["read_clinical"],
+        "identity": ["UNSEEN"],
         "patients": ["REFERENCE", "follow_study", "several_dates"],
         "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "responses"],
     },

@@ -10,7 +10,7 @@ from metaseg_nb.cohort.lesions import box_around, label_lesions
 from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.radiotherapy.contours import plane_distance, rasterise
 from metaseg_nb.radiotherapy.planning import Choice, Planned
-from metaseg_nb.radiotherapy.structure_sets import PREDICTED, Region, chosen
+from metaseg_nb.radiotherapy.structure_sets import Region, chosen
 
 # Share of a slice that contours may lie beside it before this is worth a note.
 OFF_SLICE = 0.02
@@ -40,9 +40,9 @@ def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict
         )
         return None, {}, [problem(found, expected, "correct `roi_names` or `roi_names_without`", "warning")]
     every, masks, problems = _every(case), [], []
-    if drawn := [name for name in names if name.startswith(PREDICTED)]:
+    if predicted := [region.name for region in case.structures.regions if region.is_predicted]:
         fix = "nothing; give those that a person corrected another name"
-        problems.append(problem(f"{shortened(drawn)}, left aside", "regions that no network drew", fix, "warning"))
+        problems.append(problem(f"{shortened(predicted)}, left aside", "regions that a person drew", fix, "warning"))
     for region in regions:
         mask, noticed = _drawn(case, region, every)
         masks.append(mask)

@@ -42,6 +42,11 @@ class Region:
     name: str
     contours: list[np.ndarray] = field(repr=False)
 
+    @property
+    def is_predicted(self) -> bool:
+        """Whether this workbook drew it, by its name: then it is no reference."""
+        return self.name.startswith(PREDICTED)
+
 
 @dataclass(frozen=True)
 class StructureSet:
@@ -115,15 +120,14 @@ def is_named(name: str, patterns: Iterable[str]) -> bool:
 
 
 def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable[str]) -> list[Region]:
-    """Regions whose name any of the patterns matches, and none of ``without``; no prediction (see `is_prediction`)."""
-    drawn = [one for one in regions if not one.name.startswith(PREDICTED)]
-    return [one for one in drawn if is_named(one.name, patterns) and not is_named(one.name, without)]
+    """Regions whose name any of the patterns matches, and none of ``without``; predictions are never chosen."""
+    own = [one for one in regions if not one.is_predicted]
+    return [one for one in own if is_named(one.name, patterns) and not is_named(one.name, without)]
 
 
 def is_prediction(structures: StructureSet) -> bool:
     """Whether all regions of a structure set are predictions that the workbook wrote: those are no reference."""
-    names = [region.name for region in structures.regions]
-    return bool(names) and all(name.startswith(PREDICTED) for name in names)
+    return bool(structures.regions) and all(region.is_predicted for region in structures.regions)
 
 
 def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
