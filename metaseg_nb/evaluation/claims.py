@@ -10,6 +10,8 @@ from metaseg_nb.evaluation.strata import weighted
 
 SMALL = DIAMETER_NAMES[:2]
 KINDS = ("convolutional", "transformer")
+# By their names in `training.networks`; all others are convolutional.
+TRANSFORMERS = ("unetr", "swin_unetr")
 # Under this name stand the claims for the mean over all networks.
 ALL = "all networks"
 # A claim, what is measured, what was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
@@ -18,8 +20,6 @@ Claim = tuple[str, str, str, pd.DataFrame, pd.DataFrame]
 
 def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
     """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
-    from metaseg_nb.training.networks import TRANSFORMERS  # here: it takes seconds, and only 04 needs it
-
     networks = runs.drop_duplicates("model").set_index("model")["network"]
     return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
 

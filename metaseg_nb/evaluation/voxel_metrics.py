@@ -10,6 +10,7 @@ import edt
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
+from surface_distance import compute_robust_hausdorff, compute_surface_distances
 
 from metaseg_nb.cohort.lesions import marked_voxels
 
@@ -193,16 +194,4 @@ def surface_area_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: 
     """
     if not truth.any() or not prediction.any():
         return MISSED_HD95_MM if truth.any() or prediction.any() else 0.0
-    # Here, not above: importing MONAI takes seconds, and only this needs it.
-    import torch
-    from monai.metrics.utils import get_mask_edges
-
-    padded = [torch.from_numpy(np.pad(mask, 1)) for mask in (truth, prediction)]
-    *surfaces, areas, other_areas = (it.numpy() for it in get_mask_edges(*padded, crop=False, spacing=spacing_mm))
-    directed = []
-    for own, other, areas_mm2 in zip(surfaces, surfaces[::-1], (areas, other_areas), strict=True):
-        distances = _nearest_mm(own, other, spacing_mm)
-        order = np.argsort(distances, kind="stable")
-        share = np.cumsum(areas_mm2[own][order].astype(np.float64))
-        directed.append(distances[order][np.searchsorted(share / share[-1], 0.95)])
-    return float(max(directed))
+    return float(compute_robust_hausdorff(compute_surface_distances(truth, prediction, spacing_mm), 95))

@@ -66,9 +66,12 @@ def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[s
             axis.set_ticks(axis.get_ticklocs(), cleaned)
     for text in figure.findobj(Text):
         text.set_text(clean(text.get_text()))
+    figure.draw_without_rendering()  # lays the figure out: once for all formats, and for the page
+    figure.set_layout_engine("none")
+    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     for kind in formats:
         with finished(layout.figures / f"{name}.{kind}") as unfinished:
-            figure.savefig(unfinished, format=kind, bbox_inches="tight")
+            figure.savefig(unfinished, format=kind, bbox_inches=box)
 
 
 @dataclass(frozen=True)

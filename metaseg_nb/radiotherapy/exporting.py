@@ -11,7 +11,6 @@ import numpy as np
 
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
@@ -98,6 +97,8 @@ def predict_dicom(
     ValueError
         Several folders, or none or several series in it; networks that cannot be used.
     """
+    from metaseg_nb.inference.predict import predict  # here: it takes seconds, and 07 writes what was predicted before
+
     if len(images) > 1:
         found = f"found {len(images)} paths; expected one folder, with one DICOM series"
         fix = "predict each patient by a call of its own; networks of several sequences need NIfTI files"

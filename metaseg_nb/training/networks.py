@@ -1,6 +1,7 @@
 """The networks by name, sized as in the study or as published, and one ``width`` to shrink them all.
 
-Adding a network is one function here, below `register`, and one file in ``params/models``.
+Adding a network is one function here, below `register`, and one file in ``params/models``;
+a transformer also stands in `evaluation.claims.TRANSFORMERS`.
 """
 
 import math
@@ -28,25 +29,20 @@ CHANNELS_LAST = ("unet", "attention_unet")
 NETWORKS: dict[str, Builder] = {}
 # Pattern of the names of each network's output layers.
 OUTPUT_LAYERS: dict[str, str] = {}
-# All others are convolutional; notebook 04 compares the two kinds.
-TRANSFORMERS: set[str] = set()
 
 
-def register(output_layers: str, transformer: bool = False) -> Callable[[Builder], Builder]:
+def register(output_layers: str) -> Callable[[Builder], Builder]:
     """Add a network to `NETWORKS`, by the name of its function.
 
     Parameters
     ----------
     output_layers : str
         Regular expression for the beginning of the names of their weights, which do not start from a pretraining.
-    transformer : bool
     """
 
     def add(build: Builder) -> Builder:
         name = build.__name__
         NETWORKS[name], OUTPUT_LAYERS[name] = build, output_layers
-        if transformer:
-            TRANSFORMERS.add(name)
         return build
 
     return add
@@ -83,7 +79,7 @@ def segresnet(width: float, patch_size: int, in_channels: int) -> torch.nn.Modul
     )
 
 
-@register(output_layers=r"out\.", transformer=True)
+@register(output_layers=r"out\.")
 def unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """UNETR (Hatamizadeh et al., WACV 2022); every head keeps its 64 channels at any width."""
     heads = max(1, round(width * 12))
@@ -99,7 +95,7 @@ def unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     )
 
 
-@register(output_layers=r"out\.", transformer=True)
+@register(output_layers=r"out\.")
 def swin_unetr(width: float, patch_size: int, in_channels: int) -> torch.nn.Module:
     """Swin UNETR (Hatamizadeh et al., BrainLes 2021); its feature size is a multiple of 12."""
     with torch.device("cpu"):  # MONAI reads drop rates out of a tensor, which cannot be done on the meta device
