@@ -7,7 +7,7 @@
 # make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
 # make test    the tests, with a small study from images to report
 # make test SLOW=1     also further studies, some of real data; JupyterLab and browsers
-# make test-cluster    a study on a SLURM with one node, which it starts (as root)
+# make test-cluster    a study on a SLURM with one node, which it starts (as root); make test CLUSTER=1: with the others
 # make test-gpu        tests on this machine's GPU
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
 # make lint    code style, import layers, notebooks without outputs
@@ -50,12 +50,12 @@ status: $(READY)
 # keep the others waiting; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
 # those that wait do not keep the others from a core
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadgroup --no-loadscope-reorder \
-		-m 'not cluster and not gpu$(if $(SLOW),, and not slow)'
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(CLUSTER),4,3) --dist loadgroup \
+		--no-loadscope-reorder -m 'not gpu$(if $(CLUSTER),, and not cluster)$(if $(SLOW),, and not slow)'
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m cluster tests/cluster
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -m cluster tests/cluster
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/gpu

@@ -64,6 +64,7 @@ def pytest_configure(config):
 # Files that take minutes: begun last, one of them would leave the other processes idle. One makes the tiny study,
 # for which the last three wait: meanwhile the other processes have those between.
 LONGEST = (
+    "test_slurm",
     "test_study",
     "test_explore",
     "test_annotate_in_jupyterlab",
@@ -344,6 +345,7 @@ CHROMIUM_OPTIONS = [
     "--no-sandbox",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
+    "--disable-gpu-watchdog",  # on a busy machine it takes drawing by software for a hang, and the picture is lost
     "--disable-quic",
     "--no-first-run",
     "--disable-background-networking",

@@ -123,8 +123,10 @@ def settled(canvas):
     """The picture of a canvas once it is not blank, an overlay has a colour, and a second look sees the same."""
     picture = pixels(canvas)
     time.sleep(2)
-    coloured = picture.max() > 100 and ((picture.max(axis=2) - picture.min(axis=2)) > 40).sum() > 50
-    return [picture] if coloured and np.abs(pixels(canvas) - picture).mean() < 0.01 else []
+    brightest, coloured = picture.max(), ((picture.max(axis=2) - picture.min(axis=2)) > 40).sum()
+    change = np.abs(pixels(canvas) - picture).mean()
+    print(f"canvas: brightest {brightest}, {coloured} pixels in colour, {change} from one look to the next")
+    return [picture] if brightest > 100 and coloured > 50 and change < 0.01 else []
 
 
 def pictures(outputs):

@@ -176,7 +176,7 @@ def test_training_learned_something_and_kept_its_history(home):
     settings = yaml.safe_load(STUDY.read_text())
     for run in home.glob("runs/tiny/*/fold*"):
         history = pd.read_csv(run / "history.csv")
-        assert history["epoch"].tolist() == [2, 4]
+        assert history["epoch"].tolist() == [4, 8, 12, 16]
         assert history["epoch"].iloc[-1] == settings["epochs"]
         assert history["loss"].iloc[-1] < history["loss"].iloc[0]
 
@@ -204,7 +204,7 @@ def train_until(home, tmp_path):
             source, target = home / "runs/tiny" / part, tmp_path / "runs/tiny" / part
             shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         study = tmp_path / "long.yaml"
-        study.write_text(STUDY.read_text().replace("epochs: 4", f"epochs: {epochs}"))
+        study.write_text(STUDY.read_text().replace("epochs: 16", f"epochs: {epochs}"))
         command = [sys.executable, "-m", "metaseg_nb", "run", "03_train", "--study", study, "--model", "unet"]
         env, run = {**os.environ, "METASEG_HOME": str(tmp_path)}, tmp_path / "runs/tiny/unet/fold0"
         process = subprocess.Popen([*command, "--fold", "0"], env=env, stderr=subprocess.PIPE, cwd=PROJECT)
@@ -230,7 +230,7 @@ def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(train_
 
 @pytest.mark.slow
 def test_sigterm_after_training_ends_the_run_as_stopped_too(train_until):
-    run, code, said = train_until(lambda run: (run / "predictions").exists(), 4)
+    run, code, said = train_until(lambda run: (run / "predictions").exists(), 16)
     assert code == 75, said
     assert "03_train: stopped on request" in said
     record = json.loads((run / "03_train.run.json").read_text())
@@ -240,7 +240,7 @@ def test_sigterm_after_training_ends_the_run_as_stopped_too(train_until):
 
 @pytest.mark.slow
 def test_sigterm_at_the_start_ends_the_run_as_stopped_too(train_until):
-    run, code, said = train_until(lambda run: (run / "03_train.run.json").exists(), 4)
+    run, code, said = train_until(lambda run: (run / "03_train.run.json").exists(), 16)
     assert code == 75, said
     assert json.loads((run / "03_train.run.json").read_text())["state"] == "stopped"
 
@@ -303,11 +303,11 @@ def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(ho
         shutil.copytree(home / "runs/tiny" / part, tmp_path / "runs/tiny" / part)
     shutil.copy(home / "runs/tiny/dataset.json", tmp_path / "runs/tiny")
     changed = tmp_path / "tiny.yaml"
-    changed.write_text(STUDY.read_text().replace("epochs: 4", "epochs: 6"))
+    changed.write_text(STUDY.read_text().replace("epochs: 16", "epochs: 24"))
     kept = (tmp_path / "runs/tiny/unet/fold0/best.pt").read_bytes()
     result = metaseg(tmp_path, "run", "03_train", "--study", changed, "--model", "unet", "--fold", "0")
     assert result.returncode == 1
-    assert "epochs: 4 then, 6 now" in result.stderr
+    assert "epochs: 16 then, 24 now" in result.stderr
     assert "another study name" in result.stderr
     assert (tmp_path / "runs/tiny/unet/fold0/best.pt").read_bytes() == kept
     assert not [*tmp_path.rglob("superseded_*")]

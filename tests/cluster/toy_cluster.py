@@ -70,6 +70,11 @@ class Workbook:
         changed = yaml.safe_load(path.read_text()) | values
         path.write_text(yaml.safe_dump({key: value for key, value in changed.items() if value is not None}))
 
+    def once_more(self) -> None:
+        """Start what failed once more, not twice."""
+        config = self.profile / "config.yaml"
+        config.write_text(config.read_text().replace("retries: 2", "retries: 1"))
+
     def start(self, *targets, profile: str | Path = "") -> None:
         """Start the driver of the study on the cluster, or as another profile says; it is not waited for."""
         options = ["--study", self.study, "--profile", str(profile or self.profile)]
