@@ -6,8 +6,10 @@
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
 # make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
 # make test    the tests, with a small study from images to report
-# make test SLOW=1     also further studies, some of real data; JupyterLab and browsers
-# make test-cluster    a study on a SLURM with one node, which it starts (as root); make test CLUSTER=1: with the others
+# make test BROWSER=1  also JupyterLab and reports in a browser
+# make test SLOW=1     also further studies, some of real data, and those in a browser
+# make test CLUSTER=1  also those of make test-cluster
+# make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
 # make lint    code style, import layers, notebooks without outputs
@@ -51,7 +53,8 @@ status: $(READY)
 # those that wait do not keep the others from a core
 test: $(READY)
 	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(CLUSTER),4,3) --dist loadgroup \
-		--no-loadscope-reorder -m 'not gpu$(if $(CLUSTER),, and not cluster)$(if $(SLOW),, and not slow)'
+		--no-loadscope-reorder \
+		-m 'not gpu$(if $(CLUSTER),, and not cluster)$(if $(SLOW),, and $(if $(BROWSER),(not slow or browser),not slow))'
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)

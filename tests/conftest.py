@@ -68,9 +68,9 @@ LONGEST = (
     "test_study",
     "test_explore",
     "test_annotate_in_jupyterlab",
-    "test_processes",
-    "test_budget_study",
     "test_real_data",
+    "test_budget_study",
+    "test_processes",
     "test_in_jupyterlab",
 )
 
@@ -78,6 +78,9 @@ LONGEST = (
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Fast before slow tests, the longest files first; tests of one file that are as fast stay in one process."""
+    for item in items:
+        if "chromium" in item.fixturenames:
+            item.add_marker("browser")
     items.sort(key=lambda item: (_is_slow(item), _rank(item)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}, slow: {_is_slow(item)}"))

@@ -1069,7 +1069,7 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
         nib.save(nib.Nifti1Image(mask.astype(np.uint8), nib.load(images[0]).affine), output)
         return iter([f"{output}: 9 mm³ predicted as lesion by a fake"])
 
-    monkeypatch.setattr(exporting, "predict", fake)
+    monkeypatch.setattr("metaseg_nb.inference.predict.predict", fake)
     (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg)
     assert line == f"{tmp_path / 'out.dcm'}: 2 lesions; 9 mm³ predicted as lesion by a fake"
     (series,) = (found for found in read_dicom(tmp_path / "mr").series)
@@ -1091,7 +1091,7 @@ def test_what_is_wrong_with_a_series_to_predict_names_its_folder(tmp_path, monke
     def fake(checkpoint, images, output, probability):
         raise CohortError.one(images[0].name, images[0], "1 sequence(s)", "3, as in training", "give them")
 
-    monkeypatch.setattr(exporting, "predict", fake)
+    monkeypatch.setattr("metaseg_nb.inference.predict.predict", fake)
     expected = rf"case t1 contrast .*, file {tmp_path / 'mr'}: found 1 sequence"
     with pytest.raises(CohortError, match=expected):
         next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, False))
