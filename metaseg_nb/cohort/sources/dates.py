@@ -59,8 +59,9 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     cohort : Cohort
         A case without a date has no day, nor has the only case of a patient, unless it is given.
     problems : list of Problem
-        Of patients with several cases: a case without a date, where others of the cohort have one; two cases of one
-        date; a date that contradicts the name, the day that is given, or the order of the names.
+        Of patients with several cases: a case without a date, where others of the cohort have one; a date in the
+        future; two cases of one date; a date that contradicts the name, the day that is given, or the order of the
+        names.
     """
     rows = [(of.name, of.patient, of.day, date_in(of.date), [*_dates_in(of.name)]) for of in cohort.all_cases]
     table = pd.DataFrame(rows, columns=["case", "patient", "given", "dated", "named"]).astype({"given": float})
@@ -71,8 +72,8 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
         number=of_patient["case"].transform(_numbers),
         has_days=of_patient["given"].transform("count") > 0,
     )
-    when = pd.to_datetime(table["dated"].fillna(table["named"]))
-    table["by_date"] = (when - when.groupby(table["patient"]).transform("min")).dt.days
+    table["when"] = pd.to_datetime(table["dated"].fillna(table["named"]))
+    table["by_date"] = (table["when"] - table.groupby("patient")["when"].transform("min")).dt.days
     table["day"] = table["given"].where(table["has_days"], table["by_date"])
     days = table.set_index("case")["day"].dropna().astype(int).to_dict()
     cohort = cohort.changed(lambda case: replace(case, day=days.get(case.name, case.day)))
@@ -96,6 +97,8 @@ def _problems(table: pd.DataFrame, origin: str | Path) -> Iterator[Problem]:
     for row in table[table["day"].isna()].itertuples():
         found = "no day, where others of the patient have one" if row.has_days else "no date that can be used"
         yield broken("date of each", row.case, origin, found)
+    for row in table[table["when"] > pd.Timestamp.today()].itertuples():
+        yield broken("date that has passed", row.case, origin, "a date in the future")
     for row in table.dropna(subset=["dated", "named"]).query("dated != named").itertuples():
         found = f"a date {abs((row.dated - row.named).days)} days from the one in the name"
         yield broken("date in name", row.case, origin, found)
