@@ -6,9 +6,8 @@
 # make install only the environment, in .venv: about 2 minutes and 2.5 GB
 # make brain-extraction   the programs that `brain: deepbet` and `brain: hd_bet` need (300 MB)
 # make test    the tests, with a small study from images to report
-# make test BROWSER=1  also JupyterLab and reports in a browser
-# make test SLOW=1     also further studies, some of real data, and those in a browser
-# make test CLUSTER=1  also those of make test-cluster
+# make test LANDING=1  what CI runs: also the cluster, JupyterLab and reports in a browser, notebooks 03b and 06, DICOM
+# make test SLOW=1     also those but for the cluster, and further studies, some of real data
 # make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
@@ -49,12 +48,11 @@ status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
 # processes with one thread each take half the time of one process with two; a third uses the time that browsers and locks
-# keep the others waiting; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
+# keep the others waiting, a fourth that of the cluster; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
 # those that wait do not keep the others from a core
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(CLUSTER),4,3) --dist loadgroup \
-		--no-loadscope-reorder \
-		-m 'not gpu$(if $(CLUSTER),, and not cluster)$(if $(SLOW),, and $(if $(BROWSER),(not slow or browser),not slow))'
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(LANDING),4,3) --dist loadgroup --no-loadscope-reorder \
+		-m 'not gpu and $(if $(LANDING),(not slow or landing),not cluster$(if $(SLOW),, and not slow))'
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)

@@ -61,8 +61,8 @@ def pytest_configure(config):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-# Files that take minutes: begun last, one of them would leave the other processes idle. One makes the tiny study,
-# for which the last three wait: meanwhile the other processes have those between.
+# Files that take minutes: begun last, one of them would leave the other processes idle. test_study makes the tiny
+# study, for which others wait: meanwhile the other processes have fast ones.
 LONGEST = (
     "test_slurm",
     "test_study",
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items):
     """Fast before slow tests, the longest files first; tests of one file that are as fast stay in one process."""
     for item in items:
         if "chromium" in item.fixturenames:
-            item.add_marker("browser")
+            item.add_marker("landing")
     items.sort(key=lambda item: (_is_slow(item), _rank(item)))
     for item in items:
         item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}, slow: {_is_slow(item)}"))

@@ -315,6 +315,7 @@ def fake_study(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.landing
 def test_the_notebook_answers_and_run_again_gives_the_same_tables(fake_study):
     fake, study = fake_study
 

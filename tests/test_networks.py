@@ -8,6 +8,7 @@ import torch
 import yaml
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
 
+from metaseg_nb.evaluation.claims import TRANSFORMERS
 from metaseg_nb.figures.style import model_colour
 from metaseg_nb.layout import PARAMS, parameter_names
 from metaseg_nb.parameters import model_title, read_parameters
@@ -203,6 +204,7 @@ def test_what_is_not_refused_trains(model, patch_size):
 def test_every_network_has_a_model_file_and_every_file_a_network():
     files = {name: read_parameters(PARAMS / "models" / f"{name}.yaml") for name in parameter_names("model")}
     assert {values["network"] for values in files.values()} == set(NETWORKS)
+    assert set(TRANSFORMERS) <= set(NETWORKS)
     assert all(values["model"] == name for name, values in files.items())
 
 

@@ -514,6 +514,7 @@ def test_figures_show_what_was_hidden_and_what_is_made_of_it(cases, tiny_pretrai
 
 
 @pytest.mark.slow
+@pytest.mark.landing
 def test_the_notebook_runs_headless_with_all_labels_gone(tiny_study, tmp_path, metaseg):
     study, layout = tmp_path / "tiny_pretraining.yaml", tmp_path / "runs/tiny"
     study.write_text(tiny_file("pretraining_epochs: 4\nhidden_edge: 4\n"))

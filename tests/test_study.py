@@ -219,6 +219,7 @@ def train_until(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.landing
 def test_a_training_that_gets_sigterm_saves_and_tells_it_by_its_exit_code(train_until):
     run, code, said = train_until(lambda run: (run / "history.csv").exists(), 4000, without=["fold0"])
     assert code == 75, said
@@ -375,6 +376,7 @@ def test_preprocessing_run_again_does_no_case_again_and_says_the_same(home, meta
 
 
 @pytest.mark.slow
+@pytest.mark.landing
 def test_a_dicom_cohort_goes_in_and_predictions_go_out_as_structure_sets(home, tmp_path, metaseg):
     """Six synthetic patients as DICOM: 01 reads them, `predict` and `export` write what a planning system reads."""
     cases = read_datalist(home / "runs/tiny/dataset.json").cases[:6]

@@ -6,11 +6,13 @@ takes it to be *pieces of area* on the corners between voxels (DeepMind's
 surface-distance, and so BraTS 2023). Their numbers differ by up to a voxel or more.
 """
 
+from functools import cache
+
 import edt
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
-from surface_distance import compute_robust_hausdorff, compute_surface_distances
+from surface_distance.lookup_tables import ENCODE_NEIGHBOURHOOD_3D_KERNEL, create_table_neighbour_code_to_surface_area
 
 from metaseg_nb.cohort.lesions import marked_voxels
 
@@ -20,6 +22,9 @@ MISSED_HD95_MM = 374.0
 ROUNDING_MM = 1e-4
 # Points above which a distance transform of the whole box is quicker than a search tree of the points.
 CROWD = 250_000
+
+# Area of the surface at a corner between voxels, for each of the 256 ways in which these are marked.
+_areas_mm2 = cache(create_table_neighbour_code_to_surface_area)
 
 Box = tuple[slice, ...]
 Spacing = tuple[float, float, float]
@@ -194,4 +199,14 @@ def surface_area_hd95_mm(truth: np.ndarray, prediction: np.ndarray, spacing_mm: 
     """
     if not truth.any() or not prediction.any():
         return MISSED_HD95_MM if truth.any() or prediction.any() else 0.0
-    return float(compute_robust_hausdorff(compute_surface_distances(truth, prediction, spacing_mm), 95))
+    # which of the 8 voxels at a corner are marked: a number from 0, none, to 255, all
+    padded = [np.pad(mask, 1).astype(np.uint8) for mask in (truth, prediction)]
+    corners = [ndimage.correlate(mask, ENCODE_NEIGHBOURHOOD_3D_KERNEL, mode="constant") for mask in padded]
+    surfaces = [(corner > 0) & (corner < 255) for corner in corners]
+    areas_mm2, directed = _areas_mm2(tuple(spacing_mm)), []
+    for own, other, corner in zip(surfaces, surfaces[::-1], corners, strict=True):
+        distances = _nearest_mm(own, other, spacing_mm)
+        order = np.argsort(distances, kind="stable")
+        share = np.cumsum(areas_mm2[corner[own]][order])
+        directed.append(distances[order][np.searchsorted(share / share[-1], 0.95)])
+    return float(max(directed))

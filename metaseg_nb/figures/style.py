@@ -58,7 +58,10 @@ def use_style() -> None:
 
 
 def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[str, ...] = ("png",)) -> None:
-    """Save a figure under ``figures/<study>/``; its words are made fit to be handed on, here and on the page."""
+    """Save a figure under ``figures/<study>/``; its words are made fit to be handed on, here and on the page.
+
+    It is laid out once, for all formats and for the page: what is drawn later finds no more room.
+    """
     clean = private_free(layout)
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
         labels = [label.get_text() for label in axis.get_ticklabels()]
@@ -66,9 +69,11 @@ def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[s
             axis.set_ticks(axis.get_ticklocs(), cleaned)
     for text in figure.findobj(Text):
         text.set_text(clean(text.get_text()))
-    figure.draw_without_rendering()  # lays the figure out: once for all formats, and for the page
+    shown, figure.dpi = figure.dpi, plt.rcParams["savefig.dpi"]  # how wide words are depends on it
+    figure.draw_without_rendering()
     figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    figure.dpi = shown
     for kind in formats:
         with finished(layout.figures / f"{name}.{kind}") as unfinished:
             figure.savefig(unfinished, format=kind, bbox_inches=box)

@@ -20,6 +20,9 @@ ISO = rf"(?<!\d){YEAR}(?P<s>[-_/]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)(\d{{4}}|\d{{6}})
 # With dots: no part of a longer number with dots, such as a UID.
 DOTTED = [rf"{YEAR}\.(?P<m>\d\d)\.(?P<d>\d\d)", rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.{YEAR}"]
 WRITTEN = [re.compile(form) for form in (ISO, *(rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" for form in DOTTED))]
+# Longer between two dates of a patient than a patient with metastases is followed without an image: a mistyped year.
+YEAR_DAYS = 365.25
+LONGEST_GAP_DAYS = 8 * YEAR_DAYS
 # The number of a time point in what tells a patient's names apart: -001, _ses-2, tp3.
 NUMBER = re.compile(r"\D*(\d{1,3})\D*")
 
@@ -59,9 +62,8 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     cohort : Cohort
         A case without a date has no day, nor has the only case of a patient, unless it is given.
     problems : list of Problem
-        Of patients with several cases: a case without a date, where others of the cohort have one; a date in the
-        future; two cases of one date; a date that contradicts the name, the day that is given, or the order of the
-        names.
+        Of patients with several cases: a case without a date, where others of the cohort have one; two cases of one
+        date; a gap of years; a date that contradicts the name, the day that is given, or the order of the names.
     """
     rows = [(of.name, of.patient, of.day, date_in(of.date), [*_dates_in(of.name)]) for of in cohort.all_cases]
     table = pd.DataFrame(rows, columns=["case", "patient", "given", "dated", "named"]).astype({"given": float})
@@ -72,8 +74,8 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
         number=of_patient["case"].transform(_numbers),
         has_days=of_patient["given"].transform("count") > 0,
     )
-    table["when"] = pd.to_datetime(table["dated"].fillna(table["named"]))
-    table["by_date"] = (table["when"] - table.groupby("patient")["when"].transform("min")).dt.days
+    when = pd.to_datetime(table["dated"].fillna(table["named"]))
+    table["by_date"] = (when - when.groupby(table["patient"]).transform("min")).dt.days
     table["day"] = table["given"].where(table["has_days"], table["by_date"])
     days = table.set_index("case")["day"].dropna().astype(int).to_dict()
     cohort = cohort.changed(lambda case: replace(case, day=days.get(case.name, case.day)))
@@ -97,8 +99,6 @@ def _problems(table: pd.DataFrame, origin: str | Path) -> Iterator[Problem]:
     for row in table[table["day"].isna()].itertuples():
         found = "no day, where others of the patient have one" if row.has_days else "no date that can be used"
         yield broken("date of each", row.case, origin, found)
-    for row in table[table["when"] > pd.Timestamp.today()].itertuples():
-        yield broken("date that has passed", row.case, origin, "a date in the future")
     for row in table.dropna(subset=["dated", "named"]).query("dated != named").itertuples():
         found = f"a date {abs((row.dated - row.named).days)} days from the one in the name"
         yield broken("date in name", row.case, origin, found)
@@ -112,6 +112,10 @@ def _problems(table: pd.DataFrame, origin: str | Path) -> Iterator[Problem]:
         for name in of["case"].iloc[1:]:
             found = f"the date of {of['case'].iloc[0]}, day {day:.0f} of this patient"
             yield broken("one case a date", name, origin, found)
+    gaps = known.sort_values("day").groupby("patient")[["case", "day"]].shift().add_suffix("_before")
+    for row in known.join(gaps).query("day - day_before > @LONGEST_GAP_DAYS").itertuples():
+        found = f"day {row.day:.0f}, {(row.day - row.day_before) / YEAR_DAYS:.0f} years after {row.case_before}"
+        yield broken("one span of years", row.case, origin, found)
     placed = known.dropna(subset="number").sort_values(["patient", "number", "day"])
     before = placed.groupby("patient")[["case", "number", "day"]].shift().add_suffix("_before")
     later = placed.join(before).query("number > number_before and day < day_before")
