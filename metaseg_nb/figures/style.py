@@ -31,6 +31,7 @@ MODEL_COLOURS = {
 }
 # Tol 2021, for models beside those of the study.
 MORE_COLOURS = ("#332288", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
+SAVED_DPI = 150
 # Of a font's size: a little more than the mean over letters and digits.
 CHARACTER_WIDTH = 0.64
 
@@ -53,7 +54,7 @@ def use_style() -> None:
         warnings.filterwarnings("ignore", words)
     # the font that matplotlib brings along: figures look alike on every machine
     sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans", font_scale=0.9)
-    plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": 150, "axes.titleweight": "bold", "axes.titlesize": 11})
+    plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": SAVED_DPI, "axes.titleweight": "bold", "axes.titlesize": 11})
     plt.rcParams["text.parse_math"] = False  # a dollar sign in a name is a dollar sign
 
 
@@ -69,14 +70,14 @@ def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[s
             axis.set_ticks(axis.get_ticklocs(), cleaned)
     for text in figure.findobj(Text):
         text.set_text(clean(text.get_text()))
-    shown, figure.dpi = figure.dpi, plt.rcParams["savefig.dpi"]  # how wide words are depends on it
+    shown, figure.dpi = figure.dpi, SAVED_DPI  # how wide words are depends on it
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
     figure.dpi = shown
     for kind in formats:
         with finished(layout.figures / f"{name}.{kind}") as unfinished:
-            figure.savefig(unfinished, format=kind, bbox_inches=box)
+            figure.savefig(unfinished, format=kind, dpi=SAVED_DPI, bbox_inches=box)
 
 
 @dataclass(frozen=True)
