@@ -160,7 +160,8 @@ def test_operating_points_that_are_equal_are_all_seen_in_the_froc_figure():
 
 
 def test_the_figure_of_the_claims_says_that_intervals_are_not_adjusted():
-    claims = pd.DataFrame({"model": ["unet"], "claim": ["A"], "measured": ["a"], "difference": [0.1]})
-    claims = claims.assign(low=[0.0], high=[0.2])
+    claims = pd.DataFrame({"model": ["unet"] * 2, "claim": ["A", "B"], "measured": ["a", "b"]})
+    claims = claims.assign(difference=[0.1, np.nan], low=[0.0, np.nan], high=[0.2, np.nan])
     figure = drawn('records.figure(figure, "claims")', claims=claims, networks=["unet"])
+    assert [axes.get_title() for axes in figure.axes] == ["A:\na"], "a claim that was not tested has no panel"
     assert "not adjusted for the number of claims" in figure.axes[-1].get_xlabel()
