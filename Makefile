@@ -48,11 +48,11 @@ status: $(READY)
 	@$(BIN)/python -m metaseg_nb status --study "$$STUDY"
 
 # processes with one thread each take half the time of one process with two; a third uses the time that browsers and locks
-# keep the others waiting, a fourth that of the cluster; tests/conftest.py orders the tests; passive: where a test has more threads than cores are free,
-# those that wait do not keep the others from a core
+# keep the others waiting, a fourth that of the cluster; tests/conftest.py orders the tests; passive: where a test has more
+# threads than cores are free, those that wait do not keep the others from a core
 test: $(READY)
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(LANDING),4,3) --dist loadgroup --no-loadscope-reorder \
-		-m 'not gpu and $(if $(LANDING),(not slow or landing),not cluster$(if $(SLOW),, and not slow))'
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(if $(LANDING),4,3) \
+		--dist loadgroup --no-loadscope-reorder -m 'not gpu and $(if $(LANDING),(not slow or landing),not cluster$(if $(SLOW),, and not slow))'
 
 # needs slurmctld, slurmd, slurm-client and munge; .ci/run installs them
 test-cluster: $(READY)

@@ -20,8 +20,8 @@ ISO = rf"(?<!\d){YEAR}(?P<s>[-_/]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)(\d{{4}}|\d{{6}})
 # With dots: no part of a longer number with dots, such as a UID.
 DOTTED = [rf"{YEAR}\.(?P<m>\d\d)\.(?P<d>\d\d)", rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.{YEAR}"]
 WRITTEN = [re.compile(form) for form in (ISO, *(rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" for form in DOTTED))]
-# Longer between two dates of a patient than a patient with metastases is followed without an image: a mistyped year.
 YEAR_DAYS = 365.25
+# Patients with metastases are imaged more often than this. A longer gap may be a mistyped year.
 LONGEST_GAP_DAYS = 8 * YEAR_DAYS
 # The number of a time point in what tells a patient's names apart: -001, _ses-2, tp3.
 NUMBER = re.compile(r"\D*(\d{1,3})\D*")
