@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
+from metaseg_nb.batch.runs import how_it_ended, record_file
 from metaseg_nb.layout import PROJECT
 
 TOY = Path(__file__).parent / "toy-slurm"
@@ -108,16 +109,17 @@ class Workbook:
         return pd.read_csv(self.home / "runs" / self.study / name).filter(regex="^(?!.*(seconds|minutes))")
 
     def in_training(self, cluster: "Cluster", *but: tuple[str, int]) -> tuple[str, int] | None:
-        """First run, but for those named, whose job is running and that has looked at its selection set, if any."""
+        """First run, but for those named, whose job trains and has looked at its selection set since it began."""
         for job in cluster.jobs():
             what = re.fullmatch(r"rule_train_wildcards_(\w+)_(\d+)", job["comment"])
-            if job["state"] != "RUNNING" or not what:
+            if job["state"] != "RUNNING" or not what or (which := (what[1], int(what[2]))) in but:
                 continue
-            run = self.run(what[1], int(what[2]))
-            history, record = run / "history.csv", run / "03_train.run.json"  # written when this job began
-            looked = history.is_file() and record.is_file() and history.stat().st_mtime > record.stat().st_mtime
-            if looked and (what[1], int(what[2])) not in but:
-                return what[1], int(what[2])
+            run = self.run(*which)
+            history, executed = run / "history.csv", run / "03_train.ipynb"
+            record = how_it_ended(executed)  # of an earlier job until this one has started its notebook
+            began = record and (record["state"], record.get("slurm_job")) == ("running", job["id"])
+            if began and history.is_file() and history.stat().st_mtime > record_file(executed).stat().st_mtime:
+                return which
         return None
 
     def kill_run(self, model: str, fold: int) -> None:
