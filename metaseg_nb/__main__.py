@@ -142,13 +142,11 @@ def dicom(folder: Path) -> None:
     print(describe_dicom(found))
 
 
-def export(study: str, model: str | None, seg: bool) -> None:
-    """Write predictions of a study's DICOM cases as structure sets."""
+def export(study: str, model: str | None, reader: str | None, seg: bool) -> None:
+    """Write predictions or masks drawn by hand of a study's DICOM cases as structure sets."""
     from metaseg_nb.radiotherapy.exporting import export_study
 
-    if model is None:
-        raise ValueError("export writes the predictions of one network: give --model")
-    for line in export_study(study, model, seg):
+    for line in export_study(study, model, reader, seg):
         print(line, flush=True)
 
 
@@ -265,6 +263,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "study": {"required": True, "help": "name in params/studies, or path to a YAML file"},
     "profile": {"default": "default", "help": "folder in workflow/profiles: default (this machine) or slurm"},
     "model": {"help": "name in params/models"},
+    "reader": {"help": "code of the person who drew masks in notebook 08, such as R1"},
     "fold": {"type": int, "help": "fold to test on, from 0"},
     "arm": {"default": "", "help": "name in params/arms, for a study of annotation budgets"},
     "seed": {"type": int, "help": "seed to use instead of the one in the parameter files"},

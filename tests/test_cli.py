@@ -339,7 +339,7 @@ def test_dicom_options_without_what_they_need_are_refused(write_case, tmp_path, 
     assert main(["predict", "best.pt", image, "-o", mask, "--seg"]) == 2
     assert "found --seg with images that are not DICOM" in capsys.readouterr().err
     assert main(["export", "--study", "demo"]) == 2
-    assert "give --model" in capsys.readouterr().err
+    assert "expected one: a network" in capsys.readouterr().err
     assert main(["export", "--study", "demo", "--model", "unet"]) == 2
     assert "found a cohort that is not DICOM" in capsys.readouterr().err
 

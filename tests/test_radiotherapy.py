@@ -15,6 +15,7 @@ import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -22,8 +23,12 @@ from pydicom.uid import JPEGLosslessSV1
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from metaseg_nb.annotation.by_hand import Beginning, open_reading
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.demo_cohort.dicom import write_series
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
@@ -1081,8 +1086,66 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
         assert np.array_equal(made[0] | made[1], mask)
     mask[:] = False
     (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "none.dcm", None, seg)
-    assert "no lesion predicted, so no file is written" in line
+    assert "no lesion, so no file is written" in line
     assert not (tmp_path / "none.dcm").exists()
+
+
+@pytest.fixture
+def drawn(tmp_path, monkeypatch, image, mask):
+    """A study of one DICOM case, and what draws in it as notebook 08 does: reader, mask, whether it is finished."""
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    a_patient(tmp_path / "export", image, mask, affine=OBLIQUE)
+    layout = StudyLayout("clinic")
+    imported(tmp_path / "export", layout.root)
+    (tmp_path / "clinic.yaml").write_text(tiny_file(f"study: clinic\ncohort: {tmp_path / 'export'}\n"))
+    case = Case("examination_0001", (layout.imported / "examination_0001/image.nii.gz",), None, "p", "")
+
+    def draw(reader, mask, finished=True):
+        volume = read_volume(case.image, case.name)
+        reading = open_reading(layout, case, volume, reader, Beginning("nothing", np.zeros(volume.shape, bool)), True)
+        upright = nib.as_closest_canonical(nib.Nifti1Image(mask.astype(np.uint8), nib.load(case.image).affine))
+        reading.save(np.asarray(upright.dataobj) > 0, finished)
+        reading.close()
+
+    return draw
+
+
+@pytest.mark.parametrize("seg", [False, True])
+def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, mask, seg):
+    drawn("R1", mask)
+    drawn("R2", ~mask)
+    study, written = str(tmp_path / "clinic.yaml"), "runs/clinic/radiotherapy/by_hand/R1/examination_0001.dcm"
+    (line,) = exporting.export_study(study, None, "R1", seg)
+    assert line == f"{tmp_path / written}: 2 lesions"
+    data = pydicom.dcmread(tmp_path / written)
+    if seg:
+        assert {one.SegmentAlgorithmType for one in data.SegmentSequence} == {"SEMIAUTOMATIC"}
+        assert data.ContentCreatorName.family_name == "R1"
+        return
+    (series,) = read_dicom(tmp_path / "export/mr").series
+    regions = read_structure_set(tmp_path / written).regions
+    made = [rasterise(region.contours, series.shape, series.affine).mask for region in regions]
+    assert [region.name for region in regions] == ["GTV_hand_01", "GTV_hand_02"]
+    assert np.array_equal(made[0] | made[1], mask)
+    assert {one.ROIGenerationAlgorithm for one in data.StructureSetROISequence} == {"SEMIAUTOMATIC"}
+    assert {one.ROIInterpreter.family_name for one in data.RTROIObservationsSequence} == {"R1"}
+    assert not any(region.is_predicted for region in regions), "what a person drew is a reference"
+
+
+def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):
+    study = str(tmp_path / "clinic.yaml")
+    drawn("R1", mask, finished=False)
+    with pytest.raises(ValueError, match="found no finished mask of reader R1"):
+        next(exporting.export_study(study, None, "R1", False))
+    drawn("R1", np.zeros_like(mask))
+    assert "no lesion, so no file is written" in next(exporting.export_study(study, None, "R1", False))
+    image = tmp_path / "runs/clinic/imported/examination_0001/image.nii.gz"
+    image.write_bytes(image.read_bytes() + b"\0")
+    with pytest.raises(CohortError, match="found another image; expected the image that the mask was drawn on"):
+        next(exporting.export_study(study, None, "R1", False))
+    for model, reader in (("unet", "R1"), (None, None)):
+        with pytest.raises(ValueError, match="expected one: a network, or who drew in notebook 08"):
+            next(exporting.export_study(study, model, reader, False))
 
 
 def test_what_is_wrong_with_a_series_to_predict_names_its_folder(tmp_path, monkeypatch, image):

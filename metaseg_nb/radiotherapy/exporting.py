@@ -1,4 +1,4 @@
-"""Predictions as structure sets, on the slices that a planning system holds."""
+"""Predictions, and masks drawn by hand, as structure sets on the slices that a planning system holds."""
 
 import warnings
 from collections.abc import Iterator, Sequence
@@ -9,27 +9,31 @@ from tempfile import TemporaryDirectory
 import nibabel as nib
 import numpy as np
 
+from metaseg_nb.annotation.kept_masks import read_readings
+from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
-from metaseg_nb.radiotherapy.importing import RECORD, dicom_cohort, save_image, whole_record
+from metaseg_nb.radiotherapy.importing import IMAGE, RECORD, dicom_cohort, save_image, whole_record
 from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.series import Series
-from metaseg_nb.radiotherapy.structure_sets import PREDICTED, write_segmentation, write_structure_set
+from metaseg_nb.radiotherapy.structure_sets import BY_HAND, PREDICTED, write_segmentation, write_structure_set
+
+DRAWN_IN = "08_annotate"
 
 
-def lesion_regions(mask: np.ndarray) -> dict[str, np.ndarray]:
+def lesion_regions(mask: np.ndarray, name: str = PREDICTED) -> dict[str, np.ndarray]:
     """Masks of the lesions of a mask, from large to small, as ``GTV_auto_01`` and so on."""
     labels, n = label_lesions(mask)
     sizes = np.bincount(labels.ravel(), minlength=n + 1)[1:]
     order = np.argsort(-sizes, kind="stable") + 1
-    return {f"{PREDICTED}{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
+    return {f"{name}{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
 
 
-def write_prediction(path: Path, prediction: Path, series: Series, model: str, segmentation: bool) -> int:
-    """Write a predicted mask as a structure set or a segmentation; returns the number of lesions.
+def write_regions(path: Path, mask: Path, series: Series, segmentation: bool, model: str, reader: str = "") -> int:
+    """Write the lesions of a mask as a structure set or a segmentation; returns their number.
 
     Without lesions nothing is written: DICOM has no structure set without a region.
 
@@ -38,18 +42,18 @@ def write_prediction(path: Path, prediction: Path, series: Series, model: str, s
     ValueError
         The mask is not on the grid of the series.
     """
-    image = nib.Nifti1Image.from_filename(prediction)
+    image = nib.Nifti1Image.from_filename(mask)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
         raise ValueError(
-            f"file {prediction}: found another grid than that of series {series.description!r}; expected the same. "
-            "What to do: predict it again from these images."
+            f"file {mask}: found another grid than that of series {series.description!r}; expected the same. "
+            f"What to do: {'draw' if reader else 'predict'} it again on these images."
         )
-    regions = lesion_regions(np.asarray(image.dataobj) > 0)
+    regions = lesion_regions(np.asarray(image.dataobj) > 0, BY_HAND if reader else PREDICTED)
     if not regions:
         return 0
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values in the images that the standard forbids
-        (write_segmentation if segmentation else write_structure_set)(path, regions, series, model)
+        (write_segmentation if segmentation else write_structure_set)(path, regions, series, model, reader)
     return len(regions)
 
 
@@ -121,43 +125,80 @@ def predict_dicom(
             told = [(names.get(one.case, one.case), names.get(one.file, one.file), one) for one in error.problems]
             raise CohortError(replace(one, case=case, file=file) for case, file, one in told) from None
         if to_dicom:
-            n = write_prediction(output, mask, series, checkpoint.stem, segmentation)
+            n = write_regions(output, mask, series, segmentation, checkpoint.stem)
             line = f"{_written(output, n)}; {line.removeprefix(f'{mask}: ')}"
         yield line
 
 
-def export_study(study: str, model: str, segmentation: bool) -> Iterator[str]:
-    """Write a study's predictions of imported cases as structure sets; yields a line about each.
+def export_study(study: str, model: str | None, reader: str | None, segmentation: bool) -> Iterator[str]:
+    """Write masks of a study's imported cases as structure sets; yields a line about each.
+
+    Parameters
+    ----------
+    study : str
+    model : str or None
+        Network whose predictions of the test cases are written; or
+    reader : str or None
+        code of the person whose finished masks of notebook 08 are written.
+    segmentation : bool
+        Write DICOM segmentations instead of structure sets.
 
     Raises
     ------
     ValueError
-        The cohort of the study is no DICOM cohort, or the network has predicted no case.
+        The cohort of the study is no DICOM cohort; there is no such mask, or one is damaged; not one of both is given.
     """
+    if (model is None) == (reader is None):
+        raise ValueError("found --model and --reader, or neither; expected one: a network, or who drew in notebook 08")
     settings = resolve("01_explore_data", study)
     layout, folder = StudyLayout(settings["study"]), dicom_cohort(settings["cohort"])
     if folder is None:
         found = f"study {study}: found a cohort that is not DICOM; expected an imported one"
-        raise ValueError(f"{found}. What to do: nothing, its predictions are NIfTI files in {layout.root}.")
-    predictions = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
-    if not predictions:
-        raise ValueError(f"study {study}: found no prediction of {model}; run 03_train for this network first")
+        raise ValueError(f"{found}. What to do: nothing, its masks are NIfTI files in {layout.root}.")
+    masks = _predictions(layout, model) if model else _finished_readings(layout, str(reader))
     series = {one.fingerprint: one for one in read_dicom(folder).series if one.is_volume}
-    for prediction in predictions:
-        case = prediction.name.removesuffix(".nii.gz")
+    results = layout.radiotherapy / (model or f"by_hand/{reader}")
+    for case, mask in masks.items():
         record = whole_record(layout.imported / case / RECORD)
         if record is None:
             yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
         elif record["series"] not in series:
             yield f"{case}: its series is no longer in {folder.name}; nothing is written"
         else:
-            path = layout.radiotherapy / model / f"{case}.dcm"
+            path = results / f"{case}.dcm"
             try:
-                n = write_prediction(path, prediction, series[record["series"]], model, segmentation)
+                n = write_regions(path, mask, series[record["series"]], segmentation, model or DRAWN_IN, reader or "")
                 yield _written(path, n)
             except ValueError as error:
                 yield f"{case}: {error}"
 
 
+def _predictions(layout: StudyLayout, model: str) -> dict[str, Path]:
+    """Predicted masks of the test cases by case."""
+    files = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
+    if not files:
+        raise ValueError(f"study {layout.study}: found no prediction of {model}; run 03_train for this network first")
+    return {file.name.removesuffix(".nii.gz"): file for file in files}
+
+
+def _finished_readings(layout: StudyLayout, reader: str) -> dict[str, Path]:
+    """Masks that a reader drew and stands by, by case."""
+    readings = read_readings(layout)
+    readings = readings[readings["finished"].eq(True) & readings["reader"].eq(reader)]
+    if readings.empty:
+        fix = "press done in notebook 08, or correct the code of the reader"
+        raise ValueError(f"study {layout.study}: found no finished mask of reader {reader}. What to do: {fix}.")
+    expected, fix = "the image that the mask was drawn on", "restore that export, or draw the mask again"
+    images = {one.case: (layout.imported / one.case / IMAGE, one.image_sha256) for one in readings.itertuples()}
+    problems = [
+        Problem(case, str(image), "another image", expected, fix)
+        for case, (image, drawn_on) in images.items()
+        if image.is_file() and checksum(image) != drawn_on
+    ]
+    if problems:
+        raise CohortError(problems)
+    return dict(zip(readings["case"], readings["mask"], strict=True))
+
+
 def _written(path: Path, n: int) -> str:
-    return f"{path}: {n} lesions" if n else f"{path}: no lesion predicted, so no file is written"
+    return f"{path}: {n} lesions" if n else f"{path}: no lesion, so no file is written"

@@ -25,8 +25,8 @@ from metaseg_nb.radiotherapy.series import Series
 # Lesions in turn, in colours that a planning system shows on grey.
 COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
 WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
-# How regions of predictions are called, before their number.
-PREDICTED = "GTV_auto_"
+# How regions are called before their number: predicted by networks, and drawn by hand in notebook 08.
+PREDICTED, BY_HAND = "GTV_auto_", "GTV_hand_"
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
 SHARED = (
@@ -130,7 +130,9 @@ def is_prediction(structures: StructureSet) -> bool:
     return bool(structures.regions) and all(region.is_predicted for region in structures.regions)
 
 
-def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
+def write_structure_set(
+    path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str, reader: str = ""
+) -> None:
     """Write masks as a structure set on the slices of a series, marked as for research only.
 
     Patient, study and frame of reference are those of the images. Each region has the type GTV and its own colour.
@@ -144,7 +146,9 @@ def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: S
     series : Series
         The images that the masks lie on.
     model : str
-        What made the masks.
+        What made the masks: a network, or the notebook in which a person drew them.
+    reader : str
+        Code of that person; "": a network alone.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -174,11 +178,11 @@ def write_structure_set(path: Path, regions: Mapping[str, np.ndarray], series: S
         region.ROINumber = drawn.ReferencedROINumber = number
         observed.ObservationNumber = observed.ReferencedROINumber = number
         region.ReferencedFrameOfReferenceUID = series.frame_of_reference
-        region.ROIName, region.ROIGenerationAlgorithm = name, "AUTOMATIC"
+        region.ROIName, region.ROIGenerationAlgorithm = name, "SEMIAUTOMATIC" if reader else "AUTOMATIC"
         region.ROIGenerationDescription = NAME
         drawn.ROIDisplayColor = list(COLOURS[(number - 1) % len(COLOURS)])
         drawn.ContourSequence = [_contour(images[k], points) for k, points in trace(mask, series.affine)]
-        observed.RTROIInterpretedType, observed.ROIInterpreter = "GTV", ""
+        observed.RTROIInterpretedType, observed.ROIInterpreter = "GTV", reader and f"{reader}^"
         data.StructureSetROISequence.append(region)
         data.ROIContourSequence.append(drawn)
         data.RTROIObservationsSequence.append(observed)
@@ -211,20 +215,23 @@ def _contour(image: Dataset, points: np.ndarray) -> Dataset:
     return contour
 
 
-def write_segmentation(path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str) -> None:
+def write_segmentation(
+    path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str, reader: str = ""
+) -> None:
     """Write masks as a DICOM segmentation (SEG), a segment each; parameters as of `write_structure_set`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         images = [pydicom.dcmread(file, force=True) for file in dict.fromkeys(series.frames["file"])]
     tumour = codes.SCT.Neoplasm
-    algorithm = AlgorithmIdentificationSequence(model, codes.DCM.ArtificialIntelligence, version("metaseg_nb"))
+    family = codes.DCM.ManualProcessing if reader else codes.DCM.ArtificialIntelligence
+    algorithm = AlgorithmIdentificationSequence(model, family, version("metaseg_nb"))
     segments = [
         SegmentDescription(
             number,
             name,
             codes.SCT.MorphologicallyAbnormalStructure,
             tumour,
-            SegmentAlgorithmTypeValues.AUTOMATIC,
+            SegmentAlgorithmTypeValues.SEMIAUTOMATIC if reader else SegmentAlgorithmTypeValues.AUTOMATIC,
             algorithm,
             tracking_uid=generate_uid(prefix=None),
             tracking_id=name,
@@ -247,6 +254,7 @@ def write_segmentation(path: Path, regions: Mapping[str, np.ndarray], series: Se
         device_serial_number="0",
         content_label=LABEL.replace(" ", "_"),
         content_description=NAME,
+        content_creator_name=f"{reader}^" if reader else None,
         series_description=NAME,
     )
     with finished(path) as temporary:
