@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -208,9 +209,9 @@ def pydicom_keys(path):
             yield f"{element.tag.group:04x}|{element.tag.element:04x}", str(value)
 
 
-def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
-    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
-    slices = [pydicom.dcmread(path) for path in sorted((tmp_path / "mr").iterdir())]
+def in_one_file(folder):
+    """Put the slices of a series into an enhanced file with a frame each, in another order."""
+    slices = [pydicom.dcmread(path) for path in sorted((folder / "mr").iterdir())]
     data = slices[0]
     shared, frames = pydicom.Dataset(), []
     measures, turn = pydicom.Dataset(), pydicom.Dataset()
@@ -229,8 +230,13 @@ def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
     for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
         delattr(data, name)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
-    shutil.rmtree(tmp_path / "mr")
-    data.save_as(tmp_path / "multi.dcm", enforce_file_format=True)
+    shutil.rmtree(folder / "mr")
+    data.save_as(folder / "multi.dcm", enforce_file_format=True)
+
+
+def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
+    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
+    in_one_file(tmp_path)
     (found,) = read_dicom(tmp_path).series
     assert np.array_equal(read_pixels(found.frames), image)
     np.testing.assert_allclose(found.affine_ras, OBLIQUE, atol=1e-6)
@@ -727,7 +733,7 @@ def test_of_several_structure_sets_the_newest_is_taken_and_said(tmp_path, image,
     assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
     (problem,) = problems
     assert problem.severity == "warning"
-    assert "2 structure sets: OLD, RESEARCH USE" in problem.found
+    assert "2 structure sets: OLD (1 regions, 2020), RESEARCH USE (1 regions, 20" in problem.found
 
 
 def test_predictions_beside_the_planned_contours_are_no_reference(tmp_path, image, mask):
@@ -779,6 +785,7 @@ def test_a_structure_set_that_fits_nothing_is_an_error(tmp_path, image, mask):
     data.ReferencedFrameOfReferenceSequence[0].RTReferencedStudySequence[0].RTReferencedSeriesSequence[
         0
     ].SeriesInstanceUID = "1.2.8"
+    data.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.9"
     data.save_as(tmp_path / "a" / "rs.dcm")
     with pytest.raises(CohortError, match="a structure set that fits no MR series of its patient;"):
         imported(tmp_path / "a", tmp_path)
@@ -1066,6 +1073,88 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
             assert "Error" not in checked.stderr
 
 
+@pytest.mark.parametrize("files", ["one", "many"])
+def test_a_segmentation_lies_where_its_masks_lie(tmp_path, image, mask, files):
+    """Frames of a file stand in any order."""
+    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
+    if files == "one":
+        in_one_file(tmp_path)
+    (found,) = read_dicom(tmp_path).series
+    mask[:, :, 6:] = False  # one end alone
+    assert mask.any()
+    write_segmentation(tmp_path / "seg.dcm", {"GTV_auto_01": mask}, found, "unet")
+    data, back = pydicom.dcmread(tmp_path / "seg.dcm"), np.zeros_like(mask)
+    pixels = data.pixel_array.reshape(-1, SHAPE[1], SHAPE[0])
+    for frame, drawn in zip(data.PerFrameFunctionalGroupsSequence, pixels, strict=True):
+        place = [*frame.PlanePositionSequence[0].ImagePositionPatient, 1.0]
+        back[:, :, round((np.linalg.inv(found.affine) @ place)[2])] |= drawn.T > 0
+    assert np.array_equal(back, mask)
+
+
+def test_headers_that_no_segmentation_may_have_are_told_without_their_values(tmp_path, image, mask):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    for path in slices_of(tmp_path):
+        change(path, PatientSex="MANNLICH")
+    (found,) = read_dicom(tmp_path).series
+    with pytest.raises(ValueError, match=r"found images with a date, time or sex .* without --seg") as error:
+        write_segmentation(tmp_path / "seg.dcm", {"GTV_auto_01": mask}, found, "unet")
+    assert "MANNLICH" not in str(error.value)
+
+
+def test_regions_in_the_frame_of_reference_of_a_ct_are_not_drawn_on_the_mr(tmp_path, image, mask):
+    """A plan on a CT with a fused MR lists both frames of reference."""
+    a_patient(tmp_path, image, mask)
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    other = copy.deepcopy(data.ReferencedFrameOfReferenceSequence[0])
+    other.FrameOfReferenceUID = "1.2.9"
+    data.ReferencedFrameOfReferenceSequence.append(other)
+    data.save_as(tmp_path / "rs.dcm")
+    cases, problems = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    assert not problems
+    data.StructureSetROISequence[0].ReferencedFrameOfReferenceUID = "1.2.9"
+    data.save_as(tmp_path / "rs.dcm")
+    with pytest.raises(
+        CohortError, match="found GTV in another frame of reference, as of a CT; expected regions in the"
+    ):
+        imported(tmp_path, tmp_path / "here")
+
+
+def test_contours_on_every_second_slice_of_their_own_series_are_a_doubt(tmp_path, image, mask):
+    lesion = np.zeros_like(mask)
+    lesion[8:14, 8:14, 2:9:2] = True
+    a_patient(tmp_path, image, lesion)
+    _, (problem,) = imported(tmp_path, tmp_path / "here")
+    assert (problem.file, problem.found, problem.severity) == ("GTV", "contours on every 2 slices only", "doubt")
+    lesion[:, :, 3] = True
+    a_patient(tmp_path, image, lesion)
+    assert not imported(tmp_path, tmp_path / "there")[1]
+
+
+def test_a_newer_set_without_lesions_does_not_replace_the_one_with_lesions(tmp_path, image, mask):
+    a_patient(tmp_path, image, mask)
+    change(tmp_path / "rs.dcm", StructureSetDate="20200101", StructureSetLabel="PLAN")
+    (found,) = read_dicom(tmp_path / "mr").series
+    write_structure_set(tmp_path / "newer.dcm", {"GTV_AUTO_01": ~mask, "BODY": ~mask}, found, "unet")
+    cases, (problem,) = imported(tmp_path, tmp_path / "here")
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    assert "nothing, if the newest with lesions, PLAN (1 regions, 2020), is meant" in problem.fix
+
+
+def test_names_in_labels_and_descriptions_stay_out_of_what_is_imported(tmp_path, image, mask):
+    a_patient(tmp_path / "export", image, mask, patient="MUELLER", PatientName="Mueller^Hans")
+    (found,) = read_dicom(tmp_path / "export/mr").series
+    regions = {"GTV_corr_01": mask, "GTV_auto_02": ~mask}
+    write_structure_set(tmp_path / "export/rs.dcm", regions, found, "unet")
+    change(tmp_path / "export/rs.dcm", StructureSetLabel="MUELLER HANS")
+    _, problems = imported(tmp_path / "export", tmp_path)
+    assert ["left aside" in problem.found for problem in problems] == [True, False]
+    assert problems[1].found == "GTV_corr_01, which began as a proposal of networks"
+    (record,) = (tmp_path / "imported").rglob("source.json")
+    assert "left aside" in record.read_text()
+    assert not {"MUELLER", "HANS", "Mueller"} & set(re.findall(r"\w+", record.read_text()))
+
+
 @pytest.mark.parametrize("seg", [False, True])
 def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, monkeypatch, image, mask, seg):
     a_patient(tmp_path, image, affine=OBLIQUE)
@@ -1100,11 +1189,18 @@ def drawn(tmp_path, monkeypatch, image, mask):
     (tmp_path / "clinic.yaml").write_text(tiny_file(f"study: clinic\ncohort: {tmp_path / 'export'}\n"))
     case = Case("examination_0001", (layout.imported / "examination_0001/image.nii.gz",), None, "p", "")
 
-    def draw(reader, mask, finished=True):
+    def draw(reader, mask, finished=True, proposal=None):
         volume = read_volume(case.image, case.name)
-        reading = open_reading(layout, case, volume, reader, Beginning("nothing", np.zeros(volume.shape, bool)), True)
-        upright = nib.as_closest_canonical(nib.Nifti1Image(mask.astype(np.uint8), nib.load(case.image).affine))
-        reading.save(np.asarray(upright.dataobj) > 0, finished)
+
+        def upright(mask):
+            image = nib.as_closest_canonical(nib.Nifti1Image(mask.astype(np.uint8), nib.load(case.image).affine))
+            return np.asarray(image.dataobj) > 0
+
+        beginning = Beginning("nothing", np.zeros(volume.shape, bool))
+        if proposal is not None:
+            beginning = Beginning("proposal", upright(proposal), ["unet/fold0"])
+        reading = open_reading(layout, case, volume, reader, beginning, True)
+        reading.save(upright(mask), finished)
         reading.close()
 
     return draw
@@ -1130,6 +1226,38 @@ def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, 
     assert {one.ROIGenerationAlgorithm for one in data.StructureSetROISequence} == {"SEMIAUTOMATIC"}
     assert {one.ROIInterpreter.family_name for one in data.RTROIObservationsSequence} == {"R1"}
     assert not any(region.is_predicted for region in regions), "what a person drew is a reference"
+
+
+@pytest.mark.parametrize(("changed", "name"), [(False, "GTV_auto_"), (True, "GTV_corr_")])
+def test_what_began_as_a_proposal_says_so_in_its_name(tmp_path, drawn, mask, changed, name):
+    proposal = mask.copy()
+    if changed:
+        proposal[:, :, :6] = False
+    drawn("R1", mask, proposal=proposal)
+    (line,) = exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False)
+    regions = read_structure_set(Path(line.split(": ")[0])).regions
+    assert [region.name for region in regions] == [f"{name}01", f"{name}02"]
+
+
+def test_an_earlier_export_does_not_stay_where_a_mask_is_changed_or_empty(tmp_path, drawn, mask):
+    study = str(tmp_path / "clinic.yaml")
+    for reader in ("R1", "R2"):
+        drawn(reader, mask)
+        assert len(list(exporting.export_study(study, None, reader, False))) == 1
+    drawn("R1", np.zeros_like(mask))
+    (line,) = exporting.export_study(study, None, "R1", False)
+    assert "no lesion, so no file is written" in line
+    (left,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
+    assert left.parent.name == "R2"
+
+
+def test_a_series_without_frame_of_reference_gets_no_structure_set(tmp_path, image, mask):
+    write_series(tmp_path / "mr", image, AXIAL, "P1", FrameOfReferenceUID="")
+    (found,) = read_dicom(tmp_path).series
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), found.affine_ras), tmp_path / "mask.nii.gz")
+    with pytest.raises(ValueError, match="found no Frame of Reference UID; expected one"):
+        exporting.write_regions(tmp_path / "rs.dcm", exporting.Drawn(tmp_path / "mask.nii.gz", "unet"), found, False)
+    assert not (tmp_path / "rs.dcm").exists()
 
 
 def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):

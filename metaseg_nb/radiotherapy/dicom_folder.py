@@ -66,8 +66,7 @@ def read_dicom(folder: Path) -> DicomFolder:
 
 def fits(series: Series, structures: StructureSet) -> bool:
     """Whether contours lie in the space of a series: one frame of reference, or the series that they name."""
-    same_frame = bool(series.frame_of_reference) and series.frame_of_reference == structures.frame_of_reference
-    return same_frame or series.uid in structures.series
+    return series.frame_of_reference in structures.frames_of_reference or series.uid in structures.series
 
 
 def describe_dicom(dicom: DicomFolder) -> str:

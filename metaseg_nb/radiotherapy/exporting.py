@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from metaseg_nb.annotation.by_hand import PROPOSAL
 from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import label_lesions
@@ -19,7 +21,13 @@ from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
 from metaseg_nb.radiotherapy.importing import IMAGE, RECORD, dicom_cohort, save_image, whole_record
 from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.series import Series
-from metaseg_nb.radiotherapy.structure_sets import BY_HAND, PREDICTED, write_segmentation, write_structure_set
+from metaseg_nb.radiotherapy.structure_sets import (
+    BY_HAND,
+    CORRECTED,
+    PREDICTED,
+    write_segmentation,
+    write_structure_set,
+)
 
 DRAWN_IN = "08_annotate"
 
@@ -32,28 +40,44 @@ def lesion_regions(mask: np.ndarray, name: str = PREDICTED) -> dict[str, np.ndar
     return {f"{name}{number:02d}": labels == lesion for number, lesion in enumerate(order, 1)}
 
 
-def write_regions(path: Path, mask: Path, series: Series, segmentation: bool, model: str, reader: str = "") -> int:
+@dataclass(frozen=True)
+class Drawn:
+    """A mask to write: what made it (a network, or the notebook of a reader), and how its regions are called."""
+
+    mask: Path
+    model: str
+    reader: str = ""
+    name: str = PREDICTED
+
+
+def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) -> int:
     """Write the lesions of a mask as a structure set or a segmentation; returns their number.
 
-    Without lesions nothing is written: DICOM has no structure set without a region.
+    Without lesions nothing is written: DICOM has no structure set without a region. An earlier file is removed.
 
     Raises
     ------
     ValueError
-        The mask is not on the grid of the series.
+        The mask is not on the grid of the series; the series names no frame of reference; or a header of its images
+        holds what no segmentation may.
     """
-    image = nib.Nifti1Image.from_filename(mask)
+    path.unlink(missing_ok=True)
+    image = nib.Nifti1Image.from_filename(drawn.mask)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
         raise ValueError(
-            f"file {mask}: found another grid than that of series {series.description!r}; expected the same. "
-            f"What to do: {'draw' if reader else 'predict'} it again on these images."
+            f"file {drawn.mask}: found another grid than that of series {described(series)}; expected the same. "
+            f"What to do: {'draw' if drawn.reader else 'predict'} it again on these images."
         )
-    regions = lesion_regions(np.asarray(image.dataobj) > 0, BY_HAND if reader else PREDICTED)
+    regions = lesion_regions(np.asarray(image.dataobj) > 0, drawn.name)
     if not regions:
         return 0
+    if not series.frame_of_reference:
+        found = f"series {described(series)}: found no Frame of Reference UID; expected one"
+        raise ValueError(f"{found}. What to do: export the series again; anonymisation must keep this element.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values in the images that the standard forbids
-        (write_segmentation if segmentation else write_structure_set)(path, regions, series, model, reader)
+        write = write_segmentation if segmentation else write_structure_set
+        write(path, regions, series, drawn.model, drawn.reader)
     return len(regions)
 
 
@@ -125,7 +149,7 @@ def predict_dicom(
             told = [(names.get(one.case, one.case), names.get(one.file, one.file), one) for one in error.problems]
             raise CohortError(replace(one, case=case, file=file) for case, file, one in told) from None
         if to_dicom:
-            n = write_regions(output, mask, series, segmentation, checkpoint.stem)
+            n = write_regions(output, Drawn(mask, checkpoint.stem), series, segmentation)
             line = f"{_written(output, n)}; {line.removeprefix(f'{mask}: ')}"
         yield line
 
@@ -155,10 +179,13 @@ def export_study(study: str, model: str | None, reader: str | None, segmentation
     if folder is None:
         found = f"study {study}: found a cohort that is not DICOM; expected an imported one"
         raise ValueError(f"{found}. What to do: nothing, its masks are NIfTI files in {layout.root}.")
-    masks = _predictions(layout, model) if model else _finished_readings(layout, str(reader))
+    masks, unfinished = _predictions(layout, model) if model else _readings(layout, str(reader))
     series = {one.fingerprint: one for one in read_dicom(folder).series if one.is_volume}
     results = layout.radiotherapy / (model or f"by_hand/{reader}")
-    for case, mask in masks.items():
+    for outdated in results.glob("*.dcm"):
+        outdated.unlink()
+    yield from (f"{case}: begun, and not finished; nothing is written" for case in unfinished)
+    for case, drawn in masks.items():
         record = whole_record(layout.imported / case / RECORD)
         if record is None:
             yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
@@ -167,29 +194,28 @@ def export_study(study: str, model: str | None, reader: str | None, segmentation
         else:
             path = results / f"{case}.dcm"
             try:
-                n = write_regions(path, mask, series[record["series"]], segmentation, model or DRAWN_IN, reader or "")
-                yield _written(path, n)
+                yield _written(path, write_regions(path, drawn, series[record["series"]], segmentation))
             except ValueError as error:
                 yield f"{case}: {error}"
 
 
-def _predictions(layout: StudyLayout, model: str) -> dict[str, Path]:
-    """Predicted masks of the test cases by case."""
+def _predictions(layout: StudyLayout, model: str) -> tuple[dict[str, Drawn], list[str]]:
+    """Predicted masks of the test cases by case; none is unfinished."""
     files = sorted((layout.root / model).glob("fold*/predictions/*.nii.gz"))
     if not files:
         raise ValueError(f"study {layout.study}: found no prediction of {model}; run 03_train for this network first")
-    return {file.name.removesuffix(".nii.gz"): file for file in files}
+    return {file.name.removesuffix(".nii.gz"): Drawn(file, model) for file in files}, []
 
 
-def _finished_readings(layout: StudyLayout, reader: str) -> dict[str, Path]:
-    """Masks that a reader drew and stands by, by case."""
-    readings = read_readings(layout)
-    readings = readings[readings["finished"].eq(True) & readings["reader"].eq(reader)]
-    if readings.empty:
+def _readings(layout: StudyLayout, reader: str) -> tuple[dict[str, Drawn], list[str]]:
+    """Masks that a reader drew and stands by, by case; and the cases that are begun only."""
+    readings = read_readings(layout).query("reader == @reader")
+    finished = readings[readings["finished"].eq(True)]
+    if finished.empty:
         fix = "press done in notebook 08, or correct the code of the reader"
         raise ValueError(f"study {layout.study}: found no finished mask of reader {reader}. What to do: {fix}.")
     expected, fix = "the image that the mask was drawn on", "restore that export, or draw the mask again"
-    images = {one.case: (layout.imported / one.case / IMAGE, one.image_sha256) for one in readings.itertuples()}
+    images = {one.case: (layout.imported / one.case / IMAGE, one.image_sha256) for one in finished.itertuples()}
     problems = [
         Problem(case, str(image), "another image", expected, fix)
         for case, (image, drawn_on) in images.items()
@@ -197,7 +223,15 @@ def _finished_readings(layout: StudyLayout, reader: str) -> dict[str, Path]:
     ]
     if problems:
         raise CohortError(problems)
-    return dict(zip(readings["case"], readings["mask"], strict=True))
+    masks = {one.case: Drawn(one.mask, DRAWN_IN, reader, _name_of(one)) for one in finished.itertuples()}
+    return masks, readings["case"][~readings["case"].isin(list(masks))].tolist()
+
+
+def _name_of(reading: Any) -> str:
+    """How the regions of a reading are called: a proposal that nobody changed is a prediction, whoever confirmed it."""
+    if reading.begun_with != PROPOSAL:
+        return BY_HAND
+    return CORRECTED if reading.voxels_added or reading.voxels_removed else PREDICTED
 
 
 def _written(path: Path, n: int) -> str:

@@ -32,7 +32,7 @@ from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
 # The rule by which a mask was made; with another one it is made again.
-VERSION = 3
+VERSION = 4
 
 
 def dicom_cohort(cohort: str) -> Path | None:
@@ -146,11 +146,13 @@ def _days_of(planned: Collection[Planned]) -> dict[str, dict[str, int]]:
 
 
 def _with_codes(case: Planned, clean: Callable[[str], str]) -> Planned:
-    """Put codes for the names of patients in the names of regions, which go into tables."""
+    """Put codes for the names of patients in all names that go into tables and records."""
+    series = replace(case.series, description=clean(case.series.description))
     if case.structures is None:
-        return case
+        return replace(case, series=series)
     regions = [replace(region, name=clean(region.name)) for region in case.structures.regions]
-    return replace(case, structures=replace(case.structures, regions=regions))
+    structures = replace(case.structures, label=clean(case.structures.label), regions=regions)
+    return replace(case, series=series, structures=structures)
 
 
 def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | None, list[Problem]]:

@@ -7,13 +7,15 @@ import nibabel as nib
 import numpy as np
 
 from metaseg_nb.cohort.lesions import box_around, label_lesions
-from metaseg_nb.cohort.problems import Problem, shortened
+from metaseg_nb.cohort.problems import STOPPING, Problem, shortened
 from metaseg_nb.radiotherapy.contours import plane_distance, rasterise
 from metaseg_nb.radiotherapy.planning import Choice, Planned
-from metaseg_nb.radiotherapy.structure_sets import Region, chosen
+from metaseg_nb.radiotherapy.structure_sets import CORRECTED, Region, chosen
 
 # Share of a slice that contours may lie beside it before this is worth a note.
 OFF_SLICE = 0.02
+# Contours so many slices apart are those of one lesion, rather than of lesions of one slice.
+FEW_SLICES = 4
 LOOK, EXPORT = "look at the case", "export the whole series, or another one"
 # What `rasterise` counts: the words for it, what was expected, what to do, and how grave it is.
 COUNTED = {
@@ -43,6 +45,10 @@ def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict
     if predicted := [region.name for region in case.structures.regions if region.is_predicted]:
         fix = "nothing; give those that a person corrected another name"
         problems.append(problem(f"{shortened(predicted)}, left aside", "regions that a person drew", fix, "warning"))
+    if corrected := [region.name for region in regions if region.begins_with(CORRECTED)]:
+        words = f"{shortened(corrected)}, which began as a proposal of networks"
+        fix = "do not test these networks on this case: scores may be too good"
+        problems.append(problem(words, "regions that a person drew without a network", fix, "warning"))
     for region in regions:
         mask, noticed = _drawn(case, region, every)
         masks.append(mask)
@@ -78,7 +84,7 @@ def organs_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray, list[str]
         regions = chosen(left, [pattern], choice.roi_names_without)
         for region in regions:
             mask, noticed = _drawn(case, region, every)
-            problems += [replace(one, severity="warning") for one in noticed if one.severity == "error"]
+            problems += [replace(one, severity="warning") for one in noticed if one.severity in STOPPING]
             if mask.any():
                 organs += [] if pattern in organs else [pattern]
                 bits[mask] |= 1 << organs.index(pattern)
@@ -103,6 +109,11 @@ def _drawn(case: Planned, region: Region, every: float) -> tuple[np.ndarray, lis
         rows.append(("no contours", "closed contours", "nothing, if the region is not used", "note"))
     elif not made.mask.any() and not made.counts["outside"] and not made.counts["across"]:
         rows.append(("contours around no centre of a voxel", "a region of at least one voxel", LOOK, "warning"))
+    if every == 1 < (apart := plane_distance(region.contours, case.series.affine)) <= FEW_SLICES:
+        found = f"contours on every {apart:.0f} slices only"
+        fix = "interpolate in the planning system, then export again: one lesion is many here; or, if they are lesions "
+        fix += "of one slice each, name the case in `confirmed`"
+        rows.append((found, "contours on every slice of a lesion", fix, "doubt"))
     if made.off_slice_mm > OFF_SLICE * (slice_mm := case.series.spacing_mm[2]):
         found = f"contours up to {made.off_slice_mm:.2f} mm beside their slice"
         fix = f"{LOOK}: each contour was drawn on the nearest slice"

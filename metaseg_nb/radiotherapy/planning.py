@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from metaseg_nb.cohort.problems import Problem, shortened
 from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, fits
 from metaseg_nb.radiotherapy.series import NOT_MR, Series
-from metaseg_nb.radiotherapy.structure_sets import StructureSet, is_named, is_prediction
+from metaseg_nb.radiotherapy.structure_sets import StructureSet, chosen, is_named, is_prediction
 
 # Codes of patients ("patient") or examinations ("examination") by their names.
 Codes = Callable[[str, list[str]], dict[str, str]]
@@ -104,15 +104,44 @@ def _plan_case(
         fix = "name one by `series`; of those with the same description leave all but one out of the export"
         return None, [*problems, Problem(name, "-", words, "one series for an examination", fix)]
     found, fit = wanted[best[0]], fitting[best[0]]
-    own = sorted((one for one in fit if not is_prediction(one)), key=lambda structures: structures.made)
     if not found.is_volume:
         return None, problems
+    own = [one for one in fit if not is_prediction(one)]
+    own.sort(key=lambda one: (bool(chosen(one.regions, choice.roi_names, choice.roi_names_without)), one.made))
     if left_aside := len(fit) - len(own):
         fix = "nothing; a set that a physician corrected needs other names of regions"
         words = f"{left_aside} structure set(s) of predictions, left aside"
         problems.append(Problem(name, found.description, words, "what a physician drew", fix, "warning"))
     if len(own) > 1:
-        words = f"{len(own)} structure sets: {shortened(structures.label or 'no label' for structures in own)}"
-        fix = f"nothing, if the newest ({own[-1].label!r}) is meant; otherwise leave the others out of the export"
+        words = f"{len(own)} structure sets: {shortened(map(_about, own))}"
+        meant = f"the newest with lesions, {_about(own[-1])}, is meant"
+        fix = f"nothing, if {meant}; otherwise leave the others out of the export"
         problems.append(Problem(name, found.description, words, "one structure set for a series", fix, "warning"))
-    return Planned(name, patient, found, own[-1] if own else None), problems
+    if not own:
+        return Planned(name, patient, found, None), problems
+    structures, noticed = _in_frame_of(found, own[-1], choice, name)
+    return Planned(name, patient, found, structures), problems + noticed
+
+
+def _about(structures: StructureSet) -> str:
+    about = filter(None, [f"{len(structures.regions)} regions", structures.made[:4]])
+    return f"{structures.label or 'no label'} ({', '.join(about)})"
+
+
+def _in_frame_of(
+    series: Series, structures: StructureSet, choice: Choice, case: str
+) -> tuple[StructureSet, list[Problem]]:
+    """Leave out regions of another frame of reference, where a set names several: a CT's beside that of the MR."""
+    if len(structures.frames_of_reference) < 2 or not series.frame_of_reference:
+        return structures, []
+    inside, elsewhere, problems = [], [], []
+    for region in structures.regions:
+        is_inside = region.frame_of_reference in ("", series.frame_of_reference)
+        (inside if is_inside else elsewhere).append(region)
+    for patterns, severity in ((choice.roi_names, "error"), (choice.organ_names, "warning")):
+        if wanted := chosen(elsewhere, patterns, choice.roi_names_without):
+            words = f"{shortened(one.name for one in wanted)} in another frame of reference, as of a CT"
+            fix = "copy them to the MR in the planning system, then export again: registrations are not applied"
+            expected = "regions in the frame of reference of the MR series"
+            problems.append(Problem(case, structures.label or "no label", words, expected, fix, severity))
+    return replace(structures, regions=inside), problems

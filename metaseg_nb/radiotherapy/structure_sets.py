@@ -10,12 +10,13 @@ from pathlib import Path
 from unicodedata import normalize
 
 import numpy as np
+import pandas as pd
 import pydicom
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import ExplicitVRLittleEndian, RTStructureSetStorage, generate_uid
+from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
 from metaseg_nb.files import finished
 from metaseg_nb.radiotherapy.contours import trace
@@ -25,8 +26,8 @@ from metaseg_nb.radiotherapy.series import Series
 # Lesions in turn, in colours that a planning system shows on grey.
 COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
 WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
-# How regions are called before their number: predicted by networks, and drawn by hand in notebook 08.
-PREDICTED, BY_HAND = "GTV_auto_", "GTV_hand_"
+# How regions are called before their number: predicted by networks; drawn by a person in 08, or corrected there.
+PREDICTED, BY_HAND, CORRECTED = "GTV_auto_", "GTV_hand_", "GTV_corr_"
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
 SHARED = (
@@ -37,25 +38,30 @@ SHARED = (
 
 @dataclass(frozen=True)
 class Region:
-    """A region of interest (ROI): its name, and contours, each (points, 3) in LPS mm."""
+    """A region of interest (ROI): its name, contours, each (points, 3) in LPS mm, and their frame of reference."""
 
     name: str
     contours: list[np.ndarray] = field(repr=False)
+    frame_of_reference: str = ""
 
     @property
     def is_predicted(self) -> bool:
         """Whether this workbook drew it, by its name: then it is no reference."""
-        return self.name.startswith(PREDICTED)
+        return self.begins_with(PREDICTED)
+
+    def begins_with(self, name: str) -> bool:
+        """Whether its name begins so; capitals make no difference."""
+        return self.name.strip().casefold().startswith(name.casefold())
 
 
 @dataclass(frozen=True)
 class StructureSet:
-    """A structure set; ``series`` are the UIDs of the image series that it says it was drawn on."""
+    """A structure set; it says in which frames of reference, and on which image series (UIDs), it was drawn."""
 
     file: Path
     label: str
     made: str
-    frame_of_reference: str
+    frames_of_reference: frozenset[str]
     series: frozenset[str]
     regions: list[Region]
 
@@ -83,16 +89,16 @@ def read_structure_set(path: Path) -> StructureSet:
             raise DicomError("a structure set without regions or contours, or cut off before them", *WHOLE)
         if unnamed or len(names) < len(rois):
             raise DicomError("contours of which nobody can tell the region: its number is not there, or twice", *WHOLE)
-        regions = [Region(name, contours[number]) for number, name in names.items()]
+        of_regions = {int(roi.ROINumber): text_of(roi, "ReferencedFrameOfReferenceUID") for roi in rois}
+        regions = [Region(name, contours[number], of_regions[number]) for number, name in names.items()]
         references = items_of(data, "ReferencedFrameOfReferenceSequence")
-        frames = [text_of(part, "FrameOfReferenceUID") for part in (data, *references)]
-        frames += [text_of(roi, "ReferencedFrameOfReferenceUID") for roi in rois]
+        frames = {text_of(part, "FrameOfReferenceUID") for part in (data, *references)} | {*of_regions.values()}
         studies = [study for part in references for study in items_of(part, "RTReferencedStudySequence")]
         images = [one for study in studies for one in items_of(study, "RTReferencedSeriesSequence")]
         series = frozenset(text_of(one, "SeriesInstanceUID") for one in images) - {""}
         made = text_of(data, "StructureSetDate") + text_of(data, "StructureSetTime")
         made = made or text_of(data, "InstanceCreationDate") + text_of(data, "InstanceCreationTime")
-    return StructureSet(path, text_of(data, "StructureSetLabel"), made, next(filter(None, frames), ""), series, regions)
+    return StructureSet(path, text_of(data, "StructureSetLabel"), made, frozenset(frames - {""}), series, regions)
 
 
 def _points(contour: Dataset) -> np.ndarray:
@@ -158,7 +164,7 @@ def write_structure_set(
     data.file_meta = FileMetaDataset()
     data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = RTStructureSetStorage
     data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(prefix=None)
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # explicit: no contour of more than 64 kB
     data.SpecificCharacterSet = first.get("SpecificCharacterSet", "ISO_IR 192")
     for name in SHARED:
         setattr(data, name, first.get(name, ""))
@@ -238,24 +244,33 @@ def write_segmentation(
         )
         for number, name in enumerate(regions, 1)
     ]
-    stacked = np.stack([mask.transpose(2, 1, 0) for mask in regions.values()], axis=-1).astype(np.uint8)
-    data = Segmentation(
-        images,
-        stacked,
-        SegmentationTypeValues.BINARY,
-        segments,
-        series_instance_uid=generate_uid(prefix=None),
-        series_number=1,
-        sop_instance_uid=generate_uid(prefix=None),
-        instance_number=1,
-        manufacturer="metaseg_nb",
-        manufacturer_model_name=model[:64],
-        software_versions=version("metaseg_nb"),
-        device_serial_number="0",
-        content_label=LABEL.replace(" ", "_"),
-        content_description=NAME,
-        content_creator_name=f"{reader}^" if reader else None,
-        series_description=NAME,
-    )
+    # the frames of a file stand in any order
+    starts = np.cumsum([0, *(int(image.get("NumberOfFrames", 1)) for image in images)])
+    places = starts[pd.factorize(series.frames["file"])[0]] + series.frames["frame"].to_numpy()
+    stacked = np.zeros((starts[-1], *series.shape[1::-1], len(regions)), np.uint8)
+    stacked[places] = np.stack([mask.transpose(2, 1, 0) for mask in regions.values()], axis=-1)
+    try:
+        data = Segmentation(
+            images,
+            stacked,
+            SegmentationTypeValues.BINARY,
+            segments,
+            series_instance_uid=generate_uid(prefix=None),
+            series_number=1,
+            sop_instance_uid=generate_uid(prefix=None),
+            instance_number=1,
+            manufacturer="metaseg_nb",
+            manufacturer_model_name=model[:64],
+            software_versions=version("metaseg_nb"),
+            device_serial_number="0",
+            content_label=LABEL.replace(" ", "_"),
+            content_description=NAME,
+            content_creator_name=f"{reader}^" if reader else None,
+            series_description=NAME,
+        )
+    except (TypeError, ValueError) as error:  # its words may hold what stands in the header
+        found = "images with a date, time or sex in their headers that a segmentation may not hold"
+        fix = "write a structure set, without --seg"
+        raise ValueError(f"found {found}; expected the forms of DICOM. What to do: {fix}.") from error
     with finished(path) as temporary:
         data.save_as(temporary, enforce_file_format=True)
