@@ -179,25 +179,28 @@ class AnnotateApp(AnnotatePanel):
         self._say(f"Opening {name} …")
         try:
             prepared, images = self._made_ahead(name)
-            self._close_case()
+            unsaved = self._close_case()
             beginning, second, now = prepared.beginning, self.second, self._now
             case = case_named(self.waiting.cases, name)
             reading = open_reading(self.layout, case, prepared.image, self.reader, beginning, second, now)
             self.opened = OpenCase(self, self.viewer, prepared, images, reading)
         finally:
             self._list_cases()
-        self._say("")
+        self._say(unsaved)
 
-    def _close_case(self, finished: bool = False) -> None:
-        """Save and leave the case; where it cannot be saved it stays open, but not where another reader has it now."""
-        if self.opened is None:
-            return
-        try:
-            self.opened.close(finished)
-        except CaseTaken:
+    def _close_case(self, finished: bool = False) -> str:
+        """Save and leave the case; where it cannot be saved it stays open.
+
+        One that another notebook took is left all the same: what is returned says that it is not saved.
+        """
+        unsaved = ""
+        if self.opened:
+            try:
+                self.opened.close(finished)
+            except CaseTaken as error:
+                unsaved = f"Not saved. {error}"
             self._leave()
-            raise
-        self._leave()
+        return unsaved
 
     def _leave(self) -> None:
         self.opened = None
@@ -226,8 +229,10 @@ class AnnotateApp(AnnotatePanel):
     def finish(self) -> None:
         """Stand by the mask, and open the next case."""
         self._need_seen()
-        self._close_case(finished=True)
+        unsaved = self._close_case(finished=True)
         self._open_next()
+        if unsaved:
+            self._say(unsaved)
 
     def finish_empty(self) -> None:
         """Say that there is no lesion, and open the next case."""
