@@ -1,6 +1,8 @@
 """Annotating: what is drawn is what is saved, nothing is lost between browser and disk, and no error is silent."""
 
 import asyncio
+import json
+import time
 
 import nibabel as nib
 import numpy as np
@@ -507,7 +509,12 @@ def finished_elsewhere(app, browser, layout, waiting):
     assert read_readings(layout).set_index("case")["finished"]["p1"]
 
 
-def test_a_stroke_on_a_case_that_another_notebook_finished_is_said_not_to_be_saved(app, browser, finished_elsewhere):
+def test_a_stroke_on_a_case_that_another_notebook_finished_is_said_not_to_be_saved(
+    app, browser, times, finished_elsewhere
+):
+    times.now += 3600
+    browser.widget._event_handlers["location_change"]({})
+    assert "R1 saved it in another notebook 0 min ago" in app.message.value, "at the first look, before a stroke"
     browser.stroke((21, 15, 9))
     assert "Not done. case p1: R1 saved it in another notebook 0 min ago" in app.message.value
     assert "run the cell again" in app.message.value
@@ -528,6 +535,15 @@ def test_the_cell_run_again_goes_on_from_what_another_notebook_saved(app, layout
     again.cases.value = "p1"
     assert np.array_equal(again.opened.mask, finished_elsewhere)
     again.close()
+
+
+def test_looking_at_images_holds_the_case(app, browser, times, layout):
+    lock = layout.by_hand / ".p1.open.json"
+    for _ in range(2):
+        lock.write_text(json.dumps(json.loads(lock.read_bytes()) | {"time": 0}), encoding="utf-8")
+        times.now += 60
+        browser.widget._event_handlers["location_change"]({})
+        assert time.time() - json.loads(lock.read_bytes())["time"] < 60
 
 
 def test_a_case_that_cannot_be_read_leaves_the_one_before_open(app, browser, layout, waiting):

@@ -1,5 +1,6 @@
 """One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
+# Seconds after which an action says again that the case is open here.
+WORD_S = 60.0
 # What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
 PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
 
@@ -135,6 +138,19 @@ class Reading:
     started: str
     finished: bool = False
     record: bytes = b""
+    _last_word: float = -math.inf
+
+    def action(self) -> None:
+        """Count an action, and hold the case: at most each `WORD_S`, for that writes a file.
+
+        Raises
+        ------
+        CaseTaken
+            As from `save`.
+        """
+        self.clock.action()
+        if self.clock.now() - self._last_word >= WORD_S:
+            self._hold()
 
     def save(self, mask: np.ndarray, finished: bool = False) -> None:
         """Keep a mask (bool, shape (X, Y, Z)) and its record; ``finished``: the reader stands by it.
@@ -183,6 +199,7 @@ class Reading:
 
     def _hold(self) -> None:
         """Hold the case, unless another notebook has it, or has saved it since this one did."""
+        self._last_word = self.clock.now()
         try:
             hold(self.layout, self.case, self.reader)
             record = record_file(mask_file(self.layout, self.reader, self.case))

@@ -103,6 +103,9 @@ class AnnotateApp(AnnotatePanel):
     def _guarded(self, call: Callable[[], object]) -> None:
         """Show an error as a line: in a widget nobody would see it."""
         self._say("")
+        self._tried(call)
+
+    def _tried(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as error:
@@ -111,8 +114,7 @@ class AnnotateApp(AnnotatePanel):
 
     def _active(self) -> None:
         if self.opened:
-            self.opened.reading.clock.action()
-            self._show_title()
+            self._tried(self.opened.reading.action)
 
     def _key(self, event: dict) -> None:
         key = event.get("key", "").lower()
