@@ -1,6 +1,8 @@
 """Annotating: what is drawn is what is saved, nothing is lost between browser and disk, and no error is silent."""
 
 import asyncio
+import json
+import time
 
 import nibabel as nib
 import numpy as np
@@ -491,6 +493,57 @@ def test_a_case_of_another_reader_is_not_opened_and_says_who_has_it(app, browser
     assert "case p2: R2 has begun it" in app.message.value
     assert "R2" in dict((name, words) for words, name in app.cases.options)["p2"]
     assert app.cases.value is None
+
+
+@pytest.fixture
+def finished_elsewhere(app, browser, layout, waiting):
+    """What another notebook of the reader made of p1, and finished, while it was left open here after a stroke."""
+    app.tool.value = "pen"
+    browser.stroke((20, 15, 9))
+    case = waiting.cases[0]
+    other = open_reading(layout, case, read_volume(case.image, "p1"), "R1", app.reading.beginning)
+    other.save(drawn := box(FIRST))
+    other.close(finished=True)
+    yield drawn
+    assert np.array_equal(saved(layout), drawn)
+    assert read_readings(layout).set_index("case")["finished"]["p1"]
+
+
+def test_a_stroke_on_a_case_that_another_notebook_finished_is_said_not_to_be_saved(
+    app, browser, times, finished_elsewhere
+):
+    times.now += 3600
+    browser.widget._event_handlers["location_change"]({})
+    assert "R1 saved it in another notebook 0 min ago" in app.message.value, "at the first look, before a stroke"
+    browser.stroke((21, 15, 9))
+    assert "Not done. case p1: R1 saved it in another notebook 0 min ago" in app.message.value
+    assert "run the cell again" in app.message.value
+    assert "Nothing that was drawn here meanwhile is saved" in app.message.value
+
+
+@pytest.mark.parametrize("leave", [lambda app: setattr(app.cases, "value", "p2"), lambda app: press(app, "n")])
+def test_such_a_case_is_left_for_the_next_and_that_it_was_not_saved_is_said(app, browser, finished_elsewhere, leave):
+    browser.stroke((21, 15, 9))
+    leave(app)
+    assert (app.reading.case, app.cases.value, marks(app)) == ("p2", "p2", ["✓", "", ""])
+    assert "Not saved. case p1: R1 saved it in another notebook" in app.message.value
+
+
+def test_the_cell_run_again_goes_on_from_what_another_notebook_saved(app, layout, waiting, finished_elsewhere):
+    again = AnnotateApp(layout, waiting, "R1")
+    assert (again.reading.case, again.message.value) == ("p2", "<b></b>")
+    again.cases.value = "p1"
+    assert np.array_equal(again.opened.mask, finished_elsewhere)
+    again.close()
+
+
+def test_looking_at_images_holds_the_case(app, browser, times, layout):
+    lock = layout.by_hand / ".p1.open.json"
+    for _ in range(2):
+        lock.write_text(json.dumps(json.loads(lock.read_bytes()) | {"time": 0}), encoding="utf-8")
+        times.now += 60
+        browser.widget._event_handlers["location_change"]({})
+        assert time.time() - json.loads(lock.read_bytes())["time"] < 60
 
 
 def test_a_case_that_cannot_be_read_leaves_the_one_before_open(app, browser, layout, waiting):

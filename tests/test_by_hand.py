@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import ProcessPoolExecutor
 
 import nibabel as nib
@@ -159,6 +160,78 @@ def test_a_case_is_free_again_half_an_hour_after_the_last_word_from_another_mach
     assert take(layout, case, "R2") == "opened"
     with pytest.raises(CaseTaken, match="R2 has it open"):  # and the first one's late stroke is not written over
         reading.save(box(((1, 1, 1), (3, 3, 3))))
+
+
+def no_word_for(layout, seconds):
+    """Let the lock of the case look as if its reader had done nothing for so long."""
+    lock = layout.by_hand / ".p1.open.json"
+    lock.write_text(json.dumps(json.loads(lock.read_bytes()) | {"time": time.time() - seconds}), encoding="utf-8")
+
+
+def draw_and_finish(layout, case):
+    reading = opened(layout, case)
+    reading.save(box(((0, 0, 0), (20, 16, 9))))
+    reading.close(finished=True)
+
+
+def kept(layout):
+    """Voxels on disk, and whether the reader stands by them."""
+    row = read_readings(layout).iloc[0]
+    return int(np.asarray(nib.load(row["mask"]).dataobj).sum()), bool(row["finished"])
+
+
+def test_a_notebook_left_open_does_not_write_over_what_another_finished(layout, case):
+    times = Times()
+    left = opened(layout, case, now=times)
+    left.save(box(((0, 0, 0), (10, 9, 1))))
+    assert kept(layout) == (90, False)
+    no_word_for(layout, 3600)
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
+        other.submit(draw_and_finish, layout, case).result()
+    words = r"R1 saved it in another notebook 0 min ago.* run the cell again.* Nothing that was drawn here .* is saved"
+    for write in (left.close, left.action, lambda: left.save(box(((0, 0, 0), (1, 1, 1))))):
+        times.now += 3600
+        with pytest.raises(CaseTaken, match=words):
+            write()
+        assert kept(layout) == (2880, True)
+        assert not (layout.by_hand / ".p1.open.json").exists(), "it is as free as the other left it"
+    again = opened(layout, case)
+    again.save(box(((0, 0, 0), (20, 16, 8))))
+    again.save(box(((0, 0, 0), (20, 16, 7))))
+    assert kept(layout) == (2240, False), "opened again, it is drawn on from there"
+
+
+def test_a_case_that_was_only_opened_here_is_not_written_over_either(layout, case):
+    times = Times()
+    left = opened(layout, case, now=times)
+    times.now += 40
+    draw_and_finish(layout, case)
+    with pytest.raises(CaseTaken, match="saved it in another notebook"):
+        left.close()
+    assert kept(layout) == (2880, True)
+
+
+def test_an_action_holds_the_case_and_writes_at_most_once_a_minute(layout, case):
+    times = Times()
+    reading = opened(layout, case, now=times)
+    reading.action()
+    for passed, age_s in ((59, 1500), (1, 0), (59, 1500), (600, 0)):
+        no_word_for(layout, 1500)
+        times.now += passed
+        reading.action()
+        age = time.time() - json.loads((layout.by_hand / ".p1.open.json").read_bytes())["time"]
+        assert age == pytest.approx(age_s, abs=30)
+    assert reading.clock.seconds == 30 + 1 + 30 + 30
+
+
+def test_a_notebook_that_comes_back_late_hears_at_its_first_action_who_has_the_case(layout, case):
+    reading = opened(layout, case)
+    no_word_for(layout, 1900)
+    assert take(layout, case, "R2") == "opened"
+    with pytest.raises(CaseTaken, match=r"R2 has it open.* Nothing that was drawn here meanwhile is saved"):
+        reading.action()
+    reading.close()  # nothing to save
+    assert json.loads((layout.by_hand / ".p1.open.json").read_bytes())["reader"] == "R2", "the other still has it"
 
 
 def test_a_case_is_read_twice_only_when_that_is_asked_for(layout, case):

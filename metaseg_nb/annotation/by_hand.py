@@ -1,5 +1,6 @@
 """One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,8 @@ from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
+# Seconds after which an action says again that the case is open here.
+WORD_S = 60.0
 # What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
 PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
 
@@ -119,6 +122,9 @@ class Reading:
         ISO time in UTC.
     finished : bool
         Whether the reader stands by the mask: it is so until the mask changes.
+    record : bytes
+        Its record as it was read or written here last; empty before the first. Where another is on disk, another
+        notebook has saved the case since.
     """
 
     layout: StudyLayout
@@ -131,6 +137,20 @@ class Reading:
     clock: ActiveClock
     started: str
     finished: bool = False
+    record: bytes = b""
+    _last_word: float = -math.inf
+
+    def action(self) -> None:
+        """Count an action, and hold the case: at most each `WORD_S`, for that writes a file.
+
+        Raises
+        ------
+        CaseTaken
+            As from `save`.
+        """
+        self.clock.action()
+        if self.clock.now() - self._last_word >= WORD_S:
+            self._hold()
 
     def save(self, mask: np.ndarray, finished: bool = False) -> None:
         """Keep a mask (bool, shape (X, Y, Z)) and its record; ``finished``: the reader stands by it.
@@ -138,10 +158,10 @@ class Reading:
         Raises
         ------
         CaseTaken
-            Another reader took the case over meanwhile.
+            Another notebook has the case by now, or has saved it since this one did: nothing is written.
         """
         self.clock.action()
-        hold(self.layout, self.case, self.reader)
+        self._hold()
         self.finished = finished or (self.finished and np.array_equal(mask, self.mask))
         path = mask_file(self.layout, self.reader, self.case)
         write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
@@ -163,7 +183,7 @@ class Reading:
             "volume_mm3": float(mask.sum() * np.prod(self.image.spacing_mm)),
         }
         write_record(record_file(path), facts, [path, beginning_file(path)])
-        self.mask = mask
+        self.mask, self.record = mask, record_file(path).read_bytes()
 
     def close(self, finished: bool = False) -> None:
         """Stop the clock, save, and give the case free.
@@ -175,7 +195,21 @@ class Reading:
         begun = record.is_file() or self.clock.seconds > IDLE_S
         if finished or (begun and not self.finished):
             self.save(self.mask, finished)
-        release(self.layout, self.case)
+        release(self.layout, self.case, self.reader)
+
+    def _hold(self) -> None:
+        """Hold the case, unless another notebook has it, or has saved it since this one did."""
+        self._last_word = self.clock.now()
+        try:
+            hold(self.layout, self.case, self.reader)
+            record = record_file(mask_file(self.layout, self.reader, self.case))
+            if record.is_file() and record.read_bytes() != self.record:
+                release(self.layout, self.case, self.reader)
+                age_min = (time.time() - record.stat().st_mtime) / 60
+                found = f"{self.reader} saved it in another notebook {age_min:.0f} min ago"
+                raise CaseTaken(f"case {self.case}: {found}. What to do: run the cell again, and choose the case.")
+        except CaseTaken as error:
+            raise CaseTaken(f"{error} Nothing that was drawn here meanwhile is saved.") from error
 
 
 def open_reading(
@@ -221,12 +255,13 @@ def open_reading(
         advice = "take another case, or set `second_reading` to read it again"
         raise CaseTaken(f"case {case.name}: {', '.join(sorted(others))} has begun it. What to do: {advice}.")
     path, image_sha256 = mask_file(layout, reader, case.name), checksum(case.image)
-    kept = kept_record(path, case.name)
-    if kept and kept["image_sha256"] != image_sha256:
-        fix = f"restore the image; or, to begin anew, move {path.name} and {record_file(path).name} to another folder"
-        raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
     hold(layout, case.name, reader)
     try:
+        kept, record = kept_record(path, case.name), record_file(path)
+        known = record.read_bytes() if kept else b""
+        if kept and kept["image_sha256"] != image_sha256:
+            fix = f"restore the image; or, to begin anew, move {path.name} and {record.name} to another folder"
+            raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
         if kept:  # the mask may be one stroke newer than its record, where a process ended between the two
             first, mask = (read_mask(file, case.name).array for file in (beginning_file(path), path))
             beginning = Beginning(kept["begun_with"], first, kept["networks"], kept["by_chance"])
@@ -234,12 +269,12 @@ def open_reading(
             mask = beginning.mask
             write_volume(beginning_file(path), replace(image, array=mask.astype(np.uint8)))
     except Exception:
-        release(layout, case.name)  # or others would wait for a case that nobody could open
+        release(layout, case.name, reader)  # or others would wait for a case that nobody could open
         raise
     clock = ActiveClock(now, kept.get("seconds", 0.0))
     clock.action()
     started, finished = kept.get("started", _now()), kept.get("finished", False)
-    return Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished)
+    return Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished, known)
 
 
 def _now() -> str:

@@ -41,9 +41,12 @@ def hold(layout: StudyLayout, case: str, reader: str) -> None:
         write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()})
 
 
-def release(layout: StudyLayout, case: str) -> None:
-    """Give a case free."""
-    _lock(layout, case).unlink(missing_ok=True)
+def release(layout: StudyLayout, case: str, reader: str) -> None:
+    """Give a case free, unless another has it by now."""
+    path = _lock(layout, case)
+    with alone(path.with_suffix(".lock")):
+        if not open_elsewhere(layout, case, reader):
+            path.unlink(missing_ok=True)
 
 
 def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:

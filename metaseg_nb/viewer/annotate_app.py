@@ -103,6 +103,9 @@ class AnnotateApp(AnnotatePanel):
     def _guarded(self, call: Callable[[], object]) -> None:
         """Show an error as a line: in a widget nobody would see it."""
         self._say("")
+        self._tried(call)
+
+    def _tried(self, call: Callable[[], object]) -> None:
         try:
             call()
         except Exception as error:
@@ -111,8 +114,7 @@ class AnnotateApp(AnnotatePanel):
 
     def _active(self) -> None:
         if self.opened:
-            self.opened.reading.clock.action()
-            self._show_title()
+            self._tried(self.opened.reading.action)
 
     def _key(self, event: dict) -> None:
         key = event.get("key", "").lower()
@@ -179,25 +181,28 @@ class AnnotateApp(AnnotatePanel):
         self._say(f"Opening {name} …")
         try:
             prepared, images = self._made_ahead(name)
-            self._close_case()
+            unsaved = self._close_case()
             beginning, second, now = prepared.beginning, self.second, self._now
             case = case_named(self.waiting.cases, name)
             reading = open_reading(self.layout, case, prepared.image, self.reader, beginning, second, now)
             self.opened = OpenCase(self, self.viewer, prepared, images, reading)
         finally:
             self._list_cases()
-        self._say("")
+        self._say(unsaved)
 
-    def _close_case(self, finished: bool = False) -> None:
-        """Save and leave the case; where it cannot be saved it stays open, but not where another reader has it now."""
-        if self.opened is None:
-            return
-        try:
-            self.opened.close(finished)
-        except CaseTaken:
+    def _close_case(self, finished: bool = False) -> str:
+        """Save and leave the case; where it cannot be saved it stays open.
+
+        One that another notebook took is left all the same: what is returned says that it is not saved.
+        """
+        unsaved = ""
+        if self.opened:
+            try:
+                self.opened.close(finished)
+            except CaseTaken as error:
+                unsaved = f"Not saved. {error}"
             self._leave()
-            raise
-        self._leave()
+        return unsaved
 
     def _leave(self) -> None:
         self.opened = None
@@ -226,8 +231,10 @@ class AnnotateApp(AnnotatePanel):
     def finish(self) -> None:
         """Stand by the mask, and open the next case."""
         self._need_seen()
-        self._close_case(finished=True)
+        unsaved = self._close_case(finished=True)
         self._open_next()
+        if unsaved:
+            self._say(unsaved)
 
     def finish_empty(self) -> None:
         """Say that there is no lesion, and open the next case."""
