@@ -19,7 +19,7 @@ from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, wri
 from metaseg_nb.cohort.examination_store import as_it_came, cases_table, examine_all
 from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.pseudonyms import with_codes
+from metaseg_nb.cohort.pseudonyms import begin_with_codes, called_here, case_codes, give_codes, with_codes
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.fold_results import scored_with
 from metaseg_nb.files import read_text_table, write_table
@@ -323,6 +323,15 @@ def export(tmp_path):
     return tmp_path / "export"
 
 
+@pytest.fixture
+def listed(write_case, tmp_path):
+    """A datalist of ten patients, P0 to P5 with masks."""
+    cases = [write_case(f"P{i}", seed=i, labelled=i < 6) for i in range(10)]
+    cases = [replace(case, patient=case.name) for case in cases]
+    write_datalist(tmp_path / "list.json", Cohort("listed", "", cases[:6], cases[6:]))
+    return tmp_path / "list.json"
+
+
 def read_in_01(layout, cohort, annotations="", **changes):
     """A cohort as it came, with the masks that it takes, and its problems, as notebook 01 reads them."""
     values = explored(cohort=str(cohort), annotations=annotations, workers=1, **changes)
@@ -355,6 +364,47 @@ def test_masks_drawn_on_imported_cases_find_their_persons_under_other_codes(layo
     }
     (told,) = [(p.found, p.severity) for p in problems if p.expected == OTHER_CODES[0]]
     assert told == ("4 readings of cases that have another name or code in this study", "warning")
+
+
+@pytest.mark.parametrize("source", ["export", "listed"])
+def test_codes_folds_and_selection_sets_are_those_of_the_study_whose_masks_are_taken(layout, source, request):
+    source, changes = request.getfixturevalue(source), {"anonymise": source == "listed"}
+    second, other = StudyLayout("second", layout.base), StudyLayout("other", layout.base)
+    sets = []
+    for of, annotations in ((layout, ""), (second, "first")):
+        came, found, problems = read_in_01(of, source, annotations, **changes)
+        burden = burden_of(dict.fromkeys(names(found.labelled), 1))  # nothing but codes tells patients apart
+        dealt = keep_folds(found, assign_folds(came, burden, 2), burden)
+        parts = [split(dealt, fold) for fold in (0, 1)]
+        sets.append([[sorted(persons(of, side)) for side in (part.test, part.selection)] for part in parts])
+        if of is layout:
+            write_datalist(layout.dataset, came)
+            draw(layout, came.unlabelled[0])
+    assert sets[0] == sets[1]
+    assert persons(second, found.training_only) == persons(layout, came.unlabelled[:1])
+    assert OTHER_CODES[0] not in {p.expected for p in problems}
+    assert second.key.read_bytes() == layout.key.read_bytes()
+    read_in_01(other, source, **changes)
+    shuffled = [read_text_table(of.key).set_index("name")["code"].to_dict() for of in (layout, other)]
+    assert shuffled[0].keys() == shuffled[1].keys()
+    assert shuffled[0] != shuffled[1], "a study that takes no masks has codes of its own"
+
+
+def test_codes_that_a_study_has_are_never_replaced(layout):
+    second = StudyLayout("second", layout.base)
+    begin_with_codes(second, "first")
+    assert not second.key.exists(), "the other study has no codes"
+    give_codes({"case": ["a"]}, layout.key)
+    begin_with_codes(second, "")
+    assert not second.key.exists()
+    begin_with_codes(second, "first")
+    give_codes({"case": ["b", "c"]}, layout.key)
+    give_codes({"case": ["c"]}, second.key)
+    begin_with_codes(second, "first")
+    assert case_codes(second.key) == {"a": "case_0001", "c": "case_0002"}
+    one, other = case_codes(layout.key), case_codes(second.key)
+    theirs = {one["a"]: other["a"], one["c"]: other["c"]}
+    assert called_here(second, other.values(), layout, one.values()) == theirs, "b is not here"
 
 
 def test_a_list_that_names_cases_by_the_codes_of_the_other_study_is_read(layout, export):

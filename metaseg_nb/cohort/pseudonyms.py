@@ -59,6 +59,29 @@ def with_codes(
     return replace(coded, **texts), problems
 
 
+def begin_with_codes(layout: StudyLayout, annotations: str) -> None:
+    """Begin the key of a new study with that of the study whose masks it takes; a study that has a key keeps it.
+
+    Ties in folds and selection sets are broken by the order of codes: with the same codes they are the same. Any other
+    study has codes of its own, so that nobody can tell who is in both.
+
+    Parameters
+    ----------
+    layout : StudyLayout
+        Of the new study; its cases are going to be coded.
+    annotations : str
+        The study whose masks it takes, which may have no key; "": none.
+
+    Raises
+    ------
+    DamagedFile
+        The other study's key is not complete.
+    """
+    theirs = StudyLayout(annotations, layout.base).key
+    if annotations and theirs.is_file() and not layout.key.is_file():
+        write_table(layout.key, read_text_table(theirs))
+
+
 def give_codes(names: Mapping[str, Iterable[str]], key: Path) -> dict[str, dict[str, str]]:
     """Codes by kind and name, kept in a key file: a name that has a code keeps it, new ones get the next numbers.
 
