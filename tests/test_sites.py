@@ -20,6 +20,7 @@ from metaseg_nb.evaluation import sites
 from metaseg_nb.evaluation.conclusions import known_and_new_sites
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.evaluation.sites import compared, site_differences, with_site_seen
+from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import CrossValidate, ParameterError
 
@@ -197,6 +198,54 @@ def test_a_compared_study_takes_the_sites_of_this_one(monkeypatch):
     found = finished_study(monkeypatch, nowhere, BY_SITE)
     assert found["site"].tolist() == SITES
     assert found["site_seen"].all()
+
+
+def of_codes(cohort, layout, kind, first):
+    """A cohort of which each study has codes of its own, kept in its key: they begin at a case or patient."""
+    codes = []
+    for of, named in ((kind, [c.name for c in cohort.cases]), ("patient", [c.patient for c in cohort.cases])):
+        codes += [(of, name, f"{of}_{(i + first) % len(named):04d}") for i, name in enumerate(named)]
+    write_table(layout.key, pd.DataFrame(codes, columns=["kind", "name", "code"]))
+    code = {name: code for _, name, code in codes}
+    return cohort.changed(lambda case: replace(case, name=code[case.name], patient=code[case.patient]))
+
+
+@pytest.mark.parametrize("kind", ["case", "examination"])
+def test_a_compared_study_with_other_codes_is_compared_person_by_person(tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    layout, other = StudyLayout("own"), StudyLayout("other")
+
+    def with_mask(case):
+        mask = tmp_path / f"{case.name}_mask.nii.gz"
+        mask.write_text(case.name, encoding="utf-8")
+        return replace(case, label=mask, n_lesions=1)
+
+    by_site, by_patient = (cohort.changed(with_mask) for cohort in (BY_SITE, BY_PATIENT))
+    own, its = of_codes(by_site, layout, kind, 0), of_codes(by_patient, other, kind, 5)
+    write_datalist(other.dataset, its.changed(lambda case: replace(case, site="unknown")))
+    known = {case.label.name: 0.5 + 0.02 * i for i, case in enumerate(own.cases)}
+
+    def pooled(layout, of, models):
+        return SimpleNamespace(metrics=scores(of, [known[case.label.name] for case in of.cases]))
+
+    monkeypatch.setattr(sites, "_trained_with", lambda *of: {})
+    monkeypatch.setattr(sites, "pool", pooled)
+    found = compared("other", layout, own, ["unet"])
+    rows = found.set_index("case").loc[[case.name for case in own.cases]]
+    assert rows["dice"].tolist() == [*known.values()]
+    assert rows["patient"].tolist() == [case.patient for case in own.cases]
+    assert rows["site"].tolist() == SITES
+    new = with_site_seen(scores(own, [0.4 + 0.02 * i for i in range(12)]), own)
+    (row,) = site_differences(pd.concat([new, found]), ["unet"], 200, 0).itertuples()
+    assert row.paired and (row.n_seen, row.n_unseen) == (12, 12)
+    assert (row.difference, row.low, row.high) == pytest.approx((0.1, 0.1, 0.1))
+    own.cases[3].label.with_name("another.nii.gz").write_text("another", encoding="utf-8")
+    changed = own.changed(
+        lambda case: replace(case, label=case.label.with_name("another.nii.gz")) if case is own.cases[3] else case
+    )
+    for cohort in (changed, replace(own, cases=own.cases[:-1])):
+        with pytest.raises(CohortError, match="other cases or masks than this study"):
+            compared("other", layout, cohort, ["unet"])
 
 
 def test_a_study_is_not_compared_with_itself():

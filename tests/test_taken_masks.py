@@ -9,18 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 from test_folds import PRIMARIES, burden_of, make_cohort, patients, shown_in_01
+from test_radiotherapy import a_patient
 
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
-from metaseg_nb.annotation.taken_masks import with_masks_by_hand
+from metaseg_nb.annotation.taken_masks import OTHER_CODES, with_masks_by_hand
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, write_datalist
 from metaseg_nb.cohort.examination_store import as_it_came, cases_table, examine_all
 from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.pseudonyms import with_codes
+from metaseg_nb.cohort.pseudonyms import begin_with_codes, called_here, case_codes, give_codes, with_codes
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.fold_results import scored_with
+from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Explore
@@ -307,12 +309,123 @@ def test_two_anonymised_studies_have_codes_of_their_own(layout, came):
     assert "u0" in str(cohort.training_only[0].image)
 
 
+# Codes
+
+
+@pytest.fixture
+def export(tmp_path):
+    """A folder of DICOM files: ten patients, P0 to P5 with masks of the same lesion."""
+    for i in range(10):
+        image = np.random.default_rng(i).integers(0, 900, (24, 20, 16))
+        mask = np.zeros(image.shape, bool)
+        mask[4:9, 5:11, 3:7] = True
+        a_patient(tmp_path / f"export/{i}", image, mask if i < 6 else None, patient=f"P{i}")
+    return tmp_path / "export"
+
+
+@pytest.fixture
+def listed(write_case, tmp_path):
+    """A datalist of ten patients, P0 to P5 with masks."""
+    cases = [write_case(f"P{i}", seed=i, labelled=i < 6) for i in range(10)]
+    cases = [replace(case, patient=case.name) for case in cases]
+    write_datalist(tmp_path / "list.json", Cohort("listed", "", cases[:6], cases[6:]))
+    return tmp_path / "list.json"
+
+
+def read_in_01(layout, cohort, annotations="", **changes):
+    """A cohort as it came, with the masks that it takes, and its problems, as notebook 01 reads them."""
+    values = explored(cohort=str(cohort), annotations=annotations, workers=1, **changes)
+    names = {"settings": Explore.check(values), "layout": layout, "rule": LesionRule(), "replace": replace}
+    after = shown_in_01("c05", **values, **names, Path=Path)
+    return after["came"], after["found"], after["problems"]
+
+
+def persons(layout, cases):
+    """Who cases are, by the key of their study."""
+    key = read_text_table(layout.key).set_index("code")["name"]
+    return [key[case.name].split()[0] for case in cases]
+
+
+def test_masks_drawn_on_imported_cases_find_their_persons_under_other_codes(layout, export):
+    came, *_ = read_in_01(layout, export)
+    write_datalist(layout.dataset, came)
+    size_of = dict(zip(persons(layout, came.unlabelled), (2, 3, 4, 5), strict=True))
+    for case, voxels in zip(came.unlabelled, size_of.values(), strict=True):
+        draw(layout, case, voxels=voxels)
+    second, key = StudyLayout("second", layout.base), read_text_table(layout.key)
+    # as a version wrote it whose studies all had codes of their own: nobody has the code of before
+    key["code"] = key.groupby("kind")["code"].transform(lambda codes: np.roll(codes, 1))
+    write_table(second.key, key)
+    _, found, problems = read_in_01(second, export, "first")
+    assert sorted(size_of) == ["P6", "P7", "P8", "P9"]
+    taken = [int(read_lesions(case, found.rule).array.sum()) for case in found.training_only]
+    assert dict(zip(persons(second, found.training_only), taken, strict=True)) == {
+        who: 2 * voxels**2 for who, voxels in size_of.items()
+    }
+    (told,) = [(p.found, p.severity) for p in problems if p.expected == OTHER_CODES[0]]
+    assert told == ("4 readings of cases that have another name or code in this study", "warning")
+
+
+@pytest.mark.parametrize("source", ["export", "listed"])
+def test_codes_folds_and_selection_sets_are_those_of_the_study_whose_masks_are_taken(layout, source, request):
+    source, changes = request.getfixturevalue(source), {"anonymise": source == "listed"}
+    second, other = StudyLayout("second", layout.base), StudyLayout("other", layout.base)
+    sets = []
+    for of, annotations in ((layout, ""), (second, "first")):
+        came, found, problems = read_in_01(of, source, annotations, **changes)
+        burden = burden_of(dict.fromkeys(names(found.labelled), 1))  # nothing but codes tells patients apart
+        dealt = keep_folds(found, assign_folds(came, burden, 2), burden)
+        parts = [split(dealt, fold) for fold in (0, 1)]
+        sets.append([[sorted(persons(of, side)) for side in (part.test, part.selection)] for part in parts])
+        if of is layout:
+            write_datalist(layout.dataset, came)
+            draw(layout, came.unlabelled[0])
+    assert sets[0] == sets[1]
+    assert persons(second, found.training_only) == persons(layout, came.unlabelled[:1])
+    assert OTHER_CODES[0] not in {p.expected for p in problems}
+    assert second.key.read_bytes() == layout.key.read_bytes()
+    read_in_01(other, source, **changes)
+    shuffled = [read_text_table(of.key).set_index("name")["code"].to_dict() for of in (layout, other)]
+    assert shuffled[0].keys() == shuffled[1].keys()
+    assert shuffled[0] != shuffled[1], "a study that takes no masks has codes of its own"
+
+
+def test_codes_that_a_study_has_are_never_replaced(layout):
+    second = StudyLayout("second", layout.base)
+    begin_with_codes(second, "first")
+    assert not second.key.exists(), "the other study has no codes"
+    give_codes({"case": ["a"]}, layout.key)
+    begin_with_codes(second, "")
+    assert not second.key.exists()
+    begin_with_codes(second, "first")
+    give_codes({"case": ["b", "c"]}, layout.key)
+    give_codes({"case": ["c"]}, second.key)
+    begin_with_codes(second, "first")
+    assert case_codes(second.key) == {"a": "case_0001", "c": "case_0002"}
+    one, other = case_codes(layout.key), case_codes(second.key)
+    theirs = {one["a"]: other["a"], one["c"]: other["c"]}
+    assert called_here(second, other.values(), layout, one.values()) == theirs, "b is not here"
+
+
+def test_a_list_that_names_cases_by_the_codes_of_the_other_study_is_read(layout, export):
+    came, *_ = read_in_01(layout, export)
+    write_datalist(layout.dataset, came)
+    draw(layout, came.unlabelled[2])
+    _, found, problems = read_in_01(StudyLayout("second", layout.base), layout.dataset, "first")
+    assert names(found.training_only) == names(came.unlabelled[2:3])
+    assert OTHER_CODES[0] not in {p.expected for p in problems}
+
+
 # An existing study
 
 
-def explore(**changes):
+def explored(**changes):
     values = {name: value for name, value in resolve("01_explore_data", "demo").items() if name in Explore.model_fields}
-    return Explore.check(values | changes)
+    return values | changes
+
+
+def explore(**changes):
+    return Explore.check(explored(**changes))
 
 
 def test_the_line_makes_another_cohort_and_no_study_is_replaced(layout, came):

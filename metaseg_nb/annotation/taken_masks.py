@@ -15,7 +15,7 @@ from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.pseudonyms import decoded
+from metaseg_nb.cohort.pseudonyms import called_here
 from metaseg_nb.cohort.volumes import read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.layout import StudyLayout
 
@@ -32,6 +32,10 @@ UNCHANGED = (
 )
 UNFINISHED = "finished readings", "nothing, if they are to wait; otherwise finish them in notebook 08"
 ELSEWHERE = "readings of cases of this cohort", "nothing, if these cases were left out"
+OTHER_CODES = (
+    "the names or codes that the cases have in that study",
+    "nothing, if folds and test sets may be others than there; otherwise set `anonymise` as there, and another `study`",
+)
 OTHER_IMAGE = (
     "the image that the mask was drawn on",
     "give this study the cohort of that one, or name the case in `exclude`",
@@ -113,11 +117,10 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
 def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
     """Readings with the cases' names in this cohort, missing where there is no such case; ``there`` is the other name.
 
-    Each study that is anonymised has codes of its own.
+    Each study that is anonymised, or whose cohort came as DICOM, may have codes of its own.
     """
-    names = [case.name for case in cohort.all_cases]
-    here = dict(zip(decoded(names, layout.key), names, strict=True))
-    found = [here.get(name) for name in decoded(readings["case"], drawn.key)]
+    names = called_here(layout, [case.name for case in cohort.all_cases], drawn, readings["case"])
+    found = [names.get(name) for name in readings["case"]]
     return readings.assign(there=readings["case"], case=pd.Series(found, readings.index, dtype=object))
 
 
@@ -160,7 +163,10 @@ def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
 
 
 def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame, folder: Path) -> Iterator[Problem]:
-    """Readings that are not used, and why."""
+    """Readings that are not used, and why; and whether their cases are called otherwise here."""
+    if renamed := (readings["case"].notna() & (readings["case"] != readings["there"])).sum():
+        found = f"{renamed} readings of cases that have another name or code in this study"
+        yield Problem("-", str(folder), found, *OTHER_CODES, "warning")
     unfinished = readings[~readings["finished"].eq(True)]
     if len(unfinished):
         yield Problem("-", str(folder), f"{len(unfinished)} readings that are not finished", *UNFINISHED, "note")

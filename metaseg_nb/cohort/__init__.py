@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "folds": ["assign_folds", "budget_table", "keep_folds", "split"],
         "lesions": ["diameter_class", "find_lesions"],
         "problems": ["CohortError", "problem_summary", "problem_table", "require_no_errors", "settled"],
-        "pseudonyms": ["case_codes", "decoded", "with_codes"],
+        "pseudonyms": ["begin_with_codes", "case_codes", "decoded", "with_codes"],
         "sources": ["lists_of", "read_cohort"],
     },
 )

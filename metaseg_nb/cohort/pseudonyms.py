@@ -14,6 +14,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import Problem
 from metaseg_nb.cohort.sources.spelling import BARE, WRITTEN_OUT, plain, tidy
 from metaseg_nb.files import read_text_table, write_table
+from metaseg_nb.layout import StudyLayout
 
 COLUMNS = ["kind", "name", "code"]
 KINDS = ("case", "patient", "examination")
@@ -58,6 +59,29 @@ def with_codes(
     return replace(coded, **texts), problems
 
 
+def begin_with_codes(layout: StudyLayout, annotations: str) -> None:
+    """Begin the key of a new study with that of the study whose masks it takes; a study that has a key keeps it.
+
+    Ties in folds and selection sets are broken by the order of codes: with the same codes they are the same. Any other
+    study has codes of its own, so that nobody can tell who is in both.
+
+    Parameters
+    ----------
+    layout : StudyLayout
+        Of the new study; its cases are going to be coded.
+    annotations : str
+        The study whose masks it takes, which may have no key; "": none.
+
+    Raises
+    ------
+    DamagedFile
+        The other study's key is not complete.
+    """
+    theirs = StudyLayout(annotations, layout.base).key
+    if annotations and theirs.is_file() and not layout.key.is_file():
+        write_table(layout.key, read_text_table(theirs))
+
+
 def give_codes(names: Mapping[str, Iterable[str]], key: Path) -> dict[str, dict[str, str]]:
     """Codes by kind and name, kept in a key file: a name that has a code keeps it, new ones get the next numbers.
 
@@ -91,9 +115,31 @@ def case_codes(key: Path) -> dict[str, str]:
 
 
 def decoded(names: Iterable[str], key: Path) -> list[str]:
-    """Names of cases in one spelling (`tidy`); each may be given as its code."""
-    name_of = {code: name for name, code in case_codes(key).items()}
-    return [name_of.get(name, name) for name in map(tidy, names)]
+    """Names of cases in one spelling (`tidy`); each may be given as its code. Imported cases keep theirs."""
+    return _decoded(names, case_codes(key))
+
+
+def called_here(layout: StudyLayout, names: Iterable[str], other: StudyLayout, theirs: Iterable[str]) -> dict[str, str]:
+    """What the cases of another study are called in this one: each study may have codes of its own.
+
+    Parameters
+    ----------
+    layout, other : StudyLayout
+        Of this study and of the other one; a study without a key has no codes.
+    names, theirs : iterable of str
+        Names or codes of cases: all of this study, and those that are looked for.
+
+    Returns
+    -------
+    dict of str to str
+        Without those of ``theirs`` that this study does not have.
+    """
+    names, theirs = list(names), list(theirs)
+    here = dict(zip(_decoded(names, _codes_of_cases(layout.key)), names, strict=True))
+    known = dict(zip(theirs, _decoded(theirs, _codes_of_cases(other.key)), strict=True))
+    # the cohort of this study may be a list of the other, with the other's codes as names
+    found = {code: here.get(name, here.get(code)) for code, name in known.items()}
+    return {code: name for code, name in found.items() if name is not None}
 
 
 def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, str]:
@@ -176,6 +222,17 @@ def _composed(text: str) -> str:
 
 def _words(name: str, letters: Mapping[int, str] = WRITTEN_OUT) -> tuple[str, ...]:
     return tuple(plain(word, letters) for word in WORD.findall(_composed(name)))
+
+
+def _decoded(names: Iterable[str], codes: Mapping[str, str]) -> list[str]:
+    name_of = {code: name for name, code in codes.items()}
+    return [name_of.get(name, name) for name in map(tidy, names)]
+
+
+def _codes_of_cases(key: Path) -> dict[str, str]:
+    """Codes by name, of imported cases too."""
+    codes = _read(key)
+    return codes["examination"] | codes["case"]
 
 
 def _read(key: Path) -> dict[str, dict[str, str]]:

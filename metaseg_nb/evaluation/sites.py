@@ -10,6 +10,7 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.pseudonyms import called_here
 from metaseg_nb.evaluation.fold_results import read_all, scored_with
 from metaseg_nb.evaluation.intervals import bootstrap, of_each_patient
 from metaseg_nb.evaluation.pooling import differing_settings, pool
@@ -44,7 +45,7 @@ def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
 def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> pd.DataFrame:
     """Results of another study of the same cohort, with other folds, as `with_site_seen` gives them.
 
-    The sites are those of the present cohort.
+    Names or codes of cases and patients, and sites, are those of the present cohort.
 
     Raises
     ------
@@ -53,10 +54,12 @@ def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[s
     """
     other = StudyLayout(study)
     its = read_study_cohort(other)
-    if scored_with(its)["labels"] != scored_with(cohort)["labels"]:
+    present = {case.name: case for case in cohort.all_cases}
+    here = called_here(layout, present, other, [case.name for case in its.all_cases])
+    if {here.get(name): label for name, label in scored_with(its)["labels"].items()} != scored_with(cohort)["labels"]:
         found, fix = "other cases or masks than this study", "name a study of the same cohort, or none"
         raise CohortError.one("-", "compared_study", f"{study}: {found}", "the same cases and masks", fix)
-    site_of = {case.name: case.site for case in cohort.all_cases}
+    site_of = {theirs: present[name].site for theirs, name in here.items()}
     its = its.changed(lambda case: replace(case, site=site_of.get(case.name, case.site)))
     results = pool(other, its, models)
     for model in models:
@@ -64,7 +67,9 @@ def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[s
         if differ := differing_settings(own, others):
             found, fix = f"{study}: {model} with {differ}", "train it with the settings of this study"
             raise CohortError.one("-", "compared_study", found, "studies that differ in their folds only", fix)
-    return with_site_seen(results.metrics, its)
+    tested = with_site_seen(results.metrics, its)
+    tested = tested.assign(case=tested["case"].map(here))
+    return tested.assign(patient=[present[name].patient for name in tested["case"]])
 
 
 def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
