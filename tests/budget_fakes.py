@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from metaseg_nb.annotation.results import NO_PHYSICIAN
 from metaseg_nb.checksums import write_record
@@ -16,9 +17,9 @@ from metaseg_nb.cohort.folds import budget_of, split
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.evaluation.fold_results import scored_with
 from metaseg_nb.evaluation.scoring import identity, score_against
-from metaseg_nb.files import write_table
+from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
-from metaseg_nb.parameters import read_parameters
+from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.settings import Budget
 
 # What contouring a patient takes in the mean: four lesions of nine slices each.
@@ -49,9 +50,17 @@ class FakeBudget:
     def write(self, gains=None) -> "FakeBudget":
         """Write all runs; ``gains`` of Dice by (model, arm) or arm."""
         write_datalist(self.layout.dataset, self.cohort)
+        asked = {"study": self.layout.study, "models": [*self.models], "n_folds": self.cohort.n_folds}
+        self.study_file.write_text(yaml.safe_dump(asked))
+        write_json(self.layout.workflow_settings, {"study": str(self.study_file)})  # as `study` does
         for run in product(self.models, self.arms, self.seeds, range(self.cohort.n_folds)):
             self.write_run(*run, (gains or {}).get(run[:2], (gains or {}).get(run[1], 0.0)))
         return self
+
+    @property
+    def study_file(self) -> Path:
+        """Its parameters."""
+        return self.layout.root / "fake.yaml"
 
     def write_run(self, model, arm, seed, fold, gain=0.0):
         """Write the tables that notebook 03 leaves of one run."""
@@ -72,7 +81,8 @@ class FakeBudget:
             write_table(table, metrics)
         facts = {"parameters": 1234, "train_seconds": 9.5, "best_epoch": 3, "last_epoch": 4, "selection_dice": 0.5}
         facts |= {"weights": "last", "operating_point": "balanced"}
-        facts |= {"settings": {"fold": fold, "arm": arm, "network": model}, "recipe": {"spacing_mm": 1.0}}
+        settings = resolve("03_train", str(self.study_file), model, fold, arm, seed)
+        facts |= {"settings": settings, "recipe": {"spacing_mm": 1.0}}
         write_record(run.metrics, facts | scored_with(self.cohort), run.tables)
 
     def _scored(self, case, error, model, arm, seed):

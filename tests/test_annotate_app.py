@@ -13,12 +13,13 @@ from metaseg_nb.annotation.kept_masks import mask_file, read_readings
 from metaseg_nb.annotation.proposals import Prepared
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import read_volume
+from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer import annotate_app, open_case
 from metaseg_nb.viewer.annotate_app import AnnotateApp
 from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS
 from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
+from metaseg_nb.viewer.drawn_lesions import HEADER, LesionList
 from metaseg_nb.viewer.open_case import OpenCase
 
 SHAPE, SPACING_MM = (24, 20, 12), (0.5, 0.5, 2.0)
@@ -176,6 +177,14 @@ def test_the_browser_shows_the_proposal_and_the_list_says_what_it_holds(app, bro
     assert first.diameter_mm == pytest.approx(np.sqrt(2**2 + 2**2 + 4**2))
     assert (first.highest, first.mean, second.mean) == pytest.approx((0.8, 0.8, 0.3))
     assert box(FIRST)[first.centre]
+
+
+def test_without_networks_the_list_has_no_probability():
+    image = Volume(np.zeros(SHAPE, np.float32), np.eye(4), np.array([[0, 1], [1, 1], [2, 1]]))
+    for probability, words in ((0.3 * box(FIRST), "0.30  0.30  kept"), (np.zeros(SHAPE), "–     –  kept")):
+        (row,) = LesionList(box(FIRST), probability, image).rows(box(FIRST))
+        assert row.words.endswith(f" {words}")
+        assert len("✓ " + row.words) == len(HEADER) - len("state") + len("kept"), "columns stay below their heads"
 
 
 def test_a_stroke_is_on_disk_when_it_is_in_the_list(app, browser, layout):

@@ -11,10 +11,11 @@ from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.files import read_table, write_table
+from metaseg_nb.files import read_table, write_json, write_table
 from metaseg_nb.layout import StudyLayout
 
 CONTOURED = 2 + 4 + 9  # minutes of a case of the fake cohort
+EPOCHS = {"unet": 350, "unetr": 1400}  # of their parameter files
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +158,71 @@ def test_an_arm_that_was_tested_by_other_folds_is_named(fake):
     found = problems(fake)
     assert {problem.case for problem in found} == {f"boxes_roi, seed 0: unet, fold {fold}" for fold in range(3)}
     assert {problem.found for problem in found} == {"other cases, patients, folds or lesion values than now"}
+
+
+def retrained(run, **changes):
+    """Let a run say that it was trained otherwise."""
+    facts = read_record(run.metrics)
+    facts |= {key: value for key, value in changes.items() if key in facts}
+    facts["settings"] |= changes
+    write_record(run.metrics, facts, [run.root / name for name in facts["files"]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 7}, "epochs 7 instead of 350"),
+        ({"learning_rate": 0.5}, "learning_rate 0.5 instead of 0.0001"),
+        ({"annotated_share": 0.9}, "annotated_share 0.9 instead of 0.25"),
+        ({"seed": 9}, "seed 9 instead of 4"),
+        ({"operating_point": "sensitive"}, "operating_point sensitive instead of balanced"),
+        ({"epochs": 7, "loss": "blob"}, "epochs 7 instead of 350, loss blob instead of dice_ce"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_runs_that_were_trained_otherwise_than_their_files_say_are_all_named(fake, changes, words):
+    """The arm is described by its file: all folds of a network alike, so that pooling finds nothing."""
+    runs = [fake.layout.run("unet", fold, "patients_25", 4) for fold in range(3)]
+    for run in runs:
+        retrained(run, **changes)
+    found = problems(fake)
+    assert [problem.case for problem in found] == [f"patients_25, seed 4: unet, fold {fold}" for fold in range(3)]
+    assert {problem.found for problem in found} == {f"other settings: {words}"}
+    assert [str(run.root) in problem.fix for problem, run in zip(found, runs, strict=True)] == [True] * 3
+    assert "restore the changed file" in found[0].fix
+
+
+def test_the_run_that_differs_is_named_and_not_its_other_folds(fake):
+    retrained(fake.layout.run("unet", 0, "boxes_roi", 0), sampling="voxel")
+    (problem,) = problems(fake)
+    assert (problem.case, problem.found) == (
+        "boxes_roi, seed 0: unet, fold 0",
+        "other settings: sampling voxel instead of roi",
+    )
+
+
+def test_a_study_file_that_changed_since_the_runs_is_noticed(fake):
+    file = fake.layout.root / "changed.yaml"
+    file.write_text(f"{fake.study_file.read_text()}epochs: 7\ntitle: Another title\n")
+    write_json(fake.layout.workflow_settings, {"study": str(file)})
+    found = problems(fake)
+    assert len(found) == 2 * 4 * 2 * 3
+    trained = {(problem.case.split(": ")[1].split(",")[0], problem.found) for problem in found}
+    assert trained == {(model, f"other settings: epochs {n} instead of 7") for model, n in EPOCHS.items()}
+    fake.layout.workflow_settings.unlink()  # it was never started with a file: then it has one in params/studies
+    (problem,) = problems(fake)
+    assert problem.file.endswith("params/studies/fake.yaml")
+    assert "metaseg_nb study --study" in problem.fix
+
+
+def test_a_setting_that_is_younger_than_a_run_and_not_used_makes_no_difference(fake):
+    before = read(fake).patients
+    for fold in range(3):
+        run = fake.layout.run("unet", fold, "boxes_roi", 0)
+        facts = read_record(run.metrics)
+        assert facts["settings"].pop("sequence_dropout") == 0
+        write_record(run.metrics, facts, [run.root / name for name in facts["files"]])
+    assert read(fake).patients.equals(before)
 
 
 def test_a_run_without_its_annotation_is_named(fake):

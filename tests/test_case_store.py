@@ -2,7 +2,7 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -175,7 +175,8 @@ def test_every_case_that_is_missing_or_made_otherwise_is_named(tmp_path, put, wr
         open_cases(tmp_path, cases)
     assert [problem.case for problem in error.value.problems] == ["b", "d", "e", "c"]
     assert "spacing_mm 2.0, not 1.0" in str(error.value)
-    assert [stored.name for stored in open_cases(tmp_path, cases[:1])] == ["a"]
+    (opened,) = open_cases(tmp_path, [replace(cases[0], patient="someone")])
+    assert (opened.name, opened.patient) == ("a", "someone")
 
 
 def test_a_case_without_label_goes_with_labelled_ones(tmp_path, put, write_case):

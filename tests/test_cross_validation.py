@@ -288,6 +288,21 @@ def test_folds_of_another_operating_point_are_named(layout, cohort, finish):
         pool(layout, cohort, ["unet"])
 
 
+def test_networks_of_different_operating_points_are_named_where_they_are_compared(layout, cohort, finish, capsys):
+    """It may be wanted: a note, and no error."""
+    for fold, (model, point) in product((0, 1), {"unet": "balanced", "segresnet": "sensitive"}.items()):
+        finish(model, fold, operating_point=point)
+    runs = pool(layout, cohort, MODELS).runs
+    assert runs.groupby("model")["operating_point"].unique().str.join(" ").to_dict() == {
+        "unet": "balanced",
+        "segresnet": "sensitive",
+    }
+    said = "Study tiny: the networks decide at different operating points (balanced: unet; sensitive: segresnet)."
+    assert said in capsys.readouterr().out
+    pool(layout, cohort, ["segresnet"])
+    assert capsys.readouterr().out == "", "of one operating point there is nothing to say"
+
+
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
     assert {"title", "arm_title", "num_processes", "compiled", "operating_point", "loader_workers"} == NOT_IDENTITY
     finish("unet", 1, title="Another title", num_processes=2, compiled=True)

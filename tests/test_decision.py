@@ -1,6 +1,6 @@
 """The decision: threshold, peak and smallest lesion, chosen on the selection set and by nothing else."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import nbformat
@@ -142,6 +142,41 @@ def test_each_case_is_predicted_once_for_all_operating_points(store, tiny_traini
     decisions = choose_decisions(network, stored, tiny_training(), torch.device("cpu"))
     assert network.windows == 2
     assert decisions == dict.fromkeys(OPERATING_POINTS, PRIOR)
+
+
+@pytest.mark.parametrize(
+    ("patients", "peak"), [(["p"], 0.95), (["p", "p"], 0.95), (["p", "p", "p"], 0.95), (["p", "q"], 0.7)]
+)
+def test_two_dates_of_one_patient_are_no_more_evidence_than_one(store, tiny_training, patients, peak):
+    """One lesion of seven more is worth the way to a peak of 0.7 for two patients, and not for one."""
+    corners = [(2, y, z) for y in (2, 12) for z in (2, 12, 22)]
+    one = case(*((corner, LESION, 0.97, True) for corner in corners), ((2, 22, 2), LESION, 0.72, True))
+    dates = [replace(store(f"case{i}", *one), patient=patient) for i, patient in enumerate(patients)]
+    decisions = choose_decisions(Given(), dates, tiny_training(), torch.device("cpu"))
+    assert decisions["balanced"] == Decision(0.5, peak, 0.0)
+
+
+def chosen_by(monkeypatch, stored, settings):
+    """The outcomes that the decision is chosen by."""
+    seen = []
+    monkeypatch.setattr(choosing, "best_decision", lambda outcomes, weight: seen.append(outcomes))
+    choose_decisions(Given(), stored, settings, torch.device("cpu"))
+    return seen[0]
+
+
+def test_a_patients_cases_are_averaged_and_a_single_case_stays_as_it_is(store, tiny_training, monkeypatch):
+    whole = store("whole", *case((A, LESION, 0.97, True), (B, LESION, 0.6, True), (C, LESION, 0.8, False)))
+    empty = store("empty", *case((C, (3, 3, 3), 0.97, False)))
+    as_they_are = [outcome_of(one.image[0].astype(np.float32), one.label > 0, MM) for one in (whole, empty)]
+    one_each = chosen_by(monkeypatch, [whole, empty], tiny_training())
+    assert [one.n_lesions for one in one_each] == [2, 0]
+    for one, as_it_is in zip(one_each, as_they_are, strict=True):
+        np.testing.assert_array_equal(one.dice, as_it_is.dice, "to the last bit")
+        np.testing.assert_array_equal(one.false, as_it_is.false)
+    (mean,) = chosen_by(monkeypatch, [replace(one, patient="p") for one in (whole, empty)], tiny_training())
+    assert mean.n_lesions == 1
+    assert (mean.dice == (as_they_are[0].dice + as_they_are[1].dice) / 2).all()
+    assert (mean.false == (as_they_are[0].false + as_they_are[1].false) / 2).all()
 
 
 def test_the_outcome_of_every_decision_is_what_lesion_metrics_say_of_its_mask():

@@ -1,7 +1,7 @@
 """Inference: probabilities of whole volumes, masks on the grid of the image whatever its axes, Dice by hand."""
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import nibabel as nib
@@ -526,6 +526,11 @@ def test_selection_dice_by_hand(store, tiny_training):
     assert dice(falsely_found) == dice(missed) == 0
     assert dice(half_found, rightly_empty, falsely_found, missed) == pytest.approx((2 / 3 + 1) / 4)
     assert isinstance(dice(half_found, missed), float)
+    cases = half_found, rightly_empty, falsely_found, missed, half_found
+    each = [replace(case, patient=f"p{i}") for i, case in enumerate(cases)]
+    assert dice(*each) == float(np.mean([dice(case) for case in cases])), "to the last bit"
+    p, also_p = (replace(case, patient="p") for case in (half_found, rightly_empty))
+    assert dice(p, missed, also_p) == pytest.approx(((2 / 3 + 1) / 2 + 0) / 2), "a patient with two cases counts once"
 
 
 def test_selection_dice_does_not_count_unknown_voxels(store, tiny_training):
@@ -533,7 +538,7 @@ def test_selection_dice_does_not_count_unknown_voxels(store, tiny_training):
     image[4:8, 4, 4] = 1  # two voxels of lesion that are found, and two that nobody knows
     label[4:6, 4, 4], label[6:10, 4, 4] = 1, UNKNOWN
     case = store("case", image, label == 1)
-    partly = SimpleNamespace(image=case.image, reach=case.reach, label=label)
+    partly = SimpleNamespace(patient="p", image=case.image, reach=case.reach, label=label)
     assert selection_dice(Steep(), [partly], tiny_training(), CPU) == 1
 
 

@@ -139,6 +139,15 @@ def test_a_case_with_a_mask_begins_with_that_mask(layout, cohort, predicted, wai
     assert np.argwhere(ready.beginning.mask).min() == 2
 
 
+def test_who_corrects_a_mask_gets_no_help_of_networks_that_know_it(layout, cohort, predicted, waiting):
+    """All folds would take part: most learned from this mask, and one is tested on it. The record names no network."""
+    ready = waiting(layout, cohort).prepared("known")
+    assert ready.probability.shape == SHAPE
+    assert not ready.probability.any(), "a region grows by brightness alone"
+    assert ready.beginning.networks == []
+    assert predicted == []
+
+
 @pytest.mark.parametrize(("how", "model"), [("nothing", "unet"), ("proposal", "")])
 def test_without_help_the_networks_take_no_part(layout, cohort, predicted, how, model, waiting):
     """Also not in regions grown from a click: or else the time without a proposal is not that without a network."""

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from test_folds import burden_of, shown_in_01, small
 
+from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.folds import assign_folds, keep_folds, split
@@ -246,6 +247,20 @@ def test_a_compared_study_with_other_codes_is_compared_person_by_person(tmp_path
     for cohort in (changed, replace(own, cases=own.cases[:-1])):
         with pytest.raises(CohortError, match="other cases or masks than this study"):
             compared("other", layout, cohort, ["unet"])
+
+
+def test_studies_of_different_operating_points_are_not_compared(monkeypatch, tmp_path):
+    """Between them lie other decisions, and not only other sites."""
+    own, other = StudyLayout("own", tmp_path), StudyLayout("other", tmp_path)
+    for layout, point in ((own, "balanced"), (other, "sensitive")):
+        facts = {"settings": {"study": layout.study, "fold": 0, "operating_point": point, "epochs": 2}, "recipe": {}}
+        write_record(layout.run("unet", 0).metrics, facts | {"operating_point": point})
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path))
+    monkeypatch.setattr(sites, "read_study_cohort", lambda layout: BY_PATIENT)
+    monkeypatch.setattr(sites, "scored_with", lambda cohort: {"labels": {}})
+    monkeypatch.setattr(sites, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
+    with pytest.raises(CohortError, match="other: unet with operating_point sensitive instead of balanced"):
+        compared("other", own, BY_SITE, ["unet"])
 
 
 def test_a_study_is_not_compared_with_itself():

@@ -37,7 +37,8 @@ class Prepared:
         First sequence, RAS.
     beginning : Beginning
     probability : ndarray of float32, shape (X, Y, Z)
-        Of lesion, on the image's grid; zeros where the reader works without the networks' help.
+        Of lesion, on the image's grid; zeros where the reader works without the networks' help, as always where the
+        case has a mask: networks learned from that mask, or are tested on it.
     """
 
     case: Case
@@ -179,7 +180,8 @@ class Waiting:
 
     def _prepare(self, name: str) -> Prepared:
         case = case_named(self.cases, name)
-        image, helped = read_volume(case.image, name), self.model and self.assistance[name] == PROPOSAL
+        image = read_volume(case.image, name)
+        helped = self.model and self.assistance[name] == PROPOSAL and not case.label
         probability, proposed = self._propose(case) if helped else (np.zeros(image.array.shape, np.float32), None)
         if case.label:
             beginning = Beginning(MASK, read_lesions(case, self.cohort.rule).array)

@@ -1,6 +1,8 @@
 """Results of all runs of an annotation budget, every arm on the same patients, and a physician's minutes for it."""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -9,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.by_hand import MASK
+from metaseg_nb.checksums import read_record
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.evaluation.pooling import not_once, pool
-from metaseg_nb.files import read_table
+from metaseg_nb.evaluation.pooling import decided_by, differing_settings, not_once, pool
+from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout, parameter_file
-from metaseg_nb.parameters import read_parameters
+from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.settings import Budget
 
 SCORES = ["dice", "n_truth", "n_detected", "n_missed", "n_false"]
@@ -116,15 +119,20 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
     Raises
     ------
     CohortError
-        The study has no arms. Or all problems at once: what `pool` finds in an arm, so that all arms are scored on
-        the same patients by the same folds, each case once; and training sets that do not hold every case outside
-        their fold once.
+        The study has no arms, or its file is not found. Or all problems at once: runs with other settings than their
+        parameter files have now, because these files describe the arms; of the other arms what `pool` finds, so that
+        all arms are scored on the same patients by the same folds, each case once; and training sets that do not hold
+        every case outside their fold once.
     """
     if not settings.arms:
         fix = "name files of params/arms under `arms` in the study file, or in the notebook's parameters"
         raise CohortError.one("-", "the study file", "no arms", "arms to compare", fix)
     problems, scores, efforts, measured = [], [], [], measured_minutes(cohort)
+    study = _study_file(layout)
     for arm, seed in product(settings.arms, settings.seeds):
+        if differing := [*_other_settings(layout, cohort, study, settings.models, arm, seed)]:
+            problems += in_arm(differing, arm, seed)
+            continue
         try:
             metrics = pool(layout, cohort, settings.models, arm=arm, seed=seed).metrics
         except CohortError as error:
@@ -147,6 +155,35 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
 def in_arm(problems: Iterable[Problem], arm: str, seed: int) -> list[Problem]:
     """Problems of runs, with the arm and seed that they are of."""
     return [replace(problem, case=f"{arm}, seed {seed}: {problem.case}") for problem in problems]
+
+
+def _study_file(layout: StudyLayout) -> str:
+    """The study as `resolve` takes it: the file that it was last started with, or its name in ``params/studies``."""
+    if layout.workflow_settings.is_file():
+        return json.loads(layout.workflow_settings.read_bytes())["study"]
+    if not (file := parameter_file("study", layout.study)).is_file():
+        expected = "the study file, which says with what settings the runs were trained"
+        fix = "put it there, or start the study with it: `python -m metaseg_nb study --study <path of the file>`"
+        raise CohortError.one("-", file, "no such file", expected, fix)
+    return layout.study
+
+
+def _other_settings(
+    layout: StudyLayout, cohort: Cohort, study: str, models: Iterable[str], arm: str, seed: int
+) -> Iterator[Problem]:
+    """Runs of an arm whose kept settings, or operating point, are not those of their parameter files."""
+    for model in models:
+        asked = resolve("03_train", study, model, 0, arm, seed)
+        asked = decided_by({"settings": asked, **asked})
+        unused = {name: value for name, value in asked.items() if not value}  # may be younger than a run
+        for fold in range(cohort.n_folds):
+            run, kept = layout.run(model, fold, arm, seed), {}
+            with suppress(FileNotFoundError, DamagedFile, KeyError):  # `pool` names what is missing, damaged or too old
+                kept = unused | decided_by(read_record(run.metrics))
+            if differing := kept and differing_settings(asked | {"fold": fold}, kept):
+                found, expected = f"other settings: {differing}", "those of the files of study, network and arm now"
+                fix = f"restore the changed file; or train this run again: delete {run.root}, then run 03"
+                yield Problem(f"{model}, fold {fold}", "metrics.json", found, expected, fix)
 
 
 def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int) -> list[Problem]:

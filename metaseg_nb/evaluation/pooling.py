@@ -19,7 +19,8 @@ from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import deciding
 
 # What the table of runs has of each run's `metrics.json`.
-FACTS = ("parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "selection_dice", "cohort_hash")
+FACTS = ["parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "selection_dice", "cohort_hash"]
+FACTS += ["operating_point"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,9 @@ def pool(
 ) -> PooledResults:
     """Read the results of networks on folds, all folds where none are named; of an annotation budget, of one arm.
 
+    Networks with different operating points are named in a note: it may be wanted, but they are not compared alike.
+    There is no note in an arm, because 06 compares arms of one network.
+
     Raises
     ------
     CohortError
@@ -117,7 +121,7 @@ def pool(
     problems += [*_not_finite(metrics, layout.study), *_outdated(layout, cohort, facts)]
     if problems:
         raise CohortError(problems)
-    of_runs = [
+    rows = [
         {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
         for (model, fold), of in facts.items()
     ]
@@ -126,7 +130,15 @@ def pool(
     unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
     own = pd.MultiIndex.from_frame(metrics[["model", "case"]])
     metrics = metrics.assign(unlikeness=pd.Series(unlike, dtype=float).reindex(own).to_numpy())
-    return PooledResults(metrics, lesions, other, detections, points, calibration, pd.DataFrame(of_runs))
+    results = PooledResults(metrics, lesions, other, detections, points, calibration, pd.DataFrame(rows))
+    of_point = results.runs.groupby("operating_point", sort=False)["model"].unique()
+    if len(of_point) > 1 and not arm:
+        which = "; ".join(f"{point}: {', '.join(names)}" for point, names in of_point.items())
+        print(
+            f"Study {layout.study}: the networks decide at different operating points ({which}). A part of their "
+            "differences comes from that. To compare them alike, give all the same `operating_point` and run 03 again."
+        )
+    return results
 
 
 def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
@@ -161,7 +173,7 @@ def _outdated(
         first_fold = next(other for name, other in facts if name == model)
         first, again = facts[model, first_fold], f"03 for fold {fold} again"
         problem = partial(Problem, f"{model}, fold {fold}", "metrics.json")
-        both = (deciding(it["settings"]) | {"operating_point": it["operating_point"], "fold": 0} for it in (first, of))
+        both = (decided_by(it) | {"fold": 0} for it in (first, of))
         if differing := differing_settings(*both):
             found = f"other settings than fold {first_fold} ({differing})"
             yield problem(found, "the same settings in all folds", f"run {again}")
@@ -176,6 +188,11 @@ def _outdated(
         elif changed := shortened(name for name, label in now["labels"].items() if label != of["labels"].get(name)):
             found = f"labels that have changed since: {changed}"
             yield problem(found, "training and scores with the present labels", f"run 02, then run {again}")
+
+
+def decided_by(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides the masks of a run, from its ``metrics.json``: settings of the training, and the operating point."""
+    return deciding(facts["settings"]) | {"operating_point": facts["operating_point"]}
 
 
 def differing_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> str:

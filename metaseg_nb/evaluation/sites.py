@@ -13,9 +13,8 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import called_here
 from metaseg_nb.evaluation.fold_results import read_all, scored_with
 from metaseg_nb.evaluation.intervals import bootstrap, of_each_patient
-from metaseg_nb.evaluation.pooling import differing_settings, pool
+from metaseg_nb.evaluation.pooling import decided_by, differing_settings, pool
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.settings import deciding
 
 
 def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
@@ -73,11 +72,11 @@ def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[s
 
 
 def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
-    """Settings and recipe of a network's first finished fold, without what names the run."""
+    """Settings, operating point and recipe of a network's first finished fold, without what names the run."""
     run = next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file())
     facts = read_all({model: run})[model]
     others = {"study", "fold"}
-    return {key: of for key, of in (deciding(facts["settings"]) | facts["recipe"]).items() if key not in others}
+    return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in others}
 
 
 def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:

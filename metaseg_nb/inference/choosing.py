@@ -20,21 +20,21 @@ PEAKS = np.array([*THRESHOLDS, 0.98, 0.99])
 MIN_LESIONS_MM3 = np.array([0.0, 5.0, 10.0, 20.0])
 # How many lesions a false one counts as.
 OPERATING_POINTS = {"balanced": 1.0, "sensitive": 0.25, "specific": 4.0}
-# Where the choice starts. A step of 1 in the logit away from there must gain this lesion-wise Dice in a single case, or
-# the n-th part of it in n cases (benchmarks/choosing.py): few cases move the choice hardly at all, many move it freely.
+# Where the choice starts. A step of 1 in the logit away from there must gain this lesion-wise Dice in a single patient,
+# or the n-th part of it in n patients (benchmarks/choosing.py): few move the choice hardly at all, many move it freely.
 PRIOR = Decision(0.5, 0.95, 0.0)
 PENALTY = 0.05
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What every decision makes of one case.
+    """What every decision makes of one case, or of a patient's cases in the mean.
 
     ``n_lesions`` is the number of scored reference lesions. ``dice`` is the sum of their Dice, and ``false`` the number
     of false lesions: float arrays of shape (thresholds, peaks, smallest lesions).
     """
 
-    n_lesions: int
+    n_lesions: float
     dice: np.ndarray
     false: np.ndarray
 
@@ -43,6 +43,8 @@ def choose_decisions(
     network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
 ) -> dict[str, Decision]:
     """Predict the selection set, and choose a decision for each of `OPERATING_POINTS`; see `best_decision`.
+
+    Cases of one patient are averaged: they are no independent evidence, and the patient counts once.
 
     Parameters
     ----------
@@ -53,26 +55,28 @@ def choose_decisions(
     settings : Train
     device : torch.device
     """
-    outcomes = [
-        outcome_of(case_probability(network, case, settings, device), case.label > 0, case.grid.spacing_mm)
-        for case in cases
-        if case.annotation is None  # where lesions were planted, those of the patient would count as false
-    ]
-    return {name: best_decision(outcomes, weight) for name, weight in OPERATING_POINTS.items()}
+    outcomes: dict[str, list[Outcome]] = {}
+    for case in cases:
+        if case.annotation is None:  # where lesions were planted, those of the patient would count as false
+            probability = case_probability(network, case, settings, device)
+            found = outcome_of(probability, case.label > 0, case.grid.spacing_mm)
+            outcomes.setdefault(case.patient, []).append(found)
+    patients = [_mean(of_patient) for of_patient in outcomes.values()]
+    return {name: best_decision(patients, weight) for name, weight in OPERATING_POINTS.items()}
 
 
 def best_decision(outcomes: Sequence[Outcome], false_weight: float = 1.0) -> Decision:
     """Decision with the highest lesion-wise Dice over all lesions of the selection set, less its distance from `PRIOR`.
 
-    The Dice counts as often as there are cases, and the distance once. So the prior is kept where the cases say
+    The Dice counts as often as there are patients, and the distance once. So the prior is kept where they say
     nothing: where none has a lesion, a decision that forbids everything would seem best. A decision that finds no
     lesion at all is taken only where none finds one: networks trained little reach no peak of 0.95.
 
     Parameters
     ----------
     outcomes : sequence of Outcome
-        Of the study grid, where the labels are: lesions keep their volume on the way to the native grid, so what is
-        best here is best there.
+        One of each patient, of the study grid, where the labels are: lesions keep their volume on the way to the
+        native grid, so what is best here is best there.
     false_weight : float
         How many lesions a false one counts as.
     """
@@ -123,6 +127,12 @@ def outcome_of(probability: np.ndarray, truth: np.ndarray, spacing_mm: tuple[flo
         dice[i] = (2 * (kept @ hits) / np.maximum(1, reference + predicted))[..., scored].sum(axis=-1)
         false[i] = kept @ (~touching.any(axis=1)).astype(int)
     return Outcome(len(scored), dice, false)
+
+
+def _mean(outcomes: Sequence[Outcome]) -> Outcome:
+    """Mean of a patient's cases; of a single case, the case as it is."""
+    parts = ("n_lesions", "dice", "false")
+    return Outcome(*(np.mean([getattr(one, part) for one in outcomes], axis=0) for part in parts))
 
 
 def _shared_voxels(parts: np.ndarray, lesions: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

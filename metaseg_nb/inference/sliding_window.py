@@ -97,13 +97,17 @@ def predict_probability(
 def selection_dice(
     network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
 ) -> float:
-    """Mean Dice over the selection set, without unknown voxels; 1 for a case without lesion where none is predicted."""
-    scores = []
+    """Mean Dice over the patients of the selection set, each the mean of its cases.
+
+    Unknown voxels are left out. A case without lesion has Dice 1 where none is predicted.
+    """
+    scores: dict[str, list[float]] = {}
     for case in cases:
         truth, probability = case.label == 1, case_probability(network, case, settings, device)
         prediction = (probability >= UNDECIDED.threshold) & (case.label != UNKNOWN)
-        scores.append(dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum()))
-    return float(np.mean(scores))
+        found = dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum())
+        scores.setdefault(case.patient, []).append(float(found))
+    return float(np.mean([np.mean(of_patient) for of_patient in scores.values()]))
 
 
 def predict_case(

@@ -178,7 +178,8 @@ def open_case(folder: Path, name: str) -> StoredCase:
     if not image.is_file():
         raise _missing(name, image)
     try:
-        return StoredCase(name, folder / name, read_record(image), read_record(label) if label.is_file() else None)
+        facts = read_record(image), read_record(label) if label.is_file() else None
+        return StoredCase(name, name, folder / name, *facts)
     except DamagedFile as error:
         raise CohortError.one(name, error.path, error.found, "a preprocessed case", AGAIN) from error
 
@@ -197,7 +198,7 @@ def open_cases(folder: Path, cases: Iterable[Case], rule: LesionRule | None = No
     stored, problems = [], []
     for case in cases:
         try:
-            opened = open_case(folder, case.name)
+            opened = replace(open_case(folder, case.name), patient=case.patient)
             if case.label and not opened.has_label:
                 raise _missing(case.name, folder / case.name / "label.json")
             stored.append(opened if case.label else replace(opened, label_facts=None))

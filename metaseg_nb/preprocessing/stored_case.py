@@ -58,11 +58,13 @@ class CorrectionRecord:
 class StoredCase:
     """A preprocessed case; its arrays are opened, not loaded.
 
-    ``image_facts`` and ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the
-    folder of an annotation that stands in for the label.
+    ``patient`` is who it is of; a case that was opened by its name alone counts as a patient. ``image_facts`` and
+    ``label_facts`` (None without a label) are what the two JSON files hold; ``annotation`` is the folder of an
+    annotation that stands in for the label.
     """
 
     name: str
+    patient: str
     folder: Path
     image_facts: Mapping[str, Any]
     label_facts: Mapping[str, Any] | None

@@ -37,8 +37,9 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
     """Train one network on one fold, or go on where a stopped run was.
 
     What an unfinished run with other settings, recipe or cases left in the folder is kept separately, and continued
-    when those come back; a finished one is an error (see `make_room`). What a step draws depends on
-    (seed, fold, step) alone.
+    when those come back; a finished one is an error (see `make_room`). The patches of a step depend on
+    (seed, fold, step) alone. What else is drawn, as by dropout and strong augmentation, depends on the process too,
+    where several share a batch.
 
     Parameters
     ----------
@@ -106,8 +107,10 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
 def train(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch = watch_nothing) -> pd.DataFrame:
     """Call `fit` in this process or in several, ``settings.num_processes``, which share every batch.
 
-    The result is that of one process, but for rounding and dropout. Of several, the first one validates, so it must be
-    possible to pickle ``validate``; and ``watch`` is called once, at the end.
+    Several processes see the patches that one would see. Their result differs from that of one by rounding; by dropout
+    and strong augmentation, which draw otherwise in each process; and on CPUs by batch normalisation, which takes its
+    means over the share of a process (on GPUs over the whole batch). The first one validates, so it must be possible to
+    pickle ``validate``; and ``watch`` is called once, at the end.
 
     Raises
     ------

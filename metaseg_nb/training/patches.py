@@ -1,7 +1,8 @@
 """Training patches: where they lie, and how they are read from the case store without loading a volume.
 
 What step n of a run sees depends on (seed, fold, n) alone, so a run that is taken up again at step n goes on exactly
-as if it had never stopped; and what it sees of the batch's case i on i besides, so processes can share a batch.
+as if it had never stopped; and what it sees of the batch's case i on i besides, so processes can share a batch. Strong
+augmentation comes after that: where several processes share a batch, it depends on the process too.
 """
 
 import copy

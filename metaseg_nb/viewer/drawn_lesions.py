@@ -24,7 +24,7 @@ class DrawnLesion:
         Its voxels, as an index.
     volume_mm3, diameter_mm : float
     highest, mean : float
-        Probability of the networks.
+        Probability of the networks; NaN where they take no part.
     """
 
     number: int
@@ -39,7 +39,8 @@ class DrawnLesion:
     def words(self) -> str:
         """Its line below `HEADER`."""
         size = f"{self.number or '-':>2}{self.volume_mm3:>8.0f}{self.diameter_mm:>6.1f}"
-        return f"{size}{self.highest:>9.2f}{self.mean:>6.2f}  {self.state}"
+        highest, mean = ("–" if np.isnan(value) else f"{value:.2f}" for value in (self.highest, self.mean))
+        return f"{size}{highest:>9}{mean:>6}  {self.state}"
 
     @property
     def centre(self) -> tuple[int, int, int]:
@@ -57,12 +58,13 @@ class LesionList:
     before : ndarray of bool, shape (X, Y, Z)
         The mask that the drawing began with.
     probability : ndarray of float, shape (X, Y, Z)
-        Of the networks.
+        Of the networks; zeros where they take no part.
     image : Volume
     """
 
     def __init__(self, before: np.ndarray, probability: np.ndarray, image: Volume):
-        self._probability, self._spacing_mm = probability, image.spacing_mm
+        self._probability = probability if probability.any() else np.full(probability.shape, np.nan, np.float32)
+        self._spacing_mm = image.spacing_mm
         self._mask, (self._before, self._old) = before, self._described(before)
 
     def rows(self, mask: np.ndarray) -> list[DrawnLesion]:
