@@ -83,6 +83,18 @@ def test_a_network_is_better_only_where_the_corrected_tests_agree():
     assert "inconclusive, no pair differs" in sure(scores)
 
 
+def test_a_network_that_is_worse_by_ranks_is_not_called_better():
+    """U-Net is better by 0.01 to 0.02 in 80 patients and fails in 20: better by ranks, worse in the mean."""
+    gain = np.concatenate([-np.linspace(0.01, 0.02, 80), np.linspace(0.1, 0.3, 20)])
+    dice = {"segresnet": np.full(100, 0.5) + gain, "unet": np.full(100, 0.5)}
+    pair = pairwise(pd.DataFrame(dice), *RESAMPLING).iloc[0]
+    # mean (20 · 0.2 - 80 · 0.015) / 100; of the ranks 1 to 100, 81 to 100 are for the first
+    assert (pair["difference"], pair["low"] > 0, pair["p_holm"] < 0.05) == (pytest.approx(0.028), True, True)
+    assert pair["rank_biserial"] == pytest.approx((1810 - 3240) / 5050)
+    assert which(dice).endswith(": inconclusive (SegResNet is better in the mean, worse by ranks).")
+    assert "1 of 1 pairs differ (SegResNet and U-Net, in the mean the other way)" in sure(pd.DataFrame(dice))
+
+
 def test_networks_of_equal_dice_share_the_lead():
     text = which({"segresnet": [0.0] * 6, "unet": [0.0] * 6})
     assert "SegResNet and U-Net share the highest mean Dice: **0.00" in text
