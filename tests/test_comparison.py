@@ -76,7 +76,8 @@ def test_identical_networks_do_not_differ():
     assert found["mean_rank"].tolist() == [2, 2, 2]
     assert (nemenyi == 1).all(axis=None)
     pairs = pairwise(same, 200, 0)
-    assert pairs[["difference", "rank_biserial", "low", "high"]].eq(0).all(axis=None)
+    assert pairs[["difference", "rank_biserial"]].eq(0).all(axis=None)
+    assert pairs[["low", "high"]].isna().all(axis=None), "no difference in 20 patients is no proof that none has one"
     assert pairs[["p", "p_holm"]].eq(1).all(axis=None)
     assert rank_distribution(same, 50, 0).to_numpy() == pytest.approx(1 / 3), "none leads: ranks are shared"
 

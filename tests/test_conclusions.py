@@ -128,7 +128,7 @@ def test_one_network_alone_is_compared_with_nothing():
 
 def test_one_patient_has_no_interval_and_no_test():
     text = which({"unet": [0.8], "unetr": [0.5], BASELINE: [0.3]})
-    assert "0.80 (too few for an interval)" in text and "nan" not in text
+    assert "0.80 (no interval: too few, or all equal)" in text and "nan" not in text
     assert text.count("inconclusive") == 2
     said = sure(pd.DataFrame({"unet": [0.8], "unetr": [0.5]}))
     assert said == "**How sure?** Inconclusive: 1 patient, 6 are needed for a test."

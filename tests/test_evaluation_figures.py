@@ -79,6 +79,23 @@ def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     assert "1.23" in html and "1.5" in html and "–" in html, "a network without costs has a dash"
 
 
+def test_a_mean_of_equal_values_is_shown_without_an_interval():
+    """Nobody has a false lesion, and all have Dice 0: what 04 shows has no "0.0 to 0.0", and no "nan"."""
+    none = metrics().assign(n_false=0, dice=0.0)
+    board = make_leaderboard(none, *RESAMPLING)
+    assert board[["dice_low", "false_per_patient_high"]].isna().all(axis=None)
+    html = show_leaderboard(board.assign(parameters=1, train_minutes=1.0)).to_html()
+    assert "0.000 ± 0.000<br>(0.000)<br>[–, –]" in html and "nan" not in html.lower()
+    names = {"board": board, "metrics": none, "palette": palette(board["model"])}
+    drawn('records.figure(figure, "dice")', **names).canvas.draw()
+    given = {"ms": ms, "ranked": MODELS, "resampling": RESAMPLING} | names
+    figures, found = after('records.figure(figure, "missed_and_false")', **given)
+    figures["missed_and_false"].canvas.draw()
+    assert found["mistakes"]["false_low"].isna().all()
+    lines = after('Markdown("Lesions per patient:', mistakes=found["mistakes"], **given)[1]["lines"]
+    assert lines[0].endswith("1.0 missed, 0.0 false, difference +1.0 (no interval: too few, or all equal)")
+
+
 @pytest.fixture
 def records(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))

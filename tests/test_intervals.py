@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles, share, times_drawn
+from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate, percentiles, share, times_drawn
 
 # t(0.975) from a printed table, by patients
 QUANTILES_OF_T = {6: 2.571, 12: 2.201, 20: 2.093, 54: 2.006}
@@ -63,8 +63,12 @@ def test_fewer_than_two_values_give_no_interval(values):
     assert np.isnan(bootstrap_interval(values)).all()
 
 
-def test_equal_values_have_no_width():
-    assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
+@pytest.mark.parametrize("values", [[0.5] * 10, [0.0] * 4, [0.1 + 0.2, 0.3] * 5])
+def test_equal_values_have_no_interval(values):
+    """Four patients without a false lesion do not show that no patient has one; 0.3 and 0.1 + 0.2 are equal."""
+    interval = bootstrap_interval(values)
+    assert np.isnan(interval).all()
+    assert estimate(values[0], *interval, ".1f") == f"{values[0]:.1f} (no interval: too few, or all equal)"
 
 
 def test_values_that_are_no_numbers_are_named():

@@ -142,6 +142,13 @@ def test_seeds_that_differ_widen_the_interval():
     assert wide > 3 * narrow
 
 
+def test_a_mean_of_equal_values_has_no_interval():
+    """Six patients of Dice 0 without a false lesion do not show that all others are like them."""
+    row = budget_curves(results_of({10: [[0.0] * 6] * 2}), 300, 0).iloc[0]
+    assert row[["dice", "false_per_patient"]].tolist() == [0, 0]
+    assert row[["dice_low", "dice_high", "false_per_patient_low", "false_per_patient_high"]].isna().all()
+
+
 def test_one_patient_has_no_interval():
     results = results_of({10: [[0.5], [0.7]]})
     row = budget_curves(results, 300, 0).iloc[0]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.intervals import percentiles, share
+from metaseg_nb.evaluation.intervals import EQUAL, percentiles, share
 
 # Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).
 MEASURES = {"dice": ("dice", None), "sensitivity": ("n_detected", "n_truth"), "false_per_patient": ("n_false", None)}
@@ -62,7 +62,7 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
     -------
     DataFrame
         A row per (``model``, ``arm``): the columns of `BudgetResults.arms`, ``n`` (patients tested), ``seeds``, and
-        each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval.
+        each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval; NaN for a mean of equal values.
     """
     draws, rows = draw(results, n_bootstrap, seed), []
     for model, arm in product(results.models, results.arms.index):
@@ -73,6 +73,10 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
             found, low, high = with_interval(draws, ratio(draws, parts, wholes))
             if of_lesions and wholes.any() and np.array_equal(parts, wholes * parts.any()):  # no lesion, or all, found
                 _, low, high = share(parts.mean(axis=0), wholes.mean(axis=0))
+            elif (
+                not of_lesions and np.ptp(parts) < EQUAL
+            ):  # a mean, say of no false lesion: nothing is known of other patients
+                low, high = np.nan, np.nan
             row |= {measure: found, f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)

@@ -9,6 +9,8 @@ from scipy import stats
 # With fewer even six equal signs could not reach 5 % in a signed-rank test: 2 / 2⁵ = 0.06.
 MIN_PATIENTS = 6
 INCONCLUSIVE = "inconclusive"
+# Values that lie closer together are equal, but for rounding.
+EQUAL = 1e-9
 
 Values = Sequence[float] | np.ndarray | pd.Series
 # A value with the ends of its 95 % interval.
@@ -96,7 +98,7 @@ def of_each_patient(table: pd.DataFrame, columns: list[str], by: str) -> np.ndar
 
 
 def bootstrap_interval(values: Values, n_resamples: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean; see `bootstrap`.
+    """95 % interval of a mean; see `bootstrap`. NaN if all values are equal: that says nothing of other patients.
 
     Parameters
     ----------
@@ -111,6 +113,8 @@ def bootstrap_interval(values: Values, n_resamples: int = 2000, seed: int = 0) -
     values = np.asarray(values, dtype=np.float64)
     if bad := int((~np.isfinite(values)).sum()):
         raise ValueError(f"values: found {bad} NaN or infinite; expected finite: give such cases their defined score")
+    if len(values) and np.ptp(values) < EQUAL:
+        return np.nan, np.nan
     return bootstrap(lambda sums: sums / max(1, len(values)), values, n_resamples, seed)[1:]
 
 
@@ -168,7 +172,7 @@ def estimate(value: float, low: float, high: float, form: str = ".2f") -> str:
     if not np.isfinite(value):
         return "unknown"
     if not np.isfinite([low, high]).all():
-        return f"{value:{form}} (too few for an interval)"
+        return f"{value:{form}} (no interval: too few, or all equal)"
     return f"{value:{form}} (95 % interval {low:{form}} to {high:{form}})"
 
 

@@ -63,7 +63,7 @@ def means(values: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: i
     -------
     DataFrame
         A row per network, in the order of ``models``: ``model``, ``patients``, and for each column its mean under its
-        own name, with ``_sd``, ``_median``, and the 95 % bootstrap interval ``_low``, ``_high``.
+        own name, with ``_sd``, ``_median``, and the 95 % bootstrap interval ``_low``, ``_high`` (`bootstrap_interval`).
     """
     rows = []
     for model in models:
@@ -154,5 +154,5 @@ def summary(study: str) -> str:
         board = read_written(layout, layout.leaderboard)
         dice = ["dice_mean", "dice_sd", "dice_low", "dice_high"]
         shown = board[["model", "patients", "failures", *dice, "hd95_mm", "false_per_patient"]]
-        found = shown.to_string(index=False, float_format="{:.3f}".format)
+        found = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="–")
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"
