@@ -12,6 +12,7 @@ from mets_2026_pairs import COUNTS
 from seaborn import objects
 
 import metaseg_nb as ms
+from metaseg_nb.evaluation.comparison import rank_distribution, rank_test
 from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
@@ -152,6 +153,20 @@ def test_flagged_patients_and_flagged_failures_are_counted():
     (row,) = names["likeness"].itertuples()
     assert (row.model, row.patients, row.failures, row.flagged, row.flagged_failures) == ("unet", 4, 2, 2, 1)
     assert "2 of 4 patients are flagged, among them 1 of 2 failures (Dice below 0.5)" in names["lines"][0]
+
+
+@pytest.mark.parametrize(("models", "n", "tested"), [(3, 12, True), (2, 12, False), (3, 5, False), (1, 12, False)])
+def test_ranks_are_drawn_only_where_nemenyis_test_was_made(models, n, tested):
+    table = scores(n, MODELS[:models])
+    ranks, nemenyi = rank_test(table)
+    colours = palette(MODELS[:models])
+    names = {"networks": MODELS[:models], "ranked": MODELS[:models], "palette": colours, "scores": table}
+    names |= {"ranks": ranks, "nemenyi": nemenyi, "places": rank_distribution(table, *RESAMPLING)}
+    left = drawn('records.figure(figure, "ranking")', **names).axes[0]
+    texts = [text.get_text() for text in left.texts]
+    assert ("too few networks or patients for Nemenyi's test" in texts) != tested
+    assert ("critical difference" in left.get_title()) == tested
+    assert any("U-Net" in text for text in texts) == tested
 
 
 def test_published_points_name_their_source_in_the_figure():
