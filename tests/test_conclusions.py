@@ -266,8 +266,22 @@ def test_limits_of_agreement_by_hand():
     assert volumes[["difference", "mean"]].to_numpy().tolist() == [[1, 1.5], [0, 2], [-1, 2.5]]
     row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
     assert row[["patients", "bias_cm3", "lower_cm3", "upper_cm3"]].tolist() == pytest.approx([3, 0, -1.96, 1.96])
-    assert row["limit_error_cm3"] == pytest.approx(1.96)  # √(3 / 3) of 1.96 sd
+    # √(3 / 3) sd times t(0.975) of 2 degrees of freedom, 4.303 in a printed table
+    assert row["limit_error_cm3"] == pytest.approx(4.303, abs=1e-3)
     assert (row["low"], row["high"]) == bootstrap_interval([1, 0, -1], *RESAMPLING)
+
+
+def test_limits_of_agreement_are_as_uncertain_as_bland_and_altman_say():
+    """Their example of 1999, 85 people, in mmHg: bias -16.29, sd 19.61, limits -54.7 and 22.1, each ± 1.99 · 3.64.
+
+    They take 1.71 sd / √n for the standard error of a limit, which is rounded to √3 sd / √n here, as in 1986.
+    """
+    gap = np.random.default_rng(0).normal(size=85)
+    gap = 19.61 * (gap - gap.mean()) / gap.std(ddof=1)
+    volumes = pd.DataFrame({"model": "unet", "patient": range(85), "difference": gap - 16.29})
+    row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
+    assert row[["lower_cm3", "upper_cm3"]].tolist() == pytest.approx([-54.7, 22.1], abs=0.05)
+    assert row["limit_error_cm3"] == pytest.approx(1.99 * 3.64 * np.sqrt(3) / 1.71, abs=0.02)
 
 
 def test_limits_hold_the_volumes_of_about_95_of_100_patients():

@@ -155,6 +155,34 @@ def test_flagged_patients_and_flagged_failures_are_counted():
     assert "2 of 4 patients are flagged, among them 1 of 2 failures (Dice below 0.5)" in names["lines"][0]
 
 
+def test_one_patient_has_no_limits_of_agreement():
+    limits = pd.DataFrame({"patients": [12, 1], "bias_cm3": [1.0, 2.0], "low": [0.5, np.nan], "high": [1.5, np.nan]})
+    limits = limits.assign(lower_cm3=[-1.0, np.nan], upper_cm3=[3.0, np.nan], limit_error_cm3=[0.4, np.nan])
+    lines = after("Predicted minus reference", ms=ms, limits=limits, palette=palette(MODELS[:2]))[1]["lines"]
+    assert lines[0].endswith("cm³, limits -1.0 and +3.0 cm³ (each ± 0.4)")
+    assert lines[1].endswith("cm³, no limits of one patient") and "nan" not in lines[1]
+
+
+def said_by_03(cases):
+    """What notebook 03 ends with, of a finished run; ``cases`` are rows of patient and Dice."""
+    metrics = pd.DataFrame(cases, columns=["patient", "dice"]).assign(n_missed=1, n_truth=2, n_false=0)
+    (cell,) = [of.source for of in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "finish_run" in of.source]
+    best = {"weights": "last", "epoch": 4, "other_epoch": 3, "dice": 0.5}
+    names = {"ms": ms, "finished": True, "best": best, "name": "U-Net", "metrics": metrics, "said": []}
+    names |= {"metrics_other": metrics.assign(dice=metrics["dice"] / 2), "Markdown": names["said"].append}
+    exec(cell, names | {"history": pd.DataFrame({"epoch": [4], "seconds": [60.0]})})
+    return names["said"][0]
+
+
+def test_03_counts_each_patient_once():
+    """Patients of 0.4 (two cases) and 0.8: mean 0.6, sd √(2 · 0.2²); the mean of the three cases is 0.53."""
+    text = said_by_03([("p", 0.2), ("p", 0.6), ("q", 0.8)])
+    assert "**U-Net: mean Dice of the test set 0.60 ± 0.28 (SD, n = 2 patients)**, 3 of 6 lesions missed" in text
+    assert "with the weights of the chosen epoch, the test patients have Dice 0.30" in text
+    alone = said_by_03([("p", 0.2), ("p", 0.6)])
+    assert "mean Dice of the test set 0.40 (1 patient)**" in alone and "±" not in alone and "nan" not in alone
+
+
 @pytest.mark.parametrize(("models", "n", "tested"), [(3, 12, True), (2, 12, False), (3, 5, False), (1, 12, False)])
 def test_ranks_are_drawn_only_where_nemenyis_test_was_made(models, n, tested):
     table = scores(n, MODELS[:models])

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.evaluation.intervals import bootstrap_interval, named, share
@@ -127,7 +128,7 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     DataFrame
         A row per model: ``patients``, ``bias_cm3`` (prediction minus reference) with ``low``, ``high`` (95 %
         bootstrap interval), ``lower_cm3``, ``upper_cm3`` (bias ± 1.96 sd), ``limit_error_cm3`` (half-width of
-        the 95 % interval of either limit). NaN for one patient.
+        the 95 % interval of either limit: t(0.975, n - 1) √(3 / n) sd). NaN for one patient.
 
     References
     ----------
@@ -135,11 +136,11 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     """
     difference = volumes.set_index(["model", "patient"])[["difference"]].set_axis(["bias_cm3"], axis=1)
     table = means(difference, models, n_bootstrap, seed).rename(columns=lambda name: name.removeprefix("bias_cm3_"))
-    spread = 1.96 * table["sd"]
+    n, spread = table["patients"], 1.96 * table["sd"]
     return table[["model", "patients", "bias_cm3", "low", "high"]].assign(
         lower_cm3=table["bias_cm3"] - spread,
         upper_cm3=table["bias_cm3"] + spread,
-        limit_error_cm3=np.sqrt(3 / table["patients"]) * spread,
+        limit_error_cm3=stats.t.ppf(0.975, n - 1) * np.sqrt(3 / n) * table["sd"],
     )
 
 
