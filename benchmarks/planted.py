@@ -19,6 +19,7 @@ import torch
 from nnunet_cohorts import cohort_of, layout_of, parts_of
 
 import metaseg_nb as ms
+from metaseg_nb.evaluation.intervals import percentiles
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 
@@ -56,7 +57,7 @@ def with_interval(values: np.ndarray, rng: np.random.Generator) -> str:
     """Mean of values, shape (S, P), and its 95 % interval over resampled patients and seeds."""
     seeds, patients = (rng.integers(n, size=(RESAMPLES, n)) for n in values.shape)
     means = values[seeds[:, :, None], patients[:, None, :]].mean(axis=(1, 2))
-    low, high = np.percentile(means, (2.5, 97.5))
+    low, high = percentiles(means, values.shape[1])
     return f"{values.mean():+.3f} [{low:+.3f}, {high:+.3f}]"
 
 

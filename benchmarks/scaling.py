@@ -20,6 +20,7 @@ from nnunet_cohorts import FOLDER
 import metaseg_nb as ms
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.batch.runs import Run
+from metaseg_nb.evaluation.intervals import percentiles
 from metaseg_nb.layout import PROJECT
 
 SCALINGS = ("percentiles", "nyul", "z_score")
@@ -49,7 +50,7 @@ def scores_of(scaling: str, seed: int) -> pd.DataFrame:
 def interval(values: np.ndarray, rng: np.random.Generator) -> str:
     """Mean, with its 95 % interval over resampled patients."""
     means = values[rng.integers(len(values), size=(RESAMPLES, len(values)))].mean(axis=1)
-    low, high = np.percentile(means, (2.5, 97.5))
+    low, high = percentiles(means, len(values))
     return f"{values.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 

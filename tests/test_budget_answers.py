@@ -183,10 +183,11 @@ def test_an_arm_without_its_partner_is_compared_with_none():
 
 
 def test_differences_are_paired_by_patient_and_seeds_averaged():
-    results = budget({"patients_25": 0.5, "pretraining_25": 0.52}, models=["unet"])
+    results = budget({"patients_25": 0.5, "self_training_25": 0.52}, models=["unet"])
     table = budget_gains(results, 20000, 0).set_index("model")
     scores = results.patients.groupby(["arm", "patient"])["dice"].mean()
-    pairs = scores["pretraining_25"] - scores["patients_25"]
+    pairs = scores["self_training_25"] - scores["patients_25"]
+    assert np.ptp(pairs) > 0.05, "patients gain differently"
     row = table.loc["unet"]
     assert row["difference"] == pytest.approx(pairs.mean())
     # both seeds are as good in both arms: what is left are the patients

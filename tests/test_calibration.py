@@ -99,14 +99,39 @@ def test_failures_are_flagged_by_doubt_and_not_by_confidence():
     found = scored(*patients(True))
     assert (found["patients"], found["failures"], found["auroc"]) == (10, 5, 1)
     assert found["auroc_low"] == found["auroc_high"] == 1
-    assert scored(*patients(False))["auroc"] == 0
+    low = found["auroc_low"]
+    assert found["answer"] == f"higher in failures, area under the ROC curve 1.00 (95 % interval {low:.2f} to 1.00)"
+    other = scored(*patients(False))
+    assert other["auroc"] == 0 and other["answer"].startswith("lower in failures, area under the ROC curve 0.00 (")
 
 
 def test_without_a_failure_there_is_nothing_to_flag():
     table, dice = patients(True)
     found = scored(table, dice * 0 + 0.9)
-    assert found["failures"] == 0
+    assert (found["failures"], found["answer"]) == (0, "no failures")
     assert found[["auroc", "auroc_low", "auroc_high"]].isna().all()
+
+
+def test_few_failures_or_successes_tell_nothing():
+    """A network that is right in all but four, or wrong in all but one, and unsure in the failures alone."""
+    for n_failures, answer in (
+        (1, "too few failures to tell"),
+        (4, "too few failures to tell"),
+        (9, "too few successes"),
+    ):
+        unsure = (np.arange(10) < n_failures).astype(float)
+        table = pd.DataFrame({"model": "unet", "patient": range(10), "dice": 0.9 - 0.8 * unsure, "uncertainty": unsure})
+        (row,) = flags_of_failures(table, "uncertainty", ["unet"], 200, 0).itertuples()
+        assert (row.failures, row.auroc) == (n_failures, 1)
+        assert np.isnan([row.auroc_low, row.auroc_high]).all() and row.answer.startswith(answer)
+
+
+def test_a_score_that_says_nothing_of_failures_is_not_clearly_different():
+    table = pd.DataFrame(
+        {"model": "unet", "patient": range(12), "dice": [0.2, 0.8] * 6, "uncertainty": [1, 1, 0, 0] * 3}
+    )
+    answer = flags_of_failures(table, "uncertainty", ["unet"], 200, 0)["answer"].item()
+    assert answer.startswith("not clearly different, area under the ROC curve 0.50 (95 % interval 0.")
 
 
 def test_each_network_has_its_row_and_each_patient_an_uncertainty():

@@ -83,6 +83,18 @@ def test_a_network_is_better_only_where_the_corrected_tests_agree():
     assert "inconclusive, no pair differs" in sure(scores)
 
 
+def test_a_network_that_is_worse_by_ranks_is_not_called_better():
+    """U-Net is better by 0.01 to 0.02 in 80 patients and fails in 20: better by ranks, worse in the mean."""
+    gain = np.concatenate([-np.linspace(0.01, 0.02, 80), np.linspace(0.1, 0.3, 20)])
+    dice = {"segresnet": np.full(100, 0.5) + gain, "unet": np.full(100, 0.5)}
+    pair = pairwise(pd.DataFrame(dice), *RESAMPLING).iloc[0]
+    # mean (20 · 0.2 - 80 · 0.015) / 100; of the ranks 1 to 100, 81 to 100 are for the first
+    assert (pair["difference"], pair["low"] > 0, pair["p_holm"] < 0.05) == (pytest.approx(0.028), True, True)
+    assert pair["rank_biserial"] == pytest.approx((1810 - 3240) / 5050)
+    assert which(dice).endswith(": inconclusive (SegResNet is better in the mean, worse by ranks).")
+    assert "1 of 1 pairs differ (SegResNet and U-Net, in the mean the other way)" in sure(pd.DataFrame(dice))
+
+
 def test_networks_of_equal_dice_share_the_lead():
     text = which({"segresnet": [0.0] * 6, "unet": [0.0] * 6})
     assert "SegResNet and U-Net share the highest mean Dice: **0.00" in text
@@ -116,7 +128,7 @@ def test_one_network_alone_is_compared_with_nothing():
 
 def test_one_patient_has_no_interval_and_no_test():
     text = which({"unet": [0.8], "unetr": [0.5], BASELINE: [0.3]})
-    assert "0.80 (too few for an interval)" in text and "nan" not in text
+    assert "0.80 (no interval: too few, or all equal)" in text and "nan" not in text
     assert text.count("inconclusive") == 2
     said = sure(pd.DataFrame({"unet": [0.8], "unetr": [0.5]}))
     assert said == "**How sure?** Inconclusive: 1 patient, 6 are needed for a test."
@@ -254,8 +266,22 @@ def test_limits_of_agreement_by_hand():
     assert volumes[["difference", "mean"]].to_numpy().tolist() == [[1, 1.5], [0, 2], [-1, 2.5]]
     row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
     assert row[["patients", "bias_cm3", "lower_cm3", "upper_cm3"]].tolist() == pytest.approx([3, 0, -1.96, 1.96])
-    assert row["limit_error_cm3"] == pytest.approx(1.96)  # √(3 / 3) of 1.96 sd
+    # √(3 / 3) sd times t(0.975) of 2 degrees of freedom, 4.303 in a printed table
+    assert row["limit_error_cm3"] == pytest.approx(4.303, abs=1e-3)
     assert (row["low"], row["high"]) == bootstrap_interval([1, 0, -1], *RESAMPLING)
+
+
+def test_limits_of_agreement_are_as_uncertain_as_bland_and_altman_say():
+    """Their example of 1999, 85 people, in mmHg: bias -16.29, sd 19.61, limits -54.7 and 22.1, each ± 1.99 · 3.64.
+
+    They take 1.71 sd / √n for the standard error of a limit, which is rounded to √3 sd / √n here, as in 1986.
+    """
+    gap = np.random.default_rng(0).normal(size=85)
+    gap = 19.61 * (gap - gap.mean()) / gap.std(ddof=1)
+    volumes = pd.DataFrame({"model": "unet", "patient": range(85), "difference": gap - 16.29})
+    row = limits_of_agreement(volumes, ["unet"], *RESAMPLING).iloc[0]
+    assert row[["lower_cm3", "upper_cm3"]].tolist() == pytest.approx([-54.7, 22.1], abs=0.05)
+    assert row["limit_error_cm3"] == pytest.approx(1.99 * 3.64 * np.sqrt(3) / 1.71, abs=0.02)
 
 
 def test_limits_hold_the_volumes_of_about_95_of_100_patients():

@@ -705,6 +705,11 @@ def test_the_summary_of_a_study_is_its_leaderboard(tmp_path, monkeypatch):
     assert lines[1].split()[:5] == ["segresnet", "3", "0", "0.700", "0.200"]
     assert lines[2].split()[:5] == ["unet", "3", "1", "0.400", "0.400"]
     assert lines[-1] == "report: reports/demo/index.html"
+    write_table(layout.leaderboard, make_leaderboard(by_hand().assign(dice=0.0), 500, 0))
+    write_record(layout.comparison, {}, [layout.leaderboard])
+    assert summary("demo").splitlines()[1].split()[:7] == ["unet", "3", "3", "0.000", "0.000", "–", "–"]
+    write_table(layout.leaderboard, make_leaderboard(by_hand(), 500, 0))
+    write_record(layout.comparison, {}, [layout.leaderboard])
     for content in (layout.leaderboard.read_bytes().replace(b"0.7", b"0.8"), b"[]"):
         layout.leaderboard.write_bytes(content)
         with pytest.raises(CohortError, match=rf"leaderboard\.csv: found content that has changed .*{run_it}"):

@@ -198,8 +198,22 @@ def test_area_under_roc_by_hand():
     assert area([3, 1, 2], [1, 0, 1]) == 1
     assert area([1, 2, 3, 4], [1, 0, 1, 0]) == 0.25
     assert np.isnan(area([1.0, 2.0], [1, 1]))
-    # resamples hold the negative and the positives in other shares, or no negative
-    assert area_under_roc(np.array([3, 1, 2]), np.array([1, 0, 1]), 200, 0)[1:] == (1, 1)
+    # resamples hold negatives and positives in other shares, or no negative
+    assert area_under_roc(np.arange(10), np.arange(10) >= 5, 2000, 0) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("failures", [1, 4, 16, 19])
+def test_an_area_of_few_positives_or_negatives_has_no_interval(failures):
+    """Random scores: with one positive of 20 patients, the interval left 0.5 out in 55 % of cohorts."""
+    random = np.random.default_rng(0).random(20)
+    found, low, high = area_under_roc(random, np.arange(20) < failures, 200, 0)
+    assert 0 <= found <= 1 and np.isnan([low, high]).all()
+
+
+def test_random_scores_seldom_tell_five_failures_from_others():
+    scores = np.random.default_rng(0).random((300, 100))
+    areas = np.array([area_under_roc(of, np.arange(100) < 5, 300, 0) for of in scores])
+    assert np.mean((areas[:, 1] > 0.5) | (areas[:, 2] < 0.5)) < 0.06, "10 % with percentiles for 100 patients"
 
 
 def test_what_an_operating_point_finds_and_costs_by_hand():

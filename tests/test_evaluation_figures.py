@@ -12,6 +12,7 @@ from mets_2026_pairs import COUNTS
 from seaborn import objects
 
 import metaseg_nb as ms
+from metaseg_nb.evaluation.comparison import rank_distribution, rank_test
 from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.figures.charts import draw, palette, with_titles
@@ -79,6 +80,23 @@ def test_the_leaderboard_table_holds_spread_interval_failures_and_costs():
     assert "1.23" in html and "1.5" in html and "–" in html, "a network without costs has a dash"
 
 
+def test_a_mean_of_equal_values_is_shown_without_an_interval():
+    """Nobody has a false lesion, and all have Dice 0: what 04 shows has no "0.0 to 0.0", and no "nan"."""
+    none = metrics().assign(n_false=0, dice=0.0)
+    board = make_leaderboard(none, *RESAMPLING)
+    assert board[["dice_low", "false_per_patient_high"]].isna().all(axis=None)
+    html = show_leaderboard(board.assign(parameters=1, train_minutes=1.0)).to_html()
+    assert "0.000 ± 0.000<br>(0.000)<br>[–, –]" in html and "nan" not in html.lower()
+    names = {"board": board, "metrics": none, "palette": palette(board["model"])}
+    drawn('records.figure(figure, "dice")', **names).canvas.draw()
+    given = {"ms": ms, "ranked": MODELS, "resampling": RESAMPLING} | names
+    figures, found = after('records.figure(figure, "missed_and_false")', **given)
+    figures["missed_and_false"].canvas.draw()
+    assert found["mistakes"]["false_low"].isna().all()
+    lines = after('Markdown("Lesions per patient:', mistakes=found["mistakes"], **given)[1]["lines"]
+    assert lines[0].endswith("1.0 missed, 0.0 false, difference +1.0 (no interval: too few, or all equal)")
+
+
 @pytest.fixture
 def records(tmp_path, monkeypatch):
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
@@ -135,6 +153,48 @@ def test_flagged_patients_and_flagged_failures_are_counted():
     (row,) = names["likeness"].itertuples()
     assert (row.model, row.patients, row.failures, row.flagged, row.flagged_failures) == ("unet", 4, 2, 2, 1)
     assert "2 of 4 patients are flagged, among them 1 of 2 failures (Dice below 0.5)" in names["lines"][0]
+
+
+def test_one_patient_has_no_limits_of_agreement():
+    limits = pd.DataFrame({"patients": [12, 1], "bias_cm3": [1.0, 2.0], "low": [0.5, np.nan], "high": [1.5, np.nan]})
+    limits = limits.assign(lower_cm3=[-1.0, np.nan], upper_cm3=[3.0, np.nan], limit_error_cm3=[0.4, np.nan])
+    lines = after("Predicted minus reference", ms=ms, limits=limits, palette=palette(MODELS[:2]))[1]["lines"]
+    assert lines[0].endswith("cm³, limits -1.0 and +3.0 cm³ (each ± 0.4)")
+    assert lines[1].endswith("cm³, no limits of one patient") and "nan" not in lines[1]
+
+
+def said_by_03(cases):
+    """What notebook 03 ends with, of a finished run; ``cases`` are rows of patient and Dice."""
+    metrics = pd.DataFrame(cases, columns=["patient", "dice"]).assign(n_missed=1, n_truth=2, n_false=0)
+    (cell,) = [of.source for of in nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells if "finish_run" in of.source]
+    best = {"weights": "last", "epoch": 4, "other_epoch": 3, "dice": 0.5}
+    names = {"ms": ms, "finished": True, "best": best, "name": "U-Net", "metrics": metrics, "said": []}
+    names |= {"metrics_other": metrics.assign(dice=metrics["dice"] / 2), "Markdown": names["said"].append}
+    exec(cell, names | {"history": pd.DataFrame({"epoch": [4], "seconds": [60.0]})})
+    return names["said"][0]
+
+
+def test_03_counts_each_patient_once():
+    """Patients of 0.4 (two cases) and 0.8: mean 0.6, sd √(2 · 0.2²); the mean of the three cases is 0.53."""
+    text = said_by_03([("p", 0.2), ("p", 0.6), ("q", 0.8)])
+    assert "**U-Net: mean Dice of the test set 0.60 ± 0.28 (SD, n = 2 patients)**, 3 of 6 lesions missed" in text
+    assert "with the weights of the chosen epoch, the test patients have Dice 0.30" in text
+    alone = said_by_03([("p", 0.2), ("p", 0.6)])
+    assert "mean Dice of the test set 0.40 (1 patient)**" in alone and "±" not in alone and "nan" not in alone
+
+
+@pytest.mark.parametrize(("models", "n", "tested"), [(3, 12, True), (2, 12, False), (3, 5, False), (1, 12, False)])
+def test_ranks_are_drawn_only_where_nemenyis_test_was_made(models, n, tested):
+    table = scores(n, MODELS[:models])
+    ranks, nemenyi = rank_test(table)
+    colours = palette(MODELS[:models])
+    names = {"networks": MODELS[:models], "ranked": MODELS[:models], "palette": colours, "scores": table}
+    names |= {"ranks": ranks, "nemenyi": nemenyi, "places": rank_distribution(table, *RESAMPLING)}
+    left = drawn('records.figure(figure, "ranking")', **names).axes[0]
+    texts = [text.get_text() for text in left.texts]
+    assert ("too few networks or patients for Nemenyi's test" in texts) != tested
+    assert ("critical difference" in left.get_title()) == tested
+    assert any("U-Net" in text for text in texts) == tested
 
 
 def test_published_points_name_their_source_in_the_figure():

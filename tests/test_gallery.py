@@ -92,7 +92,11 @@ def tables():
     """Two networks on three cases: what notebooks 01 and 04 would have left."""
     dice = {"unet": (0.9, 0.5, 0.1), "unetr": (0.2, 0.4, 0.3)}
     metrics = pd.DataFrame(
-        [{"model": m, "case": f"c{i}", "primary": "lung", "dice": d} for m in MODELS for i, d in enumerate(dice[m])]
+        [
+            {"model": m, "case": f"c{i}", "patient": f"c{i}", "primary": "lung", "dice": d}
+            for m in MODELS
+            for i, d in enumerate(dice[m])
+        ]
     )
     places = [("c0", 1, 4.0, 30.0, 2), ("c0", 2, 15.0, 900.0, 28), ("c1", 1, 22.0, 3000.0, 3)]
     detected = {"unet": (False, True, True), "unetr": (True, False, False)}
@@ -157,7 +161,7 @@ def of_a_poor_study(n_models, n_patients=300):
     models, rng = EIGHT[:n_models], np.random.default_rng(0)
     names = [f"patient{i:03}" for i in range(n_patients)]
     metrics = pd.DataFrame(
-        [{"model": m, "case": c, "primary": "lung", "dice": rng.random()} for m in models for c in names]
+        [{"model": m, "case": c, "patient": c, "primary": "lung", "dice": rng.random()} for m in models for c in names]
     )
     place = {"primary": "lung", "x": 5.0, "y": 6.0, "z": 7.0}
     sizes = rng.uniform(2, 4.9, (n_patients, 2))

@@ -4,14 +4,38 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from metaseg_nb.evaluation.intervals import bootstrap_interval, percentiles, share, times_drawn
+from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate, percentiles, share, times_drawn
+
+# t(0.975) from a printed table, by patients
+QUANTILES_OF_T = {6: 2.571, 12: 2.201, 20: 2.093, 54: 2.006}
 
 
-def test_close_to_scipy():
-    values = np.random.default_rng(0).beta(5, 2, size=54)
+@pytest.mark.parametrize("n", [12, 54])
+def test_close_to_scipy(n):
+    """The expanded percentile interval is a percentile interval of a higher level."""
+    values = np.random.default_rng(0).beta(5, 2, size=n)
     ours = bootstrap_interval(values, n_resamples=20000)
-    scipy = stats.bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
-    assert ours == pytest.approx((scipy.low, scipy.high), abs=2e-3)
+    level = 1 - 2 * stats.norm.sf(np.sqrt(n / (n - 1)) * QUANTILES_OF_T[n])
+    how = {"n_resamples": 20000, "method": "percentile", "confidence_level": level, "rng": 1}
+    scipy = stats.bootstrap((values,), np.mean, **how).confidence_interval
+    assert ours == pytest.approx((scipy.low, scipy.high), abs=5e-3 if n == 12 else 2e-3)
+
+
+@pytest.mark.parametrize("n", QUANTILES_OF_T)
+def test_the_interval_of_a_normal_mean_is_that_of_students_t(n):
+    """Means of resamples have sd s√((n - 1) / n) / √n: of a normal shape, the interval ends at ± t s / √n."""
+    sd = 3.0  # s of the patients
+    resampled = stats.norm.ppf(np.linspace(0, 1, 2_000_001)[1:-1]) * sd * np.sqrt((n - 1) / n) / np.sqrt(n)
+    half = QUANTILES_OF_T[n] * sd / np.sqrt(n)
+    assert percentiles(resampled, n) == pytest.approx((-half, half), rel=1e-3)
+
+
+@pytest.mark.parametrize("n", [6, 12])
+def test_few_patients_without_any_effect_are_seldom_called_different(n):
+    """5 % is meant; plain percentiles say it in 14 % of cohorts of 6, and 9 % of 12."""
+    cohorts = np.random.default_rng(3).normal(0, 1, size=(1500, n))
+    intervals = [bootstrap_interval(cohort, n_resamples=500) for cohort in cohorts]
+    assert 0.035 < np.mean([not low <= 0 <= high for low, high in intervals]) < 0.085
 
 
 def test_holds_the_true_mean_about_as_often_as_it_says():
@@ -39,8 +63,12 @@ def test_fewer_than_two_values_give_no_interval(values):
     assert np.isnan(bootstrap_interval(values)).all()
 
 
-def test_equal_values_have_no_width():
-    assert bootstrap_interval([0.5] * 10) == (0.5, 0.5)
+@pytest.mark.parametrize("values", [[0.5] * 10, [0.0] * 4, [0.1 + 0.2, 0.3] * 5])
+def test_equal_values_have_no_interval(values):
+    """Four patients without a false lesion do not show that no patient has one; 0.3 and 0.1 + 0.2 are equal."""
+    interval = bootstrap_interval(values)
+    assert np.isnan(interval).all()
+    assert estimate(values[0], *interval, ".1f") == f"{values[0]:.1f} (no interval: too few, or all equal)"
 
 
 def test_values_that_are_no_numbers_are_named():
@@ -52,12 +80,13 @@ def test_counting_how_often_patients_are_drawn_is_the_same_bootstrap():
     values = np.random.default_rng(2).random(13)
     drawn = times_drawn(13, 500, 4)
     assert set(drawn.sum(axis=1)) == {13}
-    assert percentiles(drawn @ values / 13) == pytest.approx(bootstrap_interval(values, 500, 4))
+    assert percentiles(drawn @ values / 13, 13) == pytest.approx(bootstrap_interval(values, 500, 4))
 
 
 def test_resamples_without_the_statistic_are_passed_over():
-    assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0])) == pytest.approx((1.05, 2.95))
-    assert np.isnan(percentiles(np.array([np.nan, np.nan]))).all()
+    many = 10**9  # with so many patients the ends are the quantiles 0.025 and 0.975
+    assert percentiles(np.array([np.nan, 1.0, np.nan, 3.0]), many) == pytest.approx((1.05, 2.95))
+    assert np.isnan(percentiles(np.array([np.nan, np.nan]), many)).all()
 
 
 # shares of all lesions

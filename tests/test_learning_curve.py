@@ -50,7 +50,7 @@ def test_a_power_law_is_found_again():
 def test_a_power_law_by_hand():
     # each time twice the patients, errors of 1/2, 1/4, 1/8: a straight line of slope 1 through error 1 at one patient
     # and in a resample the same error each time
-    laws, _ = fit_power_law(np.array([2.0, 4.0, 8.0]), np.array([[0.5, 0.25, 0.125], [0.5, 0.5, 0.5]]))
+    laws, _ = fit_power_law(np.array([2.0, 4.0, 8.0]), np.array([[0.5, 0.25, 0.125], [0.5, 0.5, 0.5]]), 9)
     assert {name: values.round(9).tolist() for name, values in laws.items()} == {
         "a": [1, 0.5],
         "b": [1, 0],
@@ -75,10 +75,14 @@ def test_a_curve_that_flattens_is_no_power_law_if_that_is_beyond_chance():
     patients, errors = np.array([2.0, 4.0, 8.0]), np.array([0.92, 0.66, 0.70])
     rng = np.random.default_rng(0)
     sure, unsure = (errors + rng.normal(0, sd, (500, 1)) + rng.normal(0, sd / 10, (500, 3)) for sd in (0.03, 0.5))
-    refusal = fit_power_law(patients, np.vstack([errors, sure]))[1]
+    refusal = fit_power_law(patients, np.vstack([errors, sure]), 60)[1]
     # by hand: the line through the logarithms has exp(-0.2852 - 0.1366) = 0.656 at 8 patients
     assert refusal.startswith("a power law does not fit: with 8 patients the result differs from it by -0.04 [-0.0")
-    assert fit_power_law(patients, np.vstack([errors, np.abs(unsure)]))[1] == ""
+    # two resamples of 500 below the law: beyond chance with 60 patients, and not with six (0.2 % on each side)
+    few_below = np.tile(errors, (501, 1)) * np.where(np.arange(501) == 1, 0.4, 1)[:, None] ** [0, 0, 1]
+    few_below[2] = few_below[1]
+    assert fit_power_law(patients, few_below, 60)[1] != "" == fit_power_law(patients, few_below, 6)[1]
+    assert fit_power_law(patients, np.vstack([errors, np.abs(unsure)]), 60)[1] == ""
 
 
 def test_budgets_of_the_same_number_of_patients_are_one():
@@ -121,10 +125,11 @@ def test_none_or_all_of_the_lesions_found_is_no_certainty(dice, interval):
     assert (row["sensitivity_low"], row["sensitivity_high"]) == pytest.approx(interval, abs=0.001)
 
 
-def test_with_one_seed_the_interval_is_that_of_patients():
-    values = np.random.default_rng(0).uniform(0, 1, 40)
+@pytest.mark.parametrize(("n", "close"), [(40, 0.005), (7, 0.02)])
+def test_with_one_seed_the_interval_is_that_of_patients(n, close):
+    values = np.random.default_rng(0).uniform(0, 1, n)
     row = budget_curves(results_of({10: values[None]}), 20000, 0).iloc[0]
-    assert (row["dice_low"], row["dice_high"]) == pytest.approx(bootstrap_interval(values, 20000), abs=0.005)
+    assert (row["dice_low"], row["dice_high"]) == pytest.approx(bootstrap_interval(values, 20000), abs=close)
 
 
 def test_seeds_that_differ_widen_the_interval():
@@ -135,6 +140,13 @@ def test_seeds_that_differ_widen_the_interval():
     ]
     narrow, wide = (row["dice_high"] - row["dice_low"] for row in rows)
     assert wide > 3 * narrow
+
+
+def test_a_mean_of_equal_values_has_no_interval():
+    """Six patients of Dice 0 without a false lesion do not show that all others are like them."""
+    row = budget_curves(results_of({10: [[0.0] * 6] * 2}), 300, 0).iloc[0]
+    assert row[["dice", "false_per_patient"]].tolist() == [0, 0]
+    assert row[["dice_low", "dice_high", "false_per_patient_low", "false_per_patient_high"]].isna().all()
 
 
 def test_one_patient_has_no_interval():

@@ -208,7 +208,7 @@ def test_the_lead_of_a_network_is_counted_patient_by_patient():
     lesions.loc[(lesions["network"] == "U-Net") & (lesions["patient"] == "a"), "needed_95_mm"] = [9.0, 1.0, 5.0]
     lead, low, high = covered_lead(lesions, 2.0, ("U-Net", "SegResNet"), 2000, 0)
     assert lead == pytest.approx(4 / 15)
-    assert (low, high) == pytest.approx((2 / 15, 1 / 3)), "2 or fewer of 5 resampled patients are the one: 94 %"
+    assert (low, high) == pytest.approx((1 / 15, 1 / 3)), "4 of 5 draws or more are the one: 0.7 %; z 3.10: 0.1 %"
 
 
 def test_a_patient_with_two_cases_counts_as_one_with_one_case():

@@ -92,8 +92,13 @@ def placed():
     return lesions, positions
 
 
+def cases_of_placed():
+    """All cases of `placed`, as metrics have them."""
+    return pd.DataFrame({"case": ["a1", "a2", "b", "lost"], "patient": ["a", "a", "b", "lost"]})
+
+
 def test_every_lesion_has_the_position_of_the_nearest_of_its_own_case():
-    found = classified(*placed())
+    found = classified(*placed(), cases_of_placed())
     assert found["third"].tolist()[:4] == ["inferior", "superior", "middle", "middle"]
     assert found["depth_mm"].tolist()[:4] == [9.9, 25.0, 10.0, 20.0]
     assert found["depth_class"].tolist()[:4] == ["<10 mm", ">20 mm", "10-20 mm", ">20 mm"]
@@ -103,20 +108,28 @@ def test_every_lesion_has_the_position_of_the_nearest_of_its_own_case():
 def test_a_patients_lesions_are_counted_over_cases_and_by_network():
     lesions, positions = placed()
     both = pd.concat([lesions, lesions.assign(model="unetr")], ignore_index=True)
-    found = classified(both, positions)
+    found = classified(both, positions, cases_of_placed())
     assert found["count_class"].tolist() == ["2-4", "2-4", "2-4", "1", "1"] * 2
+
+
+def test_a_case_without_lesions_counts_in_the_number_of_a_patients_lesions():
+    """Six lesions at one date and none at another are three a date, and not six."""
+    lesions, positions = placed()
+    six, cases = pd.concat([lesions.iloc[:1]] * 6, ignore_index=True), cases_of_placed()
+    assert set(classified(six, positions, cases)["count_class"]) == {"2-4"}
+    assert set(classified(six, positions, cases[cases["case"] == "a1"])["count_class"]) == {"5-10"}
 
 
 @pytest.mark.parametrize(("n", "name"), [(1, "1"), (2, "2-4"), (4, "2-4"), (5, "5-10"), (10, "5-10"), (11, ">10")])
 def test_classes_of_lesion_counts(n, name):
     lesions, positions = placed()
     many = pd.concat([lesions.iloc[:1]] * n, ignore_index=True)
-    assert set(classified(many, positions)["count_class"]) == {name}
+    assert set(classified(many, positions, cases_of_placed()[:1])["count_class"]) == {name}
     assert name in COUNT_NAMES
 
 
 def test_all_strata_have_all_lesions_that_can_be_placed():
-    found = all_strata(classified(*placed()).assign(weight=1.0), ["unet"], 200, 0)
+    found = all_strata(classified(*placed(), cases_of_placed()).assign(weight=1.0), ["unet"], 200, 0)
     assert found.groupby("stratum")["n_lesions"].sum().to_dict() == {
         "diameter_class": 5,
         "primary": 5,
@@ -128,7 +141,7 @@ def test_all_strata_have_all_lesions_that_can_be_placed():
 
 
 def test_lesions_are_told_apart_by_site_and_scanner_where_these_are_known():
-    placed_lesions = classified(*placed()).assign(
+    placed_lesions = classified(*placed(), cases_of_placed()).assign(
         weight=1.0, site="unknown", scanner=["Skyra", "Aera", "Aera"] + ["unknown"] * 2
     )
     found = all_strata(placed_lesions, ["unet"], 200, 0)
@@ -139,7 +152,7 @@ def test_lesions_are_told_apart_by_site_and_scanner_where_these_are_known():
 
 def test_without_lesions_there_are_classes_of_none():
     lesions, positions = placed()
-    empty = classified(lesions.iloc[:0], positions)
+    empty = classified(lesions.iloc[:0], positions, cases_of_placed())
     found = all_strata(empty.assign(weight=1.0), ["unet"], 200, 0)
     assert set(found["stratum"]) == set(STRATA) - {"primary", "site", "scanner"}
     assert found["n_lesions"].sum() == 0

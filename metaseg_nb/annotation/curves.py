@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.intervals import percentiles, share
+from metaseg_nb.evaluation.intervals import EQUAL, percentiles, share
 
 # Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).
 MEASURES = {"dice": ("dice", None), "sensitivity": ("n_detected", "n_truth"), "false_per_patient": ("n_false", None)}
@@ -48,9 +48,11 @@ def ratio(draws: np.ndarray, parts: np.ndarray, wholes: np.ndarray) -> np.ndarra
 
 
 def with_interval(draws: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
-    """A number, from its values for each of the draws, and its 95 % interval; NaN with fewer than two patients."""
-    low, high = percentiles(values[1:]) if draws.shape[2] > 1 else (np.nan, np.nan)
-    return float(values[0]), low, high
+    """A number, from its values for each of the draws, and its 95 % interval; NaN with fewer than two patients.
+
+    The interval is widened for the number of patients (`percentiles`), and not for that of seeds.
+    """
+    return float(values[0]), *percentiles(values[1:], draws.shape[2])
 
 
 def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -60,7 +62,7 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
     -------
     DataFrame
         A row per (``model``, ``arm``): the columns of `BudgetResults.arms`, ``n`` (patients tested), ``seeds``, and
-        each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval.
+        each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval; NaN for a mean of equal values.
     """
     draws, rows = draw(results, n_bootstrap, seed), []
     for model, arm in product(results.models, results.arms.index):
@@ -71,6 +73,10 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
             found, low, high = with_interval(draws, ratio(draws, parts, wholes))
             if of_lesions and wholes.any() and np.array_equal(parts, wholes * parts.any()):  # no lesion, or all, found
                 _, low, high = share(parts.mean(axis=0), wholes.mean(axis=0))
+            elif (
+                not of_lesions and np.ptp(parts) < EQUAL
+            ):  # a mean, say of no false lesion: nothing is known of other patients
+                low, high = np.nan, np.nan
             row |= {measure: found, f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -101,7 +107,7 @@ def power_laws(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.DataFr
         for parts, wholes in (_parts(results, model, arm, measure) for arm in results.budgets):
             least = 0.5 / wholes.sum() if wholes.any() else np.nan
             errors.append(np.maximum(1 - ratio(draws, parts, wholes), least))
-        laws, refusal = fit_power_law(patients, np.reshape(errors, (len(patients), len(draws))).T)
+        laws, refusal = fit_power_law(patients, np.reshape(errors, (len(patients), len(draws))).T, draws.shape[2])
         row = {"model": model, "measure": measure, "most_patients": max(patients, default=np.nan)}
         for name, values in laws.items():
             row[name], row[f"{name}_low"], row[f"{name}_high"] = with_interval(draws, values)
@@ -109,7 +115,7 @@ def power_laws(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.DataFr
     return pd.DataFrame(rows)
 
 
-def fit_power_law(patients: np.ndarray, errors: np.ndarray) -> tuple[dict[str, np.ndarray], str]:
+def fit_power_law(patients: np.ndarray, errors: np.ndarray, n_tested: int) -> tuple[dict[str, np.ndarray], str]:
     """Fit error = ``a`` · patients^-``b`` by least squares of the logarithms.
 
     Parameters
@@ -118,6 +124,8 @@ def fit_power_law(patients: np.ndarray, errors: np.ndarray) -> tuple[dict[str, n
         Annotated patients of each budget.
     errors : ndarray, shape (1 + B, K)
         Above 0: those of the results, and of each resample.
+    n_tested : int
+        Patients that were resampled.
 
     Returns
     -------
@@ -143,7 +151,7 @@ def fit_power_law(patients: np.ndarray, errors: np.ndarray) -> tuple[dict[str, n
     at_most, at_twice = (np.exp(log_a + slope * np.log(n)) for n in (most, 2 * most))
     laws = dict(zip(names, (np.exp(log_a), -slope, at_most - at_twice), strict=True))
     misfits = errors[:, patients.argmax()] - at_most
-    low, high = percentiles(misfits[1:])
+    low, high = percentiles(misfits[1:], n_tested)
     refusal = ""
     if round(laws["b"][0], 9) <= 0:
         refusal = "the error does not fall with more annotated patients"

@@ -73,7 +73,7 @@ def saved_by_proposals(done: pd.DataFrame, n_bootstrap: int, seed: int) -> tuple
         return np.nan, np.nan, np.nan
     drawn = [times_drawn(len(of), n_bootstrap, seed + i) @ of / len(of) for i, of in enumerate(kinds)]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return 1 - kinds[0].mean() / kinds[1].mean(), *percentiles(1 - drawn[0] / drawn[1])
+        return 1 - kinds[0].mean() / kinds[1].mean(), *percentiles(1 - drawn[0] / drawn[1], min(map(len, kinds)))
 
 
 def reader_agreement(done: pd.DataFrame) -> pd.DataFrame:

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.evaluation.detection import average_precision
-from metaseg_nb.evaluation.intervals import Estimate, bootstrap, named, of_each_patient
+from metaseg_nb.evaluation.intervals import (
+    Estimate,
+    bootstrap,
+    estimate,
+    named,
+    of_each_patient,
+    percentiles,
+    times_drawn,
+)
 
 N_BINS = 20
 # The lowest bin is left out: millions of clear background voxels would make every network look calibrated.
@@ -14,6 +22,8 @@ FIRST_BIN = 1
 SUMS = ["n_voxels", "probability_sum", "n_lesion"]
 # A patient is a failure below this Dice.
 FAILURE_DICE = 0.5
+# With fewer failures, or fewer successes, chance alone separates the two too often.
+FEWEST = 5
 
 
 def probability_bins(probability: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
@@ -161,23 +171,45 @@ def flags_of_failures(
     Returns
     -------
     DataFrame
-        A row per network that has scores: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`), and
-        ``auroc`` with ``_low``, ``_high``: the chance that a failure scores higher than a success; NaN without one of
-        each.
+        A row per network that has scores: ``model``, ``patients``, ``failures`` (Dice below `FAILURE_DICE`),
+        ``auroc`` with ``_low``, ``_high``: the chance that a failure scores higher than a success (`area_under_roc`),
+        and ``answer``: whether the score is higher or lower in failures, in words.
     """
     rows, known = [], patients.dropna(subset=score)
     for model in models:
         own = known[known["model"] == model]
         failed = own["dice"] < FAILURE_DICE
         area = area_under_roc(own[score].to_numpy(), failed.to_numpy(), n_bootstrap, seed)
-        rows.append({"model": model, "patients": len(own), "failures": failed.sum(), **named("auroc", area)})
+        row = {"model": model, "patients": len(own), "failures": failed.sum(), **named("auroc", area)}
+        rows.append(row | {"answer": _in_words(failed.sum(), (~failed).sum(), area)})
     return pd.DataFrame(rows).query("patients > 0")
+
+
+def _in_words(failures: int, successes: int, area: Estimate) -> str:
+    """What an area under the ROC curve says of a score."""
+    if failures == 0:
+        return "no failures"
+    if min(failures, successes) < FEWEST:
+        return f"too few {'failures' if failures < FEWEST else 'successes'} to tell"
+    _, low, high = area
+    found = "higher in failures" if low > 0.5 else "lower in failures" if high < 0.5 else "not clearly different"
+    return f"{found}, area under the ROC curve {estimate(*area)}"
 
 
 def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, seed: int) -> Estimate:
     """Chance that a positive scores higher than a negative, ties counting half, with its 95 % interval.
 
-    NaN without one of each.
+    NaN without one of each. No interval (NaN) with fewer than `FEWEST` positives or negatives. It is widened for the
+    number of the rarer ones (`percentiles`): with random scores and 5 of 10, 20 or 100 patients positive, it leaves
+    0.5 out in 2, 2 and 3 % (simulated, 1,500 cohorts each), and not in 3, 5 and 10 % as for the number of patients.
+
+    Parameters
+    ----------
+    score : ndarray of float, shape (N,)
+        One of each patient.
+    positive : ndarray of bool, shape (N,)
+    n_bootstrap, seed : int
+        Resamples of patients.
 
     References
     ----------
@@ -192,4 +224,7 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, se
             won = ((of_positive @ higher) * of_negative).sum(axis=1)
             return won / (of_positive.sum(axis=1) * of_negative.sum(axis=1))
 
-    return bootstrap(area, np.eye(len(score)), n_bootstrap, seed)
+    found, rarer = float(area(np.ones((1, len(score))))[0]), min(positive.sum(), (~positive).sum())
+    if rarer < FEWEST:
+        return found, np.nan, np.nan
+    return found, *percentiles(area(times_drawn(len(score), n_bootstrap, seed)), rarer)

@@ -32,7 +32,7 @@ def rank_test(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         ``patients``, and in all rows alike ``friedman``, its ``p`` and Nemenyi's ``critical_difference``; these are NaN
         with fewer than `MIN_PATIENTS` patients or three networks.
     nemenyi : DataFrame
-        The p-value of each pair, model by model; 1 where nothing was tested.
+        The p-value of each pair, model by model; NaN where nothing was tested.
 
     References
     ----------
@@ -45,7 +45,7 @@ def rank_test(scores: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     mean_ranks = scores.rank(axis=1, ascending=False).mean().sort_values(kind="stable")
     ranks = mean_ranks.rename_axis("model").to_frame("mean_rank").assign(patients=n)
     if n < MIN_PATIENTS or k < 3:
-        untested = pd.DataFrame(1.0, scores.columns, scores.columns)
+        untested = pd.DataFrame(np.nan, scores.columns, scores.columns)
         return ranks.assign(friedman=np.nan, p=np.nan, critical_difference=np.nan), untested
     alike = scores.eq(scores.iloc[:, 0], axis=0).all(axis=None)
     statistic, p = (0.0, 1.0) if alike else stats.friedmanchisquare(*scores.to_numpy().T)

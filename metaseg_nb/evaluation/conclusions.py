@@ -23,6 +23,11 @@ def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     return pairs[(pairs["p_holm"] < ALPHA) & (not ranks["p"].iloc[0] >= ALPHA)]
 
 
+def at_odds(pairs: pd.DataFrame) -> pd.Series:
+    """Where the mean difference and the ranks point to different networks; bool, a row per pair of `pairwise`."""
+    return np.sign(pairs["difference"]) != np.sign(pairs["rank_biserial"])
+
+
 def which_network(
     board: pd.DataFrame,
     metrics: pd.DataFrame,
@@ -34,7 +39,8 @@ def which_network(
 ) -> str:
     """Which network leads, whether it is better than the next and than the intensity threshold.
 
-    It is better than the next one only where this pair is among the `differing` ones.
+    It is better than the next one only where this pair is among the `differing` ones, and ranks and mean agree on which
+    of both is better: ranks say how many patients it is better in, and the mean also by how much.
 
     Parameters
     ----------
@@ -56,7 +62,9 @@ def which_network(
     dice = estimate(*best[["dice_mean", "dice_low", "dice_high"]])
     patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
-    certain = [{pair.first, pair.second} for pair in differing(ranks, pairs).itertuples()]
+    differ = differing(ranks, pairs)
+    certain = [{pair.first, pair.second} for pair in differ[~at_odds(differ)].itertuples()]
+    opposed = [{pair.first, pair.second} for pair in differ[at_odds(differ)].itertuples()]
     following = networks[len(equal) :][:1].assign(place="Next")
     for row in pd.concat([following, baseline.assign(place="For comparison")]).itertuples():
         scores = patient_scores(metrics, [best["model"], row.model])
@@ -65,6 +73,8 @@ def which_network(
         answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
         if row.model != BASELINE and {best["model"], row.model} not in certain:
             answer = INCONCLUSIVE
+        if {best["model"], row.model} in opposed:
+            answer += f" ({name} is better in the mean, worse by ranks)"
         other = f"{row.place}: {model_title(row.model)} {row.dice_mean:.2f}"
         text += f" {other}; mean difference per patient {difference}: {answer}."
     return f"**Which network?** {text}"
@@ -89,7 +99,10 @@ def how_sure(ranks: pd.DataFrame, pairs: pd.DataFrame, places: pd.DataFrame) -> 
         few = _counted(int(n), "patient")
         return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
     differ = differing(ranks, pairs)
-    named = ", ".join(f"{model_title(row.first)} and {model_title(row.second)}" for row in differ.itertuples())
+    named = ", ".join(
+        f"{model_title(row.first)} and {model_title(row.second)}{', in the mean the other way' if opposed else ''}"
+        for row, opposed in zip(differ.itertuples(), at_odds(differ), strict=True)
+    )
     found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "inconclusive, no pair differs"
     overall = f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}; " if np.isfinite(p) else ""
     stays = f"{model_title(places.index[0])} ranks first in {100 * places.iloc[0, 0]:.0f} % of the resamples"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.evaluation.intervals import bootstrap_interval, named, share
@@ -63,7 +64,7 @@ def means(values: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: i
     -------
     DataFrame
         A row per network, in the order of ``models``: ``model``, ``patients``, and for each column its mean under its
-        own name, with ``_sd``, ``_median``, and the 95 % bootstrap interval ``_low``, ``_high``.
+        own name, with ``_sd``, ``_median``, and the 95 % bootstrap interval ``_low``, ``_high`` (`bootstrap_interval`).
     """
     rows = []
     for model in models:
@@ -127,7 +128,7 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     DataFrame
         A row per model: ``patients``, ``bias_cm3`` (prediction minus reference) with ``low``, ``high`` (95 %
         bootstrap interval), ``lower_cm3``, ``upper_cm3`` (bias ± 1.96 sd), ``limit_error_cm3`` (half-width of
-        the 95 % interval of either limit). NaN for one patient.
+        the 95 % interval of either limit: t(0.975, n - 1) √(3 / n) sd). NaN for one patient.
 
     References
     ----------
@@ -135,11 +136,11 @@ def limits_of_agreement(volumes: pd.DataFrame, models: Sequence[str], n_bootstra
     """
     difference = volumes.set_index(["model", "patient"])[["difference"]].set_axis(["bias_cm3"], axis=1)
     table = means(difference, models, n_bootstrap, seed).rename(columns=lambda name: name.removeprefix("bias_cm3_"))
-    spread = 1.96 * table["sd"]
+    n, spread = table["patients"], 1.96 * table["sd"]
     return table[["model", "patients", "bias_cm3", "low", "high"]].assign(
         lower_cm3=table["bias_cm3"] - spread,
         upper_cm3=table["bias_cm3"] + spread,
-        limit_error_cm3=np.sqrt(3 / table["patients"]) * spread,
+        limit_error_cm3=stats.t.ppf(0.975, n - 1) * np.sqrt(3 / n) * table["sd"],
     )
 
 
@@ -154,5 +155,5 @@ def summary(study: str) -> str:
         board = read_written(layout, layout.leaderboard)
         dice = ["dice_mean", "dice_sd", "dice_low", "dice_high"]
         shown = board[["model", "patients", "failures", *dice, "hd95_mm", "false_per_patient"]]
-        found = shown.to_string(index=False, float_format="{:.3f}".format)
+        found = shown.to_string(index=False, float_format="{:.3f}".format, na_rep="–")
     return f"{found}\n\nreport: {(layout.report / 'index.html').relative_to(home())}"

@@ -28,7 +28,7 @@ STRATA = {
 }
 
 
-def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
+def classified(lesions: pd.DataFrame, positions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     """Add to every lesion its classes: third, depth, and number of lesions of the patient.
 
     Parameters
@@ -38,6 +38,8 @@ def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
     positions : DataFrame
         Notebook 01's lesions: ``case``, ``x``, ``y``, ``z``, ``third``, ``depth_mm``. Each lesion gets the position
         of the one whose centroid is nearest: dilation may have joined several of 01's lesions to one (`scored_as`).
+    metrics : DataFrame
+        Every (``model``, ``case``), also those without lesions: a patient's number of lesions is the mean of all cases.
 
     Returns
     -------
@@ -52,8 +54,7 @@ def classified(lesions: pd.DataFrame, positions: pd.DataFrame) -> pd.DataFrame:
             places.append(known[case][place].iloc[nearest].set_axis(rows.index))
     found = pd.concat(places)
     placed = lesions.assign(third=found["third"], depth_mm=found["depth_mm"])
-    of_patient = placed.groupby(["model", "patient"])["case"]
-    numbers = of_patient.transform("size") / of_patient.transform("nunique")  # a mean over a patient's cases
+    numbers = placed.groupby(["model", "patient"])["case"].transform("size") / placed["patient"].map(_cases(metrics))
     depth_class = pd.cut(placed["depth_mm"], DEPTH_EDGES_MM, labels=DEPTH_NAMES, right=False)
     count_class = pd.cut(numbers, COUNT_EDGES, labels=COUNT_NAMES)
     return placed.assign(depth_class=depth_class.astype(object), count_class=count_class.astype(object))
@@ -65,8 +66,12 @@ def per_patient(lesions: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
     So each patient counts alike, however many cases there are, as in the leaderboard. ``metrics`` has every
     (``model``, ``case``), also those without lesions.
     """
-    cases = metrics.groupby("patient")["case"].nunique()
-    return lesions.assign(weight=1 / lesions["patient"].map(cases).astype(float))
+    return lesions.assign(weight=1 / lesions["patient"].map(_cases(metrics)))
+
+
+def _cases(metrics: pd.DataFrame) -> pd.Series:
+    """How many cases each patient has."""
+    return metrics.groupby("patient")["case"].nunique().astype(float)
 
 
 def weighted(lesions: pd.DataFrame, column: str) -> pd.DataFrame:

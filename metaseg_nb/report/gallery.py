@@ -116,7 +116,7 @@ def gallery_entries(
     found = lesions.groupby("picture")["detected"].agg(["sum", "size"]).astype(int).astype(str)
     each = lesions.drop_duplicates("picture").assign(group="", model="").drop(columns="dice")
     each["why"] = each["picture"].map("found by " + found["sum"] + " of " + found["size"] + " networks")
-    each = classified(each, positions).sort_values("diameter_mm", ascending=False, kind="stable")
+    each = classified(each, positions, metrics).sort_values("diameter_mm", ascending=False, kind="stable")
     false = false[false["model"].isin(models) & (false["diameter_mm"] >= large_mm)]
     pictures = false["case"] + "_false_" + false["model"] + "_" + false["lesion"].astype(str)
     pages = {
