@@ -10,7 +10,7 @@ import pytest
 from metaseg_nb.cohort import examination_store
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine
-from metaseg_nb.cohort.examination_store import examine_all, keep_examination, load_examination
+from metaseg_nb.cohort.examination_store import changed_since, examine_all, keep_examination, load_examination
 
 RULE = LesionRule((1,))
 
@@ -52,12 +52,14 @@ def test_a_second_run_reads_nothing(write_case, tmp_path, read, broken):
     assert [e.problems for e in second] == [e.problems for e in first]
 
 
-def test_exactly_what_changed_is_read_again(write_case, tmp_path, read):
+def test_exactly_what_changed_is_named_and_read_again(write_case, tmp_path, read):
     cases = [write_case(name, seed=i) for i, name in enumerate("abc")]
     examine_all(cases, RULE, tmp_path / "kept", workers=1)
+    assert changed_since(cases, RULE, tmp_path / "kept") == []
     read.clear()
     image = nib.load(cases[1].label)
     nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), cases[1].label)
+    assert changed_since(cases, RULE, tmp_path / "kept") == ["b"]
     assert examine_all(cases, RULE, tmp_path / "kept", workers=1)[1].facts["n_lesions"] == 0
     assert read == ["b"]
     os.utime(cases[2].image)

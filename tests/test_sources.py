@@ -697,11 +697,18 @@ def test_rows_and_cases_that_do_not_match_are_named(write, two_lists):
     assert said(problems) == [
         ("error", "a", "patient P1 and P2"),
         ("warning", "bb", "a row that matches no case"),
-        ("warning", "b", "no row for b"),
+        ("doubt", "b", "no row for b"),
     ]
     assert "write b, if that is meant" in problems[1].fix
     assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ("b", "unknown")]
     assert cohort.unlabelled[0].patient == "P4"
+
+
+def test_a_table_without_patients_may_leave_cases_out(write, two_lists):
+    """Where it says who is which patient, a case without a row may be of another's patient: then it is a doubt."""
+    write("p.csv", "case,primary\na,lung\n")
+    _, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [("warning", "b", "no row for b"), ("warning", "c", "no row for c")]
 
 
 @pytest.mark.parametrize(
@@ -736,7 +743,7 @@ def test_rows_that_do_not_fit_the_header_are_problems_with_their_lines(write, tw
         ("error", "line 2", "5 cells: a, Mueller, Hans, lung, 2021"),
         ("error", "line 5", "2 cells: c, P3"),
         ("error", "line 6", "no case, but P4, lung"),
-        ("warning", "a", "no row for a"),
+        ("doubt", "a", "no row for a"),
         ("warning", "c", "no row for c"),
     ]
     assert [(case.patient, case.primary) for case in cohort.cases] == [("a", "lung"), ('Huber, "Eva"', "skin")]
@@ -745,7 +752,7 @@ def test_rows_that_do_not_fit_the_header_are_problems_with_their_lines(write, tw
 def test_ids_stay_text_and_words_for_unknown_are_no_ids(write, two_lists):
     write("p.csv", "case\tpatient\tprimary\na\t1e3\tNA\nb\tNA\tlung\nc\t007\tnan\n")
     cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
-    assert said(problems) == [("error", "line 3", "patient 'NA'"), ("warning", "b", "no row for b")]
+    assert said(problems) == [("error", "line 3", "patient 'NA'"), ("doubt", "b", "no row for b")]
     assert [(case.patient, case.primary) for case in cohort.cases] == [("1e3", "lung"), ("b", "unknown")]
     assert [case.patient for case in cohort.unlabelled] == ["007"]
 

@@ -61,6 +61,11 @@ def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: 
     return [replace(known[case.name], problems=known[case.name].problems + between[case.name]) for case in cases]
 
 
+def changed_since(cases: Sequence[Case], rule: LesionRule, folder: Path) -> list[str]:
+    """Names of cases whose files are not those that notebook 01 examined; ``folder`` as of `examine_all`."""
+    return [case.name for case in cases if load_examination(folder, case, rule) is None]
+
+
 def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
     """A row per case: its patient, whether it has a label, and the facts of its examination."""
     rows = [

@@ -230,7 +230,10 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     for name in [name for name in dict.fromkeys(frame[key]) if name not in keys.values()]:
         near = _near(name, without.values())  # a misspelt row leaves a case without one
         problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
-    problems += [broken("row for each", name, path, f"no row for {own}") for name, own in without.items()]
+    names_patients, labelled = key == "case" and "patient" in table.columns, {case.name for case in cohort.labelled}
+    for name, own in without.items():
+        rule = "patient for each" if names_patients and name in labelled else "row for each"
+        problems.append(broken(rule, name, path, f"no row for {own}"))
     agreed = {name: facts | ({"day": int(facts["day"])} if "day" in facts else {}) for name, facts in agreed.items()}
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 
