@@ -28,12 +28,21 @@ def model_title(model: str) -> str:
     return read_parameters(parameter_file("model", model))["title"]
 
 
+class TwiceError(yaml.YAMLError):
+    """Raised for a key that is given more than once."""
+
+
+# What most often is no YAML in a file that somebody edited.
+YAML_ADVICE = r"write blanks instead of tabs, put a path with \ in single quotes, and save the file as UTF-8"
+
+
 def read_parameters(path: Path) -> dict[str, Any]:
     """Read one flat parameter file, refusing keys that no notebook declares or that are given twice."""
     try:
         values = _parsed(path.read_bytes())
     except (yaml.YAMLError, RecursionError) as error:
-        raise ParameterError(f"{path}: not YAML ({error})") from error
+        fix = "keep one line of each key" if isinstance(error, TwiceError) else YAML_ADVICE
+        raise ParameterError(f"{path}: not YAML ({error}). What to do: {fix}.") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
     if problems := [f"{path}: {_unknown(str(key))}" for key in values if key not in KEYS]:
@@ -65,7 +74,7 @@ class _PlainYaml(yaml.SafeLoader):
         keys = [self.construct_object(key, deep) for key, _ in node.value]
         twice = sorted({str(key) for key in keys if keys.count(key) > 1})
         if twice:
-            raise yaml.YAMLError(f"key {', '.join(twice)} is given more than once")
+            raise TwiceError(f"key {', '.join(twice)} is given more than once")
         return super().construct_mapping(node, deep)
 
 
