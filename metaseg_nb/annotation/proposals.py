@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from threading import Lock
 
 import numpy as np
 import pandas as pd
@@ -149,6 +150,7 @@ class Waiting:
         self.by_chance, self.model, self.device = by_chance, model, device
         self._worker = ThreadPoolExecutor(1, "proposals")
         self._ready: dict[str, Future[Prepared]] = {}
+        self._asking = Lock()  # two cases may be asked for at once, from two threads
 
     def prepared(self, name: str) -> Prepared:
         """The case of this name, as soon as it is ready.
@@ -160,11 +162,13 @@ class Waiting:
         """
         names = [case.name for case in self.cases]
         soon = names[names.index(name) :][: 1 + AHEAD]
-        for other in self._ready.keys() - set(soon):
-            self._ready.pop(other).cancel()  # a case that is opened out of turn does not wait for those before it
-        kept = {name: made for name, made in self._ready.items() if not (made.done() and made.exception())}
-        self._ready = {name: kept.get(name) or self._worker.submit(self._prepare, name) for name in soon}
-        return self._ready[name].result()
+        with self._asking:
+            for other in self._ready.keys() - set(soon):
+                self._ready.pop(other).cancel()  # a case that is opened out of turn does not wait for those before it
+            kept = {name: made for name, made in self._ready.items() if not (made.done() and made.exception())}
+            self._ready = {name: kept.get(name) or self._worker.submit(self._prepare, name) for name in soon}
+            asked = self._ready[name]
+        return asked.result()
 
     def close(self) -> None:
         """Make no more cases ready; the one that is being made is finished."""
