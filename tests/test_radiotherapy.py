@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -24,6 +25,7 @@ from pydicom.uid import JPEGLosslessSV1
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from metaseg_nb.__main__ import main
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
@@ -1211,7 +1213,7 @@ def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, 
     drawn("R1", mask)
     drawn("R2", ~mask)
     study, written = str(tmp_path / "clinic.yaml"), "runs/clinic/radiotherapy/by_hand/R1/examination_0001.dcm"
-    (line,) = exporting.export_study(study, None, "R1", seg)
+    ((line, _),) = exporting.export_study(study, None, "R1", seg)
     assert line == f"{tmp_path / written}: 2 lesions"
     data = pydicom.dcmread(tmp_path / written)
     if seg:
@@ -1234,7 +1236,7 @@ def test_what_began_as_a_proposal_says_so_in_its_name(tmp_path, drawn, mask, cha
     if changed:
         proposal[:, :, :6] = False
     drawn("R1", mask, proposal=proposal)
-    (line,) = exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False)
+    ((line, _),) = exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False)
     regions = read_structure_set(Path(line.split(": ")[0])).regions
     assert [region.name for region in regions] == [f"{name}01", f"{name}02"]
 
@@ -1245,10 +1247,43 @@ def test_an_earlier_export_does_not_stay_where_a_mask_is_changed_or_empty(tmp_pa
         drawn(reader, mask)
         assert len(list(exporting.export_study(study, None, reader, False))) == 1
     drawn("R1", np.zeros_like(mask))
-    (line,) = exporting.export_study(study, None, "R1", False)
+    ((line, _),) = exporting.export_study(study, None, "R1", False)
     assert "no lesion, so no file is written" in line
     (left,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
     assert left.parent.name == "R2"
+
+
+def test_a_case_that_cannot_be_exported_any_more_keeps_its_earlier_file_and_says_why(tmp_path, drawn, mask, capsys):
+    study = str(tmp_path / "clinic.yaml")
+    drawn("R1", mask)
+    assert main(["export", "--study", study, "--reader", "R1"]) == 0
+    (earlier,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
+    key = pd.DataFrame(columns=["kind", "name", "code"])
+    header = pydicom.dcmread(slices_of(tmp_path / "export")[0])
+    key.loc[0] = "examination", f"P1 {header.StudyInstanceUID}", "examination_0001"
+    (tmp_path / "keys").mkdir(exist_ok=True)
+    key.to_csv(tmp_path / "keys/clinic.csv", index=False)
+    without_one(tmp_path / "export")
+    kept = f"Nothing is written; {earlier}, of an earlier export, stays and may be outdated"
+    for words in ("case examination_0001, file t1 contrast (synthetic) (", "found missing or uneven slices", kept):
+        assert main(["export", "--study", study, "--reader", "R1"]) == 1
+        assert words in capsys.readouterr().out
+        assert earlier.is_file()
+    change_all(tmp_path / "export/mr", StudyInstanceUID="1.2.3")
+    assert main(["export", "--study", study, "--reader", "R1"]) == 1
+    assert "found that its series is no longer in this folder" in capsys.readouterr().out
+    assert earlier.is_file()
+
+
+def test_an_earlier_export_goes_where_a_case_has_no_finished_mask_any_more(tmp_path, drawn, mask):
+    study = str(tmp_path / "clinic.yaml")
+    drawn("R1", mask)
+    list(exporting.export_study(study, None, "R1", False))
+    (earlier,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
+    other = earlier.rename(earlier.with_name("examination_0002.dcm"))
+    assert [done for _, done in exporting.export_study(study, None, "R1", False)] == [True]
+    assert earlier.is_file()
+    assert not other.exists()
 
 
 def test_a_series_without_frame_of_reference_gets_no_structure_set(tmp_path, image, mask):
@@ -1266,7 +1301,7 @@ def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):
     with pytest.raises(ValueError, match="found no finished mask of reader R1"):
         next(exporting.export_study(study, None, "R1", False))
     drawn("R1", np.zeros_like(mask))
-    assert "no lesion, so no file is written" in next(exporting.export_study(study, None, "R1", False))
+    assert "no lesion, so no file is written" in next(exporting.export_study(study, None, "R1", False))[0]
     image = tmp_path / "runs/clinic/imported/examination_0001/image.nii.gz"
     image.write_bytes(image.read_bytes() + b"\0")
     with pytest.raises(CohortError, match="found another image; expected the image that the mask was drawn on"):
