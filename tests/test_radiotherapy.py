@@ -21,7 +21,7 @@ from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -330,7 +330,7 @@ def the_same_slice_twice(folder):
         (tilted, ["gantry tilt of 5.7 degrees"]),
         (of_two_sizes, ["slices of several Rows"]),
         (in_two_orientations, ["slices of several Image Orientation (Patient)"]),
-        (cut_off, ["pixels that cannot be decoded"]),
+        (cut_off, ["1 of 12 slices cut off, with fewer bytes of pixels", "mr/0005.dcm (file 6 of 26)"]),
         (without_a_whole_position, ["1 of 12 slices without Image Position (Patient)"]),
         (without_voxel_edges, ["12 of 12 slices without Pixel Spacing, Rows"]),
         (of_flat_voxels, ["voxels with an edge of 0 mm"]),
@@ -446,6 +446,38 @@ def test_images_in_colours_or_from_white_to_black_are_no_scan(tmp_path, image, m
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_slices_that_are_cut_off_are_named_before_pixels_are_read(tmp_path, image, mask, again):
+    folder = a_patient(tmp_path / "export" / "Hans", image, mask, PatientName="MUELLER^HANS")
+    whole = slices_of(folder)[5]
+    path = shutil.copy(whole, folder / "mr/Mueller.dcm") if again else whole
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in error.value.problems if "cut off" in problem.found)
+    place = "…/mr/….dcm (file 13 of 14)" if again else "…/mr/0005.dcm (file 6 of 13)"
+    assert problem.found.endswith(f"fewer bytes of pixels than their headers say: {place}")
+    assert problem.fix == "copy these files again from the export"
+    listed = describe_dicom(read_dicom(tmp_path / "export"))
+    assert f"cannot be used: found 1 of {13 if again else 12} slices cut off" in listed
+    assert not any(name in str(error.value) + listed for name in ("Hans", "Mueller"))
+
+
+def test_pixels_that_cannot_be_decoded_name_their_file_and_compression_only_where_there_is_one(tmp_path, image, mask):
+    for syntax, fix in ((JPEGLosslessSV1, ", without compression"), (ExplicitVRLittleEndian, "")):
+        a_patient(tmp_path / "export", image, mask)
+        damaged = pydicom.dcmread(slices_of(tmp_path / "export")[5])
+        damaged.file_meta.TransferSyntaxUID, damaged.BitsStored = syntax, 99
+        if syntax.is_compressed:
+            damaged.PixelData = pydicom.encaps.encapsulate([b"no picture"])
+        damaged.save_as(slices_of(tmp_path / "export")[5], enforce_file_format=True)
+        with pytest.raises(CohortError) as error:
+            imported(tmp_path / "export", tmp_path)
+        (problem,) = error.value.problems
+        assert problem.found.startswith("slice 6 of 12, file mr/0005.dcm (file 6 of 13): pixels that cannot be decoded")
+        assert problem.fix == f"copy the file again from the export, or export the series again{fix}"
+
+
 # Files
 
 
@@ -494,7 +526,7 @@ def test_the_last_slice_is_never_lost_in_silence(tmp_path, image, mask, damage, 
     (problem,) = (problem for problem in problems if problem.severity == "error")
     assert words in problem.found
     assert "Mueller" not in problem.file
-    assert problem.file.endswith("_12.dcm")
+    assert problem.file.endswith("_12.dcm (file 12 of 13)")
     listed = describe_dicom(read_dicom(tmp_path / "export"))
     assert words in listed
     assert not any(name in listed for name in ("Mueller", "Hans", str(tmp_path)))
@@ -509,7 +541,23 @@ def test_many_files_of_one_kind_and_folder_are_one_problem(tmp_path, image, mask
         path.write_bytes(path.read_bytes().replace(b"0.80000000", b"0,80000000"))
     (_, problem), *others = read_dicom(tmp_path).unread
     assert not others
-    assert problem.file == "b/0000.dcm and 11 more"
+    assert problem.file == "b/0000.dcm (file 14 of 25) and 11 more"
+
+
+def test_a_damaged_file_is_named_by_its_place_also_where_nothing_can_be_imported(tmp_path, image):
+    for patient in ("Anna Meier", "Hans Mueller"):
+        write_series(tmp_path / "export" / patient / "MR", image, AXIAL, patient)
+    empty(tmp_path / "export/Hans Mueller/MR/0005.dcm")
+    (tmp_path / "export/Anna Meier.txt").write_text("a note")  # sorted before the folder of that name
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in error.value.problems if problem.found == "an empty file")
+    assert problem.file == "patient_0002/MR/0005.dcm (file 19 of 25)"
+    found = "find -L . ! -type d | LC_ALL=C sort | sed -n 19p"  # as docs/radiotherapy.md says
+    shown = subprocess.run(found, shell=True, cwd=tmp_path / "export", capture_output=True, text=True, check=True)
+    assert shown.stdout == "./Hans Mueller/MR/0005.dcm\n"
+    listed = describe_dicom(read_dicom(tmp_path / "export"))
+    assert "file patient 2/MR/0005.dcm (file 19 of 25): found an empty file" in listed
 
 
 def test_what_lies_beside_an_export_is_left_aside(tmp_path, image, mask):
