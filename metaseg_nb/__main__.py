@@ -142,12 +142,15 @@ def dicom(folder: Path) -> None:
     print(describe_dicom(found))
 
 
-def export(study: str, model: str | None, reader: str | None, seg: bool) -> None:
-    """Write predictions or masks drawn by hand of a study's DICOM cases as structure sets."""
+def export(study: str, model: str | None, reader: str | None, seg: bool) -> int:
+    """Write predictions or masks drawn by hand of a study's DICOM cases as structure sets; exit code 1 if one fails."""
     from metaseg_nb.radiotherapy.exporting import export_study
 
-    for line in export_study(study, model, reader, seg):
+    code = 0
+    for line, done in export_study(study, model, reader, seg):
         print(line, flush=True)
+        code |= not done
+    return code
 
 
 def rank(study: str) -> None:

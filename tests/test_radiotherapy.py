@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
@@ -20,10 +21,11 @@ from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pydicom.uid import JPEGLosslessSV1
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
+from metaseg_nb.__main__ import main
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
@@ -328,7 +330,7 @@ def the_same_slice_twice(folder):
         (tilted, ["gantry tilt of 5.7 degrees"]),
         (of_two_sizes, ["slices of several Rows"]),
         (in_two_orientations, ["slices of several Image Orientation (Patient)"]),
-        (cut_off, ["pixels that cannot be decoded"]),
+        (cut_off, ["1 of 12 slices cut off, with fewer bytes of pixels", "mr/0005.dcm (file 6 of 26)"]),
         (without_a_whole_position, ["1 of 12 slices without Image Position (Patient)"]),
         (without_voxel_edges, ["12 of 12 slices without Pixel Spacing, Rows"]),
         (of_flat_voxels, ["voxels with an edge of 0 mm"]),
@@ -444,6 +446,38 @@ def test_images_in_colours_or_from_white_to_black_are_no_scan(tmp_path, image, m
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_slices_that_are_cut_off_are_named_before_pixels_are_read(tmp_path, image, mask, again):
+    folder = a_patient(tmp_path / "export" / "Hans", image, mask, PatientName="MUELLER^HANS")
+    whole = slices_of(folder)[5]
+    path = shutil.copy(whole, folder / "mr/Mueller.dcm") if again else whole
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in error.value.problems if "cut off" in problem.found)
+    place = "…/mr/….dcm (file 13 of 14)" if again else "…/mr/0005.dcm (file 6 of 13)"
+    assert problem.found.endswith(f"fewer bytes of pixels than their headers say: {place}")
+    assert problem.fix == "copy these files again from the export"
+    listed = describe_dicom(read_dicom(tmp_path / "export"))
+    assert f"cannot be used: found 1 of {13 if again else 12} slices cut off" in listed
+    assert not any(name in str(error.value) + listed for name in ("Hans", "Mueller"))
+
+
+def test_pixels_that_cannot_be_decoded_name_their_file_and_compression_only_where_there_is_one(tmp_path, image, mask):
+    for syntax, fix in ((JPEGLosslessSV1, ", without compression"), (ExplicitVRLittleEndian, "")):
+        a_patient(tmp_path / "export", image, mask)
+        damaged = pydicom.dcmread(slices_of(tmp_path / "export")[5])
+        damaged.file_meta.TransferSyntaxUID, damaged.BitsStored = syntax, 99
+        if syntax.is_compressed:
+            damaged.PixelData = pydicom.encaps.encapsulate([b"no picture"])
+        damaged.save_as(slices_of(tmp_path / "export")[5], enforce_file_format=True)
+        with pytest.raises(CohortError) as error:
+            imported(tmp_path / "export", tmp_path)
+        (problem,) = error.value.problems
+        assert problem.found.startswith("slice 6 of 12, file mr/0005.dcm (file 6 of 13): pixels that cannot be decoded")
+        assert problem.fix == f"copy the file again from the export, or export the series again{fix}"
+
+
 # Files
 
 
@@ -492,7 +526,7 @@ def test_the_last_slice_is_never_lost_in_silence(tmp_path, image, mask, damage, 
     (problem,) = (problem for problem in problems if problem.severity == "error")
     assert words in problem.found
     assert "Mueller" not in problem.file
-    assert problem.file.endswith("_12.dcm")
+    assert problem.file.endswith("_12.dcm (file 12 of 13)")
     listed = describe_dicom(read_dicom(tmp_path / "export"))
     assert words in listed
     assert not any(name in listed for name in ("Mueller", "Hans", str(tmp_path)))
@@ -507,7 +541,23 @@ def test_many_files_of_one_kind_and_folder_are_one_problem(tmp_path, image, mask
         path.write_bytes(path.read_bytes().replace(b"0.80000000", b"0,80000000"))
     (_, problem), *others = read_dicom(tmp_path).unread
     assert not others
-    assert problem.file == "b/0000.dcm and 11 more"
+    assert problem.file == "b/0000.dcm (file 14 of 25) and 11 more"
+
+
+def test_a_damaged_file_is_named_by_its_place_also_where_nothing_can_be_imported(tmp_path, image):
+    for patient in ("Anna Meier", "Hans Mueller"):
+        write_series(tmp_path / "export" / patient / "MR", image, AXIAL, patient)
+    empty(tmp_path / "export/Hans Mueller/MR/0005.dcm")
+    (tmp_path / "export/Anna Meier.txt").write_text("a note")  # sorted before the folder of that name
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    (problem,) = (problem for problem in error.value.problems if problem.found == "an empty file")
+    assert problem.file == "patient_0002/MR/0005.dcm (file 19 of 25)"
+    found = "find -L . ! -type d | LC_ALL=C sort | sed -n 19p"  # as docs/radiotherapy.md says
+    shown = subprocess.run(found, shell=True, cwd=tmp_path / "export", capture_output=True, text=True, check=True)
+    assert shown.stdout == "./Hans Mueller/MR/0005.dcm\n"
+    listed = describe_dicom(read_dicom(tmp_path / "export"))
+    assert "file patient 2/MR/0005.dcm (file 19 of 25): found an empty file" in listed
 
 
 def test_what_lies_beside_an_export_is_left_aside(tmp_path, image, mask):
@@ -1211,7 +1261,7 @@ def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, 
     drawn("R1", mask)
     drawn("R2", ~mask)
     study, written = str(tmp_path / "clinic.yaml"), "runs/clinic/radiotherapy/by_hand/R1/examination_0001.dcm"
-    (line,) = exporting.export_study(study, None, "R1", seg)
+    ((line, _),) = exporting.export_study(study, None, "R1", seg)
     assert line == f"{tmp_path / written}: 2 lesions"
     data = pydicom.dcmread(tmp_path / written)
     if seg:
@@ -1234,7 +1284,7 @@ def test_what_began_as_a_proposal_says_so_in_its_name(tmp_path, drawn, mask, cha
     if changed:
         proposal[:, :, :6] = False
     drawn("R1", mask, proposal=proposal)
-    (line,) = exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False)
+    ((line, _),) = exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False)
     regions = read_structure_set(Path(line.split(": ")[0])).regions
     assert [region.name for region in regions] == [f"{name}01", f"{name}02"]
 
@@ -1245,10 +1295,43 @@ def test_an_earlier_export_does_not_stay_where_a_mask_is_changed_or_empty(tmp_pa
         drawn(reader, mask)
         assert len(list(exporting.export_study(study, None, reader, False))) == 1
     drawn("R1", np.zeros_like(mask))
-    (line,) = exporting.export_study(study, None, "R1", False)
+    ((line, _),) = exporting.export_study(study, None, "R1", False)
     assert "no lesion, so no file is written" in line
     (left,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
     assert left.parent.name == "R2"
+
+
+def test_a_case_that_cannot_be_exported_any_more_keeps_its_earlier_file_and_says_why(tmp_path, drawn, mask, capsys):
+    study = str(tmp_path / "clinic.yaml")
+    drawn("R1", mask)
+    assert main(["export", "--study", study, "--reader", "R1"]) == 0
+    (earlier,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
+    key = pd.DataFrame(columns=["kind", "name", "code"])
+    header = pydicom.dcmread(slices_of(tmp_path / "export")[0])
+    key.loc[0] = "examination", f"P1 {header.StudyInstanceUID}", "examination_0001"
+    (tmp_path / "keys").mkdir(exist_ok=True)
+    key.to_csv(tmp_path / "keys/clinic.csv", index=False)
+    without_one(tmp_path / "export")
+    kept = f"Nothing is written; {earlier}, of an earlier export, stays and may be outdated"
+    for words in ("case examination_0001, file t1 contrast (synthetic) (", "found missing or uneven slices", kept):
+        assert main(["export", "--study", study, "--reader", "R1"]) == 1
+        assert words in capsys.readouterr().out
+        assert earlier.is_file()
+    change_all(tmp_path / "export/mr", StudyInstanceUID="1.2.3")
+    assert main(["export", "--study", study, "--reader", "R1"]) == 1
+    assert "found that its series is no longer in this folder" in capsys.readouterr().out
+    assert earlier.is_file()
+
+
+def test_an_earlier_export_goes_where_a_case_has_no_finished_mask_any_more(tmp_path, drawn, mask):
+    study = str(tmp_path / "clinic.yaml")
+    drawn("R1", mask)
+    list(exporting.export_study(study, None, "R1", False))
+    (earlier,) = (tmp_path / "runs/clinic/radiotherapy").rglob("*.dcm")
+    other = earlier.rename(earlier.with_name("examination_0002.dcm"))
+    assert [done for _, done in exporting.export_study(study, None, "R1", False)] == [True]
+    assert earlier.is_file()
+    assert not other.exists()
 
 
 def test_a_series_without_frame_of_reference_gets_no_structure_set(tmp_path, image, mask):
@@ -1266,7 +1349,7 @@ def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):
     with pytest.raises(ValueError, match="found no finished mask of reader R1"):
         next(exporting.export_study(study, None, "R1", False))
     drawn("R1", np.zeros_like(mask))
-    assert "no lesion, so no file is written" in next(exporting.export_study(study, None, "R1", False))
+    assert "no lesion, so no file is written" in next(exporting.export_study(study, None, "R1", False))[0]
     image = tmp_path / "runs/clinic/imported/examination_0001/image.nii.gz"
     image.write_bytes(image.read_bytes() + b"\0")
     with pytest.raises(CohortError, match="found another image; expected the image that the mask was drawn on"):

@@ -1,6 +1,5 @@
 """An export of a planning system: its series and structure sets, and which fit each other."""
 
-import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,7 +57,7 @@ def read_dicom(folder: Path) -> DicomFolder:
             sets.append((row.patient, read_structure_set(row.file)))
         except Exception as error:  # pydicom has no error of its own for a damaged file
             told = unreadable(error, "a structure set")
-            unread.append((row.patient, told.problem("-", os.path.relpath(row.file, folder))))
+            unread.append((row.patient, told.problem("-", row.place)))
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(NO_IMAGES)]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
     return DicomFolder(headers, [series_of(frames) for _, frames in groups], sets, unread)

@@ -15,9 +15,11 @@ from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.pseudonyms import read_key
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.radiotherapy.dicom_folder import described, read_dicom
+from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, read_dicom
+from metaseg_nb.radiotherapy.identities import without_names
 from metaseg_nb.radiotherapy.importing import IMAGE, RECORD, dicom_cohort, save_image, whole_record
 from metaseg_nb.radiotherapy.pixels import read_pixels
 from metaseg_nb.radiotherapy.series import Series
@@ -53,7 +55,7 @@ class Drawn:
 def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) -> int:
     """Write the lesions of a mask as a structure set or a segmentation; returns their number.
 
-    Without lesions nothing is written: DICOM has no structure set without a region. An earlier file is removed.
+    Without lesions nothing is written, and an earlier file is removed: DICOM has no structure set without a region.
 
     Raises
     ------
@@ -61,7 +63,6 @@ def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) 
         The mask is not on the grid of the series; the series names no frame of reference; or a header of its images
         holds what no segmentation may.
     """
-    path.unlink(missing_ok=True)
     image = nib.Nifti1Image.from_filename(drawn.mask)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
         raise ValueError(
@@ -70,6 +71,7 @@ def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) 
         )
     regions = lesion_regions(np.asarray(image.dataobj) > 0, drawn.name)
     if not regions:
+        path.unlink(missing_ok=True)
         return 0
     if not series.frame_of_reference:
         found = f"series {described(series)}: found no Frame of Reference UID; expected one"
@@ -154,8 +156,10 @@ def predict_dicom(
         yield line
 
 
-def export_study(study: str, model: str | None, reader: str | None, segmentation: bool) -> Iterator[str]:
-    """Write masks of a study's imported cases as structure sets; yields a line about each.
+def export_study(study: str, model: str | None, reader: str | None, segmentation: bool) -> Iterator[tuple[str, bool]]:
+    """Write masks of a study's imported cases as structure sets; yields a line about each, and whether it could be.
+
+    What an earlier export wrote of a case stays where that case cannot be written now; its line says so.
 
     Parameters
     ----------
@@ -180,23 +184,38 @@ def export_study(study: str, model: str | None, reader: str | None, segmentation
         found = f"study {study}: found a cohort that is not DICOM; expected an imported one"
         raise ValueError(f"{found}. What to do: nothing, its masks are NIfTI files in {layout.root}.")
     masks, unfinished = _predictions(layout, model) if model else _readings(layout, str(reader))
-    series = {one.fingerprint: one for one in read_dicom(folder).series if one.is_volume}
+    dicom = read_dicom(folder)
+    series = {one.fingerprint: one for one in dicom.series if one.is_volume}
     results = layout.radiotherapy / (model or f"by_hand/{reader}")
-    for outdated in results.glob("*.dcm"):
-        outdated.unlink()
-    yield from (f"{case}: begun, and not finished; nothing is written" for case in unfinished)
+    for earlier in results.glob("*.dcm"):
+        if earlier.stem not in masks:
+            earlier.unlink()
+    yield from ((f"{case}: begun, and not finished; nothing is written", True) for case in unfinished)
     for case, drawn in masks.items():
-        record = whole_record(layout.imported / case / RECORD)
+        record, path = whole_record(layout.imported / case / RECORD), results / f"{case}.dcm"
         if record is None:
-            yield f"{case}: its import is missing or damaged; run 01 again. Nothing is written"
+            wrong = f"{case}: its import is missing or damaged; run 01 again."
         elif record["series"] not in series:
-            yield f"{case}: its series is no longer in {folder.name}; nothing is written"
+            wrong = _unusable(case, dicom, layout, folder.name)
         else:
-            path = results / f"{case}.dcm"
             try:
-                yield _written(path, write_regions(path, drawn, series[record["series"]], segmentation))
+                yield _written(path, write_regions(path, drawn, series[record["series"]], segmentation)), True
+                continue
             except ValueError as error:
-                yield f"{case}: {error}"
+                wrong = f"{case}: {error}"
+        earlier = f"; {path}, of an earlier export, stays and may be outdated" if path.is_file() else ""
+        yield f"{wrong} Nothing is written{earlier}", False
+
+
+def _unusable(case: str, dicom: DicomFolder, layout: StudyLayout, folder: str) -> str:
+    """Say why a case has no series any more: what is wrong with those of its examination, or that it is gone."""
+    known = read_key(layout.key)  # names examinations as `plan_cases` does
+    own = [one for one in dicom.series if known.get(f"{one.patient} {one.study}") == case]
+    problems = [one.error.problem(case, described(one)) for one in own if one.error]
+    fix = "restore that export; the command `dicom` lists what is in the folder now"
+    gone = Problem(case, folder, "that its series is no longer in this folder", "the series as it was imported", fix)
+    clean = without_names(dicom.headers, {patient: known.get(patient, "…") for patient in dicom.patients})
+    return clean(" ".join(map(str, problems or [gone])))
 
 
 def _predictions(layout: StudyLayout, model: str) -> tuple[dict[str, Drawn], list[str]]:

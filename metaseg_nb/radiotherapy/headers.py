@@ -1,5 +1,6 @@
 """Headers of the DICOM files in a folder: sorted by their tags, whatever the files are called."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,6 +12,9 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     LegacyConvertedEnhancedMRImageStorage,
     MediaStorageDirectoryStorage,
     MRImageStorage,
@@ -42,11 +46,14 @@ TEXTS = {
 TAGS = [
     *(*TEXTS.values(), "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows", "Columns"),
     "MagneticFieldStrength",
+    *("BitsAllocated", "SamplesPerPixel", "NumberOfFrames"),
     *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
 # Where a multi-frame file says where its frames lie.
 OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+# Bytes of the tag, kind and length before the pixels of a file, where these are not compressed.
+BESIDE_PIXELS = {ImplicitVRLittleEndian: 8, ExplicitVRLittleEndian: 12, ExplicitVRBigEndian: 12}
 MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
 ENDINGS = (".dcm", ".dicom", ".ima")
 # What scanners write where no contrast agent was given.
@@ -102,29 +109,32 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     Returns
     -------
     headers : DataFrame
-        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``frame``, the columns
-        of `TEXTS`, ``image_type``, ``contrast``, ``scanner``, ``site``, ``colours``, ``rows``, ``columns``,
-        ``position`` (LPS mm), ``orientation``, ``pixel_spacing``; "", None or 0 where none is given.
-        Copies of a file are there once.
+        A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``place`` (below the
+        folder, and the number of the file), ``frame``, the columns of `TEXTS`, ``image_type``, ``contrast``,
+        ``scanner``, ``site``, ``colours``, ``rows``, ``columns``, ``cut_off``, ``position`` (LPS mm),
+        ``orientation``, ``pixel_spacing``; "", None or 0 where none is given. Copies of a file are there once.
     problems : list of Problem
-        Files that cannot be read, by their place below the folder; one for those of one folder and kind.
+        Files that cannot be read, by their place; one for those of one folder and kind.
     """
     rows: list[dict] = []
     wrong: dict[tuple, list[str]] = {}
 
-    def refuse(error: Exception, path: Path, what: str) -> None:
-        told = unreadable(error, what)
-        place = os.path.relpath(path, folder)
-        wrong.setdefault((path.parent, *told.args), []).append(place)
+    def refuse(error: Exception, path: Path, what: str, place: str) -> None:
+        wrong.setdefault((path.parent, *unreadable(error, what).args), []).append(place)
 
-    for path in files_below(folder, lambda error: refuse(error, Path(error.filename), "a folder")):
+    def refuse_folder(error: OSError) -> None:
+        refuse(error, Path(error.filename), "a folder", os.path.relpath(error.filename, folder))
+
+    found = {os.path.relpath(path, folder): path for path in files_below(folder, refuse_folder)}
+    numbers = {name: number for number, name in enumerate(sorted(found), 1)}
+    for name, path in found.items():
+        place = f"{name} (file {numbers[name]} of {len(found)})"  # a code may stand for a part of the name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
-                header = _header(path)
-                rows += _rows(path, header) if header is not None else []
+                rows += [{"place": place} | row for row in _rows(path)]
         except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
-            refuse(error, path, "a file")
+            refuse(error, path, "a file", place)
     problems = [Problem("-", shortened(names, 1), *told) for (_, *told), names in wrong.items()]
     return _without_copies(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["modality"]), problems
 
@@ -138,8 +148,8 @@ def _without_copies(headers: pd.DataFrame) -> pd.DataFrame:
     return headers[~copies].reset_index(drop=True)
 
 
-def _header(path: Path) -> Dataset | None:
-    """A file's header without pixels; None for a file of another kind.
+def _header(path: Path) -> tuple[Dataset, int] | None:
+    """A file's header without pixels, and how many bytes follow it; None for a file of another kind.
 
     Raises
     ------
@@ -156,14 +166,22 @@ def _header(path: Path) -> Dataset | None:
         return None
     with path.open("rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
-        ended = not file.read(1)
+        rest = path.stat().st_size - file.tell()
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None  # a DICOMDIR: a list of the other files
     if missing := [name for name in NEEDED if not text_of(header, name)]:
         raise DicomError(f"a DICOM file without {', '.join(missing)}", *again)
-    if ended and header.get("SOPClassUID") in MR_IMAGES:
+    if not rest and header.get("SOPClassUID") in MR_IMAGES:
         raise DicomError("an MR image that ends before its pixels", *again)
-    return header
+    return header, rest
+
+
+def _is_cut_off(header: Dataset, rest: int) -> bool:
+    """Whether fewer bytes follow a header than its pixels need; of compressed ones nobody can tell."""
+    beside = BESIDE_PIXELS.get(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    sizes = {"Rows": 0, "Columns": 0, "BitsAllocated": 0, "SamplesPerPixel": 1, "NumberOfFrames": 1}
+    needed = math.prod(int(header.get(name, None) or usual) for name, usual in sizes.items()) // 8
+    return beside is not None and needed > 0 and rest < beside + needed
 
 
 def text_of(part: Dataset, name: str) -> str:
@@ -174,7 +192,10 @@ def text_of(part: Dataset, name: str) -> str:
     return " ".join(text.split())
 
 
-def _rows(path: Path, header: Dataset) -> Iterator[dict]:
+def _rows(path: Path) -> Iterator[dict]:
+    if (found := _header(path)) is None:
+        return
+    header, rest = found
     shared = {column: text_of(header, name) for column, name in TEXTS.items()} | {
         "file": path,
         "image_type": frozenset(map(str.upper, map(str, header.get("ImageType", None) or []))),
@@ -184,6 +205,7 @@ def _rows(path: Path, header: Dataset) -> Iterator[dict]:
         "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
         "rows": int(header.get("Rows", 0) or 0),
         "columns": int(header.get("Columns", 0) or 0),
+        "cut_off": _is_cut_off(header, rest),
     }
     whole = first_of(header, "SharedFunctionalGroupsSequence")
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):

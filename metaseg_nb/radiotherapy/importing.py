@@ -129,8 +129,7 @@ def import_dicom(
     ]
     if not entries["training"]:
         nothing = ("no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`")
-        problems = problems or [Problem("-", folder.name, *nothing)]
-        raise CohortError(replace(problem, file=Path(problem.file).name) for problem in problems)
+        raise CohortError(problems or [Problem("-", folder.name, *nothing)])
     datalist = target / "dataset.json"
     write_json(datalist, {"name": target.parent.name, "description": "Imported from DICOM.", **entries})
     return datalist, problems, [name for name in exclude if name not in {*patient_of, *patient_of.values()}]

@@ -31,7 +31,7 @@ def read_pixels(frames: pd.DataFrame) -> np.ndarray:
     slices = []
     for number, row in enumerate(frames.itertuples(), 1):
         if row.file not in read:  # a multi-frame file is read once; others are let go
-            read = {row.file: file_pixels(row.file, f"slice {number} of {len(frames)}")}
+            read = {row.file: file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")}
         slices.append(read[row.file][row.frame])
     volume = np.stack(slices).T  # the first axis is the fastest in memory, as in a NIfTI file
     if np.issubdtype(volume.dtype, np.floating):
@@ -43,8 +43,9 @@ def read_pixels(frames: pd.DataFrame) -> np.ndarray:
 def file_pixels(path: Path, name: str) -> np.ndarray:
     """All frames of a file, (frames, rows, columns), after its rescale slope and intercept.
 
-    An error calls it by ``name``: that of the file may be a patient's.
+    An error calls it by ``name``.
     """
+    fix = "copy the file again from the export, or export the series again"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -52,11 +53,12 @@ def file_pixels(path: Path, name: str) -> np.ndarray:
             if "TransferSyntaxUID" not in header.file_meta:
                 header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
             if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
+                fix += ", without compression"
                 return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
             pixels = pixel_array(header).reshape(-1, header.Rows, header.Columns)
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
         found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
-        raise DicomError(found, "whole images", "export the series again, without compression") from error
+        raise DicomError(found, "whole images", fix) from error
     return _rescaled(pixels, header)
 
 

@@ -114,9 +114,14 @@ def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Dic
     Raises
     ------
     DicomError
-        Slices are missing, unevenly spaced, doubled with different content, tilted, of several sizes or
+        Slices are cut off, missing, unevenly spaced, doubled with different content, tilted, of several sizes or
         orientations, or do not say where they lie.
     """
+    cut_off = frames.loc[frames["cut_off"], "place"]
+    if len(cut_off):
+        found = f"{len(cut_off)} of {len(frames)} slices cut off, with fewer bytes of pixels than their headers say"
+        fix = "copy these files again from the export"
+        raise DicomError(f"{found}: {shortened(cut_off)}", "whole files", fix)
     _require_geometry(frames)
     first = frames.iloc[0]
     along_row, along_column = np.array(first["orientation"]).reshape(2, 3)
@@ -157,7 +162,7 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
         images = [
-            file_pixels(row.file, "a slice that is there twice")[row.frame]
+            file_pixels(row.file, f"a slice that is there twice, file {row.place}")[row.frame]
             for row in frames[number == place].itertuples()
         ]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
