@@ -291,6 +291,7 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read_and_names_all_of_them(
     nib.save(nib.Nifti1Image(np.stack([head, head], -1), np.eye(4)), tmp_path / "images/d.nii.gz")
     images, masks = tmp_path / "images", tmp_path / "images/masks"
     write_nifti("images/sub/f.nii.gz", head)
+    (images / "c.nii.gz").rename(images / "c.NII.GZ")
     for _ in range(2):  # its own masks are no images in subfolders
         assert main(["predict", str(model_folder()), str(images), "-o", str(masks)]) == 2
         printed = capsys.readouterr()

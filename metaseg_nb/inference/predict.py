@@ -18,6 +18,7 @@ from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered, of_each, shortened
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import repeated_files
+from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -121,7 +122,7 @@ def _placed(path: Path) -> Path:
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.name.endswith(NIFTI))
+    return sorted(path for path in paths if path.name.lower().endswith(NIFTI))
 
 
 def _below(folder: Path, results: Sequence[Path]) -> Iterator[Problem]:
@@ -142,7 +143,7 @@ def _cases(images: Sequence[Path], brain: Path | None) -> Mapping[str, Case]:
     if brain:
         raise ValueError("found --brain with several cases; expected a datalist whose entries name their `brain`")
     if files:
-        paths = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in files}
+        paths = {stem(path.name): path for path in files}
         if len(paths) < len(files):
             names = ", ".join(path.name for path in files if path not in paths.values())
             raise ValueError(f"folder {first}: found {names} with two endings; expected one file per case")
