@@ -282,6 +282,39 @@ def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_fold
     assert "found no case without a mask" in capsys.readouterr().err
 
 
+def test_predict_goes_on_after_a_case_that_cannot_be_read_and_names_all_of_them(
+    model_folder, write_nifti, tmp_path, capsys
+):
+    head = np.random.default_rng(0).uniform(90, 110, (24, 24, 20)).astype(np.float32)
+    for name in "ace":
+        write_nifti(f"images/{name}.nii.gz", head)
+    write_nifti("images/b.nii.gz", np.full_like(head, np.nan))  # only its voxels say so
+    nib.save(nib.Nifti1Image(head[:, :, 0], np.eye(4)), tmp_path / "images/aa.nii.gz")
+    nib.save(nib.Nifti1Image(np.stack([head, head], -1), np.eye(4)), tmp_path / "images/d.nii.gz")
+    images, masks = tmp_path / "images", tmp_path / "images/masks"
+    write_nifti("images/sub/f.nii.gz", head)
+    (images / "c.nii.gz").rename(images / "c.NII.GZ")
+    for _ in range(2):  # its own masks are no images in subfolders
+        assert main(["predict", str(model_folder()), str(images), "-o", str(masks)]) == 2
+        printed = capsys.readouterr()
+        assert [line.partition(":")[0] for line in printed.out.splitlines()] == [f"{masks / n}.nii.gz" for n in "ace"]
+        assert f"warning: case -, file {images}: found not looked at: sub/f.nii.gz; expected" in printed.err
+        assert f"- case -, file {images}: found 3 of 6 cases predicted; expected all of them" in printed.err
+        for name, found in (("aa", "2D"), ("b", "11520 NaN"), ("d", "4D")):
+            assert f"case {name}.nii.gz, file {images / name}.nii.gz: found {found}" in printed.err
+    assert sorted(path.name for path in masks.iterdir()) == [f"{name}.nii.gz" for name in "ace"]
+
+
+def test_predict_names_all_bad_headers_before_it_loads_networks(write_nifti, tmp_path, capsys):
+    for name in "ab":
+        write_nifti(f"images/{name}.nii.gz", np.zeros((24, 24, 1, 2), np.float32))
+    assert main(["predict", str(tmp_path / "none.pt"), str(tmp_path / "images"), "-o", str(tmp_path / "masks")]) == 2
+    told = capsys.readouterr().err
+    assert "0 of 2 cases predicted" in told
+    assert "case a.nii.gz" in told
+    assert "case b.nii.gz" in told
+
+
 def test_predict_refuses_folds_that_were_trained_otherwise(model_folder, write_case, tmp_path, capsys):
     image, mask = write_case("a").image, tmp_path / "mask.nii.gz"
     assert main(["predict", str(model_folder(epochs=7)), str(image), "-o", str(mask)]) == 2

@@ -77,6 +77,8 @@ def test_different_grids_are_both_described(tmp_path):
         assert words in str(shifted.value)
     with pytest.raises(CohortError, match=r"shape \(20, 18, 11\).*shape \(20, 18, 12\)"):
         score_files(truth_path, write(tmp_path / "p.nii.gz", prediction[:, :, :11]))
+    with pytest.raises(CohortError, match=r"found a prediction on the grid shape.*, up to 0\.02 mm away; expected"):
+        score_files(truth_path, write(tmp_path / "near.nii.gz", prediction, shift_mm=0.02))
 
 
 def test_other_values_are_an_error_unless_named(tmp_path):

@@ -519,6 +519,53 @@ def test_file_names_can_be_told(tree):
     assert problems == []
 
 
+def test_capitals_in_names_of_files_make_no_difference(tree):
+    base = tree(
+        *("P14/IMAGE.NII.GZ", "P14/Label.nii.gz", "P15/image.nii.gz", "P15/MASK.nii.gz"),
+        *("P16/P16_T1C.nii.gz", "P16/P16-SEG.Nii", "P17/MR/Gado.nii", "P17/gtv1.nii"),
+        *("P18/image.nii.gz", "P18/MASK.nii.gz", "P18/mask.nii.gz", "P19/Image.nii", "P19/image.nii", "P19/seg.nii"),
+    )
+    cohort, problems = read_cohort(".", base=base, exclude=["P17"])
+    assert [files_of(case, base) for case in cohort.all_cases] == [
+        ["P14/IMAGE.NII.GZ", "P14/Label.nii.gz"],
+        ["P15/image.nii.gz", "P15/MASK.nii.gz"],
+        ["P16/P16_T1C.nii.gz", "P16/P16-SEG.Nii"],
+    ]
+    assert said(problems) == [
+        ("error", "P18", "images image.nii.gz; mask MASK.nii.gz and mask.nii.gz; capitals make no difference"),
+        ("error", "P19", "images Image.nii and image.nii; mask seg.nii; capitals make no difference"),
+    ]
+    others = ["P14", "P15", "P16", "P18", "P19"]
+    given = {"image_files": ["mr/gad[m-o]"], "label_file": "GTV[!A-z].NII"}
+    cohort, problems = read_cohort(".", base=base, exclude=others, **given)
+    assert [files_of(case, base) for case in cohort.all_cases] == [["P17/MR/Gado.nii", "P17/gtv1.nii"]]
+    assert problems == []
+
+
+def test_capitals_make_no_difference_in_flat_folders_and_bids(tree):
+    base = tree(
+        *("flat/P1_t1km.nii.gz", "flat/P1_GTV.NII", "flat/p2_T1KM.nii", "flat/p2_gtv.nii"),
+        *("bids/sub-1/anat/sub-1_ce-gad_T1W.NII.GZ", "bids/sub-1/anat/sub-1_T1w.nii.gz"),
+        "bids/derivatives/manual/sub-1/anat/sub-1_label-lesion_MASK.NII.GZ",
+    )
+    given = {"image_files": ["{patient}_T1km"], "label_file": "{patient}_Gtv"}
+    cohort, problems = read_cohort("flat", base=base, **given)
+    assert [(case.name, *files_of(case, base / "flat")) for case in cohort.all_cases] == [
+        ("P1", "P1_t1km.nii.gz", "P1_GTV.NII"),
+        ("p2", "p2_T1KM.nii", "p2_gtv.nii"),
+    ]
+    assert problems == []
+    for given in ({}, {"image_files": ["*_CE-gad_t1w"], "label_file": "*_Mask"}):
+        cohort, problems = read_cohort("bids", base=base, **given)
+        (case,) = cohort.cases
+        assert [path.name for path in case.files] == ["sub-1_ce-gad_T1W.NII.GZ", "sub-1_label-lesion_MASK.NII.GZ"]
+        assert problems == []
+    tree("flat/P1_T1KM.nii.gz")
+    given = {"image_files": ["{patient}_T1KM"], "label_file": "{patient}_GTV"}
+    (problem,) = read_cohort("flat", base=base, **given)[1]
+    assert "images P1_T1KM.nii.gz and P1_t1km.nii.gz; mask P1_GTV.NII; capitals" in problem.found
+
+
 def test_a_wide_image_pattern_does_not_take_the_mask(tree):
     base = tree("p1/scan.nii.gz", "p1/outline.nii.gz")
     cohort, problems = read_cohort(".", base=base, image_files=["*.nii.gz"], label_file="outline.nii.gz")

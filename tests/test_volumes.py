@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.header_checks import examine_headers
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import open_nifti, read_volume, same_grid, write_volume
+from metaseg_nb.cohort.volumes import describe_grid, open_nifti, read_volume, same_grid, write_volume
 
 SHAPE = (24, 22, 20)
 THICK_MM = (0.8, 1.1, 6.5)
@@ -96,6 +98,15 @@ def test_same_grid_means_every_corner_at_one_place(write_nifti, array, other, sa
     first, second = nib.load(write_nifti("a.nii.gz", array)), nib.load(write_nifti("b.nii.gz", array, **other))
     assert same_grid(first, second) is same
     assert same_grid(second, first) is same
+
+
+def test_grids_that_differ_by_little_are_not_described_alike(write_nifti, array):
+    image = write_nifti("a.nii.gz", array)
+    label = write_nifti("b.nii.gz", array, origin_mm=(-12.02, 7.0, 30.0))
+    first, second = open_nifti(image, "c"), open_nifti(label, "c")
+    assert describe_grid(second, first) == f"{describe_grid(second)}, up to 0.02 mm away"
+    problems = examine_headers(Case("c", (image,), label, "p", "lung"))[1]
+    assert any(problem.found.startswith("up to 0.02 mm away from the image: shape") for problem in problems)
 
 
 def test_same_grid_is_false_for_another_shape(write_nifti, array):

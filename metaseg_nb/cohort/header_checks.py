@@ -9,7 +9,7 @@ import numpy as np
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, in_mm, open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem, broken
-from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, describe_grid, ras_grid, same_grid, spacing_of
+from metaseg_nb.cohort.volumes import Volume, away, corners_apart_mm, describe_grid, same_grid, spacing_of
 
 # Voxel edges that are usual in the clinic, and those that are possible at all.
 USUAL_MM, POSSIBLE_MM = (0.3, 5.0), (0.05, 20.0)
@@ -55,11 +55,8 @@ def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
 
 def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
     """How the grid of a label or further sequence differs from that of the case's first image."""
-    (shape, affine), (other_shape, other_affine) = ras_grid(image), ras_grid(other)
-    found = f"{describe_grid(other)}; the image has {describe_grid(image)}"
-    if shape != other_shape:
-        return found
-    return f"up to {corners_apart_mm(shape, affine, other_affine):.1f} mm away from the image: {found}"
+    apart = f"{far} from the image: " if (far := away(image, other)) else ""
+    return f"{apart}{describe_grid(other)}; the image has {describe_grid(image)}"
 
 
 def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Iterator[Problem]:

@@ -174,12 +174,22 @@ def ras_grid(volume: NiftiFile | Volume) -> tuple[tuple[int, ...], np.ndarray]:
     return ordered, volume.affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
-def describe_grid(volume: NiftiFile | Volume) -> str:
-    """Describe a grid for an error: shape, spacing, axes, origin."""
+def away(volume: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
+    """How far a grid lies from another of its shape, in words; empty for another shape."""
+    (shape, affine), (other_shape, other_affine) = ras_grid(volume), ras_grid(other)
+    if shape != other_shape:
+        return ""
+    apart = corners_apart_mm(shape, affine, other_affine)
+    return f"up to {apart:.{1 if apart >= 0.1 else 2}f} mm away"  # never 0: beyond the tolerance of `same_grid`
+
+
+def describe_grid(volume: NiftiFile | Volume, other: NiftiFile | Volume | None = None) -> str:
+    """Describe a grid for an error: shape, spacing, axes, origin; and how far it lies from another."""
     spacing = "x".join(f"{edge:.4g}" for edge in spacing_of(volume.affine))
     axes = "".join(nib.aff2axcodes(volume.affine))
     origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])
-    return f"shape {tuple(volume.shape)}, {spacing} mm, {axes}, origin ({origin}) mm"
+    apart = f", {far}" if other is not None and (far := away(volume, other)) else ""
+    return f"shape {tuple(volume.shape)}, {spacing} mm, {axes}, origin ({origin}) mm{apart}"
 
 
 def read_mask(path: str | Path, case: str, rule: LesionRule = OWN_MASKS) -> Volume:

@@ -108,7 +108,7 @@ def score(
         A mask holds other values; a metric of your own is not finite.
     """
     if not same_grid(truth, prediction):
-        found = f"a prediction on the grid {describe_grid(prediction)}"
+        found = f"a prediction on the grid {describe_grid(prediction, truth)}"
         expected = f"the grid of the truth ({files[0]}): {describe_grid(truth)}"
         fix = "resample the prediction to the native grid of the image before scoring; never resample the truth"
         raise CohortError.one(case, files[1], found, expected, fix)

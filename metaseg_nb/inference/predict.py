@@ -3,7 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -14,9 +15,10 @@ import torch
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.header_checks import require_sound_headers
-from metaseg_nb.cohort.problems import CohortError, Problem, numbered
+from metaseg_nb.cohort.problems import CohortError, Problem, numbered, of_each, shortened
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import repeated_files
+from metaseg_nb.cohort.sources.spelling import stem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -53,45 +55,95 @@ def predict(
     Raises
     ------
     CohortError, ValueError, FileNotFoundError
-        Before any case is predicted: networks, images or results that cannot be used.
+        Before any case is predicted: networks that cannot be used, or another number of sequences than theirs.
+    CohortError
+        After all other cases are predicted: with all that is wrong with the images or results of each case left out.
     """
     checkpoint, output, *images = (_placed(path) for path in (checkpoint, output, *images))
     wanted = [output] if probability is None else [output, _placed(probability)]
-    work = [
-        (case, [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted)
-        for name, case in _cases(images, brain and _placed(brain)).items()
-    ]
-    for case, results in work:
-        for problem in require_predictable(case, results):
-            print(f"{problem.severity}: {problem}", file=sys.stderr)
+    for problem in _below(images[0], wanted) if len(images) == 1 else []:
+        print(f"{problem.severity}: {problem}", file=sys.stderr)
+    cases = _cases(images, brain and _placed(brain))
+    work: list[tuple[Case, list[Path]]] = []
+    problems: list[Problem] = []
+    for name, case in cases.items():
+        results = [folder / f"{name}.nii.gz" for folder in wanted] if name else wanted
+        with _gathered(problems):
+            for problem in require_predictable(case, results):
+                print(f"{problem.severity}: {problem}", file=sys.stderr)
+            work.append((case, results))
+    if not work:
+        raise _unpredicted(images[0], problems, 0, len(cases))
     networks = load_ensemble(checkpoint, device())
-    work = [(_at_first_visit(case, networks.recipe), results) for case, results in work]
-    require_sequences([case for case, _ in work], networks.recipe)
+    try:
+        work = of_each(lambda one: (_at_first_visit(one[0], networks.recipe), one[1]), work)
+        require_sequences([case for case, _ in work], networks.recipe)
+    except CohortError as error:
+        raise _unpredicted(images[0], [*problems, *error.problems], 0, len(cases)) from None
     if brain and (by := in_full(networks.recipe)["brain"]) != FILE:
         raise ValueError(f"found --brain, but these networks were trained with `brain: {by}`; leave it out")
+    n = 0
     for case, results in work:
-        volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)
-        scans = missing_scans(case.lacking, networks.recipe)
-        lacked = f", without {numbered(scans)}," if scans else ""
-        found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
-        rim = f"; {rim_mm3:.0f} mm³ of bright tissue cross the brain's rim: a lesion may be cut" if rim_mm3 > 0 else ""
-        yield f"{results[0]}: {found}{likeness_in_words(unlike)}{rim}"
+        with _gathered(problems):
+            line = _predicted(networks, case, results)
+            n += 1
+            yield line
+    if problems:
+        raise _unpredicted(images[0], problems, n, len(cases))
+
+
+def _predicted(networks: Ensemble, case: Case, results: Sequence[Path]) -> str:
+    volume_mm3, unlike, rim_mm3 = predict_image(networks, case, device(), *results)
+    scans = missing_scans(case.lacking, networks.recipe)
+    lacked = f", without {numbered(scans)}," if scans else ""
+    found = f"{volume_mm3:.0f} mm³ predicted as lesion{lacked} by {networks}"
+    rim = f"; {rim_mm3:.0f} mm³ of bright tissue cross the brain's rim: a lesion may be cut" if rim_mm3 > 0 else ""
+    return f"{results[0]}: {found}{likeness_in_words(unlike)}{rim}"
+
+
+@contextmanager
+def _gathered(problems: list[Problem]) -> Iterator[None]:
+    """Keep the problems of a case that cannot be predicted, and go on with the next."""
+    try:
+        yield
+    except CohortError as error:
+        problems += error.problems
+
+
+def _unpredicted(source: Path, problems: Sequence[Problem], n: int, of: int) -> CohortError:
+    """The error of all cases that were left out; of several cases it begins with how many were predicted."""
+    fix = "correct what is said of the others; then predict again"
+    count = [Problem("-", str(source), f"{n} of {of} cases predicted", "all of them", fix)] if of > 1 else []
+    return CohortError([*count, *problems])
 
 
 def _placed(path: Path) -> Path:
     return home() / path if path.parts[:1] == ("runs",) else path
 
 
+def _volumes(paths: Iterable[Path]) -> list[Path]:
+    return sorted(path for path in paths if path.name.lower().endswith(NIFTI))
+
+
+def _below(folder: Path, results: Sequence[Path]) -> Iterator[Problem]:
+    """A warning of images in subfolders of a folder that is predicted; results of an earlier call are none."""
+    there, own = folder.resolve(), {path.resolve() for path in results}
+    if files := [path for path in _volumes(there.glob("*/**/*")) if not own & {*path.parents}]:
+        found = f"not looked at: {shortened(str(path.relative_to(there)) for path in files)}"
+        fix = "predict each subfolder by a call of its own, or give a datalist of all cases"
+        yield Problem("-", str(folder), found, "all images in the folder itself", fix, "warning")
+
+
 def _cases(images: Sequence[Path], brain: Path | None) -> Mapping[str, Case]:
     """Cases by the name of their results, which is empty where all images are of one case."""
     first = images[0]
-    files = sorted(path for path in first.glob("*") if path.name.endswith(NIFTI)) if first.is_dir() else []
+    files = _volumes(first.glob("*")) if first.is_dir() else []
     if len(images) > 1 or not (files or first.suffix == ".json"):
         return {"": new_case(images, brain)}
     if brain:
         raise ValueError("found --brain with several cases; expected a datalist whose entries name their `brain`")
     if files:
-        paths = {path.name.removesuffix(".gz").removesuffix(".nii"): path for path in files}
+        paths = {stem(path.name): path for path in files}
         if len(paths) < len(files):
             names = ", ".join(path.name for path in files if path not in paths.values())
             raise ValueError(f"folder {first}: found {names} with two endings; expected one file per case")

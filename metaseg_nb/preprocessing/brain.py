@@ -183,7 +183,8 @@ def read_brain(path: Path, case: str, image: Volume, fix: str = AGAIN) -> np.nda
     """
     mask = read_mask(path, case, BRAIN_RULE)
     if not same_grid(image, mask):
-        raise CohortError.one(case, path, describe_grid(mask), f"the image's grid, {describe_grid(image)}", fix)
+        found, expected = describe_grid(mask, image), f"the image's grid, {describe_grid(image)}"
+        raise CohortError.one(case, path, found, expected, fix)
     if not mask.array.any():
         raise CohortError.one(case, path, "an empty mask", "a mask of the brain", fix)
     return mask.array

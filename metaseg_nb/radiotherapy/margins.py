@@ -188,7 +188,7 @@ def masks_on(reference: Volume, case: str, masks: Mapping[str, Path], rule: Lesi
     for model, path in masks.items():
         drawn = read_mask(path, case, rule if model == SECOND_READER else OWN_MASKS)
         if not same_grid(reference, drawn):
-            grids = describe_grid(drawn), describe_grid(reference)
+            grids = describe_grid(drawn, reference), describe_grid(reference)
             raise CohortError.one(case, path, *grids, "predict or draw it again on the grid of the image")
         found[model] = drawn.array > 0
     return found

@@ -66,7 +66,8 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
     case, path, names, masks = work
     organs, reference = read_volume(path, case.name, np.uint8), read_lesions(case, rule)
     if not same_grid(reference, organs):
-        raise CohortError.one(case.name, path, describe_grid(organs), describe_grid(reference), "run notebook 01 again")
+        grids = describe_grid(organs, reference), describe_grid(reference)
+        raise CohortError.one(case.name, path, *grids, "run notebook 01 again")
     # each organ has a bit of its own: organs may overlap
     away = {name: _away(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
     drawn, rows = {REFERENCE: reference.array > 0} | masks_on(reference, case.name, masks, rule), []

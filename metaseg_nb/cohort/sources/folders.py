@@ -12,7 +12,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.file_kinds import file_kind
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal, shortened, unused
 from metaseg_nb.cohort.sources.layouts import LAYOUTS, PATIENT, CaseFiles, Found, by_patient, read_patterns
-from metaseg_nb.cohort.sources.naming import is_volume, primary_of, spelled_out, volumes_in
+from metaseg_nb.cohort.sources.naming import in_any_capitals, is_volume, primary_of, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import as_named, tidy, unwritable, well_named
 
 # Without suffix: .nii and .nii.gz. The last are those of BraTS, in all its years.
@@ -31,7 +31,7 @@ def read_folder(
     - one of `LAYOUTS`, by the names of its folders;
     - a folder for each case, ``<case>/`` or ``<primary>/<case>/``: its image and mask are the files that
       ``image_files`` and ``label_file`` match, or ``image``, ``t1c``, ``*-t1c``, ``*_t1ce`` and
-      ``label``, ``mask``, ``seg``, ``*-seg``, ``*_seg``, as in BraTS.
+      ``label``, ``mask``, ``seg``, ``*-seg``, ``*_seg``, as in BraTS. Capitals in names of files make no difference.
 
     ``brain_file`` matches the mask of the brain in a case's folder; or in all of the folder with ``{patient}``, which
     stands for the name of the case.
@@ -120,8 +120,9 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _matching(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """The volumes below a folder that any pattern matches."""
-    return sorted({path for pattern in spelled_out(patterns) for path in folder.glob(pattern) if is_volume(path)})
+    """The volumes below a folder that any pattern matches, whatever the capitals."""
+    spelled = map(in_any_capitals, spelled_out(patterns))
+    return sorted({path for pattern in spelled for path in folder.glob(pattern) if is_volume(path)})
 
 
 def _wrong(files: CaseFiles, missing: str) -> Iterator[Problem]:
@@ -138,6 +139,8 @@ def _wrong(files: CaseFiles, missing: str) -> Iterator[Problem]:
     if len(firsts) < needed or any(len(found) > 1 for found in [*images, labels, brains]):
         found = f"images {', '.join(_listed(found) or 'none' for found in images)}; mask {_listed(labels) or 'none'}"
         found += f"; mask of the brain {_listed(brains)}" if brains else ""
+        alike = any(len({str(path).casefold() for path in paths}) < len(paths) for paths in [*images, labels, brains])
+        found += "; capitals make no difference" if alike else ""
         yield broken("one file each", files.name, files.folder, found)
     if files.labels is not None and not files.labels:
         yield broken("mask of image", files.name, files.folder, "an image without a mask")

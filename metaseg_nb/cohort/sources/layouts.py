@@ -15,7 +15,15 @@ from typing import NamedTuple
 import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
-from metaseg_nb.cohort.sources.naming import is_enhanced_t1, is_plain, is_volume, site_of, spelled_out, volumes_in
+from metaseg_nb.cohort.sources.naming import (
+    in_any_capitals,
+    is_enhanced_t1,
+    is_plain,
+    is_volume,
+    site_of,
+    spelled_out,
+    volumes_in,
+)
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
@@ -23,7 +31,7 @@ PATIENT = "{patient}"
 CHANNEL = re.compile(r"_\d{4}$")
 ANATS = ("sub-*/anat/", "sub-*/ses-*/anat/")
 SESSION = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_")
-MASK = re.compile(r"_(mask|dseg|seg|roi)$")
+MASK = re.compile(r"_(mask|dseg|seg|roi)$", re.IGNORECASE)
 # Masks of something else, as brain extraction and tissue segmentation leave them.
 ANATOMY = re.compile(r"(desc|label)-(brain|aseg|aparcaseg|gm|wm|csf|head)", re.IGNORECASE)
 LESION = re.compile(r"lesion|tumou?r|gtv|metasta", re.IGNORECASE)
@@ -80,8 +88,8 @@ def by_patient(folder: Path, pattern: str, but: Collection[Path] = ()) -> defaul
     for spelled in spelled_out([pattern]):
         parts = [re.escape(part).replace(r"\*", "[^/]*").replace(r"\?", "[^/]") for part in spelled.split(PATIENT)]
         whole = "(?P=patient)".join([f"{parts[0]}(?P<patient>[^/]+?){parts[1]}", *parts[2:]])
-        for path in sorted({*folder.glob(spelled.replace(PATIENT, "*"))} - {*but}):
-            match = re.fullmatch(whole, path.relative_to(folder).as_posix())
+        for path in sorted({*folder.glob(in_any_capitals(spelled.replace(PATIENT, "*")))} - {*but}):
+            match = re.fullmatch(whole, path.relative_to(folder).as_posix(), re.IGNORECASE)
             if match and is_volume(path):
                 found[match["patient"]].append(path)
     return found
@@ -141,7 +149,7 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
     there, it is the session's ``acq_time`` in ``sub-<patient>_sessions.tsv``.
     """
     derived = defaultdict(list)
-    for path in sorted((folder / "derivatives").rglob("*.nii*")):
+    for path in sorted((folder / "derivatives").rglob(in_any_capitals("*.nii*"))):
         if is_volume(path) and (session := SESSION.match(path.name)):
             derived[session[1]].append(path)
     places = {place for pattern in ANATS for place in folder.glob(pattern)}
@@ -179,7 +187,7 @@ def _lesion_masks(volumes: Sequence[Path], label_file: str) -> list[Path]:
 
 
 def _matches(path: Path, pattern: str) -> bool:
-    return any(path.match(spelled) for spelled in spelled_out([pattern]))
+    return any(path.match(in_any_capitals(spelled)) for spelled in spelled_out([pattern]))
 
 
 def _preferred(paths: list[Path], is_meant: Callable[[str], object]) -> list[Path]:

@@ -90,7 +90,7 @@ TESLA_TOLERANCE = 0.12
 
 def is_volume(path: Path) -> bool:
     """Tell whether a path is a NIfTI file by its name, and exists; hidden files belong to other programs."""
-    return path.name.endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
+    return path.name.lower().endswith(SUFFIXES) and not path.name.startswith(".") and path.is_file()
 
 
 def volumes_in(folder: Path) -> list[Path]:
@@ -101,7 +101,22 @@ def volumes_in(folder: Path) -> list[Path]:
 def spelled_out(patterns: Iterable[str]) -> list[str]:
     """Glob patterns with both suffixes where they have none."""
     whole = (*SUFFIXES, "*")
-    return [pattern + end for pattern in patterns for end in ([""] if pattern.endswith(whole) else SUFFIXES)]
+    return [pattern + end for pattern in patterns for end in ([""] if pattern.lower().endswith(whole) else SUFFIXES)]
+
+
+def in_any_capitals(pattern: str) -> str:
+    """A glob pattern that matches small letters and capitals alike: of ``GTV[ab]`` it is ``[Gg][Tt][Vv][aABb]``."""
+
+    def both(match: re.Match) -> str:
+        if match["group"] is None:
+            other = match[0].swapcase()
+            return f"[{match[0]}{other}]" if other != match[0] and len(other) == 1 else match[0]
+        parts = re.findall(".-.|.", match["group"])  # ranges, as a-z, and characters
+        others = [other for part in parts if (other := part.swapcase()) != part and len(other) == len(part)]
+        # "]" and "-" mean themselves at the start only, "-" at the end too
+        return f"[{match['no']}{''.join([*parts[:1], *others, *parts[1:]])}]"
+
+    return re.sub(r"\[(?P<no>!?)(?P<group>\]?[^]]*)\]|.", both, pattern)
 
 
 def is_enhanced_t1(text: str) -> bool:
