@@ -73,9 +73,7 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
             found, low, high = with_interval(draws, ratio(draws, parts, wholes))
             if of_lesions and wholes.any() and np.array_equal(parts, wholes * parts.any()):  # no lesion, or all, found
                 _, low, high = share(parts.mean(axis=0), wholes.mean(axis=0))
-            elif (
-                not of_lesions and np.ptp(parts) < EQUAL
-            ):  # a mean, say of no false lesion: nothing is known of other patients
+            elif not of_lesions and np.ptp(parts) < EQUAL:  # say no false lesion at all: others may have some
                 low, high = np.nan, np.nan
             row |= {measure: found, f"{measure}_low": low, f"{measure}_high": high}
         rows.append(row)

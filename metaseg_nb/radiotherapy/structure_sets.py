@@ -245,7 +245,7 @@ def write_segmentation(
         for number, name in enumerate(regions, 1)
     ]
     # the frames of a file stand in any order
-    starts = np.cumsum([0, *(int(image.get("NumberOfFrames", 1)) for image in images)])
+    starts = np.cumsum([0, *(int(image.get("NumberOfFrames") or 1) for image in images)])
     places = starts[pd.factorize(series.frames["file"])[0]] + series.frames["frame"].to_numpy()
     stacked = np.zeros((starts[-1], *series.shape[1::-1], len(regions)), np.uint8)
     stacked[places] = np.stack([mask.transpose(2, 1, 0) for mask in regions.values()], axis=-1)
