@@ -10,8 +10,7 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.diameters import axial_diameters
-from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.lesions import axial_diameters, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
 from metaseg_nb.figures.follow_up import draw_lesions_over_time

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.header_checks import header_problems
+from metaseg_nb.cohort.checks import header_problems
 from metaseg_nb.cohort.nifti_files import open_nifti
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_voxels

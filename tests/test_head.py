@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.checks import image_problems
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.head import background_mask, find_head, head_mask, is_magnitude, with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.recipe import image_recipe
 from metaseg_nb.preprocessing.steps import prepare_image

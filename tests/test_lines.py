@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from metaseg_nb.annotation.partial import grown_regions
-from metaseg_nb.cohort.diameters import longest_axial_line
-from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.lesions import find_lesions, longest_axial_line
 
 MM = (1.0, 1.0, 1.0)
 SHAPE = (60, 50, 40)

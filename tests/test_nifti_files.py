@@ -11,8 +11,8 @@ import SimpleITK as sitk
 
 from metaseg_nb.cohort import nifti_files
 from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.checks import header_problems
 from metaseg_nb.cohort.examination import examine
-from metaseg_nb.cohort.header_checks import header_problems
 from metaseg_nb.cohort.nifti_files import free_memory, open_nifti
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume

@@ -10,9 +10,9 @@ import pytest
 import SimpleITK as sitk
 
 from metaseg_nb.cohort.cases import Cohort, LesionRule
+from metaseg_nb.cohort.checks import image_problems
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume, write_volume
-from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.files import MACHINE
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import steps

@@ -11,8 +11,8 @@ from nilearn.datasets import load_mni152_template
 from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.head import head_mask
-from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.figures.raw_images import draw_registrations

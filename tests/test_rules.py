@@ -7,7 +7,7 @@ from string import Template
 import pytest
 
 from metaseg_nb.cohort import problems
-from metaseg_nb.cohort.header_checks import USUAL_MM
+from metaseg_nb.cohort.checks import USUAL_MM
 from metaseg_nb.cohort.problems import RULES, broken
 from metaseg_nb.cohort.sources.spelling import LONGEST_BYTES, USABLE
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.header_checks import examine_headers
+from metaseg_nb.cohort.checks import examine_headers
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import describe_grid, open_nifti, read_volume, same_grid, write_volume
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
-from metaseg_nb.cohort.diameters import longest_axial_line
-from metaseg_nb.cohort.lesions import Lesions, find_lesions
+from metaseg_nb.cohort.lesions import Lesions, find_lesions, longest_axial_line
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.case_store import UNKNOWN
 from metaseg_nb.settings import Train

@@ -9,29 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort import checks
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
 from metaseg_nb.cohort.head import Head, find_head, shown_window, with_dark_background
-from metaseg_nb.cohort.header_checks import examine_headers
-from metaseg_nb.cohort.lesions import (
-    find_lesions,
-    fullest_slice,
-    lesion_positions,
-    map_of_head,
-    map_of_lesions,
-    scored_as,
-)
+from metaseg_nb.cohort.lesions import THIRDS, Lesions, find_lesions, fullest_slice, scored_as
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_problem
-from metaseg_nb.cohort.voxel_checks import (
-    BRAIN_RULE,
-    brain_problems,
-    coverage_problems,
-    grid_problem,
-    image_problems,
-    lesion_problems,
-)
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
@@ -39,6 +24,10 @@ FACTS = (
     *("intensity_min", "intensity_p1", "intensity_median", "intensity_p99", "intensity_max"),
     *("n_lesions", "lesion_volume_mm3", "largest_diameter_mm", "label_content"),
 )
+# Cells of the map along X, Y, Z: about 4 mm of a brain.
+MAP_SHAPE = (36, 44, 36)
+HEMISPHERES = ("left", "right")
+POSITIONS = ("third", "hemisphere", "depth_mm")
 
 
 @dataclass(frozen=True)
@@ -74,18 +63,18 @@ class Examination:
 
 def examine(case: Case, rule: LesionRule) -> Examination:
     """Read each file of a case once and collect all facts and problems; a bad case raises no error."""
-    files, problems = examine_headers(case)
+    files, problems = checks.examine_headers(case)
     image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept
         if image := _read(path, files, problems):
-            problems += image_problems(case, str(path), image.array)
+            problems += checks.image_problems(case, str(path), image.array)
     if image is not None:
         head = find_head(image.array, image.spacing_mm)
-        problems += [] if head is None else coverage_problems(case, head)
+        problems += [] if head is None else checks.coverage_problems(case, head)
         facts |= _image_facts(image, head) | {"sequences": len(case.images)}
     brain = _read(case.brain, files, problems)
     if brain and image and head is not None and same_grid(image, brain):
-        problems += brain_problems(case, lesion_mask(brain.array, BRAIN_RULE), head)
+        problems += checks.brain_problems(case, lesion_mask(brain.array, checks.BRAIN_RULE), head)
     label = _read(case.label, files, problems)
     not_numbers = label and not_finite(label.array, str(case.label), case.name)
     if not_numbers:
@@ -99,10 +88,10 @@ def examine(case: Case, rule: LesionRule) -> Examination:
         undeclared = undeclared_problem(case.label, case.name, label.array, rule)
         problems += [undeclared] if undeclared else []
         if lesions.n or not undeclared:  # else not empty, but of values that mean nothing yet
-            problems += lesion_problems(case, lesions, head, mask_on_image is not None)
+            problems += checks.lesion_problems(case, lesions, head, mask_on_image is not None)
         if lesions.n and image is not None and head is not None:
             if mask_on_image is None:  # with numbers it stands for what the headers alone said
-                problem = grid_problem(case, mask, label, image, head)
+                problem = checks.grid_problem(case, mask, label, image, head)
                 same = problem.file, problem.expected
                 problems = [*(other for other in problems if (other.file, other.expected) != same), problem]
             else:
@@ -161,3 +150,46 @@ def _pictures(image: Volume, mask: np.ndarray | None, head: Head | None) -> dict
         pictures |= {"head_map": map_of_head(head), "anatomy": anatomy_of(image.array, head)}
         pictures |= {} if mask is None else {"lesion_map": map_of_lesions(mask, head)}
     return pictures
+
+
+def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
+    """Say of each lesion where its centre lies.
+
+    Returns
+    -------
+    DataFrame
+        Rows as in ``lesions.table``: ``third`` of the head's height (`THIRDS`), ``hemisphere``
+        (`HEMISPHERES`, by the middle of the head's box), ``depth_mm`` below the surface of the head.
+    """
+    centres = lesions.table[["x", "y", "z"]].to_numpy()
+    low, high = head.box
+    relative = ((centres + 0.5) - low) / (high - low)
+    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
+    return pd.DataFrame(
+        {
+            "third": np.array(THIRDS)[third],
+            "hemisphere": np.array(HEMISPHERES)[(relative[:, 0] > 0.5).astype(int)],  # X grows to the right
+            "depth_mm": head.depth_mm(centres),
+        }
+    )
+
+
+def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
+    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
+    low, high = head.box[0], np.minimum(head.box[1], mask.shape)  # a coarse voxel may reach beyond the image
+    cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
+    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
+    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
+    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
+    return cells
+
+
+def map_of_head(head: Head) -> np.ndarray:
+    """The head itself in its box: bool, shape `MAP_SHAPE`."""
+    return head.mask[_middles(*(ends // head.step for ends in head.box))]
+
+
+def _middles(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Voxels in the middle of each cell, as an index."""
+    size = high - low
+    return np.ix_(*(low[i] + ((np.arange(n) + 0.5) * size[i] / n).astype(int) for i, n in enumerate(MAP_SHAPE)))

@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.examination import FACTS, Examination, examine
+from metaseg_nb.cohort.examination import FACTS, POSITIONS, Examination, examine
 from metaseg_nb.cohort.fingerprint import look_alikes, same_voxels
-from metaseg_nb.cohort.lesions import LESION_FACTS, POSITIONS, SCORED_FACTS
+from metaseg_nb.cohort.lesions import LESION_FACTS, SCORED_FACTS
 from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.files import finished
 from metaseg_nb.parallel import map_cases

@@ -11,7 +11,6 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, broken, refusal
-from metaseg_nb.cohort.site_folds import fold_of_sites, require_whole_sites
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2
@@ -58,9 +57,9 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int, by: str = "
     """
     cases = [replace(case, n_lesions=int(burden.loc[case.name, "n_lesions"])) for case in cohort.cases]
     without = [case.name for case in cases if case.fold is None]
-    dealt = fold_of_sites(cohort, n_folds) if by == "site" else {}
+    by_site = _fold_of_sites(cohort, n_folds) if by == "site" else {}
     if len(without) == len(cases):
-        fold_of = dealt or _deal(cohort, burden, n_folds)
+        fold_of = by_site or _deal(cohort, burden, n_folds)
         cases = [replace(case, fold=fold_of[case.patient]) for case in cases]
     elif without:
         raise CohortError(broken("all or none", name, "datalist", "no fold") for name in without)
@@ -71,8 +70,10 @@ def assign_folds(cohort: Cohort, burden: pd.DataFrame, n_folds: int, by: str = "
     if folds != list(range(n_folds)):
         found, words = f"folds {folds} with {len(folds_of)} patients", {"last": n_folds - 1, "n": max(2, len(folds))}
         raise refusal("folds", "-", "datalist", found, fix, **words)
-    if by == "site":
-        require_whole_sites(cases)
+    pairs = sorted({(case.fold or 0, case.site) for case in cases}) if by == "site" else []
+    if len(pairs) > n_folds:  # the list came with folds that mix sites or divide one
+        found = ", ".join(f"site {site} in fold {fold}" for fold, site in pairs)
+        raise refusal("folds of sites", "-", "datalist", found)
     return replace(cohort, cases=cases, folds_by=by)
 
 
@@ -122,6 +123,26 @@ def _deal(cohort: Cohort, burden: pd.DataFrame, n_folds: int) -> dict[str, int]:
             fold_of[patient] = fold
             holds[fold] += 1, n_lesions, volume_mm3
     return fold_of
+
+
+def _fold_of_sites(cohort: Cohort, n_folds: int) -> dict[str, int]:
+    """Fold of each patient, if the sites, in the order of their names, are the folds."""
+    if without := [case for case in cohort.all_cases if case.site == "unknown"]:
+        raise CohortError(broken("site of each", case, "datalist", "no site") for case in without)
+    problems = [
+        broken("one site", of[0], "datalist", f"patient {patient} with {' and '.join(own)}")
+        for patient, of in _by_patient(cohort.all_cases).items()
+        if len(own := sorted({case.site for case in of})) > 1
+    ]
+    sites = sorted({case.site for case in cohort.cases})
+    if len(sites) < 2:
+        problems.append(broken("two sites", "-", "datalist", f"only the site {sites[0]}"))
+    elif len(sites) != n_folds:
+        found = f"{n_folds} folds for {len(sites)} sites: {', '.join(sites)}"
+        problems.append(broken("fold for each site", "-", "n_folds", found, n=len(sites)))
+    if problems:
+        raise CohortError(problems)
+    return {case.patient: sites.index(case.site) for case in cohort.cases}
 
 
 def split(cohort: Cohort, fold: int) -> Split:

@@ -1,14 +1,15 @@
-"""Lesions of a mask: 26-connected components, their volume, diameter and place."""
+"""Lesions of a mask: 26-connected components, their volume and diameters, and what is near them."""
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cc3d
 import edt
 import numpy as np
 import pandas as pd
 from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
+from scipy.spatial.distance import cdist, pdist
 
 from metaseg_nb.cohort.head import Head, ends_of
 
@@ -27,11 +28,7 @@ SCORED_FACTS = ("scored_lesion", "scored_diameter_mm")
 UNSCORED_MM3 = 2.0
 # A lesion with this share of its voxels in the background does not belong to the head.
 OUTSIDE_SHARE = 0.5
-# Cells of the map along X, Y, Z: about 4 mm of a brain.
-MAP_SHAPE = (36, 44, 36)
 THIRDS = ("inferior", "middle", "superior")
-HEMISPHERES = ("left", "right")
-POSITIONS = ("third", "hemisphere", "depth_mm")
 
 
 @dataclass(frozen=True)
@@ -121,6 +118,71 @@ def largest_diameter_mm(voxels: np.ndarray, spacing_mm: tuple[float, float, floa
     return float(pdist(corners).max())
 
 
+class Diameters(NamedTuple):
+    """The longest axial diameter, the longest one across it on the same slice, and the number of axial slices."""
+
+    longest_mm: float
+    perpendicular_mm: float
+    slices: int
+
+
+def longest_axial_line(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> np.ndarray:
+    """The longest line between two voxels of a lesion on one axial slice, as for RECIST.
+
+    If it is as long on several slices, it is that of the middle one of them.
+
+    Parameters
+    ----------
+    voxels : ndarray of int, shape (N, 3)
+        Sorted as ``numpy.argwhere`` gives them.
+    spacing_mm : tuple of 3 floats
+
+    Returns
+    -------
+    ndarray of int, shape (2, 3)
+        Both ends.
+    """
+    lines, lengths_mm = [], []
+    for z in np.unique(voxels[:, 2]):
+        own = voxels[voxels[:, 2] == z]
+        new_row = np.diff(own[:, 0], prepend=-1, append=-1) != 0
+        ends = own[new_row[:-1] | new_row[1:]]  # of rows along Y: only these can be farthest apart
+        places = ends * spacing_mm
+        apart = cdist(places, places)
+        lines.append(ends[list(np.unravel_index(apart.argmax(), apart.shape))])
+        lengths_mm.append(apart.max())
+    longest = np.flatnonzero(np.isclose(lengths_mm, max(lengths_mm)))
+    return lines[longest[len(longest) // 2]]
+
+
+def axial_diameters(voxels: np.ndarray, spacing_mm: tuple[float, float, float]) -> Diameters:
+    """Measure a lesion on its own voxels.
+
+    A line ends half a voxel beyond the centres of its last voxels, so a lesion of one voxel has a voxel's edge.
+
+    Parameters
+    ----------
+    voxels, spacing_mm
+        As of `longest_axial_line`.
+
+    References
+    ----------
+    Eisenhauer et al. 2009 (RECIST 1.1, Eur. J. Cancer 45:228); Lin et al. 2015 (RANO-BM, Lancet Oncol. 16:e270).
+    """
+    edges = np.asarray(spacing_mm[:2])
+    start, end = longest_axial_line(voxels, spacing_mm)
+    line = (end - start)[:2] * edges
+    length = float(np.linalg.norm(line))
+    along = line / length if length else np.array([1.0, 0.0])
+    across = np.array([-along[1], along[0]])
+    edge_along, edge_across = (float(np.linalg.norm(direction * edges)) for direction in (along, across))
+    places = voxels[voxels[:, 2] == start[2]][:, :2] * edges
+    row, offset = np.round(places @ along / edge_along).astype(int), places @ across
+    widths = [np.ptp(offset[row == one]) for one in np.unique(row)]
+    slices = len(np.unique(voxels[:, 2]))
+    return Diameters(length + edge_along, float(max(widths)) + edge_across, slices)
+
+
 def lesion_table(labels: np.ndarray, n: int, spacing_mm: tuple[float, float, float]) -> pd.DataFrame:
     """Describe every lesion of a labelled mask.
 
@@ -208,16 +270,7 @@ def box_around(mask: np.ndarray, margin_mm: float, spacing_mm: tuple[float, floa
 
 
 def dilate_by_one(mask: np.ndarray) -> np.ndarray:
-    """Dilate a mask by one voxel over faces and edges (18 neighbours).
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
-
-    Returns
-    -------
-    ndarray of bool, shape (X, Y, Z)
-    """
+    """Dilate a mask of bool, shape (X, Y, Z), by one voxel over faces and edges (18 neighbours)."""
     along_x, along_y = _grown(mask, 0), _grown(mask, 1)
     return _grown(along_x, 1) | _grown(along_x, 2) | _grown(along_y, 2)
 
@@ -239,49 +292,6 @@ def diameter_class(diameter_mm: pd.Series) -> pd.Series:
 def outside_lesions(lesions: Lesions, head: Head) -> list[int]:
     """Numbers of the lesions that do not belong to the head: half of their voxels or more lie in the background."""
     return [lesion for lesion in lesions.boxes if (~head.contains(lesions.voxels(lesion))).mean() >= OUTSIDE_SHARE]
-
-
-def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
-    """Say of each lesion where its centre lies.
-
-    Returns
-    -------
-    DataFrame
-        Rows as in ``lesions.table``: ``third`` of the head's height (`THIRDS`), ``hemisphere``
-        (`HEMISPHERES`, by the middle of the head's box), ``depth_mm`` below the surface of the head.
-    """
-    centres = lesions.table[["x", "y", "z"]].to_numpy()
-    low, high = head.box
-    relative = ((centres + 0.5) - low) / (high - low)
-    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
-    return pd.DataFrame(
-        {
-            "third": np.array(THIRDS)[third],
-            "hemisphere": np.array(HEMISPHERES)[(relative[:, 0] > 0.5).astype(int)],  # X grows to the right
-            "depth_mm": head.depth_mm(centres),
-        }
-    )
-
-
-def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
-    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
-    low, high = head.box[0], np.minimum(head.box[1], mask.shape)  # a coarse voxel may reach beyond the image
-    cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
-    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
-    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
-    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
-    return cells
-
-
-def map_of_head(head: Head) -> np.ndarray:
-    """The head itself in its box: bool, shape `MAP_SHAPE`."""
-    return head.mask[_middles(*(ends // head.step for ends in head.box))]
-
-
-def _middles(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Voxels in the middle of each cell, as an index."""
-    size = high - low
-    return np.ix_(*(low[i] + ((np.arange(n) + 0.5) * size[i] / n).astype(int) for i, n in enumerate(MAP_SHAPE)))
 
 
 def fullest_slice(mask: np.ndarray) -> int:

@@ -12,8 +12,7 @@ import pandas as pd
 from nibabel.affines import apply_affine
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
-from metaseg_nb.cohort.diameters import axial_diameters
-from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
+from metaseg_nb.cohort.lesions import UNSCORED_MM3, axial_diameters, find_lesions, is_scored
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask
 from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow

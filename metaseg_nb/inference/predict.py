@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.header_checks import require_sound_headers
+from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered, of_each, shortened
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import repeated_files

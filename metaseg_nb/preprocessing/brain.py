@@ -19,11 +19,11 @@ import numpy as np
 
 from metaseg_nb.checksums import checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.checks import BRAIN_RULE, brain_problems
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import distance_mm, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
-from metaseg_nb.cohort.voxel_checks import BRAIN_RULE, brain_problems
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.machine import gpu_in_turn
 

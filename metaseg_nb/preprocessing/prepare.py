@@ -14,8 +14,8 @@ import pandas as pd
 
 from metaseg_nb.checksums import checksum, read_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.head import find_head
-from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume

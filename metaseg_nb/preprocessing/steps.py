@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.checks import image_problems, require_sound_headers
 from metaseg_nb.cohort.head import head_mask, reach_of, with_dark_background
-from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.nifti_files import open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
-from metaseg_nb.cohort.voxel_checks import image_problems
 from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.brain import KEEP, brain_of, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
