@@ -17,8 +17,8 @@ from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import name_of, primary_of
+from metaseg_nb.cohort.sources.one_patient import time_points
 from metaseg_nb.cohort.sources.spelling import read_csv
-from metaseg_nb.cohort.sources.time_points import time_points
 
 budget = settings(
     max_examples=120, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

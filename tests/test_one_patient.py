@@ -10,7 +10,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import case_codes, decoded, with_codes
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import is_enhanced_t1
-from metaseg_nb.cohort.sources.time_points import time_points
+from metaseg_nb.cohort.sources.one_patient import time_points
 
 EACH = "(?P<patient>.+)"
 

@@ -13,7 +13,7 @@ import pandas as pd
 from metaseg_nb.cohort.audit_likeness import with_signs
 from metaseg_nb.cohort.file_kinds import GZIP_MAGIC
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.cohort.sources.entries import Entry, read_entries
+from metaseg_nb.cohort.sources.lists import Entry, read_entries
 from metaseg_nb.cohort.sources.naming import is_kind, primary_of
 from metaseg_nb.cohort.sources.spelling import identity, located, spelled_path, stem
 

@@ -12,8 +12,8 @@ import pandas as pd
 
 from metaseg_nb.cohort.file_kinds import opened
 from metaseg_nb.cohort.sources import naming
+from metaseg_nb.cohort.sources.one_patient import time_points
 from metaseg_nb.cohort.sources.spelling import as_words
-from metaseg_nb.cohort.sources.time_points import time_points
 
 # Formats that one image may be kept in, and the channel that nnU-Net writes behind the name of a case.
 ENDING = re.compile(r"((?<=\d)_000\d)?(\.(nii|nrrd|nhdr|mh[ad]|np[yz]|b2nd|hdr|img|mg[hz])(\.gz)?)?$", re.IGNORECASE)

@@ -15,9 +15,8 @@ from pydantic import AfterValidator, BaseModel
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, numbered, refusal, unused
 from metaseg_nb.cohort.sources.dates import with_days
-from metaseg_nb.cohort.sources.entries import PATH, Id, Text, read_keys
 from metaseg_nb.cohort.sources.folders import read_folder
-from metaseg_nb.cohort.sources.lists import read_lists
+from metaseg_nb.cohort.sources.lists import PATH, Id, Text, read_keys, read_lists
 from metaseg_nb.cohort.sources.one_patient import patient_reader, with_patients
 from metaseg_nb.cohort.sources.spelling import loosely, misspelt, read_csv, shown, tidy, unwritable
 

@@ -48,8 +48,8 @@ DATE = (
     r"(?:19|20)\d\d[-_.]?[01]\d(?:[-_.]?[0-3]\d(?:[-_T ][0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?)?)?"
     r"|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
 )
-SHORT_DATE = r"\d\d-[01]\d-[0-3]\d|[0-3]\d-[01]\d-\d\d|[0-3]?\d\.[01]?\d\.\d\d"
 YEAR = r"(?:19|20)\d\d"
+ANY_DATE = rf"{DATE}|\d\d-[01]\d-[0-3]\d|[0-3]\d-[01]\d-\d\d|[0-3]?\d\.[01]?\d\.\d\d|{YEAR}"
 MONTH = r"(?:jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*"
 TIME_WORDS = (
     r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
