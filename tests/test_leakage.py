@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metaseg_nb.cohort import audit_likeness
+from metaseg_nb.cohort import audit_entries
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.audit_entries import listed_entries
 
@@ -770,7 +770,7 @@ def test_no_lists_and_a_list_without_a_readable_entry_are_compared_too(tmp_path)
 def test_many_cases_are_not_compared_each_with_each(write_list, monkeypatch, place):
     """Of cases whose paths have a folder in common only, and whose folders hold the same names."""
     compared = []
-    monkeypatch.setattr(audit_likeness, "_paths_alike", lambda *of: compared.append(of))
+    monkeypatch.setattr(audit_entries, "_paths_alike", lambda *of: compared.append(of))
     paths = [place.format(i // 2 if "study" in place else i, i % 2) for i in range(400)]
     run(write_list("a.json", training=paths[:300], validation=paths[300:]))
     assert len(compared) < len(paths)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from metaseg_nb.cohort.audit_likeness import look_alikes
+from metaseg_nb.cohort.audit_entries import look_alikes
 from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"

@@ -54,7 +54,6 @@ BRAIN_MASK = re.compile(
 LEAST_OF_HEAD, LEAST_IN_HEAD = 0.1, 0.9
 # What is brain in a mask: of 0 and 1, of 0 and 255, or of probabilities.
 BRAIN_RULE = LesionRule(threshold=0.5)
-OTHER_PLACE = "find the right label: this one is of another image, or misplaced"
 RESAMPLE = "resample it onto the image (nearest neighbour)"
 COPY = "give it the image's header and leave its voxels as they are"
 
@@ -142,13 +141,12 @@ def _position(image: NiftiFile) -> Iterator[tuple[str, str]]:
 
 def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
     """Problems of one image, shape (X, Y, Z): NaN, one value everywhere, int16 overflow, negative values."""
-    problem = not_finite(array, path, case.name)
-    finite = array if problem is None else array[np.isfinite(array)]
-    problems = [] if problem is None else [problem]
+    problems = not_finite(array, path, case.name)
+    finite = array[np.isfinite(array)] if problems else array
     if finite.size and finite.min() == finite.max():
         problems.append(broken("contrast", case, path, f"the value {finite.flat[0]:g} in every voxel"))
     elif finite.size and finite.min() < 0:
-        n_wrapped = 0 if problem else _wrapped_voxels(array)
+        n_wrapped = 0 if problems else _wrapped_voxels(array)
         found = f"{n_wrapped} voxels with values down to {finite.min():.0f} among bright voxels"
         rule = ("no overflow", found) if n_wrapped else _negative(np.nan_to_num(array, posinf=0, neginf=0))
         problems.append(broken(rule[0], case, path, rule[1]))
@@ -217,7 +215,7 @@ def grid_problem(case: Case, mask: np.ndarray, label: Volume, image: Volume, hea
     if label.native_shape == image.native_shape:
         ignoring = _share_inside(voxels, np.linalg.inv(image.to_native) @ label.to_native, head, image)
     if max(by_header, ignoring) < OUTSIDE_SHARE:
-        fix = OTHER_PLACE
+        fix = "find the right label: this one is of another image, or misplaced"
     elif ignoring < OUTSIDE_SHARE:
         fix = f"{RESAMPLE}; do not copy the image's header, which would put the lesions outside the brain"
     elif by_header < OUTSIDE_SHARE:

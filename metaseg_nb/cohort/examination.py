@@ -16,7 +16,7 @@ from metaseg_nb.cohort.head import Head, find_head, shown_window, with_dark_back
 from metaseg_nb.cohort.lesions import THIRDS, Lesions, find_lesions, fullest_slice, scored_as
 from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_problem
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_values
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
@@ -76,17 +76,16 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     if brain and image and head is not None and same_grid(image, brain):
         problems += checks.brain_problems(case, lesion_mask(brain.array, checks.BRAIN_RULE), head)
     label = _read(case.label, files, problems)
-    not_numbers = label and not_finite(label.array, str(case.label), case.name)
-    if not_numbers:
-        problems.append(not_numbers)
-    elif case.label is not None and label is not None:
+    not_numbers = not_finite(label.array, str(case.label), case.name) if label else []
+    problems += not_numbers
+    if case.label is not None and label is not None and not not_numbers:
         mask = lesion_mask(label.array, rule)
         lesions = find_lesions(mask, label.spacing_mm)
         table = lesions.table.join(scored_as(lesions))
         facts |= _label_facts(mask, table)
         mask_on_image = mask if image is not None and same_grid(image, label) else None
-        undeclared = undeclared_problem(case.label, case.name, label.array, rule)
-        problems += [undeclared] if undeclared else []
+        undeclared = undeclared_values(case.label, case.name, label.array, rule)
+        problems += undeclared
         if lesions.n or not undeclared:  # else not empty, but of values that mean nothing yet
             problems += checks.lesion_problems(case, lesions, head, mask_on_image is not None)
         if lesions.n and image is not None and head is not None:

@@ -1,6 +1,7 @@
 """Recognise files that are not NIfTI by their first bytes, and say how to convert them."""
 
 import gzip
+import re
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -19,38 +20,36 @@ NO_IMAGE = "give the NIfTI file (.nii or .nii.gz)"
 
 
 class Kind(NamedTuple):
-    """A kind of file: its name, how to convert it to NIfTI, and the bytes it is recognised by."""
+    """A kind of file: its name, how to convert it to NIfTI, and the pattern of the bytes it is recognised by."""
 
     name: str
     fix: str
-    signatures: tuple[bytes, ...] = ()
-    offset: int | None = 0  # where the bytes stand; None: anywhere
+    pattern: bytes = b""
 
 
-# The first that fits counts: DICOM objects are told by their class before DICOM is.
-KINDS = (
-    Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, (b"1.2.840.10008.5.1.4.1.1.481.3",), None),
-    Kind("a DICOM segmentation (SEG)", STRUCTURES, (b"1.2.840.10008.5.1.4.1.1.66.4",), None),
-    Kind("a DICOM file", DCM2NIIX, (b"DICM",), 128),
-    # without the preamble a DICOM file starts with an element of group 0002 or 0008
-    Kind("a DICOM file", DCM2NIIX, (b"\2\0\0\0", b"\2\0\1\0", b"\2\0\2\0", b"\2\0\x10\0")),
-    Kind("a DICOM file", DCM2NIIX, tuple(b"\x08\0" + bytes([element, 0]) for element in (0, 1, 5, 8, 0x12, 0x16))),
-    Kind("an NRRD file", CONVERTED, (b"NRRD000",)),
-    Kind("a MetaImage file (.mha, .mhd)", CONVERTED, (b"ElementType",), None),
-    Kind("an archive or workbook", UNPACK, (b"PK\3\4", b"7z\xbc\xaf", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")),
-    Kind("a file that is compressed twice", "unpack it once", (GZIP_MAGIC,)),
-    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", (b"\0\5\x16\7",)),
-    Kind("a web page", DOWNLOAD, (b"<!DOCTYPE", b"<html")),
-    Kind("a pointer instead of the file", FETCH, (b"version https://git-lfs", b"/annex/objects")),
-)
-GZIP = Kind("a gzip file", UNPACK)
 HALF = Kind(
     "half of a pair (.hdr and .img), or Analyze",
     "write both as one NIfTI file, for instance with nibabel or SimpleITK; if it is Analyze, which does not say where "
     "left and right are, convert the DICOM series to NIfTI instead",
+    # sizeof_hdr of Analyze and NIfTI-1 (348) and of NIfTI-2 (540), in either byte order
+    rb"^(\x5c\x01\x00\x00|\x00\x00\x01\x5c|\x1c\x02\x00\x00|\x00\x00\x02\x1c)",
 )
-# sizeof_hdr of Analyze and NIfTI-1 and of NIfTI-2, in either byte order; the magic word of NIfTI follows it.
-HEADER_SIZES = [size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")]
+# The first that fits counts: DICOM objects are told by their class before DICOM is.
+KINDS = (
+    HALF,
+    Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.481\.3"),
+    Kind("a DICOM segmentation (SEG)", STRUCTURES, rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4"),
+    Kind("a DICOM file", DCM2NIIX, rb"^.{128}DICM"),
+    # without the preamble a DICOM file starts with an element of group 0002 or 0008
+    Kind("a DICOM file", DCM2NIIX, rb"^(\x02\x00[\x00\x01\x02\x10]\x00|\x08\x00[\x00\x01\x05\x08\x12\x16]\x00)"),
+    Kind("an NRRD file", CONVERTED, rb"^NRRD000"),
+    Kind("a MetaImage file (.mha, .mhd)", CONVERTED, rb"ElementType"),
+    Kind("an archive or workbook", UNPACK, rb"^(PK\x03\x04|7z\xbc\xaf|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd)"),
+    Kind("a file that is compressed twice", "unpack it once", rb"^\x1f\x8b"),
+    Kind("a macOS companion file (._)", "leave it out: the image has the same name without ._", rb"^\x00\x05\x16\x07"),
+    Kind("a web page", DOWNLOAD, rb"^(<!DOCTYPE|<html)"),
+    Kind("a pointer instead of the file", FETCH, rb"^(version https://git-lfs|/annex/objects)"),
+)
 
 
 def is_gzip(path: Path) -> bool:
@@ -74,15 +73,15 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
     """Tell the kind of a file by its first bytes (`head_of`) and its name; None: NIfTI, or unknown."""
     if head[344:347] == b"n+1" or head[4:7] == b"n+2":
         return None
-    if head[:4] in HEADER_SIZES or name.lower().endswith((".img", ".img.gz")):
+    if name.lower().endswith((".img", ".img.gz")):
         return HALF
-    return next((kind for kind in KINDS if _fits(kind, head)), None)
+    return next((kind for kind in KINDS if re.search(kind.pattern, head, re.DOTALL)), None)
 
 
 def file_kind(path: Path) -> Kind | None:
     """Tell the kind of a file that is neither NIfTI nor text; None where that is unknown."""
     with suppress(OSError, EOFError, zlib.error):
-        return kind_of(head_of(path)) or (GZIP if is_gzip(path) else None)
+        return kind_of(head_of(path)) or (Kind("a gzip file", UNPACK) if is_gzip(path) else None)
     return None
 
 
@@ -92,9 +91,3 @@ def kind_of_folder(folder: Path) -> Kind:
     kind = next((kind_of(head_of(path)) for path in shown), None)
     of_dicom = kind is not None and kind.fix == DCM2NIIX
     return Kind("a folder of DICOM files", DCM2NIIX) if of_dicom else Kind("a folder", NO_IMAGE)
-
-
-def _fits(kind: Kind, head: bytes) -> bool:
-    if kind.offset is None:
-        return any(signature in head for signature in kind.signatures)
-    return head.startswith(kind.signatures, kind.offset)

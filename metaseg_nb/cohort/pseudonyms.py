@@ -114,9 +114,11 @@ def case_codes(key: Path) -> dict[str, str]:
     return _read(key)["case"]
 
 
-def decoded(names: Iterable[str], key: Path) -> list[str]:
-    """Names of cases in one spelling (`tidy`); each may be given as its code. Imported cases keep theirs."""
-    return _decoded(names, case_codes(key))
+def decoded(names: Iterable[str], key: Path, kinds: Sequence[str] = ("case",)) -> list[str]:
+    """Names of cases in one spelling (`tidy`); each may be given as its code, if that is of one of these ``kinds``."""
+    codes = _read(key)
+    name_of = {code: name for kind in kinds for name, code in codes[kind].items()}
+    return [name_of.get(name, name) for name in map(tidy, names)]
 
 
 def called_here(layout: StudyLayout, names: Iterable[str], other: StudyLayout, theirs: Iterable[str]) -> dict[str, str]:
@@ -135,8 +137,9 @@ def called_here(layout: StudyLayout, names: Iterable[str], other: StudyLayout, t
         Without those of ``theirs`` that this study does not have.
     """
     names, theirs = list(names), list(theirs)
-    here = dict(zip(_decoded(names, _codes_of_cases(layout.key)), names, strict=True))
-    known = dict(zip(theirs, _decoded(theirs, _codes_of_cases(other.key)), strict=True))
+    kinds = ("case", "examination")
+    here = dict(zip(decoded(names, layout.key, kinds), names, strict=True))
+    known = dict(zip(theirs, decoded(theirs, other.key, kinds), strict=True))
     # the cohort of this study may be a list of the other, with the other's codes as names
     found = {code: here.get(name, here.get(code)) for code, name in known.items()}
     return {code: name for code, name in found.items() if name is not None}
@@ -222,17 +225,6 @@ def _composed(text: str) -> str:
 
 def _words(name: str, letters: Mapping[int, str] = WRITTEN_OUT) -> tuple[str, ...]:
     return tuple(plain(word, letters) for word in WORD.findall(_composed(name)))
-
-
-def _decoded(names: Iterable[str], codes: Mapping[str, str]) -> list[str]:
-    name_of = {code: name for name, code in codes.items()}
-    return [name_of.get(name, name) for name in map(tidy, names)]
-
-
-def _codes_of_cases(key: Path) -> dict[str, str]:
-    """Codes by name, of imported cases too."""
-    codes = _read(key)
-    return codes["examination"] | codes["case"]
 
 
 def _read(key: Path) -> dict[str, dict[str, str]]:

@@ -99,17 +99,15 @@ def read_volume(path: str | Path, case: str, dtype: type = np.float32) -> Volume
         `open_nifti` refuses the file, or it is damaged or holds NaN or infinite values.
     """
     volume = read_voxels(open_nifti(path, case), dtype)
-    if problem := not_finite(volume.array, path, case):
-        raise CohortError([problem])
+    if problems := not_finite(volume.array, path, case):
+        raise CohortError(problems)
     return volume
 
 
-def not_finite(array: np.ndarray, path: str | Path, case: str) -> Problem | None:
-    """Problem of an array that holds NaN or infinite values, or None."""
+def not_finite(array: np.ndarray, path: str | Path, case: str) -> list[Problem]:
+    """Problem of an array that holds NaN or infinite values; empty if all are finite."""
     count = array.size - int(np.isfinite(array).sum())
-    if count == 0:
-        return None
-    return broken("finite", case, path, f"{count} NaN or infinite voxels")
+    return [broken("finite", case, path, f"{count} NaN or infinite voxels")] if count else []
 
 
 def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
@@ -213,8 +211,8 @@ def read_values(path: str | Path, case: str, rule: LesionRule) -> Volume:
         The file cannot be read, or holds a value that the rule does not name.
     """
     values = read_volume(path, case)
-    if problem := undeclared_problem(path, case, values.array, rule):
-        raise CohortError([problem])
+    if problems := undeclared_values(path, case, values.array, rule):
+        raise CohortError(problems)
     return values
 
 
@@ -225,21 +223,22 @@ def lesion_mask(array: np.ndarray, rule: LesionRule) -> np.ndarray:
     return np.isin(np.rint(array), rule.values)
 
 
-def undeclared_problem(path: str | Path, case: str, array: np.ndarray, rule: LesionRule) -> Problem | None:
+def undeclared_values(path: str | Path, case: str, array: np.ndarray, rule: LesionRule) -> list[Problem]:
     """Problem of values that a rule does not name, or of a threshold that leaves nothing of a grey mask."""
     if rule.threshold > 0:
         low, high = float(array.min()), float(array.max())
         if not 0 < high <= rule.threshold:
-            return None
+            return []
         found = f"values from {low:g} to {high:g}, none above the threshold {rule.threshold:g}"
-        return broken("both sides", case, path, found, high=f"{high:g}")
+        return [broken("both sides", case, path, found, high=f"{high:g}")]
     named = sorted({0, *rule.values, *rule.other_values})
     values, counts = np.unique(array[array != 0], return_counts=True)
     declared = np.isin(np.rint(values), named) & (np.abs(values - np.rint(values)) <= FUZZ)
     values, counts = values[~declared], counts[~declared]
     if len(values) == 0:
-        return None
+        return []
     listed, voxels = (", ".join(f"{n:g}" for n in some[:5]) for some in (values, counts))
     found = f"label values {listed}{', ...' if len(values) > 5 else ''} ({voxels} voxels)"
     is_grey = len(values) > 10 or not np.allclose(values, np.rint(values))
-    return broken("not grey" if is_grey else "declared values", case, path, found, named=", ".join(map(str, named)))
+    names = ", ".join(map(str, named))
+    return [broken("not grey" if is_grey else "declared values", case, path, found, named=names)]

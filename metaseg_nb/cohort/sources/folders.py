@@ -71,11 +71,9 @@ def read_folder(
         if not any(problem.severity == "error" for problem in wrong):
             images = tuple(as_named(found[0]) for found in files.images if found)
             lacking = tuple(number for number, found in enumerate(files.images, 1) if not found)
-            label = as_named(files.labels[0]) if files.labels else None
-            case = Case(tidy(files.name), images, label, patient="", primary=tidy(files.primary))
-            brain = as_named(files.brains[0]) if files.brains else None
-            facts = {"site": files.site, "scanner": files.scanner, "date": files.date}
-            cases.append(replace(case, brain=brain, lacking=lacking, **facts))
+            label, brain = (as_named(masks[0]) if masks else None for masks in (files.labels, files.brains))
+            facts = {"patient": "", "primary": "unknown", **files.facts}
+            cases.append(Case(tidy(files.name), images, label, brain=brain, lacking=lacking, **facts))
     cases, unnamed = well_named(cases, 'rename it, or give a datalist with a "case" for each entry')
     cohort = Cohort.of(folder.resolve().name, found.description, cases)
     if standard and not cohort.cases and (others := other_files(folder))[0]:
@@ -110,8 +108,8 @@ def _case_folders(folder: Path, image_files: Sequence[str], label_file: str) -> 
         masks = _matching(place, labels)
         images = tuple([path for path in _matching(place, patterns) if path not in masks] for patterns in sequences)
         own = place.relative_to(folder)
-        primary = primary_of(own / "image")
-        files.append(CaseFiles("_".join(own.parts), place, images, masks, volumes_in(place), primary))
+        facts = {"primary": tidy(primary_of(own / "image"))}
+        files.append(CaseFiles("_".join(own.parts), place, images, masks, volumes_in(place), facts))
     return Found(files)
 
 

@@ -6,7 +6,7 @@ Each reader gives the files of every case; `read_folder` makes cases of them.
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,15 +15,8 @@ from typing import NamedTuple
 import pandas as pd
 
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
-from metaseg_nb.cohort.sources.naming import (
-    in_any_capitals,
-    is_enhanced_t1,
-    is_plain,
-    is_volume,
-    site_of,
-    spelled_out,
-    volumes_in,
-)
+from metaseg_nb.cohort.sources import naming
+from metaseg_nb.cohort.sources.naming import in_any_capitals, is_enhanced_t1, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_json, stem
 
 # Stands for the patient in patterns of folders that hold the files of all patients.
@@ -45,6 +38,7 @@ class CaseFiles:
     ``images`` are the files found for each sequence, ``labels`` those found for
     the mask: one each, if all is well. ``volumes`` are all in a folder of the case's own.
     A case that only is to be predicted has ``labels`` None; ``brains`` is None where none are looked for.
+    ``facts`` are what is known of its ``primary``, ``site``, ``scanner`` and ``date``.
     """
 
     name: str
@@ -52,10 +46,7 @@ class CaseFiles:
     images: tuple[Sequence[Path], ...]
     labels: Sequence[Path] | None
     volumes: Sequence[Path] = ()
-    primary: str = "unknown"
-    site: str = "unknown"
-    scanner: str = "unknown"
-    date: str = "unknown"
+    facts: Mapping[str, str] = field(default_factory=dict)
     brains: Sequence[Path] | None = None
 
 
@@ -123,7 +114,7 @@ def read_nnunet(folder: Path, *_: object) -> Found:
     present = {int(name[-4:]) for name in whole if CHANNEL.search(name)} if numbered else {0}
     order = sorted(channels or present, key=lambda i: (not is_enhanced_t1(channels.get(i, "")), i))
     first = channels.get(order[0], "")
-    if (len(order) > 1 and not is_enhanced_t1(first)) or is_plain(first):
+    if (len(order) > 1 and not is_enhanced_t1(first)) or naming.is_plain(first):
         found = f"channels {[channels.get(i, i) for i in order]}; the first is used"
         problems.append(broken("contrast-enhanced T1", "-", record, found))
     files, unread = [], {path for part in parts for path in volumes_in(folder / part)}
@@ -172,7 +163,7 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
             known = _origin(images[0][0]) if images[0] else {}
             if known.get("date") == "unknown" and anat.parent.name.startswith("ses-"):
                 known["date"] = _session_date(anat.parent)
-            files.append(replace(found, **known))
+            files.append(replace(found, facts=known))
         except CohortError as error:
             files.append(found)
             problems += [replace(problem, case=name, severity="warning") for problem in error.problems]
@@ -206,7 +197,8 @@ def _origin(image: Path) -> dict[str, str]:
     maker, model, tesla = (known[key] for key in SCANNER)
     scanner = " ".join(filter(None, [maker, model, tesla and f"{tesla} T"]))
     date = (known["AcquisitionDateTime"] or known["AcquisitionDate"]).partition("T")[0]
-    return {"site": site_of(maker, tesla) or "unknown", "scanner": scanner or "unknown", "date": date or "unknown"}
+    facts = {"site": naming.site_of(maker, tesla), "scanner": scanner, "date": date}
+    return {key: value or "unknown" for key, value in facts.items()}
 
 
 def _session_date(session: Path) -> str:
