@@ -19,7 +19,7 @@ from pathlib import Path
 
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist
-from metaseg_nb.cohort.examination_store import examine_all
+from metaseg_nb.cohort.examination import examine_all
 from metaseg_nb.demo_cohort.files import make_cohort
 
 COMPARED = 10

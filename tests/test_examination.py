@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.examination import examine, map_of_lesions
-from metaseg_nb.cohort.examination_store import cases_table, examine_all, lesions_table
-from metaseg_nb.cohort.head import find_head
+from metaseg_nb.cohort.examination import cases_table, examine, examine_all, lesions_table
+from metaseg_nb.cohort.head import find_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
 from metaseg_nb.cohort.volumes import read_lesions
 

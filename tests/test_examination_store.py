@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.cohort import examination_store
+from metaseg_nb.cohort import examination
 from metaseg_nb.cohort.cases import LesionRule
-from metaseg_nb.cohort.examination import examine
-from metaseg_nb.cohort.examination_store import changed_since, examine_all, keep_examination, load_examination
+from metaseg_nb.cohort.examination import changed_since, examine, examine_all, keep_examination, load_examination
 
 RULE = LesionRule((1,))
 
@@ -24,7 +23,7 @@ def read(monkeypatch):
         names.append(case.name)
         return examine(case, rule)
 
-    monkeypatch.setattr(examination_store, "examine", watched)
+    monkeypatch.setattr(examination, "examine", watched)
     return names
 
 
@@ -81,7 +80,7 @@ def test_a_case_whose_kept_file_is_damaged_is_read_again(write_case, tmp_path, r
 def test_what_an_older_version_found_is_looked_for_again(write_case, tmp_path, read, monkeypatch):
     cases = [write_case("a")]
     with monkeypatch.context() as older:
-        older.setattr(examination_store, "VERSION", examination_store.VERSION - 1)
+        older.setattr(examination, "VERSION", examination.VERSION - 1)
         examine_all(cases, RULE, tmp_path / "kept", workers=1)
     examine_all(cases, RULE, tmp_path / "kept", workers=1)
     assert read == ["a", "a"]
@@ -97,17 +96,17 @@ def test_another_rule_is_another_look(write_case, tmp_path, read):
 
 def test_a_run_that_was_killed_goes_on(write_case, tmp_path, read, monkeypatch):
     cases = [write_case(name, seed=i) for i, name in enumerate("abc")]
-    keep = examination_store.keep_examination
+    keep = examination.keep_examination
 
     def killed(folder, case, rule, examination):
         if case.name == "b":
             raise KeyboardInterrupt
         keep(folder, case, rule, examination)
 
-    monkeypatch.setattr(examination_store, "keep_examination", killed)
+    monkeypatch.setattr(examination, "keep_examination", killed)
     with pytest.raises(KeyboardInterrupt):
         examine_all(cases, RULE, tmp_path / "kept", workers=1)
-    monkeypatch.setattr(examination_store, "keep_examination", keep)
+    monkeypatch.setattr(examination, "keep_examination", keep)
     read.clear()
     examine_all(cases, RULE, tmp_path / "kept", workers=1)
     assert read == ["b", "c"]

@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 
 from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.examination import MAP_SHAPE, examine, lesion_positions, map_of_head, map_of_lesions
-from metaseg_nb.cohort.head import BRAIN_AT_MOST_CM3, REACH_MM, find_head, reach_of
-from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.examination import examine
+from metaseg_nb.cohort.head import (
+    BRAIN_AT_MOST_CM3,
+    MAP_SHAPE,
+    REACH_MM,
+    find_head,
+    map_of_head,
+    map_of_lesions,
+    reach_of,
+)
+from metaseg_nb.cohort.lesions import find_lesions, lesion_positions
 from metaseg_nb.cohort.volumes import read_volume
 
 SHAPE = (60, 80, 50)

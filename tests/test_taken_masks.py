@@ -16,7 +16,7 @@ from metaseg_nb.annotation.taken_masks import OTHER_CODES, with_masks_by_hand
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, write_datalist
-from metaseg_nb.cohort.examination_store import as_it_came, cases_table, examine_all
+from metaseg_nb.cohort.examination import as_it_came, cases_table, examine_all
 from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import begin_with_codes, called_here, case_codes, give_codes, with_codes

@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "audit": ["audit"],
         "cases": ["LesionRule"],
         "datalist": ["read_study_cohort", "read_written", "require_same_settings", "write_datalist"],
-        "examination_store": ["as_it_came", "cases_table", "changed_since", "examine_all", "lesions_table"],
+        "examination": ["as_it_came", "cases_table", "changed_since", "examine_all", "lesions_table"],
         "folds": ["assign_folds", "budget_table", "keep_folds", "split"],
         "lesions": ["diameter_class", "find_lesions"],
         "problems": ["CohortError", "problem_summary", "problem_table", "require_no_errors", "settled"],

@@ -2,7 +2,6 @@
 
 import json
 import textwrap
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.audit_checks import Comparison, Finding, comparisons, counted, findings
 from metaseg_nb.cohort.audit_entries import listed_entries
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import Problem, grouped
 
 # "doubt": perhaps leakage.
 SEVERITIES = ("leakage", "doubt", "problem", "note")
@@ -132,12 +131,10 @@ def _shared(entries: pd.DataFrame, pairs: Sequence[Comparison]) -> pd.DataFrame:
 
 
 def _answer(entries: pd.DataFrame, pairs: Sequence[Comparison], found: Sequence[Finding]) -> str:
-    of = {kind: [each for each in found if each.severity == kind] for kind in SEVERITIES}
+    of = grouped((each.severity, each) for each in found)
     n_evaluated = len(set().union(*(pair.evaluation.index for pair in pairs)))
     if of["leakage"]:
-        leaks = defaultdict(list)
-        for leak in of["leakage"]:
-            leaks[leak.check, leak.list == leak.with_list, leak.with_list].append(leak)
+        leaks = grouped(((leak.check, leak.list == leak.with_list, leak.with_list), leak) for leak in of["leakage"])
         return "LEAKAGE: " + "; ".join(_leak(pairs, place, leaks[place]) for place in sorted(leaks))
     if of["doubt"]:
         elsewhere = [doubt.found for doubt in of["doubt"] if doubt.check == "trained on elsewhere"]

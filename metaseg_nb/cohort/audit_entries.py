@@ -6,7 +6,6 @@ Unlike a cohort, such lists may repeat and contradict themselves: nothing is ref
 import os
 import re
 import zlib
-from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from itertools import pairwise, takewhile
 from pathlib import Path, PurePath
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from metaseg_nb.cohort.file_kinds import GZIP_MAGIC, opened
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import Problem, grouped
 from metaseg_nb.cohort.sources import lists, naming
 from metaseg_nb.cohort.sources.one_patient import time_points
 from metaseg_nb.cohort.sources.spelling import as_words, identity, located, spelled_path, stem
@@ -185,10 +184,7 @@ def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[s
     )
     remaining, known = list(scored.itertuples()), list(trained.itertuples())
     for way, signs, alike in ways:
-        having = defaultdict(list)
-        for entry in known:
-            for sign in signs(entry):
-                having[sign].append(entry)
+        having = grouped((sign, entry) for entry in known for sign in signs(entry))
         pairs = {}
         for one in remaining:
             others = (other for sign in signs(one) for other in having[sign] if alike(one, other))
@@ -201,12 +197,10 @@ def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[s
 
 def _distinct(paths: Collection[str]) -> dict[Words, bool]:
     """Look for names that identify a case: not the usual ones, nor those in many folders."""
-    within = defaultdict(set)
-    for path in paths:
-        for folder, name in pairwise(_parts(path)):
-            within[as_words(name)].add(as_words(folder))
+    in_folders = (pair for path in paths for pair in pairwise(map(as_words, _parts(path))))
+    within = grouped((name, folder) for folder, name in in_folders)
     names = {name for path in paths for name in _parts(path) if not _is_usual(name)}
-    names = {name for name in names if len(within[as_words(name)]) < COMMON}
+    names = {name for name in names if len({*within[as_words(name)]}) < COMMON}
     unique = {as_words(name) for name in names if UNIQUE.search(name)}
     return {words: words in unique for words in map(as_words, names)}
 

@@ -127,9 +127,8 @@ class Cohort:
         folds = any(case.fold is not None for case in cases if case.label)
         later = [case for case in cases if folds and case.label and case.reader and case.fold is None]
         labelled = [case for case in cases if case.label and case not in later]
-        return cls(
-            name, description, labelled, [case for case in cases if not case.label], training_only=later, **others
-        )
+        unlabelled = [case for case in cases if not case.label]
+        return cls(name, description, labelled, unlabelled, training_only=later, **others)
 
     def changed(self, change: Callable[[Case], Case | None], **others: str) -> "Cohort":
         """Replace each case by ``change(case)``, where None leaves it out; set ``others`` too."""

@@ -15,15 +15,7 @@ from metaseg_nb.cohort.lesions import OUTSIDE_SHARE, Lesions, outside_lesions
 from metaseg_nb.cohort.nifti_files import UNREADABLE, NiftiFile, in_mm, open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.sources.spelling import stem
-from metaseg_nb.cohort.volumes import (
-    Volume,
-    away,
-    corners_apart_mm,
-    describe_grid,
-    not_finite,
-    same_grid,
-    spacing_of,
-)
+from metaseg_nb.cohort.volumes import Volume, corners_apart_mm, not_finite, other_grid, same_grid, spacing_of
 
 # Voxel edges that are usual in the clinic, and those that are possible at all.
 USUAL_MM, POSSIBLE_MM = (0.3, 5.0), (0.05, 20.0)
@@ -86,12 +78,6 @@ def header_problems(case: Case, path: str, image: NiftiFile) -> list[Problem]:
     is_image = path not in map(str, (case.label, case.brain))
     found = [*_position(image), *(_edges_and_angles(image) if is_image else [])]
     return [broken(rule, case, path, words) for rule, words in found]
-
-
-def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
-    """How the grid of a label or further sequence differs from that of the case's first image."""
-    apart = f"{far} from the image: " if (far := away(image, other)) else ""
-    return f"{apart}{describe_grid(other)}; the image has {describe_grid(image)}"
 
 
 def _beside(case: Case, path: Path, image: NiftiFile, other: NiftiFile) -> Iterator[Problem]:

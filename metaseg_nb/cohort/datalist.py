@@ -115,11 +115,8 @@ def require_same_masks(layout: StudyLayout, cohort: Cohort) -> None:
     """
     if (content := _kept(layout)) is None:
         return
-    kept = {
-        entry["case"]: (entry["reader"], entry["minutes"])
-        for entry in content.get("training", [])
-        if "minutes" in entry
-    }
+    by_hand = [entry for entry in content.get("training", []) if "minutes" in entry]
+    kept = {entry["case"]: (entry["reader"], entry["minutes"]) for entry in by_hand}
     new = {case.name: (case.reader, case.minutes) for case in cohort.labelled if case.minutes is not None}
     differ = [name for name in sorted({*kept, *new}) if kept.get(name) != new.get(name)]
     if differ:

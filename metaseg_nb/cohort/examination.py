@@ -1,8 +1,15 @@
-"""The examination of a case: facts of its files, its lesions, and the problems that were found."""
+"""The examination of a case: facts of its files, its lesions, and the problems that were found.
+
+Examinations are kept on disk, so that exploring a cohort again takes seconds.
+"""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +17,22 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort import checks
-from metaseg_nb.cohort.cases import Case, LesionRule
-from metaseg_nb.cohort.fingerprint import anatomy_of, sampled_ranks
-from metaseg_nb.cohort.head import Head, find_head, shown_window, with_dark_background
-from metaseg_nb.cohort.lesions import THIRDS, Lesions, find_lesions, fullest_slice, scored_as
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.fingerprint import anatomy_of, problems_between, sampled_ranks
+from metaseg_nb.cohort.head import Head, find_head, map_of_head, map_of_lesions, shown_window, with_dark_background
+from metaseg_nb.cohort.lesions import (
+    LESION_FACTS,
+    SCORED_FACTS,
+    find_lesions,
+    fullest_slice,
+    lesion_positions,
+    scored_as,
+)
 from metaseg_nb.cohort.nifti_files import NiftiFile
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, grouped
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_values
+from metaseg_nb.files import finished
+from metaseg_nb.parallel import map_cases
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (
@@ -24,10 +40,15 @@ FACTS = (
     *("intensity_min", "intensity_p1", "intensity_median", "intensity_p99", "intensity_max"),
     *("n_lesions", "lesion_volume_mm3", "largest_diameter_mm", "label_content"),
 )
-# Cells of the map along X, Y, Z: about 4 mm of a brain.
-MAP_SHAPE = (36, 44, 36)
-HEMISPHERES = ("left", "right")
-POSITIONS = ("third", "hemisphere", "depth_mm")
+# Raise it when the same files give another examination.
+VERSION = 7
+# What NumPy and zlib raise for a damaged file: the case is examined again.
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
+
+# Columns of the tables, whatever could be read.
+WHOSE = ("patient", "primary", "site", "scanner", "date", "day", "reader", "minutes")
+CASE_COLUMNS = ("case", *WHOSE, "labelled", *FACTS)
+LESION_COLUMNS = ("case", "patient", "primary", *LESION_FACTS, *SCORED_FACTS, "third", "hemisphere", "depth_mm")
 
 
 @dataclass(frozen=True)
@@ -151,44 +172,126 @@ def _pictures(image: Volume, mask: np.ndarray | None, head: Head | None) -> dict
     return pictures
 
 
-def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
-    """Say of each lesion where its centre lies.
+def examine_all(cases: Sequence[Case], rule: LesionRule, folder: Path, workers: int) -> list[Examination]:
+    """Examine many cases, several at a time, and compare them with each other.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+    rule : LesionRule
+    folder : path
+        Examinations are kept here; a case whose files and rule did not change is not read again.
+    workers : int
+        Cases at a time, one thread each; each reads one file after the other.
+
+    Returns
+    -------
+    list of Examination
+        In the order of ``cases``.
+    """
+    known = {case.name: kept for case in cases if (kept := load_examination(folder, case, rule))}
+    missing = [case for case in cases if case.name not in known]
+    work = partial(_examine_and_keep, rule=rule, folder=folder)
+    known |= {case.name: e for case, e in zip(missing, map_cases(work, missing, workers, "reading cases"), strict=True)}
+    every = [known[case.name] for case in cases]
+    found = problems_between(cases, [e.facts for e in every], [e.ranks for e in every], [e.anatomy for e in every])
+    between = grouped((problem.case, problem) for problem in found)
+    return [replace(e, problems=e.problems + between[case.name]) for case, e in zip(cases, every, strict=True)]
+
+
+def changed_since(cases: Sequence[Case], rule: LesionRule, folder: Path) -> list[str]:
+    """Names of cases whose files are not those that notebook 01 examined; ``folder`` as of `examine_all`."""
+    return [case.name for case in cases if load_examination(folder, case, rule) is None]
+
+
+def cases_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
+    """A row per case: its patient, whether it has a label, and the facts of its examination."""
+    rows = [
+        {"case": case.name, "labelled": case.label is not None, **{key: getattr(case, key) for key in WHOSE}}
+        | examination.facts
+        for case, examination in zip(cases, examinations, strict=True)
+    ]
+    numbers = dict.fromkeys(("day", "n_lesions", "sequences"), "Int64") | {"minutes": float}
+    return pd.DataFrame(rows, columns=CASE_COLUMNS).astype(numbers)
+
+
+def as_it_came(came: Cohort, cohort: Cohort, facts: pd.DataFrame, folder: Path, workers: int) -> pd.DataFrame:
+    """Facts of the cases with the masks that a cohort came with, for its folds.
+
+    Parameters
+    ----------
+    came, cohort : Cohort
+        Before and after masks were corrected by hand.
+    facts : DataFrame
+        From `cases_table`, of ``cohort``.
+    folder : path
+        Examinations of the former masks are kept here.
+    workers : int
 
     Returns
     -------
     DataFrame
-        Rows as in ``lesions.table``: ``third`` of the head's height (`THIRDS`), ``hemisphere``
-        (`HEMISPHERES`, by the middle of the head's box), ``depth_mm`` below the surface of the head.
+        ``facts``, with the case as index; of a corrected case those of its former mask, if it can be read.
     """
-    centres = lesions.table[["x", "y", "z"]].to_numpy()
-    low, high = head.box
-    relative = ((centres + 0.5) - low) / (high - low)
-    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
-    return pd.DataFrame(
-        {
-            "third": np.array(THIRDS)[third],
-            "hemisphere": np.array(HEMISPHERES)[(relative[:, 0] > 0.5).astype(int)],  # X grows to the right
-            "depth_mm": head.depth_mm(centres),
-        }
-    )
+    now = {case.name: case.label for case in cohort.cases}
+    before = [case for case in came.cases if case.label != now[case.name]]
+    former = cases_table(before, examine_all(before, came.rule, folder, workers)).dropna(subset="n_lesions")
+    rows = facts.set_index("case")
+    return pd.concat([rows.drop(former["case"]), former.set_index("case")]) if len(former) else rows
 
 
-def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
-    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
-    low, high = head.box[0], np.minimum(head.box[1], mask.shape)  # a coarse voxel may reach beyond the image
-    cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
-    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
-    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
-    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
-    return cells
+def lesions_table(cases: Sequence[Case], examinations: Sequence[Examination]) -> pd.DataFrame:
+    """A row per lesion, with its case, patient and primary."""
+    rows = [
+        {"case": case.name, "patient": case.patient, "primary": case.primary, **row}
+        for case, examination in zip(cases, examinations, strict=True)
+        for row in examination.lesions.to_dict("records")
+    ]
+    numbers = dict.fromkeys(("volume_mm3", "diameter_mm", "scored_diameter_mm", "depth_mm"), float)
+    return pd.DataFrame(rows, columns=LESION_COLUMNS).astype(numbers)
 
 
-def map_of_head(head: Head) -> np.ndarray:
-    """The head itself in its box: bool, shape `MAP_SHAPE`."""
-    return head.mask[_middles(*(ends // head.step for ends in head.box))]
+def load_examination(folder: Path, case: Case, rule: LesionRule) -> Examination | None:
+    """The stored examination of a case; None if it is missing, damaged, or of other files, rule or `VERSION`."""
+    path = folder / f"{case.name}.npz"
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path) as kept:
+            record = json.loads(str(kept["record"]))
+            if record["key"] != _key(case, rule):
+                return None
+            arrays = {name: kept[name] for name in kept.files if name != "record"}
+        problems = [Problem(**problem) for problem in record["problems"]]
+        return Examination(record["facts"], pd.DataFrame(record["lesions"]), problems, **arrays)
+    except DAMAGE:
+        return None
 
 
-def _middles(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Voxels in the middle of each cell, as an index."""
-    size = high - low
-    return np.ix_(*(low[i] + ((np.arange(n) + 0.5) * size[i] / n).astype(int) for i, n in enumerate(MAP_SHAPE)))
+def keep_examination(folder: Path, case: Case, rule: LesionRule, examination: Examination) -> None:
+    """Write an examination; the file is complete or not written."""
+    record = {
+        "key": _key(case, rule),
+        "facts": examination.facts,
+        "lesions": examination.lesions.to_dict("list"),
+        "problems": [asdict(problem) for problem in examination.problems],
+    }
+    arrays: dict[str, Any] = {name: value for name, value in vars(examination).items() if isinstance(value, np.ndarray)}
+    with finished(folder / f"{case.name}.npz") as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(file, record=np.array(json.dumps(record)), **arrays)
+
+
+def _examine_and_keep(case: Case, rule: LesionRule, folder: Path) -> Examination:
+    examination = examine(case, rule)
+    keep_examination(folder, case, rule, examination)
+    return examination
+
+
+def _key(case: Case, rule: LesionRule) -> str:
+    """Changes with a file (path, size, time), the rule and `VERSION`."""
+    files = [
+        [str(path), path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else [str(path)]
+        for path in case.files
+    ]
+    content = json.dumps([VERSION, case.name, files, asdict(rule)], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()

@@ -1,13 +1,20 @@
-"""Fingerprints: small arrays that recognise an image after rescaling, and a brain after it was moved."""
+"""Fingerprints: small arrays that recognise an image after rescaling, and a brain after it was moved.
 
-from collections.abc import Sequence
-from itertools import permutations, product
+By them, and by their masks, cases are compared with each other.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations, permutations, product
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 from scipy.stats import rankdata, spearmanr
 
+from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.head import Head
+from metaseg_nb.cohort.problems import Problem, broken, grouped, shortened
 
 # Voxels that are looked at, at places drawn once for each shape.
 SAMPLES = 4096
@@ -78,12 +85,12 @@ def _alike(ranks: np.ndarray) -> list[tuple[int, int]]:
         variance = ranks**2 @ inside.T / n - mean**2
         correlation = (ranks @ ranks.T / n - mean * mean.T) / np.sqrt(variance * variance.T)
     candidates = np.argwhere(np.triu((correlation > WORTH_A_LOOK) & (n >= fewest), 1))
-    both = [(ranks[i] > 0) & (ranks[j] > 0) for i, j in candidates]
-    return [
-        (i, j)
-        for (i, j), here in zip(candidates, both, strict=True)
-        if spearmanr(ranks[i][here], ranks[j][here]).statistic > SAME_RANKS
-    ]
+
+    def are_same(i: int, j: int) -> bool:
+        here = (ranks[i] > 0) & (ranks[j] > 0)
+        return spearmanr(ranks[i][here], ranks[j][here]).statistic > SAME_RANKS
+
+    return [(i, j) for i, j in candidates if are_same(i, j)]
 
 
 def anatomy_of(array: np.ndarray, head: Head) -> np.ndarray | None:
@@ -151,3 +158,39 @@ def look_alikes(anatomies: Sequence[np.ndarray | None]) -> list[tuple[int, int, 
     correlation = np.max([flat @ turned.reshape(flat.shape).T for turned in turns], axis=0)
     pairs = np.argwhere(np.triu(correlation >= LIKE_ANATOMY, 1))
     return [(known[i], known[j], float(correlation[i, j])) for i, j in pairs]
+
+
+def problems_between(
+    cases: Sequence[Case],
+    facts: Sequence[Mapping[str, Any]],
+    ranks: Sequence[np.ndarray | None],
+    anatomies: Sequence[np.ndarray | None],
+) -> Iterator[Problem]:
+    """Find cases that share an image, a mask or a brain, and patients with two primaries.
+
+    ``facts``, ``ranks`` and ``anatomies`` are those of the examination of each case. A pair with equal images is not
+    reported again for its masks and brains.
+    """
+    by_content = grouped((fact["label_content"], i) for i, fact in enumerate(facts) if fact.get("n_lesions"))
+    images = set(same_voxels(ranks, [fact.get("shape") for fact in facts]))
+    masks = {pair for same in by_content.values() for pair in combinations(same, 2)} - images
+    brains = {(i, j) for i, j, _ in look_alikes(anatomies)} - images
+    own = {(i, j) for i, j in masks | brains if cases[i].patient == cases[j].patient}
+    # of a mask under two patients both cases are named by who confirms them
+    both_ways = (masks - own) | {(j, i) for i, j in masks - own}
+    pairs_by_rule = (
+        ("image once", "the same image as case {}, voxel by voxel", images),
+        ("mask once", "the same mask as case {}, for another image", masks & own),
+        ("mask of one patient", "the same mask as case {}, of another patient", both_ways),
+        ("brain once", "a brain that resembles that of case {}: perhaps one patient", brains - own),
+    )
+    for rule, found, pairs in pairs_by_rule:
+        for second, firsts in grouped((j, cases[i].name) for i, j in sorted(pairs)).items():
+            case = cases[second]
+            yield broken(rule, case, case.label if "mask" in rule else case.image, found.format(shortened(firsts)))
+    primaries = defaultdict(dict)
+    for case in cases:
+        primaries[case.patient].setdefault(case.primary, case)
+    for patient, of in primaries.items():
+        for case in list(of.values())[1:]:
+            yield broken("one primary", case, "datalist", f"patient {patient} with {' and '.join(sorted(of))}")

@@ -1,6 +1,5 @@
 """Folds and smaller annotation budgets, made by patient and balanced by primary cancer and number of lesions."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import CohortError, broken, refusal
+from metaseg_nb.cohort.problems import CohortError, broken, grouped, refusal
 
 SELECTION_SHARE = 0.1
 SELECTION_MINIMUM = 2
@@ -200,10 +199,7 @@ def _folds(cases: Iterable[Case]) -> list[int]:
 
 
 def _by_patient(cases: Iterable[Case]) -> dict[str, list[Case]]:
-    patients = defaultdict(list)
-    for case in cases:
-        patients[case.patient].append(case)
-    return patients
+    return grouped((case.patient, case) for case in cases)
 
 
 def _lesions_of_patients(cases: Iterable[Case]) -> dict[str, int]:
@@ -231,9 +227,8 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
         Fewer than two patients would remain.
     """
     lesions, by_patient = _lesions_of_patients(cases), _by_patient(cases)
-    strata = defaultdict(list)
-    for patient in sorted(by_patient, key=lambda patient: (lesions[patient], patient)):
-        strata[min(case.primary for case in by_patient[patient])].append(patient)
+    ordered = sorted(by_patient, key=lambda patient: (lesions[patient], patient))
+    strata = grouped((min(case.primary for case in by_patient[patient]), patient) for patient in ordered)
     rng, place = np.random.default_rng(seed), {}
     for _, of_primary in sorted(strata.items()):
         for alike in np.array_split(of_primary, STRATA):

@@ -37,6 +37,8 @@ CUT_SHARE = 0.4
 # Smaller ones are no heads of people, and may end as they like.
 HEAD_AT_LEAST_MM = 100.0
 SIDES = (("left", "right"), ("back", "front"), ("bottom", "top"))
+# Cells of the map along X, Y, Z: about 4 mm of a brain.
+MAP_SHAPE = (36, 44, 36)
 # A lesion may reach beyond the head this far: the head's outermost voxels are darker than its threshold.
 REACH_MM = 5.0
 
@@ -208,6 +210,27 @@ def find_head(array: np.ndarray, spacing_mm: Sequence[float]) -> Head | None:
     if not hull.any():
         return None
     return Head(hull, step, step * spacing_mm, _rim(with_dark_background(coarse), hull, step * spacing_mm))
+
+
+def map_of_lesions(mask: np.ndarray, head: Head) -> np.ndarray:
+    """Cells of the head's box that hold lesion: bool, shape `MAP_SHAPE`; ``mask`` is on the image's grid."""
+    low, high = head.box[0], np.minimum(head.box[1], mask.shape)  # a coarse voxel may reach beyond the image
+    cells = mask[_middles(low, high)]  # where voxels are larger than cells, each cell has its voxel
+    places = ((np.argwhere(mask) + 0.5 - low) / (high - low) * MAP_SHAPE).astype(int)
+    inside = ((places >= 0) & (places < MAP_SHAPE)).all(axis=1)
+    cells[tuple(places[inside].T)] = True  # where they are smaller, no voxel is passed over
+    return cells
+
+
+def map_of_head(head: Head) -> np.ndarray:
+    """The head itself in its box: bool, shape `MAP_SHAPE`."""
+    return head.mask[_middles(*(ends // head.step for ends in head.box))]
+
+
+def _middles(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Voxels in the middle of each cell, as an index."""
+    size = high - low
+    return np.ix_(*(low[i] + ((np.arange(n) + 0.5) * size[i] / n).astype(int) for i, n in enumerate(MAP_SHAPE)))
 
 
 def _rim(array: np.ndarray, hull: np.ndarray, spacing_mm: np.ndarray) -> float:

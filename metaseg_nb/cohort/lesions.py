@@ -73,18 +73,13 @@ def find_lesions(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Le
 
 
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Number the 26-connected components of a mask.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, shape (X, Y, Z)
+    """Number the 26-connected components of a mask of bool, shape (X, Y, Z).
 
     Returns
     -------
     labels : ndarray of int, shape (X, Y, Z)
         0 outside, 1..n inside.
     n : int
-        Number of lesions.
     """
     return cc3d.connected_components(np.ascontiguousarray(mask, dtype=np.uint8), connectivity=26, return_N=True)
 
@@ -292,6 +287,25 @@ def diameter_class(diameter_mm: pd.Series) -> pd.Series:
 def outside_lesions(lesions: Lesions, head: Head) -> list[int]:
     """Numbers of the lesions that do not belong to the head: half of their voxels or more lie in the background."""
     return [lesion for lesion in lesions.boxes if (~head.contains(lesions.voxels(lesion))).mean() >= OUTSIDE_SHARE]
+
+
+def lesion_positions(lesions: Lesions, head: Head) -> pd.DataFrame:
+    """Say where the centre of each lesion lies, in rows as of ``lesions.table``.
+
+    ``third`` is that of the head's height (`THIRDS`), ``hemisphere`` "left" or "right" of the middle of the head's box,
+    ``depth_mm`` the depth below the surface of the head.
+    """
+    centres = lesions.table[["x", "y", "z"]].to_numpy()
+    low, high = head.box
+    relative = ((centres + 0.5) - low) / (high - low)
+    third = np.clip((3 * relative[:, 2]).astype(int), 0, 2)
+    return pd.DataFrame(
+        {
+            "third": np.array(THIRDS)[third],
+            "hemisphere": np.where(relative[:, 0] > 0.5, "right", "left"),  # X grows to the right
+            "depth_mm": head.depth_mm(centres),
+        }
+    )
 
 
 def fullest_slice(mask: np.ndarray) -> int:

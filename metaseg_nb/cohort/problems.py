@@ -1,7 +1,8 @@
 """Problems of the input, all in one form: case, file, found, expected, what to do."""
 
 import csv
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from string import Template
@@ -11,6 +12,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
 
+Key = TypeVar("Key", bound=Hashable)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 SEVERITIES = ("error", "doubt", "warning", "note")
@@ -122,6 +124,14 @@ def require_no_errors(problems: Iterable[Problem]) -> None:
     errors = [problem for problem in problems if problem.severity in STOPPING]
     if errors:
         raise CohortError(replace(problem, file=Path(problem.file).name) for problem in errors)
+
+
+def grouped(pairs: Iterable[tuple[Key, Item]]) -> defaultdict[Key, list[Item]]:
+    """The items of each key, in their order; none of a key that does not occur."""
+    groups = defaultdict(list)
+    for key, item in pairs:
+        groups[key].append(item)
+    return groups
 
 
 def of_each(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:

@@ -3,7 +3,6 @@
 import random
 import re
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import Problem, grouped
 from metaseg_nb.cohort.sources.spelling import BARE, WRITTEN_OUT, plain, tidy
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.layout import StudyLayout
@@ -158,13 +157,10 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
         Coded. A primary, and a word in the names of many patients ("baseline"), is no part of a name.
     """
     patient_of = {case.name: case.patient for case in cases}
-    held_by = defaultdict(set)
-    for name, code in codes.items():
-        for word in _words(name):
-            held_by[word].add(patient_of.get(code, code))
+    held_by = grouped((word, patient_of.get(code, code)) for name, code in codes.items() for word in _words(name))
     many = max(MANY, len(set().union(*held_by.values())) / 2)
     of_codes = {word for code in codes.values() for word in _words(code)}
-    ordinary = {word for word, patients in held_by.items() if len(patients) >= many}
+    ordinary = {word for word, patients in held_by.items() if len({*patients}) >= many}
     ordinary |= {plain(case.primary) for case in cases} | of_codes
     parts, turned = {}, {}
     for name, code in codes.items():

@@ -172,7 +172,7 @@ def ras_grid(volume: NiftiFile | Volume) -> tuple[tuple[int, ...], np.ndarray]:
     return ordered, volume.affine @ orientations.inv_ornt_aff(orientation, shape)
 
 
-def away(volume: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
+def _away(volume: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
     """How far a grid lies from another of its shape, in words; empty for another shape."""
     (shape, affine), (other_shape, other_affine) = ras_grid(volume), ras_grid(other)
     if shape != other_shape:
@@ -186,8 +186,14 @@ def describe_grid(volume: NiftiFile | Volume, other: NiftiFile | Volume | None =
     spacing = "x".join(f"{edge:.4g}" for edge in spacing_of(volume.affine))
     axes = "".join(nib.aff2axcodes(volume.affine))
     origin = ", ".join(f"{x:.1f}" for x in volume.affine[:3, 3])
-    apart = f", {far}" if other is not None and (far := away(volume, other)) else ""
+    apart = f", {far}" if other is not None and (far := _away(volume, other)) else ""
     return f"shape {tuple(volume.shape)}, {spacing} mm, {axes}, origin ({origin}) mm{apart}"
+
+
+def other_grid(image: NiftiFile | Volume, other: NiftiFile | Volume) -> str:
+    """How the grid of a label or further sequence differs from that of the case's first image."""
+    apart = f"{far} from the image: " if (far := _away(image, other)) else ""
+    return f"{apart}{describe_grid(other)}; the image has {describe_grid(image)}"
 
 
 def read_mask(path: str | Path, case: str, rule: LesionRule = OWN_MASKS) -> Volume:

@@ -103,14 +103,12 @@ def read_cohort(
         if unwritable(value):
             raise CohortError.one("-", name, f"the path {shown(value)}", PATH, f"correct `{name}`")
     patient_of = patient_reader(patient_pattern)
-    names = {"exclude": [*map(tidy, exclude)], "confirmed": [*map(tidy, confirmed)]}
-    exclude = names["exclude"]
+    exclude, confirmed = ([*map(tidy, names)] for names in (exclude, confirmed))
     try:
         if lists := lists_of(source, base):
             root = base / os.path.expanduser(image_root) if image_root else None
-            problems = unused(
-                source, {"image_files": image_files, "label_file": label_file, "brain_file": brain_file}, APART
-            )
+            patterns = {"image_files": image_files, "label_file": label_file, "brain_file": brain_file}
+            problems = unused(source, patterns, APART)
             if root and not root.is_dir():
                 problems.append(broken("image root", "-", root, "no such folder"))
             cohort, found = read_lists(lists, root, exclude)
@@ -134,8 +132,8 @@ def read_cohort(
     cohort, found = with_patients(cohort, patient_pattern, source)
     cohort, dated = with_days(cohort, source)
     problems = [p for p in [*problems, *found, *dated] if p.case == "-" or p.case not in exclude]
-    for parameter, given in names.items():
-        for name in [name for name in given if name not in known]:
+    for parameter, names in (("exclude", exclude), ("confirmed", confirmed)):
+        for name in [name for name in names if name not in known]:
             problems.append(broken("known name", name, parameter, "no such case", _near(name, known)))
     if not cohort.cases:
         raise no_cases(source, problems)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from metaseg_nb.cohort.problems import CohortError, Problem, broken, shortened
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, grouped, shortened
 from metaseg_nb.cohort.sources import naming
 from metaseg_nb.cohort.sources.naming import in_any_capitals, is_enhanced_t1, is_volume, spelled_out, volumes_in
 from metaseg_nb.cohort.sources.spelling import SUFFIXES, fact, read_csv, read_json, stem
@@ -139,10 +139,8 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
     one that names a lesion (``label-lesion_mask``). Scanner and date come from the image's JSON sidecar; without a date
     there, it is the session's ``acq_time`` in ``sub-<patient>_sessions.tsv``.
     """
-    derived = defaultdict(list)
-    for path in sorted((folder / "derivatives").rglob(in_any_capitals("*.nii*"))):
-        if is_volume(path) and (session := SESSION.match(path.name)):
-            derived[session[1]].append(path)
+    derivatives = filter(is_volume, sorted((folder / "derivatives").rglob(in_any_capitals("*.nii*"))))
+    derived = grouped((session[1], path) for path in derivatives if (session := SESSION.match(path.name)))
     places = {place for pattern in ANATS for place in folder.glob(pattern)}
     with_images = {parent for place in places for parent in place.parents}
     places |= {patient / "anat" for patient in {*folder.glob("sub-*/")} - with_images}

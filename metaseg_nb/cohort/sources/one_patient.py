@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metaseg_nb.cohort.cases import Case, Cohort
-from metaseg_nb.cohort.problems import Problem, broken, refusal, shortened
+from metaseg_nb.cohort.problems import Problem, broken, grouped, refusal, shortened
 from metaseg_nb.cohort.sources import naming
 from metaseg_nb.cohort.sources.spelling import loosely, stem, tidy
 
@@ -122,16 +122,13 @@ def _spelled_alike(cases: Sequence[Case]) -> Iterator[Problem]:
 
 def repeated_files(cases: Sequence[Case]) -> Iterator[Problem]:
     """Files that one case has twice, as a mask taken for a sequence; sequences that are a file of another patient."""
-    patients: dict[str, set[str]] = defaultdict(set)
-    for case in cases:
-        for path in case.files:
-            patients[os.path.realpath(path)].add(case.patient)
+    patients = grouped((os.path.realpath(path), case.patient) for case in cases for path in case.files)
     for case in cases:
         for path, times in Counter(map(os.path.realpath, case.files)).items():
             if times > 1:
                 yield broken("each file once", case, path, f"listed {times} times, as sequence or mask")
         for path in case.images:
-            if others := patients[os.path.realpath(path)] - {case.patient}:
+            if others := {*patients[os.path.realpath(path)]} - {case.patient}:
                 yield broken("each file once", case, path, f"listed for patient {' and '.join(sorted(others))} too")
 
 

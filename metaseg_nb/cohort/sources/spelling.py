@@ -180,8 +180,7 @@ def identity(path: Path) -> Path:
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8; a `CohortError` where it cannot be read, or is in another encoding."""
     try:
-        content = path.read_bytes()
-        return content.decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise refusal("readable", "-", path, f"no access ({error.strerror})") from error
     except UnicodeDecodeError as error:
