@@ -18,11 +18,9 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.pseudonyms import read_key
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, read_dicom
-from metaseg_nb.radiotherapy.identities import without_names
+from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, read_dicom, without_names
 from metaseg_nb.radiotherapy.importing import IMAGE, RECORD, dicom_cohort, save_image, whole_record
-from metaseg_nb.radiotherapy.pixels import read_pixels
-from metaseg_nb.radiotherapy.series import Series
+from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import (
     BY_HAND,
     CORRECTED,

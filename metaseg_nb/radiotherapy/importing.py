@@ -21,13 +21,10 @@ from metaseg_nb.cohort.sources.dates import date_in, days_since_first
 from metaseg_nb.files import DamagedFile, finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
+from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom, without_names
+from metaseg_nb.radiotherapy.examinations import Choice, Codes, Planned, mask_of_case, organs_of_case, plan_cases
 from metaseg_nb.radiotherapy.headers import DicomError
-from metaseg_nb.radiotherapy.identities import without_names
-from metaseg_nb.radiotherapy.masks import mask_of_case, organs_of_case
-from metaseg_nb.radiotherapy.pixels import read_pixels
-from metaseg_nb.radiotherapy.planning import Choice, Codes, Planned, plan_cases
-from metaseg_nb.radiotherapy.series import Series
+from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
