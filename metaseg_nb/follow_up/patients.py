@@ -14,7 +14,7 @@ from nibabel.affines import apply_affine
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.diameters import axial_diameters
 from metaseg_nb.cohort.lesions import UNSCORED_MM3, find_lesions, is_scored
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.layout import StudyLayout
@@ -114,9 +114,7 @@ def follow_study(
     patients = [cases for cases, why in several_dates(cohort) if not why]
     if not patients:
         found = "no patient with two dated cases that both have a mask, one of them the first"
-        fix = "give `date` or `day` in the list or the patients table, and masks, and run 01 again; or set `follow_up` "
-        fix += "to false"
-        raise CohortError.one("-", layout.dataset, found, "patients with several dates", fix)
+        raise refusal("several dates", "-", layout.dataset, found)
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
     work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm, reference_date=reference_date)
     found = map_cases(work, patients, workers, "following patients")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from metaseg_nb.cohort.problems import Problem, shortened
+from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.cohort.pseudonyms import with_parts
 from metaseg_nb.cohort.sources.naming import is_volume
 from metaseg_nb.privacy import cleaned_of
@@ -22,10 +22,6 @@ from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_
 NO_IMAGES = ("SEG", "SR", "PR", "REG", "KO", "DOC", "PLAN", "RAW", "FID", "SMR", "AU", "ECG")
 # IDs that share a name and a date of birth: more than these share what stands for any name.
 ONE_PERSON = 3
-RULE = (
-    "one Patient ID for each patient, and one patient for each ID",
-    "export each person under one ID, with UIDs of its own; if a doubt is no mistake, name these cases in `confirmed`",
-)
 
 
 @dataclass(frozen=True)
@@ -99,12 +95,12 @@ def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[t
     births = persons.groupby("patient")["born"].nunique()
     nameless = headers.loc[headers["patient"] == "", "file"].nunique()
     doubt = "Patient IDs that may mean one person (spelling, or name and date of birth)"
-    found = [([""], f"{nameless} files without Patient ID", "error")] if nameless else []
-    found += [(ids, f"images or studies of one UID under Patient IDs {_codes(ids, codes)}", "error") for ids in same]
-    found += [(ids, f"{doubt}: {_codes(ids, codes)}", "doubt") for ids in alike - same]
+    found = [("one ID", [""], f"{nameless} files without Patient ID")] if nameless else []
+    found += [("one ID", ids, f"images or studies of one UID under Patient IDs {_codes(ids, codes)}") for ids in same]
+    found += [("one person", ids, f"{doubt}: {_codes(ids, codes)}") for ids in alike - same]
     several = births[births > 1].items()
-    found += [([of], f"{n} dates of birth under one Patient ID: {codes[of]}", "doubt") for of, n in several]
-    return [(of, Problem("-", "-", words, *RULE, severity)) for ids, words, severity in found for of in sorted(ids)]
+    found += [("one person", [of], f"{n} dates of birth under one Patient ID: {codes[of]}") for of, n in several]
+    return [(of, broken(rule, "-", "-", words)) for rule, ids, words in found for of in sorted(ids)]
 
 
 def _codes(ids: Iterable[str], codes: Mapping[str, str]) -> str:
@@ -170,4 +166,4 @@ def _about(series: Series) -> str:
     else:
         edges = " x ".join(f"{edge:.2f}" for edge in series.spacing_mm)
         about += f", {' x '.join(map(str, series.shape))} voxels of {edges} mm"
-    return "; ".join([about, *(mended.args[0] for mended in series.mended)])
+    return "; ".join([about, *(mended.found for mended in series.mended)])

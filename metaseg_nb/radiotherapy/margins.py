@@ -23,7 +23,7 @@ from metaseg_nb.cohort.lesions import (
     lesion_table,
     surface_distance_mm,
 )
-from metaseg_nb.cohort.problems import CohortError, shortened
+from metaseg_nb.cohort.problems import CohortError, refusal, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share, share_difference
 from metaseg_nb.evaluation.strata import per_patient, weighted
@@ -41,8 +41,9 @@ class Targets:
     """The lesions of a mask that are scored, by the rules of `lesion_metrics`; make it with `of`.
 
     ``table`` has a row per lesion: ``lesion`` (1 to n), ``diameter_mm`` (largest), ``volume_mm3``, ``x``, ``y``, ``z``
-    (centre, voxel). In ``labels`` voxels have the number of their lesion, in ``grown`` those of the dilated lesions, by
-    which a prediction detects them; larger numbers are lesions that are not scored. Arrays have the mask's shape.
+    (centre, voxel). Its index is the lesion's number in the arrays, which have the mask's shape: in ``labels`` of its
+    voxels, in ``grown`` of the dilated lesion, by which a prediction detects it. Other numbers are of lesions that are
+    not scored.
     """
 
     mask: np.ndarray
@@ -54,14 +55,11 @@ class Targets:
     def of(cls, mask: np.ndarray, spacing_mm: Spacing) -> Self:
         """Find the lesions of a mask, bool of shape (X, Y, Z)."""
         grown, n = label_lesions(dilate_by_one(mask))
-        table = lesion_table(np.where(mask, grown, 0), n, spacing_mm)
-        scored = is_scored(table["volume_mm3"], UNSCORED_MM3)
-        number = np.zeros(n + 1, grown.dtype)
-        number[[*table.loc[scored, "lesion"], *table.loc[~scored, "lesion"]]] = np.arange(1, n + 1)
-        table = table[scored].assign(lesion=np.arange(1, scored.sum() + 1)).drop(columns="voxels")
-        return cls(mask, table.reset_index(drop=True), number[grown], spacing_mm)
+        table = lesion_table(np.where(mask, grown, 0), n, spacing_mm).set_index("lesion", drop=False)
+        table = table[is_scored(table["volume_mm3"], UNSCORED_MM3)].drop(columns="voxels")
+        return cls(mask, table.assign(lesion=np.arange(1, len(table) + 1)), grown, spacing_mm)
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """The number of its lesion in each voxel of the mask, else 0."""
         return np.where(self.mask, self.grown, 0)
@@ -91,28 +89,23 @@ class Targets:
             A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold and the reference, grown
             alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
-        away, labels, rows = surface_distance_mm(prediction, self.spacing_mm), self.labels, []
-        lesion_of, away_inside = labels[self.mask], away[self.mask]
+        away, rows = surface_distance_mm(prediction, self.spacing_mm), []
+        number_of, away_inside = self.grown[self.mask], away[self.mask]
         touched = {*self.grown[prediction]}
-        for lesion in self.table["lesion"]:
-            voxels = away_inside[lesion_of == lesion]
+        for number in self.table.index:
+            voxels = away_inside[number_of == number]
             covered = {f"covered_{margin:g}": float(np.mean(voxels <= margin)) for margin in margins_mm}
             needed = np.quantile(voxels, (0.95, 0.98), method="inverted_cdf")
             last = dict(zip(("needed_95_mm", "needed_98_mm"), needed, strict=True))
-            rows.append(covered | (last if lesion in touched else dict.fromkeys(last, np.inf)))
-        lesions = self.table.assign(detected=self.table["lesion"].isin(touched))
+            rows.append(covered | (last if number in touched else dict.fromkeys(last, np.inf)))
+        lesions = self.table.assign(detected=self.table.index.isin(touched))
         parts, n_parts = label_lesions(prediction)
         false, voxel_cm3 = n_parts - len({*parts[self.grown > 0]} - {0}), float(np.prod(self.spacing_mm)) / 1000
-        treated = [
-            {
-                "margin_mm": margin,
-                "unneeded_cm3": np.count_nonzero((away <= margin) & (self.distance > margin)) * voxel_cm3,
-                "target_cm3": np.count_nonzero(self.distance <= margin) * voxel_cm3,
-                "false": false,
-            }
-            for margin in margins_mm
-        ]
-        return lesions.join(pd.DataFrame(rows, index=lesions.index)), pd.DataFrame(treated)
+        unneeded = [np.count_nonzero((away <= margin) & (self.distance > margin)) for margin in margins_mm]
+        target = [np.count_nonzero(self.distance <= margin) for margin in margins_mm]
+        cm3 = {"unneeded_cm3": np.multiply(unneeded, voxel_cm3), "target_cm3": np.multiply(target, voxel_cm3)}
+        treated = pd.DataFrame({"margin_mm": margins_mm, **cm3, "false": false})
+        return lesions.join(pd.DataFrame(rows, lesions.index)).reset_index(drop=True), treated
 
 
 def study_coverage(
@@ -154,15 +147,13 @@ def study_coverage(
         own = {path.name.removesuffix(".nii.gz"): path for path in second_reader_masks(second_reader)}
         known = {case.name for case in cohort.labelled}  # of those only for training nothing is predicted
         if unknown := sorted({*own} - known) or ([] if {*own} & {*masks} else ["no mask"]):
-            expected = f"masks named as the cases, such as {cohort.cases[0].name}.nii.gz"
-            raise CohortError.one("-", second_reader, shortened(unknown), expected, "rename them to these names")
+            raise refusal("masks of reader", "-", second_reader, shortened(unknown), name=cohort.cases[0].name)
         masks = {name: masks[name] | {SECOND_READER: path} for name, path in own.items() if name in masks}
     work = [(case, masks[case.name]) for case in cohort.cases if case.name in masks]
     measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
     lesions, treated = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)
     if not any(map(len, lesions)):
-        fix = "look at the masks: without lesions there is no margin to measure"
-        raise CohortError.one("-", layout.dataset, "no lesion above 2 mm³", "cases with lesions", fix)
+        raise refusal("cases with lesions", "-", layout.dataset, "no lesion above 2 mm³")
     of_cases = pd.concat(treated, ignore_index=True)
     return per_patient(pd.concat(lesions, ignore_index=True), of_cases), of_cases
 
