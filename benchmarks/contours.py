@@ -14,10 +14,10 @@ import pandas as pd
 import SimpleITK as sitk
 from scipy.spatial.transform import Rotation
 
-from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.evaluation.voxel_metrics import voxel_metrics
 from metaseg_nb.radiotherapy.contours import rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.round_trip import write_series
 from metaseg_nb.radiotherapy.structure_sets import read_structure_set, write_segmentation, write_structure_set
 
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -170,8 +170,8 @@ def by_others(folder):
 
 
 def import_speed(folder):
+    from metaseg_nb.radiotherapy.examinations import Choice
     from metaseg_nb.radiotherapy.importing import import_dicom
-    from metaseg_nb.radiotherapy.planning import Choice
 
     image = np.random.default_rng(0).integers(0, 900, (256, 256, SLICES))
     affine = np.diag([1.0, 1, 1, 1])

@@ -14,11 +14,17 @@ from metaseg_nb.cohort.lesions import axial_diameters, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
 from metaseg_nb.figures.follow_up import draw_lesions_over_time
-from metaseg_nb.follow_up import placing
 from metaseg_nb.follow_up.change import DAYS_PER_MONTH, change_errors, confusion, kappa, with_growth
-from metaseg_nb.follow_up.clinical import read_clinical
 from metaseg_nb.follow_up.identity import follow
-from metaseg_nb.follow_up.patients import Measured, _changes, follow_masks, follow_study, predicted_mm, several_dates
+from metaseg_nb.follow_up.patients import (
+    Measured,
+    _changes,
+    follow_masks,
+    follow_study,
+    place_dates,
+    predicted_mm,
+    several_dates,
+)
 from metaseg_nb.follow_up.response import (
     COMPLETE,
     FIRST,
@@ -27,6 +33,7 @@ from metaseg_nb.follow_up.response import (
     STABLE,
     UNKNOWN,
     best_responses,
+    read_clinical,
     responses,
 )
 from metaseg_nb.layout import StudyLayout
@@ -591,7 +598,7 @@ def test_an_image_that_cannot_be_registered_ends_nothing_and_is_named(write_nift
     ]
     blank = write_nifti("blank.nii.gz", np.zeros((40, 40, 40), np.float32))
     cases = [Case(f"p-{i}", (image,), None, "p", "l", day=i) for i, image in enumerate([*images[:2], blank, images[2]])]
-    table = placing.place_dates(cases, 1)
+    table = place_dates(cases, 1)
     assert table["problem"].str.startswith("not registered: ").tolist() == [False, True, True, False]
     assert table["matrix"].iloc[1] == np.eye(4).ravel().tolist() and np.isnan(table["alike"].iloc[1])
 
@@ -603,7 +610,7 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
     monkeypatch.setattr(two_dates, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
     monkeypatch.setattr(two_dates, "heads_alike", lambda *_: next(alike))
-    problems = placing.place_dates(cases, 1)["problem"].tolist()
+    problems = place_dates(cases, 1)["problem"].tolist()
     assert problems[:2] == ["", ""]
     assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
     assert all(
@@ -618,7 +625,7 @@ def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypat
     monkeypatch.setattr(two_dates, "register", lambda *_: SimpleNamespace(**found))
     monkeypatch.setattr(two_dates, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
-    assert placing.place_dates(cases, 1)["problem"].str.endswith("p-0, or all others").iloc[1] == said
+    assert place_dates(cases, 1)["problem"].str.endswith("p-0, or all others").iloc[1] == said
 
 
 @pytest.fixture
@@ -639,7 +646,7 @@ def moving_head(write_nifti, monkeypatch):
     ("reference_date", "moved"), [(1, [0, 5, 10]), (2, [-5, 0, 5]), (3, [-10, -5, 0]), (9, [-10, -5, 0])]
 )
 def test_dates_are_registered_to_the_date_of_choice_or_the_last(moving_head, reference_date, moved):
-    table = placing.place_dates(moving_head, reference_date)
+    table = place_dates(moving_head, reference_date)
     assert [matrix[3] for matrix in table["matrix"]] == moved
     assert table["problem"].tolist() == ["", "", ""]
     assert table["day"].tolist() == [0, 30, 60]
@@ -650,7 +657,7 @@ def test_where_the_first_date_does_not_lie_on_the_date_of_choice_the_first_is_ta
         return 0.1 if 5.0 in (first.affine[0, 3], other.affine[0, 3]) else 0.9
 
     monkeypatch.setattr(two_dates, "heads_alike", unlike_the_second)
-    table = placing.place_dates(moving_head, 2)
+    table = place_dates(moving_head, 2)
     assert [bool(problem) for problem in table["problem"]] == [False, True, False]
     assert [matrix[3] for matrix in table["matrix"]] == [0, 5, 10]
 

@@ -20,8 +20,15 @@ from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.figures.case_figures import draw_margin
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
-from metaseg_nb.radiotherapy.margin_tables import covered_lead, covered_shares, margin_needed, margin_table
-from metaseg_nb.radiotherapy.margins import SECOND_READER, Targets, study_coverage
+from metaseg_nb.radiotherapy.margins import (
+    SECOND_READER,
+    Targets,
+    covered_lead,
+    covered_shares,
+    margin_needed,
+    margin_table,
+    study_coverage,
+)
 from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
 

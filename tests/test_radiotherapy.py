@@ -30,14 +30,14 @@ from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
+from metaseg_nb.radiotherapy.examinations import Choice
 from metaseg_nb.radiotherapy.importing import import_dicom
-from metaseg_nb.radiotherapy.pixels import read_pixels
-from metaseg_nb.radiotherapy.planning import Choice
+from metaseg_nb.radiotherapy.round_trip import write_series
+from metaseg_nb.radiotherapy.series import read_pixels
 from metaseg_nb.radiotherapy.structure_sets import is_named, read_structure_set, write_segmentation, write_structure_set
 
 SHAPE = (24, 20, 12)

@@ -23,11 +23,11 @@ from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.demo_cohort.dicom import write_series
 from metaseg_nb.evaluation.scoring import score_files
 from metaseg_nb.layout import PROJECT, RunLayout, StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.radiotherapy.dicom_folder import read_dicom
+from metaseg_nb.radiotherapy.round_trip import write_series
 from metaseg_nb.radiotherapy.structure_sets import write_structure_set
 from metaseg_nb.training.checkpoints import load_checkpoint
 

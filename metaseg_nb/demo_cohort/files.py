@@ -73,24 +73,21 @@ def make_cohort(
     more = {"images": RAW} if is_raw else {"dates": dates, "dates_version": DATES_VERSION} if dates > 1 else {}
     _keep_recipe(folder, {"cohort": NAME, "version": RECIPE_VERSION, "seed": seed, **more})
     plans = [plan for index in range(n_patients + n_unlabelled) for plan in _plans(seed, index, dates)]
-    files_of, make = (_raw_files, _make_raw) if is_raw else (_files, _make_case)
-    missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(files_of(plan)))]
-    map_cases(partial(make, folder), missing, workers, "synthetic cohort")
-    entries: dict[bool, list[dict]] = {True: [], False: []}
+    missing = [plan for plan in plans if not all((folder / path).exists() for path in _listed(_files(plan, is_raw)))]
+    map_cases(partial(_make_case, folder, is_raw), missing, workers, "synthetic cohort")
+    entries: dict[str, list[dict]] = {"training": [], "testing": []}
     for plan in plans:
-        entry = files_of(plan) | {"patient": plan.patient, "primary": plan.primary}
+        entry = _files(plan, is_raw) | {"patient": plan.patient, "primary": plan.primary}
         entry |= {"day": plan.day} if dates > 1 else {}
-        labelled = plan.index < n_patients
-        if not labelled:
+        if plan.index >= n_patients:
             del entry["label"]
-        entries[labelled].append(entry)
+        entries["training" if "label" in entry else "testing"].append(entry)
     datalist = {
         "name": NAME,
         "description": DESCRIPTION,
         "labels": {"0": "background", "1": "metastasis"},
         "tensorImageSize": "3D",
-        "training": entries[True],
-        "testing": entries[False],
+        **entries,
     }
     write_json(folder / "dataset.json", datalist)
     return folder / "dataset.json"
@@ -100,33 +97,29 @@ def _plans(seed: int, index: int, dates: int) -> Sequence[PatientPlan]:
     return plan_dates(seed, index, dates) if dates > 1 else [plan_patient(seed, index)]
 
 
-def _make_case(folder: Path, plan: PatientPlan) -> None:
-    files = _files(plan)
-    image, label, *_ = render_patient(plan) if plan.day is None else render_date(plan)
-    write_volume(folder / files["label"], label)
-    write_volume(folder / files["image"], image)  # last
+def _make_case(folder: Path, is_raw: bool, plan: PatientPlan) -> None:
+    if is_raw:
+        head = render_raw(plan)
+        volumes = [head.label, head.brain, *head.images.values()]
+    else:
+        image, label, *_ = render_patient(plan) if plan.day is None else render_date(plan)
+        volumes = [label, image]
+    for path, volume in zip(_listed(_files(plan, is_raw)), volumes, strict=True):
+        write_volume(folder / path, volume)
 
 
-def _make_raw(folder: Path, plan: PatientPlan) -> None:
-    files, head = _raw_files(plan), render_raw(plan)
-    write_volume(folder / files["label"], head.label)
-    write_volume(folder / files["brain"], head.brain)
-    for path, image in zip(filter(None, files["image"]), head.images.values(), strict=True):
-        write_volume(folder / path, image)
-
-
-def _files(plan: PatientPlan) -> dict[str, Any]:
-    """Image and label below the cohort's folder, as the datalist names them."""
-    return {"image": f"images/{plan.case}.nii.gz", "label": f"labels/{plan.case}.nii.gz"}
-
-
-def _raw_files(plan: PatientPlan) -> dict[str, Any]:
+def _files(plan: PatientPlan, is_raw: bool) -> dict[str, Any]:
+    """Files of a case below the cohort's folder, as the datalist names them, and of raw ones where they come from."""
+    label = f"labels/{plan.case}.nii.gz"
+    if not is_raw:
+        return {"image": f"images/{plan.case}.nii.gz", "label": label}
     images = [name and f"images/{plan.case}_{name}.nii.gz" for name in sequences_of(plan.index)]
-    files = {"case": plan.case, **_files(plan), "image": images, "brain": f"brains/{plan.case}.nii.gz"}
+    files = {"case": plan.case, "image": images, "label": label, "brain": f"brains/{plan.case}.nii.gz"}
     return files | {"site": site_of(plan.index).name, "scanner": site_of(plan.index).scanner}
 
 
 def _listed(files: dict[str, Any]) -> Iterator[str]:
+    """All files of a case, in the order in which they are written: images last."""
     yield from (files[mask] for mask in ("label", "brain") if mask in files)
     yield from filter(None, np.atleast_1d(files["image"]))
 

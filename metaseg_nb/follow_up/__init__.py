@@ -6,9 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "change": ["change_errors", "confusion", "kappa", "with_growth"],
-        "clinical": ["read_clinical"],
         "identity": ["UNSEEN"],
         "patients": ["REFERENCE", "follow_study", "several_dates"],
-        "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "responses"],
+        "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "read_clinical", "responses"],
     },
 )

@@ -84,10 +84,8 @@ def change_errors(changes: pd.DataFrame, models: Sequence[str], n_bootstrap: int
     for model in models:
         of_model = changes[changes["model"] == model]
         own = of_model.dropna(subset="predicted_mm")
-        error, weight = (
-            own["predicted_mm"] - own["reference_mm"],
-            1 / own.groupby("patient")["patient"].transform("size"),
-        )
+        error = own["predicted_mm"] - own["reference_mm"]
+        weight = 1 / own.groupby("patient")["patient"].transform("size")
         moments = pd.DataFrame({"w": weight, "we": weight * error, "wee": weight * error**2, "ww": weight**2})
         sums = moments.groupby(own["patient"]).sum().to_numpy(float)
         row = {"model": model, "patients": len(sums), "changes": len(own), "missed": len(of_model) - len(own)}

@@ -1,13 +1,19 @@
-"""Response of a patient at each date: RANO-BM by longest diameters, and by volumes.
+"""Response of a patient at each date: RANO-BM by longest diameters, by volumes, and with what a clinician knows.
 
 Lin et al. 2015, Response assessment criteria for brain metastases (Lancet Oncol. 16:e270).
 """
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.sources.spelling import read_csv
 
 # Target lesions: measurable at the first date, the largest first.
 LONGEST_MM, ACROSS_MM, SLICES, MOST_TARGETS = 10.0, 5.0, 2, 5
@@ -22,6 +28,48 @@ COMPLETE, PARTLY, STABLE, PROGRESSION = "complete response", "partial response",
 RESPONSES = (COMPLETE, PARTLY, STABLE, PROGRESSION)
 FIRST, UNKNOWN = "first date", "not assessable"
 TOLERANCE = 1e-9
+# What images do not show: columns of a clinician's table, and the words in them; an empty cell is not known.
+WORDS = {
+    "steroids": ("none", "decreased", "stable", "increased"),
+    "clinical": ("improved", "stable", "worse"),
+    "non_target_progression": ("no", "yes"),
+}
+# A column this like one of them is meant as one (`difflib`): steroid, clinical_status.
+ALMOST = 0.65
+
+
+def read_clinical(path: Path, cohort: Cohort) -> pd.DataFrame:
+    """Read a CSV with a row per ``case`` and any of the columns of `WORDS`.
+
+    Raises
+    ------
+    CohortError
+        With all that is wrong: no such file, no row, no column ``case`` or none of `WORDS`, a column twice or with a
+        name that is almost one of them, a case twice or of no patient of the cohort, another word.
+    """
+    table, problems = read_csv(path)
+    given = [column for column in WORDS if column in table]
+    names = ("case", *WORDS)
+    almost = [column for column in table if column not in names and get_close_matches(column, names, cutoff=ALMOST)]
+    if "case" not in table or not given or almost or not table.columns.is_unique:
+        expected = f"a column case, and any of {', '.join(WORDS)}, each once and written so"
+        raise CohortError.one("-", path, f"columns {', '.join(table)}", expected, "rename, add or remove columns")
+    if table.empty and not problems:
+        raise CohortError.one("-", path, "no row below the header", "a row for each case", "add the rows")
+    known = {case.name for case in cohort.all_cases}
+    for line, row in table.iterrows():
+        if row["case"] not in known:
+            found = Problem(f"line {line}", str(path), f"case {row['case']}", "a case of the cohort", "correct the row")
+            problems.append(found)
+        for column in given:
+            if row[column].lower() not in ("", *WORDS[column]):
+                expected = f"in {column}: {', '.join(WORDS[column])}, or nothing"
+                problems.append(Problem(row["case"], str(path), f"{row[column]!r}", expected, "correct the cell"))
+    for name in table.loc[table["case"].duplicated(), "case"]:
+        problems.append(Problem(name, str(path), "two rows", "one row for each case", "remove one"))
+    if problems:
+        raise CohortError(problems)
+    return table[["case", *given]].apply(lambda column: column if column.name == "case" else column.str.lower())
 
 
 def responses(
@@ -59,15 +107,14 @@ def responses(
         by images that lasts for `SUSTAINED_DAYS`) and ``rano_bm`` (with clinical facts; "not assessable" where
         they are not known).
     """
-    facts = clinical.set_index("case") if clinical is not None else pd.DataFrame()
+    facts = {} if clinical is None else clinical.set_index("case").to_dict("index")
     tables = []
     for model, patient in product(models, dates["patient"].unique()):
         own = lesions[(lesions["model"] == model) & (lesions["patient"] == patient)]
         when = dates[dates["patient"] == patient].sort_values("day")[["case", "day"]]
         table = _by_images(own, when, new_mm).assign(model=model, patient=patient)
-        known = facts.reindex(table["case"]) if len(facts) else pd.DataFrame(index=table["case"])
-        with_facts = zip(table["imaging"], known.to_dict("records"), strict=True)
-        tables.append(table.assign(rano_bm=[_overall(category, of) for category, of in with_facts]))
+        overall = [_overall(of.imaging, facts.get(of.case, {})) for of in table.itertuples()]
+        tables.append(table.assign(rano_bm=overall))
     return pd.concat(tables, ignore_index=True)
 
 

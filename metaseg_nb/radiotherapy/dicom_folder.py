@@ -1,20 +1,27 @@
-"""An export of a planning system: its series and structure sets, and which fit each other."""
+"""An export of a planning system: its series and structure sets, which fit each other, and who is who.
+
+One patient has one Patient ID, and what leaves an export names nobody.
+"""
 
 from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
-from metaseg_nb.cohort.problems import Problem
+from metaseg_nb.cohort.problems import Problem, broken, shortened
+from metaseg_nb.cohort.pseudonyms import with_parts
 from metaseg_nb.cohort.sources.naming import is_volume
+from metaseg_nb.privacy import cleaned_of
 from metaseg_nb.radiotherapy.headers import files_below, is_dicom_file, read_headers, unreadable
-from metaseg_nb.radiotherapy.identities import identity_problems, without_names
 from metaseg_nb.radiotherapy.series import Series, series_of
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_set
 
 # Modalities of what comes with images and is none: segmentations, reports, display settings, documents, plans.
 NO_IMAGES = ("SEG", "SR", "PR", "REG", "KO", "DOC", "PLAN", "RAW", "FID", "SMR", "AU", "ECG")
+# IDs that share a name and a date of birth: more than these share what stands for any name.
+ONE_PERSON = 3
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,58 @@ def read_dicom(folder: Path) -> DicomFolder:
     return DicomFolder(headers, [series_of(frames) for _, frames in groups], sets, unread)
 
 
+def identity_problems(headers: pd.DataFrame, codes: Mapping[str, str]) -> list[tuple[str, Problem]]:
+    """What speaks against one ID for each patient, as (Patient ID, problem).
+
+    A study or image under several IDs is an error, and so are files without ID. Several IDs that may mean one person
+    are a doubt: they differ in spelling only, or share name and date of birth. One ID with several
+    dates of birth is a doubt too.
+
+    Parameters
+    ----------
+    headers : DataFrame
+        See `read_headers`.
+    codes : mapping of str to str
+        Code of each patient by ID.
+    """
+    if headers.empty:
+        return []
+    named = headers[headers["patient"] != ""]
+    persons = named[(named["person"] != "") & (named["born"] != "")]
+    plain = named["patient"].str.lower().str.replace(r"[\W_]", "", regex=True).str.lstrip("0")
+    same = _shared(named, named["study"]) | _shared(named, named["uid"])
+    alike = _shared(persons, persons["person"].str.lower() + " " + persons["born"])
+    alike = {ids for ids in alike if len(ids) <= ONE_PERSON} | _shared(named, plain)
+    births = persons.groupby("patient")["born"].nunique()
+    nameless = headers.loc[headers["patient"] == "", "file"].nunique()
+    doubt = "Patient IDs that may mean one person (spelling, or name and date of birth)"
+    found = [("one ID", [""], f"{nameless} files without Patient ID")] if nameless else []
+    found += [("one ID", ids, f"images or studies of one UID under Patient IDs {_codes(ids, codes)}") for ids in same]
+    found += [("one person", ids, f"{doubt}: {_codes(ids, codes)}") for ids in alike - same]
+    several = births[births > 1].items()
+    found += [("one person", [of], f"{n} dates of birth under one Patient ID: {codes[of]}") for of, n in several]
+    return [(of, broken(rule, "-", "-", words)) for rule, ids, words in found for of in sorted(ids)]
+
+
+def _codes(ids: Iterable[str], codes: Mapping[str, str]) -> str:
+    return shortened(sorted(codes[name] for name in ids))
+
+
+def _shared(headers: pd.DataFrame, values: pd.Series) -> set[frozenset[str]]:
+    """IDs that share a value."""
+    pairs = pd.DataFrame({"value": values, "patient": headers["patient"]}).drop_duplicates()
+    several = pairs[pairs.duplicated("value", keep=False)]
+    return {frozenset(ids) for _, ids in several.groupby("value")["patient"]}
+
+
+def without_names(headers: pd.DataFrame, codes: Mapping[str, str]) -> Callable[[str], str]:
+    """Make the function that puts codes for IDs and names of patients, which descriptions and file names may hold."""
+    named = dict(codes)
+    for person, patient in zip(headers.get("person", []), headers.get("patient", []), strict=True):
+        named.setdefault(person, codes[patient])
+    return cleaned_of(with_parts({name: code for name, code in named.items() if name}, []), [], {})
+
+
 def fits(series: Series, structures: StructureSet) -> bool:
     """Whether contours lie in the space of a series: one frame of reference, or the series that they name."""
     return series.frame_of_reference in structures.frames_of_reference or series.uid in structures.series
@@ -107,4 +166,4 @@ def _about(series: Series) -> str:
     else:
         edges = " x ".join(f"{edge:.2f}" for edge in series.spacing_mm)
         about += f", {' x '.join(map(str, series.shape))} voxels of {edges} mm"
-    return "; ".join([about, *(mended.args[0] for mended in series.mended)])
+    return "; ".join([about, *(mended.found for mended in series.mended)])

@@ -14,15 +14,13 @@ from metaseg_nb.annotation.by_hand import PROPOSAL
 from metaseg_nb.annotation.kept_masks import read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, broken
 from metaseg_nb.cohort.pseudonyms import read_key
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, read_dicom
-from metaseg_nb.radiotherapy.identities import without_names
+from metaseg_nb.radiotherapy.dicom_folder import DicomFolder, described, read_dicom, without_names
 from metaseg_nb.radiotherapy.importing import IMAGE, RECORD, dicom_cohort, save_image, whole_record
-from metaseg_nb.radiotherapy.pixels import read_pixels
-from metaseg_nb.radiotherapy.series import Series
+from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import (
     BY_HAND,
     CORRECTED,
@@ -76,8 +74,7 @@ def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) 
     if not series.frame_of_reference:
         found = f"series {described(series)}: found no Frame of Reference UID; expected one"
         raise ValueError(f"{found}. What to do: export the series again; anonymisation must keep this element.")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of values in the images that the standard forbids
+    with warnings.catch_warnings(action="ignore"):  # of values in the images that the standard forbids
         write = write_segmentation if segmentation else write_structure_set
         write(path, regions, series, drawn.model, drawn.reader)
     return len(regions)
@@ -212,8 +209,7 @@ def _unusable(case: str, dicom: DicomFolder, layout: StudyLayout, folder: str) -
     known = read_key(layout.key)  # names examinations as `plan_cases` does
     own = [one for one in dicom.series if known.get(f"{one.patient} {one.study}") == case]
     problems = [one.error.problem(case, described(one)) for one in own if one.error]
-    fix = "restore that export; the command `dicom` lists what is in the folder now"
-    gone = Problem(case, folder, "that its series is no longer in this folder", "the series as it was imported", fix)
+    gone = broken("imported series", case, folder, "that its series is no longer in this folder")
     clean = without_names(dicom.headers, {patient: known.get(patient, "…") for patient in dicom.patients})
     return clean(" ".join(map(str, problems or [gone])))
 
@@ -233,10 +229,9 @@ def _readings(layout: StudyLayout, reader: str) -> tuple[dict[str, Drawn], list[
     if finished.empty:
         fix = "press done in notebook 08, or correct the code of the reader"
         raise ValueError(f"study {layout.study}: found no finished mask of reader {reader}. What to do: {fix}.")
-    expected, fix = "the image that the mask was drawn on", "restore that export, or draw the mask again"
     images = {one.case: (layout.imported / one.case / IMAGE, one.image_sha256) for one in finished.itertuples()}
     problems = [
-        Problem(case, str(image), "another image", expected, fix)
+        broken("image drawn on", case, image, "another image")
         for case, (image, drawn_on) in images.items()
         if image.is_file() and checksum(image) != drawn_on
     ]

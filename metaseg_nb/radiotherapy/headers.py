@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from pydicom.uid import (
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.file_kinds import kind_of
-from metaseg_nb.cohort.problems import Problem, shortened
+from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.cohort.sources.naming import site_of
 
 # Without one of these nobody can tell where a file belongs.
@@ -61,14 +62,19 @@ NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keine
 
 
 class DicomError(ValueError):
-    """What is wrong with a file, a series or a structure set: what was found, what is expected, and what to do."""
+    """What is wrong with a file, a series or a structure set, before its case is known; make it with `dicom_error`."""
 
     def __str__(self) -> str:
-        return "found {}; expected {}. What to do: {}.".format(*self.args)
+        return "found {0.found}; expected {0.expected}. What to do: {0.fix}.".format(*self.args)
 
     def problem(self, case: str, file: str, severity: str = "error") -> Problem:
         """Say which case and file it is about."""
-        return Problem(case, file, *self.args, severity=severity)
+        return replace(self.args[0], case=case, file=file, severity=severity)
+
+
+def dicom_error(rule: str, found: str, fix: str = "", **words: object) -> DicomError:
+    """Make the error of a rule that is broken; see `broken`."""
+    return DicomError(broken(rule, "-", "-", found, fix, **words))
 
 
 def unreadable(error: Exception, what: str) -> DicomError:
@@ -76,7 +82,7 @@ def unreadable(error: Exception, what: str) -> DicomError:
     if isinstance(error, DicomError):
         return error
     reason = (error.strerror if isinstance(error, OSError) else "") or type(error).__name__
-    return DicomError(f"{what} that cannot be read ({reason})", "a whole file", "export it again, or remove it")
+    return dicom_error("readable DICOM", f"{what} that cannot be read ({reason})")
 
 
 def files_below(folder: Path, refused: Callable[[OSError], object] | None = None) -> Iterator[Path]:
@@ -117,10 +123,10 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
         Files that cannot be read, by their place; one for those of one folder and kind.
     """
     rows: list[dict] = []
-    wrong: dict[tuple, list[str]] = {}
+    wrong: dict[tuple[Path, Problem], list[str]] = {}
 
     def refuse(error: Exception, path: Path, what: str, place: str) -> None:
-        wrong.setdefault((path.parent, *unreadable(error, what).args), []).append(place)
+        wrong.setdefault((path.parent, unreadable(error, what).problem("-", "-")), []).append(place)
 
     def refuse_folder(error: OSError) -> None:
         refuse(error, Path(error.filename), "a folder", os.path.relpath(error.filename, folder))
@@ -130,12 +136,11 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     for name, path in found.items():
         place = f"{name} (file {numbers[name]} of {len(found)})"  # a code may stand for a part of the name
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+            with warnings.catch_warnings(action="ignore"):  # values that the standard forbids and that do no harm here
                 rows += [{"place": place} | row for row in _rows(path)]
         except Exception as error:  # pydicom has no error of its own for a file that is cut off or damaged
             refuse(error, path, "a file", place)
-    problems = [Problem("-", shortened(names, 1), *told) for (_, *told), names in wrong.items()]
+    problems = [replace(problem, file=shortened(names, 1)) for (_, problem), names in wrong.items()]
     return _without_copies(pd.DataFrame(rows)) if rows else pd.DataFrame(columns=["modality"]), problems
 
 
@@ -156,13 +161,12 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
     DicomError
         It should be a DICOM file, and is none or only a part of one.
     """
-    again = ("a whole DICOM file", "export it again, or remove it")
     meant = not path.name.startswith(".")  # hidden files are notes of an operating system
     if not is_dicom_file(path):
         if meant and not path.stat().st_size:
-            raise DicomError("an empty file", *again)
+            raise dicom_error("whole DICOM", "an empty file")
         if meant and path.suffix.lower() in ENDINGS:
-            raise DicomError("a file that is called DICOM, and does not begin as one", *again)
+            raise dicom_error("whole DICOM", "a file that is called DICOM, and does not begin as one")
         return None
     with path.open("rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
@@ -170,9 +174,9 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
     if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
         return None  # a DICOMDIR: a list of the other files
     if missing := [name for name in NEEDED if not text_of(header, name)]:
-        raise DicomError(f"a DICOM file without {', '.join(missing)}", *again)
+        raise dicom_error("whole DICOM", f"a DICOM file without {', '.join(missing)}")
     if not rest and header.get("SOPClassUID") in MR_IMAGES:
-        raise DicomError("an MR image that ends before its pixels", *again)
+        raise dicom_error("whole DICOM", "an MR image that ends before its pixels")
     return header, rest
 
 

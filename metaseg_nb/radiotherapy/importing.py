@@ -15,19 +15,16 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.checksums import changed_files, read_record, write_record
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.pseudonyms import give_codes
 from metaseg_nb.cohort.sources.dates import date_in, days_since_first
 from metaseg_nb.files import DamagedFile, finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom
+from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom, without_names
+from metaseg_nb.radiotherapy.examinations import Choice, Codes, Planned, mask_of_case, organs_of_case, plan_cases
 from metaseg_nb.radiotherapy.headers import DicomError
-from metaseg_nb.radiotherapy.identities import without_names
-from metaseg_nb.radiotherapy.masks import mask_of_case, organs_of_case
-from metaseg_nb.radiotherapy.pixels import read_pixels
-from metaseg_nb.radiotherapy.planning import Choice, Codes, Planned, plan_cases
-from metaseg_nb.radiotherapy.series import Series
+from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
@@ -53,8 +50,7 @@ def import_cohort(folder: Path, layout: StudyLayout, settings: Explore) -> tuple
     unknown : list of str
         Names in ``exclude`` that no case has.
     """
-    names = (settings.roi_names, settings.roi_names_without, settings.organ_names)
-    choice = Choice(settings.series, *map(tuple, names))
+    choice = Choice(settings.series, settings.roi_names, settings.roi_names_without, settings.organ_names)
 
     def codes(kind: str, names: list[str]) -> dict[str, str]:
         return give_codes({kind: names}, layout.key)[kind]
@@ -68,10 +64,8 @@ def import_cohort(folder: Path, layout: StudyLayout, settings: Explore) -> tuple
 def with_roi_names(lesions: pd.DataFrame, layout: StudyLayout) -> pd.DataFrame:
     """Add the column ``regions`` to lesions of imported cases: names of the regions of interest that each came from."""
     records = {case: whole_record(layout.imported / case / RECORD) for case in lesions["case"].unique()}
-    named = [
-        ", ".join((records[row.case] or {}).get("regions", {}).get(str(row.lesion), [])) for row in lesions.itertuples()
-    ]
-    return lesions.assign(regions=named)
+    regions = {case: record["regions"] if record else {} for case, record in records.items()}
+    return lesions.assign(regions=[", ".join(regions[of.case].get(str(of.lesion), [])) for of in lesions.itertuples()])
 
 
 def import_dicom(
@@ -128,8 +122,7 @@ def import_dicom(
         if problem.case not in left_out
     ]
     if not entries["training"]:
-        nothing = ("no DICOM file of an MR series", "MR series and structure sets", "correct `cohort`")
-        raise CohortError(problems or [Problem("-", folder.name, *nothing)])
+        raise CohortError(problems or [broken("DICOM cohort", "-", folder.name, "no DICOM file of an MR series")])
     datalist = target / "dataset.json"
     write_json(datalist, {"name": target.parent.name, "description": "Imported from DICOM.", **entries})
     return datalist, problems, [name for name in exclude if name not in {*patient_of, *patient_of.values()}]

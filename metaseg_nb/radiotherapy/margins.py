@@ -1,8 +1,12 @@
-"""What contours cover of each lesion when they are grown by a margin, and what they treat besides."""
+"""What contours cover of lesions when they are grown by a margin, what they treat besides, and which margin it takes.
+
+Intervals are over patients.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Self
 
@@ -19,14 +23,17 @@ from metaseg_nb.cohort.lesions import (
     lesion_table,
     surface_distance_mm,
 )
-from metaseg_nb.cohort.problems import CohortError, shortened
+from metaseg_nb.cohort.problems import CohortError, refusal, shortened
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
-from metaseg_nb.evaluation.strata import per_patient
+from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share, share_difference
+from metaseg_nb.evaluation.strata import per_patient, weighted
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
 from metaseg_nb.parallel import map_cases
 
 SECOND_READER = "second reader"
+# Lesions: 0.95 to the power of 72 is 0.025.
+FOR_AN_INTERVAL = 72
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,9 @@ class Targets:
     """The lesions of a mask that are scored, by the rules of `lesion_metrics`; make it with `of`.
 
     ``table`` has a row per lesion: ``lesion`` (1 to n), ``diameter_mm`` (largest), ``volume_mm3``, ``x``, ``y``, ``z``
-    (centre, voxel). In ``labels`` voxels have the number of their lesion, in ``grown`` those of the dilated lesions, by
-    which a prediction detects them; larger numbers are lesions that are not scored. Arrays have the mask's shape.
+    (centre, voxel). Its index is the lesion's number in the arrays, which have the mask's shape: in ``labels`` of its
+    voxels, in ``grown`` of the dilated lesion, by which a prediction detects it. Other numbers are of lesions that are
+    not scored.
     """
 
     mask: np.ndarray
@@ -47,14 +55,11 @@ class Targets:
     def of(cls, mask: np.ndarray, spacing_mm: Spacing) -> Self:
         """Find the lesions of a mask, bool of shape (X, Y, Z)."""
         grown, n = label_lesions(dilate_by_one(mask))
-        table = lesion_table(np.where(mask, grown, 0), n, spacing_mm)
-        scored = is_scored(table["volume_mm3"], UNSCORED_MM3)
-        number = np.zeros(n + 1, grown.dtype)
-        number[[*table.loc[scored, "lesion"], *table.loc[~scored, "lesion"]]] = np.arange(1, n + 1)
-        table = table[scored].assign(lesion=np.arange(1, scored.sum() + 1)).drop(columns="voxels")
-        return cls(mask, table.reset_index(drop=True), number[grown], spacing_mm)
+        table = lesion_table(np.where(mask, grown, 0), n, spacing_mm).set_index("lesion", drop=False)
+        table = table[is_scored(table["volume_mm3"], UNSCORED_MM3)].drop(columns="voxels")
+        return cls(mask, table.assign(lesion=np.arange(1, len(table) + 1)), grown, spacing_mm)
 
-    @property
+    @cached_property
     def labels(self) -> np.ndarray:
         """The number of its lesion in each voxel of the mask, else 0."""
         return np.where(self.mask, self.grown, 0)
@@ -84,28 +89,23 @@ class Targets:
             A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold and the reference, grown
             alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
-        away, labels, rows = surface_distance_mm(prediction, self.spacing_mm), self.labels, []
-        lesion_of, away_inside = labels[self.mask], away[self.mask]
+        away, rows = surface_distance_mm(prediction, self.spacing_mm), []
+        number_of, away_inside = self.grown[self.mask], away[self.mask]
         touched = {*self.grown[prediction]}
-        for lesion in self.table["lesion"]:
-            voxels = away_inside[lesion_of == lesion]
+        for number in self.table.index:
+            voxels = away_inside[number_of == number]
             covered = {f"covered_{margin:g}": float(np.mean(voxels <= margin)) for margin in margins_mm}
             needed = np.quantile(voxels, (0.95, 0.98), method="inverted_cdf")
             last = dict(zip(("needed_95_mm", "needed_98_mm"), needed, strict=True))
-            rows.append(covered | (last if lesion in touched else dict.fromkeys(last, np.inf)))
-        lesions = self.table.assign(detected=self.table["lesion"].isin(touched))
+            rows.append(covered | (last if number in touched else dict.fromkeys(last, np.inf)))
+        lesions = self.table.assign(detected=self.table.index.isin(touched))
         parts, n_parts = label_lesions(prediction)
         false, voxel_cm3 = n_parts - len({*parts[self.grown > 0]} - {0}), float(np.prod(self.spacing_mm)) / 1000
-        treated = [
-            {
-                "margin_mm": margin,
-                "unneeded_cm3": np.count_nonzero((away <= margin) & (self.distance > margin)) * voxel_cm3,
-                "target_cm3": np.count_nonzero(self.distance <= margin) * voxel_cm3,
-                "false": false,
-            }
-            for margin in margins_mm
-        ]
-        return lesions.join(pd.DataFrame(rows, index=lesions.index)), pd.DataFrame(treated)
+        unneeded = [np.count_nonzero((away <= margin) & (self.distance > margin)) for margin in margins_mm]
+        target = [np.count_nonzero(self.distance <= margin) for margin in margins_mm]
+        cm3 = {"unneeded_cm3": np.multiply(unneeded, voxel_cm3), "target_cm3": np.multiply(target, voxel_cm3)}
+        treated = pd.DataFrame({"margin_mm": margins_mm, **cm3, "false": false})
+        return lesions.join(pd.DataFrame(rows, lesions.index)).reset_index(drop=True), treated
 
 
 def study_coverage(
@@ -147,15 +147,13 @@ def study_coverage(
         own = {path.name.removesuffix(".nii.gz"): path for path in second_reader_masks(second_reader)}
         known = {case.name for case in cohort.labelled}  # of those only for training nothing is predicted
         if unknown := sorted({*own} - known) or ([] if {*own} & {*masks} else ["no mask"]):
-            expected = f"masks named as the cases, such as {cohort.cases[0].name}.nii.gz"
-            raise CohortError.one("-", second_reader, shortened(unknown), expected, "rename them to these names")
+            raise refusal("masks of reader", "-", second_reader, shortened(unknown), name=cohort.cases[0].name)
         masks = {name: masks[name] | {SECOND_READER: path} for name, path in own.items() if name in masks}
     work = [(case, masks[case.name]) for case in cohort.cases if case.name in masks]
     measure = partial(_case_coverage, rule=cohort.rule, margins_mm=margins_mm)
     lesions, treated = zip(*map_cases(measure, work, workers, "measuring margins"), strict=True)
     if not any(map(len, lesions)):
-        fix = "look at the masks: without lesions there is no margin to measure"
-        raise CohortError.one("-", layout.dataset, "no lesion above 2 mm³", "cases with lesions", fix)
+        raise refusal("cases with lesions", "-", layout.dataset, "no lesion above 2 mm³")
     of_cases = pd.concat(treated, ignore_index=True)
     return per_patient(pd.concat(lesions, ignore_index=True), of_cases), of_cases
 
@@ -192,3 +190,97 @@ def masks_on(reference: Volume, case: str, masks: Mapping[str, Path], rule: Lesi
             raise CohortError.one(case, path, *grids, "predict or draw it again on the grid of the image")
         found[model] = drawn.array > 0
     return found
+
+
+def covered_shares(
+    lesions: pd.DataFrame, by: Sequence[str], margins_mm: Sequence[float], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Share of all lesions, detected or not, that contours cover when they are grown by each margin.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `study_coverage`, with the columns ``by``.
+    by : sequence of str
+        Columns that make the groups, such as ``network``.
+    margins_mm : sequence of float
+    n_bootstrap, seed : int
+        Resamples of patients, each with all lesions.
+
+    Returns
+    -------
+    DataFrame
+        A row per group, ``covered_by`` (95 or 98: % of the volume of a covered lesion) and ``margin_mm``: ``share``
+        (0 to 1), ``low``, ``high`` (95 % interval).
+    """
+    rows = []
+    for group, own in lesions.groupby(list(by), observed=True):
+        for covered_by, margin in product((95, 98), margins_mm):
+            covered = weighted(own.assign(covered=own[f"needed_{covered_by}_mm"] <= margin), "covered")
+            rows.append((*group, covered_by, margin, *share(covered["sum"], covered["n"], n_bootstrap, seed)))
+    columns = [*by, "covered_by", "margin_mm", "share", "low", "high"]
+    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
+
+
+def covered_lead(lesions: pd.DataFrame, margin_mm: float, pair: Sequence[str], n_bootstrap: int, seed: int) -> Estimate:
+    """Share of all lesions that the first ``network`` of a pair covers by 95 % with this margin, minus the second's.
+
+    With its 95 % interval over patients; NaN where all resamples are equal, for so few tell nothing.
+    """
+    covered = lesions.assign(covered=lesions["needed_95_mm"] <= margin_mm)
+    first, second = (weighted(covered[covered["network"] == network], "covered") for network in pair)
+    found, low, high = share_difference(first, second, n_bootstrap, seed)
+    return (found, low, high) if low < high else (found, np.nan, np.nan)
+
+
+def margin_table(lesions: pd.DataFrame, by: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """How many lesions are missed, and which margin the detected ones need, for each group of lesions.
+
+    Parameters
+    ----------
+    lesions : DataFrame
+        From `study_coverage`, with the columns ``by``.
+    by : sequence of str
+        Columns that make the groups, such as ``model``.
+    n_bootstrap, seed : int
+        Resamples of patients.
+
+    Returns
+    -------
+    DataFrame
+        A row per group: ``by``, ``patients``, ``lesions``, ``missed``, ``margin_mm``, ``low_mm``, ``high_mm``
+        (`margin_needed`).
+    """
+    rows = []
+    for group, own in lesions.groupby(list(by), observed=True):
+        about = (own["patient"].nunique(), len(own), int((~own["detected"]).sum()))
+        rows.append((*group, *about, *margin_needed(own, n_bootstrap, seed)))
+    columns = [*by, "patients", "lesions", "missed", "margin_mm", "low_mm", "high_mm"]
+    return pd.DataFrame(rows, columns=columns).astype({name: lesions[name].dtype for name in by})
+
+
+def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimate:
+    """The smallest margin that covers 95 % of the detected lesions, each by 95 % of its volume or more.
+
+    Lesions count by their ``weight``.
+
+    Returns
+    -------
+    margin, low, high : float
+        In mm, with its 95 % interval over patients; NaN if no lesion was detected. Fewer than `FOR_AN_INTERVAL`
+        detected lesions have no interval: with 97.5 % probability at least one of so many is above the margin that is
+        sought. With fewer, resampling could not see how large it may be.
+    """
+    detected = lesions[lesions["detected"]]
+    if detected.empty:
+        return np.nan, np.nan, np.nan
+    needed = detected["needed_95_mm"].to_numpy()
+    margins = np.unique(needed)
+    covered = pd.DataFrame(needed[:, None] <= margins).assign(lesions=1.0).mul(detected["weight"].to_numpy(), axis=0)
+    of_patients = covered.groupby(detected["patient"].to_numpy()).sum().to_numpy(float)
+
+    def smallest(sums: np.ndarray) -> np.ndarray:
+        return margins[(sums[:, :-1] >= 0.95 * sums[:, -1:] - 1e-9).argmax(axis=1)]
+
+    found, low, high = bootstrap(smallest, of_patients, n_bootstrap, seed)
+    return (found, low, high) if len(needed) >= FOR_AN_INTERVAL else (found, np.nan, np.nan)

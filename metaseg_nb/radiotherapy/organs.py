@@ -10,9 +10,8 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import dilate_by_one, distance_mm
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, refusal
 from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_volume, same_grid
-from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
@@ -54,8 +53,7 @@ def organ_distances(
         folder = imported / case.name
         record = whole_record(folder / RECORD) if folder.is_dir() else {"organs": []}
         if record is None:
-            fix = "run notebook 01 again: it imports the case again"
-            raise CohortError.one(case.name, folder / RECORD, "a lost or damaged file", "what 01 imported", fix)
+            raise refusal("import of case", case, folder / RECORD, "a lost or damaged file")
         masks = layout.prediction_files(case.name, case.fold, models)
         work += [(case, folder / ORGANS, record["organs"], masks)] if record["organs"] else []
     tables = map_cases(partial(_distances, rule=cohort.rule), work, workers, "distances to organs")
@@ -68,21 +66,17 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
     if not same_grid(reference, organs):
         grids = describe_grid(organs, reference), describe_grid(reference)
         raise CohortError.one(case.name, path, *grids, "run notebook 01 again")
-    # each organ has a bit of its own: organs may overlap
-    away = {name: _away(organs.array & 1 << bit > 0, reference.spacing_mm) for bit, name in enumerate(names)}
+    # Each organ has a bit of its own: organs may overlap. Between two whole voxels lies one edge less than between
+    # their centres: the organ takes its neighbours in.
+    wider = (ndimage.maximum_filter(organs.array & 1 << bit > 0, 3) for bit in range(len(names)))
+    away = {name: distance_mm(organ, reference.spacing_mm) for name, organ in zip(names, wider, strict=True)}
     drawn, rows = {REFERENCE: reference.array > 0} | masks_on(reference, case.name, masks, rule), []
     detecting = dilate_by_one(reference.array > 0)
     for model, mask in drawn.items():
         targets = Targets.of(mask, reference.spacing_mm)
         for lesion in targets.table.itertuples():
-            inside = targets.labels == lesion.lesion
+            inside = targets.labels == lesion.Index
             false = not detecting[inside].any()
             about = (model, case.name, case.patient, lesion.lesion, lesion.diameter_mm, false)
             rows += [(*about, name, float(distance[inside].min())) for name, distance in away.items()]
     return pd.DataFrame(rows, columns=COLUMNS)
-
-
-def _away(organ: np.ndarray, spacing_mm: Spacing) -> np.ndarray:
-    """Distance of the surface of each voxel to that of an organ; 0 where they touch."""
-    # Between two whole voxels lies one edge less than between their centres: the organ takes its neighbours in.
-    return distance_mm(ndimage.maximum_filter(organ, 3), spacing_mm)

@@ -1,15 +1,21 @@
-"""MR series as volumes: slices in order, with checked geometry."""
+"""MR series as volumes: slices in order, with checked geometry, and their voxels in the order of NIfTI."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
+import SimpleITK as sitk
+from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
+from pydicom.uid import ImplicitVRLittleEndian
 
-from metaseg_nb.cohort.problems import shortened
-from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError
-from metaseg_nb.radiotherapy.pixels import file_pixels
+from metaseg_nb.cohort.problems import Problem, broken, shortened
+from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError, dicom_error, first_of, items_of
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
@@ -17,13 +23,11 @@ NOT_MR = ", not MR"
 # Slices are evenly spaced within this, and perpendicular to their stack within this angle.
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-SPLIT = "export the series alone, or choose another one with `series`"
 # Columns of a header, and what DICOM calls them.
 GEOMETRY = {
     **{"position": "Image Position (Patient)", "orientation": "Image Orientation (Patient)"},
     **{"pixel_spacing": "Pixel Spacing", "rows": "Rows", "columns": "Columns"},
 }
-WHERE = "the position, the orientation and the edges of voxels of each slice"
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Series:
     affine: np.ndarray = field(default_factory=lambda: np.full((4, 4), np.nan))
     left_aside: str = ""
     error: DicomError | None = None
-    mended: list[DicomError] = field(default_factory=list)
+    mended: list[Problem] = field(default_factory=list)
 
     @property
     def is_volume(self) -> bool:
@@ -108,7 +112,7 @@ def _no_scan(frames: pd.DataFrame) -> str:
     return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
 
-def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[DicomError]]:
+def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Problem]]:
     """Put slices in the order of their positions; with the affine of their volume, and what was put right.
 
     Raises
@@ -120,8 +124,7 @@ def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Dic
     cut_off = frames.loc[frames["cut_off"], "place"]
     if len(cut_off):
         found = f"{len(cut_off)} of {len(frames)} slices cut off, with fewer bytes of pixels than their headers say"
-        fix = "copy these files again from the export"
-        raise DicomError(f"{found}: {shortened(cut_off)}", "whole files", fix)
+        raise dicom_error("whole slices", f"{found}: {shortened(cut_off)}")
     _require_geometry(frames)
     first = frames.iloc[0]
     along_row, along_column = np.array(first["orientation"]).reshape(2, 3)
@@ -140,20 +143,20 @@ def _require_geometry(frames: pd.DataFrame) -> None:
     missing = frames[list(GEOMETRY)].isna() | (frames[list(GEOMETRY)] == 0)
     if missing.any(axis=None):
         names = ", ".join(GEOMETRY[column] for column in missing.columns[missing.any()])
-        raise DicomError(f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}", WHERE, SPLIT)
+        raise dicom_error("placed slices", f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}")
     values = {column: np.array(frames[column].tolist(), float).reshape(len(frames), -1) for column in GEOMETRY}
     directions, edges = values["orientation"].reshape(-1, 2, 3), values["pixel_spacing"]
     square = np.allclose(directions @ directions.transpose(0, 2, 1), np.eye(2), atol=0.01)
     if not (square and np.isfinite(values["position"]).all() and np.isfinite(edges).all() and (edges > 0).all()):
         found = "rows and columns that are not perpendicular, voxels with an edge of 0 mm, or slices at no finite place"
-        raise DicomError(found, WHERE, SPLIT)
+        raise dicom_error("placed slices", found)
     apart = {GEOMETRY[column]: np.ptp(of, axis=0).max() for column, of in values.items() if column != "position"}
     apart["Photometric Interpretation"] = frames["colours"].nunique() - 1
     if several := [name for name, most in apart.items() if most > 1e-3]:
-        raise DicomError(f"slices of several {', '.join(several)}", "parallel slices of one size", SPLIT)
+        raise dicom_error("parallel slices", f"slices of several {', '.join(several)}")
 
 
-def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomError]]:
+def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
     """Keep one of the slices that lie at one place, if they show the same."""
     number = np.r_[0, np.cumsum(np.diff(frames["along"]) > 1e-3)]
     places, sizes = np.unique(number, return_counts=True)
@@ -167,15 +170,15 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[DicomErro
         ]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
             found = f"{len(frames)} slices at {len(places)} positions, with different content at one position"
-            raise DicomError(found, "one slice at each position", f"(several echoes or times?) {SPLIT}")
+            raise dicom_error("one slice a place", found)
     found = f"{len(frames) - len(kept)} slices twice, with the same content"
-    return kept, [DicomError(found, "each slice once", "nothing: each was taken once")]
+    return kept, [broken("slices once", "-", "-", found)]
 
 
 def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """From one slice to the next, in mm (3,)."""
     if len(frames) == 1:
-        raise DicomError("one slice alone", "slices of a volume", SPLIT)
+        raise dicom_error("several slices", "one slice alone")
     along = frames["along"].to_numpy()
     gaps = np.diff(along)
     usual = float(np.median(gaps))
@@ -183,11 +186,72 @@ def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np
     if len(uneven):
         name = "xyz"[int(np.argmax(np.abs(normal)))]
         places = (f"{gaps[i]:.2f} mm between {name} = {along[i]:.2f} and {along[i + 1]:.2f} mm" for i in uneven)
-        fix = "export the whole series again, or one that is evenly spaced"
-        raise DicomError(f"missing or uneven slices: {shortened(places)}", f"a slice every {usual:.2f} mm", fix)
+        raise dicom_error("even slices", f"missing or uneven slices: {shortened(places)}", every=f"{usual:.2f}")
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
     tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
     if tilt > TILT_DEGREES:
         found = f"slices shifted sideways from one to the next (gantry tilt of {tilt:.1f} degrees)"
-        raise DicomError(found, "slices straight above each other", "resample the series in the planning system")
+        raise dicom_error("no tilt", found)
     return step
+
+
+def read_pixels(frames: pd.DataFrame) -> np.ndarray:
+    """Read the voxels of a series, (columns, rows, slices); whole numbers stay so, others are float32.
+
+    Parameters
+    ----------
+    frames : DataFrame
+        `Series.frames`, of a volume.
+
+    Raises
+    ------
+    DicomError
+        The pixels of a file cannot be decoded.
+    """
+    read: dict[Path, np.ndarray] = {}
+    slices = []
+    for number, row in enumerate(frames.itertuples(), 1):
+        if row.file not in read:  # a multi-frame file is read once; others are let go
+            read = {row.file: file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")}
+        slices.append(read[row.file][row.frame])
+    volume = np.stack(slices).T  # the first axis is the fastest in memory, as in a NIfTI file
+    if np.issubdtype(volume.dtype, np.floating):
+        whole = np.array_equal(np.rint(volume), volume) and np.abs(volume).max(initial=0) < 2**31
+        return volume.astype(np.int32 if whole else np.float32)
+    return volume
+
+
+def file_pixels(path: Path, name: str) -> np.ndarray:
+    """All frames of a file, (frames, rows, columns), after its rescale slope and intercept.
+
+    An error calls it by ``name``.
+    """
+    fix = ""
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            header = pydicom.dcmread(path, force=True)
+            if "TransferSyntaxUID" not in header.file_meta:
+                header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+            if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
+                fix = "copy the file again from the export, or export the series again, without compression"
+                return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+            pixels = pixel_array(header).reshape(-1, header.Rows, header.Columns)
+    except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
+        found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
+        raise dicom_error("decoded pixels", found, fix) from error
+    return _rescaled(pixels, header)
+
+
+def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:
+    frames = items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]
+    whole = first_of(header, "SharedFunctionalGroupsSequence")
+    lines = []
+    for frame in frames:
+        parts = [header, *(first_of(part, "PixelValueTransformationSequence") for part in (frame, whole))]
+        pairs = ([part.get(name, None) for name in ("RescaleSlope", "RescaleIntercept")] for part in parts)
+        slope, intercept = next((pair for pair in pairs if pair != [None, None]), (None, None))
+        lines.append((float(1 if slope is None else slope), float(0 if intercept is None else intercept)))
+    if all(line == (1.0, 0.0) for line in lines):
+        return pixels
+    slope, intercept = np.array(lines, dtype=np.float64).T[:, :, None, None]
+    return pixels * slope + intercept

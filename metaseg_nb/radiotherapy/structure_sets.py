@@ -20,12 +20,11 @@ from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_
 
 from metaseg_nb.files import finished
 from metaseg_nb.radiotherapy.contours import trace
-from metaseg_nb.radiotherapy.headers import DicomError, items_of, text_of
+from metaseg_nb.radiotherapy.headers import dicom_error, items_of, text_of
 from metaseg_nb.radiotherapy.series import Series
 
 # Lesions in turn, in colours that a planning system shows on grey.
 COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
-WHOLE = ("regions with their contours", "export the structure set again, or leave it out")
 # How regions are called before their number: predicted by networks; drawn by a person in 08, or corrected there.
 PREDICTED, BY_HAND, CORRECTED = "GTV_auto_", "GTV_hand_", "GTV_corr_"
 LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
@@ -74,8 +73,7 @@ def read_structure_set(path: Path) -> StructureSet:
     DicomError
         A contour is not a list of points in space, or belongs to no region; there is no region.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values that the standard forbids and that do no harm here
+    with warnings.catch_warnings(action="ignore"):  # values that the standard forbids and that do no harm here
         data = pydicom.dcmread(path, force=True)
         rois = items_of(data, "StructureSetROISequence")
         names = {int(roi.ROINumber): text_of(roi, "ROIName") for roi in rois}
@@ -86,9 +84,10 @@ def read_structure_set(path: Path) -> StructureSet:
             unnamed += len(drawn) if int(roi.ReferencedROINumber) not in names else 0
             contours.setdefault(int(roi.ReferencedROINumber), []).extend(drawn)
         if not names or "ROIContourSequence" not in data:
-            raise DicomError("a structure set without regions or contours, or cut off before them", *WHOLE)
+            raise dicom_error("whole regions", "a structure set without regions or contours, or cut off before them")
         if unnamed or len(names) < len(rois):
-            raise DicomError("contours of which nobody can tell the region: its number is not there, or twice", *WHOLE)
+            found = "contours of which nobody can tell the region: its number is not there, or twice"
+            raise dicom_error("whole regions", found)
         of_regions = {int(roi.ROINumber): text_of(roi, "ReferencedFrameOfReferenceUID") for roi in rois}
         regions = [Region(name, contours[number], of_regions[number]) for number, name in names.items()]
         references = items_of(data, "ReferencedFrameOfReferenceSequence")
@@ -109,8 +108,7 @@ def _points(contour: Dataset) -> np.ndarray:
     except ValueError:
         values = np.array([np.nan])
     if len(values) % 3 or not np.isfinite(values).all():
-        found = f"a contour of {len(numbers)} values that are not three numbers a point"
-        raise DicomError(found, "x, y and z of each point", "export the structure set again")
+        raise dicom_error("points in space", f"a contour of {len(numbers)} values that are not three numbers a point")
     points = values.reshape(-1, 3)
     # the other closed type, CLOSEDPLANAR_XOR, is combined by the even-odd rule too
     return points if str(contour.get("ContourGeometricType", "CLOSED")).startswith("CLOSED") else points[:1]
@@ -129,11 +127,6 @@ def chosen(regions: Iterable[Region], patterns: Iterable[str], without: Iterable
     """Regions whose name any of the patterns matches, and none of ``without``; predictions are never chosen."""
     own = [one for one in regions if not one.is_predicted]
     return [one for one in own if is_named(one.name, patterns) and not is_named(one.name, without)]
-
-
-def is_prediction(structures: StructureSet) -> bool:
-    """Whether all regions of a structure set are predictions that the workbook wrote: those are no reference."""
-    return bool(structures.regions) and all(region.is_predicted for region in structures.regions)
 
 
 def write_structure_set(
@@ -156,8 +149,7 @@ def write_structure_set(
     reader : str
         Code of that person; "": a network alone.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         first = pydicom.dcmread(series.frames["file"].iloc[0], stop_before_pixels=True, force=True)
     now = datetime.datetime.now()
     data = Dataset()
@@ -225,23 +217,14 @@ def write_segmentation(
     path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str, reader: str = ""
 ) -> None:
     """Write masks as a DICOM segmentation (SEG), a segment each; parameters as of `write_structure_set`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(action="ignore"):
         images = [pydicom.dcmread(file, force=True) for file in dict.fromkeys(series.frames["file"])]
-    tumour = codes.SCT.Neoplasm
     family = codes.DCM.ManualProcessing if reader else codes.DCM.ArtificialIntelligence
     algorithm = AlgorithmIdentificationSequence(model, family, version("metaseg_nb"))
+    drawn = SegmentAlgorithmTypeValues.SEMIAUTOMATIC if reader else SegmentAlgorithmTypeValues.AUTOMATIC
+    about = codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm, drawn, algorithm
     segments = [
-        SegmentDescription(
-            number,
-            name,
-            codes.SCT.MorphologicallyAbnormalStructure,
-            tumour,
-            SegmentAlgorithmTypeValues.SEMIAUTOMATIC if reader else SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm,
-            tracking_uid=generate_uid(prefix=None),
-            tracking_id=name,
-        )
+        SegmentDescription(number, name, *about, tracking_uid=generate_uid(prefix=None), tracking_id=name)
         for number, name in enumerate(regions, 1)
     ]
     # the frames of a file stand in any order
