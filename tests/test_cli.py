@@ -18,7 +18,7 @@ from metaseg_nb.__main__ import main
 from metaseg_nb.inference import predict
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.recipe import image_recipe
+from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network

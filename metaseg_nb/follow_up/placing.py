@@ -7,7 +7,7 @@ import pandas as pd
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.volumes import Volume, read_volume
-from metaseg_nb.preprocessing.two_dates import register_dates
+from metaseg_nb.preprocessing.registration import register_dates
 
 PERHAPS = "possibly another patient, another sequence, or after surgery"
 # Of the date that the others are registered to.
