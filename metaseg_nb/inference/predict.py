@@ -18,7 +18,7 @@ from metaseg_nb.cohort.header_checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered, of_each, shortened
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import repeated_files
-from metaseg_nb.cohort.sources.spelling import stem
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, stem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -35,7 +35,6 @@ from metaseg_nb.preprocessing.steps import (
     require_sequences,
 )
 
-NIFTI = (".nii", ".nii.gz")
 # Given in place of a missing sequence.
 NOT_THERE = Path("-")
 
@@ -91,9 +90,8 @@ def predict(
     n = 0
     for case, results in work:
         with _gathered(problems):
-            line = _predicted(networks, case, results)
+            yield _predicted(networks, case, results)
             n += 1
-            yield line
     if problems:
         raise _unpredicted(images[0], problems, n, len(cases))
 
@@ -128,7 +126,8 @@ def _placed(path: Path) -> Path:
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.name.lower().endswith(NIFTI))
+    """NIfTI files by their names, sorted; hidden files belong to other programs."""
+    return sorted(path for path in paths if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."))
 
 
 def _below(folder: Path, results: Sequence[Path]) -> Iterator[Problem]:
@@ -290,7 +289,7 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
         return "the name of another given file", "a name of its own for each result", "give another name"
     if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
-    if not path.name.endswith(NIFTI):
+    if not path.name.endswith(SUFFIXES):
         expected = "a result ending in .nii or .nii.gz; for a folder with a DICOM series also .dcm"
         return "another kind of file", expected, f"give a name such as {path.with_name('mask.nii.gz')}"
     try:
