@@ -204,7 +204,7 @@ def prepare_image(
     scaled, heads, corrections, registrations = [], [], [], []
     for number, volume in zip(numbers, sequences, strict=True):
         apart = number > 1 and (every or not same_grid(first, volume))
-        registrations.append(registration := _registered(first, volume, number) if apart else None)
+        registration = _registered(first, volume, number) if apart else None
         # from where a point lies along the axes of the first sequence to where it lies along those of this one
         place = registration and along_axes(registration.matrix, first, volume)
         own = Grid(volume.spacing_mm, volume.array.shape)
@@ -215,6 +215,7 @@ def prepare_image(
         scaled.append((image, own, place))
         heads.append(head)
         corrections.append(correction)
+        registrations.append(registration)
     head, grid = heads[0], study_grid(heads[0], native, recipe["spacing_mm"])
     array = np.zeros((recipe["sequences"], *grid.shape), np.float32)
     for number, (image, own, place) in zip(numbers, scaled, strict=True):
