@@ -17,16 +17,18 @@ from nnunet_cohorts import FOLDER, parts_of, stored
 from scipy.special import logit
 
 import metaseg_nb as ms
-from metaseg_nb.inference.choosing import (
+from metaseg_nb.inference.decision import (
     MIN_LESIONS_MM3,
     PEAKS,
     PRIOR,
     THRESHOLDS,
+    UNDECIDED,
+    Decision,
     Outcome,
     best_decision,
+    dice,
     outcome_of,
 )
-from metaseg_nb.inference.decision import UNDECIDED, Decision, dice
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.settings import Train
 from metaseg_nb.training.training_run import SMOOTHED_OVER

@@ -28,8 +28,7 @@ from step import STUDY
 
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.inference.choosing import THRESHOLDS
-from metaseg_nb.inference.decision import Decision, decision_of, dice, standing
+from metaseg_nb.inference.decision import THRESHOLDS, Decision, decision_of, dice, standing
 from metaseg_nb.inference.sliding_window import case_probability, selection_dice
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import device, device_name

@@ -19,7 +19,7 @@ import metaseg_nb as ms
 from metaseg_nb.evaluation.calibration import FAILURE_DICE, area_under_roc
 from metaseg_nb.evaluation.intervals import estimate
 from metaseg_nb.inference.decision import UNDECIDED, dice
-from metaseg_nb.inference.likeness import distance, image_statistics, spread_of
+from metaseg_nb.inference.ensemble import distance, image_statistics, spread_of
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.parameters import resolve

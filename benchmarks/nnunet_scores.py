@@ -13,8 +13,7 @@ from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.detection import average_precision, detections_by_threshold, froc_points
 from metaseg_nb.evaluation.intervals import bootstrap
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.inference.choosing import best_decision, outcome_of
-from metaseg_nb.inference.decision import UNDECIDED, Decision, native_mask
+from metaseg_nb.inference.decision import UNDECIDED, Decision, best_decision, native_mask, outcome_of
 from metaseg_nb.preprocessing.case_store import StoredCase
 
 SMALL_MM, TRIED, FALSE_RATE = 10.0, (0.3, 0.5, 0.7, 0.9, 0.95), 0.5

@@ -25,7 +25,7 @@ from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.networks import build_network, start_at_prior
-from metaseg_nb.training.running_mean import RunningMean
+from metaseg_nb.training.training_run import RunningMean
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
 PATCHES, EDGE = 2, 64

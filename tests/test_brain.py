@@ -22,8 +22,7 @@ from metaseg_nb.preprocessing import brain as brains
 from metaseg_nb.preprocessing.brain import bright_rim_mm3, cut_lesions, extract_brain, with_margin
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort, refuse_other_settings
-from metaseg_nb.preprocessing.recipe import image_recipe
-from metaseg_nb.preprocessing.steps import find_brain, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import find_brain, image_recipe, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network

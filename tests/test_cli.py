@@ -18,7 +18,7 @@ from metaseg_nb.__main__ import main
 from metaseg_nb.inference import predict
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.recipe import image_recipe
+from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
@@ -294,6 +294,8 @@ def test_predict_goes_on_after_a_case_that_cannot_be_read_and_names_all_of_them(
     images, masks = tmp_path / "images", tmp_path / "images/masks"
     write_nifti("images/sub/f.nii.gz", head)
     (images / "c.nii.gz").rename(images / "c.NII.GZ")
+    for hidden in (images / "._a.nii.gz", images / "sub/._f.nii.gz"):  # macOS writes such on other systems' disks
+        hidden.write_bytes(b"attributes")
     for _ in range(2):  # its own masks are no images in subfolders
         assert main(["predict", str(model_folder()), str(images), "-o", str(masks)]) == 2
         printed = capsys.readouterr()

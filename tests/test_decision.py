@@ -9,22 +9,24 @@ import pytest
 import torch
 from scipy import ndimage
 
-from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.inference import choosing
-from metaseg_nb.inference.choosing import (
+from metaseg_nb.inference import decision as decisions
+from metaseg_nb.inference.decision import (
     MIN_LESIONS_MM3,
     OPERATING_POINTS,
     PEAKS,
     PRIOR,
     THRESHOLDS,
+    UNDECIDED,
+    Decision,
     best_decision,
-    choose_decisions,
+    decision_of,
     outcome_of,
+    standing,
 )
-from metaseg_nb.inference.decision import UNDECIDED, Decision, decision_of, standing
+from metaseg_nb.inference.sliding_window import choose_decisions
 from metaseg_nb.layout import NOTEBOOKS, RunLayout
-from metaseg_nb.preprocessing.labels import remove_specks
+from metaseg_nb.preprocessing.steps import remove_specks
 from metaseg_nb.training.checkpoints import ENOUGH_PATIENTS, keep_weights, load_checkpoint, save_checkpoint
 
 SHAPE = (32, 32, 32)
@@ -69,7 +71,7 @@ def choose(*cases, false_weight=1.0):
 @pytest.fixture
 def freely(monkeypatch):
     """Choose as a large selection set does: the distance from the prior costs next to nothing."""
-    monkeypatch.setattr(choosing, "PENALTY", 1e-6)
+    monkeypatch.setattr(decisions, "PENALTY", 1e-6)
     return choose
 
 
@@ -159,7 +161,7 @@ def test_two_dates_of_one_patient_are_no_more_evidence_than_one(store, tiny_trai
 def chosen_by(monkeypatch, stored, settings):
     """The outcomes that the decision is chosen by."""
     seen = []
-    monkeypatch.setattr(choosing, "best_decision", lambda outcomes, weight: seen.append(outcomes))
+    monkeypatch.setattr(decisions, "best_decision", lambda outcomes, weight: seen.append(outcomes))
     choose_decisions(Given(), stored, settings, torch.device("cpu"))
     return seen[0]
 
@@ -293,9 +295,10 @@ def test_where_the_last_epoch_was_chosen_there_are_no_other_weights(ended, patie
     assert not ended.other_checkpoint.exists(), "they would predict the test set twice"
 
 
-def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
+def test_without_the_last_weights_nothing_is_decided(ended):
+    ended.history.touch()
     ended.last_checkpoint.unlink()
-    with pytest.raises(CohortError, match=r"an earlier version .*give the study another name and train it again"):
+    with pytest.raises(FileNotFoundError, match=r"last.pt: no such checkpoint. To train .* again, delete its folder"):
         keep_weights(ended, 2)
 
 

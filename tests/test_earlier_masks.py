@@ -23,8 +23,7 @@ from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.evaluation.scoring import score_follow_up
 from metaseg_nb.figures.raw_images import draw_earlier_dates
 from metaseg_nb.inference.decision import UNDECIDED
-from metaseg_nb.inference.ensemble import load_ensemble
-from metaseg_nb.inference.likeness import image_statistics
+from metaseg_nb.inference.ensemble import image_statistics, load_ensemble
 from metaseg_nb.inference.predict import predict, predict_image
 from metaseg_nb.inference.sliding_window import after_other_masks, predict_case
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
@@ -32,7 +31,7 @@ from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.preprocessing.two_dates import SAME_HEAD, earlier_dates
+from metaseg_nb.preprocessing.registration import SAME_HEAD, earlier_dates
 from metaseg_nb.settings import ParameterError, Preprocess, Pretrain
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network

@@ -37,8 +37,8 @@ from metaseg_nb.follow_up.response import (
     responses,
 )
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.preprocessing import two_dates
-from metaseg_nb.preprocessing.two_dates import heads_alike
+from metaseg_nb.preprocessing import registration
+from metaseg_nb.preprocessing.registration import heads_alike
 
 RAS = nib.orientations.axcodes2ornt("RAS")
 
@@ -608,8 +608,8 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
     failures, alike = iter(["", "", "an uncertain place"]), iter([0.95, 0.6, 0.95])
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
-    monkeypatch.setattr(two_dates, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
-    monkeypatch.setattr(two_dates, "heads_alike", lambda *_: next(alike))
+    monkeypatch.setattr(registration, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
+    monkeypatch.setattr(registration, "heads_alike", lambda *_: next(alike))
     problems = place_dates(cases, 1)["problem"].tolist()
     assert problems[:2] == ["", ""]
     assert problems[2].startswith("another head (correlation 0.60") and problems[3].startswith("an uncertain place")
@@ -622,8 +622,8 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
 def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypatch, write_nifti, n, said):
     image = write_nifti("one.nii.gz", head(1).array)
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0, "failure": ""}
-    monkeypatch.setattr(two_dates, "register", lambda *_: SimpleNamespace(**found))
-    monkeypatch.setattr(two_dates, "heads_alike", lambda *_: 0.3)
+    monkeypatch.setattr(registration, "register", lambda *_: SimpleNamespace(**found))
+    monkeypatch.setattr(registration, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
     assert place_dates(cases, 1)["problem"].str.endswith("p-0, or all others").iloc[1] == said
 
@@ -638,7 +638,7 @@ def moving_head(write_nifti, monkeypatch):
         matrix[0, 3] = other.affine[0, 3] - first.affine[0, 3]
         return SimpleNamespace(matrix=matrix, moved_mm=abs(matrix[0, 3]), degrees=0.0, failure="")
 
-    monkeypatch.setattr(two_dates, "register", known)
+    monkeypatch.setattr(registration, "register", known)
     return [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
 
 
@@ -656,7 +656,7 @@ def test_where_the_first_date_does_not_lie_on_the_date_of_choice_the_first_is_ta
     def unlike_the_second(first, other, _):
         return 0.1 if 5.0 in (first.affine[0, 3], other.affine[0, 3]) else 0.9
 
-    monkeypatch.setattr(two_dates, "heads_alike", unlike_the_second)
+    monkeypatch.setattr(registration, "heads_alike", unlike_the_second)
     table = place_dates(moving_head, 2)
     assert [bool(problem) for problem in table["problem"]] == [False, True, False]
     assert [matrix[3] for matrix in table["matrix"]] == [0, 5, 10]

@@ -9,8 +9,7 @@ from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.head import background_mask, find_head, head_mask, is_magnitude, with_dark_background
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing.recipe import image_recipe
-from metaseg_nb.preprocessing.steps import prepare_image
+from metaseg_nb.preprocessing.steps import image_recipe, prepare_image
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])

@@ -26,7 +26,7 @@ from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import UNKNOWN, open_case
 from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.prepare import prepare_case
-from metaseg_nb.preprocessing.recipe import image_recipe
+from metaseg_nb.preprocessing.steps import image_recipe
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of, save_checkpoint
 from metaseg_nb.training.networks import NETWORKS, build_network, patch_edges, predicts_in

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metaseg_nb.preprocessing.steps import RANGES, intensity_range, scale_intensity
+from metaseg_nb.preprocessing.intensity import RANGES, intensity_range, scale_intensity
 
 
 def column(*values):

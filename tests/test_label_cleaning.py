@@ -7,7 +7,7 @@ import pytest
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.preprocessing.labels import clean_label, remove_specks
+from metaseg_nb.preprocessing.steps import clean_label, remove_specks
 
 AS_DRAWN = {"fill_holes": False, "min_lesion_mm3": 0.0, "outside_head": "flag"}
 SHAPE, SPACING_MM = (40, 40, 40), (1.0, 1.0, 2.0)

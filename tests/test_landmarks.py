@@ -8,7 +8,7 @@ import torch
 
 from metaseg_nb.inference.sliding_window import predict_probability
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.preprocessing.landmarks import landmarks_of, standard_of, with_landmarks
+from metaseg_nb.preprocessing.intensity import landmarks_of, standard_of, with_landmarks
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import train
 from metaseg_nb.training.patches import PatchBatches

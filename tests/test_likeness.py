@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from metaseg_nb.evaluation.calibration import flags_of_failures
-from metaseg_nb.inference.likeness import image_statistics, learn_likeness, unlikeness
+from metaseg_nb.inference.ensemble import image_statistics, learn_likeness, unlikeness
 from metaseg_nb.inference.predict import likeness_in_words
 
 

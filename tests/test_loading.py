@@ -12,7 +12,7 @@ from test_patches import ALL_RANDOM, SAMPLINGS, same
 from test_restoration import tiny_pretraining  # noqa: F401  # a fixture
 
 from metaseg_nb.preprocessing.case_store import UNKNOWN, store_annotation
-from metaseg_nb.training import loading
+from metaseg_nb.training import patches
 from metaseg_nb.training.losses import build_loss
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import RestorationBatches
@@ -29,7 +29,7 @@ def both_ways(monkeypatch):
     def make(batches, first=0):
         streamed = list(batches.loader(first, CPU))
         with monkeypatch.context() as patch:
-            patch.setattr(loading, "stays_on_gpu", lambda *_: True)
+            patch.setattr(patches, "stays_on_gpu", lambda *_: True)
             return streamed, list(batches.loader(first, CPU))
 
     return make
@@ -92,7 +92,7 @@ def test_pretraining_on_the_device_is_that_of_streamed_cases(both_ways, store, t
 
 def test_cases_on_the_device_need_no_files(store_blobs, tiny_training, monkeypatch):
     batches = PatchBatches([store_blobs("a"), store_blobs("b")], tiny_training(epochs=3))
-    monkeypatch.setattr(loading, "stays_on_gpu", lambda *_: True)
+    monkeypatch.setattr(patches, "stays_on_gpu", lambda *_: True)
     steps = batches.loader(0, CPU)
     next(steps)
     for file in batches.cases[0].folder.parent.glob("*/*"):
@@ -114,18 +114,18 @@ def test_cases_stay_where_they_fit_beside_a_step_with_a_tenth_to_spare(
 ):
     cases = [store_blobs(name, shape=shape) for name, shape in (("a", (40, 44, 36)), ("b", (50, 40, 30)))]
     batches = PatchBatches(cases, tiny_training())
-    monkeypatch.setattr(loading, "network_cost", lambda settings, channels: SimpleNamespace(memory_gb=0.002))
+    monkeypatch.setattr(patches, "network_cost", lambda settings, channels: SimpleNamespace(memory_gb=0.002))
     # a step, two bytes of each voxel's image, and one of its label
     free = (2e6 + 3 * (40 * 44 * 36 + 50 * 40 * 30)) / 0.9 * (1 + spare)
     # a tenth of it was taken by an earlier training of this process, and is free again
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0.9 * free, 10 * free))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0.3 * free)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0.2 * free)
-    assert loading.stays_on_gpu(batches, GPU) is stay
+    assert patches.stays_on_gpu(batches, GPU) is stay
 
 
 def test_on_a_cpu_cases_are_streamed(store_blobs, tiny_training):
-    assert not loading.stays_on_gpu(PatchBatches([store_blobs("a")], tiny_training()), CPU)
+    assert not patches.stays_on_gpu(PatchBatches([store_blobs("a")], tiny_training()), CPU)
 
 
 @pytest.mark.parametrize(("name", "partly"), product(["dice_ce", "blob"], [False, True]))

@@ -19,8 +19,7 @@ from metaseg_nb.inference.predict import new_case, predict, predict_image
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.preprocessing.recipe import image_recipe
-from metaseg_nb.preprocessing.steps import read_images
+from metaseg_nb.preprocessing.steps import image_recipe, read_images
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.augmentation import augment_strongly, draw_change
 from metaseg_nb.training.checkpoints import save_checkpoint

@@ -14,7 +14,8 @@ from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.inference.choosing import PRIOR, choose_decisions
+from metaseg_nb.inference.decision import PRIOR
+from metaseg_nb.inference.sliding_window import choose_decisions
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import UNKNOWN, store_label
 from metaseg_nb.settings import ParameterError

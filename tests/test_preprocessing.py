@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
@@ -19,12 +18,18 @@ from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.files import MACHINE
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.preprocessing import prepare, recipe
+from metaseg_nb.preprocessing import prepare, steps
 from metaseg_nb.preprocessing.bias import correct_bias, shrink_factors
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_case, prepare_cohort, refuse_other_settings
-from metaseg_nb.preprocessing.recipe import NOT_VOXELS, image_recipe, label_recipe, require_sequences
-from metaseg_nb.preprocessing.steps import prepare_image, read_images
+from metaseg_nb.preprocessing.steps import (
+    NOT_VOXELS,
+    image_recipe,
+    label_recipe,
+    prepare_image,
+    read_images,
+    require_sequences,
+)
 from metaseg_nb.preprocessing.stored_case import record_correction
 from metaseg_nb.settings import Preprocess
 
@@ -271,23 +276,6 @@ def test_slices_are_those_of_the_image_whatever_the_study_grid(
     assert stored.slices == [slices, 1]
 
 
-def test_a_label_whose_slices_an_earlier_version_did_not_count_is_made_again_and_stays_the_same(
-    write_case, settings, tmp_path, counted
-):
-    case, folder = write_case("a"), tmp_path / "cases"
-    prepare_case(case, folder, settings, LesionRule())
-    before, record = open_case(folder, "a"), folder / "a/label.json"
-    facts = read_record(record)
-    write_record(record, {key: facts[key] for key in facts if key not in ("slices", "files")}, folder.glob("a/l*.npy"))
-    with pytest.raises(CohortError, match="run notebook 02 again: it counts them"):
-        _ = open_case(folder, "a").slices
-    counted.clear()
-    prepare_case(case, folder, settings, LesionRule())
-    assert counted == [("a", "label")]
-    after = open_case(folder, "a")
-    assert (after.slices, after.identity) == ([5, 1], before.identity)
-
-
 def test_a_corrected_mask_is_prepared_again(write_case, settings, tmp_path, counted):
     case, folder = write_case("corrected"), tmp_path / "cases"
     kept = prepare_case(case, folder, settings, LesionRule())
@@ -356,7 +344,7 @@ def test_what_is_damaged_or_deleted_is_never_refused(study, cohort, settings):
 
 def test_a_new_version_of_the_workbook_is_refused_too(study, cohort, settings, monkeypatch):
     trained_network(study)
-    monkeypatch.setattr(recipe, "VERSION", recipe.VERSION + 1)
+    monkeypatch.setattr(steps, "VERSION", steps.VERSION + 1)
     with pytest.raises(CohortError, match="version"):
         refuse_other_settings(study, cohort, settings)
 

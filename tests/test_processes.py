@@ -14,9 +14,8 @@ from test_fit import Stopping, assert_same_runs, judge
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.training import fit as training_loop
 from metaseg_nb.training.checkpoints import load_checkpoint
-from metaseg_nb.training.fit import fit, train
+from metaseg_nb.training.fit import TrainingStopped, fit, train
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.processes import TrainingStopped
 
 pytestmark = pytest.mark.slow
 

@@ -19,9 +19,8 @@ from metaseg_nb.figures.raw_images import draw_registrations
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.grid import Grid, resample
-from metaseg_nb.preprocessing.recipe import image_recipe
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
-from metaseg_nb.preprocessing.steps import named, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import image_recipe, named, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])

@@ -27,7 +27,7 @@ from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.preprocessing.case_store import drop_label
 from metaseg_nb.settings import ParameterError, Pretrain
 from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
-from metaseg_nb.training.fit import fit, train
+from metaseg_nb.training.fit import TrainingStopped, fit, train
 from metaseg_nb.training.networks import NETWORKS, OUTPUT_LAYERS, build_network, patch_edges, start_from
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import (
@@ -38,8 +38,7 @@ from metaseg_nb.training.pretraining import (
     validation_patches,
     variance_restored,
 )
-from metaseg_nb.training.processes import TrainingStopped
-from metaseg_nb.training.running_mean import RunningMean
+from metaseg_nb.training.training_run import RunningMean
 
 SIZE, EDGE = 32, 8
 CPU = torch.device("cpu")

@@ -14,7 +14,7 @@ from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.scoring import score_against
 from metaseg_nb.inference.decision import Decision, native_mask
 from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
-from metaseg_nb.preprocessing.steps import intensity_range
+from metaseg_nb.preprocessing.intensity import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL
 
 # Thresholds that are tried divide the range of intensities into so many parts.

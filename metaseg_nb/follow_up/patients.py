@@ -18,7 +18,7 @@ from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volu
 from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
-from metaseg_nb.preprocessing.two_dates import register_dates
+from metaseg_nb.preprocessing.registration import register_dates
 
 REFERENCE = "reference"
 MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z"]

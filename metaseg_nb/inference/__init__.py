@@ -5,9 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "choosing": ["PRIOR", "choose_decisions"],
-        "decision": ["decision_of"],
-        "likeness": ["learn_likeness", "unlikeness"],
-        "sliding_window": ["after_other_masks", "predict_case", "selection_dice"],
+        "decision": ["PRIOR", "decision_of"],
+        "ensemble": ["learn_likeness", "unlikeness"],
+        "sliding_window": ["after_other_masks", "choose_decisions", "predict_case", "selection_dice"],
     },
 )

@@ -18,17 +18,23 @@ from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered, of_each, shortened
 from metaseg_nb.cohort.sources.lists import read_lists
 from metaseg_nb.cohort.sources.one_patient import repeated_files
-from metaseg_nb.cohort.sources.spelling import stem
+from metaseg_nb.cohort.sources.spelling import SUFFIXES, stem
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.inference.decision import native_mask, native_probability
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
 from metaseg_nb.layout import home
 from metaseg_nb.machine import device
 from metaseg_nb.preprocessing.brain import FILE, bright_rim_mm3
-from metaseg_nb.preprocessing.recipe import in_full, missing_scans, require_sequences
-from metaseg_nb.preprocessing.steps import find_brain, named, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import (
+    find_brain,
+    in_full,
+    missing_scans,
+    named,
+    prepare_image,
+    read_images,
+    require_sequences,
+)
 
-NIFTI = (".nii", ".nii.gz")
 # Given in place of a missing sequence.
 NOT_THERE = Path("-")
 
@@ -76,8 +82,7 @@ def predict(
         raise _unpredicted(images[0], problems, 0, len(cases))
     networks = load_ensemble(checkpoint, device())
     try:
-        work = of_each(lambda one: (_at_first_visit(one[0], networks.recipe), one[1]), work)
-        require_sequences([case for case, _ in work], networks.recipe)
+        work = of_each(lambda one: (_as_learned(one[0], networks.recipe), one[1]), work)
     except CohortError as error:
         raise _unpredicted(images[0], [*problems, *error.problems], 0, len(cases)) from None
     if brain and (by := in_full(networks.recipe)["brain"]) != FILE:
@@ -85,9 +90,8 @@ def predict(
     n = 0
     for case, results in work:
         with _gathered(problems):
-            line = _predicted(networks, case, results)
+            yield _predicted(networks, case, results)
             n += 1
-            yield line
     if problems:
         raise _unpredicted(images[0], problems, n, len(cases))
 
@@ -122,7 +126,8 @@ def _placed(path: Path) -> Path:
 
 
 def _volumes(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.name.lower().endswith(NIFTI))
+    """NIfTI files by their names, sorted; hidden files belong to other programs."""
+    return sorted(path for path in paths if path.name.lower().endswith(SUFFIXES) and not path.name.startswith("."))
 
 
 def _below(folder: Path, results: Sequence[Path]) -> Iterator[Problem]:
@@ -189,8 +194,7 @@ def predict_image(
         that would not be NIfTI or would take the place of another file given.
     """
     require_predictable(case, [mask] if probability is None else [mask, probability])
-    case = _at_first_visit(case, ensemble.recipe)
-    require_sequences([case], ensemble.recipe)
+    case = _as_learned(case, ensemble.recipe)
     volumes = read_images(case)
     first = volumes[0]
     with named(case):
@@ -207,26 +211,26 @@ def predict_image(
     return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
 
 
-def _at_first_visit(case: Case, recipe: Mapping[str, Any]) -> Case:
-    """The case without an earlier mask, for networks that know these as their last sequence."""
+def _as_learned(case: Case, recipe: Mapping[str, Any]) -> Case:
+    """The case if it has the sequences of the training; for networks that know earlier masks, without one."""
     last = recipe["sequences"]
-    if not in_full(recipe)["earlier_mask"] or last in case.lacking:
-        return case
-    if case.sequences != last - 1:
-        fix = "give the sequences of one patient, in the order of the training; an earlier mask cannot be given"
-        found, expected = f"{case.sequences} image(s)", f"{last - 1}, as in training"
-        raise CohortError.one(case.name, case.image, found, expected, fix)
-    return replace(case, lacking=(*case.lacking, last))
+    if in_full(recipe)["earlier_mask"] and last not in case.lacking:
+        if case.sequences != last - 1:
+            fix = "give the sequences of one patient, in the order of the training; an earlier mask cannot be given"
+            found, expected = f"{case.sequences} image(s)", f"{last - 1}, as in training"
+            raise CohortError.one(case.name, case.image, found, expected, fix)
+        case = replace(case, lacking=(*case.lacking, last))
+    require_sequences([case], recipe)
+    return case
 
 
 def likeness_in_words(unlike: float) -> str:
     """How far an image lies from the training cases, as the end of a line; empty where it is not known."""
     if np.isnan(unlike):
         return ""
-    look = (
-        ". The image is unlike those that the network learned from: look at this mask with care" if unlike > 1 else ""
-    )
-    return f"; distance from the training cases {unlike:.2f} (1: the farthest of the selection set){look}"
+    look = ". The image is unlike those that the network learned from: look at this mask with care"
+    known = f"distance from the training cases {unlike:.2f} (1: the farthest of the selection set)"
+    return f"; {known}{look if unlike > 1 else ''}"
 
 
 def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
@@ -250,9 +254,8 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
     if _are_several_patients(case.images):
         found = f"{len(case.images)} images whose names differ only in a number, as images of several patients do"
         fix = "predict each patient separately; name sequences of one patient by what they show (t1c, flair)"
-        problems.append(
-            Problem(case.name, ", ".join(map(str, case.images)), found, "all sequences of one patient", fix)
-        )
+        files = ", ".join(map(str, case.images))
+        problems.append(Problem(case.name, files, found, "all sequences of one patient", fix))
     try:
         notes = require_sound_headers(case)
     except CohortError as error:
@@ -286,7 +289,7 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
         return "the name of another given file", "a name of its own for each result", "give another name"
     if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
-    if not path.name.endswith(NIFTI):
+    if not path.name.endswith(SUFFIXES):
         expected = "a result ending in .nii or .nii.gz; for a folder with a DICOM series also .dcm"
         return "another kind of file", expected, f"give a name such as {path.with_name('mask.nii.gz')}"
     try:

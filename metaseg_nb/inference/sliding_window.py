@@ -1,5 +1,6 @@
-"""Networks on whole volumes, patch by patch: probabilities, Dice of the selection set, masks of stored cases."""
+"""Networks on whole volumes, patch by patch: probabilities, what the selection set chooses, masks of stored cases."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -9,10 +10,9 @@ import numpy as np
 import torch
 
 from metaseg_nb.cohort.volumes import read_mask, write_volume
-from metaseg_nb.inference.decision import UNDECIDED, Decision, dice, native_mask
+from metaseg_nb.inference.decision import UNDECIDED, Decision, decisions_by_patients, dice, native_mask, outcome_of
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
-from metaseg_nb.preprocessing.landmarks import landmarks_of, with_landmarks
-from metaseg_nb.preprocessing.two_dates import seen_after
+from metaseg_nb.preprocessing.intensity import landmarks_of, with_landmarks
 from metaseg_nb.settings import Train
 
 # Patches that go through the network at once.
@@ -101,13 +101,34 @@ def selection_dice(
 
     Unknown voxels are left out. A case without lesion has Dice 1 where none is predicted.
     """
-    scores: dict[str, list[float]] = {}
+    scores = defaultdict(list)
     for case in cases:
         truth, probability = case.label == 1, case_probability(network, case, settings, device)
         prediction = (probability >= UNDECIDED.threshold) & (case.label != UNKNOWN)
-        found = dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum())
-        scores.setdefault(case.patient, []).append(float(found))
+        scores[case.patient].append(float(dice(2.0 * (truth & prediction).sum(), truth.sum() + prediction.sum())))
     return float(np.mean([np.mean(of_patient) for of_patient in scores.values()]))
+
+
+def choose_decisions(
+    network: torch.nn.Module, cases: Sequence[StoredCase], settings: Train, device: torch.device
+) -> dict[str, Decision]:
+    """Predict the selection set, and choose a decision for each operating point; see `decisions_by_patients`.
+
+    Parameters
+    ----------
+    network : Module
+        In evaluation mode, on ``device``.
+    cases : sequence of StoredCase
+        With labels; those that stand in for a physician's choose nothing.
+    settings : Train
+    device : torch.device
+    """
+    outcomes = defaultdict(list)
+    for case in cases:
+        if case.annotation is None:  # where lesions were planted, those of the patient would count as false
+            probability = case_probability(network, case, settings, device)
+            outcomes[case.patient].append(outcome_of(probability, case.label > 0, case.grid.spacing_mm))
+    return decisions_by_patients(outcomes.values())
 
 
 def predict_case(
@@ -140,7 +161,7 @@ def predict_case(
     """
     image = stored.image
     if stored.earlier:
-        image = seen_after(stored, read_mask(earlier, stored.name) if earlier else None)
+        image = stored.seen_after(read_mask(earlier, stored.name) if earlier else None)
     probability = predict_probability(network, image, stored.reach, settings, device)
     for mask, decision in masks.items():
         write_volume(mask, stored.on_native(native_mask(probability, stored.grid, stored.native, decision)))
@@ -154,5 +175,5 @@ def after_other_masks(
 
     To compare with what `predict_case` gives after the mask that the network predicted.
     """
-    images = {"none": seen_after(stored, None), "reference": stored.image}
+    images = {"none": stored.seen_after(None), "reference": stored.image}
     return {mask: predict_probability(network, image, stored.reach, settings, device) for mask, image in images.items()}

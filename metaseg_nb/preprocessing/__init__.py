@@ -6,9 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "case_store": ["open_case", "open_cases"],
+        "registration": ["SAME_HEAD", "earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
         "steps": ["NOT_REGISTERED"],
         "stored_case": ["intensity_curves"],
-        "two_dates": ["SAME_HEAD", "earlier_dates"],
     },
 )

@@ -44,8 +44,7 @@ from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.files import DamagedFile, finished
-from metaseg_nb.preprocessing.recipe import in_full
-from metaseg_nb.preprocessing.steps import PreparedImage
+from metaseg_nb.preprocessing.steps import PreparedImage, in_full
 from metaseg_nb.preprocessing.stored_case import WHOLE, StoredCase
 from metaseg_nb.settings import settings_hash
 
@@ -69,9 +68,7 @@ def is_stored(folder: Path, name: str, part: str, identity: str) -> bool:
         facts = read_record(file)
     except (FileNotFoundError, DamagedFile):
         return False
-    # stores of earlier versions do not count slices, nor say how alike the head of the earlier date is
-    whole = "slices" in facts if part == "label" else "alike" in facts.get("earlier", ("alike",))
-    return whole and facts["identity"] == identity and not changed_files(file, facts)
+    return facts["identity"] == identity and not changed_files(file, facts)
 
 
 def store_image(

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.head import ends_of
 from metaseg_nb.cohort.lesions import label_lesions
+from metaseg_nb.cohort.volumes import Volume
 
 # Smoothing before voxels are made coarser, in new voxel edges: about the width of one new voxel.
 SIGMA_PER_VOXEL = 0.4
@@ -99,6 +100,12 @@ def resample(
     filled = sitk.Resample(image, onto, sitk.Transform(), INTERPOLATORS[interpolation], 0.0, sitk.sitkFloat32, True)
     x, y, z = np.ix_(*(inside_along(axis, source, target) for axis in range(3)))
     return from_sitk(filled) * (x * y * z)
+
+
+def carried(mask: Volume, place: np.ndarray, grid: Grid) -> np.ndarray:
+    """A mask of another date that lies at ``place``, on the study grid: float32, 0 to 1, shape (X, Y, Z)."""
+    own = Grid(mask.spacing_mm, mask.array.shape)
+    return resample((mask.array > 0).astype(np.float32), own, grid, "linear", place).clip(0, 1)
 
 
 def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: float = 0.5) -> np.ndarray:

@@ -1,7 +1,7 @@
 """From a case's files to the case store: bias correction, intensity, grid, label cleaning."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,27 +23,10 @@ from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parallel import map_cases
 from metaseg_nb.preprocessing import case_store, steps
-from metaseg_nb.preprocessing.brain import (
-    KEEP,
-    brain_file,
-    bright_rim_mm3,
-    cut_lesions,
-    read_brain,
-    require_installed,
-    with_margin,
-)
+from metaseg_nb.preprocessing.brain import KEEP, brain_file, bright_rim_mm3, cut_lesions, require_installed, with_margin
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.grid import inside_along, resample_lesions
-from metaseg_nb.preprocessing.labels import clean_label
-from metaseg_nb.preprocessing.recipe import (
-    OF_LABELS,
-    image_recipe,
-    in_full,
-    label_recipe,
-    missing_scans,
-    require_sequences,
-)
-from metaseg_nb.preprocessing.two_dates import carried, earlier_dates, place_of
+from metaseg_nb.preprocessing.grid import carried, inside_along, resample_lesions
+from metaseg_nb.preprocessing.registration import earlier_dates, place_of
 from metaseg_nb.settings import Preprocess, settings_hash
 
 # Errors that one case may cause; any other is a mistake of the program.
@@ -80,9 +63,9 @@ def refuse_other_settings(layout: StudyLayout, cohort: Cohort, settings: Preproc
     wanted, differing = {}, {}
     for case in cohort.all_cases:
         with suppress(CohortError):  # missing or damaged: it is made again
-            recipe = in_full(case_store.open_case(layout.case_store, case.name).recipe)
-            of_label = settings.model_dump(include=OF_LABELS)
-            wanted = in_full(image_recipe(settings, recipe["sequences"])) | of_label
+            recipe = steps.in_full(case_store.open_case(layout.case_store, case.name).recipe)
+            of_label = settings.model_dump(include=steps.OF_LABELS)
+            wanted = steps.in_full(steps.image_recipe(settings, recipe["sequences"])) | of_label
             differing |= {key: recipe[key] for key in wanted if recipe.get(key, wanted[key]) != wanted[key]}
     if differing:
         found = "cases made with " + ", ".join(f"{key} {value}" for key, value in differing.items())
@@ -120,8 +103,8 @@ def prepare_case(
     require_sound_headers(case)
     if settings.earlier_mask:  # a sequence that is missing until there is an earlier date
         case = replace(case, lacking=(*case.lacking, case.sequences + 1))
-    image_way, label_way = image_recipe(settings, case.sequences), label_recipe(settings, rule)
-    require_sequences([case], image_way)
+    image_way, label_way = steps.image_recipe(settings, case.sequences), steps.label_recipe(settings, rule)
+    steps.require_sequences([case], image_way)
     # size and time of image files: to read them all takes minutes
     sources: list[list[int] | str] = [[file.stat().st_size, file.stat().st_mtime_ns] for file in case.images]
     sources += [f"no sequence {number}" for number in case.lacking]
@@ -138,7 +121,9 @@ def prepare_case(
     made = not case_store.is_stored(folder, case.name, "image", of_image)
     if made:
         with _timed(folder / case.name / "image.time"):
-            _make_image(case, folder, image_way, sources, brain, earlier, rule)
+            prepared, facts = _make_image(case, image_way, brain, earlier, rule)
+            case_store.store_image(folder, case.name, prepared, image_way, sources, facts)
+            del prepared  # the label's part has need of the memory
     if case.label:
         of_label = case_store.part_identity(label_way, [checksum(case.label)], of_image)
     if not case_store.is_stored(folder, case.name, "label", of_label):
@@ -172,20 +157,13 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
 
 
 def _attempt(
-    case: Case,
-    folder: Path,
-    settings: Preprocess,
-    rule: LesionRule,
-    sequences: int,
-    earlier_of: Mapping[str, Case],
+    case: Case, folder: Path, settings: Preprocess, rule: LesionRule, sequences: int, earlier_of: Mapping[str, Case]
 ) -> dict[str, Any] | list[Problem]:
     """What `prepare_case` gives, or the problems of the case."""
     try:
         if case.sequences != sequences:
-            found, fix = (
-                f"{case.sequences} sequence(s)",
-                "complete the datalist (null for a missing sequence), or leave the case out",
-            )
+            found = f"{case.sequences} sequence(s)"
+            fix = "complete the datalist (null for a missing sequence), or leave the case out"
             raise CohortError.one(case.name, case.image, found, "as many sequences as the other cases", fix)
         return prepare_case(case, folder, settings, rule, earlier_of.get(case.name))
     except CohortError as error:
@@ -199,21 +177,17 @@ def _attempt(
 
 
 def _make_image(
-    case: Case,
-    folder: Path,
-    recipe: Mapping[str, Any],
-    sources: Sequence[list[int] | str],
-    mask: Path | None,
-    earlier: Case | None,
-    rule: LesionRule,
-) -> None:
+    case: Case, recipe: Mapping[str, Any], mask: Path | None, earlier: Case | None, rule: LesionRule
+) -> tuple[steps.PreparedImage, dict[str, Any]]:
+    """The image part of a case, and what is to be kept of it besides; ``mask`` is the brain that `brain_file` kept."""
     volumes = steps.read_images(case)
     facts: dict[str, Any] = {"lacking": case.lacking} if case.lacking else {}
-    brain = _brain(mask, case, volumes[0], recipe)
+    first = volumes[0]
+    brain = steps.find_brain(case, first, recipe, mask)
     with steps.named(case):
         prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
     if earlier:
-        place, alike, problem = place_of(earlier, volumes[0])
+        place, alike, problem = place_of(earlier, first)
         if place is None:
             facts["not_registered"] = f"{earlier.name}: {problem}"
         else:
@@ -221,17 +195,9 @@ def _make_image(
             facts["lacking"] = case.lacking[:-1]
             facts["earlier"] = {"case": earlier.name, "place": place.tolist(), "alike": alike}
     if brain is not None:
-        first = volumes[0]
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
         facts["bright_rim_mm3"] = bright_rim_mm3(first.array, brain, first.spacing_mm)
-    case_store.store_image(folder, case.name, prepared, recipe, sources, facts)
-
-
-def _brain(mask: Path | None, case: Case, first: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
-    """The brain with its margin; None where the whole head is kept."""
-    if mask is None:
-        return None
-    return with_margin(read_brain(mask, case.name, first), first.spacing_mm, recipe["brain_margin_mm"])
+    return prepared, facts
 
 
 def _whole_lesions(
@@ -239,7 +205,7 @@ def _whole_lesions(
 ) -> tuple[int, np.ndarray | None]:
     """How many lesions the brain mask cuts; and the image, to train with, that holds them whole, or None."""
     recipe = stored.image_facts["recipe"]
-    brain = _brain(brain_mask, case, image, recipe)
+    brain = steps.find_brain(case, image, recipe, brain_mask)
     if brain is None or not (mask & ~brain).any():
         return 0, None
     cut = cut_lesions(mask, brain, image.spacing_mm)
@@ -254,7 +220,7 @@ def _make_label(case: Case, folder: Path, recipe: Mapping[str, Any], rule: Lesio
     assert case.label  # a case without one is not asked for it
     stored, label = case_store.open_case(folder, case.name), read_values(case.label, case.name, rule)
     image = read_volume(case.image, case.name)
-    mask, counts = clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
+    mask, counts = steps.clean_label(label, rule, find_head(image.array, image.spacing_mm), recipe)
     resampled, found = resample_lesions(mask, stored.native, stored.grid), find_lesions(mask, stored.native.spacing_mm)
     native_mm3, stored_mm3 = (float(np.prod(grid.spacing_mm)) for grid in (stored.native, stored.grid))
     # a lesion is lost where it lies outside the study grid, with the crop around the head
@@ -290,7 +256,7 @@ def _row(stored: StoredCase) -> dict[str, Any]:
         row["seconds"] += found.get("seconds", np.nan)
         row |= {key: image[key] for key in BRAIN} | {"cut_lesions": label["cut_lesions"] if label else None}
         row["brain_before"] = found.get("before")
-    if scans := missing_scans(stored.lacking, stored.recipe):
+    if scans := steps.missing_scans(stored.lacking, stored.recipe):
         row["lacking"] = len(scans)
     if stored.earlier:
         row |= {"earlier": stored.earlier["case"], "alike": stored.earlier["alike"]}

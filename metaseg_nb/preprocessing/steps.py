@@ -1,30 +1,44 @@
-"""The steps of preparing an image: it is read, corrected, scaled, cropped and resampled; sequences are registered."""
+"""The steps of preparing an image and its mask.
 
-from collections.abc import Iterator, Mapping, Sequence
+An image is read, corrected, scaled, cropped and resampled; sequences are registered. A mask is cleaned: values are
+merged, holes filled, specks removed. A recipe is the settings that decide the voxels of an image, and of its mask;
+cases of one recipe are alike.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import cc3d
 import numpy as np
+from scipy import ndimage
 
-from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks import image_problems, require_sound_headers
-from metaseg_nb.cohort.head import head_mask, reach_of, with_dark_background
+from metaseg_nb.cohort.head import Head, head_mask, reach_of, with_dark_background
+from metaseg_nb.cohort.lesions import find_lesions, label_lesions, outside_lesions
 from metaseg_nb.cohort.nifti_files import open_nifti
-from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.cohort.volumes import Volume, read_voxels, same_grid
+from metaseg_nb.cohort.problems import CohortError, Problem, numbered
+from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_voxels, same_grid
 from metaseg_nb.preprocessing.bias import correct_bias
-from metaseg_nb.preprocessing.brain import KEEP, brain_of, with_margin
+from metaseg_nb.preprocessing.brain import KEEP, brain_of, read_brain, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
-from metaseg_nb.preprocessing.recipe import in_full
+from metaseg_nb.preprocessing.intensity import scale_intensity
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
+from metaseg_nb.settings import Preprocess
 
+# Raise it when the same settings give other voxels than before: stored cases are then made again.
+VERSION = 4
+# What changes no voxel, and what changes those of labels alone.
+NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
+# What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
+LEFT_OUT = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse", "earlier_mask": False}
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
-# Between which values a scaled image is shown; z-scores have no bounds of their own.
-RANGES = {"percentiles": (0.0, 1.0), "nyul": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
-BY_PERCENTILES = ("percentiles", "nyul")
 # The splines of the bias field, and patches in 3D, need a volume and not a slice.
 FEWEST_VOXELS = 4
 # A voxel of the study grid this full of head is head.
@@ -56,6 +70,47 @@ class PreparedImage:
     def reach(self) -> np.ndarray:
         """Where lesions are looked for, `reach_of` the head: bool, shape (X, Y, Z), on ``grid``."""
         return reach_of(self.head, self.grid.spacing_mm)
+
+
+def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
+    """The settings that decide an image's voxels; a checkpoint carries them to prepare new images alike."""
+    unused = {"brain_margin_mm"} if settings.brain == KEEP else set()
+    unused |= {"register_sequences", "missing"} if sequences == 1 else set()
+    recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
+    recipe = {key: value for key, value in recipe.items() if LEFT_OUT.get(key) != value}
+    return {**recipe, "sequences": sequences, "version": VERSION}
+
+
+def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
+    """The settings that decide a label's voxels."""
+    return {**settings.model_dump(include=OF_LABELS), "lesions": rule.as_json()}
+
+
+def in_full(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe with what it leaves out."""
+    return {**LEFT_OUT, **recipe}
+
+
+def require_sequences(cases: Iterable[Case], recipe: Mapping[str, Any]) -> None:
+    """Raise `CohortError` with all cases that have another number of sequences than a recipe, or miss one it needs."""
+    n, problems = recipe["sequences"], []
+    for case in cases:
+        problem = partial(Problem, case.name, str(case.image))
+        if case.sequences != n:
+            fix = "give the sequences of one patient, in the order of the training, `-` for a missing one; "
+            fix += "predict each patient separately"
+            problems.append(problem(f"{case.sequences} sequence(s)", f"{n}, as in training", fix))
+        elif (scans := missing_scans(case.lacking, recipe)) and in_full(recipe)["missing"] == "refuse":
+            found, expected = f"no {numbered(scans)}", f"all {n}, because of `missing: refuse`"
+            problems.append(problem(found, expected, "give it, or use networks trained with `missing: zero`"))
+    if problems:
+        raise CohortError(problems)
+
+
+def missing_scans(lacking: Iterable[int], recipe: Mapping[str, Any]) -> list[int]:
+    """Missing sequences but for the earlier mask, which is the last one and may always be missing."""
+    last = recipe["sequences"] if in_full(recipe)["earlier_mask"] else 0
+    return [number for number in lacking if number != last]
 
 
 def read_images(case: Case) -> list[Volume]:
@@ -95,17 +150,20 @@ def named(case: Case) -> Iterator[None]:
         raise CohortError.one(case.name, case.image, str(error), "images of a head", fix) from error
 
 
-def find_brain(case: Case, volume: Volume, recipe: Mapping[str, Any]) -> np.ndarray | None:
-    """Find the brain of a new case in its first image as a recipe says, with its margin; None: all of it is kept.
+def find_brain(case: Case, volume: Volume, recipe: Mapping[str, Any], kept: Path | None = None) -> np.ndarray | None:
+    """Find the brain of a case in its first image as a recipe says, with its margin; None: all of it is kept.
+
+    ``kept`` is the mask that `brain_file` kept of a case that is stored.
 
     Raises
     ------
     CohortError, ValueError
-        See `brain_of`.
+        See `brain_of` and `read_brain`.
     """
     if in_full(recipe)["brain"] == KEEP:
         return None
-    return with_margin(brain_of(case, volume, recipe["brain"]), volume.spacing_mm, recipe["brain_margin_mm"])
+    brain = read_brain(kept, case.name, volume) if kept else brain_of(case, volume, recipe["brain"])
+    return with_margin(brain, volume.spacing_mm, recipe["brain_margin_mm"])
 
 
 def prepare_image(
@@ -140,36 +198,33 @@ def prepare_image(
     """
     numbers = [number for number in range(1, len(volumes) + len(lacking) + 1) if number not in lacking]
     sequences = [replace(volume, array=with_dark_background(volume.array)) for volume in volumes]
-    first, grids = sequences[0], [Grid(volume.spacing_mm, volume.array.shape) for volume in volumes]
-    every = in_full(recipe)["register_sequences"] == "all"
-    registrations = [
-        _registered(first, other, i) if i > 1 and (every or not same_grid(first, other)) else None
-        for i, other in zip(numbers, sequences, strict=True)
-    ]
-    # from where a point lies along the axes of the first sequence to where it lies along those of the other
-    places = [
-        registration and along_axes(registration.matrix, first, other)
-        for registration, other in zip(registrations, sequences, strict=True)
-    ]
-    scaled, heads, corrections = [], [], []
-    for i, volume, own_grid, place in zip(numbers, sequences, grids, places, strict=True):
-        own_brain, own_beyond = (_onto(mask, grids[0], own_grid, place) for mask in (brain, beyond))
+    first, every = sequences[0], in_full(recipe)["register_sequences"] == "all"
+    native = Grid(first.spacing_mm, first.array.shape)
+    scaled, heads, corrections, registrations = [], [], [], []
+    for number, volume in zip(numbers, sequences, strict=True):
+        apart = number > 1 and (every or not same_grid(first, volume))
+        registration = _registered(first, volume, number) if apart else None
+        # from where a point lies along the axes of the first sequence to where it lies along those of this one
+        place = registration and along_axes(registration.matrix, first, volume)
+        own = Grid(volume.spacing_mm, volume.array.shape)
+        own_brain, own_beyond = (_onto(mask, native, own, place) for mask in (brain, beyond))
         if own_brain is not None and not own_brain.any():
-            raise ValueError(f"sequence {i} shows nothing of the brain")
+            raise ValueError(f"sequence {number} shows nothing of the brain")
         image, head, correction = _corrected_and_scaled(volume, recipe, own_brain, own_beyond)
-        scaled.append(image)
+        scaled.append((image, own, place))
         heads.append(head)
         corrections.append(correction)
-    grid = study_grid(heads[0], grids[0], recipe["spacing_mm"])
+        registrations.append(registration)
+    head, grid = heads[0], study_grid(heads[0], native, recipe["spacing_mm"])
     array = np.zeros((recipe["sequences"], *grid.shape), np.float32)
-    for i, image, own_grid, place in zip(numbers, scaled, grids, places, strict=True):
-        resampled = resample(image, own_grid, grid, recipe["interpolation"], place)
+    for number, (image, own, place) in zip(numbers, scaled, strict=True):
+        resampled = resample(image, own, grid, recipe["interpolation"], place)
         # smoothing and splines swing a little beyond the range
-        array[i - 1] = resampled.clip(image.min(), image.max())
-    share = share_covered(heads[0] if heads[0].any() else np.ones_like(heads[0]), grids[0], grid)
+        array[number - 1] = resampled.clip(image.min(), image.max())
+    share = share_covered(head if head.any() else np.ones_like(head), native, grid)
     # the fullest voxels of a head that is smaller than a voxel of the study grid: patches need a place
-    head = share >= min(HEAD_SHARE, share.max())
-    return PreparedImage(array, head, grid, volumes[0], corrections, registrations)
+    full = share >= min(HEAD_SHARE, share.max())
+    return PreparedImage(array, full, grid, volumes[0], corrections, registrations)
 
 
 def _onto(mask: np.ndarray | None, first: Grid, own: Grid, place: np.ndarray | None) -> np.ndarray | None:
@@ -204,45 +259,53 @@ def _registered(first: Volume, other: Volume, number: int) -> Registration:
     return registration
 
 
-def scale_intensity(
-    array: np.ndarray, head: np.ndarray, scaling: str, percentiles: Sequence[float] = (0.5, 99.5)
-) -> np.ndarray:
-    """Scale an image so that it does not depend on the scanner.
+def clean_label(
+    label: Volume, rule: LesionRule, head: Head | None, settings: Mapping[str, Any]
+) -> tuple[np.ndarray, dict[str, int]]:
+    """Merge or threshold the values of a label, then fill holes, remove specks and judge what lies outside the head.
+
+    Each rule counts what it changed. By default the physician's mask stays as it is: values are merged or thresholded
+    as the study states, and lesions outside the head are reported, not removed. Files are never changed, and
+    predictions are scored against the mask as it was drawn: a rule that cleans what networks learn from must not make
+    their scores look better.
 
     Parameters
     ----------
-    array : ndarray, shape (X, Y, Z)
-    head : ndarray of bool, shape (X, Y, Z)
-        Voxels whose intensities count; all of them when empty.
-    scaling : str
-        "percentiles": those of the head become 0 and 1, what lies beyond is clipped, so that no hot
-        voxel darkens the rest. "nyul": the same, and each fold maps the result by its own landmarks (`landmarks`).
-        "min_max": the lowest and highest value of the volume become 0 and 1.
-        "z_score": the head gets mean 0 and standard deviation 1; nothing is clipped.
-    percentiles : sequence of 2 floats
-        Of "percentiles" and "nyul".
+    label : Volume
+        The values of a label file, from `read_values`.
+    rule : LesionRule
+    head : Head or None
+        Of the image on the same grid; None where it shows none, and then nothing lies outside.
+    settings : mapping
+        ``fill_holes`` (bool), ``min_lesion_mm3`` (0: all are kept), ``outside_head`` ("flag" or "drop").
 
     Returns
     -------
-    ndarray of float32, shape (X, Y, Z)
-
-    Raises
-    ------
-    ValueError
-        The image has no contrast on that scale.
+    mask : ndarray of bool, shape (X, Y, Z)
+    counts : dict
+        ``lesion_values`` (different ones merged to one), ``other_voxels`` (declared as something
+        else, now background), ``grey_voxels`` (between the darkest and the brightest value, decided by the
+        threshold), ``filled_voxels``, ``specks`` (removed) and ``outside_lesions`` (outside the head, dropped or not).
     """
-    inside = array[head] if head.any() else array
-    if scaling == "z_score":
-        low, width = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
-    else:
-        low, high = np.percentile(inside, percentiles) if scaling in BY_PERCENTILES else (array.min(), array.max())
-        width = high - low
-    if not width > 0:
-        raise ValueError(f"the lowest and the highest intensity to scale are both {low:g}: the image has no contrast")
-    scaled = (array - low) / width
-    return (scaled if scaling == "z_score" else scaled.clip(0, 1)).astype(np.float32)
+    array, mask, is_grey = label.array, lesion_mask(label.array, rule), rule.threshold > 0
+    filled = ndimage.binary_fill_holes(mask) if settings["fill_holes"] else mask
+    kept = remove_specks(filled, label.spacing_mm, settings["min_lesion_mm3"])
+    lesions = find_lesions(kept, label.spacing_mm)
+    outside = outside_lesions(lesions, head) if head else []
+    counts = {
+        "lesion_values": 1 if is_grey else len(np.unique(np.rint(array[mask]))),
+        "other_voxels": 0 if is_grey else int((np.rint(array) != 0).sum() - mask.sum()),
+        "grey_voxels": int(((array > array.min()) & (array < array.max())).sum()) if is_grey else 0,
+        "filled_voxels": int(filled.sum() - mask.sum()),
+        "specks": label_lesions(filled)[1] - lesions.n,
+        "outside_lesions": len(outside),
+    }
+    if settings["outside_head"] == "drop":  # whole lesions, never parts: one at the brain's rim must not be cut
+        kept &= ~np.isin(lesions.labels, outside)
+    return kept, counts
 
 
-def intensity_range(recipe: Mapping[str, Any]) -> tuple[float, float]:
-    """Lowest and highest intensity to look at in images that were prepared by a recipe."""
-    return RANGES[recipe["intensity_scaling"]]
+def remove_specks(mask: np.ndarray, spacing_mm: tuple[float, float, float], min_lesion_mm3: float) -> np.ndarray:
+    """Remove lesions smaller than ``min_lesion_mm3`` from a mask of bool."""
+    smallest = min_lesion_mm3 / float(np.prod(spacing_mm))
+    return cc3d.dust(mask.astype(np.uint8), smallest, connectivity=26).astype(bool)

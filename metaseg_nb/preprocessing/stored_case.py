@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.grid import Grid, carried
 
 # The slice that is kept of a bias correction has pixels of about this edge at least.
 PIXEL_MM = 1.0
@@ -109,9 +108,7 @@ class StoredCase:
     @property
     def slices(self) -> list[int]:
         """Axial slices of the image that each lesion of its mask lies on, the largest lesion first."""
-        if not self.label_facts or "slices" not in self.label_facts:
-            expected, fix = "the number of slices of each lesion", "run notebook 02 again: it counts them"
-            raise CohortError.one(self.name, self.folder / "label.json", "no such number", expected, fix)
+        assert self.label_facts  # nobody asks for those of a case without a label
         return self.label_facts["slices"]
 
     def _of_label(self, name: str) -> np.ndarray:
@@ -170,6 +167,18 @@ class StoredCase:
         if self.earlier is None:
             return self.image
         return np.concatenate([self.image[:-1], np.zeros_like(self.image[-1:])])
+
+    def seen_after(self, mask: Volume | None) -> np.ndarray:
+        """The image of a follow-up after this mask of its earlier date, (C, X, Y, Z); without one, of a first visit.
+
+        The channel of the mask is 1 in the earlier lesions and 0 elsewhere; 0 where there is no mask. Networks learn
+        with masks of the reference. What they predict follows the masks that they predicted for the earlier date: the
+        reference of a test case is never shown.
+        """
+        image = self.scans
+        if mask and self.earlier:
+            image[-1] = carried(mask, np.array(self.earlier["place"]), self.grid)
+        return image
 
     @property
     def identity(self) -> list[str]:

@@ -5,9 +5,8 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "checkpoints": ["keep_weights", "load_checkpoint", "network_of", "save_checkpoint"],
+        "checkpoints": ["is_finished", "keep_weights", "load_checkpoint", "network_of", "save_checkpoint"],
         "cost": ["network_cost"],
-        "earlier_runs": ["is_finished"],
         "finished_run": ["finish", "run_facts"],
         "fit": ["train"],
         "patches": ["PatchBatches"],

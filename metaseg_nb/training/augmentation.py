@@ -14,13 +14,7 @@ from typing import cast
 import numpy as np
 import torch
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import (
-    AffineGrid,
-    Compose,
-    RandAdjustContrast,
-    RandGaussianSmooth,
-    RandSimulateLowResolution,
-)
+from monai.transforms import AffineGrid, Compose, RandAdjustContrast, RandGaussianSmooth, RandSimulateLowResolution
 from torch.nn.functional import grid_sample, interpolate
 
 from metaseg_nb.settings import Training

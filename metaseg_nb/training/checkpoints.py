@@ -1,19 +1,25 @@
-"""Checkpoints: everything needed to continue a run, or to predict."""
+"""Checkpoints: everything needed to continue a run, or to predict; and to see that no two runs are mixed."""
 
+import shutil
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from metaseg_nb.checksums import damage, read_record
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
 from metaseg_nb.settings import deciding, settings_hash
+from metaseg_nb.training.finished_run import name_of
 from metaseg_nb.training.networks import build_network, prediction_layout
+
+if TYPE_CHECKING:
+    from metaseg_nb.training.patches import PatchBatches
 
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 # Choosing an epoch on fewer patients costs more than it gains (benchmarks/README.md, what choosing costs).
@@ -90,15 +96,13 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
 
     Raises
     ------
-    CohortError
-        An earlier version finished this run, and deleted the last epoch's weights.
+    FileNotFoundError, ValueError
+        Their weights were not decided on yet, and those of the last epoch are lost or damaged.
     """
     best = load_checkpoint(run.best_checkpoint)
     if "weights" in best:
         return best
-    last = load_last(run)
-    if last is None:
-        raise earlier_version(run)
+    last = load_checkpoint(run.last_checkpoint)
     of_last = {key: best["history"][-1][key] for key in ("epoch", "dice")}
     last, chosen = best | of_last | {"network": last["network"], "weights": "last"}, best | {"weights": "chosen"}
     kept, other = (chosen, last) if patients >= ENOUGH_PATIENTS else (last, chosen)
@@ -107,13 +111,6 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
     kept["other_epoch"] = other["epoch"]
     save_checkpoint(run.best_checkpoint, kept)
     return kept
-
-
-def earlier_version(run: RunLayout) -> CohortError:
-    """The error of a finished run of which the last epoch's weights were deleted before the test set was predicted."""
-    found = "a run that an earlier version trained and finished, without the last epoch's weights"
-    fix = "give the study another name and train it again; `predict` can still use this best.pt"
-    return CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -127,7 +124,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         It is damaged, of another program, or holds weights that are not finite.
     """
     run, advice = RunLayout(path.parent), TRAIN_AGAIN
-    if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.metrics)):
+    if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.history, run.metrics)):
         advice = "Give the best.pt of a run, or train this network first (notebook 03)"
     elif run.last_checkpoint.is_file() and path != run.last_checkpoint:
         advice += f". {run.last_checkpoint.name} in the same folder can predict too, with the weights of the last epoch"
@@ -192,3 +189,95 @@ def other_versions(checkpoint: Mapping[str, Any]) -> str:
         # +cpu and +cu130 are builds of one version
         if name in then and then[name].split("+")[0] != now[name].split("+")[0]
     )
+
+
+def is_finished(run: RunLayout, batches: "PatchBatches", facts: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether a run is finished, so that it is shown and not made again.
+
+    Parameters
+    ----------
+    run : RunLayout
+    batches : PatchBatches
+        What is trained, and with what settings.
+    facts : mapping, optional
+        What ``metrics.json`` must say too, such as with which labels the run was scored.
+
+    Returns
+    -------
+    bool
+        False too where a table or a prediction of a finished run is lost or was changed, or where ``facts`` are
+        others now: then the test set is predicted and scored again, with the same weights.
+
+    Raises
+    ------
+    CohortError
+        The run was finished with other settings, cases or labels in training.
+    """
+    require_same(run, batches.identity())
+    if not run.metrics.is_file() or damage(run.metrics):
+        return False
+    record = read_record(run.metrics)
+    return all(record.get(name) == value for name, value in (facts or {}).items())
+
+
+def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
+    """Refuse to go on where a run was finished that differs; see `is_finished`."""
+    if not run.metrics.is_file():
+        return
+    if differing := differences(load_checkpoint(run.best_checkpoint)["identity"], identity):
+        found = f"a finished run with other settings ({_in_words(differing)})"
+        fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
+        raise CohortError.one(name_of(run), str(run.metrics), found, "the settings of the finished run", fix)
+
+
+def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
+    """Move what an unfinished run of other settings left into ``superseded_<code>``; move back a run of these settings.
+
+    A run is also unfinished where Snakemake, given a changed study file, has deleted its metrics.json.
+
+    Raises
+    ------
+    CohortError
+        The run that is there is finished, and of other settings.
+    """
+    require_same(run, identity)
+    if left := load_last(run) or load_ended(run):
+        if not (differing := differences(left["identity"], identity)):
+            return
+        folder = run.root / f"superseded_{identity_code(left['identity'])}"
+        # what training goes on from is moved last, so that an interrupted move is done again
+        _move([*run.results, *run.trained], folder)
+        print(f"An earlier run had other settings ({_in_words(differing)}). It is kept in {folder.name}.")
+    earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
+    if any(path.exists() for path in earlier.trained):
+        _move(earlier.trained, run.root)
+        print("An earlier run with these settings is continued.")
+
+
+def _move(paths: Iterable[Path], into: Path) -> None:
+    """Move files and folders; those of the same name, of an earlier run of the same settings, are replaced."""
+    into.mkdir(exist_ok=True)
+    for path in paths:
+        if path.exists():
+            target = into / path.name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+            path.replace(target)
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides a result and differs in two identities of checkpoints: the value then and the value now, by key."""
+    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
+    before = {"selection": now.get("selection", {}), **before}
+    old, new = (
+        {(part, key): value for part, values in what_decides(identity).items() for key, value in values.items()}
+        for identity in (before, now)
+    )
+    return {
+        place[1]: (old.get(place), new.get(place))
+        for place in sorted(old.keys() | new.keys())
+        if old.get(place) != new.get(place) and (place in old or new[place])
+    }
+
+
+def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())

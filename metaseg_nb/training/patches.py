@@ -1,4 +1,7 @@
-"""Training patches: where they lie, and how they are read from the case store without loading a volume.
+"""Training patches: where they lie, and how batches of them come to the device that learns from them.
+
+Where all cases fit on a GPU, they stay there, and patches are cut there. Otherwise they are streamed: patches are cut
+out of memory maps, no volume is loaded, and each batch is copied to the device.
 
 What step n of a run sees depends on (seed, fold, n) alone, so a run that is taken up again at step n goes on exactly
 as if it had never stopped; and what it sees of the batch's case i on i besides, so processes can share a batch. Strong
@@ -8,19 +11,20 @@ augmentation comes after that: where several processes share a batch, it depends
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from types import SimpleNamespace
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
 
 from metaseg_nb.preprocessing.case_store import StoredCase
-from metaseg_nb.preprocessing.landmarks import landmarks_of, standard_of, with_landmarks
+from metaseg_nb.preprocessing.intensity import landmarks_of, standard_of, with_landmarks
 from metaseg_nb.settings import Train
-from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
+from metaseg_nb.training.augmentation import Change, augment_strongly, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint
-from metaseg_nb.training.loading import Packed, copied, load
+from metaseg_nb.training.cost import USABLE, network_cost
 from metaseg_nb.training.losses import Outputs, build_loss
 from metaseg_nb.training.networks import start_at_prior
 
@@ -29,6 +33,11 @@ ORDER, PATCHES, STEP = 0, 1, 2
 # Places looked at for a background patch, and those of them whose lesion voxels are counted.
 CANDIDATES, COUNTED = 32, 4
 
+# Images as they are stored, float16 (N, C, P, P, P); what is learned of them, uint8 (N, 1, ...); and how each patch is
+# to be changed.
+Packed = tuple[torch.Tensor, torch.Tensor, list[Change]]
+# Images and labels, as a network takes them.
+Batch = tuple[torch.Tensor, torch.Tensor]
 Volume = TypeVar("Volume", np.ndarray, torch.Tensor)
 
 
@@ -81,11 +90,20 @@ class PatchBatches:
         return share
 
     def on(self, device: torch.device) -> Self:
-        """The same batches, of cases that are copied to a device, so that patches are cut there."""
+        """The same batches, of cases whose volumes are copied to a device, so that patches are cut there."""
         there = copy.copy(self)
-        there.cases = [copied(case, self.cut_from, device, partial(self._as_seen, case)) for case in self.cases]
+        there.cases = [self._copied(case, device) for case in self.cases]
         there.standard = None  # their images are mapped already
         return there
+
+    def _copied(self, case: StoredCase, device: torch.device) -> StoredCase:
+        """The volumes that patches are cut from on a device, and in memory the voxels that they are placed by."""
+        placed_by = ("head_voxels", "lesion_voxels", "lesion_boxes") if case.has_label else ("head_voxels",)
+        arrays: dict[str, Any] = {name: np.array(getattr(case, name)) for name in (*self.cut_from, *placed_by)}
+        image, *_ = self.cut_from
+        arrays[image] = self._as_seen(case, arrays[image])
+        arrays |= {name: torch.from_numpy(arrays[name]).to(device) for name in self.cut_from}
+        return cast(StoredCase, SimpleNamespace(grid=case.grid, lacking=case.lacking, **arrays))
 
     def identity(self) -> dict[str, Any]:
         """All that decides what a training computes; its checkpoints carry it."""
@@ -129,7 +147,7 @@ class PatchBatches:
     def __len__(self) -> int:
         return self.steps_per_epoch * self.settings.epochs
 
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         """Images and labels of a step: float32 (N, C, P, P, P), and uint8 (N, 1, P, P, P)."""
         return self.unpack(self.packed(step))
 
@@ -140,7 +158,7 @@ class PatchBatches:
         images, labels, changes = zip(*patches, strict=True)
         return torch.stack(images), torch.stack(labels), list(changes)
 
-    def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    def unpack(self, packed: Packed) -> Batch:
         """Make images and labels of what `packed` gave, on the device it lies on."""
         images, labels, changes = packed
         return change_intensity(move_patches(images, changes), changes), move_patches(labels, changes)
@@ -173,9 +191,46 @@ class PatchBatches:
         places = np.arange(place * self.settings.batch_size, (place + 1) * self.settings.batch_size)
         return list(enumerate(self.cases[i] for i in order[places % len(order)]))
 
-    def loader(self, first_step: int, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def loader(self, first_step: int, device: torch.device) -> Iterator[Batch]:
         """Batches from a step on, in order, on a device, with strong augmentation where that is asked for."""
-        return load(self, first_step, device)
+        batches = self.on(device) if stays_on_gpu(self, device) else self
+        packed = map(batches.packed, range(first_step, len(batches)))
+        made = (batches._made(step, of_step, device) for step, of_step in enumerate(packed, first_step))
+        yield from _beside_steps(made, device) if device.type == "cuda" else made
+
+    def _made(self, step: int, packed: Packed, device: torch.device) -> Batch:
+        """Make a step's images and labels on a device, with all random changes."""
+        images, labels, changes = packed
+        batch = self.unpack((images.to(device, non_blocking=True), labels.to(device, non_blocking=True), changes))
+        strong = self.settings.augmentation == "strong"
+        return augment_strongly(*batch, self.seed_of(step)) if strong else batch
+
+
+def stays_on_gpu(batches: PatchBatches, device: torch.device) -> bool:
+    """Tell whether the device is a GPU that has room for all cases beside a training step, as counted.
+
+    A tenth of what is free is left to the libraries, as in `what_fits`.
+    """
+    if device.type != "cuda":
+        return False
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    step_gb = network_cost(batches.settings, batches.channels).memory_gb
+    cases_gb = sum(getattr(case, name).nbytes for case in batches.cases for name in batches.cut_from) / 1e9
+    return step_gb + cases_gb <= USABLE * free / 1e9
+
+
+def _beside_steps(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Make each batch while the GPU is at work on the step before: on a stream of its own, before which none waits."""
+    own, of_steps = torch.cuda.Stream(device, priority=-1), torch.cuda.current_stream(device)
+    while True:
+        with torch.cuda.stream(own):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        of_steps.wait_stream(own)
+        for tensor in batch:
+            tensor.record_stream(of_steps)
+        yield batch
 
 
 def cut(array: Volume, start: np.ndarray, size: int) -> Volume:

@@ -21,9 +21,8 @@ from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.augmentation import Change, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import load_checkpoint
-from metaseg_nb.training.loading import Packed
 from metaseg_nb.training.losses import Outputs
-from metaseg_nb.training.patches import PatchBatches, cut, place_in_head
+from metaseg_nb.training.patches import Batch, Packed, PatchBatches, cut, place_in_head
 
 # Keep the draws of hidden cubes apart from those of order, patches and dropout (0, 1, 2).
 HIDING, VALIDATING = 3, 4
@@ -66,7 +65,7 @@ class RestorationBatches(PatchBatches):
     def begin(self, network: torch.nn.Module) -> None:
         """Leave it as it is: intensities have no prior as rare lesions do."""
 
-    def unpack(self, packed: Packed) -> tuple[torch.Tensor, torch.Tensor]:
+    def unpack(self, packed: Packed) -> Batch:
         """Make images and targets, with what is to be hidden as labels."""
         images, hidden, changes = packed
         return hide(change_intensity(move_patches(images, changes), changes), hidden)

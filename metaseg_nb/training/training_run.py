@@ -1,10 +1,12 @@
-"""A network in training: what each step changes, and what is kept of it."""
+"""A network in training: what each step changes, its running mean, and what is kept of it."""
 
+import copy
 import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, cast
+from itertools import compress
+from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 import torch
@@ -17,12 +19,12 @@ from tqdm.auto import tqdm
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import versions
-from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, save_checkpoint
-from metaseg_nb.training.earlier_runs import make_room
+from metaseg_nb.training.checkpoints import load_checkpoint, load_ended, load_last, make_room, save_checkpoint
 from metaseg_nb.training.networks import build_network, start_from, training_layout
 from metaseg_nb.training.patches import PatchBatches
-from metaseg_nb.training.processes import StopRequest
-from metaseg_nb.training.running_mean import RunningMean
+
+if TYPE_CHECKING:
+    from metaseg_nb.training.fit import StopRequest
 
 # Validations, with those before, whose mean is one point of the smoothed curve: a single one is mostly chance.
 SMOOTHED_OVER = 3
@@ -102,7 +104,7 @@ class TrainingRun:
             return False
         return self.latest()["epoch"] - self._best_epoch() >= self.settings.patience
 
-    def validate(self, validate: Validate, watch: Watch, stop: StopRequest) -> None:
+    def validate(self, validate: Validate, watch: Watch, stop: "StopRequest") -> None:
         """Score the selection set and keep the best weights; last.pt is written last, for training goes on from it."""
         self.read_losses()
         if self.accelerator.is_main_process:
@@ -209,6 +211,36 @@ class TrainingRun:
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])
         self.state = checkpoint["state"]
+
+
+class RunningMean:
+    """A network, ``module``, whose weights and buffers are the exponential moving average of another's over its steps.
+
+    As Tarvainen & Valpola, NeurIPS 2017. torch's AveragedModel reads a number from the GPU at every step, which then
+    waits.
+
+    Parameters
+    ----------
+    network : Module
+    decay : float
+        Share of the old mean in the new one, in [0, 1); smaller in the first steps, so that the
+        random weights of the start are soon forgotten. 0: the mean is the weights themselves.
+    """
+
+    def __init__(self, network: torch.nn.Module, decay: float):
+        self.module, self.decay, self.n_averaged = copy.deepcopy(network), decay, 0
+
+    @torch.no_grad()
+    def update(self, network: torch.nn.Module) -> None:
+        """Take the network's present weights into the mean; the first ones are the mean."""
+        means, values = ([*one.parameters(), *one.buffers()] for one in (self.module, network))
+        share = min(self.decay, (1 + self.n_averaged) / (10 + self.n_averaged)) if self.n_averaged else 0.0
+        numbers = [mean.is_floating_point() for mean in means]
+        torch._foreach_lerp_(list(compress(means, numbers)), list(compress(values, numbers)), 1 - share)
+        for mean, value in zip(means, values, strict=True):
+            if not mean.is_floating_point():  # counters of normalisation layers
+                mean.copy_(value)
+        self.n_averaged += 1
 
 
 def _require_finite(value: float, name: str, step: int) -> None:

@@ -13,7 +13,7 @@ from stopping_batches import Stopped, Stopping
 
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout
-from metaseg_nb.training import loading
+from metaseg_nb.training import patches
 from metaseg_nb.training.augmentation import augment_strongly
 from metaseg_nb.training.checkpoints import load_checkpoint, network_of
 from metaseg_nb.training.fit import fit, train
@@ -77,9 +77,9 @@ def test_cases_on_the_gpu_give_the_batches_of_streamed_ones(augmentation, cases,
     changes = {"augmentation": augmentation, "flip_probability": 0.5, "rotate_probability": 0.5}
     changes |= {"intensity_scale": 0.1, "intensity_shift": 0.1}
     batches = PatchBatches(cases, tiny_training(epochs=6, patches_per_case=2, **changes))
-    assert loading.stays_on_gpu(batches, GPU)
+    assert patches.stays_on_gpu(batches, GPU)
     staying = list(batches.loader(0, GPU))
-    monkeypatch.setattr(loading, "stays_on_gpu", lambda *_: False)
+    monkeypatch.setattr(patches, "stays_on_gpu", lambda *_: False)
     streamed = list(batches.loader(0, GPU))
     assert len(staying) == len(streamed) == 12
     for pair, other, expected in zip(staying, streamed, batches.loader(0, CPU), strict=True):
@@ -110,7 +110,7 @@ def test_where_cases_do_not_fit_they_are_streamed(cases, tiny_training, monkeypa
     batches = PatchBatches(cases, tiny_training())
     held = torch.cuda.mem_get_info()[0]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1_000_000, held))
-    assert not loading.stays_on_gpu(batches, GPU)
+    assert not patches.stays_on_gpu(batches, GPU)
     assert all(images.device.type == "cuda" for images, _ in batches.loader(0, GPU))
 
 

@@ -1,4 +1,4 @@
-"""Intensities brought together by landmarks: tissues get about the same value in all images (``nyul``).
+"""Intensities that do not depend on the scanner: images are scaled, and brought together by landmarks (``nyul``).
 
 An image that was scaled by percentiles has a landmark at each tenth of its voxels. The standard is the mean of the
 landmarks of a fold's training images. Each image is mapped, piece by piece along straight lines, so that its landmarks
@@ -9,14 +9,62 @@ References
 Nyúl, Udupa & Zhang 2000 (IEEE TMI 19:143): standardisation by histogram landmarks.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-# Percentiles of the voxels that count.
+# Between which values a scaled image is shown; z-scores have no bounds of their own.
+RANGES = {"percentiles": (0.0, 1.0), "nyul": (0.0, 1.0), "min_max": (0.0, 1.0), "z_score": (-2.0, 8.0)}
+BY_PERCENTILES = ("percentiles", "nyul")
+# Landmarks: percentiles of the voxels that count.
 TENTHS = np.arange(10, 100, 10)
 # Every second voxel along each axis tells them as well.
 STEP = 2
+
+
+def scale_intensity(
+    array: np.ndarray, head: np.ndarray, scaling: str, percentiles: Sequence[float] = (0.5, 99.5)
+) -> np.ndarray:
+    """Scale an image so that it does not depend on the scanner.
+
+    Parameters
+    ----------
+    array : ndarray, shape (X, Y, Z)
+    head : ndarray of bool, shape (X, Y, Z)
+        Voxels whose intensities count; all of them when empty.
+    scaling : str
+        "percentiles": those of the head become 0 and 1, what lies beyond is clipped, so that no hot
+        voxel darkens the rest. "nyul": the same, and each fold maps the result by its own landmarks.
+        "min_max": the lowest and highest value of the volume become 0 and 1.
+        "z_score": the head gets mean 0 and standard deviation 1; nothing is clipped.
+    percentiles : sequence of 2 floats
+        Of "percentiles" and "nyul".
+
+    Returns
+    -------
+    ndarray of float32, shape (X, Y, Z)
+
+    Raises
+    ------
+    ValueError
+        The image has no contrast on that scale.
+    """
+    inside = array[head] if head.any() else array
+    if scaling == "z_score":
+        low, width = inside.mean(dtype=np.float64), inside.std(dtype=np.float64)
+    else:
+        low, high = np.percentile(inside, percentiles) if scaling in BY_PERCENTILES else (array.min(), array.max())
+        width = high - low
+    if not width > 0:
+        raise ValueError(f"the lowest and the highest intensity to scale are both {low:g}: the image has no contrast")
+    scaled = (array - low) / width
+    return (scaled if scaling == "z_score" else scaled.clip(0, 1)).astype(np.float32)
+
+
+def intensity_range(recipe: Mapping[str, Any]) -> tuple[float, float]:
+    """Lowest and highest intensity to look at in images that were prepared by a recipe."""
+    return RANGES[recipe["intensity_scaling"]]
 
 
 def landmarks_of(image: np.ndarray, reach: np.ndarray) -> np.ndarray:
