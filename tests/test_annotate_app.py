@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
-from metaseg_nb.annotation.kept_masks import mask_file, read_readings
 from metaseg_nb.annotation.proposals import Prepared
+from metaseg_nb.annotation.readings import mask_file, read_readings
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume

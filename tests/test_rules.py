@@ -11,12 +11,12 @@ from metaseg_nb.cohort.header_checks import USUAL_MM
 from metaseg_nb.cohort.problems import RULES, broken
 from metaseg_nb.cohort.sources.spelling import LONGEST_BYTES, USABLE
 
-COHORT = Path(problems.__file__).parent
+PACKAGE = Path(problems.__file__).parents[1]
 
 
 def reports():
     """Where a rule is named: file and line, the rule, and the words that are given; None where they are collected."""
-    for path in sorted(COHORT.rglob("*.py")):
+    for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("broken", "refusal"):
                 words = {keyword.arg for keyword in node.keywords}
@@ -31,7 +31,7 @@ def test_each_rule_that_is_reported_is_in_the_table_with_all_of_its_words(place,
 
 
 def test_each_rule_of_the_table_has_all_columns_and_is_reported():
-    text = "".join(path.read_text(encoding="utf-8") for path in COHORT.rglob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py"))
     for rule, row in RULES.items():
         assert row["severity"] in problems.SEVERITIES and row["expected"] and None not in row.values()
         assert f'"{rule}"' in text

@@ -7,10 +7,16 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "comparison": ["budget_answers", "budget_gains"],
         "curves": ["budget_curves", "power_laws"],
-        "kept_masks": ["read_progress", "read_readings"],
         "partial": ["grown_regions"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
-        "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
+        "readings": [
+            "PUBLISHED_SAVING",
+            "read_progress",
+            "read_readings",
+            "reader_agreement",
+            "saved_by_proposals",
+            "with_minutes",
+        ],
         "results": ["measured_minutes", "read_budget"],
         "taken_masks": ["with_masks_by_hand"],
         "training_set": ["annotated_training_set"],

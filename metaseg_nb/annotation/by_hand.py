@@ -1,30 +1,43 @@
-"""One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke."""
+"""One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke.
 
+One reader has a case open at a time: a file names the reader, the process, and when it was last active.
+"""
+
+import json
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 
-from metaseg_nb.annotation.kept_masks import beginning_file, kept_record, mask_file, record_file
-from metaseg_nb.annotation.open_cases import CaseTaken, hold, release
+from metaseg_nb.annotation.readings import beginning_file, kept_record, mask_file, record_file
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, label_lesions
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+from metaseg_nb.files import MACHINE, write_json
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.machine import alone
 from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
 # Seconds after which an action says again that the case is open here.
 WORD_S = 60.0
-# What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
-PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
+# Seconds without a word of its reader after which a case is free again.
+ABANDONED_S = 1800.0
+
+
+class CaseTaken(ValueError):
+    """Another reader has the case open, or has read it: the message says who, since when, and what to do."""
 
 
 @dataclass
@@ -260,8 +273,8 @@ def open_reading(
         kept, record = kept_record(path, case.name), record_file(path)
         known = record.read_bytes() if kept else b""
         if kept and kept["image_sha256"] != image_sha256:
-            fix = f"restore the image; or, to begin anew, move {path.name} and {record.name} to another folder"
-            raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
+            found = "another image than the mask was drawn on"
+            raise refusal("image of mask", case, case.image, found, mask=path.name, record=record.name)
         if kept:  # the mask may be one stroke newer than its record, where a process ended between the two
             first, mask = (read_mask(file, case.name).array for file in (beginning_file(path), path))
             beginning = Beginning(kept["begun_with"], first, kept["networks"], kept["by_chance"])
@@ -275,6 +288,51 @@ def open_reading(
     clock.action()
     started, finished = kept.get("started", _now()), kept.get("finished", False)
     return Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished, known)
+
+
+def hold(layout: StudyLayout, case: str, reader: str) -> None:
+    """Note that this process has a case open for a reader, unless another has.
+
+    A case is free again when the process that had it no longer runs on this machine, or `ABANDONED_S` after its last
+    word.
+
+    Raises
+    ------
+    CaseTaken
+        Another reader, or another notebook of the same one, has it.
+    """
+    path = _lock(layout, case)
+    with alone(path.with_suffix(".lock")):
+        if held := open_elsewhere(layout, case, reader):
+            age_min = (time.time() - held["time"]) / 60
+            found = f"{held['reader']} has it open in another notebook, last active {age_min:.0f} min ago"
+            advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
+            raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
+        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()})
+
+
+def release(layout: StudyLayout, case: str, reader: str) -> None:
+    """Give a case free, unless another has it by now."""
+    path = _lock(layout, case)
+    with alone(path.with_suffix(".lock")):
+        if not open_elsewhere(layout, case, reader):
+            path.unlink(missing_ok=True)
+
+
+def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
+    """What another reader, or another notebook of this one, noted when it opened a case; empty where it is free."""
+    try:
+        held = json.loads(_lock(layout, case).read_bytes())
+    except (FileNotFoundError, ValueError):  # a half-written one holds nothing
+        return {}
+    here, process = held["machine"] == MACHINE, held["process"]
+    mine = here and (process, held["reader"]) == (os.getpid(), reader)
+    ended = here and not psutil.pid_exists(process)
+    return {} if mine or ended or time.time() - held["time"] > ABANDONED_S else held
+
+
+def _lock(layout: StudyLayout, case: str) -> Path:
+    return layout.by_hand / f".{case}.open.json"
 
 
 def _now() -> str:

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.by_hand import MASK, NOTHING, PROPOSAL, Beginning
+from metaseg_nb.annotation.by_hand import Beginning
+from metaseg_nb.annotation.readings import MASK, NOTHING, PROPOSAL
 from metaseg_nb.checksums import checksum, damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
 from metaseg_nb.cohort.datalist import read_written
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, broken, refusal
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -57,17 +58,13 @@ def cases_to_annotate(layout: StudyLayout, cohort: Cohort, names: Sequence[str])
         With every name that no case has; or every case has a mask.
     """
     known = {case.name: case for case in cohort.all_cases}
-    expected = f"names of the {len(known)} cases of the study, such as {next(iter(known))}"
     if unknown := [name for name in names if name not in known]:
-        raise CohortError(
-            Problem(name, "annotate", "no such case", expected, "correct the name, or give [] for all without a mask")
-            for name in unknown
-        )
+        words = {"n": len(known), "example": next(iter(known))}
+        raise CohortError(broken("named to annotate", name, "annotate", "no such case", **words) for name in unknown)
     if names:
         return [known[name] for name in dict.fromkeys(names)]
     if not cohort.unlabelled:
-        fix = 'list them as "testing" in the datalist, or name cases in `annotate` to correct their masks'
-        raise CohortError.one("-", layout.dataset, "a mask for every case", "cases to annotate", fix)
+        raise refusal("cases to annotate", "-", layout.dataset, "a mask for every case")
     rank = {}
     if layout.next_patients_table.is_file():
         rank = read_table(layout.next_patients_table).set_index("patient")["rank"].to_dict()

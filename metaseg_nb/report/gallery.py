@@ -10,7 +10,7 @@ import pandas as pd
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.evaluation.strata import classified
 from metaseg_nb.figures.case_figures import pick_cases
 from metaseg_nb.layout import StudyLayout
@@ -65,8 +65,8 @@ def read_gallery(layout: StudyLayout) -> pd.DataFrame:
     entries = read_written(layout, layout.gallery_table).fillna({"group": ""})
     facts = require_written(layout, *gallery_files(layout, entries))
     if facts.get("metrics") != checksum(layout.cross_validation / "metrics.csv"):
-        found, fix = "pictures of other results than those of notebook 04", "run notebook 05 again"
-        raise CohortError.one("-", str(layout.gallery_record), found, "pictures made after notebook 04", fix)
+        found = "pictures of other results than those of notebook 04"
+        raise refusal("pictures of results", "-", layout.gallery_record, found)
     return entries
 
 
