@@ -5,8 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "comparison": ["budget_answers", "budget_gains"],
-        "curves": ["budget_curves", "power_laws"],
+        "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
         "partial": ["grown_regions"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
         "readings": [

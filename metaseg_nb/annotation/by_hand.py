@@ -8,19 +8,18 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 
-from metaseg_nb.annotation.readings import beginning_file, kept_record, mask_file, record_file
+from metaseg_nb.annotation.readings import Beginning, beginning_file, kept_record, mask_file, record_file
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.lesions import Lesions, find_lesions, label_lesions
+from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
 from metaseg_nb.files import MACHINE, write_json
@@ -62,58 +61,6 @@ class ActiveClock:
         """Count to this moment, and nothing until the next action."""
         self.action()
         self._last = None
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What a drawing begins with.
-
-    Attributes
-    ----------
-    how : str
-        `PROPOSAL`, `MASK` or `NOTHING`.
-    mask : ndarray of bool, shape (X, Y, Z)
-        On the image's grid, RAS.
-    networks : list of str
-        Checkpoints that proposed it.
-    by_chance : bool
-        Whether chance decided between a proposal and nothing: only such cases show what a proposal saves.
-    """
-
-    how: str
-    mask: np.ndarray
-    networks: list[str] = field(default_factory=list)
-    by_chance: bool = False
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Numbers of its lesions, found once: int of shape (X, Y, Z)."""
-        return label_lesions(self.mask)[0]
-
-    def changes(self, after: Lesions) -> dict[str, int]:
-        """Count what a reader changed.
-
-        Returns
-        -------
-        dict
-            ``voxels_added``, ``voxels_removed``; 26-connected lesions ``lesions_kept`` (voxel by voxel),
-            ``lesions_edited`` (of ``after``: share a voxel with one before, and differ), ``lesions_added`` (of
-            ``after``: share none), ``lesions_removed`` (of before: nothing is left).
-        """
-        marked = (self.labels > 0) | (after.labels > 0)
-        old, new = self.labels[marked], after.labels[marked]
-        both = (old > 0) & (new > 0)
-        pairs = np.unique(np.column_stack([old[both], new[both]]), axis=0)
-        remaining, drawn_from = set(pairs[:, 0].tolist()), set(pairs[:, 1].tolist())
-        changed = set(new[old == 0].tolist()) | set(pairs[np.isin(pairs[:, 0], old[new == 0]), 1].tolist())
-        return {
-            "voxels_added": int((old == 0).sum()),
-            "voxels_removed": int((new == 0).sum()),
-            "lesions_kept": len(drawn_from - changed),
-            "lesions_edited": len(drawn_from & changed),
-            "lesions_added": after.n - len(drawn_from),
-            "lesions_removed": int(old.max(initial=0)) - len(remaining),
-        }
 
 
 @dataclass

@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.by_hand import Beginning
-from metaseg_nb.annotation.readings import MASK, NOTHING, PROPOSAL
+from metaseg_nb.annotation.readings import MASK, NOTHING, PROPOSAL, Beginning
 from metaseg_nb.checksums import checksum, damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
 from metaseg_nb.cohort.datalist import read_written
@@ -116,6 +115,7 @@ def assistance_of(layout: StudyLayout, cases: Sequence[Case], reader: str, rule:
     return pd.Series(drawn)[names]
 
 
+@dataclass
 class Waiting:
     """The cases to annotate, in order; while one is annotated, the next `AHEAD` are made ready.
 
@@ -133,18 +133,15 @@ class Waiting:
     device : torch.device
     """
 
-    def __init__(
-        self,
-        layout: StudyLayout,
-        cohort: Cohort,
-        cases: list[Case],
-        assistance: pd.Series,
-        by_chance: bool,
-        model: str,
-        device: torch.device,
-    ):
-        self.layout, self.cohort, self.cases, self.assistance = layout, cohort, cases, assistance
-        self.by_chance, self.model, self.device = by_chance, model, device
+    layout: StudyLayout
+    cohort: Cohort
+    cases: list[Case]
+    assistance: pd.Series
+    by_chance: bool
+    model: str
+    device: torch.device
+
+    def __post_init__(self):
         self._worker = ThreadPoolExecutor(1, "proposals")
         self._ready: dict[str, Future[Prepared]] = {}
         self._asking = Lock()  # two cases may be asked for at once, from two threads

@@ -4,6 +4,8 @@ A mask is `<reader>/<case>.nii.gz`; its record is beside it, and what the drawin
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pandas as pd
 
 from metaseg_nb.checksums import changed_files, read_record
 from metaseg_nb.cohort.datalist import read_written
+from metaseg_nb.cohort.lesions import Lesions, label_lesions
 from metaseg_nb.cohort.problems import CohortError, broken, of_each, refusal
 from metaseg_nb.cohort.volumes import read_mask
 from metaseg_nb.evaluation.intervals import percentiles, times_drawn
@@ -30,6 +33,63 @@ AGREEMENT = ["case", "reader_1", "reader_2", "dice", "nsd_1mm", "lesions_1", "le
 # Median of nine physicians on ten cases of metastases, meningiomas and neuromas: Lu et al. 2021, Neuro-Oncology
 # 23(9):1560-1568, doi:10.1093/neuonc/noab071.
 PUBLISHED_SAVING = 0.308
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a drawing begins with.
+
+    Attributes
+    ----------
+    how : str
+        `PROPOSAL`, `MASK` or `NOTHING`.
+    mask : ndarray of bool, shape (X, Y, Z)
+        On the image's grid, RAS.
+    networks : list of str
+        Checkpoints that proposed it.
+    by_chance : bool
+        Whether chance decided between a proposal and nothing: only such cases show what a proposal saves.
+    """
+
+    how: str
+    mask: np.ndarray
+    networks: list[str] = field(default_factory=list)
+    by_chance: bool = False
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Numbers of its lesions, found once: int of shape (X, Y, Z)."""
+        return label_lesions(self.mask)[0]
+
+    def states(self, after: Lesions) -> dict[str, set[int]]:
+        """Say what became of its lesions.
+
+        Returns
+        -------
+        dict
+            Numbers of 26-connected lesions: ``kept`` (voxel by voxel), ``edited`` (of ``after``: share a voxel with one
+            before, and differ), ``added`` (of ``after``: share none), ``removed`` (of before: nothing is left).
+        """
+        old, new = self._marked(after)
+        both = (old > 0) & (new > 0)
+        drawn_from, changed = set(new[both].tolist()), set(new[(old == 0) | np.isin(old, old[new == 0])].tolist())
+        return {
+            "kept": drawn_from - changed,
+            "edited": drawn_from & changed,
+            "added": after.boxes.keys() - drawn_from,
+            "removed": set(old.tolist()) - set(old[both].tolist()) - {0},
+        }
+
+    def changes(self, after: Lesions) -> dict[str, int]:
+        """Count what a reader changed: ``voxels_added``, ``voxels_removed``, and ``lesions_kept`` etc. (`states`)."""
+        old, new = self._marked(after)
+        voxels = {"voxels_added": int((old == 0).sum()), "voxels_removed": int((new == 0).sum())}
+        return voxels | {f"lesions_{state}": len(lesions) for state, lesions in self.states(after).items()}
+
+    def _marked(self, after: Lesions) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the lesions before and after, of each voxel that is in either."""
+        marked = (self.labels > 0) | (after.labels > 0)
+        return self.labels[marked], after.labels[marked]
 
 
 def mask_file(layout: StudyLayout, reader: str, case: str) -> Path:

@@ -98,18 +98,15 @@ def _require_same_images(
     """Refuse a mask that was drawn on another image which has the case's name."""
     there = cohort if drawn.root == layout.root else read_study_cohort(drawn)
     images = {case.name: case.image for case in there.all_cases}
-    wanted = [case for case in cohort.all_cases if case.name in taken]
-    if others := [case for case in wanted if not _drawn_on(case, taken[case.name], images)]:
+    wanted = [(case, taken[case.name]) for case in cohort.all_cases if case.name in taken]
+    if others := [case for case, one in wanted if not _drawn_on(case, images.get(one["there"]), one["image_sha256"])]:
         raise CohortError(broken("image drawn on", case, case.image, "another image") for case in others)
 
 
-def _drawn_on(case: Case, reading: Mapping[str, Any], images: Mapping[str, Path]) -> bool:
+def _drawn_on(case: Case, image: Path | None, image_sha256: str) -> bool:
     """Tell whether a case has the image that a mask was drawn on; that image must be as it was then."""
-    image = images.get(reading["there"])
-    return image is not None and checksum(image) == reading["image_sha256"] and _same_image(case, image)
-
-
-def _same_image(case: Case, image: Path) -> bool:
+    if image is None or checksum(image) != image_sha256:
+        return False
     if image.resolve() == case.image.resolve():
         return True
     own, other = (read_volume(path, case.name) for path in (case.image, image))

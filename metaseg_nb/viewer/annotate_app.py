@@ -20,9 +20,9 @@ from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
-from metaseg_nb.viewer.drawing import CLICK, LINE, DrawingViewer
+from metaseg_nb.viewer.niivue import CLICK, LINE, DrawingViewer
 from metaseg_nb.viewer.open_case import OpenCase
+from metaseg_nb.viewer.panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared, Waiting
