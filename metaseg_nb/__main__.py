@@ -201,7 +201,7 @@ def report(study: str, notebook: str | None) -> None:
 
 def itkwidgets_offline() -> None:
     """Fetch the files of itkwidgets' viewer (120 MB); without internet, switch it off."""
-    from metaseg_nb.viewer.itk import place_viewer
+    from metaseg_nb.viewer.viewers import place_viewer
 
     print(place_viewer())
 

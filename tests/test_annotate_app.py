@@ -9,18 +9,17 @@ import numpy as np
 import pytest
 
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
-from metaseg_nb.annotation.kept_masks import mask_file, read_readings
 from metaseg_nb.annotation.proposals import Prepared
+from metaseg_nb.annotation.readings import mask_file, read_readings
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import Volume, read_volume
+from metaseg_nb.cohort.volumes import read_volume
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer import annotate_app, open_case
 from metaseg_nb.viewer.annotate_app import AnnotateApp
-from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS
-from metaseg_nb.viewer.drawing import CLICK, LINE, PENDING
-from metaseg_nb.viewer.drawn_lesions import HEADER, LesionList
-from metaseg_nb.viewer.open_case import OpenCase
+from metaseg_nb.viewer.niivue import CLICK, LINE, PENDING
+from metaseg_nb.viewer.open_case import HEADER, LesionList, OpenCase
+from metaseg_nb.viewer.panel import KEYS, SLIDERS, TOOLS
 
 SHAPE, SPACING_MM = (24, 20, 12), (0.5, 0.5, 2.0)
 FIRST, SECOND = ((2, 2, 2), (6, 6, 4)), ((12, 10, 5), (15, 13, 7))
@@ -180,9 +179,9 @@ def test_the_browser_shows_the_proposal_and_the_list_says_what_it_holds(app, bro
 
 
 def test_without_networks_the_list_has_no_probability():
-    image = Volume(np.zeros(SHAPE, np.float32), np.eye(4), np.array([[0, 1], [1, 1], [2, 1]]))
+    beginning = Beginning("proposal", box(FIRST))
     for probability, words in ((0.3 * box(FIRST), "0.30  0.30  kept"), (np.zeros(SHAPE), "–     –  kept")):
-        (row,) = LesionList(box(FIRST), probability, image).rows(box(FIRST))
+        (row,) = LesionList(beginning, probability, (1.0, 1.0, 1.0)).rows(box(FIRST))
         assert row.words.endswith(f" {words}")
         assert len("✓ " + row.words) == len(HEADER) - len("state") + len("kept"), "columns stay below their heads"
 
@@ -367,13 +366,13 @@ def test_of_two_pages_that_show_the_app_only_the_one_that_was_drawn_on_is_believ
 def test_an_answer_that_never_comes_blocks_nothing_for_ever(app, browser, monkeypatch):
     app.tool.value, browser.quick = "pen", False
     browser.stroke((20, 15, 9))
-    monkeypatch.setattr("metaseg_nb.viewer.drawing.LOST_S", 0)
+    monkeypatch.setattr("metaseg_nb.viewer.niivue.LOST_S", 0)
     press(app, "r")
     assert states(app) == ["kept", "removed"]
 
 
 def test_what_waits_for_a_lost_answer_is_done_without_another_key(app, browser, monkeypatch):
-    monkeypatch.setattr("metaseg_nb.viewer.drawing.LOST_S", 0.05)
+    monkeypatch.setattr("metaseg_nb.viewer.niivue.LOST_S", 0.05)
 
     async def session():
         app.tool.value, browser.quick = "pen", False

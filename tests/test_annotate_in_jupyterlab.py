@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_in_jupyterlab import KERNEL, appears, folder, lab, run_all, settled  # noqa: F401
 
-from metaseg_nb.annotation.kept_masks import mask_file, read_readings
+from metaseg_nb.annotation.readings import mask_file, read_readings
 from metaseg_nb.layout import StudyLayout
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,14 @@ import pytest
 import yaml
 from budget_fakes import FakeBudget, fake_cohort
 
-from metaseg_nb.annotation.comparison import COLUMNS, QUESTIONS, budget_answers, budget_gains
-from metaseg_nb.annotation.curves import budget_curves, power_laws
+from metaseg_nb.annotation.comparison import (
+    COLUMNS,
+    QUESTIONS,
+    budget_answers,
+    budget_curves,
+    budget_gains,
+    power_laws,
+)
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.batch.runs import Run

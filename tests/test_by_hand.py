@@ -12,10 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation import by_hand, open_cases
-from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, open_reading
-from metaseg_nb.annotation.kept_masks import read_progress, read_readings
-from metaseg_nb.annotation.open_cases import CaseTaken
+from metaseg_nb.annotation import by_hand
+from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, CaseTaken, open_reading
+from metaseg_nb.annotation.readings import read_progress, read_readings
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
 from metaseg_nb.cohort.problems import CohortError
@@ -258,11 +257,11 @@ def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
 
 
 def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
-    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
+    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}
     opened(layout, case)
-    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}, "this notebook has it"
+    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}, "this notebook has it"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-        assert other.submit(open_cases.open_elsewhere, layout, "p1", "R1").result()["reader"] == "R1"
+        assert other.submit(by_hand.open_elsewhere, layout, "p1", "R1").result()["reader"] == "R1"
 
 
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
@@ -328,7 +327,7 @@ def test_a_case_that_cannot_be_opened_stays_free_for_others(layout, case):
     (layout.by_hand / "R1/p1.nii.gz").unlink()
     with pytest.raises(CohortError):
         opened(layout, case)
-    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
+    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}
     assert not (layout.by_hand / ".p1.open.json").exists()
 
 

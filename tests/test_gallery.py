@@ -20,24 +20,22 @@ from metaseg_nb.figures.style import use_style
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.report.gallery import (
+    CASE_FIELD_MM,
     MOST_BYTES,
     MOST_ENTRIES,
     MOST_PANELS,
     anchor,
-    gallery_entries,
-    picture_file,
-    read_gallery,
-    view_file,
-)
-from metaseg_nb.report.gallery_pictures import (
-    CASE_FIELD_MM,
     draw_entry,
     draw_gallery,
     draw_networks,
     find_false_lesions,
+    gallery_entries,
+    picture_file,
+    read_gallery,
     save_picture,
-    slice_view,
+    view_file,
 )
+from metaseg_nb.report.pages import slice_view
 
 MODELS = ["unet", "unetr"]
 

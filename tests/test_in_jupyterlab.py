@@ -20,8 +20,8 @@ from metaseg_nb.batch.runner import open_notebook
 from metaseg_nb.batch.runs import Run
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
-from metaseg_nb.viewer.itk import EXTENSION
 from metaseg_nb.viewer.review_app import read_verdicts
+from metaseg_nb.viewer.viewers import EXTENSION
 
 pytestmark = pytest.mark.slow
 STUDIES = Path(__file__).parent / "studies"

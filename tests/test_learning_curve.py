@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.annotation.curves import budget_curves, fit_power_law, power_laws
+from metaseg_nb.annotation.comparison import budget_curves, fit_power_law, power_laws
 from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 

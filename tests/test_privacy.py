@@ -23,7 +23,8 @@ from metaseg_nb.figures.reviewed import read_case_images
 from metaseg_nb.figures.style import Records
 from metaseg_nb.layout import PROJECT, StudyLayout
 from metaseg_nb.privacy import cleaned_of
-from metaseg_nb.report.gallery_pictures import WEBP, draw_networks, slice_view
+from metaseg_nb.report.gallery import WEBP, draw_networks
+from metaseg_nb.report.pages import slice_view
 from metaseg_nb.settings import CrossValidate
 
 PATIENT = "MUELLER^HANS"

@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
-from metaseg_nb.annotation.kept_masks import read_readings
+from metaseg_nb.annotation.readings import read_readings
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist

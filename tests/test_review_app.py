@@ -23,7 +23,7 @@ from metaseg_nb.figures.style import FOUND, PREDICTION, REFERENCE, model_colour
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import parameter_names
 from metaseg_nb.settings import THRESHOLD_MODEL
-from metaseg_nb.viewer import itk
+from metaseg_nb.viewer import viewers
 from metaseg_nb.viewer.niivue import NiiVueViewer, Surface
 from metaseg_nb.viewer.review_app import (
     ALL_FOLDS,
@@ -84,7 +84,7 @@ def extension(tmp_path, monkeypatch):
     static, switched = tmp_path / "static", []
     static.mkdir()
     (static / "lib.js").write_text('load("https://cdn.jsdelivr.net/npm/vue@2.6.10/dist/vue.min.js")')
-    monkeypatch.setattr(itk, "EXTENSION", static)
+    monkeypatch.setattr(viewers, "EXTENSION", static)
     for word in ("enable", "disable"):
         monkeypatch.setattr(
             f"jupyterlab.commands.{word}_extension", lambda name, word=word: switched.append((word, name))
@@ -105,16 +105,16 @@ def npm_package():
 
 def test_itkwidgets_is_switched_on_when_every_script_points_to_this_machine(extension, monkeypatch, watched):
     static, switched = extension
-    assert "`make lab` fetches them where npm's registry answers" in itk.why_not()
-    monkeypatch.setattr(itk, "_fetch", lambda package, version, sha512: npm_package())
+    assert "`make lab` fetches them where npm's registry answers" in viewers.why_not_itkwidgets()
+    monkeypatch.setattr(viewers, "_fetch", lambda package, version, sha512: npm_package())
     for _ in range(2):  # a second time changes nothing
-        assert "switched on" in itk.place_viewer()
-        assert (static / "lib.js").read_text() == f'load("{itk.SERVED}/vue@2.6.10/dist/vue.min.js")'
+        assert "switched on" in viewers.place_viewer()
+        assert (static / "lib.js").read_text() == f'load("{viewers.SERVED}/vue@2.6.10/dist/vue.min.js")'
     page = static / "offline" / "itk-vtk-viewer" / "dist" / "index.html"
-    assert page.read_text() == f"{itk.SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js"
+    assert page.read_text() == f"{viewers.SERVED}/imjoy-core@latest/dist/imjoy-loader.min.js"
     assert not (page.parent / "source.map").exists()
-    assert switched == [("enable", itk.NAME)] * 2
-    assert itk.why_not() == "JupyterLab serves its files at the root of its address only"
+    assert switched == [("enable", viewers.NAME)] * 2
+    assert viewers.why_not_itkwidgets() == "JupyterLab serves its files at the root of its address only"
 
 
 def test_where_npm_does_not_answer_itkwidgets_is_switched_off_and_says_why(
@@ -123,17 +123,17 @@ def test_where_npm_does_not_answer_itkwidgets_is_switched_off_and_says_why(
     def nobody(address, timeout):
         raise socket.gaierror("nobody answers")
 
-    monkeypatch.setattr(itk.urllib.request, "urlopen", nobody)
-    assert re.search(r"switched off: .*npmjs.* does not answer \(nobody answers\)", itk.place_viewer())
-    assert extension[1] == [("disable", itk.NAME)]
+    monkeypatch.setattr(viewers.urllib.request, "urlopen", nobody)
+    assert re.search(r"switched off: .*npmjs.* does not answer \(nobody answers\)", viewers.place_viewer())
+    assert extension[1] == [("disable", viewers.NAME)]
     assert isinstance(show_case(images, "itkwidgets"), NiiVue)
     assert "itkwidgets is not used: the files of its viewer are not on this machine" in capsys.readouterr().out
 
 
 def test_a_package_with_another_checksum_is_refused(monkeypatch):
-    monkeypatch.setattr(itk.urllib.request, "urlopen", lambda address, timeout: io.BytesIO(b"content"))
+    monkeypatch.setattr(viewers.urllib.request, "urlopen", lambda address, timeout: io.BytesIO(b"content"))
     with pytest.raises(ValueError, match=r"vue 2\.6\.10: found sha512 .*expected other"):
-        itk._fetch("vue", "2.6.10", "other")
+        viewers._fetch("vue", "2.6.10", "other")
 
 
 # --- what viewers hold ---

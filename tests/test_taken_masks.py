@@ -12,13 +12,13 @@ from test_folds import PRIMARIES, burden_of, make_cohort, patients, shown_in_01
 from test_radiotherapy import a_patient
 
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
-from metaseg_nb.annotation.taken_masks import OTHER_CODES, with_masks_by_hand
+from metaseg_nb.annotation.taken_masks import with_masks_by_hand
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, write_datalist
 from metaseg_nb.cohort.examination import as_it_came, cases_table, examine_all
 from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_folds, split
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import RULES, CohortError
 from metaseg_nb.cohort.pseudonyms import begin_with_codes, called_here, case_codes, give_codes, with_codes
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.fold_results import scored_with
@@ -362,7 +362,7 @@ def test_masks_drawn_on_imported_cases_find_their_persons_under_other_codes(layo
     assert dict(zip(persons(second, found.training_only), taken, strict=True)) == {
         who: 2 * voxels**2 for who, voxels in size_of.items()
     }
-    (told,) = [(p.found, p.severity) for p in problems if p.expected == OTHER_CODES[0]]
+    (told,) = [(p.found, p.severity) for p in problems if p.expected == RULES["codes of readings"]["expected"]]
     assert told == ("4 readings of cases that have another name or code in this study", "warning")
 
 
@@ -382,7 +382,7 @@ def test_codes_folds_and_selection_sets_are_those_of_the_study_whose_masks_are_t
             draw(layout, came.unlabelled[0])
     assert sets[0] == sets[1]
     assert persons(second, found.training_only) == persons(layout, came.unlabelled[:1])
-    assert OTHER_CODES[0] not in {p.expected for p in problems}
+    assert RULES["codes of readings"]["expected"] not in {p.expected for p in problems}
     assert second.key.read_bytes() == layout.key.read_bytes()
     read_in_01(other, source, **changes)
     shuffled = [read_text_table(of.key).set_index("name")["code"].to_dict() for of in (layout, other)]
@@ -413,7 +413,7 @@ def test_a_list_that_names_cases_by_the_codes_of_the_other_study_is_read(layout,
     draw(layout, came.unlabelled[2])
     _, found, problems = read_in_01(StudyLayout("second", layout.base), layout.dataset, "first")
     assert names(found.training_only) == names(came.unlabelled[2:3])
-    assert OTHER_CODES[0] not in {p.expected for p in problems}
+    assert RULES["codes of readings"]["expected"] not in {p.expected for p in problems}
 
 
 # An existing study

@@ -5,12 +5,17 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "comparison": ["budget_answers", "budget_gains"],
-        "curves": ["budget_curves", "power_laws"],
-        "kept_masks": ["read_progress", "read_readings"],
+        "comparison": ["budget_answers", "budget_curves", "budget_gains", "power_laws"],
         "partial": ["grown_regions"],
         "proposals": ["Waiting", "assistance_of", "cases_to_annotate", "proposing_network"],
-        "readers": ["PUBLISHED_SAVING", "reader_agreement", "saved_by_proposals", "with_minutes"],
+        "readings": [
+            "PUBLISHED_SAVING",
+            "read_progress",
+            "read_readings",
+            "reader_agreement",
+            "saved_by_proposals",
+            "with_minutes",
+        ],
         "results": ["measured_minutes", "read_budget"],
         "taken_masks": ["with_masks_by_hand"],
         "training_set": ["annotated_training_set"],

@@ -1,30 +1,42 @@
-"""One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke."""
+"""One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke.
 
+One reader has a case open at a time: a file names the reader, the process, and when it was last active.
+"""
+
+import json
 import math
+import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import psutil
 
-from metaseg_nb.annotation.kept_masks import beginning_file, kept_record, mask_file, record_file
-from metaseg_nb.annotation.open_cases import CaseTaken, hold, release
+from metaseg_nb.annotation.readings import Beginning, beginning_file, kept_record, mask_file, record_file
 from metaseg_nb.checksums import checksum, write_record
 from metaseg_nb.cohort.cases import Case
-from metaseg_nb.cohort.lesions import Lesions, find_lesions, label_lesions
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.lesions import find_lesions
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.cohort.volumes import Volume, read_mask, write_volume
+from metaseg_nb.files import MACHINE, write_json
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.machine import alone
 from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
 # Seconds after which an action says again that the case is open here.
 WORD_S = 60.0
-# What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
-PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
+# Seconds without a word of its reader after which a case is free again.
+ABANDONED_S = 1800.0
+
+
+class CaseTaken(ValueError):
+    """Another reader has the case open, or has read it: the message says who, since when, and what to do."""
 
 
 @dataclass
@@ -49,58 +61,6 @@ class ActiveClock:
         """Count to this moment, and nothing until the next action."""
         self.action()
         self._last = None
-
-
-@dataclass(frozen=True)
-class Beginning:
-    """What a drawing begins with.
-
-    Attributes
-    ----------
-    how : str
-        `PROPOSAL`, `MASK` or `NOTHING`.
-    mask : ndarray of bool, shape (X, Y, Z)
-        On the image's grid, RAS.
-    networks : list of str
-        Checkpoints that proposed it.
-    by_chance : bool
-        Whether chance decided between a proposal and nothing: only such cases show what a proposal saves.
-    """
-
-    how: str
-    mask: np.ndarray
-    networks: list[str] = field(default_factory=list)
-    by_chance: bool = False
-
-    @cached_property
-    def labels(self) -> np.ndarray:
-        """Numbers of its lesions, found once: int of shape (X, Y, Z)."""
-        return label_lesions(self.mask)[0]
-
-    def changes(self, after: Lesions) -> dict[str, int]:
-        """Count what a reader changed.
-
-        Returns
-        -------
-        dict
-            ``voxels_added``, ``voxels_removed``; 26-connected lesions ``lesions_kept`` (voxel by voxel),
-            ``lesions_edited`` (of ``after``: share a voxel with one before, and differ), ``lesions_added`` (of
-            ``after``: share none), ``lesions_removed`` (of before: nothing is left).
-        """
-        marked = (self.labels > 0) | (after.labels > 0)
-        old, new = self.labels[marked], after.labels[marked]
-        both = (old > 0) & (new > 0)
-        pairs = np.unique(np.column_stack([old[both], new[both]]), axis=0)
-        remaining, drawn_from = set(pairs[:, 0].tolist()), set(pairs[:, 1].tolist())
-        changed = set(new[old == 0].tolist()) | set(pairs[np.isin(pairs[:, 0], old[new == 0]), 1].tolist())
-        return {
-            "voxels_added": int((old == 0).sum()),
-            "voxels_removed": int((new == 0).sum()),
-            "lesions_kept": len(drawn_from - changed),
-            "lesions_edited": len(drawn_from & changed),
-            "lesions_added": after.n - len(drawn_from),
-            "lesions_removed": int(old.max(initial=0)) - len(remaining),
-        }
 
 
 @dataclass
@@ -260,8 +220,8 @@ def open_reading(
         kept, record = kept_record(path, case.name), record_file(path)
         known = record.read_bytes() if kept else b""
         if kept and kept["image_sha256"] != image_sha256:
-            fix = f"restore the image; or, to begin anew, move {path.name} and {record.name} to another folder"
-            raise CohortError.one(case.name, case.image, "another image than the mask was drawn on", "the same", fix)
+            found = "another image than the mask was drawn on"
+            raise refusal("image of mask", case, case.image, found, mask=path.name, record=record.name)
         if kept:  # the mask may be one stroke newer than its record, where a process ended between the two
             first, mask = (read_mask(file, case.name).array for file in (beginning_file(path), path))
             beginning = Beginning(kept["begun_with"], first, kept["networks"], kept["by_chance"])
@@ -275,6 +235,51 @@ def open_reading(
     clock.action()
     started, finished = kept.get("started", _now()), kept.get("finished", False)
     return Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished, known)
+
+
+def hold(layout: StudyLayout, case: str, reader: str) -> None:
+    """Note that this process has a case open for a reader, unless another has.
+
+    A case is free again when the process that had it no longer runs on this machine, or `ABANDONED_S` after its last
+    word.
+
+    Raises
+    ------
+    CaseTaken
+        Another reader, or another notebook of the same one, has it.
+    """
+    path = _lock(layout, case)
+    with alone(path.with_suffix(".lock")):
+        if held := open_elsewhere(layout, case, reader):
+            age_min = (time.time() - held["time"]) / 60
+            found = f"{held['reader']} has it open in another notebook, last active {age_min:.0f} min ago"
+            advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
+            raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
+        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()})
+
+
+def release(layout: StudyLayout, case: str, reader: str) -> None:
+    """Give a case free, unless another has it by now."""
+    path = _lock(layout, case)
+    with alone(path.with_suffix(".lock")):
+        if not open_elsewhere(layout, case, reader):
+            path.unlink(missing_ok=True)
+
+
+def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
+    """What another reader, or another notebook of this one, noted when it opened a case; empty where it is free."""
+    try:
+        held = json.loads(_lock(layout, case).read_bytes())
+    except (FileNotFoundError, ValueError):  # a half-written one holds nothing
+        return {}
+    here, process = held["machine"] == MACHINE, held["process"]
+    mine = here and (process, held["reader"]) == (os.getpid(), reader)
+    ended = here and not psutil.pid_exists(process)
+    return {} if mine or ended or time.time() - held["time"] > ABANDONED_S else held
+
+
+def _lock(layout: StudyLayout, case: str) -> Path:
+    return layout.by_hand / f".{case}.open.json"
 
 
 def _now() -> str:

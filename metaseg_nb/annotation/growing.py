@@ -46,7 +46,7 @@ def grow(image: Volume, probability: np.ndarray, voxel: Sequence[int], level: fl
     low = np.maximum(np.asarray(voxel) - 1, 0)  # a click is easily a voxel off: the brightest neighbour counts
     around = image.array[tuple(map(slice, low, np.asarray(voxel) + 2))]
     seed = low + np.unravel_index(around.argmax(), around.shape)
-    return _region(image, probability, seed[None], around.max(), level, REACH_MM, REACH_MM, is_line=False)
+    return _region(image, probability, seed[None], level, is_line=False)
 
 
 def grow_along(
@@ -71,11 +71,8 @@ def grow_along(
     -------
     ndarray of bool, shape (X, Y, Z)
     """
-    ends = np.array([start, end])
-    line = np.linspace(start, end, np.abs(ends[1] - ends[0]).max() + 1).round().astype(int)
-    half_mm = float(np.linalg.norm((ends[1] - ends[0]) * image.spacing_mm) / 2)
-    bright, reach_mm = np.percentile(image.array[tuple(line.T)], BRIGHT), max(REACH_MM, 2 * half_mm)
-    return _region(image, probability, line, bright, level, reach_mm, BEYOND_LINE * half_mm, is_line=True)
+    line = np.linspace(start, end, np.abs(np.subtract(end, start)).max() + 1).round().astype(int)
+    return _region(image, probability, line, level, is_line=True)
 
 
 def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:
@@ -108,22 +105,18 @@ def interpolated(mask: np.ndarray, axis: int) -> np.ndarray:
     return np.moveaxis(filled, 2, axis)
 
 
-def _region(
-    image: Volume,
-    probability: np.ndarray,
-    seeds: np.ndarray,
-    bright: float,
-    level: float,
-    reach_mm: float,
-    within_mm: float,
-    is_line: bool,
-) -> np.ndarray:
+def _region(image: Volume, probability: np.ndarray, seeds: np.ndarray, level: float, is_line: bool) -> np.ndarray:
     """The voxels of at least ``level`` that are joined by faces with a seed, without holes; `grow` says how.
 
     Seeds, int of shape (N, 3), are in a row, and a person pointed at the one in the middle. Around it, what lies within
     ``reach_mm`` is the background, and what lies within ``within_mm`` may be in the region. Those of a line always are.
     """
     edges, middle = np.array(image.spacing_mm), (seeds[0] + seeds[-1]) / 2
+    half_mm, bright = (
+        np.linalg.norm((seeds[-1] - seeds[0]) * edges) / 2,
+        np.percentile(image.array[tuple(seeds.T)], BRIGHT),
+    )
+    reach_mm, within_mm = max(REACH_MM, 2 * half_mm), BEYOND_LINE * half_mm if is_line else REACH_MM
     low = np.maximum(np.floor(middle - reach_mm / edges), 0).astype(int)
     high = np.minimum(np.ceil(middle + reach_mm / edges).astype(int) + 1, image.array.shape)
     box, own, pointed = tuple(map(slice, low, high)), tuple((seeds - low).T), tuple(seeds[len(seeds) // 2])

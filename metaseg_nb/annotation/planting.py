@@ -16,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.demo_cohort.lesions import SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
 from metaseg_nb.demo_cohort.patients import draw_metastasis
 from metaseg_nb.preprocessing.brain import with_margin
@@ -69,8 +69,7 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
         or skull and scalp.
     """
     if case.channels > 1:
-        fix = "leave arms that plant lesions out of `arms`, or use the T1c alone"
-        raise CohortError.one(case.name, "image.npy", f"{case.channels} sequences", "one, a T1c, to plant lesions", fix)
+        raise refusal("T1c to plant", case.name, "image.npy", f"{case.channels} sequences")
 
     def make() -> tuple[np.ndarray, np.ndarray]:
         rng = np.random.default_rng([seed, *case.name.encode()])
@@ -78,9 +77,7 @@ def with_planted_lesions(case: StoredCase, seed: int, folder: Path) -> StoredCas
         try:
             image, label = plant(image, head, case.grid.spacing_mm, case.native.spacing_mm, rng)
         except ValueError as error:
-            fix = "look at the image; a head with skull needs `brain: deepbet`, in a study of another name; "
-            fix += "or leave arms that plant lesions out of `arms`"
-            raise CohortError.one(case.name, "image.npy", str(error), "a brain, to plant lesions", fix) from error
+            raise refusal("brain to plant", case.name, "image.npy", str(error)) from error
         return label, image[None]
 
     how = {"annotation": "planted", "seed": seed, "rule": RULE}

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.by_hand import MASK, NOTHING, PROPOSAL, Beginning
+from metaseg_nb.annotation.readings import MASK, NOTHING, PROPOSAL, Beginning
 from metaseg_nb.checksums import checksum, damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
 from metaseg_nb.cohort.datalist import read_written
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, broken, refusal
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.ensemble import Ensemble, load_ensemble
@@ -57,17 +57,13 @@ def cases_to_annotate(layout: StudyLayout, cohort: Cohort, names: Sequence[str])
         With every name that no case has; or every case has a mask.
     """
     known = {case.name: case for case in cohort.all_cases}
-    expected = f"names of the {len(known)} cases of the study, such as {next(iter(known))}"
     if unknown := [name for name in names if name not in known]:
-        raise CohortError(
-            Problem(name, "annotate", "no such case", expected, "correct the name, or give [] for all without a mask")
-            for name in unknown
-        )
+        words = {"n": len(known), "example": next(iter(known))}
+        raise CohortError(broken("named to annotate", name, "annotate", "no such case", **words) for name in unknown)
     if names:
         return [known[name] for name in dict.fromkeys(names)]
     if not cohort.unlabelled:
-        fix = 'list them as "testing" in the datalist, or name cases in `annotate` to correct their masks'
-        raise CohortError.one("-", layout.dataset, "a mask for every case", "cases to annotate", fix)
+        raise refusal("cases to annotate", "-", layout.dataset, "a mask for every case")
     rank = {}
     if layout.next_patients_table.is_file():
         rank = read_table(layout.next_patients_table).set_index("patient")["rank"].to_dict()
@@ -119,6 +115,7 @@ def assistance_of(layout: StudyLayout, cases: Sequence[Case], reader: str, rule:
     return pd.Series(drawn)[names]
 
 
+@dataclass
 class Waiting:
     """The cases to annotate, in order; while one is annotated, the next `AHEAD` are made ready.
 
@@ -136,18 +133,15 @@ class Waiting:
     device : torch.device
     """
 
-    def __init__(
-        self,
-        layout: StudyLayout,
-        cohort: Cohort,
-        cases: list[Case],
-        assistance: pd.Series,
-        by_chance: bool,
-        model: str,
-        device: torch.device,
-    ):
-        self.layout, self.cohort, self.cases, self.assistance = layout, cohort, cases, assistance
-        self.by_chance, self.model, self.device = by_chance, model, device
+    layout: StudyLayout
+    cohort: Cohort
+    cases: list[Case]
+    assistance: pd.Series
+    by_chance: bool
+    model: str
+    device: torch.device
+
+    def __post_init__(self):
         self._worker = ThreadPoolExecutor(1, "proposals")
         self._ready: dict[str, Future[Prepared]] = {}
         self._asking = Lock()  # two cases may be asked for at once, from two threads

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.lesions import label_lesions
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.files import write_table
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.layout import StudyLayout
@@ -197,8 +197,7 @@ def next_patients(study: str, device: torch.device) -> pd.DataFrame:
     layout = StudyLayout(settings["study"])
     cohort = read_study_cohort(layout)
     if not cohort.unlabelled:
-        found, expected = "no case without a label", "unlabelled cases to choose from"
-        raise CohortError.one("-", layout.dataset, found, expected, 'list them as "testing"')
+        raise refusal("unlabelled cases", "-", layout.dataset, "no case without a label")
     ensembles = [load_ensemble(layout.root / model, device) for model in settings["models"]]
 
     def probability(case: StoredCase) -> np.ndarray:

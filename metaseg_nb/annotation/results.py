@@ -10,10 +10,10 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.by_hand import MASK
+from metaseg_nb.annotation.readings import MASK
 from metaseg_nb.checksums import read_record
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.evaluation.pooling import decided_by, differing_settings, not_once, pool
 from metaseg_nb.files import DamagedFile, read_table
 from metaseg_nb.layout import StudyLayout, parameter_file
@@ -53,9 +53,6 @@ def run_effort(annotation: pd.DataFrame, settings: Budget, measured: Mapping[str
         `COUNTS`, ``minutes``, and of these ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
-    done = done.assign(
-        **{count: 0 for count in COUNTS if count not in done}
-    )  # tables of earlier versions have no lines
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
     minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
     known = done["case"].map(pd.Series(measured, dtype=float)).where(done["annotation"] == "full")
@@ -125,8 +122,7 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
         every case outside their fold once.
     """
     if not settings.arms:
-        fix = "name files of params/arms under `arms` in the study file, or in the notebook's parameters"
-        raise CohortError.one("-", "the study file", "no arms", "arms to compare", fix)
+        raise refusal("arms", "-", "the study file", "no arms")
     problems, scores, efforts, measured = [], [], [], measured_minutes(cohort)
     study = _study_file(layout)
     for arm, seed in product(settings.arms, settings.seeds):
@@ -162,9 +158,7 @@ def _study_file(layout: StudyLayout) -> str:
     if layout.workflow_settings.is_file():
         return json.loads(layout.workflow_settings.read_bytes())["study"]
     if not (file := parameter_file("study", layout.study)).is_file():
-        expected = "the study file, which says with what settings the runs were trained"
-        fix = "put it there, or start the study with it: `python -m metaseg_nb study --study <path of the file>`"
-        raise CohortError.one("-", file, "no such file", expected, fix)
+        raise refusal("study file", "-", file, "no such file")
     return layout.study
 
 
@@ -181,17 +175,15 @@ def _other_settings(
             with suppress(FileNotFoundError, DamagedFile, KeyError):  # `pool` names what is missing, damaged or too old
                 kept = unused | decided_by(read_record(run.metrics))
             if differing := kept and differing_settings(asked | {"fold": fold}, kept):
-                found, expected = f"other settings: {differing}", "those of the files of study, network and arm now"
-                fix = f"restore the changed file; or train this run again: delete {run.root}, then run 03"
-                yield Problem(f"{model}, fold {fold}", "metrics.json", found, expected, fix)
+                found = f"other settings: {differing}"
+                yield broken("settings of run", f"{model}, fold {fold}", "metrics.json", found, folder=run.root)
 
 
 def _wrong_cases(annotation: pd.DataFrame, cohort: Cohort, model: str, fold: int) -> list[Problem]:
     """Every case outside the fold must be in a run's training or selection set once, and no other."""
     outside = {case.name for case in cohort.labelled if case.fold != fold}
-    expected = "each case of the training and selection set once, and no case of the test set"
     return [
-        Problem(f"{model}, fold {fold}, {name}", "annotation.csv", f"the case {times} times", expected, "run 03 again")
+        broken("cases of run", f"{model}, fold {fold}, {name}", "annotation.csv", f"the case {times} times")
         for name, times in not_once(annotation["case"], outside).items()
     ]
 

@@ -1,6 +1,6 @@
 """A cohort with masks that were drawn by hand in a study: who may learn from them, and who is tested by them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -9,37 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.annotation.by_hand import MASK, PROPOSAL
-from metaseg_nb.annotation.kept_masks import read_readings
+from metaseg_nb.annotation.readings import MASK, PROPOSAL, read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_study_cohort, require_same_masks
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
 from metaseg_nb.cohort.pseudonyms import called_here
 from metaseg_nb.cohort.volumes import read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.layout import StudyLayout
-
-CORRECTED = "the mask that the cohort came with", "nothing: the mask that was corrected by hand is used in its place"
-TWICE = "one finished reading of a case", "nothing: the mask of the reader who began first is used"
-ANEW = "a correction of the case's own mask", "nothing: the case keeps its mask, and this reading is for comparison"
-PROPOSED = (
-    "test masks that began without a network",
-    "read its scores with care: they may be too good; or name the case in `exclude`",
-)
-UNCHANGED = (
-    "masks that a person drew or corrected",
-    "nothing, if the proposal was right: a network that learns from this mask learns what networks found already",
-)
-UNFINISHED = "finished readings", "nothing, if they are to wait; otherwise finish them in notebook 08"
-ELSEWHERE = "readings of cases of this cohort", "nothing, if these cases were left out"
-OTHER_CODES = (
-    "the names or codes that the cases have in that study",
-    "nothing, if folds and test sets may be others than there; otherwise set `anonymise` as there, and another `study`",
-)
-OTHER_IMAGE = (
-    "the image that the mask was drawn on",
-    "give this study the cohort of that one, or name the case in `exclude`",
-)
 
 
 def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) -> tuple[Cohort, list[Problem]]:
@@ -80,8 +57,7 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
     usable = finished[~finished["case"].isin(has_mask) | (finished["begun_with"] == MASK)]
     if usable.empty:
         found = f"{len(readings)} masks, none of them finished and of use for this cohort"
-        fix = 'finish them in notebook 08, correct `annotations`, or set it to ""'
-        raise CohortError.one("-", drawn.by_hand, found, "finished masks of cases of this cohort", fix)
+        raise refusal("masks by hand", "-", drawn.by_hand, found)
     taken = usable.drop_duplicates("case").set_index("case").to_dict("index")
     _require_same_images(cohort, taken, layout, drawn)
 
@@ -103,15 +79,7 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
     for case in changed.labelled:
         if case.name in taken:
             _keep(taken[case.name]["mask"], case, cohort.rule)
-    corrected = [case for case in changed.labelled if case.name in taken and case.name in has_mask]
-    proposed = [case for case in changed.cases if case in new and case.begun_with == PROPOSAL]
-    as_proposed = {
-        name
-        for name, one in taken.items()
-        if one["begun_with"] == PROPOSAL and one["voxels_added"] == one["voxels_removed"] == 0
-    }
-    unchanged = [case for case in changed.labelled if case.name in as_proposed]
-    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(corrected, unchanged, proposed)]
+    return changed, [*_notes(readings, finished, usable, drawn.by_hand), *_of_cases(cohort, changed, taken)]
 
 
 def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
@@ -130,19 +98,15 @@ def _require_same_images(
     """Refuse a mask that was drawn on another image which has the case's name."""
     there = cohort if drawn.root == layout.root else read_study_cohort(drawn)
     images = {case.name: case.image for case in there.all_cases}
-    wanted = [case for case in cohort.all_cases if case.name in taken]
-    if others := [case for case in wanted if not _drawn_on(case, taken[case.name], images)]:
-        expected, fix = OTHER_IMAGE
-        raise CohortError(Problem(case.name, str(case.image), "another image", expected, fix) for case in others)
+    wanted = [(case, taken[case.name]) for case in cohort.all_cases if case.name in taken]
+    if others := [case for case, one in wanted if not _drawn_on(case, images.get(one["there"]), one["image_sha256"])]:
+        raise CohortError(broken("image drawn on", case, case.image, "another image") for case in others)
 
 
-def _drawn_on(case: Case, reading: Mapping[str, Any], images: Mapping[str, Path]) -> bool:
+def _drawn_on(case: Case, image: Path | None, image_sha256: str) -> bool:
     """Tell whether a case has the image that a mask was drawn on; that image must be as it was then."""
-    image = images.get(reading["there"])
-    return image is not None and checksum(image) == reading["image_sha256"] and _same_image(case, image)
-
-
-def _same_image(case: Case, image: Path) -> bool:
+    if image is None or checksum(image) != image_sha256:
+        return False
     if image.resolve() == case.image.resolve():
         return True
     own, other = (read_volume(path, case.name) for path in (case.image, image))
@@ -164,30 +128,35 @@ def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
 
 def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame, folder: Path) -> Iterator[Problem]:
     """Readings that are not used, and why; and whether their cases are called otherwise here."""
-    if renamed := (readings["case"].notna() & (readings["case"] != readings["there"])).sum():
-        found = f"{renamed} readings of cases that have another name or code in this study"
-        yield Problem("-", str(folder), found, *OTHER_CODES, "warning")
-    unfinished = readings[~readings["finished"].eq(True)]
-    if len(unfinished):
-        yield Problem("-", str(folder), f"{len(unfinished)} readings that are not finished", *UNFINISHED, "note")
-    if elsewhere := len(readings) - len(unfinished) - len(finished):
-        yield Problem("-", str(folder), f"{elsewhere} finished readings of other cases", *ELSEWHERE, "note")
+    renamed = int((readings["case"].notna() & (readings["case"] != readings["there"])).sum())
+    unfinished = int((~readings["finished"].eq(True)).sum())
+    for rule, n, what in (
+        ("codes of readings", renamed, "readings of cases that have another name or code in this study"),
+        ("finished readings", unfinished, "readings that are not finished"),
+        ("readings of cohort", len(readings) - unfinished - len(finished), "finished readings of other cases"),
+    ):
+        if n:
+            yield broken(rule, "-", folder, f"{n} {what}")
     for name, of in usable.groupby("case", sort=False):
         if len(of) > 1:
-            yield Problem(str(name), str(folder), f"readings of {' and '.join(of['reader'])}", *TWICE, "note")
+            yield broken("one reading", str(name), folder, f"readings of {' and '.join(of['reader'])}")
     for row in finished.drop(usable.index).itertuples():
         found = f"a reading of {row.reader} that began with {row.begun_with}"
-        yield Problem(str(row.case), str(folder), found, *ANEW, "note")
+        yield broken("correction", str(row.case), folder, found)
 
 
-def _of_cases(corrected: Iterable[Case], unchanged: Iterable[Case], proposed: Iterable[Case]) -> Iterator[Problem]:
+def _of_cases(came: Cohort, changed: Cohort, taken: Mapping[str, Mapping[str, Any]]) -> Iterator[Problem]:
     """Cases whose masks by hand have consequences that somebody should know."""
-    for case in corrected:
-        found = f"a mask that {case.reader} corrected by hand, in {case.minutes:.1f} min"
-        yield Problem(case.name, str(case.label), found, *CORRECTED, "note")
-    for case in unchanged:
-        found = f"a proposal of networks that {case.reader} accepted without a change, in {case.minutes:.1f} min"
-        yield Problem(case.name, str(case.label), found, *UNCHANGED, "note")
-    for case in proposed:
-        found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
-        yield Problem(case.name, str(case.label), found, *PROPOSED, "warning")
+    had_mask, tested = ({case.name for case in cases} for cases in (came.labelled, changed.cases))
+    by_hand = [case for case in changed.labelled if case.name in taken]
+    for case in by_hand:
+        one, proposal = taken[case.name], case.begun_with == PROPOSAL
+        if case.name in had_mask:
+            found = f"a mask that {case.reader} corrected by hand, in {case.minutes:.1f} min"
+            yield broken("mask of cohort", case, case.label, found)
+        if proposal and not one["voxels_added"] and not one["voxels_removed"]:
+            found = f"a proposal of networks that {case.reader} accepted without a change, in {case.minutes:.1f} min"
+            yield broken("mask of a person", case, case.label, found)
+        if proposal and case.name in tested:
+            found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
+            yield broken("test without networks", case, case.label, found)

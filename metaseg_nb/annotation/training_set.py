@@ -14,7 +14,7 @@ from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.folds import Split, budget_of
-from metaseg_nb.cohort.problems import CohortError
+from metaseg_nb.cohort.problems import CohortError, refusal
 from metaseg_nb.evaluation.fold_results import read_all
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
@@ -98,10 +98,9 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     tables = [read_table(run.annotation_table) for run in runs.values()]
     known = [set(table.loc[table["role"].eq("training") & table["annotation"].eq("full"), "case"]) for table in tables]
     if settings.unannotated != "self_training" and any(cases != known[0] for cases in known):
-        found = f"{' and '.join(models)} learned from different patients"
-        fix = f"name one network, or self, under `models` in {parameter_file('arm', settings.arm).name}"
         where = f"{settings.teacher}, seed {settings.seed}, fold {settings.fold}"
-        raise CohortError.one(where, "annotation.csv", found, "the same patients for all that rank together", fix)
+        found, arm = f"{' and '.join(models)} learned from different patients", parameter_file("arm", settings.arm).name
+        raise refusal("ranked together", where, "annotation.csv", found, arm=arm)
     return Teachers(trained, [identity_code(content["identity"]) for content in contents], known[0], device)
 
 
@@ -138,8 +137,7 @@ def annotated_training_set(
     stored = {case.name: case for case in open_cases(layout.case_store, [*parts.training, *parts.selection], rule)}
     if settings.arm and any(case.earlier for case in stored.values()):
         found = "images with the masks of earlier dates, which this arm does not annotate"
-        fix = "set `earlier_mask: false` in a study of annotation budgets, under another study name"
-        raise CohortError.one("-", layout.case_store, found, "images alone", fix)
+        raise refusal("images alone", "-", layout.case_store, found)
     budget = budget_of(parts, settings.annotated_share, settings.seed)
     chosen = budget.training
     if settings.unannotated in ("ranking", "foreground_random"):
@@ -160,8 +158,7 @@ def annotated_training_set(
         selection = selection or [_planted(stored[case.name], settings, layout)[1] for case in parts.selection]
     if not any(len(case.lesion_voxels) for _, case, _ in known.values()):
         found = f"no lesion in the annotated part of the training set ({settings.annotation})"
-        fix = "annotate a larger share, or use another kind of annotation"
-        raise CohortError.one("-", "dataset.json", found, "at least one lesion to learn from", fix)
+        raise refusal("lesion to learn", "-", "dataset.json", found)
     nothing = {name: (NOBODY, None, Work(len(case.slices))) for name, case in stored.items()}
     if settings.unannotated == "self_training":
         teachers = load_teachers(settings, layout, parts, device)

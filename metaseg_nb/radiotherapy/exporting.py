@@ -10,8 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from metaseg_nb.annotation.by_hand import PROPOSAL
-from metaseg_nb.annotation.kept_masks import read_readings
+from metaseg_nb.annotation.readings import PROPOSAL, read_readings
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError, broken

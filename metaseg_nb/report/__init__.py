@@ -5,7 +5,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "gallery": ["PAGES", "gallery_entries"],
-        "gallery_pictures": ["draw_entry", "draw_gallery", "find_false_lesions"],
+        "gallery": ["PAGES", "draw_entry", "draw_gallery", "find_false_lesions", "gallery_entries"],
     },
 )

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup
 from pygments.formatters import HtmlFormatter
 
-from metaseg_nb.annotation.readers import require_counted
+from metaseg_nb.annotation.readings import require_counted
 from metaseg_nb.cohort.datalist import read_study_cohort, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES
 from metaseg_nb.evaluation.scoring import METRICS

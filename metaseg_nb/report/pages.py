@@ -1,19 +1,23 @@
-"""Executed notebooks as pages that can be mailed: no script but the workbook's own, nothing from the internet."""
+"""Executed notebooks, and cases to click through, as pages that can be mailed: nothing is asked of the internet."""
 
 import base64
+import gc
 import hashlib
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape, unescape
 from pathlib import Path
 
 import nbformat
 from jinja2 import PackageLoader
+from matplotlib.colors import ListedColormap
 from mistune.util import safe_entity
 from nbconvert import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
+
+from metaseg_nb.figures.reviewed import AGREEMENT_COLOURS, CaseImages
 
 # Widgets, which work in a running JupyterLab only.
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -114,6 +118,39 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
 def with_light_pictures(html: str) -> str:
     """Replace the large PNG pictures inside a page by WebP of a third of the bytes."""
     return PNG.sub(_lighter, html)
+
+
+def slice_view(images: CaseImages, model: str, centre: Sequence[int], view_mm: float) -> str:
+    """A page with three planes to click through: agreement of a network with the reference around a voxel.
+
+    The page holds the voxels of a box of ``view_mm``, scaled to 256 greys, and nothing else of the file.
+    """
+    from nilearn.plotting import view_img  # takes a second
+
+    compared = images.agreement(model)
+    half = [view_mm / 2 / edge for edge in images.image.spacing_mm]
+    kept = tuple(slice(max(0, round(c - h)), round(c + h) + 1) for c, h in zip(centre, half, strict=True))
+    gc.freeze()  # nilearn looks for garbage eight times a view: in all that a notebook holds, this takes two seconds
+    try:
+        view = view_img(
+            images.nifti(compared, kept),
+            bg_img=images.nifti(images.image.array, kept),
+            cut_coords=images.image.affine[:3, :3] @ centre + images.image.affine[:3, 3],
+            cmap=ListedColormap(list(AGREEMENT_COLOURS.values())),
+            vmin=1,
+            vmax=3,
+            threshold=0.5 if compared[kept].any() else None,
+            symmetric_cmap=False,
+            resampling_interpolation="nearest",
+            colorbar=False,
+            opacity=0.55,
+            black_bg=True,
+            dim=0,
+            radiological=True,
+        )
+    finally:
+        gc.unfreeze()
+    return with_light_pictures(view.get_standalone())
 
 
 def policy(*scripts: str) -> str:

@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ipyevents import Event
 
-from metaseg_nb.annotation.by_hand import Reading, open_reading
-from metaseg_nb.annotation.kept_masks import read_progress
-from metaseg_nb.annotation.open_cases import CaseTaken, open_elsewhere
+from metaseg_nb.annotation.by_hand import CaseTaken, Reading, open_elsewhere, open_reading
+from metaseg_nb.annotation.readings import read_progress
 from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.viewer.annotate_panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
-from metaseg_nb.viewer.drawing import CLICK, LINE, DrawingViewer
+from metaseg_nb.viewer.niivue import CLICK, LINE, DrawingViewer
 from metaseg_nb.viewer.open_case import OpenCase
+from metaseg_nb.viewer.panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared, Waiting

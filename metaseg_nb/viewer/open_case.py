@@ -1,25 +1,100 @@
-"""The open case of `AnnotateApp`: its lesions and its mask, and what a person does to them."""
+"""The open case of `AnnotateApp`: its mask, the list of its lesions, and what a person does to them."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from metaseg_nb.annotation.by_hand import Reading
 from metaseg_nb.annotation.growing import grow, grow_along, interpolated
+from metaseg_nb.annotation.readings import Beginning
+from metaseg_nb.cohort.lesions import Lesions, find_lesions
 from metaseg_nb.figures.reviewed import CaseImages
-from metaseg_nb.viewer.annotate_panel import AnnotatePanel
-from metaseg_nb.viewer.drawing import CLICK, LESION, LINE, PENDING, DrawingViewer
-from metaseg_nb.viewer.drawn_lesions import LesionList
+from metaseg_nb.viewer.niivue import CLICK, LESION, LINE, PENDING, DrawingViewer
 
 if TYPE_CHECKING:
     from metaseg_nb.annotation.proposals import Prepared
+    from metaseg_nb.viewer.panel import AnnotatePanel
 
 UNDO = 50
 AXIAL = 2
+# Of the list of lesions.
+HEADER = f"{'':4}{'mm³':>8}{'mm':>6}{'highest':>9}{'mean':>6}  state"
+
+
+@dataclass(frozen=True)
+class DrawnLesion:
+    """A lesion of a drawing, or one of its beginning that was removed.
+
+    Parameters
+    ----------
+    number : int
+        1..n; 0 where it was removed.
+    state : str
+        "kept", "edited", "added" or "removed".
+    voxels : tuple of 3 ndarrays of int
+        Its voxels, as an index.
+    volume_mm3, diameter_mm : float
+    highest, mean : float
+        Probability of the networks; NaN where they take no part.
+    """
+
+    number: int
+    state: str
+    voxels: tuple[np.ndarray, ...]
+    volume_mm3: float
+    diameter_mm: float
+    highest: float
+    mean: float
+
+    @property
+    def words(self) -> str:
+        """Its line below `HEADER`."""
+        size = f"{self.number or '-':>2}{self.volume_mm3:>8.0f}{self.diameter_mm:>6.1f}"
+        highest, mean = ("–" if np.isnan(value) else f"{value:.2f}" for value in (self.highest, self.mean))
+        return f"{size}{highest:>9}{mean:>6}  {self.state}"
+
+    @property
+    def centre(self) -> tuple[int, int, int]:
+        """Its voxel that is nearest to its centre of mass."""
+        voxels = np.transpose(self.voxels)
+        x, y, z = voxels[((voxels - voxels.mean(axis=0)) ** 2).sum(axis=1).argmin()].tolist()
+        return x, y, z
+
+
+class LesionList:
+    """Lists the lesions of a drawing beside those that it began with.
+
+    Parameters
+    ----------
+    beginning : Beginning
+    probability : ndarray of float, shape (X, Y, Z)
+        Of the networks; zeros where they take no part.
+    spacing_mm : tuple of 3 floats
+    """
+
+    def __init__(self, beginning: Beginning, probability: np.ndarray, spacing_mm: tuple[float, float, float]):
+        self._probability = probability if probability.any() else np.full(probability.shape, np.nan, np.float32)
+        self._beginning, self._before = beginning, find_lesions(beginning.mask, spacing_mm)
+
+    def rows(self, mask: np.ndarray) -> list[DrawnLesion]:
+        """The lesions of a mask, the longest first, and then those of its beginning of which nothing is left."""
+        unchanged = mask is self._beginning.mask  # a new case is shown sooner
+        lesions = self._before if unchanged else find_lesions(mask, self._before.spacing_mm)
+        found = self._beginning.states(lesions)
+        states = {lesion: state for state in ("kept", "edited", "added") for lesion in found[state]}
+        longest = lesions.table.sort_values("diameter_mm", ascending=False, kind="stable")["lesion"]
+        rows = [self._row(lesions, lesion, i, states[lesion]) for i, lesion in enumerate(longest, start=1)]
+        return rows + [self._row(self._before, lesion, 0, "removed") for lesion in sorted(found["removed"])]
+
+    def _row(self, lesions: Lesions, lesion: int, number: int, state: str) -> DrawnLesion:
+        voxels = tuple(lesions.voxels(lesion).T)
+        size, seen = lesions.table.loc[lesion - 1, ["volume_mm3", "diameter_mm"]], self._probability[voxels]
+        return DrawnLesion(number, state, voxels, *size, float(seen.max()), float(seen.mean()))
 
 
 class OpenCase:
@@ -50,7 +125,7 @@ class OpenCase:
         self._axis, self._undo = AXIAL, deque(maxlen=UNDO)
         # what was clicked last, as long as it follows the level: the mask without it, and how it grows
         self._growing: tuple[np.ndarray, Callable[[float], np.ndarray]] | None = None
-        self._lesions = LesionList(reading.beginning.mask, prepared.probability, reading.image)
+        self._lesions = LesionList(reading.beginning, prepared.probability, reading.image.spacing_mm)
         self._accepted = np.zeros(self.mask.shape, bool)
         self._list_lesions()
         middle = [size // 2 for size in self.mask.shape]

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from metaseg_nb.annotation.readers import reader_agreement, saved_by_proposals, with_minutes
+from metaseg_nb.annotation.readings import reader_agreement, saved_by_proposals, with_minutes
 
 
 def readings(*rows):
