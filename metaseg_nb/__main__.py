@@ -161,7 +161,7 @@ def rank(study: str) -> None:
 
 def rescore(study: str) -> None:
     """Score finished runs again, for example after adding a metric."""
-    from metaseg_nb.evaluation.fold_results import rescore
+    from metaseg_nb.evaluation.pooling import rescore
     from metaseg_nb.parameters import resolve
 
     name = resolve("04_cross_validation", study)["study"]
@@ -206,7 +206,7 @@ def itkwidgets_offline() -> None:
 
 def summary(study: str) -> None:
     """Print the leaderboard of a study and where its report is."""
-    from metaseg_nb.evaluation.leaderboard import summary
+    from metaseg_nb.evaluation.comparison import summary
 
     print(summary(study))
 

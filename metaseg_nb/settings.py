@@ -16,6 +16,8 @@ from metaseg_nb.layout import StudyLayout, parameter_names
 
 # The baseline that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
+# Under this name stand means over all networks.
+ALL = "all networks"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Code of a person who annotates: a folder's name.

@@ -7,9 +7,9 @@ import pandas as pd
 
 from metaseg_nb.annotation.curves import draw, ratio, with_interval
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.claims import ALL
 from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, verdict
 from metaseg_nb.parameters import model_title
+from metaseg_nb.settings import ALL
 
 # Minutes count as equal up to this ratio.
 SAME = 1.01

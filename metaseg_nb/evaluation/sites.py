@@ -11,10 +11,10 @@ from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.pseudonyms import called_here
-from metaseg_nb.evaluation.fold_results import read_all, scored_with
-from metaseg_nb.evaluation.intervals import bootstrap, of_each_patient
-from metaseg_nb.evaluation.pooling import decided_by, differing_settings, pool
+from metaseg_nb.evaluation.intervals import once_each, share_difference
+from metaseg_nb.evaluation.pooling import decided_by, differing_settings, pool, scored_with
 from metaseg_nb.layout import StudyLayout
+from metaseg_nb.training.finished_run import read_finished
 
 
 def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
@@ -73,10 +73,8 @@ def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[s
 
 def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
     """Settings, operating point and recipe of a network's first finished fold, without what names the run."""
-    run = next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file())
-    facts = read_all({model: run})[model]
-    others = {"study", "fold"}
-    return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in others}
+    facts = read_finished(next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file()))
+    return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in ("study", "fold")}
 
 
 def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
@@ -108,19 +106,10 @@ def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: i
         n = counted.groupby("site_seen")["patient"].nunique()
         trained = counted.groupby("site_seen")["training_patients"].mean()
         for model in models:
-            own = counted[counted["model"] == model].groupby(["patient", "site_seen"], as_index=False)["dice"].mean()
-            # sums of Dice, and of patients, of each way
-            sums = of_each_patient(own.assign(n=1), ["dice", "n"], "site_seen")
-            means = own.groupby("site_seen")["dice"].mean()
-            found = bootstrap(_difference, sums, n_bootstrap, seed)
+            dice = counted[counted["model"] == model].pivot_table("dice", "patient", "site_seen", "mean")
+            groups = [once_each(dice[seen]) for seen in (True, False)]
+            found = share_difference(*groups, n_bootstrap, seed)
             sizes = n[True], n[False], paired, trained[True], trained[False]
-            rows.append((model, means[True], means[False], *found, *sizes))
+            rows.append((model, dice[True].mean(), dice[False].mean(), *found, *sizes))
     columns = ["model", "seen", "unseen", "difference", "low", "high", "n_seen", "n_unseen", "paired"]
     return pd.DataFrame(rows, columns=[*columns, "training_seen", "training_unseen"])
-
-
-def _difference(sums: np.ndarray) -> np.ndarray:
-    """Mean Dice of known sites minus that of new ones, from sums (B, 2, 2): of Dice and patients, new and known."""
-    with np.errstate(invalid="ignore"):  # a resample may hold no patient of one kind
-        means = sums[:, 0] / sums[:, 1]
-    return means[:, 1] - means[:, 0]
