@@ -35,9 +35,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "detection": ["froc", "froc_points", "operating_points"],
         "intervals": ["bootstrap_interval", "estimate"],
-        "pooling": ["finish_run", "finished_part", "pool", "rescore", "scored_with"],
+        "pooling": ["compared", "finish_run", "finished_part", "pool", "rescore", "scored_with"],
         "scoring": ["score_cases", "score_follow_up", "score_probability", "score_threshold"],
-        "sites": ["compared", "site_differences", "with_site_seen"],
-        "strata": ["STRATA", "all_strata", "classified", "per_patient"],
+        "strata": ["STRATA", "all_strata", "classified", "per_patient", "site_differences", "with_site_seen"],
     },
 )

@@ -4,7 +4,7 @@ Each case is scored once, by runs that belong together, or an error is raised.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -18,7 +18,9 @@ from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem, of_each, shortened
+from metaseg_nb.cohort.pseudonyms import called_here
 from metaseg_nb.evaluation.scoring import METRICS, score_cases
+from metaseg_nb.evaluation.strata import with_site_seen
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
@@ -55,12 +57,7 @@ class PooledResults:
 def finished_part(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> tuple[list[str], list[int], list[str]]:
     """What of a study can be compared: its networks with a finished fold, and the folds that all of these finished.
 
-    Returns
-    -------
-    models : list of str
-    folds : list of int
-    missing : list of str
-        Runs that are not finished, such as "unet, fold 1"; empty for a whole study.
+    And third, the runs that are not finished, such as "unet, fold 1"; none of a whole study.
 
     Raises
     ------
@@ -209,6 +206,42 @@ def differing_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> st
     return ", ".join(f"{key} {other.get(key)} instead of {first.get(key)}" for key in keys)
 
 
+def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> pd.DataFrame:
+    """Results of another study of the same cohort, with other folds, as `with_site_seen` gives them.
+
+    Names or codes of cases and patients, and sites, are those of the present cohort.
+
+    Raises
+    ------
+    CohortError
+        The other study is unfinished (`pool`), has other cases or masks, or its networks were trained otherwise.
+    """
+    other = StudyLayout(study)
+    its = read_study_cohort(other)
+    present = {case.name: case for case in cohort.all_cases}
+    here = called_here(layout, present, other, [case.name for case in its.all_cases])
+    if {here.get(name): label for name, label in scored_with(its)["labels"].items()} != scored_with(cohort)["labels"]:
+        found, fix = "other cases or masks than this study", "name a study of the same cohort, or none"
+        raise CohortError.one("-", "compared_study", f"{study}: {found}", "the same cases and masks", fix)
+    site_of = {theirs: present[name].site for theirs, name in here.items()}
+    its = its.changed(lambda case: replace(case, site=site_of.get(case.name, case.site)))
+    results = pool(other, its, models)
+    for model in models:
+        own, others = _trained_with(layout, model, cohort.n_folds), _trained_with(other, model, its.n_folds)
+        if differ := differing_settings(own, others):
+            found, fix = f"{study}: {model} with {differ}", "train it with the settings of this study"
+            raise CohortError.one("-", "compared_study", found, "studies that differ in their folds only", fix)
+    tested = with_site_seen(results.metrics, its)
+    tested = tested.assign(case=tested["case"].map(here))
+    return tested.assign(patient=[present[name].patient for name in tested["case"]])
+
+
+def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
+    """Settings, operating point and recipe of a network's first finished fold, without what names the run."""
+    facts = read_finished(next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file()))
+    return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in ("study", "fold")}
+
+
 def scored_with(cohort: Cohort) -> dict[str, Any]:
     """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files.
 
@@ -236,16 +269,9 @@ def finish_run(
 ) -> None:
     """Write ``metrics.json``, which marks a run as finished: its settings, its cases, and checksums of its files.
 
-    All tables and predictions are written before; later notebooks compare them with these checksums.
-
-    Parameters
-    ----------
-    run, cohort, parts
-        Where, and on what the network was trained and tested.
-    settings, history, best, parameters
-        See `run_facts`.
-    unlikeness : mapping of str to float, optional
-        How far each test case lies from the training cases (`metaseg_nb.inference.unlikeness`).
+    All tables and predictions are written before; later notebooks compare them with these checksums. For ``settings``,
+    ``history``, ``best`` and ``parameters`` see `run_facts`; ``unlikeness`` says how far each test case lies from the
+    training cases (`metaseg_nb.inference.unlikeness`).
     """
     content = {
         **run_facts(settings, history, best, parameters),
@@ -266,15 +292,7 @@ def rescore(study: str) -> list[str]:
     of the weights that were not kept are there, or where these are the same weights. ``earlier.csv``, whose masks are
     not kept, stays as it was. Notebook 04 is then to be run again.
 
-    Parameters
-    ----------
-    study : str
-        Its name: the folder under ``runs/``.
-
-    Returns
-    -------
-    list of str
-        The runs, such as ``unet/fold0``.
+    ``study`` is its folder under ``runs/``. Returns the runs, such as ``unet/fold0``.
 
     Raises
     ------

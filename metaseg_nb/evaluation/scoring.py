@@ -61,15 +61,7 @@ METRICS = {
 
 
 def metric(title: str, digits: int = 3) -> Callable[[Compute], Compute]:
-    """Make a function of two masks a metric; its name becomes the name of its column.
-
-    Parameters
-    ----------
-    title : str
-        Its name in the leaderboard.
-    digits : int
-        Digits after the point there.
-    """
+    """Make a function of two masks a metric: its name is that of its column, ``title`` that in the leaderboard."""
 
     def add(compute: Compute) -> Compute:
         METRICS[compute.__name__] = Metric(title, digits, compute)
@@ -79,11 +71,7 @@ def metric(title: str, digits: int = 3) -> Callable[[Compute], Compute]:
 
 
 def score(
-    truth: Volume,
-    prediction: Volume,
-    *,
-    case: str = "unnamed",
-    files: tuple[str | Path, str | Path] = ("truth", "prediction"),
+    truth: Volume, prediction: Volume, case: str = "unnamed", files: Sequence[str | Path] = ("truth", "prediction")
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Compute all metrics of one case.
 
@@ -126,16 +114,13 @@ def score(
 
 
 def score_files(
-    truth_path: str | Path,
-    prediction_path: str | Path,
-    rule: LesionRule = OWN_MASKS,
-    prediction_rule: LesionRule | None = None,
+    truth: str | Path, prediction: str | Path, rule: LesionRule = OWN_MASKS, prediction_rule: LesionRule | None = None
 ) -> dict[str, Any]:
     """Score a mask file against a reference mask file, read as everywhere in the workbook.
 
     Parameters
     ----------
-    truth_path, prediction_path : path
+    truth, prediction : path
     rule, prediction_rule : LesionRule
         Of the reference and of the prediction; one for both where the second is None.
 
@@ -151,14 +136,14 @@ def score_files(
         A file is missing or unreadable, its header is impossible, the grids differ, or a mask holds a value that its
         rule does not name.
     """
-    name = Path(prediction_path).name.removesuffix(".gz").removesuffix(".nii")
+    name = Path(prediction).name.removesuffix(".gz").removesuffix(".nii")
 
     def read(file: tuple[str | Path, LesionRule]) -> Volume:
         require_sound_headers(Case(name, (Path(file[0]),), None, patient="", primary=""))
         return read_mask(file[0], name, file[1])
 
-    truth, prediction = of_each(read, ((truth_path, rule), (prediction_path, prediction_rule or rule)))
-    scores, lesions = score(truth, prediction, case=name, files=(truth_path, prediction_path))
+    masks = of_each(read, ((truth, rule), (prediction, prediction_rule or rule)))
+    scores, lesions = score(*masks, name, (truth, prediction))
     return {**scores, "lesions": lesions.to_dict("records")}
 
 

@@ -17,7 +17,8 @@ from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import along_axes
 from metaseg_nb.preprocessing.stored_case import StoredCase
 
-SQUARE_MM = 30.0
+# Edges of a square of a checkerboard, and of a picture around a lesion.
+SQUARE_MM, EDGE_MM = 30.0, 50.0
 
 
 def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: LesionRule) -> Figure:
@@ -74,33 +75,24 @@ def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: S
 
 
 def _checkerboards(case: Case, first: Volume, other: Volume, places: Mapping[str, np.ndarray]) -> list[Panel]:
-    """Squares of two images in turn, a panel for each place of the other one, by its title."""
-    panels = []
-    for title, place in places.items():
-        grey = np.where(_squares(first), *_greys(first, other, place))
-        panels.append(Panel([case.name, title], as_volume(grey, first.spacing_mm[:2]), look={"greys": (0, 1)}))
-    return panels
+    """Squares of two images in turn, on an axial slice of the first, a panel for each place of the other, by its title.
 
-
-def _greys(first: Volume, other: Volume, place: np.ndarray) -> list[np.ndarray]:
-    """One axial slice of both images on the grid of the first, each on its own grey scale from 0 to 1."""
+    Each image has its own grey scale, from 0 to 1.
+    """
     head = find_head(first.array, first.spacing_mm)
-    low, high = head.box if head else (np.zeros(3), np.array(first.array.shape))
+    low, high = (ends[2] for ends in head.box) if head else (0, first.array.shape[2])
+    x, y = (np.arange(first.array.shape[axis]) * first.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
     source, target = (Grid(it.spacing_mm, it.array.shape) for it in (other, first))
-    placed, greys = resample(other.array, source, target, place=place), []
-    for array, of in ((first.array, first), (placed, other)):
-        dark, bright = shown_window(of.array)
-        greys.append(((array[:, :, int((low[2] + high[2]) // 2)] - dark) / (bright - dark)).clip(0, 1))
-    return greys
-
-
-def _squares(image: Volume) -> np.ndarray:
-    """Every second square of an axial slice: bool, shape (X, Y)."""
-    x, y = (np.arange(image.array.shape[axis]) * image.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
-    return (x[:, None] + y) % 2 == 0
-
-
-EDGE_MM = 50.0
+    windows, panels = [shown_window(it.array) for it in (first, other)], []
+    for title, place in places.items():
+        arrays = first.array, resample(other.array, source, target, place=place)
+        greys = [
+            ((array[:, :, int((low + high) // 2)] - dark) / (bright - dark)).clip(0, 1)
+            for array, (dark, bright) in zip(arrays, windows, strict=True)
+        ]
+        squares = as_volume(np.where((x[:, None] + y) % 2 == 0, *greys), first.spacing_mm[:2])
+        panels.append(Panel([case.name, title], squares, look={"greys": (0, 1)}))
+    return panels
 
 
 def draw_lesions_over_time(
