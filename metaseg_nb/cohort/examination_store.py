@@ -21,7 +21,7 @@ from metaseg_nb.cohort.fingerprint import look_alikes, same_voxels
 from metaseg_nb.cohort.lesions import LESION_FACTS, POSITIONS, SCORED_FACTS
 from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.files import finished
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 # Raise it when the same files give another examination.
 VERSION = 7

@@ -19,7 +19,7 @@ from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask
 from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.follow_up.placing import place_dates
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 REFERENCE = "reference"
 MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z"]

@@ -24,7 +24,7 @@ from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_les
 from metaseg_nb.evaluation.strata import per_patient
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 SECOND_READER = "second reader"
 

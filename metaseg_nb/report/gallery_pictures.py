@@ -30,7 +30,7 @@ from metaseg_nb.figures.reviewed import (
 from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, window_around
 from metaseg_nb.figures.style import fitted, use_style
 from metaseg_nb.files import finished, write_table
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.gallery import CENTRE, gallery_files, picture_file, view_file
 from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, with_light_pictures
