@@ -18,7 +18,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import read_datalist
 from metaseg_nb.cohort.volumes import read_volume, write_volume
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort

@@ -25,8 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
 
     Problems of the user's input end in one message and exit code 2, those of the machine (disk full, no queue) in 1.
     """
-    from metaseg_nb.batch.slurm import QueueError
-
     options = vars(_parser().parse_args(_with_joined_values(sys.argv[1:] if arguments is None else arguments)))
     command = options.pop("command")
     try:
@@ -42,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except (QueueError, OSError) as error:
+    except OSError as error:  # also of a queue
         print(f"error: {error}{_advice(error)}", file=sys.stderr)
         return 1
 
@@ -163,7 +161,7 @@ def rank(study: str) -> None:
 
 def rescore(study: str) -> None:
     """Score finished runs again, for example after adding a metric."""
-    from metaseg_nb.evaluation.fold_results import rescore
+    from metaseg_nb.evaluation.pooling import rescore
     from metaseg_nb.parameters import resolve
 
     name = resolve("04_cross_validation", study)["study"]
@@ -208,7 +206,7 @@ def itkwidgets_offline() -> None:
 
 def summary(study: str) -> None:
     """Print the leaderboard of a study and where its report is."""
-    from metaseg_nb.evaluation.leaderboard import summary
+    from metaseg_nb.evaluation.comparison import summary
 
     print(summary(study))
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from metaseg_nb.layout import PROJECT, parameter_file
-from metaseg_nb.settings import KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError
+from metaseg_nb.settings import ALL, KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError
 
 # Holds what the other files leave out.
 DEFAULTS = PROJECT / "params/defaults.yaml"
@@ -23,9 +23,8 @@ REQUIRED = {"model": ("model", "title", "network"), "study": ("study",)}
 
 def model_title(model: str) -> str:
     """A model as figures and reports write it: ``title`` in its parameter file."""
-    if model == THRESHOLD_MODEL:
-        return "Intensity threshold"
-    return read_parameters(parameter_file("model", model))["title"]
+    titles = {THRESHOLD_MODEL: "Intensity threshold", ALL: ALL}
+    return titles.get(model) or read_parameters(parameter_file("model", model))["title"]
 
 
 class TwiceError(yaml.YAMLError):

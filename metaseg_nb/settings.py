@@ -6,7 +6,8 @@ Parameter files, and the ``parameters`` cells of notebooks, give the values; the
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -16,6 +17,8 @@ from metaseg_nb.layout import StudyLayout, parameter_names
 
 # The baseline that networks are compared with.
 THRESHOLD_MODEL = "intensity_threshold"
+# Under this name stand means over all networks.
+ALL = "all networks"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Code of a person who annotates: a folder's name.
@@ -41,11 +44,62 @@ class ParameterError(ValueError):
     """A parameter that cannot be used; the message names file, key, found and expected."""
 
 
-# Rules that pydantic has no words for: each returns the value, or says what is expected. ``info.data`` holds the
-# settings that stand before.
+def _rule(holds: Callable[[Any, Mapping[str, Any]], bool], expected: str) -> AfterValidator:
+    """A rule that pydantic has no words for: whether a value is right beside the settings that stand before it.
+
+    ``expected`` may name these, in braces. Where one of them is wrong itself, that alone is said.
+    """
+
+    def checked(value: Any, info: ValidationInfo) -> Any:
+        with suppress(KeyError):
+            if not holds(value, info.data):
+                raise ValueError(expected.format(**info.data))
+        return value
+
+    return AfterValidator(checked)
+
+
+STUDY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}")
+WORDS = "at most 40 letters (a to z), digits, _ and -, no - at the start, because folders and jobs have this name"
+IS_A_NAME = _rule(lambda study, _: bool(STUDY_NAME.fullmatch(study)), WORDS)
+IS_A_NAME_OR_NONE = _rule(lambda study, _: not study or bool(STUDY_NAME.fullmatch(study)), WORDS)
+IS_ANOTHER = _rule(lambda study, given: not study or study != given["study"], "another study than this one, or none")
+IS_A_CODE = _rule(
+    lambda reader, _: not reader or bool(READER.fullmatch(reader)),
+    "a code of up to 20 letters, digits, - and _, such as R1",
+)
+NOT_LESION = _rule(
+    lambda others, given: not set(others) & set(given["lesion_values"]),
+    "values that are not in lesion_values: none of {lesion_values} can be in both",
+)
+GROWING = _rule(lambda percentiles, _: percentiles[0] < percentiles[1], "two percentiles, the lower one first")
+ONE_IF_RAW = _rule(
+    lambda dates, given: dates == 1 or given["synthetic_images"] != "raw", "1, because synthetic_images is raw"
+)
+NOT_WITH_NYUL = _rule(
+    lambda earlier_mask, given: not earlier_mask or given["intensity_scaling"] != "nyul",
+    "false, because intensity_scaling is nyul: a mask has no intensities to map",
+)
+SHARES_THE_BATCH = _rule(
+    lambda processes, given: given["batch_size"] % processes == 0,
+    'a number that divides batch_size, {batch_size} (see "Several GPUs" in docs/cluster.md)',
+)
+DIVIDES_THE_PATCH = _rule(
+    lambda edge, given: given["patch_size"] % edge == 0 and edge != given["patch_size"],
+    "a number that divides patch_size, {patch_size}, and is smaller than it",
+)
+SOMETHING_TO_LEARN = _rule(
+    lambda unannotated, given: given["annotated_share"] > 0 or unannotated == "planted",
+    "planted: `annotated_share` is 0, and there is nothing else to learn from",
+)
+ONLY_WHERE_TAUGHT = _rule(
+    lambda teacher, given: (given["unannotated"] in TAUGHT) == bool(teacher),
+    f"an arm if `unannotated` is {' or '.join(TAUGHT)}, otherwise no arm",
+)
 
 
 def _file_of(kind: str, name: str) -> str:
+    """A name, if there is a file of it."""
     if name not in parameter_names(kind):
         raise ValueError(f"a file of params/{kind}s: one of {', '.join(parameter_names(kind))}")
     if not FILE_NAME.fullmatch(name) or name.lower() in TAKEN:
@@ -54,45 +108,6 @@ def _file_of(kind: str, name: str) -> str:
             "unet_fold0, and is not a name that studies use, such as report. What to do: rename the file"
         )
     return name
-
-
-def _study_name(study: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,39}", study):
-        raise ValueError(
-            "at most 40 letters (a to z), digits, _ and -, no - at the start, because folders and jobs have this name"
-        )
-    return study
-
-
-def _apart(others: list[int], info: ValidationInfo) -> list[int]:
-    if both := set(others) & set(info.data.get("lesion_values", ())):
-        raise ValueError(f"values that are not in lesion_values: {sorted(both)} cannot be in both")
-    return others
-
-
-def _growing(percentiles: list[float]) -> list[float]:
-    if percentiles[0] >= percentiles[1]:
-        raise ValueError("two percentiles, the lower one first")
-    return percentiles
-
-
-def _shares_the_batch(processes: int, info: ValidationInfo) -> int:
-    batch = info.data.get("batch_size", processes)
-    if batch % processes:
-        raise ValueError(f'a number that divides batch_size, {batch} (see "Several GPUs" in docs/cluster.md)')
-    return processes
-
-
-def _something_to_learn(unannotated: str, info: ValidationInfo) -> str:
-    if info.data.get("annotated_share") == 0 and unannotated != "planted":
-        raise ValueError("planted: `annotated_share` is 0, and there is nothing else to learn from")
-    return unannotated
-
-
-def _only_where_taught(teacher: str, info: ValidationInfo) -> str:
-    if (info.data.get("unannotated") in TAUGHT) != bool(teacher):
-        raise ValueError(f"an arm if `unannotated` is {' or '.join(TAUGHT)}, otherwise no arm")
-    return teacher
 
 
 def _itself(models: Any, info: ValidationInfo) -> Any:
@@ -110,38 +125,8 @@ def _that_teach(models: list[str], info: ValidationInfo) -> list[str]:
     return models if info.data.get("teacher") else []
 
 
-def _divides_the_patch(edge: int, info: ValidationInfo) -> int:
-    if (patch := info.data.get("patch_size", 0)) % edge or edge == patch:
-        raise ValueError(f"a number that divides patch_size, {patch}, and is smaller than it")
-    return edge
-
-
-def _another(study: str, info: ValidationInfo) -> str:
-    if study and study == info.data.get("study"):
-        raise ValueError("another study than this one, or none")
-    return study
-
-
-def _one_if_raw(dates: int, info: ValidationInfo) -> int:
-    if dates > 1 and info.data.get("synthetic_images") == "raw":
-        raise ValueError("1, because synthetic_images is raw")
-    return dates
-
-
-def _not_with_nyul(earlier_mask: bool, info: ValidationInfo) -> bool:
-    if earlier_mask and info.data.get("intensity_scaling") == "nyul":
-        raise ValueError("false, because intensity_scaling is nyul: a mask has no intensities to map")
-    return earlier_mask
-
-
-def _reader(code: str) -> str:
-    if code and not READER.fullmatch(code):
-        raise ValueError("a code of up to 20 letters, digits, - and _, such as R1")
-    return code
-
-
-StudyName = Annotated[str, AfterValidator(_study_name)]
-StudyOrNone = Annotated[str, AfterValidator(lambda study: study and _study_name(study))]
+StudyName = Annotated[str, IS_A_NAME]
+StudyOrNone = Annotated[str, IS_A_NAME_OR_NONE]
 ModelName = Annotated[str, AfterValidator(partial(_file_of, "model"))]
 ModelNames = Annotated[list[ModelName], Field(min_length=1)]
 ArmName = Annotated[str, AfterValidator(lambda arm: arm and _file_of("arm", arm))]
@@ -199,9 +184,9 @@ class Explore(Settings):
     synthetic_patients: Annotated[int, Field(ge=4)]
     synthetic_unlabelled: Whole
     synthetic_images: Literal["stripped", "raw"]
-    synthetic_dates: Annotated[int, Field(ge=1, le=4), AfterValidator(_one_if_raw)]
+    synthetic_dates: Annotated[int, Field(ge=1, le=4), ONE_IF_RAW]
     lesion_values: Annotated[list[Count], Field(min_length=1)]
-    other_values: Annotated[list[Count], AfterValidator(_apart)]
+    other_values: Annotated[list[Count], NOT_LESION]
     label_threshold: NotNegative
     folds_by: Literal["patient", "site"]
     n_folds: Annotated[int, Field(ge=2)]
@@ -225,8 +210,8 @@ class Preprocess(Settings):
     n4_iterations: Count
     n4_fit_spacing_mm: Positive
     intensity_scaling: Literal["percentiles", "nyul", "min_max", "z_score"]
-    intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), AfterValidator(_growing)]
-    earlier_mask: Annotated[bool, AfterValidator(_not_with_nyul)]
+    intensity_percentiles: Annotated[list[Percentile], Field(min_length=2, max_length=2), GROWING]
+    earlier_mask: Annotated[bool, NOT_WITH_NYUL]
     fill_holes: bool
     min_lesion_mm3: NotNegative
     outside_head: Literal["flag", "drop"]
@@ -259,7 +244,7 @@ class Training(Settings):
     patience: Whole
     precision: Literal["no", "bf16", "fp16"]
     compiled: bool
-    num_processes: Annotated[Count, AfterValidator(_shares_the_batch)]
+    num_processes: Annotated[Count, SHARES_THE_BATCH]
     seed: Whole
 
 
@@ -283,9 +268,9 @@ class Train(Training):
     slice_step: Count
     unannotated: Annotated[
         Literal["unused", "pretraining", "planted", "self_training", "ranking", "foreground_random"],
-        AfterValidator(_something_to_learn),
+        SOMETHING_TO_LEARN,
     ]
-    teacher: Annotated[ArmName, AfterValidator(_only_where_taught)]
+    teacher: Annotated[ArmName, ONLY_WHERE_TAUGHT]
     # checkpoints of earlier versions lack it
     models: Annotated[list[ModelName], BeforeValidator(_itself), AfterValidator(_that_teach)] = []
     confidence: Annotated[float, Field(gt=0.5, le=1)]
@@ -297,7 +282,7 @@ class Pretrain(Training):
     augmentation: ClassVar[str] = "study"  # the strong one would have to be restored too
     pretraining_epochs: Count
     hidden_share: Annotated[float, Field(gt=0, lt=1)]
-    hidden_edge: Annotated[Count, AfterValidator(_divides_the_patch)]
+    hidden_edge: Annotated[Count, DIVIDES_THE_PATCH]
 
     @property
     def epochs(self) -> int:
@@ -317,7 +302,7 @@ class Pooled(Settings):
 class CrossValidate(Pooled):
     """04: pooled results of every network."""
 
-    compared_study: Annotated[StudyOrNone, AfterValidator(_another)]
+    compared_study: Annotated[StudyOrNone, IS_ANOTHER]
 
 
 class Review(Settings):
@@ -369,7 +354,7 @@ class Annotate(Settings):
 
     study: StudyName
     annotate: list[str]
-    reader: Annotated[str, AfterValidator(_reader)]
+    reader: Annotated[str, IS_A_CODE]
     second_reading: bool
     assistance: Literal["proposal", "nothing", "randomised"]
     proposals_from: Annotated[str, AfterValidator(lambda model: model and _file_of("model", model))]

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import budget_of, split
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.fold_results import scored_with
+from metaseg_nb.evaluation.pooling import scored_with
 from metaseg_nb.evaluation.scoring import identity, score_against
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PARAMS, StudyLayout

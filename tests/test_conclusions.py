@@ -10,12 +10,21 @@ from mets_2026_pairs import COUNTS
 
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
-from metaseg_nb.evaluation.claims import ALL, claim_table, network_kinds
-from metaseg_nb.evaluation.comparison import pairwise, patient_scores, rank_distribution, rank_test
+from metaseg_nb.evaluation.comparison import (
+    limits_of_agreement,
+    make_leaderboard,
+    means,
+    pairwise,
+    patient_scores,
+    patient_volumes,
+    rank_distribution,
+    rank_test,
+)
+from metaseg_nb.evaluation.conclusions import claim_table, network_kinds
 from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
-from metaseg_nb.evaluation.leaderboard import limits_of_agreement, make_leaderboard, means, patient_volumes
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.evaluation.strata import all_strata
+from metaseg_nb.settings import ALL
 
 BASELINE = "intensity_threshold"
 RESAMPLING = (500, 0)

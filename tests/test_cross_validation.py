@@ -17,12 +17,18 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
-from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
-from metaseg_nb.evaluation.fold_results import finish_run, rescore
+from metaseg_nb.evaluation.comparison import epoch_choice, make_leaderboard, summary
 from metaseg_nb.evaluation.intervals import bootstrap_interval, share
-from metaseg_nb.evaluation.leaderboard import epoch_choice, make_leaderboard, summary
-from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
-from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
+from metaseg_nb.evaluation.pooling import PooledResults, finish_run, finished_part, pool, rescore
+from metaseg_nb.evaluation.scoring import (
+    METRICS,
+    dice_by_threshold,
+    metric,
+    score,
+    score_cases,
+    score_threshold,
+    threshold_of,
+)
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.files import read_table, write_table
@@ -123,7 +129,7 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
 
 def test_all_tables_of_all_folds_are_pooled(layout, cohort, finished):
     results = pool(layout, cohort, MODELS)
-    assert results.metrics_other["dice"].tolist() == results.metrics["dice"].tolist()
+    assert results.other_metrics["dice"].tolist() == results.metrics["dice"].tolist()
     of_points = results.operating_points, "operating_point", "balanced"
     for table, column, value in (
         (results.detections, "threshold", 0.5),
@@ -236,7 +242,7 @@ def test_scores_of_the_other_weights_are_made_again_too(layout, cohort, finish, 
             predicted = replace(read_volume(mask, ""), array=cube(edge))
             write_volume(run.other_predictions / point / mask.name, predicted)
     rescore(layout.study)
-    others = pool(layout, cohort, ["unet"]).metrics_other.groupby("fold")
+    others = pool(layout, cohort, ["unet"]).other_metrics.groupby("fold")
     assert others["dice"].mean().tolist() == pytest.approx([1, 2 * 32 / (32 + 64)])
     assert others["volume_error"].count().tolist() == others["dice"].count().tolist()
 
@@ -577,7 +583,7 @@ def test_the_last_epochs_weights_stand_beside_the_chosen_ones(kept):
     last = chosen.assign(dice=lambda t: t["dice"] - [0.1, 0.1, 0.0, 0.2])
     both = (chosen, last) if kept == "chosen" else (last, chosen)
     runs, none = pd.DataFrame({"model": ["unet"], "fold": [0], "weights": [kept]}), pd.DataFrame()
-    results = PooledResults(both[0], none, both[1], none, none, none, runs)
+    results = PooledResults(both[0], both[1], none, none, none, none, runs)
     choice = epoch_choice(results, ["unet"], "dice", 500, 0)
     assert choice["model"].tolist() == ["unet"]
     row = choice.iloc[0]

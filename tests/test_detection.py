@@ -13,6 +13,7 @@ from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
 from metaseg_nb.evaluation.calibration import area_under_roc, probability_bins
+from metaseg_nb.evaluation.comparison import make_leaderboard
 from metaseg_nb.evaluation.detection import (
     FALSE_RATES,
     THRESHOLDS,
@@ -22,7 +23,6 @@ from metaseg_nb.evaluation.detection import (
     froc_points,
     operating_points,
 )
-from metaseg_nb.evaluation.leaderboard import make_leaderboard
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.evaluation.scoring import METRICS, score_probability
 from metaseg_nb.inference.decision import Decision

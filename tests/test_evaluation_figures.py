@@ -12,11 +12,9 @@ from mets_2026_pairs import COUNTS
 from seaborn import objects
 
 import metaseg_nb as ms
-from metaseg_nb.evaluation.comparison import rank_distribution, rank_test
-from metaseg_nb.evaluation.leaderboard import make_leaderboard
+from metaseg_nb.evaluation.comparison import make_leaderboard, rank_distribution, rank_test
 from metaseg_nb.evaluation.scoring import METRICS
-from metaseg_nb.figures.charts import draw, palette, with_titles
-from metaseg_nb.figures.style import Records, use_style
+from metaseg_nb.figures.style import Records, draw, palette, use_style, with_titles
 from metaseg_nb.figures.tables import show_leaderboard
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.settings import CrossValidate

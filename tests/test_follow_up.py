@@ -13,7 +13,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import axial_diameters, find_lesions
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_lesions, write_volume
-from metaseg_nb.figures.follow_up import draw_lesions_over_time
+from metaseg_nb.figures.raw_images import draw_lesions_over_time
 from metaseg_nb.follow_up.change import DAYS_PER_MONTH, change_errors, confusion, kappa, with_growth
 from metaseg_nb.follow_up.identity import follow
 from metaseg_nb.follow_up.patients import (

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from metaseg_nb.batch.slurm import QueuedJob, QueueError, cancel_leftovers, job_prefix, queued_jobs
-from metaseg_nb.batch.study import code_hash, follow, run_study
+from metaseg_nb.batch.runs import QueuedJob, QueueError, job_prefix, queued_jobs
+from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow, run_study
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import job_resources
 from metaseg_nb.settings import ParameterError

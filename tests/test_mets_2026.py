@@ -9,7 +9,7 @@ import pytest
 from mets_2026_pairs import CUBE, NOT_TURNED, THICK, at_random, boxes, by_hand, from_files
 from scipy import ndimage
 
-from metaseg_nb.evaluation.mets_2026 import mets_2026
+from metaseg_nb.evaluation.lesion_metrics import mets_2026
 
 # Made by tests/expected/make_mets_2026.py with brats-evaluation 0.0.10.
 EXPECTED = json.loads((Path(__file__).parent / "expected" / "mets_2026.json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ import torch
 import yaml
 from monai.networks.nets import UNETR, AttentionUnet, DynUNet, SegResNet, SegResNetDS, SwinUNETR, UNet
 
-from metaseg_nb.evaluation.claims import TRANSFORMERS
+from metaseg_nb.evaluation.conclusions import TRANSFORMERS
 from metaseg_nb.figures.style import model_colour
 from metaseg_nb.layout import PARAMS, parameter_names
 from metaseg_nb.parameters import model_title, read_parameters

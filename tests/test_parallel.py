@@ -7,7 +7,7 @@ import time
 import pytest
 
 from metaseg_nb.cohort.nifti_files import free_memory
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 
 def doubled(number):

@@ -19,8 +19,7 @@ from test_fit import assert_same_runs, equal, judge, never
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.figures.charts import learning_curve
-from metaseg_nb.figures.patches import draw_hidden, draw_restored
+from metaseg_nb.figures.training import draw_hidden, draw_restored, learning_curve
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import PARAMS, RunLayout
 from metaseg_nb.parameters import read_parameters, resolve

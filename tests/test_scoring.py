@@ -10,8 +10,7 @@ from metaseg_nb.__main__ import main
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
-from metaseg_nb.evaluation.mets_2026 import mets_2026
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics, mets_2026
 from metaseg_nb.evaluation.scoring import score, score_files
 from metaseg_nb.evaluation.voxel_metrics import voxel_metrics
 

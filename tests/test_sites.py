@@ -17,10 +17,11 @@ from metaseg_nb.cohort.folds import assign_folds, keep_folds, split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.cohort.sources.naming import site_of
-from metaseg_nb.evaluation import sites
+from metaseg_nb.evaluation import pooling
 from metaseg_nb.evaluation.conclusions import known_and_new_sites
 from metaseg_nb.evaluation.intervals import bootstrap_interval
-from metaseg_nb.evaluation.sites import compared, site_differences, with_site_seen
+from metaseg_nb.evaluation.pooling import compared
+from metaseg_nb.evaluation.strata import site_differences, with_site_seen
 from metaseg_nb.files import write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.settings import CrossValidate, ParameterError
@@ -187,10 +188,10 @@ def test_a_site_that_the_decision_was_chosen_on_is_known():
 
 def finished_study(monkeypatch, its, cohort):
     """`compared` of a study by patient with one by site, whose tables and settings are given."""
-    monkeypatch.setattr(sites, "read_study_cohort", lambda layout: its)
-    monkeypatch.setattr(sites, "scored_with", lambda cohort: {"labels": {}})
-    monkeypatch.setattr(sites, "_trained_with", lambda *of: {})
-    monkeypatch.setattr(sites, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
+    monkeypatch.setattr(pooling, "read_study_cohort", lambda layout: its)
+    monkeypatch.setattr(pooling, "scored_with", lambda cohort: {"labels": {}})
+    monkeypatch.setattr(pooling, "_trained_with", lambda *of: {})
+    monkeypatch.setattr(pooling, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
     return compared("other", StudyLayout("own"), cohort, ["unet"])
 
 
@@ -229,8 +230,8 @@ def test_a_compared_study_with_other_codes_is_compared_person_by_person(tmp_path
     def pooled(layout, of, models):
         return SimpleNamespace(metrics=scores(of, [known[case.label.name] for case in of.cases]))
 
-    monkeypatch.setattr(sites, "_trained_with", lambda *of: {})
-    monkeypatch.setattr(sites, "pool", pooled)
+    monkeypatch.setattr(pooling, "_trained_with", lambda *of: {})
+    monkeypatch.setattr(pooling, "pool", pooled)
     found = compared("other", layout, own, ["unet"])
     rows = found.set_index("case").loc[[case.name for case in own.cases]]
     assert rows["dice"].tolist() == [*known.values()]
@@ -256,9 +257,9 @@ def test_studies_of_different_operating_points_are_not_compared(monkeypatch, tmp
         facts = {"settings": {"study": layout.study, "fold": 0, "operating_point": point, "epochs": 2}, "recipe": {}}
         write_record(layout.run("unet", 0).metrics, facts | {"operating_point": point})
     monkeypatch.setenv("METASEG_HOME", str(tmp_path))
-    monkeypatch.setattr(sites, "read_study_cohort", lambda layout: BY_PATIENT)
-    monkeypatch.setattr(sites, "scored_with", lambda cohort: {"labels": {}})
-    monkeypatch.setattr(sites, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
+    monkeypatch.setattr(pooling, "read_study_cohort", lambda layout: BY_PATIENT)
+    monkeypatch.setattr(pooling, "scored_with", lambda cohort: {"labels": {}})
+    monkeypatch.setattr(pooling, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
     with pytest.raises(CohortError, match="other: unet with operating_point sensitive instead of balanced"):
         compared("other", own, BY_SITE, ["unet"])
 

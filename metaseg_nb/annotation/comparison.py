@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.claims import ALL
 from metaseg_nb.evaluation.intervals import (
     EQUAL,
     INCONCLUSIVE,
@@ -18,6 +17,7 @@ from metaseg_nb.evaluation.intervals import (
     verdict,
 )
 from metaseg_nb.parameters import model_title
+from metaseg_nb.settings import ALL
 
 # Means over patients, or shares of all lesions: the numerator, and the denominator (None: the number of patients).
 MEASURES = {"dice": ("dice", None), "sensitivity": ("n_detected", "n_truth"), "false_per_patient": ("n_false", None)}

@@ -14,14 +14,14 @@ from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
 from metaseg_nb.checksums import damage, read_record, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.folds import Split, budget_of
-from metaseg_nb.cohort.problems import CohortError, refusal
-from metaseg_nb.evaluation.fold_results import read_all
+from metaseg_nb.cohort.problems import CohortError, of_each, refusal
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.inference.sliding_window import case_probability
 from metaseg_nb.layout import RunLayout, StudyLayout, parameter_file
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, open_cases, store_annotation
 from metaseg_nb.settings import Train, settings_hash
 from metaseg_nb.training.checkpoints import identity_code, network_of
+from metaseg_nb.training.finished_run import read_finished
 from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
@@ -88,7 +88,7 @@ def load_teachers(settings: Train, layout: StudyLayout, parts: Split, device: to
     models = sorted(settings.models)
     runs = {model: layout.run(model, settings.fold, settings.teacher, settings.seed) for model in models}
     try:
-        read_all(runs)
+        of_each(read_finished, runs.values())
     except CohortError as error:
         raise CohortError(in_arm(error.problems, settings.teacher, settings.seed)) from error
     contents = [load_unseen(run.best_checkpoint, parts) for run in runs.values()]

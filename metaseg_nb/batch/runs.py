@@ -1,15 +1,18 @@
-"""The runs of a study: which notebook, on which network and fold; and the state of each, by its files and the queue."""
+"""The runs of a study: which notebook, on which network and fold; their state, by their files and SLURM's queue."""
 
+import getpass
 import json
+import os
+import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from metaseg_nb.batch.slurm import QueuedJob, QueueError, queued_jobs
 from metaseg_nb.files import read_table
 from metaseg_nb.layout import RunLayout, StudyLayout, home
 from metaseg_nb.machine import is_held
@@ -31,6 +34,14 @@ STEPS = {
 # Columns of a study's status. Selection Dice: the best so far, of the selection set, not of the test set.
 STATUS = ["notebook", "network", "fold", "state", "epoch", "selection Dice", "time left", "log"]
 NO_LINE = "–"
+# Snakemake's plugin names jobs <prefix>_<uuid of the driver>.
+UUID = r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+# Seconds in which SLURM answers.
+ANSWER_S = 120
+
+
+class QueueError(OSError):
+    """The queue of a cluster (SLURM) does not answer, or does not carry out a command."""
 
 
 @dataclass
@@ -141,6 +152,45 @@ def how_it_ended(executed: Path) -> dict[str, Any] | None:
         return None
     except (TypeError, ValueError):
         return killed
+
+
+class QueuedJob(NamedTuple):
+    """One job in the queue: its id, its state as SLURM calls it, and the plugin's comment: what it runs (`Run.job`)."""
+
+    id: str
+    state: str
+    comment: str
+
+
+def job_prefix(study: str) -> str:
+    """What the names of a study's jobs begin with (the plugin takes 50 characters)."""
+    return f"metaseg-{study}"
+
+
+def queued_jobs(study: str) -> list[QueuedJob]:
+    """Waiting and running jobs of one's own that a driver submitted for this study into this home folder.
+
+    Raises
+    ------
+    QueueError
+        SLURM does not answer.
+    """
+    ours = re.compile(rf"(\d+)\|(\w+)\|(rule_\w+)\|{re.escape(job_prefix(study))}_{UUID}\|{re.escape(str(home()))}")
+    answer = ask_slurm("squeue", "--noheader", "--user", getpass.getuser(), "--format", "%i|%T|%k|%j|%Z")
+    return [QueuedJob(*line.groups()) for line in map(ours.fullmatch, answer.splitlines()) if line]
+
+
+def ask_slurm(command: str, *arguments: str) -> str:
+    """What a command of SLURM prints."""
+    if not shutil.which(command):
+        raise QueueError(f"{command} is not installed here; start this on a login node of the cluster")
+    try:
+        result = subprocess.run([command, *arguments], capture_output=True, timeout=ANSWER_S)
+    except subprocess.TimeoutExpired:
+        raise QueueError(f"{command} gave no answer in {ANSWER_S} s") from None
+    if result.returncode:
+        raise QueueError(f"{command} failed: {os.fsdecode(result.stderr).strip()}")
+    return os.fsdecode(result.stdout)
 
 
 def study_status(study: str) -> tuple[pd.DataFrame, str]:

@@ -19,8 +19,7 @@ from typing import IO
 
 from tqdm import tqdm
 
-from metaseg_nb.batch.runs import how_it_ended, planned_runs
-from metaseg_nb.batch.slurm import cancel_leftovers, job_prefix, refuse_strange_paths
+from metaseg_nb.batch.runs import QueueError, ask_slurm, how_it_ended, job_prefix, planned_runs, queued_jobs
 from metaseg_nb.files import write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.machine import alone, name_holder
@@ -30,6 +29,10 @@ from metaseg_nb.settings import ParameterError
 PROFILES = PROJECT / "workflow" / "profiles"
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
 LOOK_EVERY_S = 0.2
+# Letters of paths that the shells between SLURM and a job hand on as they are.
+PLAIN_PATH = re.compile(r"[\w/.+~:=@-]*")
+# Seconds in which cancelled jobs, which may save first, must be gone.
+PATIENCE = 600
 # Lines of a job's log that say why it ended, in words of the command line and of SLURM.
 REASON = re.compile(r"failed with|kernel was killed|^error:|slurmstepd|srun: error|^Killed|oom|No space left")
 KILLED = "it was killed: by hand, by the cluster, or for lack of memory"
@@ -112,6 +115,45 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         other = f"error: {_one_line([*errors, *lines[-1:], 'the reason is not known'][0])}"
         print("\n".join([step.explain() for step in failed] or [other]), file=sys.stderr)
     return code
+
+
+def refuse_strange_paths(paths: Iterable[Path]) -> None:
+    """Refuse paths that would not reach the jobs as they are.
+
+    Raises
+    ------
+    QueueError
+        Names the first of them, and what to do.
+    """
+    for path in paths:
+        if strange := sorted(set(PLAIN_PATH.sub("", str(path)))):
+            found = ", ".join(repr(letter) for letter in strange)
+            raise QueueError(
+                f"{path}: found {found} in this path; expected only letters, digits and . _ - +, because it passes "
+                "several shells to a cluster's jobs; rename the folder or move to another"
+            )
+
+
+def cancel_leftovers(study: str) -> None:
+    """Cancel what a killed driver left in the queue, and wait until it is gone: no job runs twice.
+
+    Jobs that run are asked to stop first: training saves, and goes on in its next job.
+
+    Raises
+    ------
+    QueueError
+        SLURM does not answer, or a job does not go.
+    """
+    ids = [job.id for job in queued_jobs(study)]
+    if not ids:
+        return
+    print(f"an earlier start left {len(ids)} job(s) in the queue; they are stopped and started again", file=sys.stderr)
+    ask_slurm("scancel", *ids)
+    for _ in range(PATIENCE):
+        if not queued_jobs(study):
+            return
+        time.sleep(1)
+    raise QueueError(f"job(s) {', '.join(ids)} could not be stopped; see `squeue --me`, then start again")
 
 
 def _lines(written: IO[str], process: subprocess.Popen) -> Iterator[str]:

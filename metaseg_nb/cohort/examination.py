@@ -32,7 +32,7 @@ from metaseg_nb.cohort.nifti_files import NiftiFile
 from metaseg_nb.cohort.problems import CohortError, Problem, grouped
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, not_finite, read_voxels, same_grid, undeclared_values
 from metaseg_nb.files import finished
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 # Facts of a case; a fact is missing where its file could not be read.
 FACTS = (

@@ -16,7 +16,7 @@ from nibabel import orientations
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
-from metaseg_nb import parallel
+from metaseg_nb import machine
 from metaseg_nb.cohort.file_kinds import head_of, is_gzip, kind_of, kind_of_folder
 from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refusal
 
@@ -206,4 +206,4 @@ def free_memory(groups: Path = CONTROL_GROUPS, process: Path = Path("/proc/self/
         except (OSError, ValueError):  # no group, or no limit
             continue
         free.append(limit - int(counts["anon"]))  # the rest are pages of files, which are given back
-    return min(free) // parallel.at_work
+    return min(free) // machine.at_work

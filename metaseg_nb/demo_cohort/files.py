@@ -17,7 +17,7 @@ from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
 from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
 from metaseg_nb.files import write_json
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 NAME, RAW = "synthetic", "raw"
 DESCRIPTION = "Synthetic brains with planted metastases, made from the MNI152 template; not patients"

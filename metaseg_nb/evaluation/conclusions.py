@@ -1,18 +1,118 @@
-"""Conclusions of cross-validation: Markdown sentences that hold the numbers of the tables."""
+"""Conclusions of cross-validation: claims of the Zürich study, tested on this cohort; and Markdown sentences.
 
-from collections.abc import Sequence
+The claims are tested for all networks together, and for each. The sentences hold the numbers of the tables.
+"""
+
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import split
-from metaseg_nb.evaluation.claims import ALL, KINDS
+from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
 from metaseg_nb.evaluation.comparison import ALPHA, pairwise, patient_scores
-from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, estimate, verdict
+from metaseg_nb.evaluation.intervals import INCONCLUSIVE, MIN_PATIENTS, estimate, once_each, share_difference, verdict
+from metaseg_nb.evaluation.strata import weighted
 from metaseg_nb.files import escaped
 from metaseg_nb.parameters import model_title
+from metaseg_nb.settings import ALL
 from metaseg_nb.settings import THRESHOLD_MODEL as BASELINE
+
+SMALL = DIAMETER_NAMES[:2]
+KINDS = ("convolutional", "transformer")
+# By their names in `training.networks`; all others are convolutional.
+TRANSFORMERS = ("unetr", "swin_unetr")
+# Each claim, and what is measured.
+LOWER_BRAIN = (
+    "Lesions in the lower brain are harder",
+    "Dice per reference lesion, middle and superior thirds minus inferior third",
+)
+SMALL_LESIONS = ("Small lesions are missed", "Share detected, lesions of 10 mm and more minus smaller ones")
+MORE_MISSED = ("False negatives are more common than false positives", "Missed minus false lesions per patient")
+BY_KIND = (
+    "Convolutional networks are better than transformers",
+    "Dice of convolutional networks minus transformers",
+)
+# What was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
+Groups = tuple[str, pd.DataFrame, pd.DataFrame]
+
+
+def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
+    """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
+    networks = runs.drop_duplicates("model").set_index("model")["network"]
+    return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
+
+
+def claim_table(
+    metrics: pd.DataFrame, lesions: pd.DataFrame, kinds: Mapping[str, str], n_bootstrap: int, seed: int
+) -> pd.DataFrame:
+    """Test the claims for all networks together, then for each alone.
+
+    Each lesion and patient counts with its mean over the networks; intervals resample patients, and are not adjusted
+    for the number of claims and networks. A convolutional network alone is compared with the transformers; a
+    transformer alone has no such row.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        A row per (``model``, ``case``), networks only.
+    lesions : DataFrame
+        From `classified` and `per_patient`, the same networks.
+    kinds : mapping
+        Model to one of `KINDS`.
+
+    Returns
+    -------
+    DataFrame
+        A row per (``model``, claim), `ALL` first: ``claim``, ``measured`` (a difference; above 0
+        it supports the claim), ``difference``, ``low``, ``high``, ``counted``, ``patients``, ``verdict``.
+    """
+    transformers = [model for model, kind in kinds.items() if kind == "transformer"]
+    rows = []
+    for name, models in {ALL: list(kinds), **{model: [model] for model in kinds}}.items():
+        own, found = metrics[metrics["model"].isin(models)], lesions[lesions["model"].isin(models)]
+        placed = found[found["third"].isin(THIRDS)]
+        claims = [
+            (LOWER_BRAIN, _lesion_groups(placed, placed["third"] == THIRDS[0], "dice")),
+            (SMALL_LESIONS, _lesion_groups(found, found["diameter_class"].isin(SMALL), "detected")),
+            (MORE_MISSED, _mistakes(own)),
+        ]
+        if name not in transformers:
+            claims.append((BY_KIND, _by_kind(metrics[metrics["model"].isin([*models, *transformers])], kinds)))
+        for claim, (counted, first, second) in claims:
+            patients = min(len(first), len(second))
+            difference = share_difference(first, second, n_bootstrap, seed)
+            answer = verdict(*difference[1:], patients, "supported", "contradicted")
+            rows.append((name, *claim, *difference, counted, patients, answer))
+    columns = ["model", "claim", "measured", "difference", "low", "high", "counted", "patients", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _lesion_groups(lesions: pd.DataFrame, harder: pd.Series, column: str) -> Groups:
+    """The easier and the harder lesions."""
+    first, second = weighted(lesions[~harder], column), weighted(lesions[harder], column)
+    n_models = max(1, lesions["model"].nunique())
+    n_patients, fewest = lesions["patient"].nunique(), min(len(first), len(second))
+    counted = f"{(~harder).sum() // n_models} against {harder.sum() // n_models} lesions in {n_patients} patients"
+    if fewest < MIN_PATIENTS:
+        counted += f" ({fewest} patients in one group, {MIN_PATIENTS} are needed)"
+    return counted, first, second
+
+
+def _mistakes(metrics: pd.DataFrame) -> Groups:
+    counts = metrics.groupby("patient")[["n_missed", "n_false"]].mean()
+    missed, false = counts.mean()
+    counted = f"{missed:.1f} missed, {false:.1f} false per patient, {len(counts)} patients"
+    return counted, once_each(counts["n_missed"]), once_each(counts["n_false"])
+
+
+def _by_kind(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Groups:
+    kind = metrics["model"].map(kinds)
+    dice = metrics.assign(kind=kind).pivot_table(index="patient", columns="kind", values="dice")
+    paired = dice.reindex(columns=list(KINDS)).dropna()
+    counted = f"{len(paired)} patients" if kind.nunique() == len(KINDS) else "networks of one kind"
+    return counted, *(once_each(paired[kind]) for kind in KINDS)
 
 
 def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
@@ -82,7 +182,7 @@ def which_network(
 
 def is_the_transformer_better(claims: pd.DataFrame) -> str:
     """Whether transformers are better than convolutional networks; ``claims`` from `claim_table`."""
-    row = claims[(claims["model"] == ALL) & claims["claim"].str.startswith("Convolutional")].iloc[0]
+    row = claims[(claims["model"] == ALL) & (claims["claim"] == BY_KIND[0])].iloc[0]
     if not np.isfinite(row["difference"]):
         return f"**Is the transformer better?** Not compared: {row['counted']} ({' and '.join(KINDS)} are needed)."
     answer = {"supported": "No", "contradicted": "Yes"}.get(row["verdict"], "Inconclusive")

@@ -161,6 +161,11 @@ def share_difference(first: pd.DataFrame, second: pd.DataFrame, n_resamples: int
     return bootstrap(gap, sums, n_resamples, seed)
 
 
+def once_each(values: pd.Series) -> pd.DataFrame:
+    """Values of patients as sums for `share_difference`; a patient without one (NaN) does not count."""
+    return pd.DataFrame({"sum": values, "n": values.notna()}).fillna(0)
+
+
 def named(name: str, found: Estimate) -> dict[str, float]:
     """An estimate as columns of a table: ``name``, ``name_low``, ``name_high``."""
     return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

@@ -1,42 +1,53 @@
-"""The folds of all networks, pooled: each case is scored once, by runs that belong together, or an error is raised."""
+"""Finished runs: marked, scored again, and pooled over folds and networks.
+
+Each case is scored once, by runs that belong together, or an error is raised.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
+from metaseg_nb.checksums import FILES, checksum, write_record
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem, shortened
-from metaseg_nb.evaluation.fold_results import read_all, scored_with
-from metaseg_nb.evaluation.scoring import METRICS
-from metaseg_nb.files import read_table
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.cohort.datalist import read_study_cohort
+from metaseg_nb.cohort.folds import Split
+from metaseg_nb.cohort.problems import CohortError, Problem, of_each, shortened
+from metaseg_nb.cohort.pseudonyms import called_here
+from metaseg_nb.evaluation.scoring import METRICS, score_cases
+from metaseg_nb.evaluation.strata import with_site_seen
+from metaseg_nb.files import read_table, write_table
+from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
-from metaseg_nb.settings import deciding
+from metaseg_nb.settings import Train, deciding, settings_hash
+from metaseg_nb.training.finished_run import finish, read_finished, run_facts
 
 # What the table of runs has of each run's `metrics.json`.
 FACTS = ["parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "selection_dice", "cohort_hash"]
 FACTS += ["operating_point"]
+# The tables of each run that are pooled.
+TABLES = ("metrics", "other_metrics", "lesions", "detections", "operating_points", "calibration")
 
 
 @dataclass(frozen=True)
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), with ``unlikeness`` (NaN in runs of before it was measured), and
-    ``metrics_other`` too, by the weights that were not kept (the chosen epoch's or the last one's). ``lesions`` has one
+    ``metrics`` has one row per (``model``, ``case``), with ``unlikeness`` (NaN where it was not measured), and
+    ``other_metrics`` too, by the weights that were not kept (the chosen epoch's or the last one's). ``lesions`` has one
     per (``model``, reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one
     per (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), and ``runs`` one per
     (``model``, ``fold``), with the ``network`` that its parameter file names.
     """
 
     metrics: pd.DataFrame
+    other_metrics: pd.DataFrame
     lesions: pd.DataFrame
-    metrics_other: pd.DataFrame
     detections: pd.DataFrame
     operating_points: pd.DataFrame
     calibration: pd.DataFrame
@@ -46,12 +57,7 @@ class PooledResults:
 def finished_part(layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> tuple[list[str], list[int], list[str]]:
     """What of a study can be compared: its networks with a finished fold, and the folds that all of these finished.
 
-    Returns
-    -------
-    models : list of str
-    folds : list of int
-    missing : list of str
-        Runs that are not finished, such as "unet, fold 1"; empty for a whole study.
+    And third, the runs that are not finished, such as "unet, fold 1"; none of a whole study.
 
     Raises
     ------
@@ -97,7 +103,7 @@ def pool(
         raise CohortError.one(cohort.name, layout.dataset.name, found, "cases in two folds or more", fix)
     folds = range(cohort.n_folds) if folds is None else folds
     runs = {(model, fold): layout.run(model, fold, arm, seed) for model, fold in product(models, folds)}
-    facts = read_all(runs)
+    facts = dict(zip(runs, of_each(read_finished, runs.values()), strict=True))
     if earlier := [f"{model}, fold {fold}" for (model, fold), of in facts.items() if "weights" not in of]:
         found, fix = "a run of an earlier version", "give the study another name and train it again"
         raise CohortError(Problem(run, "metrics.json", found, "a run of this version", fix) for run in earlier)
@@ -111,7 +117,8 @@ def pool(
         # they may have been named after the run
         return whole.assign(**{key: whole["case"].map(of) for key, of in places.items()})
 
-    metrics = table("metrics_table")
+    tables = {name: table(f"{name}_table") for name in TABLES}
+    metrics = tables["metrics"]
     tested = {case.name for case in cohort.cases if case.fold in folds}
     problems = [
         Problem(name, "metrics.csv", f"scored {times} times by {model}", "once", "run its folds again")
@@ -125,12 +132,10 @@ def pool(
         {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
         for (model, fold), of in facts.items()
     ]
-    others = ("lesions_table", "other_metrics_table", "detections_table", "operating_points_table", "calibration_table")
-    lesions, other, detections, points, calibration = map(table, others)
-    unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
-    own = pd.MultiIndex.from_frame(metrics[["model", "case"]])
-    metrics = metrics.assign(unlikeness=pd.Series(unlike, dtype=float).reindex(own).to_numpy())
-    results = PooledResults(metrics, lesions, other, detections, points, calibration, pd.DataFrame(rows))
+    unlike = {(run[0], case): value for run, of in facts.items() for case, value in of["unlikeness"].items()}
+    cases = zip(metrics["model"], metrics["case"], strict=True)
+    tables["metrics"] = metrics.assign(unlikeness=[unlike.get(of, np.nan) for of in cases])
+    results = PooledResults(**tables, runs=pd.DataFrame(rows))
     of_point = results.runs.groupby("operating_point", sort=False)["model"].unique()
     if len(of_point) > 1 and not arm:
         which = "; ".join(f"{point}: {', '.join(names)}" for point, names in of_point.items())
@@ -199,3 +204,117 @@ def differing_settings(first: Mapping[str, Any], other: Mapping[str, Any]) -> st
     """Name the keys in which two mappings differ, with both values; empty if they are alike."""
     keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
     return ", ".join(f"{key} {other.get(key)} instead of {first.get(key)}" for key in keys)
+
+
+def compared(study: str, layout: StudyLayout, cohort: Cohort, models: Sequence[str]) -> pd.DataFrame:
+    """Results of another study of the same cohort, with other folds, as `with_site_seen` gives them.
+
+    Names or codes of cases and patients, and sites, are those of the present cohort.
+
+    Raises
+    ------
+    CohortError
+        The other study is unfinished (`pool`), has other cases or masks, or its networks were trained otherwise.
+    """
+    other = StudyLayout(study)
+    its = read_study_cohort(other)
+    present = {case.name: case for case in cohort.all_cases}
+    here = called_here(layout, present, other, [case.name for case in its.all_cases])
+    if {here.get(name): label for name, label in scored_with(its)["labels"].items()} != scored_with(cohort)["labels"]:
+        found, fix = "other cases or masks than this study", "name a study of the same cohort, or none"
+        raise CohortError.one("-", "compared_study", f"{study}: {found}", "the same cases and masks", fix)
+    site_of = {theirs: present[name].site for theirs, name in here.items()}
+    its = its.changed(lambda case: replace(case, site=site_of.get(case.name, case.site)))
+    results = pool(other, its, models)
+    for model in models:
+        own, others = _trained_with(layout, model, cohort.n_folds), _trained_with(other, model, its.n_folds)
+        if differ := differing_settings(own, others):
+            found, fix = f"{study}: {model} with {differ}", "train it with the settings of this study"
+            raise CohortError.one("-", "compared_study", found, "studies that differ in their folds only", fix)
+    tested = with_site_seen(results.metrics, its)
+    tested = tested.assign(case=tested["case"].map(here))
+    return tested.assign(patient=[present[name].patient for name in tested["case"]])
+
+
+def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
+    """Settings, operating point and recipe of a network's first finished fold, without what names the run."""
+    facts = read_finished(next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file()))
+    return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in ("study", "fold")}
+
+
+def scored_with(cohort: Cohort) -> dict[str, Any]:
+    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files.
+
+    Returns
+    -------
+    dict
+        ``cohort_hash``: twelve hexadecimal digits that change when a case, its patient or its fold does, or what
+        counts as lesion. ``labels``: checksum of each case's label file, empty where there is none.
+    """
+    cases = {case.name: [case.patient, case.fold] for case in cohort.labelled}
+    files = {case.name: case.label for case in cohort.labelled}
+    labels = {name: checksum(file) if file and file.is_file() else "" for name, file in files.items()}
+    return {"cohort_hash": settings_hash({"cases": cases, "lesions": asdict(cohort.rule)}), "labels": labels}
+
+
+def finish_run(
+    run: RunLayout,
+    settings: Train,
+    cohort: Cohort,
+    parts: Split,
+    history: pd.DataFrame,
+    best: Mapping[str, Any],
+    parameters: int,
+    unlikeness: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``metrics.json``, which marks a run as finished: its settings, its cases, and checksums of its files.
+
+    All tables and predictions are written before; later notebooks compare them with these checksums. For ``settings``,
+    ``history``, ``best`` and ``parameters`` see `run_facts`; ``unlikeness`` says how far each test case lies from the
+    training cases (`metaseg_nb.inference.unlikeness`).
+    """
+    content = {
+        **run_facts(settings, history, best, parameters),
+        "selection_dice": best["dice"],
+        "unlikeness": dict(unlikeness or {}),
+        "operating_point": settings.operating_point,
+        "cases": {part: [case.name for case in cases] for part, cases in vars(parts).items()},
+        **scored_with(cohort),
+    }
+    files = [*run.tables, *(run.predictions / f"{case.name}.nii.gz" for case in parts.test), run.earlier_table]
+    finish(run, content, files if run.earlier_table.is_file() else files[:-1])
+
+
+def rescore(study: str) -> list[str]:
+    """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
+
+    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
+    of the weights that were not kept are there, or where these are the same weights. ``earlier.csv``, whose masks are
+    not kept, stays as it was. Notebook 04 is then to be run again.
+
+    ``study`` is its folder under ``runs/``. Returns the runs, such as ``unet/fold0``.
+
+    Raises
+    ------
+    CohortError
+        No run is finished, or what a run wrote is lost or has changed.
+    """
+    layout = StudyLayout(study)
+    cohort = read_study_cohort(layout)
+    marks = [*layout.root.glob("*/fold*/metrics.json"), *layout.root.glob("arms/*/seed*/*/fold*/metrics.json")]
+    runs = [RunLayout(mark.parent) for mark in sorted(marks)]
+    if not runs:
+        raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
+    for run, facts in zip(tqdm(runs, desc="scoring runs again"), of_each(read_finished, runs), strict=True):
+        test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
+        metrics, lesions = score_cases(test, run.predictions, cohort.rule)
+        write_table(run.metrics_table, metrics)
+        write_table(run.lesions_table, lesions)
+        masks = run.other_predictions / facts.get("operating_point", "")
+        if facts["best_epoch"] == facts.get("other_epoch"):
+            write_table(run.other_metrics_table, metrics)
+        elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
+            write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
+        files = [run.root / name for name in facts.pop(FILES)]
+        write_record(run.metrics, facts, files)
+    return [run.root.relative_to(layout.root).as_posix() for run in runs]

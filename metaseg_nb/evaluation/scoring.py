@@ -1,4 +1,4 @@
-"""Predictions against their references: a pair of masks, a test set, and the probabilities of a case.
+"""Predictions against their references: a pair of masks, a test set, the probabilities of a case; and a baseline.
 
 A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
 run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
@@ -11,26 +11,29 @@ it for a finished study::
 It must give a finite number for every case, also for an empty mask.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
-from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks import require_sound_headers
+from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError, of_each
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
 from metaseg_nb.evaluation.calibration import probability_bins
 from metaseg_nb.evaluation.detection import detections_by_threshold
-from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
-from metaseg_nb.evaluation.mets_2026 import mets_2026
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics, mets_2026
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
-from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
+from metaseg_nb.preprocessing.intensity import intensity_range
+from metaseg_nb.settings import THRESHOLD_MODEL
 
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
 
@@ -58,15 +61,7 @@ METRICS = {
 
 
 def metric(title: str, digits: int = 3) -> Callable[[Compute], Compute]:
-    """Make a function of two masks a metric; its name becomes the name of its column.
-
-    Parameters
-    ----------
-    title : str
-        Its name in the leaderboard.
-    digits : int
-        Digits after the point there.
-    """
+    """Make a function of two masks a metric: its name is that of its column, ``title`` that in the leaderboard."""
 
     def add(compute: Compute) -> Compute:
         METRICS[compute.__name__] = Metric(title, digits, compute)
@@ -76,11 +71,7 @@ def metric(title: str, digits: int = 3) -> Callable[[Compute], Compute]:
 
 
 def score(
-    truth: Volume,
-    prediction: Volume,
-    *,
-    case: str = "unnamed",
-    files: tuple[str | Path, str | Path] = ("truth", "prediction"),
+    truth: Volume, prediction: Volume, case: str = "unnamed", files: Sequence[str | Path] = ("truth", "prediction")
 ) -> tuple[dict[str, float], pd.DataFrame]:
     """Compute all metrics of one case.
 
@@ -123,16 +114,13 @@ def score(
 
 
 def score_files(
-    truth_path: str | Path,
-    prediction_path: str | Path,
-    rule: LesionRule = OWN_MASKS,
-    prediction_rule: LesionRule | None = None,
+    truth: str | Path, prediction: str | Path, rule: LesionRule = OWN_MASKS, prediction_rule: LesionRule | None = None
 ) -> dict[str, Any]:
     """Score a mask file against a reference mask file, read as everywhere in the workbook.
 
     Parameters
     ----------
-    truth_path, prediction_path : path
+    truth, prediction : path
     rule, prediction_rule : LesionRule
         Of the reference and of the prediction; one for both where the second is None.
 
@@ -148,14 +136,14 @@ def score_files(
         A file is missing or unreadable, its header is impossible, the grids differ, or a mask holds a value that its
         rule does not name.
     """
-    name = Path(prediction_path).name.removesuffix(".gz").removesuffix(".nii")
+    name = Path(prediction).name.removesuffix(".gz").removesuffix(".nii")
 
     def read(file: tuple[str | Path, LesionRule]) -> Volume:
         require_sound_headers(Case(name, (Path(file[0]),), None, patient="", primary=""))
         return read_mask(file[0], name, file[1])
 
-    truth, prediction = of_each(read, ((truth_path, rule), (prediction_path, prediction_rule or rule)))
-    scores, lesions = score(truth, prediction, case=name, files=(truth_path, prediction_path))
+    masks = of_each(read, ((truth, rule), (prediction, prediction_rule or rule)))
+    scores, lesions = score(*masks, name, (truth, prediction))
     return {**scores, "lesions": lesions.to_dict("records")}
 
 
@@ -177,11 +165,14 @@ def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> t
     lesions : DataFrame
         One row per reference lesion, with its case and ``diameter_class``.
     """
-    scored = [
-        score_against(case, read_lesions(case, rule), read_mask(predictions / f"{case.name}.nii.gz", case.name))
-        for case in cases
-    ]
-    return pd.DataFrame([row for row, _ in scored]), pd.concat([lesions for _, lesions in scored], ignore_index=True)
+    masks = ((case, read_mask(predictions / f"{case.name}.nii.gz", case.name)) for case in cases)
+    return _tables(score_against(case, read_lesions(case, rule), mask) for case, mask in masks)
+
+
+def _tables(scored: Iterable[tuple[dict[str, Any], pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Metrics and lesions of cases, from `score_against`."""
+    rows, lesions = zip(*scored, strict=True)
+    return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
 
 
 def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -193,8 +184,7 @@ def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[s
 
 def identity(case: Case) -> dict[str, Any]:
     """The columns by which tables name a case."""
-    names = {"case": case.name, "patient": case.patient, "primary": case.primary}
-    return names | {"site": case.site, "scanner": case.scanner, "fold": case.fold}
+    return {"case": case.name} | {key: getattr(case, key) for key in ("patient", "primary", "site", "scanner", "fold")}
 
 
 def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:
@@ -239,12 +229,12 @@ def score_probability(
     truth = read_lesions(case, rule)
     native = native_probability(probability, stored.grid, stored.native)
     detections = detections_by_threshold(truth.array > 0, native, truth.spacing_mm)
-    rows = []
-    for name, decision in decisions.items():
-        mask = native_mask(probability, stored.grid, stored.native, decision)
-        counts = detection_counts(truth.array > 0, mask, truth.spacing_mm)
-        rows.append({"operating_point": name, **asdict(decision), **counts})
-    tables = detections, pd.DataFrame(rows), probability_bins(probability, stored.label > 0)
+    masks = {name: native_mask(probability, stored.grid, stored.native, of) for name, of in decisions.items()}
+    points = pd.DataFrame(
+        {"operating_point": name, **asdict(of), **detection_counts(truth.array > 0, masks[name], truth.spacing_mm)}
+        for name, of in decisions.items()
+    )
+    tables = detections, points, probability_bins(probability, stored.label > 0)
     return tuple(_of_case(case, table) for table in tables)
 
 
@@ -257,3 +247,57 @@ def score_follow_up(
         predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))
         rows.append({"earlier_mask": mask, **score_against(case, truth, predicted)[0]})
     return pd.DataFrame(rows)
+
+
+# Thresholds that are tried divide the range of intensities into so many parts.
+N_THRESHOLDS = 100
+
+
+def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Score the baseline, an intensity threshold: chosen on each fold's other patients, applied to its test set.
+
+    Returns
+    -------
+    metrics, lesions : DataFrame
+        As of `score_cases`, with ``model`` and ``threshold``.
+    """
+    scored, stored = [], {case.name: case for case in open_cases(case_store, cohort.labelled, cohort.rule)}
+    for fold in tqdm(folds, desc="scoring the intensity threshold"):
+        parts = split(cohort, fold)
+        threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
+        for case in parts.test:
+            truth, own = read_lesions(case, cohort.rule), stored[case.name]
+            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, threshold, 0.0))
+            row, found = score_against(case, truth, replace(truth, array=mask))
+            row = {"model": THRESHOLD_MODEL, "threshold": threshold, **row}
+            scored.append((row, found.assign(model=THRESHOLD_MODEL)))
+    return _tables(scored)
+
+
+def threshold_of(cases: Sequence[StoredCase]) -> float:
+    """The intensity whose mean Dice over these cases is highest."""
+    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
+    return float(_edges(cases[0])[np.argmax(mean) + 1])
+
+
+def dice_by_threshold(case: StoredCase) -> np.ndarray:
+    """Dice of ``image >= threshold`` within reach of the head, at each inner threshold of the scale; first sequence.
+
+    Returns
+    -------
+    ndarray of float, shape (N_THRESHOLDS - 1,)
+        For a case without lesion: 0, as any threshold marks something.
+    """
+    edges, label = _edges(case), case.label > 0
+    image = np.clip(_within_reach(case), edges[0], edges[-1])
+    above, hit = (np.histogram(part, edges)[0][::-1].cumsum()[::-1][1:] for part in (image, image[label]))
+    return 2 * hit / np.maximum(1, above + label.sum())
+
+
+def _edges(case: StoredCase) -> np.ndarray:
+    return np.linspace(*intensity_range(case.recipe), N_THRESHOLDS + 1)
+
+
+def _within_reach(case: StoredCase) -> np.ndarray:
+    """The first sequence, darkest beyond reach of the head: no network predicts there either."""
+    return np.where(case.reach, case.image[0].astype(np.float32), np.float32(intensity_range(case.recipe)[0]))

@@ -1,4 +1,4 @@
-"""For which lesions: classes of every lesion, and what is found of each class."""
+"""For which lesions, and at which sites: what is found of each class of lesions; sites in training and new ones."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -7,8 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.spatial import KDTree
 
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
-from metaseg_nb.evaluation.intervals import share
+from metaseg_nb.evaluation.intervals import once_each, share, share_difference
 
 DEPTH_EDGES_MM = (-np.inf, 10, 20, np.inf)
 DEPTH_NAMES = ("<10 mm", "10-20 mm", ">20 mm")
@@ -110,3 +112,65 @@ def all_strata(lesions: pd.DataFrame, models: Sequence[str], n_bootstrap: int, s
             rows.append((model, stratum, name, len(own), own["patient"].nunique(), *found, *dice))
     columns = ["model", "stratum", "class", "n_lesions", "n_patients", "sensitivity", "low", "high"]
     return pd.DataFrame(rows, columns=[*columns, "dice", "dice_low", "dice_high"])
+
+
+def with_site_seen(metrics: pd.DataFrame, cohort: Cohort) -> pd.DataFrame:
+    """Say of each tested case with a site whether its fold's training set or selection set had cases of that site.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        From `pool`, with ``case``, ``site`` and ``fold``.
+    cohort : Cohort
+        With folds.
+
+    Returns
+    -------
+    DataFrame
+        Cases with a known site, with ``site_seen`` (bool) and ``training_patients`` (of the fold).
+    """
+    known = metrics[metrics["site"] != "unknown"]
+    parts = {fold: split(cohort, fold) for fold in known["fold"].unique()}
+    # the decision was chosen on the selection set
+    sites = {fold: {case.site for case in [*of.training, *of.selection]} for fold, of in parts.items()}
+    patients = {fold: len({case.patient for case in of.training}) for fold, of in parts.items()}
+    seen = [site in sites[fold] for site, fold in zip(known["site"], known["fold"], strict=True)]
+    return known.assign(site_seen=np.array(seen, bool), training_patients=known["fold"].map(patients))
+
+
+def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: int, seed: int) -> pd.DataFrame:
+    """How much better patients of sites that were in training are segmented than those of sites that were not.
+
+    Where cases were tested in both ways, by two studies of one cohort, only these count, and each is compared with
+    itself. Otherwise two groups of different cases are compared.
+
+    Parameters
+    ----------
+    tested : DataFrame
+        From `with_site_seen`, of one study or of two.
+    models : sequence of str
+    n_bootstrap, seed
+        Of the interval, over patients.
+
+    Returns
+    -------
+    DataFrame
+        A row per network; none where all sites were in training, or none was: ``seen`` and ``unseen`` (mean Dice),
+        ``difference`` (seen minus unseen), ``low``, ``high``, ``n_seen``, ``n_unseen`` (patients), ``paired``,
+        ``training_seen``, ``training_unseen`` (mean number of training patients).
+    """
+    ways = tested.groupby("case")["site_seen"].nunique()
+    paired = bool((ways == 2).any())
+    rows = []
+    if tested["site_seen"].nunique() == 2:
+        counted = tested[tested["case"].map(ways) == 2] if paired else tested
+        n = counted.groupby("site_seen")["patient"].nunique()
+        trained = counted.groupby("site_seen")["training_patients"].mean()
+        for model in models:
+            dice = counted[counted["model"] == model].pivot_table("dice", "patient", "site_seen", "mean")
+            groups = [once_each(dice[seen]) for seen in (True, False)]
+            found = share_difference(*groups, n_bootstrap, seed)
+            sizes = n[True], n[False], paired, trained[True], trained[False]
+            rows.append((model, dice[True].mean(), dice[False].mean(), *found, *sizes))
+    columns = ["model", "seen", "unseen", "difference", "low", "high", "n_seen", "n_unseen", "paired"]
+    return pd.DataFrame(rows, columns=[*columns, "training_seen", "training_unseen"])

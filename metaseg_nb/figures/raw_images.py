@@ -1,20 +1,24 @@
-"""Pictures of what was done to images as they come: brains that were extracted, sequences that were registered."""
+"""Pictures of images as they come: brains that were extracted, sequences that were registered, dates side by side."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
+from nibabel.affines import apply_affine
 
-from metaseg_nb.cohort.cases import Case, LesionRule
+from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.head import find_head, shown_window
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
-from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
+from metaseg_nb.figures.reviewed import read_image
+from metaseg_nb.figures.slices import Panel, as_volume, draw_panels, window_around
 from metaseg_nb.preprocessing.brain import with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import along_axes
 from metaseg_nb.preprocessing.stored_case import StoredCase
 
-SQUARE_MM = 30.0
+# Edges of a square of a checkerboard, and of a picture around a lesion.
+SQUARE_MM, EDGE_MM = 30.0, 50.0
 
 
 def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: LesionRule) -> Figure:
@@ -71,27 +75,65 @@ def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: S
 
 
 def _checkerboards(case: Case, first: Volume, other: Volume, places: Mapping[str, np.ndarray]) -> list[Panel]:
-    """Squares of two images in turn, a panel for each place of the other one, by its title."""
-    panels = []
+    """Squares of two images in turn, on an axial slice of the first, a panel for each place of the other, by its title.
+
+    Each image has its own grey scale, from 0 to 1.
+    """
+    head = find_head(first.array, first.spacing_mm)
+    low, high = (ends[2] for ends in head.box) if head else (0, first.array.shape[2])
+    x, y = (np.arange(first.array.shape[axis]) * first.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
+    source, target = (Grid(it.spacing_mm, it.array.shape) for it in (other, first))
+    windows, panels = [shown_window(it.array) for it in (first, other)], []
     for title, place in places.items():
-        grey = np.where(_squares(first), *_greys(first, other, place))
-        panels.append(Panel([case.name, title], as_volume(grey, first.spacing_mm[:2]), look={"greys": (0, 1)}))
+        arrays = first.array, resample(other.array, source, target, place=place)
+        greys = [
+            ((array[:, :, int((low + high) // 2)] - dark) / (bright - dark)).clip(0, 1)
+            for array, (dark, bright) in zip(arrays, windows, strict=True)
+        ]
+        squares = as_volume(np.where((x[:, None] + y) % 2 == 0, *greys), first.spacing_mm[:2])
+        panels.append(Panel([case.name, title], squares, look={"greys": (0, 1)}))
     return panels
 
 
-def _greys(first: Volume, other: Volume, place: np.ndarray) -> list[np.ndarray]:
-    """One axial slice of both images on the grid of the first, each on its own grey scale from 0 to 1."""
-    head = find_head(first.array, first.spacing_mm)
-    low, high = head.box if head else (np.zeros(3), np.array(first.array.shape))
-    source, target = (Grid(it.spacing_mm, it.array.shape) for it in (other, first))
-    placed, greys = resample(other.array, source, target, place=place), []
-    for array, of in ((first.array, first), (placed, other)):
-        dark, bright = shown_window(of.array)
-        greys.append(((array[:, :, int((low[2] + high[2]) // 2)] - dark) / (bright - dark)).clip(0, 1))
-    return greys
+def draw_lesions_over_time(
+    cohort: Cohort, dates: pd.DataFrame, lesions: pd.DataFrame, first: Sequence[int] = (), most: int = 4
+) -> Figure:
+    """A row a lesion, a column a date: the axial slice at the same place of the head, with the reference's outline.
 
+    The slices are those of each image; a head that lies tilted is not turned back. Where an image does not show the
+    place, the panel is empty.
 
-def _squares(image: Volume) -> np.ndarray:
-    """Every second square of an axial slice: bool, shape (X, Y)."""
-    x, y = (np.arange(image.array.shape[axis]) * image.spacing_mm[axis] // SQUARE_MM for axis in (0, 1))
-    return (x[:, None] + y) % 2 == 0
+    Parameters
+    ----------
+    cohort : Cohort
+    dates, lesions : DataFrame
+        From `follow_study`, of one patient and one model.
+    first : sequence of int
+        Lesions shown before others.
+    most : int
+        Lesions shown; after ``first`` the largest ones.
+    """
+    cases = [case_named(cohort.cases, name) for name in dates["case"]]
+    images = {case.name: read_image(case) for case in cases}
+    masks = {case.name: read_lesions(case, cohort.rule).array > 0 for case in cases}
+    greys = {name: shown_window(image.array) for name, image in images.items()}
+    to_date = {row.case: np.reshape(row.matrix, (4, 4)) for row in dates.itertuples()}
+    panels = []
+    largest = lesions.groupby("lesion")["diameter_mm"].max().sort_values(ascending=False).index
+    for number in list(dict.fromkeys([*first, *largest]))[:most]:
+        own = lesions[lesions["lesion"] == number].set_index("case")
+        came = own[own["part"].notna()].iloc[0]
+        back = np.linalg.inv(to_date[came.name]) @ images[came.name].affine
+        place_mm = apply_affine(back, came[["x", "y", "z"]].to_numpy(float))
+        for name, image in images.items():
+            voxel = apply_affine(np.linalg.inv(image.affine) @ to_date[name], place_mm).tolist()
+            index = round(voxel[2])
+            look = {"window": window_around(image, voxel, 2, EDGE_MM), "greys": greys[name]}
+            row = own.loc[name] if name in own.index else None
+            what = "not yet there" if row is None else row["fate"]
+            size = f", {row['diameter_mm']:.0f} mm" if row is not None and row["diameter_mm"] > 0 else ""
+            title = [f"lesion {number}: {what}{size}", f"{name}, day {dates.set_index('case')['day'][name]}"]
+            inside = all(0 <= round(place) < n for place, n in zip(voxel, image.array.shape, strict=True))
+            panel = Panel(title, image, {"reference": masks[name]}, index, look)
+            panels.append(panel if inside else Panel(title, None, missing="not in the image"))
+    return draw_panels(panels, len(images))

@@ -2,8 +2,10 @@
 
 import json
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -14,8 +16,12 @@ from matplotlib.text import Text
 from metaseg_nb.files import finished, write_json, write_table, write_text
 from metaseg_nb.layout import StudyLayout, parameter_names
 from metaseg_nb.machine import commit
+from metaseg_nb.parameters import model_title
 from metaseg_nb.privacy import private_free
-from metaseg_nb.settings import THRESHOLD_MODEL, Settings
+from metaseg_nb.settings import ALL, THRESHOLD_MODEL, Settings
+
+if TYPE_CHECKING:
+    from seaborn import objects
 
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
@@ -28,10 +34,13 @@ MODEL_COLOURS = {
     "unetr": "#D55E00",
     "recommended": "#882255",
     THRESHOLD_MODEL: "#999999",
+    ALL: "black",
 }
 # Tol 2021, for models beside those of the study.
 MORE_COLOURS = ("#332288", "#999933", "#44AA99", "#AA4499", "#DDCC77", "#117733", "#CC6677", "#88CCEE")
 SAVED_DPI = 150
+# Settings of matplotlib that plots of `seaborn.objects` take over.
+TAKEN_OVER = ("axes.", "font.", "grid.", "xtick.", "ytick.")
 # Of a font's size: a little more than the mean over letters and digits.
 CHARACTER_WIDTH = 0.64
 
@@ -40,6 +49,16 @@ def model_colour(model: str) -> str:
     """Colour of a model, the same in every figure."""
     more = [name for name in parameter_names("model") if name not in MODEL_COLOURS]
     return MODEL_COLOURS.get(model) or MORE_COLOURS[more.index(model) % len(MORE_COLOURS)]
+
+
+def palette(models: Iterable[str]) -> dict[str, str]:
+    """Colour of each network by its title, the same in every figure."""
+    return {model_title(model): model_colour(model) for model in models}
+
+
+def with_titles(table: pd.DataFrame) -> pd.DataFrame:
+    """Add the column ``network``: the title of each ``model``."""
+    return table.assign(network=table["model"].map({name: model_title(name) for name in table["model"].unique()}))
 
 
 def fitted(name: str, inches: float, points: float) -> str:
@@ -56,6 +75,23 @@ def use_style() -> None:
     sns.set_theme(context="notebook", style="ticks", font="DejaVu Sans", font_scale=0.9)
     plt.rcParams.update({"figure.dpi": 100, "savefig.dpi": SAVED_DPI, "axes.titleweight": "bold", "axes.titlesize": 11})
     plt.rcParams["text.parse_math"] = False  # a dollar sign in a name is a dollar sign
+
+
+def draw(plot: "objects.Plot", size: tuple[float, float]) -> Figure:
+    """Draw a plot of `seaborn.objects` in the workbook's style, its legend on the right; size in inches."""
+    figure = plt.figure(figsize=size, layout="constrained")
+    style = {name: value for name, value in plt.rcParams.items() if name.startswith(TAKEN_OVER)}
+    if plot._data.frame.empty:  # pyright: ignore[reportAttributeAccessIssue]  # seaborn fails on an empty table
+        figure.subplots().text(0.5, 0.5, "nothing to show", ha="center")
+    else:
+        plot.theme(style).on(figure).plot()
+    for legend in figure.legends[:]:  # seaborn's own lies on the axes
+        figure.legends.remove(legend)
+        names = [text.get_text() for text in legend.get_texts()]
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        figure.legend(handles, names, loc="outside right center", frameon=False)
+    sns.despine(figure)
+    return figure
 
 
 def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[str, ...] = ("png",)) -> None:
@@ -114,3 +150,12 @@ class Records:
         latex = table.to_latex(index=False, escape=True, float_format="%.3g", na_rep="--")
         write_text(file.with_suffix(".tex"), private_free(self.layout)(latex).rstrip("\n"))
         write_table(file, table)
+
+
+def somebody_watches() -> bool:
+    """Tell whether this code was started from a browser, and not by papermill or nbconvert."""
+    from IPython import get_ipython  # here: processes that draw pictures for pages need none
+
+    kernel = getattr(get_ipython(), "kernel", None)
+    # JupyterLab signs its requests with no name, clients in Python with the user's
+    return kernel is not None and kernel.get_parent().get("header", {}).get("username") == ""

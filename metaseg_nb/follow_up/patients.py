@@ -17,7 +17,7 @@ from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.cohort.volumes import Volume, read_lesions, read_mask, read_volume
 from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.preprocessing.registration import register_dates
 
 REFERENCE = "reference"

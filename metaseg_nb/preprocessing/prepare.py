@@ -21,7 +21,7 @@ from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.preprocessing import case_store, steps
 from metaseg_nb.preprocessing.brain import KEEP, brain_file, bright_rim_mm3, cut_lesions, require_installed, with_margin
 from metaseg_nb.preprocessing.case_store import StoredCase

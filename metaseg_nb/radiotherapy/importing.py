@@ -20,7 +20,7 @@ from metaseg_nb.cohort.pseudonyms import give_codes
 from metaseg_nb.cohort.sources.dates import date_in, days_since_first
 from metaseg_nb.files import DamagedFile, finished_folder, write_json
 from metaseg_nb.layout import PROJECT, StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.radiotherapy.dicom_folder import is_dicom, read_dicom, without_names
 from metaseg_nb.radiotherapy.examinations import Choice, Codes, Planned, mask_of_case, organs_of_case, plan_cases
 from metaseg_nb.radiotherapy.headers import DicomError

@@ -29,7 +29,7 @@ from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share, share_di
 from metaseg_nb.evaluation.strata import per_patient, weighted
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 from metaseg_nb.layout import StudyLayout, second_reader_masks
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 
 SECOND_READER = "second reader"
 # Lesions: 0.95 to the power of 72 is 0.025.

@@ -13,7 +13,7 @@ from metaseg_nb.cohort.lesions import dilate_by_one, distance_mm
 from metaseg_nb.cohort.problems import CohortError, refusal
 from metaseg_nb.cohort.volumes import describe_grid, read_lesions, read_volume, same_grid
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
 from metaseg_nb.radiotherapy.margins import Targets, masks_on
 

@@ -29,7 +29,7 @@ from metaseg_nb.figures.slices import AXES, PLANES, add_legend, draw_slice, wind
 from metaseg_nb.figures.style import fitted, use_style
 from metaseg_nb.files import finished, write_table
 from metaseg_nb.layout import StudyLayout
-from metaseg_nb.parallel import map_cases
+from metaseg_nb.machine import map_cases
 from metaseg_nb.parameters import model_title
 from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, slice_view
 

@@ -23,10 +23,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Image
 
-from metaseg_nb.figures.charts import somebody_watches
 from metaseg_nb.figures.reviewed import AGREEMENT_COLOURS, CaseImages
 from metaseg_nb.figures.slices import AXES, PLANES, draw_planes
-from metaseg_nb.figures.style import REFERENCE, model_colour
+from metaseg_nb.figures.style import REFERENCE, model_colour, somebody_watches
 from metaseg_nb.parameters import model_title
 from metaseg_nb.viewer.niivue import Layer, NiiVueViewer
 

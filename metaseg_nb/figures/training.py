@@ -1,23 +1,66 @@
-"""Training patches: with what random changes a network sees them, and what pretraining hides of them."""
+"""A training: its learning curve, also while a network trains; its patches, and what pretraining hides of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import torch
+from IPython.display import DisplayHandle
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.lesions import fullest_slice, label_lesions
 from metaseg_nb.figures.slices import Panel, as_volume, draw_panels
+from metaseg_nb.figures.style import somebody_watches
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Pretrain
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import RestorationBatches, restore, validation_patches
 
+# Scores on the selection set, by their column of a history.
+SCORES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
 PANELS, PATCHES_RESTORED = 12, 4
 HIDDEN_COLOUR = "#0072B2"
 # Patches are turned and flipped at random: they have no sides.
 NO_MARKS: dict[str, Any] = {"letters": False, "scale_bar": False}
+
+
+def learning_curve(history: pd.DataFrame, kept_epoch: int, title: str) -> Figure:
+    """Training loss and score on the selection set over epochs; the epoch whose weights are kept is marked."""
+    score = _score_column(history)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    left.plot(history["epoch"], history["loss"], color="#000000", marker=".")
+    left.set(xlabel="epoch", ylabel="training loss", title=title)
+    right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
+    right.axvline(kept_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {kept_epoch}")
+    words = f"{SCORES[score]}, selection set"
+    right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="patients not used for training")
+    for panel in (left, right):
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(frameon=False)
+    return figure
+
+
+def live_learning_curve(title: str) -> Callable[[pd.DataFrame], None]:
+    """Make what `fit` calls with its history after each validation; without a browser it draws nothing."""
+    if not somebody_watches():
+        return lambda history: None
+    handle = DisplayHandle()
+    handle.display(None)
+
+    def redraw(history: pd.DataFrame) -> None:
+        score = history[_score_column(history)]
+        figure = learning_curve(history, history.loc[score == score.max(), "epoch"].max(), title)
+        handle.update(figure)
+        plt.close(figure)
+
+    return redraw
+
+
+def _score_column(history: pd.DataFrame) -> str:
+    return next(name for name in SCORES if name in history)
 
 
 def draw_batch(batches: PatchBatches) -> Figure:
