@@ -52,8 +52,6 @@ class NiftiFile:
     path : path
     case : str
         Named in errors.
-    packed : bool
-        By gzip.
     header : Nifti1Header
         As nibabel mends it; its lengths may be in other units than millimetres.
     place : mapping
@@ -62,7 +60,6 @@ class NiftiFile:
 
     path: Path
     case: str
-    packed: bool
     header: nib.Nifti1Header
     place: Mapping[str, Any]
 
@@ -114,7 +111,7 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
     try:
         if problem := _other_file(path, case):
             raise CohortError([problem])
-        head, packed = head_of(path), is_gzip(path)
+        head = head_of(path)
         formats = (nib.Nifti1Header, nib.Nifti2Header)
         form = next((form for form in formats if form.may_contain_header(head)), None)
         if form is None:
@@ -122,7 +119,7 @@ def open_nifti(path: str | Path, case: str) -> NiftiFile:
         raw = form(head[: form.sizeof_hdr], check=False)
         header = raw.copy()
         header.check_fix(QUIET)
-        file = NiftiFile(path, case, packed, header, read_place(raw))
+        file = NiftiFile(path, case, header, read_place(raw))
         for problem in _problems(file):
             raise CohortError([problem])
     except CohortError:
@@ -180,7 +177,7 @@ def _problems(file: NiftiFile) -> Iterator[Problem]:
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
         yield broken("placed voxels", *of, found)
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes
-    if needed > (MOST_UNPACKED * size if file.packed else size):
+    if needed > (MOST_UNPACKED * size if is_gzip(file.path) else size):
         found = f"{size} bytes, but a header with shape {file.shape}, which takes {needed} bytes"
         yield broken("whole file", *of, found)
     needed, free = file.voxel_bytes + WORK_BYTES * math.prod(file.shape), free_memory()

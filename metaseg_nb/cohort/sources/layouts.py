@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -46,7 +46,7 @@ class CaseFiles:
     images: tuple[Sequence[Path], ...]
     labels: Sequence[Path] | None
     volumes: Sequence[Path] = ()
-    facts: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     brains: Sequence[Path] | None = None
 
 
