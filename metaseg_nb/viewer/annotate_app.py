@@ -200,13 +200,10 @@ class AnnotateApp(AnnotatePanel):
                 self.opened.close(finished)
             except CaseTaken as error:
                 unsaved = f"Not saved. {error}"
-            self._leave()
+            self.opened = None
+            self._fill(self.lesions, None, [])
+            self.viewer.clear()
         return unsaved
-
-    def _leave(self) -> None:
-        self.opened = None
-        self._fill(self.lesions, None, [])
-        self.viewer.clear()
 
     def _make_next(self) -> None:
         """Make the case after this one ready to be shown, while a person is at work on this one."""
