@@ -6,16 +6,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.results import BudgetResults
-from metaseg_nb.evaluation.intervals import (
-    EQUAL,
-    INCONCLUSIVE,
-    MIN_PATIENTS,
-    Estimate,
-    named,
-    percentiles,
-    share,
-    verdict,
-)
+from metaseg_nb.evaluation.intervals import EQUAL, INCONCLUSIVE, MIN_PATIENTS, named, percentiles, share, verdict
 from metaseg_nb.parameters import model_title
 from metaseg_nb.settings import ALL
 
@@ -87,7 +78,7 @@ def ratio(draws: np.ndarray, parts: np.ndarray, wholes: np.ndarray) -> np.ndarra
     return np.divide(parts, wholes, out=np.full(len(draws), np.nan), where=wholes > 0)
 
 
-def with_interval(draws: np.ndarray, values: np.ndarray) -> Estimate:
+def with_interval(draws: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     """A number, from its values for each of the draws, and its 95 % interval; NaN with fewer than two patients.
 
     The interval is widened for the number of patients (`percentiles`), and not for that of seeds.
