@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from pandas.io.formats.style import Styler
@@ -198,8 +199,6 @@ class Records:
 
 def somebody_watches() -> bool:
     """Tell whether this code was started from a browser, and not by papermill or nbconvert."""
-    from IPython import get_ipython  # here: processes that draw pictures for pages need none
-
     kernel = getattr(get_ipython(), "kernel", None)
     # JupyterLab signs its requests with no name, clients in Python with the user's
     return kernel is not None and kernel.get_parent().get("header", {}).get("username") == ""
