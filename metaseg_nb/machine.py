@@ -182,8 +182,7 @@ def provenance() -> dict[str, str]:
 
 def describe() -> str:
     """One line for the top of a notebook."""
-    facts = provenance()
-    return " · ".join(f"{name} {value}" for name, value in facts.items())
+    return " · ".join(f"{name} {value}" for name, value in provenance().items())
 
 
 def map_cases(function: Callable, items: Iterable[Any], workers: int, description: str) -> list[Any]:

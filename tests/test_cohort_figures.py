@@ -12,9 +12,8 @@ from matplotlib.text import Text
 from metaseg_nb.cohort.cases import LesionRule
 from metaseg_nb.cohort.examination import examine_all
 from metaseg_nb.cohort.problems import Problem
-from metaseg_nb.figures.case_figures import draw_lesion_map, draw_montage
+from metaseg_nb.figures.case_figures import describe_counts, describe_problems, draw_lesion_map, draw_montage
 from metaseg_nb.figures.style import use_style
-from metaseg_nb.figures.tables import describe_counts, describe_problems
 
 
 @pytest.fixture

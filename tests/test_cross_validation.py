@@ -30,7 +30,7 @@ from metaseg_nb.evaluation.scoring import (
     threshold_of,
 )
 from metaseg_nb.evaluation.strata import all_strata
-from metaseg_nb.figures.tables import show_leaderboard
+from metaseg_nb.figures.style import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case

@@ -14,8 +14,7 @@ from seaborn import objects
 import metaseg_nb as ms
 from metaseg_nb.evaluation.comparison import make_leaderboard, rank_distribution, rank_test
 from metaseg_nb.evaluation.scoring import METRICS
-from metaseg_nb.figures.style import Records, draw, palette, use_style, with_titles
-from metaseg_nb.figures.tables import show_leaderboard
+from metaseg_nb.figures.style import Records, draw, palette, show_leaderboard, use_style, with_titles
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.settings import CrossValidate
 

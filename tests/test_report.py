@@ -29,8 +29,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.figures.style import save_figure, use_style
-from metaseg_nb.figures.tables import show_table
+from metaseg_nb.figures.style import save_figure, show_table, use_style
 from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.report.build import CHAPTERS, EXTRA, write_page, write_report

@@ -30,10 +30,7 @@ LOWER_BRAIN = (
 )
 SMALL_LESIONS = ("Small lesions are missed", "Share detected, lesions of 10 mm and more minus smaller ones")
 MORE_MISSED = ("False negatives are more common than false positives", "Missed minus false lesions per patient")
-BY_KIND = (
-    "Convolutional networks are better than transformers",
-    "Dice of convolutional networks minus transformers",
-)
+BY_KIND = ("Convolutional networks are better than transformers", "Dice of convolutional networks minus transformers")
 # What was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
 Groups = tuple[str, pd.DataFrame, pd.DataFrame]
 
@@ -115,17 +112,15 @@ def _by_kind(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Groups:
     return counted, *(once_each(paired[kind]) for kind in KINDS)
 
 
-def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pairs of networks that differ: by Wilcoxon's test with Holm's correction, where Friedman's test says that any do.
+def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> dict[tuple[str, str], bool]:
+    """Pairs of networks that differ, and whether the mean difference and the ranks point to different ones of them.
 
-    With two networks there is no Friedman test to pass.
+    They differ by Wilcoxon's test with Holm's correction, where Friedman's test says that any do. With two networks
+    there is no Friedman test to pass.
     """
-    return pairs[(pairs["p_holm"] < ALPHA) & (not ranks["p"].iloc[0] >= ALPHA)]
-
-
-def at_odds(pairs: pd.DataFrame) -> pd.Series:
-    """Where the mean difference and the ranks point to different networks; bool, a row per pair of `pairwise`."""
-    return np.sign(pairs["difference"]) != np.sign(pairs["rank_biserial"])
+    differ = pairs[(pairs["p_holm"] < ALPHA) & (not ranks["p"].iloc[0] >= ALPHA)]
+    at_odds = np.sign(differ["difference"]) != np.sign(differ["rank_biserial"])
+    return dict(zip(zip(differ["first"], differ["second"], strict=True), at_odds, strict=True))
 
 
 def which_network(
@@ -163,17 +158,17 @@ def which_network(
     patients = f"{_counted(best['patients'], 'patient')} of the cohort *{escaped(cohort)}*"
     text = f"{lead}: **{dice}**, {patients}, {best['failures']} with Dice 0."
     differ = differing(ranks, pairs)
-    certain = [{pair.first, pair.second} for pair in differ[~at_odds(differ)].itertuples()]
-    opposed = [{pair.first, pair.second} for pair in differ[at_odds(differ)].itertuples()]
     following = networks[len(equal) :][:1].assign(place="Next")
     for row in pd.concat([following, baseline.assign(place="For comparison")]).itertuples():
-        scores = patient_scores(metrics, [best["model"], row.model])
+        pair = best["model"], row.model
+        at_odds = differ.get(pair, differ.get(pair[::-1]))  # None where they do not differ
+        scores = patient_scores(metrics, pair)
         gain = pairwise(scores, n_bootstrap, seed).iloc[0]
         difference = estimate(*gain[["difference", "low", "high"]], form="+.2f")
         answer = verdict(gain["low"], gain["high"], gain["patients"], f"{name} is better", f"{name} is worse")
-        if row.model != BASELINE and {best["model"], row.model} not in certain:
+        if row.model != BASELINE and (at_odds is None or at_odds):
             answer = INCONCLUSIVE
-        if {best["model"], row.model} in opposed:
+        if at_odds:
             answer += f" ({name} is better in the mean, worse by ranks)"
         other = f"{row.place}: {model_title(row.model)} {row.dice_mean:.2f}"
         text += f" {other}; mean difference per patient {difference}: {answer}."
@@ -200,8 +195,8 @@ def how_sure(ranks: pd.DataFrame, pairs: pd.DataFrame, places: pd.DataFrame) -> 
         return f"**How sure?** Inconclusive: {few}, {MIN_PATIENTS} are needed for a test."
     differ = differing(ranks, pairs)
     named = ", ".join(
-        f"{model_title(row.first)} and {model_title(row.second)}{', in the mean the other way' if opposed else ''}"
-        for row, opposed in zip(differ.itertuples(), at_odds(differ), strict=True)
+        f"{model_title(first)} and {model_title(second)}{', in the mean the other way' if at_odds else ''}"
+        for (first, second), at_odds in differ.items()
     )
     found = f"{len(differ)} of {len(pairs)} pairs differ ({named})" if len(differ) else "inconclusive, no pair differs"
     overall = f"Friedman p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}; " if np.isfinite(p) else ""

@@ -141,8 +141,7 @@ def operating_points(found: pd.DataFrame, models: Sequence[str], n_bootstrap: in
         detected = share(counts["n_detected"], counts["n_truth"], n_bootstrap, seed)
         false = counts["n_false"].mean(), *bootstrap_interval(counts["n_false"], n_bootstrap, seed)
         row = {"model": model, "operating_point": point, "patients": len(counts)}
-        row |= named("sensitivity", detected) | named("false_per_patient", false)
-        rows.append(row)
+        rows.append(row | named("sensitivity", detected) | named("false_per_patient", false))
     return pd.DataFrame(rows)
 
 

@@ -38,7 +38,7 @@ TABLES = ("metrics", "other_metrics", "lesions", "detections", "operating_points
 class PooledResults:
     """Every test case of every network.
 
-    ``metrics`` has one row per (``model``, ``case``), with ``unlikeness`` (NaN where it was not measured), and
+    ``metrics`` has one row per (``model``, ``case``), with ``unlikeness`` (NaN in runs of before it was measured), and
     ``other_metrics`` too, by the weights that were not kept (the chosen epoch's or the last one's). ``lesions`` has one
     per (``model``, reference lesion), ``detections`` one per (``model``, ``case``, threshold), ``operating_points`` one
     per (``model``, ``case``, decision), ``calibration`` one per (``model``, ``case``, bin), and ``runs`` one per
@@ -132,7 +132,7 @@ def pool(
         {"model": model, "fold": fold, "network": of["settings"]["network"], **{name: of[name] for name in FACTS}}
         for (model, fold), of in facts.items()
     ]
-    unlike = {(run[0], case): value for run, of in facts.items() for case, value in of["unlikeness"].items()}
+    unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
     cases = zip(metrics["model"], metrics["case"], strict=True)
     tables["metrics"] = metrics.assign(unlikeness=[unlike.get(of, np.nan) for of in cases])
     results = PooledResults(**tables, runs=pd.DataFrame(rows))

@@ -35,6 +35,8 @@ from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 from metaseg_nb.preprocessing.intensity import intensity_range
 from metaseg_nb.settings import THRESHOLD_MODEL
 
+# Thresholds of the baseline divide the range of intensities into so many parts.
+N_THRESHOLDS = 100
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
 
 
@@ -143,7 +145,7 @@ def score_files(
         return read_mask(file[0], name, file[1])
 
     masks = of_each(read, ((truth, rule), (prediction, prediction_rule or rule)))
-    scores, lesions = score(*masks, name, (truth, prediction))
+    scores, lesions = score(*masks, case=name, files=(truth, prediction))
     return {**scores, "lesions": lesions.to_dict("records")}
 
 
@@ -247,10 +249,6 @@ def score_follow_up(
         predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))
         rows.append({"earlier_mask": mask, **score_against(case, truth, predicted)[0]})
     return pd.DataFrame(rows)
-
-
-# Thresholds that are tried divide the range of intensities into so many parts.
-N_THRESHOLDS = 100
 
 
 def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -168,8 +168,7 @@ def site_differences(tested: pd.DataFrame, models: Sequence[str], n_bootstrap: i
         trained = counted.groupby("site_seen")["training_patients"].mean()
         for model in models:
             dice = counted[counted["model"] == model].pivot_table("dice", "patient", "site_seen", "mean")
-            groups = [once_each(dice[seen]) for seen in (True, False)]
-            found = share_difference(*groups, n_bootstrap, seed)
+            found = share_difference(once_each(dice[True]), once_each(dice[False]), n_bootstrap, seed)
             sizes = n[True], n[False], paired, trained[True], trained[False]
             rows.append((model, dice[True].mean(), dice[False].mean(), *found, *sizes))
     columns = ["model", "seen", "unseen", "difference", "low", "high", "n_seen", "n_unseen", "paired"]

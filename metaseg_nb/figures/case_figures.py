@@ -1,4 +1,4 @@
-"""Figures of cases: the cohort at a glance, bias fields, networks side by side, unlabelled cases."""
+"""Figures of cases: the cohort at a glance, also in words; bias fields, networks side by side, unlabelled cases."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,20 +11,13 @@ from matplotlib.ticker import MaxNLocator
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule, case_named
 from metaseg_nb.cohort.examination import Examination
-from metaseg_nb.cohort.lesions import box_around, fullest_slice, label_lesions, surface_distance_mm
+from metaseg_nb.cohort.lesions import UNSCORED_MM3, box_around, fullest_slice, label_lesions, surface_distance_mm
+from metaseg_nb.cohort.problems import STOPPING, Problem, problem_table
 from metaseg_nb.cohort.volumes import read_lesions, read_mask
 from metaseg_nb.figures.reviewed import CaseImages, centre_of_largest, read_case_images, read_image
-from metaseg_nb.figures.slices import (
-    AXES,
-    COLOURS,
-    PLANES,
-    Panel,
-    as_volume,
-    draw_panels,
-    draw_planes,
-    draw_slice,
-)
+from metaseg_nb.figures.slices import AXES, COLOURS, PLANES, Panel, as_volume, draw_panels, draw_planes, draw_slice
 from metaseg_nb.figures.style import MARGIN, fitted
+from metaseg_nb.files import escaped
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import model_title
 from metaseg_nb.preprocessing.stored_case import StoredCase
@@ -33,6 +26,7 @@ from metaseg_nb.preprocessing.stored_case import StoredCase
 WHITE_PERCENTILE = 99.7
 # A field's colours reach at least this far from 1, or no correction would look like a strong one.
 LEAST_FIELD = 0.1
+TINY_MM = 5  # lesions under this diameter are hard to see
 
 
 def draw_lesion_map(cases: Sequence[Case], examinations: Sequence[Examination]) -> Figure:
@@ -74,6 +68,33 @@ def draw_montage(cases: Sequence[Case], examinations: Sequence[Examination]) -> 
             masks = {"reference": examination.lesion_slice[:, :, None]}
             panels.append(Panel(title, image, masks, look={"greys": (0, 255)}))
     return draw_panels(panels)
+
+
+def describe_counts(lesions: pd.DataFrame) -> str:
+    """How many lesions the masks hold and how many are scored; ``lesions`` is the table of notebook 01."""
+    scored = lesions[lesions["scored_lesion"] > 0].drop_duplicates(["case", "scored_lesion"])
+    left_out = int((lesions["scored_lesion"] == 0).sum())
+    tiny, tiny_scored = ((of < TINY_MM).sum() for of in (lesions["diameter_mm"], scored["scored_diameter_mm"]))
+    joined = len(lesions) - left_out - len(scored)
+    return (
+        f"**Two counts of lesions.** Separate lesions in the masks: {len(lesions)} ({tiny} under {TINY_MM} mm); "
+        f"notebook 01 and the folds count these. Scored lesions, as in BraTS-METS: {len(scored)} "
+        f"({tiny_scored} under {TINY_MM} mm); notebook 04 and all its classes count these. Lesions with at most two "
+        f"voxels between them are scored as one (joined to another: {joined}), and lesions of {UNSCORED_MM3:g} mm³ "
+        f"or less are not scored (left out: {left_out})."
+    )
+
+
+def describe_problems(cases: Sequence[Case], problems: Sequence[Problem], leakage: str) -> str:
+    """How many errors, warnings and notes in how many cases; ``leakage`` is what an audit of the lists answers."""
+    names, parts = {case.name for case in cases}, []
+    for severity, of in problem_table(problems).groupby("severity", sort=False):
+        plural = "s" if len(of) > 1 else ""
+        what = f" ({escaped(of['found'].iloc[0])})" if len({*of["found"]}) == 1 else ""
+        parts.append(f"{len(of)} {severity}{plural} in {len({*of['case']} & names)} of {len(names)} cases{what}")
+    begins = "To correct" if any(problem.severity in STOPPING for problem in problems) else "To check"
+    wrong = f"**{begins}: {', '.join(parts)}.**" if parts else "No problem was found."
+    return f"{wrong} {escaped(leakage)}".strip()
 
 
 def draw_corrections(cases: Sequence[StoredCase]) -> Figure:

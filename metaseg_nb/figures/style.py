@@ -1,4 +1,7 @@
-"""One look for all figures: colours that colour-blind readers tell apart, sizes that print; and how they are saved."""
+"""One look for all figures and tables, and how they are saved.
+
+Colours are those that colour-blind readers tell apart, sizes those that print.
+"""
 
 import json
 import warnings
@@ -10,8 +13,10 @@ from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
+from IPython import get_ipython
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from pandas.io.formats.style import Styler
 
 from metaseg_nb.files import finished, write_json, write_table, write_text
 from metaseg_nb.layout import StudyLayout, parameter_names
@@ -116,6 +121,46 @@ def save_figure(figure: Figure, layout: StudyLayout, name: str, formats: tuple[s
             figure.savefig(unfinished, format=kind, dpi=SAVED_DPI, bbox_inches=box)
 
 
+def show_table(table: pd.DataFrame, precision: int = 1) -> Styler:
+    """A table to be read: words left and escaped, numbers right with some digits, no index."""
+    words = [name for name in table.columns if not pd.api.types.is_numeric_dtype(table[name])]
+    left = {name: [{"selector": "th, td", "props": "text-align: left"}] for name in words}
+    # the Styler escapes text alone
+    table = table.assign(**{name: table[name].map(str, na_action="ignore") for name in words})
+    styler = table.style.format(precision=precision, na_rep="–", escape="html").format_index(escape="html", axis=1)
+    return styler.hide(axis="index").set_table_styles(left)
+
+
+def show_leaderboard(board: pd.DataFrame) -> Styler:
+    """Mean ± sd (median) over patients with the 95 % interval of the mean, failures, costs; best network first."""
+    from metaseg_nb.evaluation.scoring import METRICS  # here: loads torch, which processes that draw do not need
+
+    board = board.rename(columns={"dice_mean": "dice"}).assign(millions=board["parameters"] / 1e6)
+    shown = {"dice": ("Dice", 3)} | {name: (metric.title, metric.digits) for name, metric in METRICS.items()}
+    shown |= {"lesion_sensitivity": ("share of lesions detected", 3)}
+    shown |= {"false_per_patient": ("false lesions per patient", 1)}
+    for size in ("large", "small"):
+        shown[f"f1_{size}_2026"] = f"F1, {size} lesions (METS 2026)", 3
+        shown[f"{size}_false_2026"] = f"false {size} lesions per patient (METS 2026)", 1
+
+    def text(name: str, digits: int) -> pd.Series:
+        return board[name].map(lambda value: "–" if pd.isna(value) else f"{value:.{digits}f}")
+
+    rows = {"patients (with Dice 0)": board["patients"].map("{} (".format) + board["failures"].map("{})".format)}
+    for name, (title, digits) in shown.items():
+        rows[title] = text(name, digits)
+        if f"{name}_sd" in board:
+            rows[title] += " ± " + text(f"{name}_sd", digits) + "<br>(" + text(f"{name}_median", digits) + ")"
+        rows[title] += "<br>[" + text(f"{name}_low", digits) + ", " + text(f"{name}_high", digits) + "]"
+    rows |= {"training, minutes per fold": text("train_minutes", 1), "parameters, millions": text("millions", 2)}
+    styler = pd.DataFrame(rows).set_axis(board["model"].map(model_title), axis=0).rename_axis(None).T.style
+    look = [
+        {"selector": "td, th", "props": "text-align: left; vertical-align: top"},
+        {"selector": "td", "props": "white-space: nowrap"},  # names may wrap: five columns fit a page
+    ]
+    return styler.format_index(escape="html", axis=0).format_index(escape="html", axis=1).set_table_styles(look)
+
+
 @dataclass(frozen=True)
 class Records:
     """Saves a notebook's figures and tables in the formats that papers need, each figure with its origin.
@@ -154,8 +199,6 @@ class Records:
 
 def somebody_watches() -> bool:
     """Tell whether this code was started from a browser, and not by papermill or nbconvert."""
-    from IPython import get_ipython  # here: processes that draw pictures for pages need none
-
     kernel = getattr(get_ipython(), "kernel", None)
     # JupyterLab signs its requests with no name, clients in Python with the user's
     return kernel is not None and kernel.get_parent().get("header", {}).get("username") == ""
