@@ -305,21 +305,41 @@ def test_the_next_patient_is_uncertain_and_unlike_those_before():
     assert table["rank"].tolist() == [1, 2, 3, 4]
 
 
-def test_random_patients_have_as_much_lesion_as_those_of_the_ranking_and_are_others():
-    """A ranking that takes the largest of 200: chance takes as much, where it can, and mostly other patients."""
-    volumes = np.random.default_rng(1).lognormal(6, 1, 200)
-    ranked = pd.DataFrame({"patient": [f"p{i}" for i in range(200)], "found_mm3": volumes})
-    wanted = ranked.sort_values("found_mm3", ascending=False, ignore_index=True)
-    for table, close in ((ranked, 0.05), (wanted, 0.75)):
-        shares, same = [], []
-        for seed in range(20):
-            order = as_much_foreground(table, 40, seed)
-            assert sorted(order) == sorted(table["patient"])
-            chosen = table.set_index("patient").loc[order[:40], "found_mm3"].sum()
-            shares.append(chosen / table["found_mm3"][:40].sum())
-            same.append(len({*order[:40]} & {*table["patient"][:40]}))
-        assert abs(np.mean(shares) - 1) < close
-        assert 4 < np.mean(same) < 16, "by chance 8 of 40 are the same"
+@pytest.mark.parametrize(
+    ("preference", "most_alike"),
+    [(0.0, 0.3), (1.0, 0.5), (50.0, 0.75)],  # of no volume, of more of it, and the largest first
+)
+def test_random_patients_have_as_much_lesion_as_those_of_a_ranking_and_are_others(preference, most_alike):
+    """Nobody but the 40 largest has their volume: nine tenths of it leave place for 12 others."""
+    rng = np.random.default_rng(1)
+    volumes = rng.lognormal(6, 1, 200)
+    order = np.argsort(-preference * np.log(volumes) - rng.gumbel(size=200))
+    table = pd.DataFrame({"patient": [f"p{i}" for i in order], "found_mm3": volumes[order]})
+    chosen = [as_much_foreground(table, 40, seed) for seed in range(12)]
+    assert all(sorted(one) == sorted(table["patient"]) for one in chosen)
+    reached = table.set_index("patient")["found_mm3"]
+    shares = [reached[one[:40]].sum() / table["found_mm3"][:40].sum() for one in chosen]
+    np.testing.assert_allclose(shares, 1, atol=0.1)
+    assert np.mean([len({*one[:40]} & {*table["patient"][:40]}) for one in chosen]) <= most_alike * 40
+    assert len({frozenset(one[:40]) for one in chosen}) == 12, "each seed takes others"
+    assert as_much_foreground(table, 40, 3) == chosen[3]
+
+
+def test_a_ranking_of_patients_with_nothing_to_see_is_drawn_from_those():
+    volumes = np.r_[np.zeros(30), np.full(10, 500.0)]
+    table = pd.DataFrame({"patient": [f"p{i}" for i in range(40)], "found_mm3": volumes})
+    chosen = [as_much_foreground(table, 10, seed) for seed in range(5)]
+    assert all({*one[:10]} <= {*table["patient"][:30]} for one in chosen)
+    assert len({frozenset(one[:10]) for one in chosen}) == 5
+
+
+@pytest.mark.parametrize("n", [0, 3, 40])
+def test_where_volumes_say_nothing_chance_alone_decides(n):
+    table = pd.DataFrame({"patient": [f"p{i}" for i in range(40)], "found_mm3": 0.0 if n == 3 else np.arange(40.0)})
+    orders = [as_much_foreground(table, n, seed) for seed in range(20)]
+    assert all(sorted(one) == sorted(table["patient"]) for one in orders)
+    places = np.mean([[one.index(patient) for patient in table["patient"]] for one in orders], axis=0)
+    assert abs(places[20:].mean() - places[:20].mean()) < 4
 
 
 def test_a_ranking_is_followed_until_the_work_of_the_even_choice_is_spent():
