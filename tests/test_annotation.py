@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from metaseg_nb.annotation.partial import Work, annotate, label_of_boxes, label_of_points
+from metaseg_nb.annotation.partial import Work, annotate, label_of_boxes, label_of_points, work_of_slices
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_patients, summarise
 from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case
@@ -16,6 +16,7 @@ from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase
+from metaseg_nb.preprocessing.grid import Grid, resample_lesions
 from metaseg_nb.settings import ParameterError, Train
 from metaseg_nb.training.patches import PatchBatches
 
@@ -36,7 +37,8 @@ def mask():
 
 def made(mask, settings, slices=SLICES):
     """An annotation on an image that is bright where the mask is."""
-    return annotate(mask, mask.astype(np.float32), MM, settings, slices)
+    grid = Grid(MM, mask.shape)
+    return annotate(mask, mask.astype(np.float32), grid, grid, settings, slices)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +57,8 @@ def test_what_is_called_lesion_is_lesion_and_what_is_called_background_is_not(ma
     [
         ("full", Work(2, n_contoured=2, n_slices=8 + 3)),
         ("largest", Work(2, n_contoured=1, n_slices=8)),
-        # every 5th slice from the middle of the larger one, 9: of 5..12 it is on 9, of 30..32 the smaller on none
-        ("slices", Work(2, n_contoured=1, n_slices=1)),
+        # every 5th slice from the middle of the larger one: of its slices 0..7 that is 4, and then 1 of the smaller's
+        ("slices", Work(2, n_contoured=2, n_slices=2)),
         ("boxes", Work(2, n_boxes=2)),
         ("points", Work(2, n_points=2)),
         ("lines", Work(2, n_lines=2)),
@@ -71,10 +73,7 @@ def test_the_work_is_counted(mask, kind, work, tiny_training):
     [
         ("full", Work(3, n_contoured=3, n_slices=2 + 1 + 1)),
         ("largest", Work(3, n_contoured=1, n_slices=2)),
-        (
-            "slices",
-            Work(3, n_contoured=2, n_slices=4),
-        ),  # 8 + 3 planes of the study grid are no more slices than there are
+        ("slices", Work(3, n_contoured=3, n_slices=2 + 1 + 1)),
         ("boxes", Work(3, n_boxes=3)),
         ("points", Work(3, n_points=3)),
         ("lines", Work(3, n_lines=3)),
@@ -112,6 +111,53 @@ def test_on_a_slice_that_is_looked_at_every_voxel_is_known_and_on_the_others_non
 @pytest.mark.parametrize("step", [1, 5, 39, 1000])
 def test_a_slice_hits_a_lesion_however_few_there_are(mask, step, tiny_training):
     assert made(mask, tiny_training(annotation="slices", slice_step=step))[1].n_slices >= 1
+
+
+@pytest.mark.parametrize(
+    ("native_mm", "spacing_mm", "n_slices", "known"),
+    [
+        # of 15 slices, every second from the middle, which are 1, 3 ... 13
+        (1.0, 1.0, 7, [*range(0, 60, 2)]),
+        (1.0, 2.0, 7, [*range(30)]),
+        (1.0, 3.0, 7, [*range(20)]),
+        # of the image's slices of 5 mm the ball lies on 5, 6 and 7: 0, 2, 4, 6, 8 and 10 are contoured
+        (5.0, 1.0, 1, [z for z in range(60) if z // 5 % 2 == 0]),
+    ],
+)
+def test_a_ball_takes_the_same_contours_whatever_the_study_grid(native_mm, spacing_mm, n_slices, known, tiny_training):
+    native = Grid((1.0, 1.0, native_mm), (40, 40, round(60 / native_mm)), (0.5, 0.5, native_mm / 2))
+    x, y, z = (native.centres_along(axis) - middle for axis, middle in enumerate((20.5, 20.5, 32.5)))
+    own = np.sqrt(x[:, None, None] ** 2 + y[:, None] ** 2 + z**2) <= 7.5
+    heights = [int(own.any(axis=(0, 1)).sum())]
+    assert heights == [round(15 / native_mm)]
+    edges = (spacing_mm,) * 3
+    grid = Grid(edges, tuple(int(np.ceil(n / spacing_mm)) for n in (40, 40, 60)), tuple(edge / 2 for edge in edges))
+    mask = resample_lesions(own, native, grid)
+    settings = tiny_training(annotation="slices", slice_step=2)
+    label, work = annotate(mask, mask.astype(np.float32), grid, native, settings, heights)
+    assert work == Work(1, n_contoured=1, n_slices=n_slices)
+    assert np.flatnonzero((label != UNKNOWN).all(axis=(0, 1))).tolist() == known
+    assert ((label == UNKNOWN).all(axis=(0, 1)) | (label == mask).all(axis=(0, 1))).all()
+
+
+def test_between_distant_contours_thick_slices_of_the_study_grid_are_unknown(tiny_training):
+    native, grid = Grid(MM, (8, 8, 60)), Grid((3.0, 3.0, 3.0), (3, 3, 20), (1.0, 1.0, 1.0))
+    mask = np.zeros(grid.shape, bool)
+    mask[1, 1, 8:13] = True  # its middle is 31 mm high
+    settings = tiny_training(annotation="slices", slice_step=5)
+    label, _ = annotate(mask, mask.astype(np.float32), grid, native, settings, [15])
+    contoured = range(1, 60, 5)
+    assert [z for z in range(20) if (label[:, :, z] != UNKNOWN).all()] == [z // 3 for z in contoured]
+    assert np.isin(label, [0, 1, UNKNOWN]).all()
+
+
+@pytest.mark.parametrize("step", [1, 2, 5, 7])
+def test_in_the_mean_every_nth_slice_is_contoured(step):
+    cases = [np.sort(np.random.default_rng(i).integers(1, 25, 1 + i % 6))[::-1].tolist() for i in range(300)]
+    contoured = sum(work_of_slices(slices, step).n_slices for slices in cases)
+    assert contoured == pytest.approx(sum(map(sum, cases)) / step, rel=0.02)
+    assert all(work_of_slices(slices, step).n_contoured >= 1 for slices in cases)
+    assert work_of_slices([], step) == Work(0)
 
 
 def test_in_a_box_an_ellipsoid_of_half_its_edges_is_lesion():
@@ -305,21 +351,41 @@ def test_the_next_patient_is_uncertain_and_unlike_those_before():
     assert table["rank"].tolist() == [1, 2, 3, 4]
 
 
-def test_random_patients_have_as_much_lesion_as_those_of_the_ranking_and_are_others():
-    """A ranking that takes the largest of 200: chance takes as much, where it can, and mostly other patients."""
-    volumes = np.random.default_rng(1).lognormal(6, 1, 200)
-    ranked = pd.DataFrame({"patient": [f"p{i}" for i in range(200)], "found_mm3": volumes})
-    wanted = ranked.sort_values("found_mm3", ascending=False, ignore_index=True)
-    for table, close in ((ranked, 0.05), (wanted, 0.75)):
-        shares, same = [], []
-        for seed in range(20):
-            order = as_much_foreground(table, 40, seed)
-            assert sorted(order) == sorted(table["patient"])
-            chosen = table.set_index("patient").loc[order[:40], "found_mm3"].sum()
-            shares.append(chosen / table["found_mm3"][:40].sum())
-            same.append(len({*order[:40]} & {*table["patient"][:40]}))
-        assert abs(np.mean(shares) - 1) < close
-        assert 4 < np.mean(same) < 16, "by chance 8 of 40 are the same"
+@pytest.mark.parametrize(
+    ("preference", "most_alike"),
+    [(0.0, 0.3), (1.0, 0.5), (50.0, 0.75)],  # of no volume, of more of it, and the largest first
+)
+def test_random_patients_have_as_much_lesion_as_those_of_a_ranking_and_are_others(preference, most_alike):
+    """Nobody but the 40 largest has their volume: nine tenths of it leave place for 12 others."""
+    rng = np.random.default_rng(1)
+    volumes = rng.lognormal(6, 1, 200)
+    order = np.argsort(-preference * np.log(volumes) - rng.gumbel(size=200))
+    table = pd.DataFrame({"patient": [f"p{i}" for i in order], "found_mm3": volumes[order]})
+    chosen = [as_much_foreground(table, 40, seed) for seed in range(12)]
+    assert all(sorted(one) == sorted(table["patient"]) for one in chosen)
+    reached = table.set_index("patient")["found_mm3"]
+    shares = [reached[one[:40]].sum() / table["found_mm3"][:40].sum() for one in chosen]
+    np.testing.assert_allclose(shares, 1, atol=0.1)
+    assert np.mean([len({*one[:40]} & {*table["patient"][:40]}) for one in chosen]) <= most_alike * 40
+    assert len({frozenset(one[:40]) for one in chosen}) == 12, "each seed takes others"
+    assert as_much_foreground(table, 40, 3) == chosen[3]
+
+
+def test_a_ranking_of_patients_with_nothing_to_see_is_drawn_from_those():
+    volumes = np.r_[np.zeros(30), np.full(10, 500.0)]
+    table = pd.DataFrame({"patient": [f"p{i}" for i in range(40)], "found_mm3": volumes})
+    chosen = [as_much_foreground(table, 10, seed) for seed in range(5)]
+    assert all({*one[:10]} <= {*table["patient"][:30]} for one in chosen)
+    assert len({frozenset(one[:10]) for one in chosen}) == 5
+
+
+@pytest.mark.parametrize("n", [0, 3, 40])
+def test_where_volumes_say_nothing_chance_alone_decides(n):
+    table = pd.DataFrame({"patient": [f"p{i}" for i in range(40)], "found_mm3": 0.0 if n == 3 else np.arange(40.0)})
+    orders = [as_much_foreground(table, n, seed) for seed in range(20)]
+    assert all(sorted(one) == sorted(table["patient"]) for one in orders)
+    places = np.mean([[one.index(patient) for patient in table["patient"]] for one in orders], axis=0)
+    assert abs(places[20:].mean() - places[:20].mean()) < 4
 
 
 def test_a_ranking_is_followed_until_the_work_of_the_even_choice_is_spent():

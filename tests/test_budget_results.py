@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from budget_fakes import FakeBudget, fake_cohort, settings_with
 
+from metaseg_nb.annotation.comparison import budget_gains
 from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case
@@ -120,6 +121,20 @@ def test_an_arm_whose_teacher_was_ranked_too_is_ranked_in_rounds(fake):
     arms = read(one).arms
     assert arms["unannotated"].tolist() == ["ranking", "ranking_in_rounds", "unused", "unused"]
     assert arms["slice_step"].tolist() == [0, 0, 2, 0]
+
+
+def test_the_lesion_volume_of_added_patients_is_that_which_networks_found(fake):
+    one = replace(fake, models=("unet",), seeds=(0,), arms=("ranking_50", "foreground_random_50", "boxes")).write()
+    for arm, volumes in (("ranking_50", (300.0, 200.0, 500.0)), ("foreground_random_50", (200.0, 250.0, 900.0))):
+        for fold in range(3):
+            run = one.layout.run("unet", fold, arm, 0)
+            done = read_table(run.annotation_table).query("role == 'training'").groupby("annotation")["patient"]
+            patients = [*done.get_group("full").iloc[:2], done.get_group("none").iloc[0]]  # the last is not added
+            write_table(run.ranking_table, pd.DataFrame({"patient": patients, "found_mm3": volumes}))
+    arms = read(one).arms
+    assert arms["added_mm3"].fillna(-1).tolist() == [500, 450, -1]
+    against = budget_gains(read(one), 200, 0).set_index("question").loc["foreground", "against"]
+    assert against.iloc[0] == "50 %, random with as much lesion (90 % of its volume)"
 
 
 def test_a_patients_cases_are_averaged(fake):

@@ -199,7 +199,7 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
     - ``ranking``: patients chosen by a ranking, or at random with as much lesion, with patients chosen evenly, at equal
       minutes.
     - ``rounds``: patients chosen in rounds, with networks trained in between, with those of one round.
-    - ``foreground``: patients chosen by a ranking with random ones that have as much lesion.
+    - ``foreground``: patients chosen by a ranking with random ones that have as much lesion; ``against`` says how much.
     - ``pretraining``, ``self_training``, ``planted``, ``roi``: an arm with the one that differs in nothing else.
     - ``teachers``: self-training by all networks together with self-training by each network alone.
 
@@ -222,6 +222,9 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
         against, unfair = results.arms.loc[others[0], "title"], ""
         if question == "patients":
             title, against = (f"{results.arms.loc[name, 'patients']:.0f} patients" for name in (arm, others[0]))
+        if question == "foreground" and "added_mm3" in results.arms:
+            ranked, drawn = results.arms.loc[[arm, others[0]], "added_mm3"]
+            against += f" ({100 * drawn / ranked:.0f} % of its volume)" if ranked * drawn > 0 else ""
         if line:
             more, less = minutes_against > SAME * minutes, minutes > SAME * minutes_against
             unfair = "worse" if more else "better" if less else ""

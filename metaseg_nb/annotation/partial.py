@@ -13,6 +13,7 @@ from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, longest_axial_line
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.case_store import UNKNOWN
+from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.settings import Train
 
 # Around a contoured lesion, voxels up to this distance are known to be background.
@@ -24,6 +25,8 @@ CERTAIN_OF_BOX = 0.5
 CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
 # All of these; part of an annotation's identity.
 RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
+# Whose slices are contoured: labels that earlier versions stored, of slices of the study grid, are made again.
+RULE_OF_SLICES = {"slices": "of the image"}
 # The region of a line reaches as far as the image is half as bright as on the line; 08 begins with this level too.
 LEVEL = 0.5
 RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
@@ -49,7 +52,8 @@ class Work:
 def annotate(
     mask: np.ndarray,
     image: np.ndarray,
-    spacing_mm: tuple[float, float, float],
+    grid: Grid,
+    native: Grid,
     settings: Train,
     slices: Sequence[int],
 ) -> tuple[np.ndarray, Work]:
@@ -61,11 +65,13 @@ def annotate(
         All lesions.
     image : ndarray, shape (X, Y, Z)
         Lines grow on it.
-    spacing_mm : tuple of 3 floats
+    grid, native : Grid
+        The study grid, which mask and image lie on, and the image's own.
     settings : Train
         ``annotation``: "full"; "largest": the ``n_largest`` largest lesions are contoured, and where there are more,
-        only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice is known,
-        counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one;
+        only their surroundings (`MARGIN_MM`) are known; "slices": every ``slice_step``-th axial slice of the image is
+        contoured, counted from the middle of the largest lesion, so that a slice goes through a lesion if there is one,
+        and every slice of the study grid is known that lies in a contoured one, or that one lies in;
         "boxes": a box around each lesion; "points": a point in each lesion, with its largest diameter;
         "lines": the longest axial diameter of each lesion, and the region that grows from it is taken for the lesion.
     slices : sequence of int
@@ -77,16 +83,16 @@ def annotate(
         0 background, 1 lesion, `UNKNOWN`.
     work : Work
     """
-    lesions, n = find_lesions(mask, spacing_mm), len(slices)
+    lesions, n = find_lesions(mask, grid.spacing_mm), len(slices)
     if settings.annotation == "slices":
-        return _every_nth_slice(lesions, settings.slice_step, slices)
+        return _every_nth_slice(lesions, grid, native, settings.slice_step), work_of_slices(slices, settings.slice_step)
     if settings.annotation == "boxes":
         return label_of_boxes(mask.shape, _boxes(lesions)), Work(n, n_boxes=n)
     if settings.annotation == "points":
         voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
         centres = [own[((own - own.mean(axis=0)) ** 2).sum(axis=1).argmin()] for own in voxels]
         points, diameters_mm = np.reshape(centres, (-1, 3)).astype(int), lesions.table["diameter_mm"].to_numpy()
-        return label_of_points(mask.shape, spacing_mm, points, diameters_mm), Work(n, n_points=n)
+        return label_of_points(mask.shape, grid.spacing_mm, points, diameters_mm), Work(n, n_points=n)
     if settings.annotation == "lines":
         label = np.zeros(mask.shape, np.uint8)
         for region in grown_regions(lesions, image):
@@ -100,6 +106,17 @@ def annotate(
 def full_work(slices: Sequence[int]) -> Work:
     """Work of contouring all lesions on all of the image's axial slices; ``slices`` as in `annotate`."""
     return Work(len(slices), len(slices), sum(slices))
+
+
+def work_of_slices(slices: Sequence[int], step: int) -> Work:
+    """Work of contouring every ``step``-th of the image's axial slices; ``slices`` as in `annotate`.
+
+    The largest lesion is contoured in its middle, and from there up and down. Where the others lie between contoured
+    slices is not known: they are counted as if all lesions lay one above the other. In the mean that is right.
+    """
+    lesion_of = np.repeat(np.arange(len(slices)), slices)
+    contoured = lesion_of[(slices[0] if slices else 0) // 2 % step :: step]
+    return Work(len(slices), len(np.unique(contoured)), len(contoured))
 
 
 def grown_regions(lesions: Lesions, image: np.ndarray) -> Iterator[np.ndarray]:
@@ -133,14 +150,14 @@ def _largest(lesions: Lesions, n_largest: int, slices: Sequence[int]) -> tuple[n
     return label, Work(len(slices), len(contoured), sum(contoured))
 
 
-def _every_nth_slice(lesions: Lesions, step: int, slices: Sequence[int]) -> tuple[np.ndarray, Work]:
+def _every_nth_slice(lesions: Lesions, grid: Grid, native: Grid, step: int) -> np.ndarray:
     label, ends = (lesions.labels > 0).astype(np.uint8), _boxes(lesions)[:, 2]
     middle = ends[lesions.table["voxels"].argmax()].sum() // 2 if lesions.n else label.shape[2] // 2
-    known = np.arange(label.shape[2]) % step == middle % step
-    label[:, :, ~known] = UNKNOWN
-    on_slices = [int(known[low:high].sum()) for low, high in ends]
-    n_slices = min(sum(on_slices), sum(slices))  # a thick slice of the image is contoured once
-    return label, Work(len(slices), sum(n > 0 for n in on_slices), n_slices)
+    away_mm = np.abs(grid.centres_along(2)[:, None] - native.centres_along(2))
+    contoured = away_mm[:, away_mm[middle].argmin() % step :: step]
+    # a thick slice of the study grid is known if a contour lies in it, and a thick one of the image makes several known
+    label[:, :, (contoured > max(grid.spacing_mm[2], native.spacing_mm[2]) / 2).all(axis=1)] = UNKNOWN
+    return label
 
 
 def _boxes(lesions: Lesions) -> np.ndarray:

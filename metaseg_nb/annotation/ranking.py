@@ -25,6 +25,10 @@ UNCERTAIN_MM3 = 1000.0
 FOUND = 0.5
 # Random orders of patients, and the share of them that is nearest to a ranking in the lesion volume that comes first.
 ORDERS, NEAREST = 1000, 0.1
+# Largest exponent of a patient's volume in these orders: beyond it, chance takes hardly anyone but the largest.
+STRONGEST = 2.0
+# A mean volume is that of a ranking if it differs by less than this share; and the most steps towards it.
+EQUAL, STEPS = 0.005, 20
 
 
 def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
@@ -154,24 +158,45 @@ def follow_ranking(
 def as_much_foreground(ranked: pd.DataFrame, n: int, seed: int) -> list[str]:
     """Patients in a random order, of whom the first n have about as much lesion as the first n of a ranking.
 
-    Of `ORDERS` random orders one is drawn, from the tenth that is nearest to the ranking in the volume that networks
-    find in the first n. A ranking prefers patients with much to see: this tells whether more than that helps.
+    A ranking prefers patients with much to see: this tells whether more than that helps. Each next patient is drawn
+    with a chance in proportion to a power of the volume that networks find. Its exponent is the one with which the
+    first n have the ranking's volume in the mean, but never beyond `STRONGEST`: where a ranking takes little else than
+    the largest patients, others have a little less. Of `ORDERS` such orders one is drawn, from the tenth that is
+    nearest to the ranking.
 
     Parameters
     ----------
     ranked : DataFrame
-        From `rank_patients`, with the column ``patient``.
+        From `rank_patients`, with the column ``patient``; ``found_mm3`` may be 0.
     n : int
         Patients that the ranking adds.
     seed : int
+
+    Returns
+    -------
+    list of str
+        All patients of ``ranked``.
 
     References
     ----------
     Random choice with regard to foreground, as a baseline that active learning rarely beats: nnActive, TMLR 2025.
     """
-    rng, volumes = np.random.default_rng(seed), ranked["found_mm3"].to_numpy()
-    orders = np.array([rng.permutation(len(ranked)) for _ in range(ORDERS)])
-    apart = np.abs(volumes[orders[:, :n]].sum(axis=1) - volumes[:n].sum())
+    rng, volumes = np.random.default_rng(seed), ranked["found_mm3"].to_numpy(float)
+    logarithms, noise = np.log1p(volumes), rng.gumbel(size=(ORDERS, len(ranked)))
+
+    def drawn(exponent: float) -> np.ndarray:
+        # with Gumbel noise on logarithms of weights, the largest first is a draw by weight without replacement
+        return np.argsort(-(exponent * logarithms + noise), axis=1, kind="stable")
+
+    wanted, exponent, low, high = volumes[:n].sum(), 0.0, -STRONGEST, STRONGEST
+    for _ in range(STEPS):
+        more = volumes[drawn(exponent)[:, :n]].sum() / ORDERS - wanted
+        if abs(more) <= EQUAL * wanted:
+            break
+        low, high = (exponent, high) if more < 0 else (low, exponent)
+        exponent = (low + high) / 2
+    orders = drawn(exponent)
+    apart = np.abs(volumes[orders[:, :n]].sum(axis=1) - wanted)
     near = orders[np.argsort(apart, kind="stable")[: round(NEAREST * ORDERS)]]
     return ranked["patient"].iloc[near[rng.integers(len(near))]].tolist()
 

@@ -79,7 +79,8 @@ class BudgetResults:
         A row per (``model``, ``arm``, ``seed``, ``patient``) with the columns of `SCORES`, means over the patient's
         cases.
     efforts : DataFrame
-        A row per run: ``model``, ``arm``, ``seed``, ``fold``, and the keys of `run_effort`.
+        A row per run: ``model``, ``arm``, ``seed``, ``fold``, and the keys of `run_effort`; where patients were added
+        by a ranking, or at random with as much lesion, ``added_mm3`` is the lesion volume that networks found in them.
     arms : DataFrame
         A row per arm, which is the index: ``title``, ``share``, ``annotation``, ``slice_step`` (0: not stated),
         ``unannotated`` ("ranking_in_rounds" where the teacher's patients were ranked too), ``teachers`` (networks that
@@ -137,9 +138,14 @@ def read_budget(layout: StudyLayout, cohort: Cohort, settings: Budget) -> Budget
             continue
         scores.append(metrics.assign(arm=arm, seed=seed))
         for model, fold in product(settings.models, range(cohort.n_folds)):
-            annotation = read_table(layout.run(model, fold, arm, seed).annotation_table)
+            run = layout.run(model, fold, arm, seed)
+            annotation = read_table(run.annotation_table)
             problems += in_arm(_wrong_cases(annotation, cohort, model, fold), arm, seed)
             effort = run_effort(annotation, settings, measured)
+            if run.ranking_table.is_file():
+                done, ranked = ~annotation["annotation"].isin(NO_PHYSICIAN), read_table(run.ranking_table)
+                added = ranked["patient"].isin(annotation.loc[done, "patient"])
+                effort["added_mm3"] = ranked.loc[added, "found_mm3"].sum()
             efforts.append({"model": model, "arm": arm, "seed": seed, "fold": fold, **effort})
     if problems:
         raise CohortError(problems)

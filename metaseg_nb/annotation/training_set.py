@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, Work, annotate, full_work
+from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, RULE_OF_SLICES, Work, annotate, full_work
 from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
@@ -188,9 +188,9 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     """A case as it is annotated, and the work; arrays are written, not kept."""
     if settings.annotation == "full":
         return case, full_work(case.slices)
-    label, work = annotate(case.label > 0, case.image[0], case.grid.spacing_mm, settings, case.slices)
+    label, work = annotate(case.label > 0, case.image[0], case.grid, case.native, settings, case.slices)
     how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
-    how |= RULE_OF_LINES if settings.annotation == "lines" else {}
+    how |= {"lines": RULE_OF_LINES, "slices": RULE_OF_SLICES}.get(settings.annotation, {})
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (label, None)), work
 
