@@ -39,6 +39,7 @@ demo-budget: $(READY)
 	@$(MAKE) --no-print-directory study STUDY=demo_budget
 
 demo-annotate: $(READY)
+	@echo "in the page, choose Run > Run All Cells"
 	$(BIN)/jupyter lab --notebook-dir=. --LabApp.app_settings_dir=workflow/jupyterlab notebooks/08_annotate.ipynb
 
 study: $(READY)

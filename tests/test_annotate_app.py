@@ -612,6 +612,50 @@ def test_keys_choose_tools_sizes_and_levels_and_shortcuts_of_the_browser_do_noth
     assert not browser.widget.opts.drawing_enabled
 
 
+def crosshair(app):
+    return [round(share * size - 0.5) for share, size in zip(app.viewer.widget.scene.crosshair_pos, SHAPE, strict=True)]
+
+
+def test_the_next_lesion_is_a_key_away_and_a_row_of_the_list_too(app, browser):
+    first, second = (list(row.centre) for row in app.opened.rows)
+    assert crosshair(app) == first
+    press(app, "j")
+    assert (app.lesions.value, crosshair(app)) == (1, second)
+    press(app, "j")
+    assert (app.lesions.value, crosshair(app)) == (0, first), "from the last to the first"
+    assert [words[0] for words, _ in app.lesions.options] == [" ", " "], "nothing is ticked"
+    app.lesions.value = 1
+    assert crosshair(app) == second
+
+
+def test_ticks_are_there_again_when_the_case_is_opened_again(app, browser, layout, waiting):
+    press(app, "a")
+    press(app, "p")
+    browser.stroke((20, 15, 9))
+    again = AnnotateApp(layout, waiting, "R1")
+    assert [words[0] for words, _ in again.lesions.options] == ["✓", " ", " "]
+    again.close()
+
+
+def test_the_next_case_is_made_ahead_while_one_is_drawn_on(app, browser):
+    browser.show()
+    assert [*app._ahead] == ["p2"]
+    assert app._ahead["p2"].result()[1].name == "p2"
+
+
+def test_the_largest_pen_has_fifteen_voxels(app, browser):
+    for _ in range(20):
+        press(app, "]")
+    assert app.size.value == 15
+
+
+def test_a_record_says_which_networks_proposed_and_holds_the_sum_of_what_they_proposed(app, browser, layout):
+    press(app, "r")
+    record = json.loads((layout.by_hand / "R1/p1.json").read_bytes())
+    assert record["networks"] == ["unet/fold0"]
+    assert {*record["files"]} == {"p1.nii.gz", "beginnings/p1.nii.gz"}
+
+
 def test_accept_ticks_a_lesion_off_until_it_changes(app, browser):
     press(app, "a")
     assert app.lesions.value == 1

@@ -112,25 +112,55 @@ def test_a_mask_is_written_on_the_grid_of_its_image_with_all_that_was_done(layou
     assert (row["lesions_added"], row["lesions_removed"], row["voxels_removed"]) == (1, 1, 8)
 
 
-def test_work_goes_on_where_it_was_left_after_a_kernel_died(layout, case):
-    """A process that ends without closing the case leaves its last stroke, its time, and no lock."""
+def crash(layout, case, work):
+    """A process that ends in the midst of ``work``, lines of Python with a ``reading`` and ``times``."""
     script = f"""
 import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
-import os, numpy as np
+import os
 from pathlib import Path
 from test_by_hand import *
 layout, times = StudyLayout("mine", Path({str(layout.base)!r})), Times()
 case = Case("p1", (Path({str(case.image)!r}),), None, "p1", "unknown")
 reading = opened(layout, case, mask=box(((1, 1, 1), (3, 3, 3))), now=times)
-times.now += 20
-reading.save(box(((5, 5, 5), (7, 7, 7))))
+{work}
 os._exit(9)
 """
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 9
+
+
+def test_work_goes_on_where_it_was_left_after_a_kernel_died(layout, case):
+    """A process that ends without closing the case leaves its last stroke, its time, and no lock."""
+    crash(layout, case, "times.now += 20; reading.save(box(((5, 5, 5), (7, 7, 7))))")
     again = opened(layout, case, mask=box(((0, 0, 0), (9, 9, 9))))  # the networks would propose something else by now
     assert np.array_equal(again.mask, box(((5, 5, 5), (7, 7, 7))))
     assert np.array_equal(again.beginning.mask, box(((1, 1, 1), (3, 3, 3))))
     assert again.clock.seconds == 20
+
+
+ACTIONS = """
+for _ in range(60):
+    times.now += 9
+    reading.action()
+"""
+
+
+@pytest.mark.parametrize("stroke", [True, False])
+def test_at_most_ten_seconds_of_work_are_lost_with_a_kernel(layout, case, stroke):
+    before = "times.now += 20; reading.save(reading.mask); reading.accepted = [[2, 2, 2]]; reading.hold()"
+    crash(layout, case, (before if stroke else "") + ACTIONS)
+    again = opened(layout, case)
+    seconds = 540 + 20 * stroke
+    assert seconds - 10 <= again.clock.seconds <= seconds
+    assert again.accepted == ([[2, 2, 2]] if stroke else [])
+    again.close()
+    kept = read_readings(layout)["seconds"].tolist()
+    assert kept == pytest.approx([again.clock.seconds], abs=0.1), "it is begun, and nothing counts twice"
+    assert opened(layout, case).clock.seconds == pytest.approx(again.clock.seconds, abs=0.1)
+
+
+def test_seconds_of_one_reader_are_not_given_to_another(layout, case):
+    crash(layout, case, ACTIONS)
+    assert opened(layout, case, "R2", second=True).clock.seconds == 0
 
 
 def take(layout, case, reader):
@@ -210,17 +240,17 @@ def test_a_case_that_was_only_opened_here_is_not_written_over_either(layout, cas
     assert kept(layout) == (2880, True)
 
 
-def test_an_action_holds_the_case_and_writes_at_most_once_a_minute(layout, case):
+def test_an_action_holds_the_case_and_writes_at_most_each_ten_seconds(layout, case):
     times = Times()
     reading = opened(layout, case, now=times)
     reading.action()
-    for passed, age_s in ((59, 1500), (1, 0), (59, 1500), (600, 0)):
+    for passed, age_s in ((9, 1500), (1, 0), (9, 1500), (600, 0)):
         no_word_for(layout, 1500)
         times.now += passed
         reading.action()
         age = time.time() - json.loads((layout.by_hand / ".p1.open.json").read_bytes())["time"]
         assert age == pytest.approx(age_s, abs=30)
-    assert reading.clock.seconds == 30 + 1 + 30 + 30
+    assert reading.clock.seconds == 9 + 1 + 9 + 30
 
 
 def test_a_notebook_that_comes_back_late_hears_at_its_first_action_who_has_the_case(layout, case):

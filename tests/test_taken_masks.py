@@ -193,17 +193,18 @@ def test_a_patient_only_for_training_is_no_leak_in_the_audit(came, tmp_path):
 def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
     draw(layout, came.cases[0], how="mask", seconds=30)
     draw(layout, came.unlabelled[0], "R2", "proposal")  # c0_later
+    draw(layout, came.unlabelled[1], "R1", "nothing")  # c1_later
     draw(layout, came.unlabelled[2], "R1", "proposal", seconds=120)  # u0
     draw(layout, came.unlabelled[3], "R1", finished=False)  # u1
     own = StudyLayout("second", layout.base)
     write_datalist(layout.dataset, came)
     cohort, problems = with_masks_by_hand(came, own, "first")
-    assert names(cohort.cases) == ["c0", "c1", "c2", "c3", "c0_later"]
+    assert names(cohort.cases) == ["c0", "c1", "c2", "c3", "c0_later", "c1_later"]
     assert names(cohort.training_only) == ["u0"]
-    assert names(cohort.unlabelled) == ["c1_later", "u1", "u2"]
+    assert names(cohort.unlabelled) == ["u1", "u2"]
     by_hand = {case.name: (case.reader, case.minutes, case.begun_with) for case in cohort.labelled if case.reader}
     expected = {"c0": ("R1", 0.5, "mask"), "c0_later": ("R2", 1.5, "proposal"), "u0": ("R1", 2.0, "proposal")}
-    assert by_hand == expected
+    assert by_hand == expected | {"c1_later": ("R1", 1.5, "nothing")}
     assert cohort.cases[1:4] == came.cases[1:]
     corrected = read_lesions(cohort.cases[0], came.rule).array
     assert corrected[10:12, 10:12, 14:16].all()
@@ -211,7 +212,8 @@ def test_new_cases_new_scans_and_corrections_are_told_apart(layout, came):
     assert told["-", "note"] == "1 readings that are not finished"
     assert told["c0", "note"] == "a mask that R1 corrected by hand, in 0.5 min"
     assert "began as a proposal of networks" in told["c0_later", "warning"]
-    assert len(problems) == 3
+    assert told["c1_later", "note"] == "a mask of R1; its patient is tested in a fold, and so is this case"
+    assert len(problems) == 4
 
 
 def test_a_proposal_that_was_accepted_without_a_change_is_named(layout, came):

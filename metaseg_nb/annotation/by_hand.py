@@ -1,14 +1,15 @@
 """One reader's work on one case: what the drawing begins with, its active seconds, and what is saved at each stroke.
 
-One reader has a case open at a time: a file names the reader, the process, and when it was last active.
+One reader has a case open at a time: a file names the reader, the process, and when it was last active. Between two
+strokes this file keeps the reader's seconds and ticks, which a kernel that ends would take with it.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ from metaseg_nb.settings import READER
 
 # Seconds without an action after which the clock stops.
 IDLE_S = 30.0
-# Seconds after which an action says again that the case is open here.
-WORD_S = 60.0
+# Seconds after which an action says again that the case is open here, and for how many seconds.
+WORD_S = 10.0
 # Seconds without a word of its reader after which a case is free again.
 ABANDONED_S = 1800.0
 
@@ -81,6 +82,8 @@ class Reading:
         ``image_sha256`` of the image's file: a mask is never put on another image.
     finished : bool
         Whether the reader stands by the mask: it is so until the mask changes.
+    accepted : list of [x, y, z]
+        Voxels at the centres of the lesions that the reader has ticked off.
     record : bytes
         Its record as it was read or written here last; empty before the first. Where another is on disk, another
         notebook has saved the case since.
@@ -95,6 +98,7 @@ class Reading:
     clock: ActiveClock
     facts: dict[str, Any]
     finished: bool = False
+    accepted: list[list[int]] = field(default_factory=list)
     record: bytes = b""
     _last_word: float = -math.inf
 
@@ -108,7 +112,7 @@ class Reading:
         """
         self.clock.action()
         if self.clock.now() - self._last_word >= WORD_S:
-            self._hold()
+            self.hold()
 
     def save(self, mask: np.ndarray, finished: bool = False) -> None:
         """Keep a mask (bool, shape (X, Y, Z)) and its record; ``finished``: the reader stands by it.
@@ -119,7 +123,7 @@ class Reading:
             Another notebook has the case by now, or has saved it since this one did: nothing is written.
         """
         self.clock.action()
-        self._hold()
+        self.hold()
         self.finished = finished or (self.finished and np.array_equal(mask, self.mask))
         path = mask_file(self.layout, self.reader, self.case)
         write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
@@ -129,6 +133,7 @@ class Reading:
             "saved": _now(),
             "finished": self.finished,
             "seconds": round(self.clock.seconds, 1),
+            "accepted": self.accepted,
             **self.beginning.changes(lesions),
             "n_lesions": lesions.n,
             "n_slices": sum(box[2].stop - box[2].start for box in lesions.boxes.values()),
@@ -149,11 +154,11 @@ class Reading:
             self.save(self.mask, finished)
         release(self.layout, self.case, self.reader)
 
-    def _hold(self) -> None:
-        """Hold the case, unless another notebook has it, or has saved it since this one did."""
+    def hold(self) -> None:
+        """Hold the case, and keep seconds and ticks, unless another notebook has it, or has saved it since this did."""
         self._last_word = self.clock.now()
         try:
-            hold(self.layout, self.case, self.reader)
+            hold(self.layout, self.case, self.reader, self.clock.seconds, self.accepted)
             record = record_file(mask_file(self.layout, self.reader, self.case))
             if record.is_file() and record.read_bytes() != self.record:
                 release(self.layout, self.case, self.reader)
@@ -207,7 +212,8 @@ def open_reading(
         advice = "take another case, or set `second_reading` to read it again"
         raise CaseTaken(f"case {case.name}: {', '.join(sorted(others))} has begun it. What to do: {advice}.")
     path, image_sha256 = mask_file(layout, reader, case.name), checksum(case.image)
-    hold(layout, case.name, reader)
+    left = _left_behind(layout, case.name, reader)
+    hold(layout, case.name, reader, **left)
     try:
         kept, record = kept_record(path, case.name), record_file(path)
         known = record.read_bytes() if kept else b""
@@ -225,14 +231,17 @@ def open_reading(
         release(layout, case.name, reader)  # or others would wait for a case that nobody could open
         raise
     facts |= {"begun_with": beginning.how, "networks": beginning.networks, "by_chance": beginning.by_chance}
-    clock = ActiveClock(now, kept.get("seconds", 0.0))
+    clock = ActiveClock(now, max(kept.get("seconds", 0.0), left.get("seconds", 0.0)))
     clock.action()
-    finished = kept.get("finished", False)
-    return Reading(layout, case.name, reader, beginning, image, mask, clock, facts, finished, known)
+    finished, accepted = kept.get("finished", False), left.get("accepted", kept.get("accepted", []))
+    state = clock, facts, finished, accepted, known
+    return Reading(layout, case.name, reader, beginning, image, mask, *state)
 
 
-def hold(layout: StudyLayout, case: str, reader: str) -> None:
-    """Note that this process has a case open for a reader, unless another has.
+def hold(
+    layout: StudyLayout, case: str, reader: str, seconds: float = 0.0, accepted: Sequence[Sequence[int]] = ()
+) -> None:
+    """Note that this process has a case open for a reader, unless another has; and what the reader did up to now.
 
     A case is free again when the process that had it no longer runs on this machine, or `ABANDONED_S` after its last
     word.
@@ -249,7 +258,8 @@ def hold(layout: StudyLayout, case: str, reader: str) -> None:
             found = f"{held['reader']} has it open in another notebook, last active {age_min:.0f} min ago"
             advice = f"take another case, or wait: it is free {ABANDONED_S / 60:.0f} min after the last action"
             raise CaseTaken(f"case {case}: {found}. What to do: {advice}.")
-        write_json(path, {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()})
+        who = {"reader": reader, "machine": MACHINE, "process": os.getpid(), "time": time.time()}
+        write_json(path, who | {"seconds": seconds, "accepted": accepted})
 
 
 def release(layout: StudyLayout, case: str, reader: str) -> None:
@@ -262,14 +272,25 @@ def release(layout: StudyLayout, case: str, reader: str) -> None:
 
 def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
     """What another reader, or another notebook of this one, noted when it opened a case; empty where it is free."""
-    try:
-        held = json.loads(_lock(layout, case).read_bytes())
-    except (FileNotFoundError, ValueError):  # a half-written one holds nothing
+    if not (held := _held(layout, case)):
         return {}
     here, process = held["machine"] == MACHINE, held["process"]
     mine = here and (process, held["reader"]) == (os.getpid(), reader)
     ended = here and not psutil.pid_exists(process)
     return {} if mine or ended or time.time() - held["time"] > ABANDONED_S else held
+
+
+def _left_behind(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
+    """Seconds and ticks of a reader whose notebook ended without closing the case; else empty."""
+    held = _held(layout, case)
+    return {key: held[key] for key in ("seconds", "accepted")} if held.get("reader") == reader else {}
+
+
+def _held(layout: StudyLayout, case: str) -> dict[str, Any]:
+    try:
+        return json.loads(_lock(layout, case).read_bytes())
+    except (FileNotFoundError, ValueError):  # a half-written one holds nothing
+        return {}
 
 
 def _lock(layout: StudyLayout, case: str) -> Path:

@@ -160,3 +160,6 @@ def _of_cases(came: Cohort, changed: Cohort, taken: Mapping[str, Mapping[str, An
         if proposal and case.name in tested:
             found = f"a mask of {case.reader} that began as a proposal of networks; its patient is tested in a fold"
             yield broken("test without networks", case, case.label, found)
+        elif case.name in tested - had_mask:
+            found = f"a mask of {case.reader}; its patient is tested in a fold, and so is this case"
+            yield broken("test of others", case, case.label, found)

@@ -128,6 +128,8 @@ class OpenCase:
         self._growing: tuple[np.ndarray, Callable[[float], np.ndarray]] | None = None
         self._lesions = LesionList(reading.beginning, prepared.probability, reading.image.spacing_mm)
         self._accepted = np.zeros(self.mask.shape, bool)
+        for row in self._lesions.rows(self.mask) if reading.accepted else []:
+            self._accepted[row.voxels] = list(row.centre) in reading.accepted
         self._list_lesions()
         middle = [size // 2 for size in self.mask.shape]
         viewer.show_drawing(images, self._marks(), self.rows[0].centre if self.rows else middle)
@@ -151,6 +153,13 @@ class OpenCase:
         self._list_lesions(step=1)
         self.viewer.put(self._marks())
         self.jump()
+        self.reading.hold()  # keeps the tick
+
+    def following(self) -> None:
+        """Go to the next lesion, from the last to the first."""
+        self._chosen()
+        self.panel._fill(self.panel.lesions, (self.panel.lesions.value + 1) % len(self.rows))
+        self.jump()
 
     def remove(self) -> None:
         """Take the lesion out of the mask, and go to the next."""
@@ -172,13 +181,13 @@ class OpenCase:
     def _list_lesions(self, changed: np.ndarray | None = None, step: int = 0) -> None:
         """List the lesions, and choose the one that changed; without one the place in the list stays, or moves on."""
         chosen = (self.panel.lesions.value or 0) + step
-        self.rows, options = self._lesions.rows(self.mask), []
+        self.rows = self._lesions.rows(self.mask)
         changes = [] if changed is None else [i for i, row in enumerate(self.rows) if changed[row.voxels].any()]
         if drawn := [i for i in changes if self.rows[i].number]:
             chosen = drawn[0]
-        for i, row in enumerate(self.rows):
-            done = row.number and self._accepted[row.voxels].all()
-            options.append((f"{'✓' if done else ' '} {row.words}", i))
+        ticked = [bool(row.number and self._accepted[row.voxels].all()) for row in self.rows]
+        options = [(f"{'✓' if ticked[i] else ' '} {row.words}", i) for i, row in enumerate(self.rows)]
+        self.reading.accepted = [list(row.centre) for row, done in zip(self.rows, ticked, strict=True) if done]
         self.panel._fill(self.panel.lesions, min(chosen, len(options) - 1) if options else None, options)
 
     # --- the mask ---

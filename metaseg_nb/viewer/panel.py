@@ -22,6 +22,7 @@ TOOLS = {
 # Each other key: what it does, and the method of the app or of the open case that does it.
 KEYS = {
     "a": ("accept lesion, next", "accept"),
+    "j": ("next lesion", "following"),
     "r": ("remove lesion", "remove"),
     "z": ("undo", "undo"),
     "i": ("fill between slices", "interpolate"),
@@ -115,7 +116,11 @@ class AnnotatePanel(Panel):
         }
         of_lesion, of_case, of_mask = (
             wrapped([self.buttons[name] for name in names])
-            for names in (("accept", "remove", "restore"), ("finish", "finish_empty"), ("interpolate", "undo"))
+            for names in (
+                ("accept", "following", "remove", "restore"),
+                ("finish", "finish_empty"),
+                ("interpolate", "undo"),
+            )
         )
         left = [self.cases, head(HEADER), self.lesions, of_lesion, of_case]
         bars = [wrapped([self.tool]), wrapped([self.size, self.level, self.zoom, *of_mask.children])]
