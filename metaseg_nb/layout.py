@@ -31,12 +31,15 @@ def home() -> Path:
     Raises
     ------
     ValueError
-        ``~name`` of nobody.
+        ``~name`` of nobody; or a file.
     """
     place = os.path.expanduser(os.environ.get("METASEG_HOME", "").strip())
     if place.startswith("~"):
         raise ValueError(f"METASEG_HOME: found {place!r}; expected a folder: this machine has no such user")
-    return (PROJECT / place).resolve()
+    folder = (PROJECT / place).resolve()
+    if folder.is_file():
+        raise ValueError(f"METASEG_HOME: found the file {place!r}; expected a folder, which need not exist yet")
+    return folder
 
 
 def second_reader_masks(folder: str) -> list[Path]:

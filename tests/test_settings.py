@@ -280,6 +280,13 @@ def test_a_home_of_nobody_is_refused(monkeypatch):
         home()
 
 
+def test_a_file_is_no_home(monkeypatch, tmp_path):
+    (tmp_path / "results").touch()
+    monkeypatch.setenv("METASEG_HOME", str(tmp_path / "results"))
+    with pytest.raises(ValueError, match="METASEG_HOME: found the file .*results'; expected a folder"):
+        home()
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_every_study_of_the_project_resolves_for_every_notebook(study):
     for notebook in OTHERS:

@@ -817,6 +817,7 @@ def test_files_in_another_encoding_say_which(two_lists, content, found):
     (two_lists / "p.csv").write_bytes(content)
     _, (problem,) = read_cohort("a.json", base=two_lists, patients_table="p.csv")
     assert problem.found.startswith(found)
+    assert ("CSV" in problem.fix) == ("Excel" in found)
     with pytest.raises(CohortError, match=r"not UTF-8|an archive"):
         read_cohort("p.csv", base=two_lists)
 

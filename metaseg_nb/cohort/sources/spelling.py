@@ -187,7 +187,8 @@ def read_text(path: Path) -> str:
         kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
         line = error.object[: error.start].count(b"\n") + 1
         found = f"not UTF-8 but {kind} (line {line}, byte 0x{error.object[error.start]:02x})"
-        raise refusal("UTF-8", "-", path, found) from error
+        fix = "save the table as CSV UTF-8, and name that file" if kind == BYTE_ORDER_MARKS[b"PK"] else ""
+        raise refusal("UTF-8", "-", path, found, fix) from error
 
 
 def read_json(path: Path) -> Any:
