@@ -283,7 +283,7 @@ def test_a_home_of_nobody_is_refused(monkeypatch):
 def test_a_file_is_no_home(monkeypatch, tmp_path):
     (tmp_path / "results").touch()
     monkeypatch.setenv("METASEG_HOME", str(tmp_path / "results"))
-    with pytest.raises(ValueError, match="METASEG_HOME: found the file .*results'; expected a folder"):
+    with pytest.raises(ValueError, match=r"METASEG_HOME: found the file .*results'; expected a folder"):
         home()
 
 
