@@ -6,7 +6,8 @@ python benchmarks/nnunet_workbook.py test dynunet 0 1        cohort, configurati
 import os
 
 if __name__ == "__main__":
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before PyTorch loads
+    # before PyTorch loads; CPU seconds say nothing of a GPU
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 import json
 import shutil
