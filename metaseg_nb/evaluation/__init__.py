@@ -30,6 +30,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "known_and_new_sites",
             "network_kinds",
             "training_sets",
+            "what_of_the_transformer",
             "which_network",
             "worst_classes",
         ],
