@@ -47,6 +47,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "dynunet_blob": {"loss": "blob"},
     "dynunet_focal": {"loss": "dice_focal"},
     "dynunet_flips": {"flip_probability": 0.5},
+    "dynunet_ema99": {"ema_decay": 0.99},
+    # 8 patches of 32³, about as many voxels as 2 of 48³
+    "dynunet_batch8": {"batch_size": 4, "patches_per_case": 2},
 }
 
 

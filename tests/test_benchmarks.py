@@ -48,6 +48,16 @@ def test_neither_program_sees_a_gpu(benchmarks, monkeypatch, configuration):
     assert seen == [""]
 
 
+def test_each_configuration_changes_what_it_names(benchmarks):
+    """And nothing else, so that a difference has one cause."""
+    import nnunet_workbook
+
+    plain = nnunet_workbook.settings_of("dynunet", 0, 1).model_dump()
+    for name, changes in nnunet_workbook.CONFIGURATIONS.items():
+        found = nnunet_workbook.settings_of(name, 0, 1).model_dump()
+        assert {key: value for key, value in found.items() if value != plain[key]} == changes, name
+
+
 def cubes(*places, size=3):
     mask = np.zeros((20, 20, 20), bool)
     for x in places:
