@@ -10,6 +10,7 @@
 # make test SLOW=1     also those but for the cluster, and further studies, some of real data
 # make test-cluster    a study on a SLURM with one node, which it starts (as root)
 # make test-gpu        tests on this machine's GPU
+# make gpu-check       the same and the speed of training there (PART=gpu), within 8 minutes together
 # make lab     JupyterLab; the first time it fetches the files of itkwidgets' viewer (120 MB)
 # make lint    code style, import layers, notebooks without outputs
 # make size    files, lines and lines of code of each room
@@ -25,7 +26,7 @@ STUDY ?= demo
 PROFILE ?= default
 export STUDY PROFILE
 
-.PHONY: install brain-extraction demo demo-budget demo-annotate test test-cluster test-gpu lab lint size bench clean study status
+.PHONY: install brain-extraction demo demo-budget demo-annotate test test-cluster test-gpu gpu-check lab lint size bench clean study status
 
 install: $(READY)
 
@@ -61,6 +62,14 @@ test-cluster: $(READY)
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m gpu tests/gpu
+
+# what has not ended then is stopped, and says how far it came
+gpu-check: $(READY)
+	@$(BIN)/python -c "import sys, torch; torch.cuda.is_available() or sys.exit('no GPU is visible here: nothing was checked')"
+	@failed=0; \
+	timeout --signal=INT --kill-after=10 240 $(BIN)/python -m pytest -m gpu tests/gpu || failed=1; \
+	BENCH_MINUTES=2 timeout --signal=INT --kill-after=10 210 $(BIN)/python benchmarks/gpu.py || failed=1; \
+	exit $$failed
 
 lab: $(READY)
 	$(BIN)/python -m metaseg_nb itkwidgets-offline

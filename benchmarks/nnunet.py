@@ -3,6 +3,8 @@
     make bench PART=nnunet                                                    the comparison
     python benchmarks/nnunet.py development dynunet,unet 0 1,2                configurations, fold, seeds: to pick one
 
+Both run on the processor, also where there is a GPU: the clock is that of the processor.
+
 60 synthetic patients (`nnunet_cohorts.py`) on the workbook's study grid of 3 mm, two folds by patient: 27 to train on,
 3 to select on, 30 to test on. Both programs get the same images and labels, and train for BENCH_MINUTES of CPU time
 (4 unless told; validations are not counted). The final weights predict: nnU-Net's last, the workbook's running mean
@@ -12,8 +14,9 @@ All is kept in BENCH_FOLDER (``runs/bench_nnunet`` unless told), and nothing the
 
 - ``runs/<cohort>/``: the cohort (``synthetic_cohort/``) and its case store (``cases/``);
 - ``trained/<cohort>/<configuration>/fold<k>_seed<s>/``: ``probabilities/<case>.npz`` (``probability``, float16, study
-  grid; selection and test patients), ``record.json`` (CPU seconds, steps), ``scores.csv``; of the workbook also
-  ``weights_<epoch>.pt``, the state dict of the running mean at eight epochs, and ``run/`` as notebook 03 leaves it;
+  grid; selection and test patients), ``record.json`` (CPU seconds, steps), ``scores_2023_2026.csv``; of the workbook
+  also ``weights_<epoch>.pt``, the state dict of the running mean at eight epochs, and ``run/`` as notebook 03 leaves
+  it;
 - ``nnunet/<cohort>/``: what nnU-Net reads and preprocesses; ``venv/``: its environment.
 """
 
@@ -80,7 +83,7 @@ def train(cohort: str, configuration: str, fold: int, seed: int) -> None:
     else:
         command = [sys.executable, here / "nnunet_workbook.py", cohort, configuration, fold, seed]
     with folder.with_suffix(".log").open("w", encoding="utf-8") as log:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         subprocess.run([*map(str, command)], check=True, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
 

@@ -12,17 +12,21 @@ from nnunet_workbook import folder_of
 from metaseg_nb.cohort.volumes import read_lesions
 from metaseg_nb.evaluation.detection import average_precision, detections_by_threshold, froc_points
 from metaseg_nb.evaluation.intervals import bootstrap
-from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.lesion_metrics import lesion_metrics, mets_2026
 from metaseg_nb.inference.decision import UNDECIDED, Decision, best_decision, native_mask, outcome_of
 from metaseg_nb.preprocessing.case_store import StoredCase
 
 SMALL_MM, TRIED, FALSE_RATE = 10.0, (0.3, 0.5, 0.7, 0.9, 0.95), 0.5
-TITLES = {
-    "dice": "Dice",
-    "lesion_dice": "lesion-wise Dice",
-    "found": "lesions found",
-    "small": "under 10 mm",
-    "false": "false a patient",
+# Title, and two columns of `scored`: the sum of the one, divided by the sum of the other. The last three are of 2026.
+MEASURES = {
+    "Dice": ("dice", "patients"),
+    "lesion-wise Dice": ("lesion_dice", "patients"),
+    "lesions found": ("found", "lesions"),
+    "under 10 mm": ("small", "smalls"),
+    "false a patient": ("false", "patients"),
+    "lesion-wise Dice, 2026": ("lesion_dice_2026", "patients"),
+    "F1 large, 2026": ("large_right_2026", "large_counted_2026"),
+    "F1 small, 2026": ("small_right_2026", "small_counted_2026"),
 }
 
 
@@ -39,11 +43,12 @@ def decide(predicted: Sequence[np.ndarray], cases: Sequence[StoredCase]) -> Deci
 
 
 def scored(truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
-    """One case: Dice, lesion-wise Dice, and counts of lesions, of small ones, and of false ones."""
+    """One case, by the rules of BraTS-METS 2023 and 2026: the columns that `MEASURES` adds up."""
     summary, lesions = lesion_metrics(truth, mask, spacing_mm)
     small = lesions[lesions["diameter_mm"] < SMALL_MM]
-    voxels = int(truth.sum()) + int(mask.sum())
-    return {
+    voxels, of_2026 = int(truth.sum()) + int(mask.sum()), mets_2026(truth, mask, spacing_mm)
+    scores = {
+        "patients": 1,
         "dice": 2.0 * int((truth & mask).sum()) / voxels if voxels else 1.0,
         "lesion_dice": summary["lesion_dice"],
         "found": summary["n_detected"],
@@ -51,7 +56,14 @@ def scored(truth: np.ndarray, mask: np.ndarray, spacing_mm: tuple[float, float, 
         "small": int(small["detected"].sum()),
         "smalls": len(small),
         "false": summary["n_false"],
+        "lesion_dice_2026": of_2026["lesion_dice_2026"],
     }
+    false = of_2026["large_false_2026"] + of_2026["small_false_2026"]
+    for size in ("large", "small"):
+        right = 2 * of_2026[f"{size}_found_2026"]
+        counted = right + of_2026[f"{size}_missed_2026"] + false
+        scores |= {f"{size}_right_2026": right, f"{size}_counted_2026": counted}
+    return scores
 
 
 def of_test(runs: Sequence[tuple[str, int, int]], cohort: str = "test") -> pd.DataFrame:
@@ -63,7 +75,7 @@ def of_test(runs: Sequence[tuple[str, int, int]], cohort: str = "test") -> pd.Da
     tables = []
     for configuration, fold, seed in runs:
         folder, parts = folder_of(cohort, configuration, fold, seed), parts_of(cohort, fold)
-        kept = folder / "scores.csv"
+        kept = folder / "scores_2023_2026.csv"  # scores.csv of earlier runs has no 2026
         if not kept.exists():
             selection, test = stored(cohort, parts.selection), stored(cohort, parts.test)
             rules = {"chosen": decide(probabilities(folder, selection), selection), "0.5": UNDECIDED}
@@ -80,19 +92,13 @@ def of_test(runs: Sequence[tuple[str, int, int]], cohort: str = "test") -> pd.Da
     return pd.concat(tables, ignore_index=True)
 
 
-def _shares(table: pd.DataFrame) -> dict[str, float]:
-    """What a table of patients comes to."""
-    shares = {name: float(table[name].mean()) for name in ("dice", "lesion_dice", "false")}
-    found, small = table["found"].sum() / table["lesions"].sum(), table["small"].sum() / table["smalls"].sum()
-    return shares | {"found": found, "small": small}
-
-
 def summary(table: pd.DataFrame) -> str:
     """Mean over patients, then over seeds, with the lowest and the highest seed: a row per configuration and rule."""
-    lines = ["| run | threshold | " + " | ".join(TITLES.values()) + " |", "|---" * (len(TITLES) + 2) + "|"]
+    lines = ["| run | threshold | " + " | ".join(MEASURES) + " |", "|---" * (len(MEASURES) + 2) + "|"]
     for (configuration, rule), rows in table.groupby(["configuration", "rule"], sort=False):
-        seeds = pd.DataFrame([_shares(own) for _, own in rows.groupby("seed")])
-        cells = [f"{seeds[name].mean():.3f} ({seeds[name].min():.3f}–{seeds[name].max():.3f})" for name in TITLES]
+        sums = rows.groupby("seed").sum(numeric_only=True)
+        seeds = [sums[part] / sums[whole] for part, whole in MEASURES.values()]
+        cells = [f"{share.mean():.3f} ({share.min():.3f}–{share.max():.3f})" for share in seeds]
         decisions = "; ".join(rows["decision"].unique())
         lines.append(f"| {configuration} | {rule}: {decisions} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
@@ -100,20 +106,18 @@ def summary(table: pd.DataFrame) -> str:
 
 def paired(table: pd.DataFrame, one: tuple[str, str], other: tuple[str, str]) -> str:
     """The one minus the other (configuration, rule) with 95 % intervals over patients, each the mean of its seeds."""
-    counts = ["dice", "lesion_dice", "found", "lesions", "small", "smalls", "false"]
-    means = table.groupby(["configuration", "rule", "patient"])[counts].mean()
+    means = table.groupby(["configuration", "rule", "patient"]).mean(numeric_only=True)
     a, b = means.loc[one], means.loc[other]
     cells = []
-    for name in TITLES:
-        whole = {"found": "lesions", "small": "smalls"}.get(name)
-        of_patients = np.column_stack([a[name], b[name], a[whole] if whole else np.ones(len(a))])
+    for part, whole in MEASURES.values():
+        of_patients = np.column_stack([a[part], a[whole], b[part], b[whole]])
         found, low, high = bootstrap(_difference, of_patients, 2000, 0)
         cells.append(f"{found:+.3f} [{low:+.3f}, {high:+.3f}]")
     return f"| {' at '.join(one)} − {' at '.join(other)} | {len(a)} patients | " + " | ".join(cells) + " |"
 
 
 def _difference(sums: np.ndarray) -> np.ndarray:
-    return (sums[:, 0] - sums[:, 1]) / sums[:, 2]
+    return sums[:, 0] / sums[:, 1] - sums[:, 2] / sums[:, 3]
 
 
 def judged(cohort: str, configurations: Sequence[str], folds: Sequence[int], seeds: Sequence[int]) -> str:

@@ -6,7 +6,8 @@ python benchmarks/nnunet_workbook.py test dynunet 0 1        cohort, configurati
 import os
 
 if __name__ == "__main__":
-    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before PyTorch loads
+    # before PyTorch loads; CPU seconds say nothing of a GPU
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 import json
 import shutil
@@ -46,6 +47,9 @@ CONFIGURATIONS: dict[str, dict[str, Any]] = {
     "dynunet_blob": {"loss": "blob"},
     "dynunet_focal": {"loss": "dice_focal"},
     "dynunet_flips": {"flip_probability": 0.5},
+    "dynunet_ema99": {"ema_decay": 0.99},
+    # 8 patches of 32³, about as many voxels as 2 of 48³
+    "dynunet_batch8": {"batch_size": 4, "patches_per_case": 2},
 }
 
 

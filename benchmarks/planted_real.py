@@ -1,6 +1,6 @@
 """The real part of `planted.py`: networks that saw no annotation, on real volumes that they never saw.
 
-    python benchmarks/planted_real.py FOLDER        the folder of a Decathlon list of six volumes
+    python benchmarks/planted_real.py FOLDER [SEED]        the folder of a Decathlon list of six volumes
 
 Synthetic patients have lesions that are known because they were painted. Real volumes of the other folds have planted
 lesions; their masks are only scored with. Heads with skull are extracted by deepbet.
@@ -11,7 +11,7 @@ import os
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # before PyTorch loads
 
-import sys
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -139,4 +139,7 @@ def main(folder: Path, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("seed", type=int, nargs="?", default=1)
+    main(**vars(parser.parse_args()))

@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import nibabel as nib
@@ -100,6 +102,25 @@ def test_make_hands_a_study_on_as_it_is(tmp_path, study):
         command = ["make", "-s", target, f"BIN={tmp_path}", "READY=", f"STUDY={study}"]
         printed = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
         assert printed.startswith(f"-m|metaseg_nb|{target}|--study|{study}|")
+
+
+def test_make_checks_a_gpu_in_eight_minutes_at_most(tmp_path):
+    """The speed is measured also if a test fails, and the failure is not lost; without a GPU one line says so."""
+    (tmp_path / "python").write_text('#!/bin/sh\necho "$1 $2"\n[ "$1" != -m ]\n')
+    (tmp_path / "python").chmod(0o755)
+    (tmp_path / "timeout").write_text('#!/bin/sh\necho "$@" >&2\nshift 3\nexec "$@"\n')
+    (tmp_path / "timeout").chmod(0o755)
+    command, path = ["make", "-s", "gpu-check", "READY="], f"{tmp_path}:{os.environ['PATH']}"
+    fakes = {"cwd": PROJECT, "capture_output": True, "text": True, "env": os.environ | {"PATH": path}}
+    ran = subprocess.run([*command, f"BIN={tmp_path}"], **fakes)
+    assert ran.returncode != 0
+    assert ran.stdout.splitlines()[1:] == ["-m pytest", "benchmarks/gpu.py "]
+    limits = [[*map(int, pair)] for pair in re.findall(r"--kill-after=(\d+) (\d+) ", ran.stderr)]
+    assert len(limits) == 2 and sum(map(sum, limits)) <= 8 * 60
+    fakes["env"] = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run([*command, f"BIN={Path(sys.executable).parent}"], **fakes)
+    assert ran.returncode != 0
+    assert (ran.stdout, ran.stderr.splitlines()[0]) == ("", "no GPU is visible here: nothing was checked")
 
 
 def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):

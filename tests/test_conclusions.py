@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from mets_2026_pairs import COUNTS
 
+from metaseg_nb import layout
 from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation import conclusions
 from metaseg_nb.evaluation.comparison import (
@@ -25,6 +27,7 @@ from metaseg_nb.evaluation.intervals import bootstrap_interval, estimate
 from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.settings import ALL
+from metaseg_nb.training import networks
 
 BASELINE = "intensity_threshold"
 RESAMPLING = (500, 0)
@@ -215,6 +218,42 @@ def test_claims_are_supported_where_the_data_say_so():
         "**Is the transformer better?** **No.** Dice of convolutional networks minus transformers: "
         "+0.20 (95 % interval +0.20 to +0.20), 8 patients."
     )
+
+
+def test_what_of_the_transformer_was_not_studied_is_said_to_be_so():
+    runs = pd.DataFrame({"model": ["unet", "unetr"], "network": ["unet", "unetr"]})
+    said = conclusions.what_of_the_transformer(runs, pd.DataFrame(index=range(6)), *RESAMPLING)
+    assert said == (
+        "**What of the transformer?** Token size: not studied here; `swin_unetr` in `models` (tokens of 2 voxels, "
+        "UNETR: 16) would. Convolutional stem: not offered; one layer makes UNETR's tokens. Pretraining: not studied "
+        "here; the arm `pretraining_25` would, in a study of annotation budgets (06)."
+    )
+    assert all((layout.PARAMS / f"{name}.yaml").is_file() for name in ("models/swin_unetr", "arms/pretraining_25"))
+    # what it says of the networks
+    embeddings = [
+        networks.build_network("unetr", 0.1, 64).vit.patch_embedding.patch_embeddings,
+        networks.build_network("swin_unetr", 0.25, 64).swinViT.patch_embed.proj,
+    ]
+    assert [(type(one), one.kernel_size[0], one.stride[0]) for one in embeddings] == [
+        (torch.nn.Conv3d, 16, 16),
+        (torch.nn.Conv3d, 2, 2),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("gain", "said"),
+    [
+        (0.1, "+0.10 (95 % interval +0.10 to +0.10): smaller are better,"),
+        (-0.1, "-0.10 (95 % interval -0.10 to -0.10): smaller are worse,"),
+    ],
+)
+def test_two_transformers_answer_for_the_size_of_tokens(gain, said):
+    unetr = np.linspace(0.2, 0.8, 8)
+    scores = pd.DataFrame({"mine": unetr, "swin_unetr": unetr + gain + np.linspace(-0.001, 0.001, 8)})
+    runs = pd.DataFrame({"model": ["mine", "swin_unetr"] * 2, "network": ["unetr", "swin_unetr"] * 2})
+    text = conclusions.what_of_the_transformer(runs, scores, *RESAMPLING)
+    start = "Token size: Dice with 2 voxels (Swin UNETR) minus 16 (UNETR): "
+    assert f"{start}{said} but these differ in more. Convolutional" in text
 
 
 def test_claims_are_contradicted_where_the_data_say_the_opposite():

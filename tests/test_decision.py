@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
+from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.inference import decision as decisions
 from metaseg_nb.inference.decision import (
     MIN_LESIONS_MM3,
@@ -21,11 +21,13 @@ from metaseg_nb.inference.decision import (
     Decision,
     best_decision,
     decision_of,
+    native_mask,
     outcome_of,
     standing,
 )
 from metaseg_nb.inference.sliding_window import choose_decisions
 from metaseg_nb.layout import NOTEBOOKS, RunLayout
+from metaseg_nb.preprocessing.grid import Grid
 from metaseg_nb.preprocessing.steps import remove_specks
 from metaseg_nb.training.checkpoints import ENOUGH_PATIENTS, keep_weights, load_checkpoint, save_checkpoint
 
@@ -231,6 +233,28 @@ def test_on_a_coarse_grid_no_volume_is_small():
     specks = case((A, LESION, 0.99, True), (B, (1, 1, 1), 0.99, False))
     for edge_mm, smallest_mm3 in ((2.0, 10.0), (2.7, 20.0), (2.8, 0.0)):
         assert best_decision([outcome_of(*specks, (edge_mm,) * 3)]).min_lesion_mm3 == smallest_mm3
+
+
+@pytest.mark.parametrize("native_mm", [(1.5, 1.5, 1.5), (0.9, 0.9, 6.0), (4.0, 4.0, 4.0)])
+@pytest.mark.parametrize("decision", [PRIOR, Decision(0.1, 0.1, 0.0), Decision(0.8, 0.99, 20.0)])
+def test_outside_the_head_nothing_is_predicted_and_a_lesion_of_41_mm_is_found(native_mm, decision):
+    """A head of 120 mm on a study grid of 3 mm: probable at its rim all round, and in one large lesion; 0 outside."""
+
+    def from_middle(grid):
+        return np.linalg.norm(grid.centres_mm(np.argwhere(np.ones(grid.shape))) - 75, axis=1).reshape(grid.shape)
+
+    grid = Grid((3.0, 3.0, 3.0), (50, 50, 50), (1.5, 1.5, 1.5))
+    native = Grid(native_mm, tuple(int(150 / edge) for edge in native_mm), (0.4, 0.4, 0.4))
+    from_here, truth = from_middle(grid), from_middle(native) <= 20.5
+    noise = np.random.default_rng(0).uniform(0.0, 0.09, grid.shape)
+    probability = np.where(from_here <= 20.5, 0.995, np.where(from_here > 55, 0.995, noise)) * (from_here <= 60)
+    mask = native_mask(probability, grid, native, decision) > 0
+    assert mask[from_middle(native) > 55].any(), "the test tests nothing"
+    half_a_voxel_mm = np.linalg.norm(np.add(grid.spacing_mm, native_mm)) / 2
+    assert not mask[from_middle(native) > 60 + half_a_voxel_mm].any()
+    inside = mask & (from_middle(native) < 40)
+    assert detection_counts(truth, inside, native_mm) == {"n_truth": 1, "n_detected": 1, "n_false": 0}
+    assert 2 * (truth & inside).sum() > 0.9 * (truth.sum() + inside.sum())
 
 
 def test_a_checkpoint_keeps_a_decision(tmp_path):

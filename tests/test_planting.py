@@ -7,7 +7,8 @@ import pytest
 import torch
 from budget_fakes import settings_with
 
-from metaseg_nb.annotation.planting import LESIONS, bright_spots, plant, with_planted_lesions
+from metaseg_nb.annotation import planting
+from metaseg_nb.annotation.planting import LESIONS, NECROTIC, NOISE, bright_spots, plant, with_planted_lesions
 from metaseg_nb.annotation.results import run_effort
 from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.cases import Case
@@ -87,6 +88,34 @@ def test_thick_slices_blur_along_their_axis_alone(head):
     thin, thick = steps(EDGE_MM), steps((2.0, 2.0, 8.0))
     assert thick[2] < 0.8 * thin[2]
     assert thick[2] < 0.9 * thick[0]
+
+
+def test_the_noise_of_a_case_is_drawn_between_two_levels(head, monkeypatch):
+    """All else that is drawn stays the same, so noise is to noise of level 1 as its level is to 1."""
+    image = head[0]
+    voxels = np.argwhere(image > 0.05)
+
+    def planted_with(noise, seed):
+        monkeypatch.setattr(planting, "NOISE", noise)
+        return plant(image, voxels, EDGE_MM, EDGE_MM, np.random.default_rng(seed))[0]
+
+    levels = []
+    for seed in range(2):
+        none, one, drawn = (planted_with(noise, seed) for noise in ((0.0, 0.0), (1.0, 1.0), NOISE))
+        noisy = np.abs(one - none) > 0.01
+        levels.append(np.median((drawn - none)[noisy] / (one - none)[noisy]))
+    assert min(levels) > 0.39 and max(levels) < 1.21
+    assert np.ptp(levels) > 0.1, levels
+
+
+def test_a_quarter_of_those_that_are_not_solid_are_necrotic_within_a_thin_rim():
+    rng = np.random.default_rng(0)
+    plans = [planting._plan(rng) for _ in range(3000)]
+    hollow = [plan for plan in plans if plan.kind != "solid"]
+    assert len(hollow) > 1000
+    assert np.mean([plan.kind == NECROTIC for plan in hollow]) == pytest.approx(0.25, abs=0.03)
+    assert {plan.kind for plan in hollow} == {"ring", "haemorrhagic", NECROTIC}
+    assert min(plan.diameter_mm for plan in hollow) >= 9, "small ones have not outgrown their blood supply"
 
 
 def test_an_image_without_brain_gets_no_lesion():

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import refusal
-from metaseg_nb.demo_cohort.lesions import SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
+from metaseg_nb.demo_cohort.lesions import NECROTIC, SIZES, Lesion, LesionPlan, LesionShape, lay_out, paint_lesion
 from metaseg_nb.demo_cohort.patients import draw_metastasis
 from metaseg_nb.preprocessing.brain import with_margin
 from metaseg_nb.preprocessing.case_store import UNKNOWN, StoredCase, store_annotation
@@ -27,6 +27,8 @@ from metaseg_nb.settings import settings_hash
 LESIONS, DIAMETERS_MM = 8, (3.0, 40.0)
 # Brightness of the rim and of necrosis, white matter being 1: wider than the demo's, for scanners differ.
 ENHANCEMENT, NECROSIS = (1.3, 2.2), (0.15, 0.75)
+# Of lesions that are not solid: necrotic within a thin rim, as treated ones are.
+NECROTIC_SHARE = 0.25
 # Of the head's voxels: what is 0 for the painter, and what is white matter. That is taken for darker or brighter.
 DARK_PERCENTILE, WHITE_PERCENTILE, WHITE_FACTORS = 0.5, 75, (0.9, 1.1)
 # The brain is the largest part of what is no air and no bone once thin bridges to the scalp are cut.
@@ -41,11 +43,11 @@ BRIGHT, THICK_MM = 1.2, 4.0
 GAP_MM, DEPTH_MM = 5.0, 1.5
 # Blur beyond that of the image's voxels, at most: standard deviation in voxels of the study grid.
 BLUR_VOXELS = 0.6
-# Standard deviation of noise, of the median roughness of tissue, which is partly anatomy.
-NOISE = 0.75
+# Standard deviation of a case's noise, of the median roughness of tissue, which is partly anatomy.
+NOISE = (0.4, 1.2)
 # All of these; part of a planted image's identity.
 RULE = [LESIONS, *DIAMETERS_MM, *ENHANCEMENT, *NECROSIS, DARK_PERCENTILE, WHITE_PERCENTILE, *WHITE_FACTORS]
-RULE += [SOLID, BRIDGES_MM, SULCI_MM, *TISSUE, BRIGHT, THICK_MM, GAP_MM, DEPTH_MM, BLUR_VOXELS, NOISE]
+RULE += [NECROTIC_SHARE, SOLID, BRIDGES_MM, SULCI_MM, *TISSUE, BRIGHT, THICK_MM, GAP_MM, DEPTH_MM, BLUR_VOXELS, *NOISE]
 
 Millimetres = tuple[float, float, float]
 
@@ -134,7 +136,7 @@ def plant(
     blur = [max(0.0, own**2 - edge**2) ** 0.5 / 12**0.5 / edge for own, edge in zip(native_mm, spacing_mm, strict=True)]
     change = ndimage.gaussian_filter(painted - before, np.array(blur) + rng.uniform(0, BLUR_VOXELS))
     rough = np.abs(before - ndimage.gaussian_filter(before, 1.0))[tissue]
-    noise = NOISE * np.median(rough) if rough.size else 0.0
+    noise = rng.uniform(*NOISE) * np.median(rough) if rough.size else 0.0
     change += np.minimum(1, np.abs(change) / 0.2) * rng.normal(0, noise, change.shape)
     return (image + scale * change).clip(image.min(), image.max()).astype(np.float32), label
 
@@ -183,7 +185,8 @@ def _places(
 
 def _plan(rng: np.random.Generator) -> LesionPlan:
     plan = draw_metastasis(rng, *DIAMETERS_MM)
-    return replace(plan, enhancement=rng.uniform(*ENHANCEMENT), necrosis=rng.uniform(*NECROSIS))
+    kind = NECROTIC if plan.kind != "solid" and rng.random() < NECROTIC_SHARE else plan.kind
+    return replace(plan, kind=kind, enhancement=rng.uniform(*ENHANCEMENT), necrosis=rng.uniform(*NECROSIS))
 
 
 def _inside_mm(mask: np.ndarray, spacing_mm: Millimetres) -> np.ndarray:

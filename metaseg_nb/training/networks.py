@@ -1,7 +1,7 @@
 """The networks by name, sized as in the study or as published, and one ``width`` to shrink them all.
 
 Adding a network is one function here, below `register`, and one file in ``params/models``;
-a transformer also stands in `evaluation.claims.TRANSFORMERS`.
+a transformer also stands in `evaluation.conclusions.TRANSFORMERS`.
 """
 
 import math
