@@ -114,7 +114,7 @@ def test_without_an_interval_only_the_published_value_is_drawn_and_words_say_so(
 
 def test_two_readers_are_compared_by_voxels_surface_and_lesions(tmp_path):
     masks = []
-    for reader, boxes in (("R1", [(0, 4), (10, 12)]), ("R2", [(0, 4), (20, 22), (26, 28)])):
+    for reader, boxes in (("R1", [(0, 4), (10, 12)]), ("R2", [(0, 4), (13, 15), (26, 28)])):
         array = np.zeros((30, 8, 8), np.uint8)
         for low, high in boxes:
             array[low:high, 1:5, 1:5] = 1
@@ -125,5 +125,7 @@ def test_two_readers_are_compared_by_voxels_surface_and_lesions(tmp_path):
     assert len(row) == 1, "a case of one reader has nobody to agree with"
     shared, sizes = 4, (6, 8)  # in slabs of 16 voxels
     assert row.loc[0, "dice"] == pytest.approx(2 * shared / sum(sizes))
+    # of voxels at the surface a cube of 4 has 64 - 8, a box of 2 x 4 x 4 all 32; two boxes lie 2 mm apart
+    assert row.loc[0, "nsd_1mm"] == pytest.approx((56 + 56) / (56 + 32 + 56 + 2 * 32))
     assert row.loc[0, ["reader_1", "reader_2"]].tolist() == ["R1", "R2"]
     assert row.loc[0, ["lesions_1", "lesions_2", "lesions_in_both"]].tolist() == [2, 3, 1]
