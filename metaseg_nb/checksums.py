@@ -82,5 +82,10 @@ def damage(path: Path) -> dict[str, str]:
         return {path.name: error.found}
 
 
+def is_made_from(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Tell whether a record and its files are there as they were written, and the record holds these facts."""
+    return path.is_file() and not damage(path) and facts.items() <= read_record(path).items()
+
+
 def _checksum_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -73,13 +73,12 @@ class Reading:
     beginning : Beginning
     image : Volume
         First sequence; the mask is written on its grid.
-    image_sha256 : str
-        Of its file: a mask is never put on another image.
     mask : ndarray of bool, shape (X, Y, Z)
         As it was saved last.
     clock : ActiveClock
-    started : str
-        ISO time in UTC.
+    facts : dict
+        What its record says whatever is drawn: case and reader, with what it began, when it was ``started``, and the
+        ``image_sha256`` of the image's file: a mask is never put on another image.
     finished : bool
         Whether the reader stands by the mask: it is so until the mask changes.
     record : bytes
@@ -92,10 +91,9 @@ class Reading:
     reader: str
     beginning: Beginning
     image: Volume
-    image_sha256: str
     mask: np.ndarray
     clock: ActiveClock
-    started: str
+    facts: dict[str, Any]
     finished: bool = False
     record: bytes = b""
     _last_word: float = -math.inf
@@ -127,13 +125,7 @@ class Reading:
         write_volume(path, replace(self.image, array=mask.astype(np.uint8)))
         lesions = find_lesions(mask, self.image.spacing_mm)
         facts = {
-            "case": self.case,
-            "reader": self.reader,
-            "begun_with": self.beginning.how,
-            "networks": self.beginning.networks,
-            "by_chance": self.beginning.by_chance,
-            "image_sha256": self.image_sha256,
-            "started": self.started,
+            **self.facts,
             "saved": _now(),
             "finished": self.finished,
             "seconds": round(self.clock.seconds, 1),
@@ -219,7 +211,8 @@ def open_reading(
     try:
         kept, record = kept_record(path, case.name), record_file(path)
         known = record.read_bytes() if kept else b""
-        if kept and kept["image_sha256"] != image_sha256:
+        facts = kept or {"case": case.name, "reader": reader, "image_sha256": image_sha256, "started": _now()}
+        if facts["image_sha256"] != image_sha256:
             found = "another image than the mask was drawn on"
             raise refusal("image of mask", case, case.image, found, mask=path.name, record=record.name)
         if kept:  # the mask may be one stroke newer than its record, where a process ended between the two
@@ -231,10 +224,11 @@ def open_reading(
     except Exception:
         release(layout, case.name, reader)  # or others would wait for a case that nobody could open
         raise
+    facts |= {"begun_with": beginning.how, "networks": beginning.networks, "by_chance": beginning.by_chance}
     clock = ActiveClock(now, kept.get("seconds", 0.0))
     clock.action()
-    started, finished = kept.get("started", _now()), kept.get("finished", False)
-    return Reading(layout, case.name, reader, beginning, image, image_sha256, mask, clock, started, finished, known)
+    finished = kept.get("finished", False)
+    return Reading(layout, case.name, reader, beginning, image, mask, clock, facts, finished, known)
 
 
 def hold(layout: StudyLayout, case: str, reader: str) -> None:

@@ -10,7 +10,6 @@ from metaseg_nb.evaluation.intervals import (
     EQUAL,
     INCONCLUSIVE,
     MIN_PATIENTS,
-    Estimate,
     named,
     percentiles,
     share,
@@ -87,7 +86,7 @@ def ratio(draws: np.ndarray, parts: np.ndarray, wholes: np.ndarray) -> np.ndarra
     return np.divide(parts, wholes, out=np.full(len(draws), np.nan), where=wholes > 0)
 
 
-def with_interval(draws: np.ndarray, values: np.ndarray) -> Estimate:
+def with_interval(draws: np.ndarray, values: np.ndarray) -> tuple[float, float, float]:
     """A number, from its values for each of the draws, and its 95 % interval; NaN with fewer than two patients.
 
     The interval is widened for the number of patients (`percentiles`), and not for that of seeds.

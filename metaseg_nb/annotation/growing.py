@@ -112,10 +112,7 @@ def _region(image: Volume, probability: np.ndarray, seeds: np.ndarray, level: fl
     ``reach_mm`` is the background, and what lies within ``within_mm`` may be in the region. Those of a line always are.
     """
     edges, middle = np.array(image.spacing_mm), (seeds[0] + seeds[-1]) / 2
-    half_mm, bright = (
-        np.linalg.norm((seeds[-1] - seeds[0]) * edges) / 2,
-        np.percentile(image.array[tuple(seeds.T)], BRIGHT),
-    )
+    bright, half_mm = np.percentile(image.array[tuple(seeds.T)], BRIGHT), np.linalg.norm((seeds[-1] - middle) * edges)
     reach_mm, within_mm = max(REACH_MM, 2 * half_mm), BEYOND_LINE * half_mm if is_line else REACH_MM
     low = np.maximum(np.floor(middle - reach_mm / edges), 0).astype(int)
     high = np.minimum(np.ceil(middle + reach_mm / edges).astype(int) + 1, image.array.shape)

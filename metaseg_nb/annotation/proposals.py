@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from metaseg_nb.annotation.readings import MASK, NOTHING, PROPOSAL, Beginning
-from metaseg_nb.checksums import checksum, damage, read_record, write_record
+from metaseg_nb.checksums import checksum, is_made_from, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, case_named
 from metaseg_nb.cohort.datalist import read_written
 from metaseg_nb.cohort.problems import CohortError, broken, refusal
@@ -195,7 +195,7 @@ class Waiting:
         made_from = {"networks": named(self._ensemble), "images": [checksum(file) for file in case.without_label.files]}
         mask, probability = folder / f"{case.name}.nii.gz", folder / f"{case.name}_probability.nii.gz"
         record = folder / f"{case.name}.json"
-        if not record.is_file() or damage(record) or not made_from.items() <= read_record(record).items():
+        if not is_made_from(record, made_from):
             predict_image(self._ensemble, case.without_label, self.device, mask, probability)
             write_record(record, made_from, [mask, probability])
         return read_volume(probability, case.name).array, read_mask(mask, case.name).array

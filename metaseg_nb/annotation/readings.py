@@ -1,4 +1,4 @@
-"""Masks drawn by hand, as files, and what their readers did: in how many minutes, and how far two of them agree.
+"""Masks drawn by hand, and what their readers did: what they changed, in how many minutes, and how far two agree.
 
 A mask is `<reader>/<case>.nii.gz`; its record is beside it, and what the drawing began with in a folder below.
 """

@@ -53,6 +53,7 @@ def run_effort(annotation: pd.DataFrame, settings: Budget, measured: Mapping[str
         `COUNTS`, ``minutes``, and of these ``selection_patients`` and ``selection_minutes``, for the selection set.
     """
     done = annotation[~annotation["annotation"].isin(NO_PHYSICIAN)]
+    done = done.assign(**{count: 0 for count in COUNTS if count not in done})  # earlier versions knew no lines
     costs = pd.Series({count: getattr(settings, f"minutes_per_{item}") for count, item in COUNTS.items()})
     minutes, selects = settings.minutes_per_case + done[list(COUNTS)].dot(costs), done["role"] == "selection"
     known = done["case"].map(pd.Series(measured, dtype=float)).where(done["annotation"] == "full")

@@ -11,7 +11,7 @@ from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, Work, annotate, f
 from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
-from metaseg_nb.checksums import damage, read_record, write_record
+from metaseg_nb.checksums import is_made_from, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.folds import Split, budget_of
 from metaseg_nb.cohort.problems import CohortError, of_each, refusal
@@ -176,12 +176,11 @@ def _ranking(
 ) -> pd.DataFrame:
     """From `rank_cases`: as the run keeps it, if these teachers ranked these cases, or ranked now."""
     made_with = {"teachers": teachers.hashes, "cases": {case.name: stored[case.name].identity for case in cases}}
-    code = settings_hash(made_with)
-    kept = run.ranking_record.is_file() and not damage(run.ranking_record)
-    if not kept or read_record(run.ranking_record)["made_with"] != code:
+    code = {"made_with": settings_hash(made_with)}
+    if not is_made_from(run.ranking_record, code):
         pairs = [(case, stored[case.name]) for case in cases]
         write_table(run.ranking_table, rank_cases(pairs, teachers.annotated, teachers.probability).reset_index())
-        write_record(run.ranking_record, {"made_with": code}, [run.ranking_table])
+        write_record(run.ranking_record, code, [run.ranking_table])
     return read_table(run.ranking_table)
 
 

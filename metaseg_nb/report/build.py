@@ -111,10 +111,8 @@ def write_report(study: str) -> Path:
     """
     settings = resolve("06_annotation_budget", study)
     layout, is_budget = StudyLayout(settings["study"]), bool(settings["arms"])
-    chapters = [
-        *(BUDGET_CHAPTERS if is_budget else CHAPTERS),
-        *filter(lambda name: layout.notebook(name).is_file(), EXTRA),
-    ]
+    extra = [name for name in EXTRA if layout.notebook(name).is_file()]
+    chapters = [*(BUDGET_CHAPTERS if is_budget else CHAPTERS), *extra]
     if "08_annotate" in chapters:
         require_counted(layout)
     files = {name: f"{name}.html" for name in chapters}

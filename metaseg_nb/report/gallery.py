@@ -17,11 +17,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from metaseg_nb.checksums import checksum, write_record
+from metaseg_nb.checksums import checksum, is_made_from, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_written, require_written
 from metaseg_nb.cohort.lesions import DIAMETER_NAMES, THIRDS
-from metaseg_nb.cohort.problems import CohortError, refusal
+from metaseg_nb.cohort.problems import refusal
 from metaseg_nb.evaluation.strata import classified
 from metaseg_nb.figures.case_figures import pick_cases
 from metaseg_nb.figures.reviewed import CaseImages, StudyTables, false_lesions, read_case_images
@@ -185,21 +185,17 @@ def draw_gallery(
         Edge of the box around the largest lesion that a slice view holds; what lies beyond is not in the file.
     workers : int
     """
-    layout, metrics = tables.layout, tables.layout.cross_validation / "metrics.csv"
-    made_from = _checksum_of_inputs(tables, entries, models, view_mm)
-    files = gallery_files(layout, entries)
-    try:
-        if require_written(layout, *files).get("made_from") == made_from:
-            print("The gallery is kept: its data and settings have not changed.")
-            return
-    except CohortError:  # none yet, or files are missing or changed
-        pass
+    layout, made_from = tables.layout, {"made_from": _checksum_of_inputs(tables, entries, models, view_mm)}
+    if is_made_from(layout.gallery_record, made_from):
+        print("The gallery is kept: its data and settings have not changed.")
+        return
     layout.gallery_record.unlink(missing_ok=True)
     shutil.rmtree(layout.gallery, ignore_errors=True)
     by_case = [rows for _, rows in entries.groupby("case", sort=False)]
     map_cases(partial(_draw_case, tables, models, view_mm), by_case, workers, "pictures")
     write_table(layout.gallery_table, entries)
-    write_record(layout.gallery_record, {"metrics": checksum(metrics), "made_from": made_from}, files)
+    facts = {"metrics": checksum(layout.cross_validation / "metrics.csv"), **made_from}
+    write_record(layout.gallery_record, facts, gallery_files(layout, entries))
 
 
 def _checksum_of_inputs(tables: StudyTables, entries: pd.DataFrame, models: Sequence[str], view_mm: float) -> str:

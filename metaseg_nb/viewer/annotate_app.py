@@ -16,7 +16,6 @@ from ipyevents import Event
 
 from metaseg_nb.annotation.by_hand import CaseTaken, Reading, open_elsewhere, open_reading
 from metaseg_nb.annotation.readings import read_progress
-from metaseg_nb.cohort.cases import case_named
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.layout import StudyLayout
@@ -181,9 +180,8 @@ class AnnotateApp(AnnotatePanel):
         try:
             prepared, images = self._made_ahead(name)
             unsaved = self._close_case()
-            beginning, second, now = prepared.beginning, self.second, self._now
-            case = case_named(self.waiting.cases, name)
-            reading = open_reading(self.layout, case, prepared.image, self.reader, beginning, second, now)
+            how = self.reader, prepared.beginning, self.second, self._now
+            reading = open_reading(self.layout, prepared.case, prepared.image, *how)
             self.opened = OpenCase(self, self.viewer, prepared, images, reading)
         finally:
             self._list_cases()
@@ -200,13 +198,10 @@ class AnnotateApp(AnnotatePanel):
                 self.opened.close(finished)
             except CaseTaken as error:
                 unsaved = f"Not saved. {error}"
-            self._leave()
+            self.opened = None
+            self._fill(self.lesions, None, [])
+            self.viewer.clear()
         return unsaved
-
-    def _leave(self) -> None:
-        self.opened = None
-        self._fill(self.lesions, None, [])
-        self.viewer.clear()
 
     def _make_next(self) -> None:
         """Make the case after this one ready to be shown, while a person is at work on this one."""

@@ -8,7 +8,7 @@ changes nothing: `DrawingViewer.after` lets an action wait, so that no stroke is
 import asyncio
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -20,7 +20,7 @@ from ipyniivue import NiiVue, Volume
 from ipyniivue.config_options import ConfigOptions
 from ipyniivue.constants import ShowRender, SliceType
 from ipyniivue.traits import LUT, ColorMap
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_rgba
 from nibabel.affines import apply_affine
 
 from metaseg_nb.figures.reviewed import CaseImages
@@ -142,8 +142,7 @@ class NiiVueViewer:
             image = _image_volume(images)
         volumes = [image]
         for name, layer in layers.items():
-            rgba = np.array([[0, 0, 0, 0], *map(to_rgba, layer.colours.values())])
-            colours = (255 * rgba).round().astype(int).ravel().tolist()
+            colours = _rgba(layer.colours.values()).ravel().tolist()
             table = LUT(lut=colours, min=0.0, max=float(len(layer.colours)), labels=["", *layer.colours])
             look = {"colormap_label": table, "opacity": OPACITY * layer.visible, "colorbar_visible": False}
             volumes.append(Volume(data=images.file(layer.array), name=f"{name}.nii.gz", **look))
@@ -184,10 +183,8 @@ class DrawingViewer(NiiVueViewer):
         self._ink: dict[str, Any] = {}
         self._zoom, self._affine = 1.0, np.eye(4)
         self._asked, self._asked_at, self._waiting = 0, 0.0, []
-        red, green, blue = np.round(255 * np.array([(0, 0, 0), *map(to_rgb, COLOURS.values())])).T.tolist()
-        words = ["", "lesion", "growing", "point", "line"]
-        alpha = [0.0] + [255.0] * len(COLOURS)
-        values = [float(value) for value in range(len(words))]
+        red, green, blue, alpha = _rgba(COLOURS.values()).T.astype(float).tolist()
+        values, words = np.arange(5.0).tolist(), ["", "lesion", "growing", "point", "line"]
         self.widget.set_draw_colormap(ColorMap(R=red, G=green, B=blue, A=alpha, I=values, labels=words))
         self.widget.draw_opacity = 0.45
         self.widget.on_image_loaded(lambda volume: self._begin() if volume in self.widget.volumes else None)
@@ -302,6 +299,11 @@ class DrawingViewer(NiiVueViewer):
     def _set(self, **options: Any) -> None:
         """Change options all at once: NiiVue draws everything again after each."""
         self.widget.opts = ConfigOptions(parent=self.widget, **LOOK, **DRAWING, **options)
+
+
+def _rgba(colours: Iterable[str]) -> np.ndarray:
+    """Nothing, and then each colour: int in 0..255, shape (1 + N, 4)."""
+    return (255 * np.array([[0, 0, 0, 0], *map(to_rgba, colours)])).round().astype(int)
 
 
 def _image_volume(images: CaseImages) -> Volume:

@@ -93,8 +93,9 @@ class LesionList:
 
     def _row(self, lesions: Lesions, lesion: int, number: int, state: str) -> DrawnLesion:
         voxels = tuple(lesions.voxels(lesion).T)
-        size, seen = lesions.table.loc[lesion - 1, ["volume_mm3", "diameter_mm"]], self._probability[voxels]
-        return DrawnLesion(number, state, voxels, *size, float(seen.max()), float(seen.mean()))
+        fact, seen = lesions.table.loc[lesion - 1], self._probability[voxels]
+        sizes = float(fact["volume_mm3"]), float(fact["diameter_mm"])
+        return DrawnLesion(number, state, voxels, *sizes, float(seen.max()), float(seen.mean()))
 
 
 class OpenCase:
