@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from budget_fakes import FakeBudget, fake_cohort
+from budget_fakes import COSTS, FakeBudget, fake_cohort
 
 from metaseg_nb.annotation.comparison import (
     COLUMNS,
@@ -23,6 +23,7 @@ from metaseg_nb.annotation.results import BudgetResults
 from metaseg_nb.batch.runner import run_notebook
 from metaseg_nb.batch.runs import Run
 from metaseg_nb.checksums import damage
+from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.evaluation.intervals import bootstrap_interval
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import model_title, resolve
@@ -300,6 +301,29 @@ def test_figures_are_drawn_of_whatever_arms_there_are(dice):
         plt.close(figure)
     assert list(figures) == ["patients", "minutes", "gains"]
     assert [axes.get_title() for axes in figures["minutes"].axes[:2]] == [model_title(name) for name in results.models]
+
+
+def test_measured_minutes_stand_beside_those_that_are_assumed_for_the_same_cases(store_blobs, tmp_path):
+    """Run the cell of notebook 06: a case of two lesions was drawn, one of a lesion with a proposal, one corrected."""
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOKS / "06_annotation_budget.ipynb", 4).cells}
+    drawn = {"a": (2, 9.5, "nothing"), "b": (1, 3.0, "proposal"), "c": (1, 1.0, "mask"), "d": (1, None, "")}
+    cases = []
+    for name, (n, minutes, how) in drawn.items():
+        store_blobs(name, [(9, 12, 8), (25, 20, 20)][:n])  # on six slices each
+        mask = tmp_path / f"{name}.nii.gz"
+        cases.append(Case(name, (mask,), mask, name, "lung", minutes=minutes, begun_with=how))
+    names, shown = {**COSTS, "cohort": Cohort("x", "", cases)}, []
+    names["layout"] = SimpleNamespace(case_store=tmp_path / "cases")
+    exec(cells["cell-02"], names)
+    names["display"] = shown.append
+    exec(cells["cell-24"], names)
+    # by hand: 2 + 2 * 1 + 12 * 0.25 minutes without a proposal, 2 + 1 + 6 * 0.25 with one
+    assert shown[0].data.to_numpy().tolist() == [["nothing", 1, 9.5, 7.0], ["proposal", 1, 3.0, 4.5]]
+    assert "**measured for 2 of 4 cases**" in names["words"]
+    names["cohort"] = Cohort("x", "", cases[2:])
+    exec(cells["cell-24"], names)
+    assert len(shown) == 1, "nothing was measured: no table"
+    assert "**measured for 0 of 2 cases**" in names["words"]
 
 
 def test_the_notebook_holds_the_parameters_of_the_demo():

@@ -1,11 +1,16 @@
 """Minutes of readers, what proposals save of them, and how far two readers agree."""
 
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
 from metaseg_nb.annotation.readings import reader_agreement, saved_by_proposals, with_minutes
+from metaseg_nb.layout import NOTEBOOKS
 
 
 def readings(*rows):
@@ -68,9 +73,48 @@ def test_the_interval_holds_the_true_saving_as_often_as_it_says():
     assert 175 <= inside <= 199  # of 200; 190 expected
 
 
+def shown_in_08(done):
+    """What a proposal saves, as notebook 08 says and draws it: its words, and the axes of its figure."""
+    cells = {cell.id: cell.source for cell in nbformat.read(NOTEBOOKS / "08_annotate.ipynb", 4).cells}
+    figures, names = {}, {"done": done, "n_bootstrap": 200, "seed": 0}
+    names["records"] = SimpleNamespace(figure=lambda figure, name: figures.update({name: figure}))
+    for cell in ("08-02", "08-12", "08-17"):
+        exec(cells[cell], names)
+    figures["saved"].canvas.draw()
+    plt.close(figures["saved"])
+    return names["answer"], figures["saved"].axes[0]
+
+
+def test_what_a_proposal_saves_is_drawn_in_per_cent_beside_the_published_value_with_its_source():
+    rows = [(f"p{i}", "R1", "proposal", s, 1) for i, s in enumerate((50, 60, 70))]
+    rows += [(f"n{i}", "R1", "nothing", s, 1) for i, s in enumerate((100, 120, 140))]
+    done = with_minutes(readings(*rows))
+    words, axes = shown_in_08(done)
+    _, low, high = saved_by_proposals(done, 200, 0)
+    assert words[0].startswith("Time that a proposal saves, in %: 50 (95 % interval")
+    assert f"{100 * low:.0f} to {100 * high:.0f}) (3 cases with a proposal, 3 without)" in words[0]
+    (point,) = axes.containers
+    assert point.lines[0].get_xydata().tolist() == [[pytest.approx(50), 0]]
+    assert point.lines[2][0].get_segments()[0][:, 0] == pytest.approx([100 * low, 100 * high])
+    (triangle,) = axes.collections[1:]  # after the bars of the interval
+    assert triangle.get_offsets()[0].tolist() == [pytest.approx(30.8), 0.25]
+    assert triangle.get_facecolor().tolist() == [[1, 1, 1, 1]]
+    legend = [text.get_text().replace("\n", " ") for text in axes.get_legend().get_texts()]
+    assert "published, other data: Lu et al. 2021 (median, nine physicians)" in legend
+    assert axes.get_xlim()[0] < 100 * low, "the whole interval is seen"
+
+
+def test_without_an_interval_only_the_published_value_is_drawn_and_words_say_so():
+    words, axes = shown_in_08(with_minutes(readings(("a", "R1", "proposal", 60, 1))))
+    assert "unknown (1 cases with a proposal, 0 without)" in words[0]
+    assert not axes.containers
+    assert len(axes.collections) == 1
+    assert [text.get_text() for text in axes.texts] == ["this study has no interval yet"]
+
+
 def test_two_readers_are_compared_by_voxels_surface_and_lesions(tmp_path):
     masks = []
-    for reader, boxes in (("R1", [(0, 4), (10, 12)]), ("R2", [(0, 4), (20, 22), (26, 28)])):
+    for reader, boxes in (("R1", [(0, 4), (10, 12)]), ("R2", [(0, 4), (13, 15), (26, 28)])):
         array = np.zeros((30, 8, 8), np.uint8)
         for low, high in boxes:
             array[low:high, 1:5, 1:5] = 1
@@ -81,5 +125,7 @@ def test_two_readers_are_compared_by_voxels_surface_and_lesions(tmp_path):
     assert len(row) == 1, "a case of one reader has nobody to agree with"
     shared, sizes = 4, (6, 8)  # in slabs of 16 voxels
     assert row.loc[0, "dice"] == pytest.approx(2 * shared / sum(sizes))
+    # of voxels at the surface a cube of 4 has 64 - 8, a box of 2 x 4 x 4 all 32; two boxes lie 2 mm apart
+    assert row.loc[0, "nsd_1mm"] == pytest.approx((56 + 56) / (56 + 32 + 56 + 2 * 32))
     assert row.loc[0, ["reader_1", "reader_2"]].tolist() == ["R1", "R2"]
     assert row.loc[0, ["lesions_1", "lesions_2", "lesions_in_both"]].tolist() == [2, 3, 1]

@@ -320,6 +320,15 @@ def test_a_study_names_arms_that_there_are_and_every_teacher_before_its_pupil(st
         assert read_parameters(PARAMS / "arms" / f"{arm}.yaml").get("teacher", arm) in arms[: place + 1]
 
 
+@pytest.mark.parametrize("document", ["annotation_budgets", "cluster"])
+def test_the_full_matrix_has_every_arm_and_documents_say_its_size(document):
+    found = resolve("06_annotation_budget", "usz_budget")
+    arms, seeds = len(found["arms"]), len(found["seeds"])
+    assert sorted(found["arms"]) == sorted(ARMS)
+    text = " ".join((PROJECT / f"docs/{document}.md").read_text(encoding="utf-8").split())
+    assert f"({arms} arms, {seeds} seeds) takes {arms * seeds} times the GPU hours" in text
+
+
 def test_an_arm_or_a_seed_where_there_is_none_is_refused():
     assert "takes no --arm and no --seed" in refusal("04_cross_validation", "demo", None, None, "boxes", 1)
     assert "takes no --arm" in refusal("03b_pretrain", "demo", "unet", 0, "boxes")

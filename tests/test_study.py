@@ -169,8 +169,13 @@ def test_notebook_08_counts_minutes_and_compares_readers(home, metaseg, tmp_path
     words = run_annotate(home, metaseg, tmp_path / "tiny.yaml", changes)
     assert "**4 finished readings of 2 cases: 4 lesions drawn in 1 active minutes.**" in words
     # 9 seconds with, 27 without
-    assert "a proposal saves: 0.67 (95 % interval" in words
+    assert "a proposal saves, in %: 67 (95 % interval" in words
     assert "2 cases with a proposal, 2 without" in words
+    drawn = {name: (home / f"figures/tiny/08_{name}.svg").read_text(encoding="utf-8") for name in ("minutes", "saved")}
+    assert all((home / f"figures/tiny/08_{name}.png").is_file() for name in drawn)
+    assert [text.count('id="axes_') for text in drawn.values()] == [2, 1]
+    assert [drawn["minutes"].count(f"<!-- {panel} -->") for panel in ("per case", "per lesion")] == [1, 1]
+    assert "<!-- published, other data: -->" in drawn["saved"]
     agreement = pd.read_csv(layout.by_hand / "agreement.csv").set_index("case")
     assert agreement["dice"].tolist() == pytest.approx([1, 2 * 3 / 7])
     assert "n = 2 cases" in words

@@ -8,11 +8,13 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from test_folds import PRIMARIES, burden_of, make_cohort, patients, shown_in_01
 from test_radiotherapy import a_patient
 
 from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.annotation.taken_masks import with_masks_by_hand
+from metaseg_nb.annotation.training_set import annotated_training_set
 from metaseg_nb.cohort.audit import audit
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist, require_same_settings, write_datalist
@@ -25,7 +27,7 @@ from metaseg_nb.evaluation.pooling import scored_with
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
-from metaseg_nb.settings import Explore
+from metaseg_nb.settings import Explore, Train
 
 
 class Times:
@@ -492,7 +494,7 @@ def test_a_second_study_takes_what_was_drawn_in_the_first(write_case, tmp_path, 
     ]
     entries = [entry | {"label": str(case.label)} for entry, case in zip(listed, cases, strict=False)]
     (tmp_path / "list.json").write_text(json.dumps({"training": entries, "testing": listed[8:]}), encoding="utf-8")
-    lines = f"cohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\n"
+    lines = f"cohort: {tmp_path / 'list.json'}\nn_folds: 2\nworkers: 1\nbias_correction: none\n"
     (tmp_path / "first.yaml").write_text(f"study: first\n{lines}", encoding="utf-8")
     (tmp_path / "second.yaml").write_text(f"study: second\nannotations: first\n{lines}", encoding="utf-8")
     refused = metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml")
@@ -521,3 +523,13 @@ def test_a_second_study_takes_what_was_drawn_in_the_first(write_case, tmp_path, 
     again = second.dataset.read_bytes()
     assert metaseg(tmp_path, "run", "01_explore_data", "--study", tmp_path / "second.yaml").returncode == 0
     assert second.dataset.read_bytes() == again
+    made = metaseg(tmp_path, "run", "02_preprocess_n4", "--study", tmp_path / "second.yaml")
+    assert made.returncode == 0, made.stderr
+    for fold in (0, 1):
+        settings, run = resolve("03_train", str(tmp_path / "second.yaml"), "unet", fold), second.run("unet", fold)
+        learnt = annotated_training_set(split(after, fold), Train.check(settings), second, run, torch.device("cpu"))
+        (kept,) = [case for case in learnt.cases if case.name == "u"]
+        assert kept.label[10:13, 10:13, 14:16].all(), "the cube that was drawn in the first study"
+        row = learnt.table.set_index("case").loc["u"]
+        assert row[["role", "annotation", "known_share"]].tolist() == ["training", "full", 1.0]
+        assert row[["n_lesions", "n_contoured", "n_slices"]].tolist() == [2, 2, 2 + 2]
