@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from nibabel.affines import apply_affine
+from nibabel.affines import apply_affine, from_matvec
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -150,13 +150,11 @@ def render_date(plan: PatientPlan) -> tuple[Volume, Volume, list[Lesion | None],
 
 def _pose(plan: PatientPlan) -> np.ndarray:
     """Where the head lies: from the first date's world to this one's."""
-    matrix = np.eye(4)
-    if plan.date:
-        rng = patient_rng(plan.seed, plan.index, "anatomy", plan.date)
-        turn = Rotation.from_rotvec(_direction(rng) * rng.uniform(2, TURN_DEGREES), degrees=True).as_matrix()
-        matrix[:3, :3] = turn
-        matrix[:3, 3] = CENTRE_MM - turn @ CENTRE_MM + _direction(rng) * rng.uniform(3, SHIFT_MM)
-    return matrix
+    if not plan.date:
+        return np.eye(4)
+    rng = patient_rng(plan.seed, plan.index, "anatomy", plan.date)
+    turn = Rotation.from_rotvec(_direction(rng) * rng.uniform(2, TURN_DEGREES), degrees=True).as_matrix()
+    return from_matvec(turn, CENTRE_MM - turn @ CENTRE_MM + _direction(rng) * rng.uniform(3, SHIFT_MM))
 
 
 def _direction(rng: np.random.Generator) -> np.ndarray:

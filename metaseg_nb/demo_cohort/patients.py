@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
+from nibabel.affines import from_matvec
 from scipy import ndimage
 
 from metaseg_nb.cohort.volumes import Volume
@@ -243,8 +244,7 @@ def grid_around(
 ) -> tuple[tuple[int, ...], np.ndarray]:
     """Field of view around a head: shape and affine in RAS order."""
     first, last = head_mm.min(axis=0) - around_mm, head_mm.max(axis=0) + around_mm
-    affine = np.diag([*spacing_mm, 1.0])
-    affine[:3, 3] = np.round(first, 2)
+    affine = from_matvec(np.diag(spacing_mm), np.round(first, 2))
     return tuple(int(n) for n in np.ceil((last - first) / spacing_mm)), affine
 
 

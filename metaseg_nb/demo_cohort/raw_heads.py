@@ -11,6 +11,7 @@ from typing import NamedTuple
 import edt
 import nibabel as nib
 import numpy as np
+from nibabel.affines import from_matvec
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -109,10 +110,7 @@ def true_motion(seed: int, index: int, sequence: str) -> np.ndarray:
     """Where a point of a patient's first image lies in a further one: shape (4, 4), millimetres, RAS."""
     drawn = patient_rng(seed, index, "motion").uniform(-1, 1, (len(FURTHER), 6))
     shift, turn = np.split(drawn[[each.name for each in FURTHER].index(sequence)], 2)
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_euler("xyz", TURN_DEGREES * turn, degrees=True).as_matrix()
-    matrix[:3, 3] = SHIFT_MM * shift
-    return matrix
+    return from_matvec(Rotation.from_euler("xyz", TURN_DEGREES * turn, degrees=True).as_matrix(), SHIFT_MM * shift)
 
 
 def render_raw(plan: PatientPlan) -> RawHead:
@@ -165,9 +163,8 @@ def _elsewhere(
     """Show a head that has moved on another grid of the same extent: the array and its affine."""
     edges, shape = np.diag(affine)[:3], np.array(intensity.shape)
     own_shape = np.ceil(shape * edges / spacing_mm).astype(int)
-    own = np.diag([*spacing_mm, 1.0])
     middle = motion @ affine @ [*(shape - 1) / 2, 1]
-    own[:3, 3] = np.round(middle[:3] - np.array(spacing_mm) * (own_shape - 1) / 2, 2)
+    own = from_matvec(np.diag(spacing_mm), np.round(middle[:3] - np.array(spacing_mm) * (own_shape - 1) / 2, 2))
     wider = np.sqrt(np.maximum(np.square(spacing_mm) - np.square(edges), 0) / 12) / edges
     blurred, to_first = ndimage.gaussian_filter(intensity, wider), np.linalg.inv(motion @ affine) @ own
     array = ndimage.affine_transform(blurred, to_first[:3, :3], to_first[:3, 3], tuple(own_shape), order=1)

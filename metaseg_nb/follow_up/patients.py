@@ -192,11 +192,8 @@ def _follow_patient(
 ) -> FollowUp:
     whole, without = ([case for case in cases if (case.name in masks) is masked] for masked in (True, False))
     dates = place_dates(whole, reference_date)
-    placed = [
-        (case, np.reshape(row.matrix, (4, 4)))
-        for case, row in zip(whole, dates.itertuples(), strict=True)
-        if not row.problem
-    ]
+    rows = zip(whole, dates["matrix"], dates["problem"], strict=True)
+    placed = [(case, np.reshape(matrix, (4, 4))) for case, matrix, problem in rows if not problem]
     lacking = [
         (case.patient, case.name, case.day, "only for training" if case.label else "no mask") for case in without
     ]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Cohort
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, broken, refusal
 from metaseg_nb.cohort.sources.spelling import read_csv
 
 # Target lesions: measurable at the first date, the largest first.
@@ -52,21 +52,19 @@ def read_clinical(path: Path, cohort: Cohort) -> pd.DataFrame:
     names = ("case", *WORDS)
     almost = [column for column in table if column not in names and get_close_matches(column, names, cutoff=ALMOST)]
     if "case" not in table or not given or almost or not table.columns.is_unique:
-        expected = f"a column case, and any of {', '.join(WORDS)}, each once and written so"
-        raise CohortError.one("-", path, f"columns {', '.join(table)}", expected, "rename, add or remove columns")
+        raise refusal("clinical columns", "-", path, f"columns {', '.join(table)}", columns=", ".join(WORDS))
     if table.empty and not problems:
-        raise CohortError.one("-", path, "no row below the header", "a row for each case", "add the rows")
+        raise refusal("clinical rows", "-", path, "no row below the header")
     known = {case.name for case in cohort.all_cases}
     for line, row in table.iterrows():
         if row["case"] not in known:
-            found = Problem(f"line {line}", str(path), f"case {row['case']}", "a case of the cohort", "correct the row")
-            problems.append(found)
+            problems.append(broken("clinical case", f"line {line}", path, f"case {row['case']}"))
         for column in given:
             if row[column].lower() not in ("", *WORDS[column]):
-                expected = f"in {column}: {', '.join(WORDS[column])}, or nothing"
-                problems.append(Problem(row["case"], str(path), f"{row[column]!r}", expected, "correct the cell"))
+                expected = {"column": column, "words": ", ".join(WORDS[column])}
+                problems.append(broken("clinical word", row["case"], path, f"{row[column]!r}", **expected))
     for name in table.loc[table["case"].duplicated(), "case"]:
-        problems.append(Problem(name, str(path), "two rows", "one row for each case", "remove one"))
+        problems.append(broken("clinical row", name, path, "two rows"))
     if problems:
         raise CohortError(problems)
     return table[["case", *given]].apply(lambda column: column if column.name == "case" else column.str.lower())

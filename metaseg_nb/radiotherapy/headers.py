@@ -10,16 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pydicom
+from pydicom import uid
 from pydicom.dataset import Dataset
-from pydicom.uid import (
-    EnhancedMRImageStorage,
-    ExplicitVRBigEndian,
-    ExplicitVRLittleEndian,
-    ImplicitVRLittleEndian,
-    LegacyConvertedEnhancedMRImageStorage,
-    MediaStorageDirectoryStorage,
-    MRImageStorage,
-)
 
 from metaseg_nb.checksums import checksum
 from metaseg_nb.cohort.file_kinds import kind_of
@@ -44,18 +36,18 @@ TEXTS = {
     "description": "SeriesDescription",
     "frame_of_reference": "FrameOfReferenceUID",
 }
+# Columns that say where a frame lies, called as their elements, and how many numbers each has.
+PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 TAGS = [
-    *(*TEXTS.values(), "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName", "Rows", "Columns"),
-    "MagneticFieldStrength",
-    *("BitsAllocated", "SamplesPerPixel", "NumberOfFrames"),
-    *("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"),
+    *(*TEXTS.values(), *PLACE, "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName"),
+    *("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "MagneticFieldStrength"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
-# Where a multi-frame file says where its frames lie.
+# Where a multi-frame file says so.
 OF_PLACE = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
 # Bytes of the tag, kind and length before the pixels of a file, where these are not compressed.
-BESIDE_PIXELS = {ImplicitVRLittleEndian: 8, ExplicitVRLittleEndian: 12, ExplicitVRBigEndian: 12}
-MR_IMAGES = (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage)
+BESIDE_PIXELS = {uid.ImplicitVRLittleEndian: 8, uid.ExplicitVRLittleEndian: 12, uid.ExplicitVRBigEndian: 12}
+MR_IMAGES = (uid.MRImageStorage, uid.EnhancedMRImageStorage, uid.LegacyConvertedEnhancedMRImageStorage)
 ENDINGS = (".dcm", ".dicom", ".ima")
 # What scanners write where no contrast agent was given.
 NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keines", "0")
@@ -117,8 +109,8 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``place`` (below the
         folder, and the number of the file), ``frame``, the columns of `TEXTS`, ``image_type``, ``contrast``,
-        ``scanner``, ``site``, ``colours``, ``rows``, ``columns``, ``cut_off``, ``position`` (LPS mm),
-        ``orientation``, ``pixel_spacing``; "", None or 0 where none is given. Copies of a file are there once.
+        ``scanner``, ``site``, ``colours``, ``Rows``, ``Columns``, ``cut_off``, and those of `PLACE` (LPS mm); "", None
+        or 0 where none is given. Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place; one for those of one folder and kind.
     """
@@ -171,7 +163,7 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
     with path.open("rb") as file:
         header = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=TAGS)
         rest = path.stat().st_size - file.tell()
-    if header.file_meta.get("MediaStorageSOPClassUID") == MediaStorageDirectoryStorage:
+    if header.file_meta.get("MediaStorageSOPClassUID") == uid.MediaStorageDirectoryStorage:
         return None  # a DICOMDIR: a list of the other files
     if missing := [name for name in NEEDED if not text_of(header, name)]:
         raise dicom_error("whole DICOM", f"a DICOM file without {', '.join(missing)}")
@@ -182,7 +174,7 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
 
 def _is_cut_off(header: Dataset, rest: int) -> bool:
     """Whether fewer bytes follow a header than its pixels need; of compressed ones nobody can tell."""
-    beside = BESIDE_PIXELS.get(header.file_meta.get("TransferSyntaxUID", ImplicitVRLittleEndian))
+    beside = BESIDE_PIXELS.get(header.file_meta.get("TransferSyntaxUID", uid.ImplicitVRLittleEndian))
     sizes = {"Rows": 0, "Columns": 0, "BitsAllocated": 0, "SamplesPerPixel": 1, "NumberOfFrames": 1}
     needed = math.prod(int(header.get(name, None) or usual) for name, usual in sizes.items()) // 8
     return beside is not None and needed > 0 and rest < beside + needed
@@ -207,14 +199,14 @@ def _rows(path: Path) -> Iterator[dict]:
         "scanner": f"{text_of(header, 'Manufacturer')} {text_of(header, 'ManufacturerModelName')}".strip(),
         "site": site_of(text_of(header, "Manufacturer"), text_of(header, "MagneticFieldStrength")),
         "colours": text_of(header, "PhotometricInterpretation") or "MONOCHROME2",
-        "rows": int(header.get("Rows", 0) or 0),
-        "columns": int(header.get("Columns", 0) or 0),
+        "Rows": int(header.get("Rows", 0) or 0),
+        "Columns": int(header.get("Columns", 0) or 0),
         "cut_off": _is_cut_off(header, rest),
     }
     whole = first_of(header, "SharedFunctionalGroupsSequence")
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
         groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
-        yield shared | {"frame": number} | _geometry([*groups, header])
+        yield shared | {"frame": number} | {name: _numbers([*groups, header], name, n) for name, n in PLACE.items()}
 
 
 def items_of(part: Dataset, sequence: str) -> list[Dataset]:
@@ -227,13 +219,6 @@ def first_of(part: Dataset, sequence: str) -> Dataset:
     return (items_of(part, sequence) or [Dataset()])[0]
 
 
-def _geometry(parts: list[Dataset]) -> dict:
-    def value(name: str, n: int) -> tuple[float, ...] | None:
-        found = next((given for part in parts if (given := part.get(name, None)) is not None), ())
-        return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None
-
-    return {
-        "position": value("ImagePositionPatient", 3),
-        "orientation": value("ImageOrientationPatient", 6),
-        "pixel_spacing": value("PixelSpacing", 2),
-    }
+def _numbers(parts: list[Dataset], name: str, n: int) -> tuple[float, ...] | None:
+    found = next((given for part in parts if (given := part.get(name, None)) is not None), ())
+    return tuple(map(float, np.atleast_1d(found))) if np.size(found) == n else None

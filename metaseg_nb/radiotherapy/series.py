@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pydicom
 import SimpleITK as sitk
+from pydicom.datadict import dictionary_description
 from pydicom.dataset import Dataset
 from pydicom.pixels import pixel_array
 from pydicom.uid import ImplicitVRLittleEndian
 
 from metaseg_nb.cohort.problems import Problem, broken, shortened
-from metaseg_nb.radiotherapy.headers import MR_IMAGES, DicomError, dicom_error, first_of, items_of
+from metaseg_nb.radiotherapy.headers import MR_IMAGES, PLACE, DicomError, dicom_error, first_of, items_of
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
@@ -23,11 +24,8 @@ NOT_MR = ", not MR"
 # Slices are evenly spaced within this, and perpendicular to their stack within this angle.
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# Columns of a header, and what DICOM calls them.
-GEOMETRY = {
-    **{"position": "Image Position (Patient)", "orientation": "Image Orientation (Patient)"},
-    **{"pixel_spacing": "Pixel Spacing", "rows": "Rows", "columns": "Columns"},
-}
+# Columns of a header without which there is no volume.
+GEOMETRY = [*PLACE, "Rows", "Columns"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ class Series:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Columns, rows, slices."""
-        return int(self.frames["columns"].iloc[0]), int(self.frames["rows"].iloc[0]), len(self.frames)
+        return int(self.frames["Columns"].iloc[0]), int(self.frames["Rows"].iloc[0]), len(self.frames)
 
     @property
     def affine_ras(self) -> np.ndarray:
@@ -108,7 +106,7 @@ def _no_scan(frames: pd.DataFrame) -> str:
         return " ".join(sorted(kinds)).lower()
     if first["colours"] != "MONOCHROME2":
         return f"in colours, or from white to black ({first['colours']})"
-    placed = frames[["position", "orientation", "pixel_spacing"]].notna().any(axis=None)
+    placed = frames[[*PLACE]].notna().any(axis=None)
     return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
 
@@ -127,30 +125,32 @@ def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Pro
         raise dicom_error("whole slices", f"{found}: {shortened(cut_off)}")
     _require_geometry(frames)
     first = frames.iloc[0]
-    along_row, along_column = np.array(first["orientation"]).reshape(2, 3)
+    along_row, along_column = np.array(first["ImageOrientationPatient"]).reshape(2, 3)
     normal = np.cross(along_row, along_column)
-    frames = frames.assign(along=np.array(frames["position"].tolist()) @ normal).sort_values("along", kind="stable")
+    along = np.array(frames["ImagePositionPatient"].tolist()) @ normal
+    frames = frames.assign(along=along).sort_values("along", kind="stable")
     frames, mended = _without_doubles(frames)
-    positions = np.array(frames["position"].tolist())
+    positions = np.array(frames["ImagePositionPatient"].tolist())
     step = _step(frames, positions, normal)
-    row_mm, column_mm = first["pixel_spacing"]  # DICOM: distance of rows, then of columns
+    row_mm, column_mm = first["PixelSpacing"]  # DICOM: distance of rows, then of columns
     affine = np.eye(4)
     affine[:3] = np.column_stack([along_row * column_mm, along_column * row_mm, step, positions[0]])
     return frames.reset_index(drop=True), affine, mended
 
 
 def _require_geometry(frames: pd.DataFrame) -> None:
-    missing = frames[list(GEOMETRY)].isna() | (frames[list(GEOMETRY)] == 0)
+    missing = frames[GEOMETRY].isna() | (frames[GEOMETRY] == 0)
     if missing.any(axis=None):
-        names = ", ".join(GEOMETRY[column] for column in missing.columns[missing.any()])
+        names = ", ".join(map(dictionary_description, missing.columns[missing.any()]))
         raise dicom_error("placed slices", f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}")
     values = {column: np.array(frames[column].tolist(), float).reshape(len(frames), -1) for column in GEOMETRY}
-    directions, edges = values["orientation"].reshape(-1, 2, 3), values["pixel_spacing"]
+    directions, edges = values["ImageOrientationPatient"].reshape(-1, 2, 3), values["PixelSpacing"]
     square = np.allclose(directions @ directions.transpose(0, 2, 1), np.eye(2), atol=0.01)
-    if not (square and np.isfinite(values["position"]).all() and np.isfinite(edges).all() and (edges > 0).all()):
+    positions = values.pop("ImagePositionPatient")
+    if not (square and np.isfinite(positions).all() and np.isfinite(edges).all() and (edges > 0).all()):
         found = "rows and columns that are not perpendicular, voxels with an edge of 0 mm, or slices at no finite place"
         raise dicom_error("placed slices", found)
-    apart = {GEOMETRY[column]: np.ptp(of, axis=0).max() for column, of in values.items() if column != "position"}
+    apart = {dictionary_description(column): np.ptp(of, axis=0).max() for column, of in values.items()}
     apart["Photometric Interpretation"] = frames["colours"].nunique() - 1
     if several := [name for name, most in apart.items() if most > 1e-3]:
         raise dicom_error("parallel slices", f"slices of several {', '.join(several)}")
