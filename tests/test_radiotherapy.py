@@ -730,9 +730,8 @@ def test_an_organ_outside_the_image_is_told(tmp_path, image, mask):
     data.StructureSetROISequence[1].ROINumber, data.StructureSetROISequence[1].ROIName = 2, "Chiasm"
     data.ROIContourSequence.append(copy.deepcopy(data.ROIContourSequence[0]))
     data.ROIContourSequence[1].ReferencedROINumber = 2
-    for contour in data.ROIContourSequence[1].ContourSequence:
-        contour.ContourData[2::3] = [float(z) - 500 for z in contour.ContourData[2::3]]
     data.save_as(tmp_path / "export/rs.dcm")
+    move_contours(tmp_path / "export/rs.dcm", 2, -500)
     _, (problem,) = imported(tmp_path / "export", tmp_path)
     assert (problem.file, problem.severity) == ("Chiasm", "warning")
     assert "above or below the image" in problem.found
@@ -1036,6 +1035,48 @@ def test_two_series_of_one_description_are_told_apart_in_one_error_without_the_d
         assert words in problem.found
     assert "leave all but one out of the export" in problem.fix
     assert "0304" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("choice", "of_regions"), [({"roi_names": ["TV"]}, "regions GTV"), ({}, "contours above or below the image")]
+)
+def test_all_that_is_wrong_with_a_damaged_series_and_its_regions_is_said_at_once(
+    tmp_path, image, mask, choice, of_regions
+):
+    folder = a_patient(tmp_path / "export", image, mask)
+    doubled_with_other_content(folder)
+    tilted(folder)
+    slices_of(folder)[8].unlink()
+    slices_of(folder)[2].write_bytes(slices_of(folder)[2].read_bytes()[:-200])
+    move_contours(folder / "rs.dcm", 1, 500)
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path, **choice)
+    expected = ["1 of 12 slices cut off", "with different content at one position"]
+    expected += ["missing or uneven slices: 4.00 mm between z = 5.00 and 9.00 mm", "gantry tilt of 5.7 degrees"]
+    found = [problem.found for problem in error.value.problems]
+    for words in (*expected, of_regions):
+        assert any(words in text for text in found), words
+
+
+def test_all_files_that_cannot_be_decoded_are_said_beside_what_is_wrong_with_regions(tmp_path, image, mask):
+    folder = a_patient(tmp_path / "export", image, mask)
+    for k in (1, 5, 6, 9):
+        change(slices_of(folder)[k], BitsStored=99)
+    move_contours(folder / "rs.dcm", 1, 500)
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    pixels, *others = [problem.found for problem in error.value.problems]
+    assert pixels.count("pixels that cannot be decoded") == 3
+    assert pixels.startswith("slice 2 of 12, file mr/0001.dcm") and pixels.endswith(" and 1 more")
+    assert any("contours above or below the image" in text for text in others)
+
+
+def move_contours(path, number, mm):
+    """Move the contours of a region along z."""
+    data = pydicom.dcmread(path)
+    for contour in data.ROIContourSequence[number - 1].ContourSequence:
+        contour.ContourData[2::3] = [float(z) + mm for z in contour.ContourData[2::3]]
+    data.save_as(path)
 
 
 def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):

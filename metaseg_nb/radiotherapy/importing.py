@@ -154,8 +154,8 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
     if written is None or not source.items() <= written.items():
         try:
             written = _write_case(case, folder, choice, source)
-        except DicomError as error:
-            return None, [error.problem(case.name, case.series.description)]
+        except CohortError as error:
+            return None, error.problems
     entry = {key: os.path.join(case.name, written[key]) for key in ("image", "label") if written[key]}
     entry |= {"patient": case.patient, "site": case.series.site, "scanner": case.series.scanner}
     entry |= {"date": case.series.date[:4]}
@@ -185,12 +185,16 @@ def whole_record(path: Path) -> dict | None:
 def _write_case(case: Planned, folder: Path, choice: Choice, source: dict) -> dict:
     mask, regions, problems = mask_of_case(case, choice)
     bits, organs, noticed = organs_of_case(case, choice)
-    images = {IMAGE: read_pixels(case.series.frames)}
+    problems += noticed
+    try:
+        images = {IMAGE: read_pixels(case.series.frames)}
+    except DicomError as error:
+        raise CohortError(error.problems(case.name, case.series.description) + problems) from error
     if mask is not None:
         images[LABEL] = mask.astype(np.uint8)
     if organs:
         images[ORGANS] = bits
-    problems = [vars(problem) for problem in problems + noticed]
+    problems = [vars(problem) for problem in problems]
     files = {"image": IMAGE, "label": LABEL if mask is not None else ""}
     record = source | files | {"regions": regions, "organs": organs, "problems": problems}
     with finished_folder(folder) as unfinished:
