@@ -21,7 +21,12 @@ from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
+from pydicom.uid import (
+    ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -179,36 +184,40 @@ def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path
     np.testing.assert_allclose(found.affine_ras, affine, atol=1e-6)
 
 
-def test_a_compressed_series_is_read(tmp_path, image):
-    write_series(tmp_path / "mr", image, AXIAL, "P1")
+@pytest.mark.parametrize("files", ["many", "one"])
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000", RLELossless, JPEGLSLossless])
+def test_a_compressed_series_is_read_with_the_slope_of_each_slice(tmp_path, image, form, files):
+    write_series(tmp_path / "mr", image, AXIAL, "P1", PixelRepresentation=0)
+    for k, path in enumerate(slices_of(tmp_path)):
+        change(path, RescaleSlope=k + 1, RescaleIntercept=-k)
+    if files == "one":
+        in_one_file(tmp_path)
     spoken = locale.setlocale(locale.LC_ALL)
-    for path in (tmp_path / "mr").iterdir():
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.UseCompressionOn()
-        writer.SetCompressor("JPEG")
-        one = sitk.ReadImage(str(path))
-        for key in pydicom_keys(path):
-            one.SetMetaData(*key)
-        writer.SetFileName(str(path))
-        writer.Execute(one)
-        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    for path in tmp_path.rglob("*.dcm"):
+        compress(path, form)
     locale.setlocale(locale.LC_ALL, spoken)  # ITK's writer of compressed files changes it
     (found,) = read_dicom(tmp_path).series
-    assert np.array_equal(read_pixels(found.frames), image)
+    assert np.array_equal(read_pixels(found.frames), image * (np.arange(12) + 1) - np.arange(12))
     assert locale.setlocale(locale.LC_ALL) == spoken
 
 
-def pydicom_keys(path):
-    """Elements of a file's header, as ITK names them."""
-    for element in pydicom.dcmread(path, stop_before_pixels=True):
-        if element.VR != "SQ" and element.tag.group != 2:
-            value = (
-                element.value
-                if isinstance(element.value, (str, int, float))
-                else "\\".join(map(str, element.value or []))
-            )
-            yield f"{element.tag.group:04x}|{element.tag.element:04x}", str(value)
+def compress(path, form):
+    """Compress the pixels of a file; pydicom writes no JPEG."""
+    data = pydicom.dcmread(path)
+    if form in (RLELossless, JPEGLSLossless):
+        data.compress(form, generate_instance_uid=False)
+    else:
+        writer, packed = sitk.ImageFileWriter(), path.with_suffix(".packed")
+        writer.UseCompressionOn()
+        writer.SetCompressor(form)
+        writer.SetFileName(str(packed))
+        writer.SetImageIO("GDCMImageIO")
+        writer.Execute(sitk.GetImageFromArray(data.pixel_array))
+        data["PixelData"] = pydicom.dcmread(packed)["PixelData"]
+        data.file_meta.TransferSyntaxUID = pydicom.dcmread(packed).file_meta.TransferSyntaxUID
+        packed.unlink()
+    assert data.file_meta.TransferSyntaxUID.is_compressed
+    data.save_as(path, enforce_file_format=True)
 
 
 def in_one_file(folder):
@@ -225,12 +234,17 @@ def in_one_file(folder):
         frame, place = pydicom.Dataset(), pydicom.Dataset()
         place.ImagePositionPatient = slices[number].ImagePositionPatient
         frame.PlanePositionSequence = [place]
+        if "RescaleSlope" in slices[number]:
+            values = pydicom.Dataset()
+            values.RescaleSlope, values.RescaleIntercept = slices[number].RescaleSlope, slices[number].RescaleIntercept
+            frame.PixelValueTransformationSequence = [values]
         frames.append(frame)
     data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
     data.NumberOfFrames = len(frames)
     data.PixelData = b"".join(slices[number].PixelData for number in order)
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        delattr(data, name)
+    of_slices = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+    for name in (*of_slices, "RescaleSlope", "RescaleIntercept"):
+        data.pop(name, None)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
     shutil.rmtree(folder / "mr")
     data.save_as(folder / "multi.dcm", enforce_file_format=True)

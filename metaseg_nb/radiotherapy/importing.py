@@ -28,8 +28,8 @@ from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
-# The rule by which a mask was made; with another one it is made again.
-VERSION = 4
+# The rule by which image and mask were made; with another one it is made again.
+VERSION = 5
 
 
 def dicom_cohort(cohort: str) -> Path | None:

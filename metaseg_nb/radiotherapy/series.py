@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pandas as pd
 import pydicom
 import SimpleITK as sitk
 from pydicom.datadict import dictionary_description
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import pixel_array
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
 from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.radiotherapy.headers import MR_IMAGES, PLACE, DicomError, dicom_error, first_of, items_of
@@ -25,6 +26,11 @@ NOT_MR = ", not MR"
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 NOWHERE = np.full((4, 4), np.nan)
+# Elements that say how pixels are stored.
+OF_PIXELS = {
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+}
 # Columns of a header without which there is no volume.
 GEOMETRY = [*PLACE, "Rows", "Columns"]
 
@@ -238,13 +244,29 @@ def file_pixels(path: Path, name: str) -> np.ndarray:
             header = pydicom.dcmread(path, force=True)
             if "TransferSyntaxUID" not in header.file_meta:
                 header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
+            stored = pixel_array
+            if header.file_meta.TransferSyntaxUID.is_compressed:
                 fix = "copy the file again from the export, or export the series again, without compression"
-                return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            return _rescaled(pixel_array(header).reshape(-1, header.Rows, header.Columns), header)
+                stored = _decompressed
+            return _rescaled(stored(header).reshape(-1, header.Rows, header.Columns), header)
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
         found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
         raise dicom_error("decoded pixels", found, fix) from error
+
+
+def _decompressed(header: Dataset) -> np.ndarray:
+    """The stored values of compressed pixels.
+
+    ITK's GDCM knows all of JPEG. It gets the pixels alone: from a whole header it would take one slope for all frames.
+    """
+    alone = Dataset({element.tag: element for element in header.group_dataset(0x0028) if element.keyword in OF_PIXELS})
+    alone.SOPClassUID, alone.SOPInstanceUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid()
+    alone.file_meta = FileMetaDataset()
+    alone.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
+    alone["PixelData"] = header["PixelData"]
+    with NamedTemporaryFile(suffix=".dcm") as file:
+        alone.save_as(file.name, enforce_file_format=True)
+        return sitk.GetArrayFromImage(sitk.ReadImage(file.name))
 
 
 def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:
