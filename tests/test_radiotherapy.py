@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEGLosslessSV1,
     JPEGLSLossless,
@@ -248,6 +249,19 @@ def in_one_file(folder):
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
     shutil.rmtree(folder / "mr")
     data.save_as(folder / "multi.dcm", enforce_file_format=True)
+
+
+def test_a_deflated_series_is_read_and_one_cut_off_is_named(tmp_path, image):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    for path in slices_of(tmp_path):
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.save_as(path, enforce_file_format=True)
+    (found,) = read_dicom(tmp_path).series
+    assert np.array_equal(read_pixels(found.frames), image)
+    cut_off(tmp_path)
+    ((_, problem),) = read_dicom(tmp_path).unread
+    assert (problem.file, problem.found) == ("mr/0005.dcm (file 6 of 12)", "a file that cannot be read (error)")
 
 
 def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):

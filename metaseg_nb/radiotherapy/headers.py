@@ -171,7 +171,8 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
         return None  # a DICOMDIR: a list of the other files
     if missing := [name for name in NEEDED if not text_of(header, name)]:
         raise dicom_error("whole DICOM", f"a DICOM file without {', '.join(missing)}")
-    if not rest and header.get("SOPClassUID") in MR_IMAGES:
+    deflated = header.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian  # read to its end
+    if not (rest or deflated) and header.get("SOPClassUID") in MR_IMAGES:
         raise dicom_error("whole DICOM", "an MR image that ends before its pixels")
     return header, rest
 
