@@ -1169,7 +1169,8 @@ def test_shapes_with_holes_have_their_analytic_volumes(published_plans):
 
 @pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
 def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path, image, mask, affine):
-    write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B")
+    too_long = {"StudyID": "STUDY-5678901234567", "AccessionNumber": "12345678901234567"}
+    write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B", **too_long)
     (found,) = read_dicom(tmp_path).series
     noise = np.random.default_rng(3).random(SHAPE) < 0.4
     regions = {"GTV_auto_01": mask, "GTV_auto_02": noise}
@@ -1186,10 +1187,53 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
     assert max(len(str(number)) for one in contours for number in one.ContourData) <= 16
     write_segmentation(tmp_path / "seg.dcm", regions, found, "unet")
     assert sitk.ReadImage(str(tmp_path / "seg.dcm")).GetSize()[:2] == SHAPE[:2]
-    if shutil.which("dciodvfy"):
-        for name in ("rs.dcm", "seg.dcm"):
+    for name in ("rs.dcm", "seg.dcm"):
+        data = pydicom.dcmread(tmp_path / name)
+        assert (data.StudyID, data.AccessionNumber) == ("STUDY-5678901234", "1234567890123456")
+        if shutil.which("dciodvfy"):
             checked = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
             assert "Error" not in checked.stderr
+
+
+@pytest.mark.parametrize("files", ["one", "many"])
+def test_a_structure_set_names_the_slice_of_each_contour_and_says_that_it_is_for_research(tmp_path, image, mask, files):
+    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
+    if files == "one":
+        in_one_file(tmp_path)
+    (found,) = read_dicom(tmp_path).series
+    normal, along = np.cross(*(OBLIQUE[:3, axis] * [-1, -1, 1] for axis in (0, 1))), {}
+    for path in tmp_path.rglob("*.dcm"):
+        data = pydicom.dcmread(path)
+        for number, frame in enumerate(data.get("PerFrameFunctionalGroupsSequence", []), 1):
+            along[data.SOPInstanceUID, number] = frame.PlanePositionSequence[0].ImagePositionPatient @ normal
+        if files == "many":
+            along[data.SOPInstanceUID, None] = data.ImagePositionPatient @ normal
+    write_structure_set(tmp_path / "rs.dcm", {"GTV_auto_01": mask, "GTV_auto_02": mask}, found, "unet")
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    assert (data.StructureSetLabel, data.StructureSetName) == ("RESEARCH USE", "research use only: not for treatment")
+    assert [list(region.ROIDisplayColor) for region in data.ROIContourSequence] == [[255, 64, 64], [64, 200, 255]]
+    for region in data.ROIContourSequence:
+        assert len(region.ContourSequence) == 5, "one a slice and lesion: a hole is joined to its outline"
+        for contour in region.ContourSequence:
+            (drawn_on,) = contour.ContourImageSequence
+            place = along[drawn_on.ReferencedSOPInstanceUID, drawn_on.get("ReferencedFrameNumber")]
+            np.testing.assert_allclose(np.reshape(contour.ContourData, (-1, 3)) @ normal, place, atol=1e-3)
+
+
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
+def test_a_prediction_whose_regions_were_renamed_is_imported_voxel_by_voxel(tmp_path, image, mask, affine):
+    write_series(tmp_path / "export/mr", image, affine, "P1")
+    (found,) = read_dicom(tmp_path / "export").series
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), found.affine_ras), tmp_path / "unet.nii.gz")
+    exporting.write_regions(tmp_path / "export/rs.dcm", exporting.Drawn(tmp_path / "unet.nii.gz", "unet"), found, False)
+    data = pydicom.dcmread(tmp_path / "export/rs.dcm")
+    for region in data.StructureSetROISequence:
+        region.ROIName = region.ROIName.replace("GTV_auto_", "GTV_")
+    data.save_as(tmp_path / "export/rs.dcm")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    np.testing.assert_allclose(cases["examination_0001"][1].affine, affine, atol=1e-5)
+    assert not problems
 
 
 @pytest.mark.parametrize("files", ["one", "many"])
