@@ -1008,6 +1008,12 @@ def test_an_import_that_is_damaged_or_of_changed_files_is_made_again(tmp_path, i
         change(path, PixelSpacing=[1, 1])
     cases, _ = imported(tmp_path / "export", tmp_path)
     assert cases["examination_0001"][0].header.get_zooms() == (1, 1, 2)
+    for path in slices_of(tmp_path / "export"):  # other pixels in a file of equal size and time
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        change(path, PixelData=bytes(len(pydicom.dcmread(path).PixelData)))
+        os.utime(path, ns=times)
+    cases, _ = imported(tmp_path / "export", tmp_path)
+    assert not np.asarray(cases["examination_0001"][0].dataobj).any()
 
 
 def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, mask):

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.checksums import changed_files, read_record, write_record
+from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.pseudonyms import give_codes
 from metaseg_nb.cohort.sources.dates import date_in, days_since_first
@@ -165,11 +165,10 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
 
 def _source(case: Planned, choice: Choice) -> dict:
     """What decides how a case is imported."""
-    structures = sha256(case.structures.file.read_bytes()).hexdigest() if case.structures else ""
+    structures = checksum(case.structures.file) if case.structures else ""
     names = [list(choice.roi_names), list(choice.roi_names_without), list(choice.organ_names)]
-    files = [file.stat() for file in dict.fromkeys(case.series.frames["file"])]
-    images = repr([(of.st_size, of.st_mtime_ns) for of in files]) + repr(case.series.affine.tolist())
-    source = {"version": VERSION, "series": case.series.fingerprint, "images": sha256(images.encode()).hexdigest()}
+    images = sha256("".join(map(checksum, dict.fromkeys(case.series.frames["file"]))).encode()).hexdigest()
+    source = {"version": VERSION, "series": case.series.fingerprint, "images": images}
     return source | {"structure_set": structures, "roi_names": names}
 
 
