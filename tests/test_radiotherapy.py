@@ -43,7 +43,7 @@ from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.examinations import Choice
 from metaseg_nb.radiotherapy.importing import import_dicom
 from metaseg_nb.radiotherapy.round_trip import write_series
-from metaseg_nb.radiotherapy.series import read_pixels
+from metaseg_nb.radiotherapy.series import NO_SCAN, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import is_named, read_structure_set, write_segmentation, write_structure_set
 
 SHAPE = (24, 20, 12)
@@ -385,36 +385,15 @@ def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, m
 
 def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
-    write_series(
-        tmp_path / "loc",
-        image,
-        AXIAL,
-        "P1",
-        SeriesInstanceUID="1.2.3",
-        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
-        SeriesDescription="scout",
-    )
-    write_series(
-        tmp_path / "adc",
-        image,
-        AXIAL,
-        "P1",
-        SeriesInstanceUID="1.2.4",
-        ImageType=["DERIVED", "PRIMARY", "ADC"],
-        SeriesDescription="adc map",
-    )
-    write_series(
-        tmp_path / "ct", image, AXIAL, "P1", SeriesInstanceUID="1.2.5", Modality="CT", SeriesDescription="planning"
-    )
+    about = {"ct": {"Modality": "CT"}} | {kind: {"ImageType": ["DERIVED", "PRIMARY", kind]} for kind in NO_SCAN}
+    for number, (name, tags) in enumerate(about.items(), 3):
+        own = {"SeriesInstanceUID": f"1.2.{number}", "SeriesDescription": f"{name} of it"}
+        write_series(tmp_path / name, image[:, :, :2], AXIAL, "P1", **own, **tags)
     listed = describe_dicom(read_dicom(tmp_path))
-    for words in (
-        "scout (series 1, 12 slices, 2020)",
-        "not used: localizer",
-        "not used: adc",
-        "not used: CT, not MR",
-        "GTV (",
-    ):
-        assert words in listed
+    assert "ct of it (series 1, 2 slices, 2020)" in listed
+    assert "not used: CT, not MR" in listed
+    for kind in NO_SCAN:
+        assert re.search(rf"{kind} of it .*not used: {kind.lower()}\n", listed)
     assert "P1" not in listed
     cases, problems = imported(tmp_path, tmp_path / "here")
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
@@ -701,6 +680,8 @@ def test_a_structure_set_under_another_id_or_drawn_on_a_ct_says_so(tmp_path, ima
     with pytest.raises(CohortError) as error:
         imported(tmp_path, tmp_path / "here")
     found = {problem.case: problem for problem in error.value.problems if problem.severity == "error"}
+    assert str(found["patient_0003"]).startswith("case patient_0003, file RESEARCH USE: found a structure set")
+    assert str(found["examination_0002"]).startswith("case examination_0002 of patient_0002, file RESEARCH USE: found")
     for case in ("patient_0003", "examination_0002"):
         assert found[case].found == "a structure set that fits no MR series of its patient"
         assert "under the same Patient ID; or copy contours of a CT to the MR" in found[case].fix

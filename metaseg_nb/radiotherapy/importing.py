@@ -116,11 +116,8 @@ def import_dicom(
         if entry is not None:
             entry = {"case": case.name, **entry, **days.get(case.name, {})}
             entries["training" if "label" in entry else "testing"].append(entry)
-    problems = [
-        replace(problem, file=clean(problem.file), found=clean(problem.found), fix=clean(problem.fix))
-        for problem in problems
-        if problem.case not in left_out
-    ]
+    problems = [replace(told, patient=patient_of.get(told.case, "")) for told in problems if told.case not in left_out]
+    problems = [replace(told, file=clean(told.file), found=clean(told.found), fix=clean(told.fix)) for told in problems]
     if not entries["training"]:
         raise CohortError(problems or [broken("DICOM cohort", "-", folder.name, "no DICOM file of an MR series")])
     datalist = target / "dataset.json"
