@@ -295,6 +295,11 @@ def doubled_with_other_content(folder):
     data.save_as(path, enforce_file_format=True)
 
 
+def doubled_and_damaged(folder):
+    shutil.copy(slices_of(folder)[5], folder / "again.dcm")
+    change(folder / "again.dcm", SOPInstanceUID="1.2.3.4", BitsStored=99)
+
+
 def tilted(folder):
     for number, path in enumerate(slices_of(folder)):
         x, y, z = pydicom.dcmread(path).ImagePositionPatient
@@ -355,6 +360,7 @@ def the_same_slice_twice(folder):
         (without_one, ["missing or uneven slices", "4.00 mm between z = -1.00 and 3.00 mm", "a slice every 2.00 mm"]),
         (unevenly, ["missing or uneven slices", "2.60 mm between z = -1.00 and 1.60 mm"]),
         (doubled_with_other_content, ["13 slices at 12 positions, with different content"]),
+        (doubled_and_damaged, ["a slice that is there twice, file again.dcm (file 1 of 27): pixels that cannot be"]),
         (tilted, ["gantry tilt of 5.7 degrees"]),
         (of_two_sizes, ["slices of several Rows"]),
         (in_two_orientations, ["slices of several Image Orientation (Patient)"]),

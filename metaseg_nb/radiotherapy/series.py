@@ -173,10 +173,13 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
         return frames, []
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
-        images = [
-            file_pixels(row.file, f"a slice that is there twice, file {row.place}")[row.frame]
-            for row in frames[(number == place) & ~frames["cut_off"]].itertuples()
-        ]
+        whole = frames[(number == place) & ~frames["cut_off"]].itertuples()
+        try:
+            images = [
+                file_pixels(row.file, f"a slice that is there twice, file {row.place}")[row.frame] for row in whole
+            ]
+        except DicomError as error:
+            return kept, [*error.args]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
             found = f"{len(frames)} slices at {len(places)} positions, with different content at one position"
             return kept, [broken("one slice a place", "-", "-", found)]
@@ -214,15 +217,15 @@ def read_pixels(frames: pd.DataFrame) -> np.ndarray:
     DicomError
         The pixels of files cannot be decoded; with all of these.
     """
-    read: dict[Path, np.ndarray | None] = {}
-    slices, errors = [], []
+    slices, errors, file, pixels = [], [], None, None
     for number, row in enumerate(frames.itertuples(), 1):
-        if row.file not in read:  # a multi-frame file is read once; others are let go
+        if row.file != file:  # a multi-frame file is read once; others are let go
+            file, pixels = row.file, None
             try:
-                read = {row.file: file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")}
+                pixels = file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")
             except DicomError as error:
-                read, errors = {row.file: None}, [*errors, *error.args]
-        if (pixels := read[row.file]) is not None:
+                errors += error.args
+        if pixels is not None:
             slices.append(pixels[row.frame])
     if errors:
         raise DicomError(replace(errors[0], found=shortened(error.found for error in errors)))
