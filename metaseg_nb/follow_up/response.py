@@ -64,7 +64,7 @@ def read_clinical(path: Path, cohort: Cohort) -> pd.DataFrame:
                 expected = {"column": column, "words": ", ".join(WORDS[column])}
                 problems.append(broken("clinical word", row["case"], path, f"{row[column]!r}", **expected))
     for name in table.loc[table["case"].duplicated(), "case"]:
-        problems.append(broken("clinical row", name, path, "two rows"))
+        problems.append(broken("clinical row once", name, path, "two rows"))
     if problems:
         raise CohortError(problems)
     return table[["case", *given]].apply(lambda column: column if column.name == "case" else column.str.lower())
