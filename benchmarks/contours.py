@@ -163,6 +163,8 @@ def by_others(folder):
         )
         theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(next((folder / "pm").glob("*.nii"))))).T > 0
         print(f"plastimatch: {(theirs != mask).sum()} of {mask.sum()} voxels different")
+    else:
+        print("plastimatch is not here: not checked")
     own = read_structure_set(folder / "rs.dcm").regions[0]
     print(f"own reader: {(rasterise(own.contours, series.shape, series.affine).mask != mask).sum()} voxels different")
     segment = sitk.GetArrayFromImage(sitk.ReadImage(str(folder / "seg.dcm")))

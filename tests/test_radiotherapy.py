@@ -21,7 +21,13 @@ from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLosslessSV1
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -37,7 +43,7 @@ from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
 from metaseg_nb.radiotherapy.examinations import Choice
 from metaseg_nb.radiotherapy.importing import import_dicom
 from metaseg_nb.radiotherapy.round_trip import write_series
-from metaseg_nb.radiotherapy.series import read_pixels
+from metaseg_nb.radiotherapy.series import NO_SCAN, read_pixels
 from metaseg_nb.radiotherapy.structure_sets import is_named, read_structure_set, write_segmentation, write_structure_set
 
 SHAPE = (24, 20, 12)
@@ -179,36 +185,40 @@ def test_a_series_is_read_on_its_own_grid_whatever_its_files_are_called(tmp_path
     np.testing.assert_allclose(found.affine_ras, affine, atol=1e-6)
 
 
-def test_a_compressed_series_is_read(tmp_path, image):
-    write_series(tmp_path / "mr", image, AXIAL, "P1")
+@pytest.mark.parametrize("files", ["many", "one"])
+@pytest.mark.parametrize("form", ["JPEG", "JPEG2000", RLELossless, JPEGLSLossless])
+def test_a_compressed_series_is_read_with_the_slope_of_each_slice(tmp_path, image, form, files):
+    write_series(tmp_path / "mr", image, AXIAL, "P1", PixelRepresentation=0)
+    for k, path in enumerate(slices_of(tmp_path)):
+        change(path, RescaleSlope=k + 1, RescaleIntercept=-k)
+    if files == "one":
+        in_one_file(tmp_path)
     spoken = locale.setlocale(locale.LC_ALL)
-    for path in (tmp_path / "mr").iterdir():
-        writer = sitk.ImageFileWriter()
-        writer.KeepOriginalImageUIDOn()
-        writer.UseCompressionOn()
-        writer.SetCompressor("JPEG")
-        one = sitk.ReadImage(str(path))
-        for key in pydicom_keys(path):
-            one.SetMetaData(*key)
-        writer.SetFileName(str(path))
-        writer.Execute(one)
-        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    for path in tmp_path.rglob("*.dcm"):
+        compress(path, form)
     locale.setlocale(locale.LC_ALL, spoken)  # ITK's writer of compressed files changes it
     (found,) = read_dicom(tmp_path).series
-    assert np.array_equal(read_pixels(found.frames), image)
+    assert np.array_equal(read_pixels(found.frames), image * (np.arange(12) + 1) - np.arange(12))
     assert locale.setlocale(locale.LC_ALL) == spoken
 
 
-def pydicom_keys(path):
-    """Elements of a file's header, as ITK names them."""
-    for element in pydicom.dcmread(path, stop_before_pixels=True):
-        if element.VR != "SQ" and element.tag.group != 2:
-            value = (
-                element.value
-                if isinstance(element.value, (str, int, float))
-                else "\\".join(map(str, element.value or []))
-            )
-            yield f"{element.tag.group:04x}|{element.tag.element:04x}", str(value)
+def compress(path, form):
+    """Compress the pixels of a file; pydicom writes no JPEG."""
+    data = pydicom.dcmread(path)
+    if form in (RLELossless, JPEGLSLossless):
+        data.compress(form, generate_instance_uid=False)
+    else:
+        writer, packed = sitk.ImageFileWriter(), path.with_suffix(".packed")
+        writer.UseCompressionOn()
+        writer.SetCompressor(form)
+        writer.SetFileName(str(packed))
+        writer.SetImageIO("GDCMImageIO")
+        writer.Execute(sitk.GetImageFromArray(data.pixel_array))
+        data["PixelData"] = pydicom.dcmread(packed)["PixelData"]
+        data.file_meta.TransferSyntaxUID = pydicom.dcmread(packed).file_meta.TransferSyntaxUID
+        packed.unlink()
+    assert data.file_meta.TransferSyntaxUID.is_compressed
+    data.save_as(path, enforce_file_format=True)
 
 
 def in_one_file(folder):
@@ -225,15 +235,33 @@ def in_one_file(folder):
         frame, place = pydicom.Dataset(), pydicom.Dataset()
         place.ImagePositionPatient = slices[number].ImagePositionPatient
         frame.PlanePositionSequence = [place]
+        if "RescaleSlope" in slices[number]:
+            values = pydicom.Dataset()
+            values.RescaleSlope, values.RescaleIntercept = slices[number].RescaleSlope, slices[number].RescaleIntercept
+            frame.PixelValueTransformationSequence = [values]
         frames.append(frame)
     data.SharedFunctionalGroupsSequence, data.PerFrameFunctionalGroupsSequence = [shared], frames
     data.NumberOfFrames = len(frames)
     data.PixelData = b"".join(slices[number].PixelData for number in order)
-    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"):
-        delattr(data, name)
+    of_slices = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness")
+    for name in (*of_slices, "RescaleSlope", "RescaleIntercept"):
+        data.pop(name, None)
     data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.4.1"
     shutil.rmtree(folder / "mr")
     data.save_as(folder / "multi.dcm", enforce_file_format=True)
+
+
+def test_a_deflated_series_is_read_and_one_cut_off_is_named(tmp_path, image):
+    write_series(tmp_path / "mr", image, AXIAL, "P1")
+    for path in slices_of(tmp_path):
+        data = pydicom.dcmread(path)
+        data.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+        data.save_as(path, enforce_file_format=True)
+    (found,) = read_dicom(tmp_path).series
+    assert np.array_equal(read_pixels(found.frames), image)
+    cut_off(tmp_path)
+    ((_, problem),) = read_dicom(tmp_path).unread
+    assert (problem.file, problem.found) == ("mr/0005.dcm (file 6 of 12)", "a file that cannot be read (error)")
 
 
 def test_an_enhanced_multi_frame_series_is_read(tmp_path, image):
@@ -265,6 +293,11 @@ def doubled_with_other_content(folder):
     data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
     data.PixelData = data.PixelData[::-1]
     data.save_as(path, enforce_file_format=True)
+
+
+def doubled_and_damaged(folder):
+    shutil.copy(slices_of(folder)[5], folder / "again.dcm")
+    change(folder / "again.dcm", SOPInstanceUID="1.2.3.4", BitsStored=99)
 
 
 def tilted(folder):
@@ -327,6 +360,7 @@ def the_same_slice_twice(folder):
         (without_one, ["missing or uneven slices", "4.00 mm between z = -1.00 and 3.00 mm", "a slice every 2.00 mm"]),
         (unevenly, ["missing or uneven slices", "2.60 mm between z = -1.00 and 1.60 mm"]),
         (doubled_with_other_content, ["13 slices at 12 positions, with different content"]),
+        (doubled_and_damaged, ["a slice that is there twice, file again.dcm (file 1 of 27): pixels that cannot be"]),
         (tilted, ["gantry tilt of 5.7 degrees"]),
         (of_two_sizes, ["slices of several Rows"]),
         (in_two_orientations, ["slices of several Image Orientation (Patient)"]),
@@ -357,36 +391,15 @@ def test_a_series_that_is_no_volume_is_an_error_that_says_why(tmp_path, image, m
 
 def test_what_is_no_scan_is_left_aside_and_listed(tmp_path, image, mask):
     a_patient(tmp_path, image, mask)
-    write_series(
-        tmp_path / "loc",
-        image,
-        AXIAL,
-        "P1",
-        SeriesInstanceUID="1.2.3",
-        ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"],
-        SeriesDescription="scout",
-    )
-    write_series(
-        tmp_path / "adc",
-        image,
-        AXIAL,
-        "P1",
-        SeriesInstanceUID="1.2.4",
-        ImageType=["DERIVED", "PRIMARY", "ADC"],
-        SeriesDescription="adc map",
-    )
-    write_series(
-        tmp_path / "ct", image, AXIAL, "P1", SeriesInstanceUID="1.2.5", Modality="CT", SeriesDescription="planning"
-    )
+    about = {"ct": {"Modality": "CT"}} | {kind: {"ImageType": ["DERIVED", "PRIMARY", kind]} for kind in NO_SCAN}
+    for number, (name, tags) in enumerate(about.items(), 3):
+        own = {"SeriesInstanceUID": f"1.2.{number}", "SeriesDescription": f"{name} of it"}
+        write_series(tmp_path / name, image[:, :, :2], AXIAL, "P1", **own, **tags)
     listed = describe_dicom(read_dicom(tmp_path))
-    for words in (
-        "scout (series 1, 12 slices, 2020)",
-        "not used: localizer",
-        "not used: adc",
-        "not used: CT, not MR",
-        "GTV (",
-    ):
-        assert words in listed
+    assert "ct of it (series 1, 2 slices, 2020)" in listed
+    assert "not used: CT, not MR" in listed
+    for kind in NO_SCAN:
+        assert re.search(rf"{kind} of it .*not used: {kind.lower()}\n", listed)
     assert "P1" not in listed
     cases, problems = imported(tmp_path, tmp_path / "here")
     assert np.array_equal(np.asarray(cases["examination_0001"][0].dataobj), image)
@@ -673,6 +686,8 @@ def test_a_structure_set_under_another_id_or_drawn_on_a_ct_says_so(tmp_path, ima
     with pytest.raises(CohortError) as error:
         imported(tmp_path, tmp_path / "here")
     found = {problem.case: problem for problem in error.value.problems if problem.severity == "error"}
+    assert str(found["patient_0003"]).startswith("case patient_0003, file RESEARCH USE: found a structure set")
+    assert str(found["examination_0002"]).startswith("case examination_0002 of patient_0002, file RESEARCH USE: found")
     for case in ("patient_0003", "examination_0002"):
         assert found[case].found == "a structure set that fits no MR series of its patient"
         assert "under the same Patient ID; or copy contours of a CT to the MR" in found[case].fix
@@ -730,9 +745,8 @@ def test_an_organ_outside_the_image_is_told(tmp_path, image, mask):
     data.StructureSetROISequence[1].ROINumber, data.StructureSetROISequence[1].ROIName = 2, "Chiasm"
     data.ROIContourSequence.append(copy.deepcopy(data.ROIContourSequence[0]))
     data.ROIContourSequence[1].ReferencedROINumber = 2
-    for contour in data.ROIContourSequence[1].ContourSequence:
-        contour.ContourData[2::3] = [float(z) - 500 for z in contour.ContourData[2::3]]
     data.save_as(tmp_path / "export/rs.dcm")
+    move_contours(tmp_path / "export/rs.dcm", 2, -500)
     _, (problem,) = imported(tmp_path / "export", tmp_path)
     assert (problem.file, problem.severity) == ("Chiasm", "warning")
     assert "above or below the image" in problem.found
@@ -981,6 +995,12 @@ def test_an_import_that_is_damaged_or_of_changed_files_is_made_again(tmp_path, i
         change(path, PixelSpacing=[1, 1])
     cases, _ = imported(tmp_path / "export", tmp_path)
     assert cases["examination_0001"][0].header.get_zooms() == (1, 1, 2)
+    for path in slices_of(tmp_path / "export"):  # other pixels in a file of equal size and time
+        times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+        change(path, PixelData=bytes(len(pydicom.dcmread(path).PixelData)))
+        os.utime(path, ns=times)
+    cases, _ = imported(tmp_path / "export", tmp_path)
+    assert not np.asarray(cases["examination_0001"][0].dataobj).any()
 
 
 def test_regions_without_contours_or_with_points_only_are_said(tmp_path, image, mask):
@@ -1036,6 +1056,48 @@ def test_two_series_of_one_description_are_told_apart_in_one_error_without_the_d
         assert words in problem.found
     assert "leave all but one out of the export" in problem.fix
     assert "0304" not in str(problem)
+
+
+@pytest.mark.parametrize(
+    ("choice", "of_regions"), [({"roi_names": ["TV"]}, "regions GTV"), ({}, "contours above or below the image")]
+)
+def test_all_that_is_wrong_with_a_damaged_series_and_its_regions_is_said_at_once(
+    tmp_path, image, mask, choice, of_regions
+):
+    folder = a_patient(tmp_path / "export", image, mask)
+    doubled_with_other_content(folder)
+    tilted(folder)
+    slices_of(folder)[8].unlink()
+    slices_of(folder)[2].write_bytes(slices_of(folder)[2].read_bytes()[:-200])
+    move_contours(folder / "rs.dcm", 1, 500)
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path, **choice)
+    expected = ["1 of 12 slices cut off", "with different content at one position"]
+    expected += ["missing or uneven slices: 4.00 mm between z = 5.00 and 9.00 mm", "gantry tilt of 5.7 degrees"]
+    found = [problem.found for problem in error.value.problems]
+    for words in (*expected, of_regions):
+        assert any(words in text for text in found), words
+
+
+def test_all_files_that_cannot_be_decoded_are_said_beside_what_is_wrong_with_regions(tmp_path, image, mask):
+    folder = a_patient(tmp_path / "export", image, mask)
+    for k in (1, 5, 6, 9):
+        change(slices_of(folder)[k], BitsStored=99)
+    move_contours(folder / "rs.dcm", 1, 500)
+    with pytest.raises(CohortError) as error:
+        imported(tmp_path / "export", tmp_path)
+    pixels, *others = [problem.found for problem in error.value.problems]
+    assert pixels.count("pixels that cannot be decoded") == 3
+    assert pixels.startswith("slice 2 of 12, file mr/0001.dcm") and pixels.endswith(" and 1 more")
+    assert any("contours above or below the image" in text for text in others)
+
+
+def move_contours(path, number, mm):
+    """Move the contours of a region along z."""
+    data = pydicom.dcmread(path)
+    for contour in data.ROIContourSequence[number - 1].ContourSequence:
+        contour.ContourData[2::3] = [float(z) + mm for z in contour.ContourData[2::3]]
+    data.save_as(path)
 
 
 def test_problems_of_all_patients_are_said_at_once(tmp_path, image, mask):
@@ -1100,7 +1162,8 @@ def test_shapes_with_holes_have_their_analytic_volumes(published_plans):
 
 @pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
 def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path, image, mask, affine):
-    write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B")
+    too_long = {"StudyID": "STUDY-5678901234567", "AccessionNumber": "12345678901234567"}
+    write_series(tmp_path / "mr", image, affine, "P1", PatientName="A^B", **too_long)
     (found,) = read_dicom(tmp_path).series
     noise = np.random.default_rng(3).random(SHAPE) < 0.4
     regions = {"GTV_auto_01": mask, "GTV_auto_02": noise}
@@ -1117,10 +1180,53 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
     assert max(len(str(number)) for one in contours for number in one.ContourData) <= 16
     write_segmentation(tmp_path / "seg.dcm", regions, found, "unet")
     assert sitk.ReadImage(str(tmp_path / "seg.dcm")).GetSize()[:2] == SHAPE[:2]
-    if shutil.which("dciodvfy"):
-        for name in ("rs.dcm", "seg.dcm"):
+    for name in ("rs.dcm", "seg.dcm"):
+        data = pydicom.dcmread(tmp_path / name)
+        assert (data.StudyID, data.AccessionNumber) == ("STUDY-5678901234", "1234567890123456")
+        if shutil.which("dciodvfy"):
             checked = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
             assert "Error" not in checked.stderr
+
+
+@pytest.mark.parametrize("files", ["one", "many"])
+def test_a_structure_set_names_the_slice_of_each_contour_and_says_that_it_is_for_research(tmp_path, image, mask, files):
+    write_series(tmp_path / "mr", image, OBLIQUE, "P1")
+    if files == "one":
+        in_one_file(tmp_path)
+    (found,) = read_dicom(tmp_path).series
+    normal, along = np.cross(*(OBLIQUE[:3, axis] * [-1, -1, 1] for axis in (0, 1))), {}
+    for path in tmp_path.rglob("*.dcm"):
+        data = pydicom.dcmread(path)
+        for number, frame in enumerate(data.get("PerFrameFunctionalGroupsSequence", []), 1):
+            along[data.SOPInstanceUID, number] = frame.PlanePositionSequence[0].ImagePositionPatient @ normal
+        if files == "many":
+            along[data.SOPInstanceUID, None] = data.ImagePositionPatient @ normal
+    write_structure_set(tmp_path / "rs.dcm", {"GTV_auto_01": mask, "GTV_auto_02": mask}, found, "unet")
+    data = pydicom.dcmread(tmp_path / "rs.dcm")
+    assert (data.StructureSetLabel, data.StructureSetName) == ("RESEARCH USE", "research use only: not for treatment")
+    assert [list(region.ROIDisplayColor) for region in data.ROIContourSequence] == [[255, 64, 64], [64, 200, 255]]
+    for region in data.ROIContourSequence:
+        assert len(region.ContourSequence) == 5, "one a slice and lesion: a hole is joined to its outline"
+        for contour in region.ContourSequence:
+            (drawn_on,) = contour.ContourImageSequence
+            place = along[drawn_on.ReferencedSOPInstanceUID, drawn_on.get("ReferencedFrameNumber")]
+            np.testing.assert_allclose(np.reshape(contour.ContourData, (-1, 3)) @ normal, place, atol=1e-3)
+
+
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
+def test_a_prediction_whose_regions_were_renamed_is_imported_voxel_by_voxel(tmp_path, image, mask, affine):
+    write_series(tmp_path / "export/mr", image, affine, "P1")
+    (found,) = read_dicom(tmp_path / "export").series
+    nib.save(nib.Nifti1Image(mask.astype(np.uint8), found.affine_ras), tmp_path / "unet.nii.gz")
+    exporting.write_regions(tmp_path / "export/rs.dcm", exporting.Drawn(tmp_path / "unet.nii.gz", "unet"), found, False)
+    data = pydicom.dcmread(tmp_path / "export/rs.dcm")
+    for region in data.StructureSetROISequence:
+        region.ROIName = region.ROIName.replace("GTV_auto_", "GTV_")
+    data.save_as(tmp_path / "export/rs.dcm")
+    cases, problems = imported(tmp_path / "export", tmp_path)
+    assert np.array_equal(np.asarray(cases["examination_0001"][1].dataobj) > 0, mask)
+    np.testing.assert_allclose(cases["examination_0001"][1].affine, affine, atol=1e-5)
+    assert not problems
 
 
 @pytest.mark.parametrize("files", ["one", "many"])

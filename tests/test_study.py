@@ -119,6 +119,8 @@ def test_notebook_07_counts_the_lesions_of_04_and_its_patients_come_back_from_di
         output.get("data", {}).get("text/markdown", "") for cell in executed.cells for output in cell.get("outputs", [])
     ]
     assert "In 2 synthetic patients 0 voxels differ after both ways." in words
+    n = f"n = {margins['lesions'].max()} lesions in {margins['patients'].max()} patients"
+    assert n in (home / "figures/tiny/07_lesions.svg").read_text()  # its words stand in comments
     assert len(pd.read_csv(home / "runs/tiny/radiotherapy/organs.csv")) > 0
 
 

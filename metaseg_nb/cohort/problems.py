@@ -42,11 +42,11 @@ class Problem:
     expected: str
     fix: str
     severity: str = "error"
+    patient: str = ""  # said where a case is named by a code, and not by its patient
 
     def __str__(self) -> str:
-        return (
-            f"case {self.case}, file {self.file}: found {self.found}; expected {self.expected}. What to do: {self.fix}."
-        )
+        case = f"{self.case} of {self.patient}" if self.patient not in ("", self.case) else self.case
+        return f"case {case}, file {self.file}: found {self.found}; expected {self.expected}. What to do: {self.fix}."
 
 
 class CohortError(ValueError):

@@ -63,8 +63,8 @@ def read_dicom(folder: Path) -> DicomFolder:
         try:
             sets.append((row.patient, read_structure_set(row.file)))
         except Exception as error:  # pydicom has no error of its own for a damaged file
-            told = unreadable(error, "a structure set")
-            unread.append((row.patient, told.problem("-", row.place)))
+            told = unreadable(error, "a structure set").problems("-", row.place)
+            unread += [(row.patient, problem) for problem in told]
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(NO_IMAGES)]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []
     return DicomFolder(headers, [series_of(frames) for _, frames in groups], sets, unread)

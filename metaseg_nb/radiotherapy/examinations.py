@@ -111,14 +111,12 @@ def _plan_case(
     problems = []
     for i, one in enumerate(wanted):  # one that would have been chosen is replaced by no other
         if one.error:
-            problems.append(one.error.problem(name, one.description, "error" if i in best else "note"))
+            problems += one.error.problems(name, one.description, "error" if i in best else "note")
         problems += [replace(mended, case=name, file=one.description) for mended in one.mended]
     if len(best) > 1:
         words = f"{len(best)} series that fit: {shortened(described(wanted[i]) for i in best)}"
         return None, [*problems, broken("one series", name, "-", words)]
     found, fit = wanted[best[0]], fitting[best[0]]
-    if not found.is_volume:
-        return None, problems
     own = [one for one in fit if not one.regions or not all(region.is_predicted for region in one.regions)]
     own.sort(key=lambda one: (bool(chosen(one.regions, choice.roi_names, choice.roi_names_without)), one.made))
     if left_aside := len(fit) - len(own):
@@ -127,10 +125,17 @@ def _plan_case(
     if len(own) > 1:
         words = f"{len(own)} structure sets: {shortened(map(_about, own))}"
         problems.append(broken("one structure set", name, found.description, words, newest=_about(own[-1])))
-    if not own:
-        return Planned(name, patient, found, None), problems
-    structures, noticed = _in_frame_of(found, own[-1], choice, name)
-    return Planned(name, patient, found, structures), problems + noticed
+    structures, noticed = _in_frame_of(found, own[-1], choice, name) if own else (None, [])
+    case, problems = Planned(name, patient, found, structures), problems + noticed
+    return (case, problems) if found.is_volume else (None, problems + _of_damaged(case, choice))
+
+
+def _of_damaged(case: Planned, choice: Choice) -> list[Problem]:
+    """What is wrong with the regions of a damaged series besides: all is told at once."""
+    problems = _no_lesions(case, choice)
+    if problems or np.isnan(case.series.affine).any():
+        return problems
+    return [problem for problem in mask_of_case(case, choice)[2] if problem.severity in STOPPING]
 
 
 def _about(structures: StructureSet) -> str:
@@ -155,17 +160,24 @@ def _in_frame_of(
     return replace(structures, regions=inside), problems
 
 
+def _no_lesions(case: Planned, choice: Choice) -> list[Problem]:
+    """Warning of a case without structure set, or without a region that is chosen."""
+    if case.structures is None:
+        return [broken("set of series", case.name, case.series.description, "no structure set")]
+    if chosen(case.structures.regions, choice.roi_names, choice.roi_names_without):
+        return []
+    names = [region.name for region in case.structures.regions]
+    found = f"regions {shortened(names)}" if names else "no regions"
+    like, unlike = ", ".join(choice.roi_names), ", ".join(choice.roi_names_without)
+    return [broken("regions of lesions", case.name, case.structures.label, found, like=like, unlike=unlike)]
+
+
 def mask_of_case(case: Planned, choice: Choice) -> tuple[np.ndarray | None, dict[str, list[str]], list[Problem]]:
     """One mask of all chosen regions; the names of the regions of each lesion; and what was noticed."""
-    if case.structures is None:
-        return None, {}, [broken("set of series", case.name, case.series.description, "no structure set")]
+    if (missing := _no_lesions(case, choice)) or case.structures is None:
+        return None, {}, missing
     about = case.name, case.structures.label
-    names = [region.name for region in case.structures.regions]
     regions = chosen(case.structures.regions, choice.roi_names, choice.roi_names_without)
-    if not regions:
-        found = f"regions {shortened(names)}" if names else "no regions"
-        like, unlike = ", ".join(choice.roi_names), ", ".join(choice.roi_names_without)
-        return None, {}, [broken("regions of lesions", *about, found, like=like, unlike=unlike)]
     every, masks, problems = _every(case), [], []
     if predicted := [region.name for region in case.structures.regions if region.is_predicted]:
         problems.append(broken("drawn regions", *about, f"{shortened(predicted)}, left aside"))

@@ -207,7 +207,7 @@ def _unusable(case: str, dicom: DicomFolder, layout: StudyLayout, folder: str) -
     """Say why a case has no series any more: what is wrong with those of its examination, or that it is gone."""
     known = read_key(layout.key)  # names examinations as `plan_cases` does
     own = [one for one in dicom.series if known.get(f"{one.patient} {one.study}") == case]
-    problems = [one.error.problem(case, described(one)) for one in own if one.error]
+    problems = [problem for one in own if one.error for problem in one.error.problems(case, described(one))]
     gone = broken("imported series", case, folder, "that its series is no longer in this folder")
     clean = without_names(dicom.headers, {patient: known.get(patient, "…") for patient in dicom.patients})
     return clean(" ".join(map(str, problems or [gone])))

@@ -54,14 +54,17 @@ NO_CONTRAST = ("", "no", "n", "none", "without", "nein", "ohne", "keine", "keine
 
 
 class DicomError(ValueError):
-    """What is wrong with a file, a series or a structure set, before its case is known; make it with `dicom_error`."""
+    """All that is wrong with a file, a series or a structure set, before its case is known."""
+
+    def __init__(self, *problems: Problem):
+        super().__init__(*problems)
 
     def __str__(self) -> str:
-        return "found {0.found}; expected {0.expected}. What to do: {0.fix}.".format(*self.args)
+        return " ".join(f"found {of.found}; expected {of.expected}. What to do: {of.fix}." for of in self.args)
 
-    def problem(self, case: str, file: str, severity: str = "error") -> Problem:
-        """Say which case and file it is about."""
-        return replace(self.args[0], case=case, file=file, severity=severity)
+    def problems(self, case: str, file: str, severity: str = "error") -> list[Problem]:
+        """Say which case and file they are about."""
+        return [replace(problem, case=case, file=file, severity=severity) for problem in self.args]
 
 
 def dicom_error(rule: str, found: str, fix: str = "", **words: object) -> DicomError:
@@ -118,7 +121,8 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     wrong: dict[tuple[Path, Problem], list[str]] = {}
 
     def refuse(error: Exception, path: Path, what: str, place: str) -> None:
-        wrong.setdefault((path.parent, unreadable(error, what).problem("-", "-")), []).append(place)
+        (problem,) = unreadable(error, what).problems("-", "-")
+        wrong.setdefault((path.parent, problem), []).append(place)
 
     def refuse_folder(error: OSError) -> None:
         refuse(error, Path(error.filename), "a folder", os.path.relpath(error.filename, folder))
@@ -167,7 +171,8 @@ def _header(path: Path) -> tuple[Dataset, int] | None:
         return None  # a DICOMDIR: a list of the other files
     if missing := [name for name in NEEDED if not text_of(header, name)]:
         raise dicom_error("whole DICOM", f"a DICOM file without {', '.join(missing)}")
-    if not rest and header.get("SOPClassUID") in MR_IMAGES:
+    deflated = header.file_meta.get("TransferSyntaxUID") == uid.DeflatedExplicitVRLittleEndian  # read to its end
+    if not (rest or deflated) and header.get("SOPClassUID") in MR_IMAGES:
         raise dicom_error("whole DICOM", "an MR image that ends before its pixels")
     return header, rest
 

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from metaseg_nb.checksums import changed_files, read_record, write_record
+from metaseg_nb.checksums import changed_files, checksum, read_record, write_record
 from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.pseudonyms import give_codes
 from metaseg_nb.cohort.sources.dates import date_in, days_since_first
@@ -28,8 +28,8 @@ from metaseg_nb.radiotherapy.series import Series, read_pixels
 from metaseg_nb.settings import Explore
 
 RECORD, IMAGE, LABEL, ORGANS = "source.json", "image.nii.gz", "label.nii.gz", "organs.nii.gz"
-# The rule by which a mask was made; with another one it is made again.
-VERSION = 4
+# The rule by which image and mask were made; with another one it is made again.
+VERSION = 5
 
 
 def dicom_cohort(cohort: str) -> Path | None:
@@ -116,11 +116,8 @@ def import_dicom(
         if entry is not None:
             entry = {"case": case.name, **entry, **days.get(case.name, {})}
             entries["training" if "label" in entry else "testing"].append(entry)
-    problems = [
-        replace(problem, file=clean(problem.file), found=clean(problem.found), fix=clean(problem.fix))
-        for problem in problems
-        if problem.case not in left_out
-    ]
+    problems = [replace(told, patient=patient_of.get(told.case, "")) for told in problems if told.case not in left_out]
+    problems = [replace(told, file=clean(told.file), found=clean(told.found), fix=clean(told.fix)) for told in problems]
     if not entries["training"]:
         raise CohortError(problems or [broken("DICOM cohort", "-", folder.name, "no DICOM file of an MR series")])
     datalist = target / "dataset.json"
@@ -154,8 +151,8 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
     if written is None or not source.items() <= written.items():
         try:
             written = _write_case(case, folder, choice, source)
-        except DicomError as error:
-            return None, [error.problem(case.name, case.series.description)]
+        except CohortError as error:
+            return None, error.problems
     entry = {key: os.path.join(case.name, written[key]) for key in ("image", "label") if written[key]}
     entry |= {"patient": case.patient, "site": case.series.site, "scanner": case.series.scanner}
     entry |= {"date": case.series.date[:4]}
@@ -165,11 +162,10 @@ def _import_case(case: Planned, target: Path, choice: Choice) -> tuple[dict | No
 
 def _source(case: Planned, choice: Choice) -> dict:
     """What decides how a case is imported."""
-    structures = sha256(case.structures.file.read_bytes()).hexdigest() if case.structures else ""
+    structures = checksum(case.structures.file) if case.structures else ""
     names = [list(choice.roi_names), list(choice.roi_names_without), list(choice.organ_names)]
-    files = [file.stat() for file in dict.fromkeys(case.series.frames["file"])]
-    images = repr([(of.st_size, of.st_mtime_ns) for of in files]) + repr(case.series.affine.tolist())
-    source = {"version": VERSION, "series": case.series.fingerprint, "images": sha256(images.encode()).hexdigest()}
+    images = sha256("".join(map(checksum, dict.fromkeys(case.series.frames["file"]))).encode()).hexdigest()
+    source = {"version": VERSION, "series": case.series.fingerprint, "images": images}
     return source | {"structure_set": structures, "roi_names": names}
 
 
@@ -185,12 +181,16 @@ def whole_record(path: Path) -> dict | None:
 def _write_case(case: Planned, folder: Path, choice: Choice, source: dict) -> dict:
     mask, regions, problems = mask_of_case(case, choice)
     bits, organs, noticed = organs_of_case(case, choice)
-    images = {IMAGE: read_pixels(case.series.frames)}
+    problems += noticed
+    try:
+        images = {IMAGE: read_pixels(case.series.frames)}
+    except DicomError as error:
+        raise CohortError(error.problems(case.name, case.series.description) + problems) from error
     if mask is not None:
         images[LABEL] = mask.astype(np.uint8)
     if organs:
         images[ORGANS] = bits
-    problems = [vars(problem) for problem in problems + noticed]
+    problems = [vars(problem) for problem in problems]
     files = {"image": IMAGE, "label": LABEL if mask is not None else ""}
     record = source | files | {"regions": regions, "organs": organs, "problems": problems}
     with finished_folder(folder) as unfinished:

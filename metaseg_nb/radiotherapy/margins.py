@@ -86,8 +86,8 @@ class Targets:
             ``needed_95_mm`` and ``needed_98_mm``, the smallest margin that covers such a share. It is infinite for a
             missed lesion, even where the margin of a neighbour would reach it.
         treated : DataFrame
-            A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold and the reference, grown
-            alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
+            A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold, be it brain, skull or air,
+            and the reference, grown alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
         away, rows = surface_distance_mm(prediction, self.spacing_mm), []
         number_of, away_inside = self.grown[self.mask], away[self.mask]

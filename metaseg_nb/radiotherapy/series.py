@@ -5,15 +5,16 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pandas as pd
 import pydicom
 import SimpleITK as sitk
 from pydicom.datadict import dictionary_description
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import pixel_array
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
 from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.radiotherapy.headers import MR_IMAGES, PLACE, DicomError, dicom_error, first_of, items_of
@@ -24,6 +25,12 @@ NOT_MR = ", not MR"
 # Slices are evenly spaced within this, and perpendicular to their stack within this angle.
 GAP_MM, GAP_SHARE, TILT_DEGREES = 0.05, 0.02, 0.5
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+NOWHERE = np.full((4, 4), np.nan)
+# Elements that say how pixels are stored.
+OF_PIXELS = {
+    *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation"),
+    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
+}
 # Columns of a header without which there is no volume.
 GEOMETRY = [*PLACE, "Rows", "Columns"]
 
@@ -34,7 +41,7 @@ class Series:
 
     ``frames`` are its rows of `read_headers`, a row per slice. In a volume they are in order, and ``affine`` (4, 4)
     takes column, row and slice to LPS coordinates in mm; ``mended`` says what was put right. Otherwise ``left_aside``
-    says why it is no scan ("" if it is one), or ``error`` what is wrong with its slices.
+    says why it is no scan ("" if it is one), or ``error`` all that is wrong with its slices.
     """
 
     uid: str
@@ -49,7 +56,7 @@ class Series:
     contrast: bool
     frame_of_reference: str
     frames: pd.DataFrame
-    affine: np.ndarray = field(default_factory=lambda: np.full((4, 4), np.nan))
+    affine: np.ndarray = field(default_factory=lambda: NOWHERE)
     left_aside: str = ""
     error: DicomError | None = None
     mended: list[Problem] = field(default_factory=list)
@@ -89,11 +96,10 @@ def series_of(frames: pd.DataFrame) -> Series:
     series = Series(uid=first["series"], contrast=contrast, frames=frames, left_aside=left_aside, **about)
     if series.left_aside:
         return series
-    try:
-        frames, affine, mended = _as_volume(frames)
-    except DicomError as error:
-        return replace(series, error=error)
-    return replace(series, frames=frames, affine=affine, mended=mended)
+    frames, affine, problems = _as_volume(frames)
+    errors = [problem for problem in problems if problem.severity == "error"]
+    mended = [problem for problem in problems if problem not in errors]
+    return replace(series, frames=frames, affine=affine, mended=mended, error=DicomError(*errors) if errors else None)
 
 
 def _no_scan(frames: pd.DataFrame) -> str:
@@ -111,49 +117,52 @@ def _no_scan(frames: pd.DataFrame) -> str:
 
 
 def _as_volume(frames: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray, list[Problem]]:
-    """Put slices in the order of their positions; with the affine of their volume, and what was put right.
+    """Put slices in the order of their positions; with the affine of their volume, and all that was noticed.
 
-    Raises
-    ------
-    DicomError
-        Slices are cut off, missing, unevenly spaced, doubled with different content, tilted, of several sizes or
-        orientations, or do not say where they lie.
+    The affine is of NaN where slices do not say how they lie, or where there is one alone.
     """
-    cut_off = frames.loc[frames["cut_off"], "place"]
-    if len(cut_off):
-        found = f"{len(cut_off)} of {len(frames)} slices cut off, with fewer bytes of pixels than their headers say"
-        raise dicom_error("whole slices", f"{found}: {shortened(cut_off)}")
-    _require_geometry(frames)
+    problems, unplaced = _cut_off(frames), _unplaced(frames)
+    if unplaced:
+        return frames, NOWHERE, problems + unplaced
     first = frames.iloc[0]
     along_row, along_column = np.array(first["ImageOrientationPatient"]).reshape(2, 3)
     normal = np.cross(along_row, along_column)
     along = np.array(frames["ImagePositionPatient"].tolist()) @ normal
     frames = frames.assign(along=along).sort_values("along", kind="stable")
-    frames, mended = _without_doubles(frames)
+    frames, doubles = _without_doubles(frames)
+    if len(frames) == 1:
+        return frames, NOWHERE, [*problems, broken("several slices", "-", "-", "one slice alone")]
     positions = np.array(frames["ImagePositionPatient"].tolist())
-    step = _step(frames, positions, normal)
+    step = (positions[-1] - positions[0]) / (len(positions) - 1)
     row_mm, column_mm = first["PixelSpacing"]  # DICOM: distance of rows, then of columns
     affine = np.eye(4)
     affine[:3] = np.column_stack([along_row * column_mm, along_column * row_mm, step, positions[0]])
-    return frames.reset_index(drop=True), affine, mended
+    return frames.reset_index(drop=True), affine, problems + doubles + _uneven(frames["along"].to_numpy(), step, normal)
 
 
-def _require_geometry(frames: pd.DataFrame) -> None:
+def _cut_off(frames: pd.DataFrame) -> list[Problem]:
+    places = frames.loc[frames["cut_off"], "place"]
+    found = f"{len(places)} of {len(frames)} slices cut off, with fewer bytes of pixels than their headers say"
+    return [broken("whole slices", "-", "-", f"{found}: {shortened(places)}")] if len(places) else []
+
+
+def _unplaced(frames: pd.DataFrame) -> list[Problem]:
     missing = frames[GEOMETRY].isna() | (frames[GEOMETRY] == 0)
     if missing.any(axis=None):
         names = ", ".join(map(dictionary_description, missing.columns[missing.any()]))
-        raise dicom_error("placed slices", f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}")
+        found = f"{missing.any(axis=1).sum()} of {len(frames)} slices without {names}"
+        return [broken("placed slices", "-", "-", found)]
     values = {column: np.array(frames[column].tolist(), float).reshape(len(frames), -1) for column in GEOMETRY}
     directions, edges = values["ImageOrientationPatient"].reshape(-1, 2, 3), values["PixelSpacing"]
     square = np.allclose(directions @ directions.transpose(0, 2, 1), np.eye(2), atol=0.01)
     positions = values.pop("ImagePositionPatient")
     if not (square and np.isfinite(positions).all() and np.isfinite(edges).all() and (edges > 0).all()):
         found = "rows and columns that are not perpendicular, voxels with an edge of 0 mm, or slices at no finite place"
-        raise dicom_error("placed slices", found)
+        return [broken("placed slices", "-", "-", found)]
     apart = {dictionary_description(column): np.ptp(of, axis=0).max() for column, of in values.items()}
     apart["Photometric Interpretation"] = frames["colours"].nunique() - 1
-    if several := [name for name, most in apart.items() if most > 1e-3]:
-        raise dicom_error("parallel slices", f"slices of several {', '.join(several)}")
+    several = [name for name, most in apart.items() if most > 1e-3]
+    return [broken("parallel slices", "-", "-", f"slices of several {', '.join(several)}")] if several else []
 
 
 def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]:
@@ -164,35 +173,35 @@ def _without_doubles(frames: pd.DataFrame) -> tuple[pd.DataFrame, list[Problem]]
         return frames, []
     kept = frames[np.r_[True, np.diff(number) > 0]]
     for place in places[sizes > 1]:
-        images = [
-            file_pixels(row.file, f"a slice that is there twice, file {row.place}")[row.frame]
-            for row in frames[number == place].itertuples()
-        ]
+        whole = frames[(number == place) & ~frames["cut_off"]].itertuples()
+        try:
+            images = [
+                file_pixels(row.file, f"a slice that is there twice, file {row.place}")[row.frame] for row in whole
+            ]
+        except DicomError as error:
+            return kept, [*error.args]
         if not all(np.array_equal(images[0], other) for other in images[1:]):
             found = f"{len(frames)} slices at {len(places)} positions, with different content at one position"
-            raise dicom_error("one slice a place", found)
+            return kept, [broken("one slice a place", "-", "-", found)]
     found = f"{len(frames) - len(kept)} slices twice, with the same content"
     return kept, [broken("slices once", "-", "-", found)]
 
 
-def _step(frames: pd.DataFrame, positions: np.ndarray, normal: np.ndarray) -> np.ndarray:
-    """From one slice to the next, in mm (3,)."""
-    if len(frames) == 1:
-        raise dicom_error("several slices", "one slice alone")
-    along = frames["along"].to_numpy()
-    gaps = np.diff(along)
+def _uneven(along: np.ndarray, step: np.ndarray, normal: np.ndarray) -> list[Problem]:
+    """Errors of slices that are missing or shifted sideways: places along the normal, from one to the next, in mm."""
+    gaps, problems = np.diff(along), []
     usual = float(np.median(gaps))
     uneven = np.flatnonzero(np.abs(gaps - usual) > max(GAP_MM, GAP_SHARE * usual))
     if len(uneven):
         name = "xyz"[int(np.argmax(np.abs(normal)))]
         places = (f"{gaps[i]:.2f} mm between {name} = {along[i]:.2f} and {along[i + 1]:.2f} mm" for i in uneven)
-        raise dicom_error("even slices", f"missing or uneven slices: {shortened(places)}", every=f"{usual:.2f}")
-    step = (positions[-1] - positions[0]) / (len(positions) - 1)
+        found = f"missing or uneven slices: {shortened(places)}"
+        problems.append(broken("even slices", "-", "-", found, every=f"{usual:.2f}"))
     tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
     if tilt > TILT_DEGREES:
         found = f"slices shifted sideways from one to the next (gantry tilt of {tilt:.1f} degrees)"
-        raise dicom_error("no tilt", found)
-    return step
+        problems.append(broken("no tilt", "-", "-", found))
+    return problems
 
 
 def read_pixels(frames: pd.DataFrame) -> np.ndarray:
@@ -206,14 +215,20 @@ def read_pixels(frames: pd.DataFrame) -> np.ndarray:
     Raises
     ------
     DicomError
-        The pixels of a file cannot be decoded.
+        The pixels of files cannot be decoded; with all of these.
     """
-    read: dict[Path, np.ndarray] = {}
-    slices = []
+    slices, errors, file, pixels = [], [], None, None
     for number, row in enumerate(frames.itertuples(), 1):
-        if row.file not in read:  # a multi-frame file is read once; others are let go
-            read = {row.file: file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")}
-        slices.append(read[row.file][row.frame])
+        if row.file != file:  # a multi-frame file is read once; others are let go
+            file, pixels = row.file, None
+            try:
+                pixels = file_pixels(row.file, f"slice {number} of {len(frames)}, file {row.place}")
+            except DicomError as error:
+                errors += error.args
+        if pixels is not None:
+            slices.append(pixels[row.frame])
+    if errors:
+        raise DicomError(replace(errors[0], found=shortened(error.found for error in errors)))
     volume = np.stack(slices).T  # the first axis is the fastest in memory, as in a NIfTI file
     if np.issubdtype(volume.dtype, np.floating):
         whole = np.array_equal(np.rint(volume), volume) and np.abs(volume).max(initial=0) < 2**31
@@ -232,14 +247,29 @@ def file_pixels(path: Path, name: str) -> np.ndarray:
             header = pydicom.dcmread(path, force=True)
             if "TransferSyntaxUID" not in header.file_meta:
                 header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
-            if header.file_meta.TransferSyntaxUID.is_compressed:  # ITK's GDCM knows all of JPEG, and rescales itself
+            stored = pixel_array
+            if header.file_meta.TransferSyntaxUID.is_compressed:
                 fix = "copy the file again from the export, or export the series again, without compression"
-                return sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-            pixels = pixel_array(header).reshape(-1, header.Rows, header.Columns)
+                stored = _decompressed
+            return _rescaled(stored(header).reshape(-1, header.Rows, header.Columns), header)
     except Exception as error:  # of pydicom, numpy or ITK, by the kind of damage
         found = f"{name}: pixels that cannot be decoded ({type(error).__name__})"
         raise dicom_error("decoded pixels", found, fix) from error
-    return _rescaled(pixels, header)
+
+
+def _decompressed(header: Dataset) -> np.ndarray:
+    """The stored values of compressed pixels.
+
+    ITK's GDCM knows all of JPEG. It gets the pixels alone: from a whole header it would take one slope for all frames.
+    """
+    alone = Dataset({element.tag: element for element in header.group_dataset(0x0028) if element.keyword in OF_PIXELS})
+    alone.SOPClassUID, alone.SOPInstanceUID = MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid()
+    alone.file_meta = FileMetaDataset()
+    alone.file_meta.TransferSyntaxUID = header.file_meta.TransferSyntaxUID
+    alone["PixelData"] = header["PixelData"]
+    with NamedTemporaryFile(suffix=".dcm") as file:
+        alone.save_as(file.name, enforce_file_format=True)
+        return sitk.GetArrayFromImage(sitk.ReadImage(file.name))
 
 
 def _rescaled(pixels: np.ndarray, header: Dataset) -> np.ndarray:

@@ -149,8 +149,7 @@ def write_structure_set(
     reader : str
         Code of that person; "": a network alone.
     """
-    with warnings.catch_warnings(action="ignore"):
-        first = pydicom.dcmread(series.frames["file"].iloc[0], stop_before_pixels=True, force=True)
+    first = _scan(series.frames["file"].iloc[0])
     now = datetime.datetime.now()
     data = Dataset()
     data.file_meta = FileMetaDataset()
@@ -188,6 +187,15 @@ def write_structure_set(
         data.save_as(temporary, enforce_file_format=True)
 
 
+def _scan(path: Path) -> Dataset:
+    """The header of an image, without what is longer than DICOM allows: what is written shares its elements."""
+    with warnings.catch_warnings(action="ignore"):
+        data = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    for name in ("StudyID", "AccessionNumber"):
+        setattr(data, name, text_of(data, name)[:16])
+    return data
+
+
 def _image(series: Series, k: int) -> Dataset:
     row, image = series.frames.iloc[k], Dataset()
     image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = row["sop_class"], row["uid"]
@@ -217,8 +225,7 @@ def write_segmentation(
     path: Path, regions: Mapping[str, np.ndarray], series: Series, model: str, reader: str = ""
 ) -> None:
     """Write masks as a DICOM segmentation (SEG), a segment each; parameters as of `write_structure_set`."""
-    with warnings.catch_warnings(action="ignore"):
-        images = [pydicom.dcmread(file, force=True) for file in dict.fromkeys(series.frames["file"])]
+    images = [_scan(file) for file in dict.fromkeys(series.frames["file"])]
     family = codes.DCM.ManualProcessing if reader else codes.DCM.ArtificialIntelligence
     algorithm = AlgorithmIdentificationSequence(model, family, version("metaseg_nb"))
     drawn = SegmentAlgorithmTypeValues.SEMIAUTOMATIC if reader else SegmentAlgorithmTypeValues.AUTOMATIC
