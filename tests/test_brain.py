@@ -78,7 +78,7 @@ def write_head(write_nifti):
 
 def prepare(case, folder, settings):
     found = prepare_cohort(Cohort("heads", "", [case]), folder, settings)
-    assert not found.problems
+    assert not [problem for problem in found.problems if problem.severity == "error"]
     return open_case(folder, case.name), found.table.iloc[0]
 
 
@@ -87,7 +87,7 @@ def test_outside_the_brain_and_its_margin_all_is_dark(write_head, deepbet, setti
     stored, row = prepare(case, tmp_path / "cases", settings)
     volume = read_volume(case.image, "a")
     whole = prepare_image([volume], image_recipe(settings.model_copy(update={"brain": "keep"}), 1))
-    assert stored.grid.shape < whole.grid.shape, "cropped to the brain"
+    assert stored.grid == whole.grid, "the brain mask decides no grid"
     kept = prepare_image([volume], image_recipe(settings, 1), with_margin(BRAIN, volume.spacing_mm, 1.0))
     np.testing.assert_allclose(stored.image, kept.array, atol=1e-3)
     assert (kept.array[0][~kept.head] < 0.5).mean() > 0.95
@@ -123,6 +123,31 @@ def test_a_lesion_at_the_rim_is_whole_where_networks_learn_and_cut_where_they_pr
     np.testing.assert_allclose(cut, predicted.array[0], atol=1e-3, err_msg="as a new patient's would be")
     away = with_margin(lesion, (2, 2, 2), 6.0)
     np.testing.assert_allclose(cut[~away], whole[~away], atol=1e-3)
+
+
+@pytest.mark.parametrize(("begins", "ends"), [(10, 44), (36, 41)], ids=["begins in the brain", "far from it"])
+def test_no_brain_mask_takes_a_voxel_of_a_lesion_from_those_who_learn(write_nifti, settings, tmp_path, begins, ends):
+    """A box of 25 mm² along X, up to 45 mm long as the head is; a new patient's image is the same."""
+    places = np.indices((100, 60, 60)) - np.reshape((50, 30, 30), (3, 1, 1, 1))
+    label, volume_mm3 = np.zeros((100, 60, 60), np.uint8), 25 * (ends - begins + 1)
+    label[50 + begins : 51 + ends, 28:33, 28:33] = 1
+    in_head = np.linalg.norm(places / np.reshape((45, 22, 22), (3, 1, 1, 1)), axis=0) <= 1
+    image = np.where(label, 180, np.where(in_head, 100 + places[1] / 10, 0))
+    files = [
+        write_nifti(f"{name}.nii.gz", array.astype(np.float32))
+        for name, array in (("a", image), ("label", label), ("brain", np.linalg.norm(places, axis=0) <= 16))
+    ]
+    known = Case("a", (files[0],), files[1], "p", "lung", brain=files[2])
+    settings = settings.model_copy(update={"brain": "file", "spacing_mm": 1.0, "brain_margin_mm": 3.0})
+    prepared = prepare_cohort(Cohort("heads", "", [known]), tmp_path / "known", settings)
+    stored, row = open_case(tmp_path / "known", "a"), prepared.table.iloc[0]
+    assert (row["lesion_volume_mm3"], row["stored_volume_mm3"], row["lost_lesions"]) == (volume_mm3, volume_mm3, 0)
+    assert stored.image_with_whole_lesions[0][stored.label == 1].min() > 0.9
+    (problem,) = prepared.problems
+    assert (problem.case, problem.severity, problem.found) == ("a", "warning", "1 of 1 lesions cut")
+    new, _ = prepare(replace(known, label=None), tmp_path / "new", settings)
+    assert new.grid == stored.grid
+    np.testing.assert_array_equal(new.image, stored.image)
 
 
 def test_a_mask_that_a_person_corrected_is_used_and_stays(write_head, deepbet, settings, tmp_path):

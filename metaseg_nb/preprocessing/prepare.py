@@ -17,7 +17,7 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
@@ -40,7 +40,10 @@ BRAIN = ("brain_cm3", "bright_rim_mm3")
 
 @dataclass(frozen=True)
 class Preparation:
-    """Table of the prepared cases (`prepare_case`), names of those that were made now, and problems of the others."""
+    """Table of the prepared cases (`prepare_case`), names of those that were made now, and problems.
+
+    Errors are of cases that could not be prepared, warnings of those in the table.
+    """
 
     table: pd.DataFrame
     made: list[str]
@@ -153,6 +156,9 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
     problems = [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome]
     if table.empty:
         raise CohortError(problems)
+    for row in table[table["cut_lesions"] > 0].itertuples() if "cut_lesions" in table else ():
+        found = f"{row.cut_lesions:.0f} of {row.lesions:.0f} lesions cut"
+        problems.append(broken("whole lesions", row.case, folder / row.case / "brain.nii.gz", found))
     return Preparation(table.drop(columns="made"), table.loc[table["made"], "case"].tolist(), problems)
 
 

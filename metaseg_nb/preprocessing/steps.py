@@ -31,8 +31,9 @@ from metaseg_nb.preprocessing.registration import Registration, along_axes, regi
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
 from metaseg_nb.settings import Preprocess
 
-# Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 4
+# Raise it when the same settings give other voxels than before: stored cases are then made again. The second is that
+# of cases whose brain is extracted.
+VERSION, BRAIN_VERSION = 4, 5
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
@@ -78,7 +79,7 @@ def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     unused |= {"register_sequences", "missing"} if sequences == 1 else set()
     recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
     recipe = {key: value for key, value in recipe.items() if LEFT_OUT.get(key) != value}
-    return {**recipe, "sequences": sequences, "version": VERSION}
+    return {**recipe, "sequences": sequences, "version": VERSION if settings.brain == KEEP else BRAIN_VERSION}
 
 
 def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
@@ -175,8 +176,8 @@ def prepare_image(
 ) -> PreparedImage:
     """Correct, scale, crop and resample the sequences of a case.
 
-    Each is corrected and scaled by itself; the head of the first decides what is cropped. A sequence on another grid is
-    registered to the first. The channel of a missing sequence is 0.
+    Each is corrected and scaled by itself; the head of the first decides what is cropped, also where the brain is
+    extracted. A sequence on another grid is registered to the first. The channel of a missing sequence is 0.
 
     Parameters
     ----------
@@ -215,7 +216,10 @@ def prepare_image(
         heads.append(head)
         corrections.append(correction)
         registrations.append(registration)
-    head, grid = heads[0], study_grid(heads[0], native, recipe["spacing_mm"])
+    head = heads[0]
+    # what a brain mask leaves out of a lesion has its place too; a grid made by the reference would show where it is
+    whole = head if brain is None else brain | head_mask(first.array)
+    grid = study_grid(whole, native, recipe["spacing_mm"])
     array = np.zeros((recipe["sequences"], *grid.shape), np.float32)
     for number, (image, own, place) in zip(numbers, scaled, strict=True):
         resampled = resample(image, own, grid, recipe["interpolation"], place)
