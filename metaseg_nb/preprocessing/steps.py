@@ -40,8 +40,6 @@ NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "
 LEFT_OUT = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse", "earlier_mask": False}
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
-# The splines of the bias field, and patches in 3D, need a volume and not a slice.
-FEWEST_VOXELS = 4
 # A voxel of the study grid this full of head is head.
 HEAD_SHARE = 0.5
 
@@ -129,9 +127,6 @@ def read_images(case: Case) -> list[Volume]:
         volumes.append(read_voxels(open_nifti(path, case.name)))
         found = image_problems(case, str(path), volumes[-1].array)
         problems += [problem for problem in found if problem.severity == "error"]
-        if min(shape := volumes[-1].array.shape) < FEWEST_VOXELS:
-            found, expected = f"shape {shape}", f"a volume of at least {FEWEST_VOXELS} voxels along each axis"
-            problems.append(Problem(case.name, str(path), found, expected, "use a series with more slices"))
     if problems:
         raise CohortError(problems)
     return volumes
