@@ -30,7 +30,7 @@ from metaseg_nb.training.networks import build_network
 SHAPE = (60, 60, 50)
 MIDDLE = np.array([30, 30, 25])
 FROM_MIDDLE = np.linalg.norm(np.indices(SHAPE).reshape(3, -1).T - MIDDLE, axis=1).reshape(SHAPE)
-BRAIN, SCALP = FROM_MIDDLE <= 16, (FROM_MIDDLE > 19) & (FROM_MIDDLE <= 22)
+BRAIN, SCALP = FROM_MIDDLE <= 16, (FROM_MIDDLE > 20) & (FROM_MIDDLE <= 22)
 
 
 @pytest.fixture
@@ -274,7 +274,7 @@ def test_predict_refuses_a_mask_that_01_would_refuse(write_head, network, tmp_pa
 
 
 def test_predict_says_that_a_mask_cuts_bright_tissue_and_that_one_is_of_no_use(write_head, network, tmp_path):
-    for lesion, words in (((30 + 16, 30, 25), "mm³ of bright tissue cross the brain's rim"), ((30, 30, 25), "")):
+    for lesion, words in (((30 + 16, 30, 25), "49 mm³ of bright tissue cross the brain's rim"), ((30, 30, 25), "")):
         case = with_brain(write_head(f"a{lesion[0]}", lesion=lesion))
         (line,) = predict(network("file"), [case.image], tmp_path / "out.nii.gz", None, case.brain)
         assert ("a lesion may be cut" in line) == bool(words) and words in line
@@ -359,14 +359,27 @@ def test_a_cut_lesion_is_taken_whole_and_others_not_at_all():
     assert np.argwhere(cut).tolist() == [[x, 2, 2] for x in (3, 4, 5, 6)]
 
 
-def test_bright_tissue_counts_where_it_goes_on_beyond_the_brain():
-    array, brain = np.random.default_rng(0).uniform(0, 1, (30, 30, 30)), np.zeros((30, 30, 30), bool)
-    brain[5:15, 5:25, 5:25] = True
-    assert bright_rim_mm3(array, brain, (1, 1, 1)) < 3
-    array[14:17, 10, 10] = 50  # begins inside, two voxels beyond
-    array[20:23, 20, 20] = 50  # outside alone
-    array[8, 8, 8] = 50  # inside alone
-    assert bright_rim_mm3(array, brain, (2.0, 1.0, 1.0)) == pytest.approx(4)
+@pytest.mark.parametrize(
+    ("bright", "rim_mm3"),
+    [
+        (
+            {"lesion": np.s_[22:27, 10:15, 10:15]},
+            100,
+        ),  # three of five slices inside; two of 5 x 5 voxels of 2 mm³ beyond
+        ({"lesion beyond the brain": np.s_[24:29, 10:15, 10:15]}, 0),
+        ({"scalp": np.s_[27:30], "vein to it": np.s_[23:27, 20:22, 20:22]}, 0),
+        ({"vessel": np.s_[8:26, 10:13, 10:13]}, 0),
+        ({"lesion within": np.s_[12:17, 10:15, 10:15]}, 0),
+    ],
+    ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
+)
+def test_bright_tissue_at_the_rim_counts_where_most_of_it_lies_in_the_brain(bright, rim_mm3):
+    array, brain = np.random.default_rng(0).uniform(0, 1, (40, 40, 40)), np.zeros((40, 40, 40), bool)
+    brain[5:25, 2:38, 2:38] = True
+    array[~brain] = 0
+    for where in bright.values():
+        array[where] = 50
+    assert bright_rim_mm3(array, brain, (2.0, 1.0, 1.0)) == rim_mm3
 
 
 def test_deepbet_finds_a_real_brain_after_contrast(shared_data):
