@@ -251,11 +251,11 @@ def _corrected_and_scaled(
 def _registered(first: Volume, other: Volume, number: int) -> Registration:
     try:
         registration = register(first, other)
+        if registration.failure:
+            raise ValueError(registration.failure)
+        return registration
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{NOT_REGISTERED} (sequence {number}): {error}") from error
-    if registration.failure:
-        raise ValueError(f"{NOT_REGISTERED} (sequence {number}): {registration.failure}")
-    return registration
 
 
 def clean_label(

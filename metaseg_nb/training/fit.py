@@ -90,7 +90,8 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
             for images, labels in progress:
                 if any_of_all(training.is_over(), accelerator):
                     break
-                training.begin_step()
+                training.network.train()
+                torch.manual_seed(batches.seed_of(state["step"]))
                 for group in training.optimiser.param_groups:
                     group["lr"] = learning_rate(settings.schedule, state["step"], n_steps, settings.learning_rate)
                 training.optimiser.zero_grad(set_to_none=True)
@@ -100,7 +101,8 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
                 accelerator.clip_grad_norm_(training.network.parameters(), GRADIENT_NORM)
                 training.optimiser.step()
                 training.mean.update(training.plain)
-                training.note(loss)
+                training.unread.append(loss.detach())
+                state["step"] += 1
                 if training.is_due():
                     training.validate(validate, watch, stop)
                     progress.set_postfix({name: training.latest().get(name) for name in ("loss", batches.score)})

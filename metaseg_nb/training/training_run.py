@@ -61,7 +61,7 @@ class TrainingRun:
         self.plain = self.accelerator.unwrap_model(self.network)
         self.mean = RunningMean(self.plain, self.settings.ema_decay)
         self.state: dict[str, Any] = {"step": 0, "seconds": 0.0, "history": [], "losses": []}
-        self.unread: list[torch.Tensor] = []
+        self.unread: list[torch.Tensor] = []  # losses: a GPU would be waited for
         self._resume()
         self.started = time.perf_counter() - self.state["seconds"]
 
@@ -70,16 +70,6 @@ class TrainingRun:
         first, hidden = self.state["step"], not self.accelerator.is_main_process
         steps = self.batches.loader(first, self.accelerator.device)
         return tqdm(steps, initial=first, total=len(self.batches), desc="training steps", disable=hidden)
-
-    def begin_step(self) -> None:
-        """Seed torch for this step and process; training mode on."""
-        self.network.train()
-        torch.manual_seed(self.batches.seed_of(self.state["step"]))
-
-    def note(self, loss: torch.Tensor) -> None:
-        """Count a step; its loss is not read yet, for then the GPU would be waited for."""
-        self.unread.append(loss.detach())
-        self.state["step"] += 1
 
     def read_losses(self) -> None:
         """Read the losses since the last reading; raises FloatingPointError when one is no finite number."""
@@ -111,7 +101,15 @@ class TrainingRun:
             with stop.at_once():
                 score = validate(self.mean.module.eval())
             _require_finite(score, f"the {self.batches.score} of the selection set", self.state["step"])
-            self.state["history"].append(row := self._row(score))
+            row = {
+                "epoch": self.state["step"] // self.batches.steps_per_epoch,
+                "step": self.state["step"],
+                "loss": sum(self.state["losses"]) / len(self.state["losses"]),
+                self.batches.score: score,
+                "learning_rate": self.optimiser.param_groups[0]["lr"],
+                "seconds": time.perf_counter() - self.started,
+            }
+            self.state["history"].append(row)
             with SummaryWriter(self.run.tensorboard) as writer:
                 for name in ("loss", self.batches.score, "learning_rate"):
                     writer.add_scalar(name, row[name], row["step"])
@@ -153,16 +151,6 @@ class TrainingRun:
         """Epoch with the highest score of the smoothed curve; of equals the later one, which has seen more."""
         curve = pd.DataFrame(self.state["history"]).set_index("epoch")[self.batches.score]
         return curve.rolling(SMOOTHED_OVER, min_periods=1).mean().round(9)[::-1].idxmax()
-
-    def _row(self, score: float) -> dict[str, float]:
-        return {
-            "epoch": self.state["step"] // self.batches.steps_per_epoch,
-            "step": self.state["step"],
-            "loss": sum(self.state["losses"]) / len(self.state["losses"]),
-            self.batches.score: score,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
-            "seconds": time.perf_counter() - self.started,
-        }
 
     def _new(self) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         settings, device = self.settings, self.accelerator.device
