@@ -7,19 +7,23 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
+import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 
+import metaseg_nb
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_mask, read_volume, write_volume
 from metaseg_nb.figures.raw_images import draw_brains
 from metaseg_nb.inference.predict import predict
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import brain as brains
-from metaseg_nb.preprocessing.brain import bright_rim_mm3, cut_lesions, extract_brain, with_margin
+from metaseg_nb.preprocessing.brain import bright_rim_mm3, cut_lesions, extract_brain, inverse_sphericity, with_margin
 from metaseg_nb.preprocessing.case_store import open_case, open_cases
 from metaseg_nb.preprocessing.prepare import prepare_cohort, refuse_other_settings
 from metaseg_nb.preprocessing.steps import find_brain, image_recipe, prepare_image, read_images
@@ -292,8 +296,36 @@ def test_the_mask_of_a_brain_is_drawn_on_its_image(write_head, deepbet, settings
     case = write_head("a")
     stored, _ = prepare(case, tmp_path / "cases", settings)
     figure = draw_brains([case], [stored], LesionRule())
-    assert [axes.get_title() for axes in figure.axes] == [f"a\n{share} % up the brain" for share in (25, 50, 75)]
+    read, prepared = figure.axes[::2], figure.axes[1::2]
+    assert [axes.get_title() for axes in read] == [f"a\n{share} % up the brain" for share in (25, 50, 75)]
+    assert [axes.get_title() for axes in prepared] == ["a\nprepared"] * 3
+    middle = prepared[1].images[0].get_array()
+    index = np.abs(stored.grid.centres_along(2) - MIDDLE[2]).argmin()
+    np.testing.assert_allclose(np.sort(middle, None), np.sort(stored.image[0, :, :, index], None), atol=1e-3)
     assert [line.get_text() for line in figure.legends[0].get_texts()] == ["brain", "reference"]
+
+
+def test_02_shows_first_whose_lesion_is_cut_and_then_the_oddest(write_head, settings, home):
+    """Run the cell of notebook 02: nothing bright crosses a rim here, and one mask is much smaller."""
+    masks = {"a": BRAIN, "small": FROM_MIDDLE <= 13, "b": BRAIN, "cut": BRAIN}
+    cases = [with_brain(write_head(name, (30 + 17 * (name == "cut"), 30, 25)), mask) for name, mask in masks.items()]
+    layout = StudyLayout("heads")
+    settings = settings.model_copy(update={"brain": "file"})
+    table = prepare_cohort(Cohort("heads", "", cases), layout.case_store, settings).table
+    shown, names = [], {"ms": metaseg_nb, "pd": pd, "Markdown": str, "brain": "file", "brain_margin_mm": 1.0}
+    names |= {"table": table, "layout": layout, "cohort": Cohort("heads", "", cases), "display": shown.append}
+    names |= {"images": {case.name: case for case in cases}}
+    names |= {"stored": {name: open_case(layout.case_store, name) for name in masks}}
+    (cell,) = [
+        cell.source
+        for cell in nbformat.read(NOTEBOOKS / "02_preprocess_n4.ipynb", 4).cells
+        if "02_brains" in cell.source
+    ]
+    exec(cell, names)
+    assert names["worst"][:2] == ["cut", "small"]
+    assert shown[0].data.iloc[0, :3].tolist() == ["cut", 1, 0]
+    assert "cut 1 of 4 lesions, in 1 cases" in names["words"]
+    plt.close("all")
 
 
 def test_without_the_program_one_error_says_how_to_get_it(write_head, settings, tmp_path, monkeypatch):
@@ -349,6 +381,13 @@ def test_a_margin_is_a_distance_in_millimetres():
     assert grown.sum() == 7  # five along X, two beside along Y
     assert not with_margin(np.zeros((3, 3, 3), bool), (1, 1, 1), 2.0).any()
     assert with_margin(mask, (1.2, 2.0, 3.0), 1.2).sum() == 3, "no margin is lost to rounding"
+
+
+def test_a_rough_surface_is_larger_than_that_of_a_ball():
+    ball = FROM_MIDDLE <= 20
+    assert inverse_sphericity(ball, (1, 1, 1)) == pytest.approx(1, abs=0.02)
+    assert inverse_sphericity(ball[:, :, ::2], (1, 1, 2)) == pytest.approx(1, abs=0.03), "in millimetres"
+    assert inverse_sphericity(ball & ~(np.indices(SHAPE)[0] // 4 % 2 == 0), (1, 1, 1)) > 2, "in slabs"
 
 
 def test_a_cut_lesion_is_taken_whole_and_others_not_at_all():

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
+import SimpleITK as sitk
 
 from metaseg_nb.checksums import checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
@@ -26,6 +27,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.machine import gpu_in_turn
+from metaseg_nb.preprocessing.grid import to_sitk
 
 KEEP, FILE = "keep", "file"
 # Brighter than almost all of the brain; how far beyond the mask is looked; vessels and meninges are thinner.
@@ -199,6 +201,16 @@ def cut_lesions(lesions: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float,
     """The lesions of which a part lies outside a brain mask: bool, shape (X, Y, Z)."""
     found = find_lesions(lesions, spacing_mm)
     return np.isin(found.labels, np.unique(found.labels[lesions & ~brain]))
+
+
+def inverse_sphericity(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """Surface of a mask of bool, shape (X, Y, Z), over that of a ball of its volume: 1 for a ball, more if it is rough.
+
+    The surface is counted by Crofton's formula (ITK's perimeter; Lehmann and Legland, Insight Journal, 2012).
+    """
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(to_sitk(mask.astype(np.uint8), spacing_mm))
+    return 1 / shape.GetRoundness(1)
 
 
 def bright_rim_mm3(array: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
