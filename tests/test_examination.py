@@ -7,7 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.cohort.cases import LesionRule
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.examination import cases_table, examine, examine_all, lesions_table
 from metaseg_nb.cohort.head import find_head, map_of_lesions
 from metaseg_nb.cohort.problems import CohortError, problem_summary, problem_table, settled
@@ -402,6 +402,19 @@ def test_further_sequences_are_checked_like_the_first(good_case):
     smaller_mask(replace(third, label=third.image))
     found = {(p.found[:5], p.file) for p in examine(case, RULE).problems}
     assert found == {("1 NaN", str(second.image)), ("shape", str(third.image))}
+
+
+def test_each_sequence_is_checked_for_slices_that_are_missing(write_nifti):
+    """Of a head of 112 x 136 x 132 mm: of 4 slices the brain is not seen, of 3 nothing can be made."""
+    places = np.indices((60, 72, 70)) - np.reshape((30, 36, 35), (3, 1, 1, 1))
+    inside = np.linalg.norm(places / np.reshape((28, 34, 33), (3, 1, 1, 1)), axis=0) < 1
+    head = np.where(inside, 100 + np.random.default_rng(0).normal(0, 5, inside.shape), 0).astype(np.float32)
+    shown = {"t1c.nii.gz": slice(None), "flair.nii.gz": slice(30, 34), "t2.nii.gz": slice(30, 33)}
+    files = [write_nifti(name, head[:, :, slices], (2.0, 2.0, 2.0)) for name, slices in shown.items()]
+    problems = examine(Case("a", tuple(files), None, "p", "lung"), RULE).problems
+    found = {(it.severity, it.file, it.found[:8]) for it in problems if it.severity != "note"}
+    thin = {("warning", str(file), "a head o") for file in files[1:]}
+    assert found == thin | {("error", str(files[2]), "shape (6")}
 
 
 def problems_of(cases, tmp_path):

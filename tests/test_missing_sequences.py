@@ -3,12 +3,16 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import MagicMock
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+import metaseg_nb
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.examination import examine
@@ -16,6 +20,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.predict import new_case, predict, predict_image
+from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
@@ -78,6 +83,25 @@ def test_a_list_says_by_null_which_sequence_is_missing_and_keeps_it(cohort, tmp_
     again = read_datalist(tmp_path / "runs/again.json").cases
     assert [(case.lacking, case.images) for case in again] == [(case.lacking, case.images) for case in cohort.cases]
     assert not [problem for problem in examine(bare, LesionRule()).problems if problem.severity == "error"]
+
+
+@pytest.mark.parametrize(
+    ("names", "dropout", "said"), [("whole bare", 0.0, True), ("whole", 0.0, False), ("bare", 0.2, False)]
+)
+def test_03_says_that_no_sequence_was_dropped_where_cases_lack_one(stored, names, dropout, said):
+    """Run its cell, with a training set of these cases, and no other."""
+    shown, steps = [], MagicMock()
+    steps.preprocessing.missing_scans = metaseg_nb.preprocessing.missing_scans
+    steps.preprocessing.open_cases.return_value = []
+    cases = [stored[name] for name in names.split()]
+    steps.annotation.annotated_training_set.return_value = SimpleNamespace(cases=cases, selection=[], absent=[])
+    own = {"ms": steps, "Markdown": shown.append, "cohort": MagicMock(), "layout": MagicMock(), "settings": None}
+    own |= dict.fromkeys(("fold", "run", "unannotated", "operating_point", "model", "seed", "name"), "")
+    own |= {"batch_size": 1, "patches_per_case": 1, "sequence_dropout": dropout}
+    cells = nbformat.read(NOTEBOOKS / "03_train.ipynb", 4).cells
+    (cell,) = [cell.source for cell in cells if "ms.training.PatchBatches(" in cell.source]
+    exec(cell, own)
+    assert ("1 cases lack a sequence, but `sequence_dropout` is 0" in shown[0]) == said
 
 
 def test_by_default_a_case_that_lacks_a_sequence_is_an_error(cohort, settings, tmp_path):

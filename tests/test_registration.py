@@ -1,26 +1,32 @@
 """Registration finds where a head lies, and sequences of other grids end on the first one."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import nbformat
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
+import SimpleITK as sitk
 from nibabel.affines import apply_affine
 from nilearn.datasets import load_mni152_template
 from scipy.spatial.transform import Rotation
 
+import metaseg_nb
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.figures.raw_images import draw_registrations
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.grid import Grid, resample
 from metaseg_nb.preprocessing.registration import Registration, along_axes, register
-from metaseg_nb.preprocessing.steps import image_recipe, named, prepare_image, read_images
+from metaseg_nb.preprocessing.steps import NOT_REGISTERED, image_recipe, named, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -124,6 +130,21 @@ def test_what_cannot_be_right_is_a_failure(change, words):
     assert words in Registration(**sound | change).failure
 
 
+def test_an_end_with_less_information_than_the_headers_place_is_none(template, monkeypatch):
+    """Climbs that all end 20 mm beside the image itself: no start agrees with the headers' place, which is kept."""
+
+    def astray(level, start):
+        end = sitk.Euler3DTransform([0.0] * 3)
+        end.SetTranslation((20.0, 0.0, 0.0))
+        return end, -1.0
+
+    monkeypatch.setattr(registration, "_optimised", astray)
+    found = register(template, template)
+    np.testing.assert_array_equal(found.matrix, np.eye(4))
+    assert (found.moved_mm, found.agreeing) == (0, 0)
+    assert found.failure.startswith("an uncertain place: only 0%")
+
+
 # In a case
 
 
@@ -184,11 +205,38 @@ def test_sequences_of_one_grid_are_registered_only_if_all_are_asked_for(case, se
 def test_pictures_say_what_was_registered_and_what_was_not(case, registered):
     facts = {"image_facts": {"registrations": [None, {"matrix": np.eye(4).tolist(), "moved_mm": 3.0}]}}
     figure = draw_registrations([case], [SimpleNamespace(**facts) if registered else None])
-    titles = [axes.get_title().splitlines()[1] for axes in figure.axes if axes.get_visible()]
-    expected = ["flair, by the headers", "flair, registered: moved by 3.0 mm"]
-    assert titles == (expected if registered else ["flair, not registered"])
+    titles = [axes.get_title().splitlines()[1:] for axes in figure.axes if axes.get_visible()]
+    expected = [["flair", "by the headers"], ["flair", "registered: moved by 3.0 mm"]]
+    assert titles == (expected if registered else [["flair", "not registered"]])
     assert all(axes.images for axes in figure.axes if axes.get_visible()), "no picture is called unreadable"
     plt.close(figure)
+
+
+def test_02_shows_every_failed_registration_and_says_what_was_not_registered(case):
+    """Run the cell of notebook 02: five cases failed, six are registered, one has two sequences on one grid."""
+    failed, moved = [f"failed{i}" for i in range(5)], [f"moved{i}" for i in range(6)]
+    facts = {"registrations": [None, {"matrix": np.eye(4).tolist(), "moved_mm": 3.0}]}
+    names = {"Markdown": str, "layout": StudyLayout("s")}
+    names["cohort"] = SimpleNamespace(all_cases=[replace(case, name=name) for name in (*failed, *moved, "same")])
+    names["stored"] = {name: SimpleNamespace(image_facts=facts) for name in moved}
+    names["stored"]["same"] = SimpleNamespace(image_facts={})
+    names["failures"] = pd.DataFrame({"case": failed, "found": f"{NOT_REGISTERED} (sequence 2): uncertain"})
+    agreeing = [0.9, 0.5, 0.6, 0.3, 0.7, 0.8, np.nan]
+    names["table"] = pd.DataFrame({"case": [*moved, "same"], "moved_mm": [3.0] * 6 + [np.nan], "agreeing": agreeing})
+    drawn = []
+    names["ms"] = SimpleNamespace(
+        preprocessing=metaseg_nb.preprocessing,
+        figures=SimpleNamespace(draw_registrations=lambda *of: drawn.append(of), save_figure=lambda *_: None),
+    )
+    cells = nbformat.read(NOTEBOOKS / "02_preprocess_n4.ipynb", 4).cells
+    (cell,) = [cell.source for cell in cells if "02_registration" in cell.source]
+    exec(cell, names)
+    ((cases, stored),) = drawn
+    assert [case.name for case in cases] == [*failed, "moved3", "moved1", "moved2", "moved4"]
+    assert [of is None for of in stored] == [True] * 5 + [False] * 4
+    assert "6 cases were registered; 5 failed" in names["words"]
+    assert "lowest share of agreeing starts 30%" in names["words"]
+    assert "1 sequence(s) on the grid of the first were not registered: `register_sequences: all`" in names["words"]
 
 
 def test_a_failed_registration_names_the_case(case, settings, tmp_path, coarse):

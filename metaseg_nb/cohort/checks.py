@@ -27,6 +27,8 @@ NO_POSITION = (
     "sform and qform codes of 0, which programs read differently: nibabel and this workbook assume LAS axes with the "
     "origin in the middle, ITK (3D Slicer, ITK-SNAP) assumes LPS axes with the origin in the first voxel"
 )
+# The splines of the bias field, and patches in 3D, need a volume and not a slice.
+FEWEST_VOXELS = 4
 INT16 = np.iinfo(np.int16)
 # A voxel and its six neighbours: 26 would join spots to the noise around them.
 CROSS = ndimage.generate_binary_structure(3, 1)
@@ -126,7 +128,7 @@ def _position(image: NiftiFile) -> Iterator[tuple[str, str]]:
 
 
 def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
-    """Problems of one image, shape (X, Y, Z): NaN, one value everywhere, int16 overflow, negative values."""
+    """Problems of one image, shape (X, Y, Z): NaN, one value everywhere, int16 overflow, below 0, few slices."""
     problems = not_finite(array, path, case.name)
     finite = array[np.isfinite(array)] if problems else array
     if finite.size and finite.min() == finite.max():
@@ -136,15 +138,17 @@ def image_problems(case: Case, path: str, array: np.ndarray) -> list[Problem]:
         found = f"{n_wrapped} voxels with values down to {finite.min():.0f} among bright voxels"
         rule = ("no overflow", found) if n_wrapped else _negative(np.nan_to_num(array, posinf=0, neginf=0))
         problems.append(broken(rule[0], case, path, rule[1]))
+    if min(array.shape) < FEWEST_VOXELS:
+        problems.append(broken("several slices of image", case, path, f"shape {array.shape}", n=FEWEST_VOXELS))
     return problems
 
 
-def coverage_problems(case: Case, head: Head) -> Iterator[Problem]:
-    """Problem of an image that does not cover the brain."""
+def coverage_problems(case: Case, path: Path, head: Head) -> Iterator[Problem]:
+    """Problem of an image, whose head it is, that does not cover the brain."""
     if head.cut_at:
         size, least = (" x ".join(f"{edge:.0f}" for edge in of) for of in (head.extent_mm, BRAIN_AT_LEAST_MM))
         found = f"a head of {size} mm, cut at its {' and '.join(head.cut_at)} (a brain has {least} mm or more)"
-        yield broken("whole brain", case, case.image, found)
+        yield broken("whole brain", case, path, found)
 
 
 def brain_problems(case: Case, mask: np.ndarray, head: Head) -> Iterator[Problem]:

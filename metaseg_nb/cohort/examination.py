@@ -41,7 +41,7 @@ FACTS = (
     *("n_lesions", "lesion_volume_mm3", "largest_diameter_mm", "label_content"),
 )
 # Raise it when the same files give another examination.
-VERSION = 7
+VERSION = 8
 # What NumPy and zlib raise for a damaged file: the case is examined again.
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, TypeError, NotImplementedError)
 
@@ -87,11 +87,11 @@ def examine(case: Case, rule: LesionRule) -> Examination:
     files, problems = checks.examine_headers(case)
     image, head, mask_on_image, facts, arrays, table = None, None, None, {}, {}, pd.DataFrame()
     for path in reversed(case.images):  # only the first sequence is kept
-        if image := _read(path, files, problems):
-            problems += checks.image_problems(case, str(path), image.array)
+        image = _read(path, files, problems)
+        head = find_head(image.array, image.spacing_mm) if image else None
+        problems += checks.image_problems(case, str(path), image.array) if image else []
+        problems += checks.coverage_problems(case, path, head) if head else []
     if image is not None:
-        head = find_head(image.array, image.spacing_mm)
-        problems += [] if head is None else checks.coverage_problems(case, head)
         facts |= _image_facts(image, head) | {"sequences": len(case.images)}
     brain = _read(case.brain, files, problems)
     if brain and image and head is not None and same_grid(image, brain):

@@ -22,7 +22,7 @@ SQUARE_MM, EDGE_MM = 30.0, 50.0
 
 
 def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: LesionRule) -> Figure:
-    """A row a case: three axial slices of the image as it was read, with the outline of what is kept as brain.
+    """A row a case: three axial slices as read, with the outline of what is kept as brain; beside each, as prepared.
 
     The slices lie a quarter, a half and three quarters up the brain; lesions of the reference have their outline too.
     """
@@ -33,11 +33,15 @@ def draw_brains(cases: Sequence[Case], stored: Sequence[StoredCase], rule: Lesio
         if case.label:
             masks["reference"] = read_lesions(case, rule).array
         slices = np.flatnonzero(brain.any(axis=(0, 1)))
-        look = {"greys": shown_window(image.array)}
+        prepared = as_volume(of.image[0].astype(np.float32), of.grid.spacing_mm)
+        after = {"reference": np.asarray(of.label) > 0} if of.has_label else {}
+        greys = [{"greys": shown_window(it.array)} for it in (image, prepared)]
         for share in (0.25, 0.5, 0.75):
-            title = [case.name, f"{100 * share:.0f} % up the brain"]
-            panels.append(Panel(title, image, masks, int(slices[int(share * (len(slices) - 1))]), look))
-    return draw_panels(panels, 3)
+            index = int(slices[int(share * (len(slices) - 1))])
+            on_grid = np.abs(of.grid.centres_along(2) - index * image.spacing_mm[2]).argmin()
+            panels.append(Panel([case.name, f"{100 * share:.0f} % up the brain"], image, masks, index, greys[0]))
+            panels.append(Panel([case.name, "prepared"], prepared, after, int(on_grid), greys[1]))
+    return draw_panels(panels, 6)
 
 
 def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None]) -> Figure:
@@ -54,11 +58,11 @@ def draw_registrations(cases: Sequence[Case], stored: Sequence[StoredCase | None
             if registration is None:
                 continue
             other, name = read_volume(path, case.name), path.name.removesuffix(".gz").removesuffix(".nii")
-            places = {f"{name}, {'by the headers' if of else 'not registered'}": along_axes(np.eye(4), first, other)}
+            places = {"by the headers" if of else "not registered": along_axes(np.eye(4), first, other)}
             if of:
-                title = f"{name}, registered: moved by {registration['moved_mm']:.1f} mm"
+                title = f"registered: moved by {registration['moved_mm']:.1f} mm"
                 places[title] = along_axes(np.array(registration["matrix"]), first, other)
-            panels += _checkerboards(case, first, other, places)
+            panels += _checkerboards([case.name, name], first, other, places)
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
 
 
@@ -70,14 +74,15 @@ def draw_earlier_dates(cases: Sequence[Case], earlier: Sequence[Case], stored: S
         first, other = (read_volume(it.image, it.name) for it in (case, before))
         registered = f"registered: alike {of.earlier['alike']:.2f}"
         places = {"by the headers": along_axes(np.eye(4), first, other), registered: np.array(of.earlier["place"])}
-        panels += _checkerboards(case, first, other, places)
+        panels += _checkerboards([case.name], first, other, places)
     return draw_panels(panels, 4 if len(panels) > 2 else 2)
 
 
-def _checkerboards(case: Case, first: Volume, other: Volume, places: Mapping[str, np.ndarray]) -> list[Panel]:
+def _checkerboards(names: Sequence[str], first: Volume, other: Volume, places: Mapping[str, np.ndarray]) -> list[Panel]:
     """Squares of two images in turn, on an axial slice of the first, a panel for each place of the other, by its title.
 
-    Each image has its own grey scale, from 0 to 1.
+    ``names`` are lines above the title: a long name is shortened there, and not the title. Each image has its own grey
+    scale, from 0 to 1.
     """
     head = find_head(first.array, first.spacing_mm)
     low, high = (ends[2] for ends in head.box) if head else (0, first.array.shape[2])
@@ -91,7 +96,7 @@ def _checkerboards(case: Case, first: Volume, other: Volume, places: Mapping[str
             for array, (dark, bright) in zip(arrays, windows, strict=True)
         ]
         squares = as_volume(np.where((x[:, None] + y) % 2 == 0, *greys), first.spacing_mm[:2])
-        panels.append(Panel([case.name, title], squares, look={"greys": (0, 1)}))
+        panels.append(Panel([*names, title], squares, look={"greys": (0, 1)}))
     return panels
 
 

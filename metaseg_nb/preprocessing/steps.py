@@ -31,16 +31,15 @@ from metaseg_nb.preprocessing.registration import Registration, along_axes, regi
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
 from metaseg_nb.settings import Preprocess
 
-# Raise it when the same settings give other voxels than before: stored cases are then made again.
-VERSION = 4
+# Raise it when the same settings give other voxels than before: stored cases are then made again. The second is that
+# of cases whose brain is extracted.
+VERSION, BRAIN_VERSION = 4, 5
 # What changes no voxel, and what changes those of labels alone.
 NOT_VOXELS, OF_LABELS = {"study", "workers"}, {"fill_holes", "min_lesion_mm3", "outside_head"}
 # What a recipe that does not say so means: cases and networks of before these settings existed stay what they are.
 LEFT_OUT = {"brain": KEEP, "register_sequences": "other_grids", "missing": "refuse", "earlier_mask": False}
 # How the message of a sequence that cannot be registered begins.
 NOT_REGISTERED = "not registered to the first sequence"
-# The splines of the bias field, and patches in 3D, need a volume and not a slice.
-FEWEST_VOXELS = 4
 # A voxel of the study grid this full of head is head.
 HEAD_SHARE = 0.5
 
@@ -78,7 +77,7 @@ def image_recipe(settings: Preprocess, sequences: int) -> dict[str, Any]:
     unused |= {"register_sequences", "missing"} if sequences == 1 else set()
     recipe = settings.model_dump(exclude=NOT_VOXELS | OF_LABELS | unused)
     recipe = {key: value for key, value in recipe.items() if LEFT_OUT.get(key) != value}
-    return {**recipe, "sequences": sequences, "version": VERSION}
+    return {**recipe, "sequences": sequences, "version": VERSION if settings.brain == KEEP else BRAIN_VERSION}
 
 
 def label_recipe(settings: Preprocess, rule: LesionRule) -> dict[str, Any]:
@@ -128,9 +127,6 @@ def read_images(case: Case) -> list[Volume]:
         volumes.append(read_voxels(open_nifti(path, case.name)))
         found = image_problems(case, str(path), volumes[-1].array)
         problems += [problem for problem in found if problem.severity == "error"]
-        if min(shape := volumes[-1].array.shape) < FEWEST_VOXELS:
-            found, expected = f"shape {shape}", f"a volume of at least {FEWEST_VOXELS} voxels along each axis"
-            problems.append(Problem(case.name, str(path), found, expected, "use a series with more slices"))
     if problems:
         raise CohortError(problems)
     return volumes
@@ -175,8 +171,8 @@ def prepare_image(
 ) -> PreparedImage:
     """Correct, scale, crop and resample the sequences of a case.
 
-    Each is corrected and scaled by itself; the head of the first decides what is cropped. A sequence on another grid is
-    registered to the first. The channel of a missing sequence is 0.
+    Each is corrected and scaled by itself; the head of the first decides what is cropped, also where the brain is
+    extracted. A sequence on another grid is registered to the first. The channel of a missing sequence is 0.
 
     Parameters
     ----------
@@ -215,7 +211,10 @@ def prepare_image(
         heads.append(head)
         corrections.append(correction)
         registrations.append(registration)
-    head, grid = heads[0], study_grid(heads[0], native, recipe["spacing_mm"])
+    head = heads[0]
+    # what a brain mask leaves out of a lesion has its place too; a grid made by the reference would show where it is
+    whole = head if brain is None else brain | head_mask(first.array)
+    grid = study_grid(whole, native, recipe["spacing_mm"])
     array = np.zeros((recipe["sequences"], *grid.shape), np.float32)
     for number, (image, own, place) in zip(numbers, scaled, strict=True):
         resampled = resample(image, own, grid, recipe["interpolation"], place)
