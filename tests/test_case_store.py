@@ -24,6 +24,7 @@ from metaseg_nb.preprocessing.case_store import (
     store_label,
 )
 from metaseg_nb.preprocessing.grid import Grid
+from metaseg_nb.preprocessing.registration import Registration
 from metaseg_nb.preprocessing.steps import PreparedImage
 from metaseg_nb.preprocessing.stored_case import record_correction
 
@@ -90,6 +91,14 @@ def test_what_is_stored_is_there_again_and_is_not_loaded(put, arrays, prepared):
         np.testing.assert_array_equal(array, expected)
     for name, value in asdict(prepared.corrections[0]).items():
         np.testing.assert_array_equal(getattr(stored.correction, name), value)
+
+
+def test_where_a_sequence_was_found_is_stored_as_it_is(tmp_path, prepared):
+    matrix = np.array([[0.0, -1.0, 0.0, 3.25], [1.0, 0.0, 0.0, -4.5], [0.0, 0.0, 1.0, 6.125], [0.0, 0.0, 0.0, 1.0]])
+    found = Registration(matrix, moved_mm=8.5, degrees=90.0, apart_mm=2.5, agreeing=0.75)
+    store_image(tmp_path, "c", replace(prepared, registrations=[None, found]), IMAGE_WAY, IMAGE_FILES)
+    expected = {"matrix": matrix.tolist(), "moved_mm": 8.5, "degrees": 90.0, "apart_mm": 2.5, "agreeing": 0.75}
+    assert open_case(tmp_path, "c").image_facts["registrations"] == [None, expected]
 
 
 def test_a_mask_on_the_native_grid_is_written_as_the_case_s_own_files_are(put, tmp_path):

@@ -132,7 +132,11 @@ def test_score_names_a_missing_file(write_nifti, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "text", "named"),
     [
-        (["01_explore_data", "--study", "nowhere"], "", "demo, demo_budget, demo_follow_up, demo_sites, usz"),
+        (
+            ["01_explore_data", "--study", "nowhere"],
+            "",
+            "demo, demo_budget, demo_follow_up, demo_sites, demo_sites_known, usz",
+        ),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_fold: 3", "did you mean 'n_folds'?"),
         (["01_explore_data", "--study", "FILE"], "study: mine\nn_folds: 1", "'n_folds': found 1"),
         (["01_explore_data", "--study", "FILE"], "study: [mine", "not YAML"),

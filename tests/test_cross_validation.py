@@ -81,7 +81,8 @@ def finish(layout, cohort, tiny_training):
         tables = [metrics, metrics, lesions, *(probabilities(parts.test, **columns) for columns in made)]
         for path, table in zip(run.tables, [pd.DataFrame({"case": ["x"]}), *tables], strict=True):
             write_table(path, table)
-        finish_run(run, settings, of, parts, HISTORY, best, 1234)
+        unlike = {case.name: len(model) + fold for case in parts.test}
+        finish_run(run, settings, of, parts, HISTORY, best, 1234, unlike)
 
     return write
 
@@ -111,6 +112,7 @@ def test_all_folds_of_all_networks_are_pooled(layout, cohort, finished):
     assert metrics.loc["unet", "dice"].to_numpy() == pytest.approx(2 * 32 / (32 + 64))
     assert metrics.loc[("segresnet", "case3"), "dice"] == 0
     assert metrics.loc[("segresnet", "case3"), "hd95_mm"] == 374
+    assert metrics["unlikeness"].tolist() == [len(model) + fold for (model, _), fold in metrics["fold"].items()]
     lesions = results.lesions.set_index(["model", "case"])
     assert lesions["detected"].dtype == bool
     assert not lesions.loc[("segresnet", "case3"), "detected"]

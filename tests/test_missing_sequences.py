@@ -1,6 +1,7 @@
 """A case may lack a sequence other than the first: from the list to the mask, and in what networks learn from."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from metaseg_nb.cohort.datalist import read_datalist, write_datalist
 from metaseg_nb.cohort.examination import examine
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.sources import read_cohort
-from metaseg_nb.inference.ensemble import load_ensemble
+from metaseg_nb.inference.ensemble import learn_likeness, load_ensemble
 from metaseg_nb.inference.predict import new_case, predict, predict_image
 from metaseg_nb.layout import NOTEBOOKS
 from metaseg_nb.parameters import resolve
@@ -27,7 +28,7 @@ from metaseg_nb.preprocessing.prepare import prepare_cohort
 from metaseg_nb.preprocessing.steps import image_recipe, read_images
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.augmentation import augment_strongly, draw_change
-from metaseg_nb.training.checkpoints import save_checkpoint
+from metaseg_nb.training.checkpoints import load_checkpoint, save_checkpoint
 from metaseg_nb.training.networks import build_network
 from metaseg_nb.training.patches import PatchBatches
 
@@ -197,6 +198,17 @@ def test_a_patient_without_a_sequence_is_predicted_on_the_grid_of_the_first(coho
     assert "without sequence 2" in line
     with pytest.raises(ValueError, match="`-` for a missing one"):
         predict_image(load_ensemble(checkpoint, CPU), new_case(bare.images), CPU, mask)
+
+
+def test_predict_says_how_far_an_image_lies_from_the_training_cases(cohort, stored, checkpoint, write_nifti, tmp_path):
+    learned = {"training_images": learn_likeness([stored["whole"]], [])}
+    save_checkpoint(checkpoint, load_checkpoint(checkpoint) | learned)
+    (line,) = predict(checkpoint, cohort.cases[0].images, tmp_path / "mask.nii.gz", None)
+    assert re.search(r"; distance from the training cases 0\.0\d \(1: the farthest of the selection set\)$", line)
+    noise = write_nifti("noise.nii.gz", np.random.default_rng(0).uniform(50, 150, (24, 24, 20)).astype(np.float32))
+    (line,) = predict(checkpoint, [noise, *cohort.cases[0].images[1:]], tmp_path / "mask.nii.gz", None)
+    assert float(re.search(r"training cases (\S+) ", line)[1]) > 2
+    assert line.endswith("look at this mask with care")
 
 
 def test_networks_that_saw_all_sequences_are_given_all(cohort, checkpoint, settings, tmp_path):

@@ -298,6 +298,15 @@ def test_every_study_of_the_project_resolves_for_every_notebook(study):
                 assert (found["study"], found["model"], found["fold"]) == (study, model, fold)
 
 
+def test_the_two_studies_of_sites_differ_in_their_folds_alone():
+    """So 04 of the first may compare them; both networks are trained on as many patients."""
+    by_site, by_patient = (
+        read_parameters(PARAMS / f"studies/{name}.yaml") for name in ("demo_sites", "demo_sites_known")
+    )
+    assert by_patient == by_site | {"study": "demo_sites_known", "folds_by": "patient"}
+    assert (by_site["folds_by"], by_site["n_folds"]) == ("site", 2)
+
+
 @pytest.mark.parametrize("study", STUDIES)
 def test_there_is_a_model_file_for_all_that_a_study_compares(study):
     assert set(resolve("04_cross_validation", study)["models"]) <= set(MODELS)

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+from test_evaluation_figures import after
 from test_folds import burden_of, shown_in_01, small
 
+import metaseg_nb as ms
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.datalist import read_datalist, write_datalist
@@ -139,11 +141,13 @@ def scores(cohort, dice):
 SITES = ["A"] * 6 + ["B"] * 6
 BY_SITE = dealt(of_sites(SITES), 2)
 BY_PATIENT = of_sites(SITES, folds=[0, 1] * 6)
+# Dice of each case by a network that did not know its site, and by one that did.
+NEW, KNOWN = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7] * 2, [0.4, 0.4, 0.6, 0.5, 0.9, 0.8] * 2
 
 
 def test_patients_who_were_tested_in_both_ways_are_compared_with_themselves():
-    new = with_site_seen(scores(BY_SITE, [0.2, 0.3, 0.4, 0.5, 0.6, 0.7] * 2), BY_SITE)
-    known = with_site_seen(scores(BY_PATIENT, [0.4, 0.4, 0.6, 0.5, 0.9, 0.8] * 2), BY_PATIENT)
+    new = with_site_seen(scores(BY_SITE, NEW), BY_SITE)
+    known = with_site_seen(scores(BY_PATIENT, KNOWN), BY_PATIENT)
     assert not new["site_seen"].any()
     (row,) = site_differences(pd.concat([new, known]), ["unet"], 2000, 0).itertuples()
     gains = np.array([0.2, 0.1, 0.2, 0.0, 0.3, 0.1] * 2)
@@ -186,20 +190,36 @@ def test_a_site_that_the_decision_was_chosen_on_is_known():
     assert one.training_patients == 7 - 2
 
 
-def finished_study(monkeypatch, its, cohort):
-    """`compared` of a study by patient with one by site, whose tables and settings are given."""
+def finish_other_study(monkeypatch, its, dice):
+    """What `compared` reads of a study with other folds: its cohort, a Dice for each case, and no settings."""
     monkeypatch.setattr(pooling, "read_study_cohort", lambda layout: its)
     monkeypatch.setattr(pooling, "scored_with", lambda cohort: {"labels": {}})
     monkeypatch.setattr(pooling, "_trained_with", lambda *of: {})
-    monkeypatch.setattr(pooling, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, 0.5)))
-    return compared("other", StudyLayout("own"), cohort, ["unet"])
+    monkeypatch.setattr(pooling, "pool", lambda layout, of, models: SimpleNamespace(metrics=scores(of, dice)))
 
 
 def test_a_compared_study_takes_the_sites_of_this_one(monkeypatch):
     nowhere = BY_PATIENT.changed(lambda case: replace(case, site="unknown"))
-    found = finished_study(monkeypatch, nowhere, BY_SITE)
+    finish_other_study(monkeypatch, nowhere, 0.5)
+    found = compared("other", StudyLayout("own"), BY_SITE, ["unet"])
     assert found["site"].tolist() == SITES
     assert found["site_seen"].all()
+
+
+def test_notebook_04_compares_each_patient_of_two_studies_with_themselves(monkeypatch, tmp_path):
+    """The cell of sites, as in demo_sites with `compared_study: demo_sites_known`, and without it."""
+    finish_other_study(monkeypatch, BY_PATIENT, KNOWN)
+    names = {"ms": ms, "layout": StudyLayout("own", tmp_path), "cohort": BY_SITE, "networks": ["unet"]}
+    names |= {"results": SimpleNamespace(metrics=scores(BY_SITE, NEW)), "resampling": (2000, 0)}
+    figures, found = after('records.figure(figure, "sites")', compared_study="other", **names)
+    (row,) = found["differences"].itertuples()
+    assert row.paired and (row.n_seen, row.n_unseen) == (12, 12)
+    assert (row.seen, row.unseen, row.difference) == pytest.approx((0.6, 0.45, 0.15))
+    assert 0 < row.low < row.difference < row.high
+    assert [*figures] == ["sites"]
+    assert "new sites (n = 12): the same patients." in known_and_new_sites(found["tested"], found["differences"])
+    figures, found = after('records.figure(figure, "sites")', compared_study="", **names)
+    assert figures == {} and found["differences"].empty, "no site was in training"
 
 
 def of_codes(cohort, layout, kind, first):

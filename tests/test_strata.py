@@ -142,12 +142,18 @@ def test_all_strata_have_all_lesions_that_can_be_placed():
 
 def test_lesions_are_told_apart_by_site_and_scanner_where_these_are_known():
     placed_lesions = classified(*placed(), cases_of_placed()).assign(
-        weight=1.0, site="unknown", scanner=["Skyra", "Aera", "Aera"] + ["unknown"] * 2
+        weight=1.0, site=["Bern"] * 4 + ["Chur"], scanner=["Skyra", "Aera", "Aera"] + ["unknown"] * 2
     )
     found = all_strata(placed_lesions, ["unet"], 200, 0)
     scanners = found[found["stratum"] == "scanner"].set_index("class")["n_lesions"]
     assert scanners.to_dict() == {"Aera": 2, "unknown": 2, "Skyra": 1}
-    assert "site" not in set(found["stratum"])
+    sites = found[found["stratum"] == "site"].set_index("class")
+    # in Bern two of patient a's three lesions are found, of Dice 0.8 and 0.6, and b's only one, of Dice 0.4
+    shown = ["n_lesions", "n_patients", "sensitivity", "low", "high", "dice", "dice_low", "dice_high"]
+    assert sites.loc["Bern", shown].tolist() == pytest.approx([4, 2, 3 / 4, 2 / 3, 1, 1.8 / 4, 0.4, 1.4 / 3])
+    assert sites.loc["Chur", shown].tolist() == pytest.approx([1, 1, 0, *[np.nan] * 2, 0, *[np.nan] * 2], nan_ok=True)
+    nowhere = all_strata(placed_lesions.assign(site="unknown"), ["unet"], 200, 0)
+    assert "site" not in set(nowhere["stratum"])
 
 
 def test_without_lesions_there_are_classes_of_none():
