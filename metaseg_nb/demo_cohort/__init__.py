@@ -1,5 +1,8 @@
 """Synthetic patients for the demo and the tests."""
 
-import lazy_loader
+from metaseg_nb import exported
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"files": ["make_cohort"]})
+__getattr__, __dir__, __all__ = exported(
+    __name__,
+    files="make_cohort",
+)

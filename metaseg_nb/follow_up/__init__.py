@@ -1,13 +1,11 @@
 """Lesions over time: registration of dates, identity of lesions, growth, RANO-BM (notebook 09)."""
 
-import lazy_loader
+from metaseg_nb import exported
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = exported(
     __name__,
-    submod_attrs={
-        "change": ["change_errors", "confusion", "kappa", "with_growth"],
-        "identity": ["UNSEEN"],
-        "patients": ["REFERENCE", "follow_study", "several_dates"],
-        "response": ["FIRST", "PROGRESSION", "RESPONSES", "UNKNOWN", "best_responses", "read_clinical", "responses"],
-    },
+    change="change_errors confusion kappa with_growth",
+    identity="UNSEEN",
+    patients="REFERENCE follow_study several_dates",
+    response="FIRST PROGRESSION RESPONSES UNKNOWN best_responses read_clinical responses",
 )

@@ -1,13 +1,11 @@
 """DICOM in and out: exports of planning systems as cohorts, predictions as structure sets."""
 
-import lazy_loader
+from metaseg_nb import exported
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = exported(
     __name__,
-    submod_attrs={
-        "importing": ["dicom_cohort", "import_cohort", "with_roi_names"],
-        "margins": ["SECOND_READER", "covered_lead", "covered_shares", "margin_table", "study_coverage"],
-        "organs": ["organ_distances"],
-        "round_trip": ["round_trip"],
-    },
+    importing="dicom_cohort import_cohort with_roi_names",
+    margins="SECOND_READER covered_lead covered_shares margin_table study_coverage",
+    organs="organ_distances",
+    round_trip="round_trip",
 )

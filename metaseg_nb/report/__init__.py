@@ -1,10 +1,8 @@
 """The HTML report and the gallery."""
 
-import lazy_loader
+from metaseg_nb import exported
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = exported(
     __name__,
-    submod_attrs={
-        "gallery": ["PAGES", "draw_entry", "draw_gallery", "find_false_lesions", "gallery_entries"],
-    },
+    gallery="PAGES draw_entry draw_gallery find_false_lesions gallery_entries",
 )

@@ -1,8 +1,10 @@
 """Viewers, the review (notebook 05) and the drawing of masks (08) in JupyterLab."""
 
-import lazy_loader
+from metaseg_nb import exported
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(
+__getattr__, __dir__, __all__ = exported(
     __name__,
-    submod_attrs={"annotate_app": ["AnnotateApp"], "review_app": ["ReviewApp"], "viewers": ["show_case"]},
+    annotate_app="AnnotateApp",
+    review_app="ReviewApp",
+    viewers="show_case",
 )
