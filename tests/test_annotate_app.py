@@ -231,6 +231,10 @@ def test_a_click_grows_a_region_that_follows_the_level_and_is_undone_at_once(app
     assert np.array_equal(saved(layout), box(FIRST, SECOND))
     app.level.value = 0.5
     assert np.array_equal(saved(layout), box(FIRST, SECOND)), "a region that is taken back grows no more"
+    browser.stroke((19, 4, 8))
+    press(app, "j")
+    app.level.value = 0.3
+    assert np.array_equal(saved(layout), box(FIRST, SECOND) | small), "nor one that was left for the next lesion"
 
 
 def test_a_point_where_nothing_can_grow_is_taken_off_the_image(app, browser, monkeypatch):

@@ -158,6 +158,16 @@ def test_at_most_ten_seconds_of_work_are_lost_with_a_kernel(layout, case, stroke
     assert opened(layout, case).clock.seconds == pytest.approx(again.clock.seconds, abs=0.1)
 
 
+def test_what_a_kernel_left_is_still_there_after_a_case_could_not_be_opened(layout, case):
+    crash(layout, case, "times.now += 20; reading.save(reading.mask)" + ACTIONS)
+    image = case.image.read_bytes()
+    nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.int16), nib.load(case.image).affine), case.image)
+    with pytest.raises(CohortError, match="another image"):
+        opened(layout, case)
+    case.image.write_bytes(image)
+    assert opened(layout, case).clock.seconds >= 550
+
+
 def test_seconds_of_one_reader_are_not_given_to_another(layout, case):
     crash(layout, case, ACTIONS)
     assert opened(layout, case, "R2", second=True).clock.seconds == 0

@@ -17,18 +17,11 @@ from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
+from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.comparison import epoch_choice, make_leaderboard, summary
 from metaseg_nb.evaluation.intervals import bootstrap_interval, share
 from metaseg_nb.evaluation.pooling import PooledResults, finish_run, finished_part, pool, rescore
-from metaseg_nb.evaluation.scoring import (
-    METRICS,
-    dice_by_threshold,
-    metric,
-    score,
-    score_cases,
-    score_threshold,
-    threshold_of,
-)
+from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures.style import show_leaderboard
 from metaseg_nb.files import read_table, write_table

@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics
 from metaseg_nb.inference import decision as decisions
 from metaseg_nb.inference.decision import (
@@ -319,10 +320,9 @@ def test_where_the_last_epoch_was_chosen_there_are_no_other_weights(ended, patie
     assert not ended.other_checkpoint.exists(), "they would predict the test set twice"
 
 
-def test_without_the_last_weights_nothing_is_decided(ended):
-    ended.history.touch()
+def test_a_run_that_an_earlier_version_finished_says_what_to_do(ended):
     ended.last_checkpoint.unlink()
-    with pytest.raises(FileNotFoundError, match=r"last.pt: no such checkpoint. To train .* again, delete its folder"):
+    with pytest.raises(CohortError, match=r"an earlier version .*give the study another name and train it again"):
         keep_weights(ended, 2)
 
 

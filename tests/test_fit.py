@@ -700,6 +700,14 @@ def test_a_finished_run_keeps_its_best_weights_alone_and_is_recognised(finished,
     assert contents(run.root) == before
 
 
+def test_a_run_that_an_earlier_version_finished_is_refused_and_stays_finished(finished, run):
+    """Without the deleted weights it cannot be predicted anew: its mark must not be taken away for that."""
+    before = contents(run.root)
+    with pytest.raises(CohortError, match=r"an earlier version .*give the study another name and train it again"):
+        finished(facts={"labels": {"case0": "a"}, "operating_point": "balanced"})
+    assert contents(run.root) == before
+
+
 def test_a_finished_run_of_other_settings_is_told_with_what_differs_and_what_to_do(finished, run, cases, train):
     before = contents(run.root)
     for change, said in (({"epochs": 3}, "epochs: 2 then, 3 now"), ({"of": cases[:3]}, "case3: ")):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import label_lesions
 from metaseg_nb.cohort.problems import CohortError
@@ -340,6 +341,23 @@ def test_what_is_damaged_or_deleted_is_never_refused(study, cohort, settings):
     refuse_other_settings(study, cohort, settings)
     shutil.rmtree(study.case_store)
     refuse_other_settings(study, cohort, change(settings, spacing_mm=1.0))
+
+
+def test_a_label_whose_slices_an_earlier_version_did_not_count_is_made_again_and_stays_the_same(
+    write_case, settings, tmp_path, counted
+):
+    case, folder = write_case("a"), tmp_path / "cases"
+    prepare_case(case, folder, settings, LesionRule())
+    before, record = open_case(folder, "a"), folder / "a/label.json"
+    facts = read_record(record)
+    write_record(record, {key: facts[key] for key in facts if key not in ("slices", "files")}, folder.glob("a/l*.npy"))
+    with pytest.raises(CohortError, match="run notebook 02 again: it counts them"):
+        _ = open_case(folder, "a").slices
+    counted.clear()
+    prepare_case(case, folder, settings, LesionRule())
+    assert counted == [("a", "label")]
+    after = open_case(folder, "a")
+    assert (after.slices, after.identity) == ([5, 1], before.identity)
 
 
 def test_a_new_version_of_the_workbook_is_refused_too(study, cohort, settings, monkeypatch):

@@ -1,6 +1,7 @@
 """The table of rules: whoever reports that one is broken finds it there, with all words that it leaves open."""
 
 import ast
+import csv
 from pathlib import Path
 from string import Template
 
@@ -28,6 +29,12 @@ def reports():
 def test_each_rule_that_is_reported_is_in_the_table_with_all_of_its_words(place, rule, words):
     needed = {word for text in RULES[rule].values() for word in Template(text).get_identifiers()}
     assert words is None or words == needed
+
+
+def test_no_rule_stands_twice():
+    with (PACKAGE / "cohort/rules.csv").open(encoding="utf-8", newline="") as file:
+        names = [row["rule"] for row in csv.DictReader(file)]
+    assert sorted(names) == sorted(RULES)
 
 
 def test_each_rule_of_the_table_has_all_columns_and_is_reported():

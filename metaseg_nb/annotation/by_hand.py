@@ -228,14 +228,16 @@ def open_reading(
             mask = beginning.mask
             write_volume(beginning_file(path), replace(image, array=mask.astype(np.uint8)))
     except Exception:
-        release(layout, case.name, reader)  # or others would wait for a case that nobody could open
+        if not left:  # seconds and ticks stay for the next time
+            release(layout, case.name, reader)  # or others would wait for a case that nobody could open
         raise
     facts |= {"begun_with": beginning.how, "networks": beginning.networks, "by_chance": beginning.by_chance}
     clock = ActiveClock(now, max(kept.get("seconds", 0.0), left.get("seconds", 0.0)))
     clock.action()
     finished, accepted = kept.get("finished", False), left.get("accepted", kept.get("accepted", []))
-    state = clock, facts, finished, accepted, known
-    return Reading(layout, case.name, reader, beginning, image, mask, *state)
+    return Reading(
+        layout, case.name, reader, beginning, image, mask, clock, facts, finished, accepted=accepted, record=known
+    )
 
 
 def hold(
@@ -283,7 +285,7 @@ def open_elsewhere(layout: StudyLayout, case: str, reader: str) -> dict[str, Any
 def _left_behind(layout: StudyLayout, case: str, reader: str) -> dict[str, Any]:
     """Seconds and ticks of a reader whose notebook ended without closing the case; else empty."""
     held = _held(layout, case)
-    return {key: held[key] for key in ("seconds", "accepted")} if held.get("reader") == reader else {}
+    return {key: held[key] for key in ("seconds", "accepted") if held.get("reader") == reader and key in held}
 
 
 def _held(layout: StudyLayout, case: str) -> dict[str, Any]:

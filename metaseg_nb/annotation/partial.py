@@ -18,6 +18,8 @@ from metaseg_nb.settings import Train
 
 # Around a contoured lesion, voxels up to this distance are known to be background.
 MARGIN_MM = 10.0
+# Distances of slices that differ by less are equal: edges of voxels are rounded.
+ROUNDED_MM = 1e-3
 # In a box, an ellipsoid of this share of its edges is taken for lesion.
 CERTAIN_OF_BOX = 0.5
 # Radii as shares of a lesion's diameter: the inner ball is taken for lesion. The outer one, around the centroid, holds
@@ -156,7 +158,7 @@ def _every_nth_slice(lesions: Lesions, grid: Grid, native: Grid, step: int) -> n
     away_mm = np.abs(grid.centres_along(2)[:, None] - native.centres_along(2))
     contoured = away_mm[:, away_mm[middle].argmin() % step :: step]
     # a thick slice of the study grid is known if a contour lies in it, and a thick one of the image makes several known
-    label[:, :, (contoured > max(grid.spacing_mm[2], native.spacing_mm[2]) / 2).all(axis=1)] = UNKNOWN
+    label[:, :, (contoured > max(grid.spacing_mm[2], native.spacing_mm[2]) / 2 + ROUNDED_MM).all(axis=1)] = UNKNOWN
     return label
 
 

@@ -4,6 +4,7 @@ from metaseg_nb import exported
 
 __getattr__, __dir__, __all__ = exported(
     __name__,
+    baseline="score_threshold",
     calibration="FAILURE_DICE flags_of_failures patient_uncertainty probability_scores reliability",
     comparison="epoch_choice limits_of_agreement make_leaderboard means pairwise patient_scores patient_volumes "
     "rank_distribution rank_test",
@@ -12,6 +13,6 @@ __getattr__, __dir__, __all__ = exported(
     detection="froc froc_points operating_points",
     intervals="bootstrap_interval estimate",
     pooling="compared finish_run finished_part pool rescore scored_with",
-    scoring="score_cases score_follow_up score_probability score_threshold",
+    scoring="score_cases score_follow_up score_probability",
     strata="STRATA all_strata classified per_patient site_differences with_site_seen",
 )

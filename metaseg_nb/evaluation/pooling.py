@@ -278,11 +278,12 @@ def finish_run(
         "selection_dice": best["dice"],
         "unlikeness": dict(unlikeness or {}),
         "operating_point": settings.operating_point,
-        "cases": {part: [case.name for case in cases] for part, cases in vars(parts).items()},
+        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
         **scored_with(cohort),
     }
-    files = [*run.tables, *(run.predictions / f"{case.name}.nii.gz" for case in parts.test), run.earlier_table]
-    finish(run, content, files if run.earlier_table.is_file() else files[:-1])
+    masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
+    follow_ups = [run.earlier_table] if run.earlier_table.is_file() else []
+    finish(run, content, [*run.tables, *masks, *follow_ups])
 
 
 def rescore(study: str) -> list[str]:
@@ -316,5 +317,6 @@ def rescore(study: str) -> list[str]:
         elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
             write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
         files = [run.root / name for name in facts.pop(FILES)]
+        facts.pop("dice_mean", None)  # earlier versions kept it
         write_record(run.metrics, facts, files)
     return [run.root.relative_to(layout.root).as_posix() for run in runs]

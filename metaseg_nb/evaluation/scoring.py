@@ -1,4 +1,4 @@
-"""Predictions against their references: a pair of masks, a test set, the probabilities of a case; and a baseline.
+"""Predictions against their references: a pair of masks, a test set, the probabilities of a case.
 
 A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
 run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
@@ -12,17 +12,15 @@ It must give a finite number for every case, also for an empty mask.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks import require_sound_headers
-from metaseg_nb.cohort.folds import split
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError, of_each
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
@@ -31,12 +29,8 @@ from metaseg_nb.evaluation.detection import detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics, mets_2026
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
-from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
-from metaseg_nb.preprocessing.intensity import intensity_range
-from metaseg_nb.settings import THRESHOLD_MODEL
+from metaseg_nb.preprocessing.case_store import StoredCase
 
-# Thresholds of the baseline divide the range of intensities into so many parts.
-N_THRESHOLDS = 100
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
 
 
@@ -168,10 +162,10 @@ def score_cases(cases: Sequence[Case], predictions: Path, rule: LesionRule) -> t
         One row per reference lesion, with its case and ``diameter_class``.
     """
     masks = ((case, read_mask(predictions / f"{case.name}.nii.gz", case.name)) for case in cases)
-    return _tables(score_against(case, read_lesions(case, rule), mask) for case, mask in masks)
+    return as_tables(score_against(case, read_lesions(case, rule), mask) for case, mask in masks)
 
 
-def _tables(scored: Iterable[tuple[dict[str, Any], pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def as_tables(scored: Iterable[tuple[dict[str, Any], pd.DataFrame]]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Metrics and lesions of cases, from `score_against`."""
     rows, lesions = zip(*scored, strict=True)
     return pd.DataFrame(rows), pd.concat(lesions, ignore_index=True)
@@ -249,53 +243,3 @@ def score_follow_up(
         predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))
         rows.append({"earlier_mask": mask, **score_against(case, truth, predicted)[0]})
     return pd.DataFrame(rows)
-
-
-def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Score the baseline, an intensity threshold: chosen on each fold's other patients, applied to its test set.
-
-    Returns
-    -------
-    metrics, lesions : DataFrame
-        As of `score_cases`, with ``model`` and ``threshold``.
-    """
-    scored, stored = [], {case.name: case for case in open_cases(case_store, cohort.labelled, cohort.rule)}
-    for fold in tqdm(folds, desc="scoring the intensity threshold"):
-        parts = split(cohort, fold)
-        threshold = threshold_of([stored[case.name] for case in [*parts.training, *parts.selection]])
-        for case in parts.test:
-            truth, own = read_lesions(case, cohort.rule), stored[case.name]
-            mask = native_mask(_within_reach(own), own.grid, own.native, Decision(threshold, threshold, 0.0))
-            row, found = score_against(case, truth, replace(truth, array=mask))
-            row = {"model": THRESHOLD_MODEL, "threshold": threshold, **row}
-            scored.append((row, found.assign(model=THRESHOLD_MODEL)))
-    return _tables(scored)
-
-
-def threshold_of(cases: Sequence[StoredCase]) -> float:
-    """The intensity whose mean Dice over these cases is highest."""
-    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
-    return float(_edges(cases[0])[np.argmax(mean) + 1])
-
-
-def dice_by_threshold(case: StoredCase) -> np.ndarray:
-    """Dice of ``image >= threshold`` within reach of the head, at each inner threshold of the scale; first sequence.
-
-    Returns
-    -------
-    ndarray of float, shape (N_THRESHOLDS - 1,)
-        For a case without lesion: 0, as any threshold marks something.
-    """
-    edges, label = _edges(case), case.label > 0
-    image = np.clip(_within_reach(case), edges[0], edges[-1])
-    above, hit = (np.histogram(part, edges)[0][::-1].cumsum()[::-1][1:] for part in (image, image[label]))
-    return 2 * hit / np.maximum(1, above + label.sum())
-
-
-def _edges(case: StoredCase) -> np.ndarray:
-    return np.linspace(*intensity_range(case.recipe), N_THRESHOLDS + 1)
-
-
-def _within_reach(case: StoredCase) -> np.ndarray:
-    """The first sequence, darkest beyond reach of the head: no network predicts there either."""
-    return np.where(case.reach, case.image[0].astype(np.float32), np.float32(intensity_range(case.recipe)[0]))

@@ -133,7 +133,7 @@ def show_table(table: pd.DataFrame, precision: int = 1) -> Styler:
 
 def show_leaderboard(board: pd.DataFrame) -> Styler:
     """Mean ± sd (median) over patients with the 95 % interval of the mean, failures, costs; best network first."""
-    from metaseg_nb.evaluation.scoring import METRICS  # here: loads torch, which processes that draw do not need
+    from metaseg_nb.evaluation.scoring import METRICS  # here: loads packages that processes that draw do not need
 
     board = board.rename(columns={"dice_mean": "dice"}).assign(millions=board["parameters"] / 1e6)
     shown = {"dice": ("Dice", 3)} | {name: (metric.title, metric.digits) for name, metric in METRICS.items()}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.grid import Grid, carried
 
@@ -108,7 +109,9 @@ class StoredCase:
     @property
     def slices(self) -> list[int]:
         """Axial slices of the image that each lesion of its mask lies on, the largest lesion first."""
-        assert self.label_facts  # nobody asks for those of a case without a label
+        if not self.label_facts or "slices" not in self.label_facts:
+            expected, fix = "the number of slices of each lesion", "run notebook 02 again: it counts them"
+            raise CohortError.one(self.name, self.folder / "label.json", "no such number", expected, fix)
         return self.label_facts["slices"]
 
     def _of_label(self, name: str) -> np.ndarray:

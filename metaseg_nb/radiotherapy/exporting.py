@@ -230,7 +230,7 @@ def _readings(layout: StudyLayout, reader: str) -> tuple[dict[str, Drawn], list[
         raise ValueError(f"study {layout.study}: found no finished mask of reader {reader}. What to do: {fix}.")
     images = {one.case: (layout.imported / one.case / IMAGE, one.image_sha256) for one in finished.itertuples()}
     problems = [
-        broken("image drawn on", case, image, "another image")
+        broken("image of export", case, image, "another image")
         for case, (image, drawn_on) in images.items()
         if image.is_file() and checksum(image) != drawn_on
     ]

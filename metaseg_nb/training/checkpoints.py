@@ -96,13 +96,15 @@ def keep_weights(run: RunLayout, patients: int) -> dict[str, Any]:
 
     Raises
     ------
-    FileNotFoundError, ValueError
-        Their weights were not decided on yet, and those of the last epoch are lost or damaged.
+    CohortError
+        An earlier version finished this run, and deleted the last epoch's weights.
     """
     best = load_checkpoint(run.best_checkpoint)
     if "weights" in best:
         return best
-    last = load_checkpoint(run.last_checkpoint)
+    last = load_last(run)
+    if last is None:
+        raise earlier_version(run)
     of_last = {key: best["history"][-1][key] for key in ("epoch", "dice")}
     last, chosen = best | of_last | {"network": last["network"], "weights": "last"}, best | {"weights": "chosen"}
     kept, other = (chosen, last) if patients >= ENOUGH_PATIENTS else (last, chosen)
@@ -124,7 +126,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         It is damaged, of another program, or holds weights that are not finite.
     """
     run, advice = RunLayout(path.parent), TRAIN_AGAIN
-    if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.history, run.metrics)):
+    if not any(file.is_file() for file in (run.last_checkpoint, run.previous_checkpoint, run.metrics)):
         advice = "Give the best.pt of a run, or train this network first (notebook 03)"
     elif run.last_checkpoint.is_file() and path != run.last_checkpoint:
         advice += f". {run.last_checkpoint.name} in the same folder can predict too, with the weights of the last epoch"
@@ -211,13 +213,23 @@ def is_finished(run: RunLayout, batches: "PatchBatches", facts: Mapping[str, Any
     Raises
     ------
     CohortError
-        The run was finished with other settings, cases or labels in training.
+        The run was finished with other settings, cases or labels in training; or by an earlier version, which did not
+        note all ``facts``.
     """
     require_same(run, batches.identity())
     if not run.metrics.is_file() or damage(run.metrics):
         return False
-    record = read_record(run.metrics)
-    return all(record.get(name) == value for name, value in (facts or {}).items())
+    record, facts = read_record(run.metrics), facts or {}
+    if not facts.keys() <= record.keys():
+        raise earlier_version(run)
+    return all(record[name] == value for name, value in facts.items())
+
+
+def earlier_version(run: RunLayout) -> CohortError:
+    """The error of a finished run of which the last epoch's weights were deleted before the test set was predicted."""
+    found = "a run that an earlier version trained and finished, without the last epoch's weights"
+    fix = "give the study another name and train it again; `predict` can still use this best.pt"
+    return CohortError.one(run.root.parent.name, str(run.best_checkpoint), found, "a run of this version", fix)
 
 
 def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:

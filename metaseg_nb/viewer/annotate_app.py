@@ -180,8 +180,10 @@ class AnnotateApp(AnnotatePanel):
         try:
             prepared, images = self._made_ahead(name)
             unsaved = self._close_case()
-            how = self.reader, prepared.beginning, self.second, self._now
-            reading = open_reading(self.layout, prepared.case, prepared.image, *how)
+            case, beginning = prepared.case, prepared.beginning
+            reading = open_reading(
+                self.layout, case, prepared.image, self.reader, beginning, second=self.second, now=self._now
+            )
             self.opened = OpenCase(self, self.viewer, prepared, images, reading)
         finally:
             self._list_cases()

@@ -158,7 +158,9 @@ class OpenCase:
     def following(self) -> None:
         """Go to the next lesion, from the last to the first."""
         self._chosen()
+        self._growing = None
         self.panel._fill(self.panel.lesions, (self.panel.lesions.value + 1) % len(self.rows))
+        self.viewer.put(self._marks())
         self.jump()
 
     def remove(self) -> None:

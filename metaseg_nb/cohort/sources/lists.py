@@ -227,6 +227,7 @@ def read_lists(
     folds = [each.path for each in lists if not each.entries or any(e.part == "validation" for e in each.entries)]
     if len(folds) > 1:
         tested = [case for case in cases if case.label and case.name not in exclude]
+        # of equal names the first counts
         of = {case.name: [e.datalist for e in group if e.part == "validation"] for case, group in reversed(every)}
         fold_of, found = _folds(folds, {case.name: of[case.name] for case in tested})
         problems += found
