@@ -220,13 +220,13 @@ def test_claims_are_supported_where_the_data_say_so():
     )
 
 
-def test_what_of_the_transformer_was_not_studied_is_said_to_be_so():
+def test_what_would_help_the_transformer_was_not_studied_is_said_to_be_so():
     runs = pd.DataFrame({"model": ["unet", "unetr"], "network": ["unet", "unetr"]})
-    said = conclusions.what_of_the_transformer(runs, pd.DataFrame(index=range(6)), *RESAMPLING)
+    said = conclusions.what_would_help_the_transformer(runs, pd.DataFrame(index=range(6)), *RESAMPLING)
     assert said == (
-        "**What of the transformer?** Token size: not studied here; `swin_unetr` in `models` (tokens of 2 voxels, "
-        "UNETR: 16) would. Convolutional stem: not offered; one layer makes UNETR's tokens. Pretraining: not studied "
-        "here; the arm `pretraining_25` would, in a study of annotation budgets (06)."
+        "**What would help the transformer?** Smaller tokens: not studied here (add `swin_unetr` to `models`: its "
+        "tokens have 2 voxels, those of UNETR 16). Pretraining: not studied here (notebook 06, arm `pretraining_25`). "
+        "A convolutional stem: not part of this workbook."
     )
     assert all((layout.PARAMS / f"{name}.yaml").is_file() for name in ("models/swin_unetr", "arms/pretraining_25"))
     # what it says of the networks
@@ -251,9 +251,9 @@ def test_two_transformers_answer_for_the_size_of_tokens(gain, said):
     unetr = np.linspace(0.2, 0.8, 8)
     scores = pd.DataFrame({"mine": unetr, "swin_unetr": unetr + gain + np.linspace(-0.001, 0.001, 8)})
     runs = pd.DataFrame({"model": ["mine", "swin_unetr"] * 2, "network": ["unetr", "swin_unetr"] * 2})
-    text = conclusions.what_of_the_transformer(runs, scores, *RESAMPLING)
-    start = "Token size: Dice with 2 voxels (Swin UNETR) minus 16 (UNETR): "
-    assert f"{start}{said} but these differ in more. Convolutional" in text
+    text = conclusions.what_would_help_the_transformer(runs, scores, *RESAMPLING)
+    start = "Smaller tokens: Dice with 2 voxels (Swin UNETR) minus 16 (UNETR) "
+    assert f"{start}{said} but these differ in more. Pretraining" in text
 
 
 def test_claims_are_contradicted_where_the_data_say_the_opposite():

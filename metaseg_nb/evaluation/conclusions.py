@@ -185,7 +185,7 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
     return f"**Is the transformer better?** **{answer}.** {row['measured']}: {difference}, {row['counted']}."
 
 
-def what_of_the_transformer(runs: pd.DataFrame, scores: pd.DataFrame, n_bootstrap: int, seed: int) -> str:
+def what_would_help_the_transformer(runs: pd.DataFrame, scores: pd.DataFrame, n_bootstrap: int, seed: int) -> str:
     """What its token size, a convolutional stem and pretraining change, as far as this study can say.
 
     Parameters
@@ -196,15 +196,15 @@ def what_of_the_transformer(runs: pd.DataFrame, scores: pd.DataFrame, n_bootstra
         From `patient_scores`, of all networks.
     """
     models = runs.drop_duplicates("network").set_index("network")["model"]
-    tokens = "not studied here; `swin_unetr` in `models` (tokens of 2 voxels, UNETR: 16) would"
+    tokens = "not studied here (add `swin_unetr` to `models`: its tokens have 2 voxels, those of UNETR 16)"
     if set(TRANSFORMERS) <= set(models.index):
         gain = pairwise(scores[[models["swin_unetr"], models["unetr"]]], n_bootstrap, seed).iloc[0]
         difference = estimate(*gain[["difference", "low", "high"]], form="+.2f")
         answer = verdict(gain["low"], gain["high"], gain["patients"], "smaller are better", "smaller are worse")
-        tokens = f"Dice with 2 voxels (Swin UNETR) minus 16 (UNETR): {difference}: {answer}, but these differ in more"
+        tokens = f"Dice with 2 voxels (Swin UNETR) minus 16 (UNETR) {difference}: {answer}, but these differ in more"
     return (
-        f"**What of the transformer?** Token size: {tokens}. Convolutional stem: not offered; one layer makes UNETR's "
-        "tokens. Pretraining: not studied here; the arm `pretraining_25` would, in a study of annotation budgets (06)."
+        f"**What would help the transformer?** Smaller tokens: {tokens}. Pretraining: not studied here (notebook 06, "
+        "arm `pretraining_25`). A convolutional stem: not part of this workbook."
     )
 
 
