@@ -24,7 +24,7 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.losses import build_loss
-from metaseg_nb.training.networks import build_network, start_at_prior
+from metaseg_nb.training.networks import build_network, start_at_prior, training_layout
 from metaseg_nb.training.training_run import RunningMean
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
@@ -62,7 +62,8 @@ def ours(network: torch.nn.Module, settings: Train, layout: torch.memory_format 
     network = network.to(memory_format=layout)
     if settings.compiled:
         network.compile()
-    optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    optimiser = torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
     network, optimiser = accelerator.prepare(network, optimiser)
     plain = accelerator.unwrap_model(network)
     mean, loss_function = RunningMean(plain, settings.ema_decay), build_loss(settings.loss, unknown=False)
@@ -107,7 +108,8 @@ def timed(step: Step, images: torch.Tensor, labels: torch.Tensor) -> tuple[float
 def against_monai(name: str) -> str:
     settings = settings_of(name, {"patch_size": EDGE, "precision": "no", "batch_size": PATCHES})
     network, (images, labels) = new_network(settings), batch(settings)
-    steps = [monais(copy.deepcopy(network), settings), ours(network, settings)]
+    layout = training_layout(settings.network, torch.device("cpu"))
+    steps = [monais(copy.deepcopy(network), settings), ours(network, settings, layout)]
     (_, their_loss), (_, our_loss) = (timed(step, images, labels) for step in steps)
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=0)
     rounds = [[timed(step, images, labels)[0] for step in steps] for _ in range(STEPS)]  # in turn

@@ -250,11 +250,15 @@ def surface_distance_mm(mask: np.ndarray, spacing_mm: tuple[float, float, float]
     The surface passes half way between neighbouring voxels inside and outside, as a contour drawn around them does. A
     mask grown by a margin is where this is at most the margin: a sphere of radius r becomes one of r and the margin.
     """
-    # twice as fine: of each voxel its centre, and half way to its six neighbours
-    centres = np.zeros([2 * n + 1 for n in mask.shape], bool)
-    centres[1::2, 1::2, 1::2] = mask
-    half_way = _grown(centres, 0) | _grown(centres, 1) | _grown(centres, 2)
-    return distance_mm(half_way, (spacing_mm[0] / 2, spacing_mm[1] / 2, spacing_mm[2] / 2))[1::2, 1::2, 1::2]
+    away = np.where(mask, np.float32(0), np.float32(np.inf))
+    for axis in range(3):
+        inside, nearest = np.moveaxis(mask, axis, 0), np.moveaxis(away, axis, 0)
+        half_way = np.zeros((2 * len(inside) + 1, *inside.shape[1:]), bool)  # twice as fine along the axis
+        half_way[:-1:2] = inside
+        half_way[2::2] |= inside
+        edges_mm = (spacing_mm[axis] / 2, *np.delete(spacing_mm, axis).tolist())
+        np.minimum(nearest, distance_mm(half_way, edges_mm)[1::2], out=nearest)
+    return away
 
 
 def box_around(mask: np.ndarray, margin_mm: float, spacing_mm: tuple[float, float, float]) -> tuple[slice, ...]:

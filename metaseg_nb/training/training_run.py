@@ -166,8 +166,8 @@ class TrainingRun:
             network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
         if settings.compiled:
             network.compile()
-        optimiser = torch.optim.AdamW(network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
-        return network, optimiser
+        rate, decay = settings.learning_rate, settings.weight_decay
+        return network, torch.optim.AdamW(network.parameters(), rate, weight_decay=decay, fused=True)
 
     def _resume(self) -> None:
         """Take up a stopped run of the same identity, wherever it lies."""
