@@ -638,6 +638,14 @@ def test_the_threshold_is_the_best_on_average(store):
     assert 0.6 < threshold_of([easy, brighter]) <= 0.8, "the only thresholds right for both"
 
 
+def test_the_threshold_is_the_best_for_patients_and_not_for_cases(store):
+    """Above 0.3 it is right for three dates of one patient, above 0.6 for two patients; none is right for all."""
+    label = cube() > 0
+    dim = store("dim", np.where(label, 0.5, 0.3), label)
+    others = [store(name, np.where(label, 0.9, 0.6), label) for name in "qr"]
+    assert 0.6 < threshold_of([dim] * 3 + others) <= 0.9
+
+
 @pytest.fixture
 def stored(cohort, store):
     """The cohort's cases in a store, lesions everywhere at 0.8 in a head of 0.3; returns a function to change one."""
