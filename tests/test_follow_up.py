@@ -118,6 +118,17 @@ def test_a_lesion_that_the_edge_of_an_image_cuts_is_not_measured_there():
     assert rows["part"].isna().tolist() == [False, True, False]
 
 
+def test_a_lesion_that_the_edge_cuts_at_its_first_date_is_flagged_as_it_seems_to_grow():
+    whole, lower = np.zeros((20, 20, 20), np.uint8), np.eye(4)
+    whole[4:8, 4:8, 4:12] = whole[12:16, 12:16, 8:12] = 1
+    lower[2, 3] = 6  # the first image begins 6 mm higher
+    dates = [Measured.of(Volume(*of, RAS), np.eye(4)) for of in ((whole[:, :, 6:], lower), (whole, np.eye(4)))]
+    rows = follow_masks(patient(2), dates, 3.0).sort_values(["day", "volume_mm3"])
+    assert rows["volume_mm3"].tolist() == [64, 96, 64, 128]
+    assert rows["cut"].tolist() == [False, True, False, False]
+    assert rows["cut"].dtype == bool
+
+
 def test_a_lesion_that_the_first_image_does_not_show_is_not_new_at_later_dates_either():
     first_half = lambda date, place: date != 0 or place[:, 0].mean() < 15  # noqa: E731
     rows = follow([[cube(A)], [cube(A), cube(B)], [cube(A), cube(B)]], 3.0, first_half)
