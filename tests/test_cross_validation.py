@@ -19,6 +19,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.comparison import epoch_choice, make_leaderboard, summary
+from metaseg_nb.evaluation.conclusions import not_compared_alike
 from metaseg_nb.evaluation.intervals import bootstrap_interval, share
 from metaseg_nb.evaluation.pooling import PooledResults, finish_run, finished_part, pool, rescore
 from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
@@ -289,8 +290,8 @@ def test_folds_of_another_operating_point_are_named(layout, cohort, finish):
         pool(layout, cohort, ["unet"])
 
 
-def test_networks_of_different_operating_points_are_named_where_they_are_compared(layout, cohort, finish, capsys):
-    """It may be wanted: a note, and no error."""
+def test_networks_of_different_operating_points_are_named_in_the_answer(layout, cohort, finish):
+    """It may be wanted: a sentence, and no error."""
     for fold, (model, point) in product((0, 1), {"unet": "balanced", "segresnet": "sensitive"}.items()):
         finish(model, fold, operating_point=point)
     runs = pool(layout, cohort, MODELS).runs
@@ -298,10 +299,9 @@ def test_networks_of_different_operating_points_are_named_where_they_are_compare
         "unet": "balanced",
         "segresnet": "sensitive",
     }
-    said = "Study tiny: the networks decide at different operating points (balanced: unet; sensitive: segresnet)."
-    assert said in capsys.readouterr().out
-    pool(layout, cohort, ["segresnet"])
-    assert capsys.readouterr().out == "", "of one operating point there is nothing to say"
+    said = "The networks decide at different operating points (balanced: U-Net; sensitive: SegResNet)."
+    assert said in not_compared_alike(runs)
+    assert not_compared_alike(pool(layout, cohort, ["segresnet"]).runs) == ""
 
 
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):

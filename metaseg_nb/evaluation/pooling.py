@@ -85,9 +85,6 @@ def pool(
 ) -> PooledResults:
     """Read the results of networks on folds, all folds where none are named; of an annotation budget, of one arm.
 
-    Networks with different operating points are named in a note: it may be wanted, but they are not compared alike.
-    There is no note in an arm, because 06 compares arms of one network.
-
     Raises
     ------
     CohortError
@@ -135,15 +132,7 @@ def pool(
     unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
     cases = zip(metrics["model"], metrics["case"], strict=True)
     tables["metrics"] = metrics.assign(unlikeness=[unlike.get(of, np.nan) for of in cases])
-    results = PooledResults(**tables, runs=pd.DataFrame(rows))
-    of_point = results.runs.groupby("operating_point", sort=False)["model"].unique()
-    if len(of_point) > 1 and not arm:
-        which = "; ".join(f"{point}: {', '.join(names)}" for point, names in of_point.items())
-        print(
-            f"Study {layout.study}: the networks decide at different operating points ({which}). A part of their "
-            "differences comes from that. To compare them alike, give all the same `operating_point` and run 03 again."
-        )
-    return results
+    return PooledResults(**tables, runs=pd.DataFrame(rows))
 
 
 def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
