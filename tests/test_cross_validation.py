@@ -21,14 +21,15 @@ from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, t
 from metaseg_nb.evaluation.comparison import epoch_choice, make_leaderboard, summary
 from metaseg_nb.evaluation.conclusions import not_compared_alike
 from metaseg_nb.evaluation.intervals import bootstrap_interval, share
-from metaseg_nb.evaluation.pooling import PooledResults, finish_run, finished_part, pool, rescore
-from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
+from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
+from metaseg_nb.evaluation.scoring import METRICS, metric, rescore, score, score_cases
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures.style import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import NOT_IDENTITY
+from metaseg_nb.training.finished_run import finish_run
 
 MODELS = ["unet", "segresnet"]
 SHAPE = (24, 22, 20)

@@ -12,7 +12,7 @@ __getattr__, __dir__, __all__ = exported(
     "training_sets what_would_help_the_transformer which_network worst_classes",
     detection="froc froc_points operating_points",
     intervals="bootstrap_interval estimate",
-    pooling="compared finish_run finished_part pool rescore scored_with",
-    scoring="score_cases score_follow_up score_probability",
+    pooling="compared finished_part pool",
+    scoring="rescore score_cases score_follow_up score_probability",
     strata="STRATA all_strata classified per_patient site_differences with_site_seen",
 )
