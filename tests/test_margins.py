@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import metaseg_nb
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import box_around, distance_mm, surface_distance_mm
@@ -18,7 +20,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.figures.case_figures import draw_margin
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
 from metaseg_nb.radiotherapy.margins import (
     SECOND_READER,
@@ -181,6 +183,15 @@ def test_the_interval_of_the_margin_resamples_patients_and_needs_72_lesions():
     few = margin_needed(pd.concat([lesions[0][:66], lesions[1]]), 500, 0)
     assert few[0] == 4
     assert np.isnan(few[1:]).all()
+
+
+def test_07_says_in_its_table_why_there_is_no_interval():
+    many = [rows([1.0] * 71, patient="a"), rows([4.0] * 5, patient="b")]
+    groups = pd.concat([*many, rows([2.0] * 9).assign(network="UNETR")])
+    names = {"ms": metaseg_nb, "margins": margin_table(groups, ["network"], 500, 0)}
+    (cell,) = [of for of in nbformat.read(NOTEBOOKS / "07_radiotherapy.ipynb", 4).cells if of["id"] == "07-09b"]
+    exec(cell.source, names)
+    assert names["interval"].tolist() == ["1.0 to 4.0", "none: too few lesions or patients"]
 
 
 def test_the_interval_of_the_margin_holds_the_true_one():
