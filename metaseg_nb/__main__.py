@@ -161,7 +161,7 @@ def rank(study: str) -> None:
 
 def rescore(study: str) -> None:
     """Score finished runs again, for example after adding a metric."""
-    from metaseg_nb.evaluation.pooling import rescore
+    from metaseg_nb.evaluation.scoring import rescore
     from metaseg_nb.parameters import resolve
 
     name = resolve("04_cross_validation", study)["study"]

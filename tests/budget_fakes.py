@@ -15,12 +15,12 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import budget_of, split
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.pooling import scored_with
 from metaseg_nb.evaluation.scoring import identity, score_against
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.parameters import read_parameters, resolve
 from metaseg_nb.settings import Budget
+from metaseg_nb.training.finished_run import scored_with
 
 # What contouring a patient takes in the mean: four lesions of nine slices each.
 LESIONS, SLICES_EACH = 4, 9

@@ -19,15 +19,17 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.baseline import dice_by_threshold, score_threshold, threshold_of
 from metaseg_nb.evaluation.comparison import epoch_choice, make_leaderboard, summary
+from metaseg_nb.evaluation.conclusions import not_compared_alike
 from metaseg_nb.evaluation.intervals import bootstrap_interval, share
-from metaseg_nb.evaluation.pooling import PooledResults, finish_run, finished_part, pool, rescore
-from metaseg_nb.evaluation.scoring import METRICS, metric, score, score_cases
+from metaseg_nb.evaluation.pooling import PooledResults, finished_part, pool
+from metaseg_nb.evaluation.scoring import METRICS, metric, rescore, score, score_cases
 from metaseg_nb.evaluation.strata import all_strata
 from metaseg_nb.figures.style import show_leaderboard
 from metaseg_nb.files import read_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.settings import NOT_IDENTITY
+from metaseg_nb.training.finished_run import finish_run
 
 MODELS = ["unet", "segresnet"]
 SHAPE = (24, 22, 20)
@@ -289,8 +291,8 @@ def test_folds_of_another_operating_point_are_named(layout, cohort, finish):
         pool(layout, cohort, ["unet"])
 
 
-def test_networks_of_different_operating_points_are_named_where_they_are_compared(layout, cohort, finish, capsys):
-    """It may be wanted: a note, and no error."""
+def test_networks_of_different_operating_points_are_named_in_the_answer(layout, cohort, finish):
+    """It may be wanted: a sentence, and no error."""
     for fold, (model, point) in product((0, 1), {"unet": "balanced", "segresnet": "sensitive"}.items()):
         finish(model, fold, operating_point=point)
     runs = pool(layout, cohort, MODELS).runs
@@ -298,10 +300,9 @@ def test_networks_of_different_operating_points_are_named_where_they_are_compare
         "unet": "balanced",
         "segresnet": "sensitive",
     }
-    said = "Study tiny: the networks decide at different operating points (balanced: unet; sensitive: segresnet)."
-    assert said in capsys.readouterr().out
-    pool(layout, cohort, ["segresnet"])
-    assert capsys.readouterr().out == "", "of one operating point there is nothing to say"
+    said = "The networks decide at different operating points (balanced: U-Net; sensitive: SegResNet)."
+    assert said in not_compared_alike(runs)
+    assert not_compared_alike(pool(layout, cohort, ["segresnet"]).runs) == ""
 
 
 def test_folds_that_differ_only_in_what_changes_no_result_are_pooled(layout, cohort, finish, finished):
@@ -636,6 +637,14 @@ def test_the_threshold_is_the_best_on_average(store):
     brighter = store("brighter", np.where(label, 0.9, 0.6), label)
     assert 0.3 < threshold_of([easy]) <= 0.8
     assert 0.6 < threshold_of([easy, brighter]) <= 0.8, "the only thresholds right for both"
+
+
+def test_the_threshold_is_the_best_for_patients_and_not_for_cases(store):
+    """Above 0.3 it is right for three dates of one patient, above 0.6 for two patients; none is right for all."""
+    label = cube() > 0
+    dim = store("dim", np.where(label, 0.5, 0.3), label)
+    others = [store(name, np.where(label, 0.9, 0.6), label) for name in "qr"]
+    assert 0.6 < threshold_of([dim] * 3 + others) <= 0.9
 
 
 @pytest.fixture

@@ -238,4 +238,6 @@ def test_a_corrected_earlier_mask_makes_the_later_image_again(cohort, stored, se
     drawn = read_volume(earlier.label, earlier.name)
     write_volume(earlier.label, Volume(0 * drawn.array, drawn.affine, drawn.native_orientation))
     assert set(prepare_cohort(cohort, folder, settings).made) == {later.name, earlier.name}
-    assert not np.asarray(open_case(folder, later.name).image[-1]).any()
+    again = open_case(folder, later.name)
+    assert not np.asarray(again.image[-1]).any()
+    assert again.earlier and (again.earlier["case"], again.lacking) == (earlier.name, []), "without lesion it is a mask"

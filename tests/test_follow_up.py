@@ -4,11 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
 
+import metaseg_nb
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
 from metaseg_nb.cohort.lesions import axial_diameters, find_lesions
 from metaseg_nb.cohort.problems import CohortError
@@ -17,6 +19,7 @@ from metaseg_nb.figures.raw_images import draw_lesions_over_time
 from metaseg_nb.follow_up.change import DAYS_PER_MONTH, change_errors, confusion, kappa, with_growth
 from metaseg_nb.follow_up.identity import follow
 from metaseg_nb.follow_up.patients import (
+    FollowUp,
     Measured,
     _changes,
     follow_masks,
@@ -36,7 +39,7 @@ from metaseg_nb.follow_up.response import (
     read_clinical,
     responses,
 )
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.registration import heads_alike
 
@@ -116,6 +119,33 @@ def test_a_lesion_that_the_edge_of_an_image_cuts_is_not_measured_there():
     assert rows["fate"].tolist() == ["first", "not imaged", "persisting"]
     assert rows["lesion"].tolist() == [1, 1, 1]
     assert rows["part"].isna().tolist() == [False, True, False]
+
+
+def test_a_lesion_that_the_edge_cuts_at_its_first_date_is_flagged_as_it_seems_to_grow(home, monkeypatch):
+    whole, lower = np.zeros((20, 20, 20), np.uint8), np.eye(4)
+    whole[4:8, 4:8, 4:12] = whole[12:16, 12:16, 8:12] = 1
+    lower[2, 3] = 6  # the first image begins 6 mm higher
+    dates = [Measured.of(Volume(*of, RAS), np.eye(4)) for of in ((whole[:, :, 6:], lower), (whole, np.eye(4)))]
+    rows = follow_masks(patient(2), dates, 3.0).sort_values(["day", "volume_mm3"])
+    assert rows["volume_mm3"].tolist() == [64, 96, 64, 128]
+    assert rows["cut"].tolist() == [False, True, False, False]
+    when = pd.DataFrame({"patient": "p", "case": ["p-0", "p-1"], "day": [0, 60], "problem": ""})
+    followed = FollowUp(when, rows.assign(model="reference"), pd.DataFrame())
+    monkeypatch.setattr(metaseg_nb.follow_up, "follow_study", lambda *_: followed, raising=False)
+    names = {"ms": metaseg_nb, "pd": pd, "Markdown": str, "cohort": Cohort("c", "", patient(2)), "ranked": []}
+    names |= {
+        "layout": StudyLayout("tiny"),
+        "clinical": None,
+        "reference": "reference",
+        "fate_colours": {"persisting": ""},
+    }
+    names |= {"reach_mm": 3.0, "reference_date": 1, "workers": 1, "volume_error": 0.1, "new_mm": 3.0}
+    for cell in nbformat.read(NOTEBOOKS / "09_follow_up.ipynb", 4).cells:
+        if cell["id"] in ("09-06", "09-08"):
+            exec(cell.source, names)
+    number = rows.loc[rows["cut"], "lesion"].item()
+    said = f"- Cut by the edge of the image, so it is not known how much they grew: p (lesion {number} on day 0).\n"
+    assert said in names["answer"]
 
 
 def test_a_lesion_that_the_first_image_does_not_show_is_not_new_at_later_dates_either():

@@ -44,6 +44,16 @@ def dice(first, second):
     return 2 * (first & second).sum() / (first.sum() + second.sum())
 
 
+def test_the_head_on_the_image_is_where_it_contains_voxels():
+    array, inside = stripped()
+    array, inside = array[:59, :63], inside[:59, :63]  # not a multiple of the coarse grid
+    head = find_head(array, (1.0, 1.0, 0.7))
+    assert head.step.tolist() == [2, 2, 2]
+    found, voxels = head.on_image(array.shape), np.indices(array.shape).reshape(3, -1).T
+    assert (found.ravel() == head.contains(voxels)).all()
+    assert dice(found, inside) > 0.95
+
+
 def prepared(array, edges_mm=(1.0, 1.0, 1.0), **settings):
     recipe = image_recipe(SETTINGS.model_copy(update=settings), 1)
     return prepare_image([Volume(array, np.diag([*edges_mm, 1.0]), RAS)], recipe)

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
+import nbformat
 import nibabel as nib
 import numpy as np
 import pandas as pd
@@ -11,14 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import metaseg_nb
 from metaseg_nb.checksums import write_record
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import box_around, distance_mm, surface_distance_mm
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import Volume, read_volume, write_volume
 from metaseg_nb.evaluation.lesion_metrics import lesion_metrics
 from metaseg_nb.figures.case_figures import draw_margin
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import NOTEBOOKS, StudyLayout
+from metaseg_nb.radiotherapy import margins
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD
 from metaseg_nb.radiotherapy.margins import (
     SECOND_READER,
@@ -82,6 +86,11 @@ def test_what_is_treated_besides_is_counted_against_the_reference_grown_alike():
     # with 1 mm: the slice beyond, the sides of the added slice, and the false line with its neighbours
     assert treated["unneeded_cm3"][1] == pytest.approx((16 + 4 * 4 + (4 + 2 * 4 + 1)) / 1000)
     assert treated["false"].tolist() == [1, 1]
+    head = np.zeros_like(reference)
+    head[2:, :, :8] = True  # the air: the false line, and all from the added slice on
+    _, treated = Targets.of(reference, MM).coverage(prediction, [0, 1], head)
+    assert treated["unneeded_cm3"].tolist() == [0, 0]
+    assert treated["target_cm3"].tolist() == pytest.approx([0.064, (64 + 5 * 16) / 1000])
 
 
 def test_without_any_contour_nothing_is_covered_and_no_margin_is_enough():
@@ -183,6 +192,15 @@ def test_the_interval_of_the_margin_resamples_patients_and_needs_72_lesions():
     assert np.isnan(few[1:]).all()
 
 
+def test_07_says_in_its_table_why_there_is_no_interval():
+    many = [rows([1.0] * 71, patient="a"), rows([4.0] * 5, patient="b")]
+    groups = pd.concat([*many, rows([2.0] * 9).assign(network="UNETR")])
+    names = {"ms": metaseg_nb, "margins": margin_table(groups, ["network"], 500, 0)}
+    (cell,) = [of for of in nbformat.read(NOTEBOOKS / "07_radiotherapy.ipynb", 4).cells if of["id"] == "07-09b"]
+    exec(cell.source, names)
+    assert names["interval"].tolist() == ["1.0 to 4.0", "none: too few lesions or patients"]
+
+
 def test_the_interval_of_the_margin_holds_the_true_one():
     """The true margin of exponential values is -log(0.05); 200 patients with two lesions each."""
     rng, held = np.random.default_rng(0), 0
@@ -261,6 +279,19 @@ def test_each_case_is_measured_with_the_network_of_its_fold(study):
     assert treated["case"].tolist() == ["c0", "c1"]
     assert (lesions["covered_0"] < 1).any()
     assert lesions["detected"].dtype == bool
+
+
+def test_air_around_the_head_is_not_treated(study, monkeypatch):
+    layout, cohort, _ = study
+    _, treated = study_coverage(layout, cohort, ["unet"], [20.0])
+    monkeypatch.setattr(margins, "find_head", lambda *_: None)
+    _, everywhere = study_coverage(layout, cohort, ["unet"], [20.0])
+    for column in ("unneeded_cm3", "target_cm3"):
+        assert (treated[column] <= everywhere[column]).all()
+    for case, own in zip(cohort.cases, treated["target_cm3"], strict=True):
+        image = read_volume(case.image, case.name)
+        assert own <= find_head(image.array, image.spacing_mm).volume_cm3
+    assert (everywhere["target_cm3"] > treated["target_cm3"]).all()
 
 
 def test_with_a_second_reader_all_are_compared_on_the_cases_of_this_reader(study):

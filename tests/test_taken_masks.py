@@ -23,11 +23,11 @@ from metaseg_nb.cohort.folds import assign_folds, budget_of, budget_table, keep_
 from metaseg_nb.cohort.problems import RULES, CohortError
 from metaseg_nb.cohort.pseudonyms import begin_with_codes, called_here, case_codes, give_codes, with_codes
 from metaseg_nb.cohort.volumes import read_lesions, read_volume
-from metaseg_nb.evaluation.pooling import scored_with
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Explore, Train
+from metaseg_nb.training.finished_run import scored_with
 
 
 class Times:

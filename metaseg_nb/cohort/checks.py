@@ -172,8 +172,8 @@ def lesion_problems(case: Case, lesions: Lesions, head: Head | None, is_on_image
         return
     if specks := int((lesions.table["voxels"] == 1).sum()):
         yield broken("several voxels", case, case.label, f"{specks} of {lesions.n} lesions with a single voxel")
-    if cut := sum(_touches(box, lesions.labels.shape) for box in lesions.boxes.values()):
-        yield broken("not cut", case, case.label, f"{cut} of {lesions.n} lesions cut by the edge of the volume")
+    if cut := lesions.cut:
+        yield broken("not cut", case, case.label, f"{len(cut)} of {lesions.n} lesions cut by the edge of the volume")
     brain_cm3 = BRAIN_CM3 if head is None else min(head.volume_cm3, BRAIN_CM3)
     largest_cm3, all_cm3 = lesions.table["volume_mm3"].agg(["max", "sum"]) / 1000
     found = f"{all_cm3:.0f} cm³ of lesion, {100 * all_cm3 / brain_cm3:.0f} % of a brain of {brain_cm3:.0f} cm³"
@@ -220,11 +220,6 @@ def _share_inside(voxels: np.ndarray, to_image: np.ndarray, head: Head, image: V
     places = np.rint(apply_affine(to_image, voxels)).astype(int)
     inside = ((places >= 0) & (places < image.array.shape)).all(axis=1)
     return float(head.contains(places[inside]).sum() / len(places))
-
-
-def _touches(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
-    # an axis of one voxel is a slice: everything in it would touch
-    return any(n > 1 and (axis.start == 0 or axis.stop == n) for axis, n in zip(box, shape, strict=True))
 
 
 def _negative(array: np.ndarray) -> tuple[str, str]:

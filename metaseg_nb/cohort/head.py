@@ -145,6 +145,10 @@ class Head:
         """Which voxels of the image are those of ``mask``."""
         return _every(self.step)
 
+    def on_image(self, shape: Sequence[int]) -> np.ndarray:
+        """The head on the grid of the image: bool, of its ``shape``."""
+        return self.mask[np.ix_(*(np.arange(n) // step for n, step in zip(shape, self.step, strict=True)))]
+
     @property
     def volume_cm3(self) -> float:
         """Volume of the filled mask."""

@@ -53,6 +53,16 @@ class Lesions:
         """Number of lesions."""
         return len(self.boxes)
 
+    @property
+    def cut(self) -> list[int]:
+        """Numbers of the lesions that reach the edge of the volume: they may go on beyond it."""
+        ends = [(0, n) if n > 1 else () for n in self.labels.shape]  # in a single slice everything would reach the edge
+        return [
+            lesion
+            for lesion, box in self.boxes.items()
+            if any(axis.start in of or axis.stop in of for axis, of in zip(box, ends, strict=True))
+        ]
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """From `lesion_table`; made when it is asked for, as diameters take the most time."""

@@ -43,9 +43,10 @@ def score_threshold(cohort: Cohort, case_store: Path, folds: Sequence[int]) -> t
 
 
 def threshold_of(cases: Sequence[StoredCase]) -> float:
-    """The intensity whose mean Dice over these cases is highest."""
-    mean = np.mean([dice_by_threshold(case) for case in cases], axis=0)
-    return float(_edges(cases[0])[np.argmax(mean) + 1])
+    """The intensity whose mean Dice over the patients of these cases is highest; a patient's cases are averaged."""
+    dice = pd.DataFrame([dice_by_threshold(case) for case in cases])
+    mean = dice.groupby([case.patient for case in cases]).mean().mean()
+    return float(_edges(cases[0])[mean.argmax() + 1])
 
 
 def dice_by_threshold(case: StoredCase) -> np.ndarray:

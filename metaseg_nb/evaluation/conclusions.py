@@ -175,6 +175,18 @@ def which_network(
     return f"**Which network?** {text}"
 
 
+def not_compared_alike(runs: pd.DataFrame) -> str:
+    """Which networks decide at which operating point, if not all at the same; else empty. ``runs`` from `pool`."""
+    of_point = runs.groupby("operating_point", sort=False)["model"].unique()
+    if len(of_point) < 2:
+        return ""
+    which = "; ".join(f"{point}: {', '.join(map(model_title, models))}" for point, models in of_point.items())
+    return (
+        f"**Not compared alike.** The networks decide at different operating points ({which}). A part of their "
+        "differences comes from that. To compare them alike, give all the same `operating_point`, and run 03 again."
+    )
+
+
 def is_the_transformer_better(claims: pd.DataFrame) -> str:
     """Whether transformers are better than convolutional networks; ``claims`` from `claim_table`."""
     row = claims[(claims["model"] == ALL) & (claims["claim"] == BY_KIND[0])].iloc[0]

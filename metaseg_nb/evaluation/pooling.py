@@ -1,31 +1,28 @@
-"""Finished runs: marked, scored again, and pooled over folds and networks.
+"""Finished runs, pooled over folds and networks.
 
 Each case is scored once, by runs that belong together, or an error is raised.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
-from metaseg_nb.checksums import FILES, checksum, write_record
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.datalist import read_study_cohort
-from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem, of_each, shortened
 from metaseg_nb.cohort.pseudonyms import called_here
-from metaseg_nb.evaluation.scoring import METRICS, score_cases
+from metaseg_nb.evaluation.scoring import METRICS
 from metaseg_nb.evaluation.strata import with_site_seen
-from metaseg_nb.files import read_table, write_table
-from metaseg_nb.layout import RunLayout, StudyLayout
+from metaseg_nb.files import read_table
+from metaseg_nb.layout import StudyLayout
 from metaseg_nb.preprocessing.case_store import open_case
-from metaseg_nb.settings import Train, deciding, settings_hash
-from metaseg_nb.training.finished_run import finish, read_finished, run_facts
+from metaseg_nb.settings import deciding
+from metaseg_nb.training.finished_run import read_finished, scored_with
 
 # What the table of runs has of each run's `metrics.json`.
 FACTS = ["parameters", "train_seconds", "weights", "best_epoch", "last_epoch", "selection_dice", "cohort_hash"]
@@ -85,9 +82,6 @@ def pool(
 ) -> PooledResults:
     """Read the results of networks on folds, all folds where none are named; of an annotation budget, of one arm.
 
-    Networks with different operating points are named in a note: it may be wanted, but they are not compared alike.
-    There is no note in an arm, because 06 compares arms of one network.
-
     Raises
     ------
     CohortError
@@ -135,15 +129,7 @@ def pool(
     unlike = {(run[0], case): value for run, of in facts.items() for case, value in of.get("unlikeness", {}).items()}
     cases = zip(metrics["model"], metrics["case"], strict=True)
     tables["metrics"] = metrics.assign(unlikeness=[unlike.get(of, np.nan) for of in cases])
-    results = PooledResults(**tables, runs=pd.DataFrame(rows))
-    of_point = results.runs.groupby("operating_point", sort=False)["model"].unique()
-    if len(of_point) > 1 and not arm:
-        which = "; ".join(f"{point}: {', '.join(names)}" for point, names in of_point.items())
-        print(
-            f"Study {layout.study}: the networks decide at different operating points ({which}). A part of their "
-            "differences comes from that. To compare them alike, give all the same `operating_point` and run 03 again."
-        )
-    return results
+    return PooledResults(**tables, runs=pd.DataFrame(rows))
 
 
 def not_once(cases: pd.Series, wanted: set[str]) -> dict[str, int]:
@@ -240,83 +226,3 @@ def _trained_with(layout: StudyLayout, model: str, n_folds: int) -> dict:
     """Settings, operating point and recipe of a network's first finished fold, without what names the run."""
     facts = read_finished(next(run for fold in range(n_folds) if (run := layout.run(model, fold)).metrics.is_file()))
     return {key: of for key, of in (decided_by(facts) | facts["recipe"]).items() if key not in ("study", "fold")}
-
-
-def scored_with(cohort: Cohort) -> dict[str, Any]:
-    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files.
-
-    Returns
-    -------
-    dict
-        ``cohort_hash``: twelve hexadecimal digits that change when a case, its patient or its fold does, or what
-        counts as lesion. ``labels``: checksum of each case's label file, empty where there is none.
-    """
-    cases = {case.name: [case.patient, case.fold] for case in cohort.labelled}
-    files = {case.name: case.label for case in cohort.labelled}
-    labels = {name: checksum(file) if file and file.is_file() else "" for name, file in files.items()}
-    return {"cohort_hash": settings_hash({"cases": cases, "lesions": asdict(cohort.rule)}), "labels": labels}
-
-
-def finish_run(
-    run: RunLayout,
-    settings: Train,
-    cohort: Cohort,
-    parts: Split,
-    history: pd.DataFrame,
-    best: Mapping[str, Any],
-    parameters: int,
-    unlikeness: Mapping[str, float] | None = None,
-) -> None:
-    """Write ``metrics.json``, which marks a run as finished: its settings, its cases, and checksums of its files.
-
-    All tables and predictions are written before; later notebooks compare them with these checksums. For ``settings``,
-    ``history``, ``best`` and ``parameters`` see `run_facts`; ``unlikeness`` says how far each test case lies from the
-    training cases (`metaseg_nb.inference.unlikeness`).
-    """
-    content = {
-        **run_facts(settings, history, best, parameters),
-        "selection_dice": best["dice"],
-        "unlikeness": dict(unlikeness or {}),
-        "operating_point": settings.operating_point,
-        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
-        **scored_with(cohort),
-    }
-    masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
-    follow_ups = [run.earlier_table] if run.earlier_table.is_file() else []
-    finish(run, content, [*run.tables, *masks, *follow_ups])
-
-
-def rescore(study: str) -> list[str]:
-    """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
-
-    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
-    of the weights that were not kept are there, or where these are the same weights. ``earlier.csv``, whose masks are
-    not kept, stays as it was. Notebook 04 is then to be run again.
-
-    ``study`` is its folder under ``runs/``. Returns the runs, such as ``unet/fold0``.
-
-    Raises
-    ------
-    CohortError
-        No run is finished, or what a run wrote is lost or has changed.
-    """
-    layout = StudyLayout(study)
-    cohort = read_study_cohort(layout)
-    marks = [*layout.root.glob("*/fold*/metrics.json"), *layout.root.glob("arms/*/seed*/*/fold*/metrics.json")]
-    runs = [RunLayout(mark.parent) for mark in sorted(marks)]
-    if not runs:
-        raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
-    for run, facts in zip(tqdm(runs, desc="scoring runs again"), of_each(read_finished, runs), strict=True):
-        test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
-        metrics, lesions = score_cases(test, run.predictions, cohort.rule)
-        write_table(run.metrics_table, metrics)
-        write_table(run.lesions_table, lesions)
-        masks = run.other_predictions / facts.get("operating_point", "")
-        if facts["best_epoch"] == facts.get("other_epoch"):
-            write_table(run.other_metrics_table, metrics)
-        elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
-            write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
-        files = [run.root / name for name in facts.pop(FILES)]
-        facts.pop("dice_mean", None)  # earlier versions kept it
-        write_record(run.metrics, facts, files)
-    return [run.root.relative_to(layout.root).as_posix() for run in runs]

@@ -1,4 +1,4 @@
-"""Predictions against their references: a pair of masks, a test set, the probabilities of a case.
+"""Predictions against their references: a pair of masks, a test set, the probabilities of a case, finished runs again.
 
 A metric of your own is one function in this module with `metric` above it, as below. It is then computed for every new
 run, has its column in every table and its row in the leaderboard. `python -m metaseg_nb rescore --study NAME` computes
@@ -18,9 +18,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tqdm.auto import tqdm
 
+from metaseg_nb.checksums import FILES, write_record
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks import require_sound_headers
+from metaseg_nb.cohort.datalist import read_study_cohort
 from metaseg_nb.cohort.lesions import diameter_class
 from metaseg_nb.cohort.problems import CohortError, of_each
 from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
@@ -28,8 +31,11 @@ from metaseg_nb.evaluation.calibration import probability_bins
 from metaseg_nb.evaluation.detection import detections_by_threshold
 from metaseg_nb.evaluation.lesion_metrics import detection_counts, lesion_metrics, mets_2026
 from metaseg_nb.evaluation.voxel_metrics import Spacing, binary_masks, mask_pair, voxel_metrics
+from metaseg_nb.files import write_table
 from metaseg_nb.inference.decision import Decision, native_mask, native_probability
+from metaseg_nb.layout import RunLayout, StudyLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
+from metaseg_nb.training.finished_run import read_finished
 
 Compute = Callable[[np.ndarray, np.ndarray, Spacing], float]
 
@@ -243,3 +249,39 @@ def score_follow_up(
         predicted = stored.on_native(native_mask(probability, stored.grid, stored.native, decision))
         rows.append({"earlier_mask": mask, **score_against(case, truth, predicted)[0]})
     return pd.DataFrame(rows)
+
+
+def rescore(study: str) -> list[str]:
+    """Score the test cases of all finished runs of a study again, with the metrics of now; no network predicts.
+
+    Writes each run's ``metrics.csv``, ``lesions.csv`` and ``metrics.json``, and ``metrics_other.csv`` where the masks
+    of the weights that were not kept are there, or where these are the same weights. ``earlier.csv``, whose masks are
+    not kept, stays as it was. Notebook 04 is then to be run again.
+
+    ``study`` is its folder under ``runs/``. Returns the runs, such as ``unet/fold0``.
+
+    Raises
+    ------
+    CohortError
+        No run is finished, or what a run wrote is lost or has changed.
+    """
+    layout = StudyLayout(study)
+    cohort = read_study_cohort(layout)
+    marks = [*layout.root.glob("*/fold*/metrics.json"), *layout.root.glob("arms/*/seed*/*/fold*/metrics.json")]
+    runs = [RunLayout(mark.parent) for mark in sorted(marks)]
+    if not runs:
+        raise CohortError.one("-", str(layout.root), "no finished run", "one or more", "run 03 first")
+    for run, facts in zip(tqdm(runs, desc="scoring runs again"), of_each(read_finished, runs), strict=True):
+        test = [case for case in cohort.cases if case.name in facts["cases"]["test"]]
+        metrics, lesions = score_cases(test, run.predictions, cohort.rule)
+        write_table(run.metrics_table, metrics)
+        write_table(run.lesions_table, lesions)
+        masks = run.other_predictions / facts.get("operating_point", "")
+        if facts["best_epoch"] == facts.get("other_epoch"):
+            write_table(run.other_metrics_table, metrics)
+        elif all((masks / f"{case.name}.nii.gz").is_file() for case in test):
+            write_table(run.other_metrics_table, score_cases(test, masks, cohort.rule)[0])
+        files = [run.root / name for name in facts.pop(FILES)]
+        facts.pop("dice_mean", None)  # earlier versions kept it
+        write_record(run.metrics, facts, files)
+    return [run.root.relative_to(layout.root).as_posix() for run in runs]

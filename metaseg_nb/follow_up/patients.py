@@ -21,7 +21,7 @@ from metaseg_nb.machine import map_cases
 from metaseg_nb.preprocessing.registration import register_dates
 
 REFERENCE = "reference"
-MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z"]
+MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z", "cut"]
 PERHAPS = "possibly another patient, another sequence, or after surgery"
 # Of the date that the others are registered to.
 UNMOVED = (0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")
@@ -34,6 +34,7 @@ class FollowUp(NamedTuple):
     are not followed. ``lesions`` has a row per (``model``, ``patient``, ``lesion``) and date from the lesion's
     first on: ``case``, ``day``, ``part`` (its place among the lesions of its mask), ``fate``, ``of`` (`follow`), and
     `MEASURES`, 0 where it is not there (the voxel ``x``, ``y``, ``z``: NaN) and NaN where its place was not imaged.
+    ``cut``: whether the edge of the image cuts it, so that it is larger than measured.
     ``changes`` has a row per (``model``, reference lesion, two dates in a row at which it is there), with the later of
     them: ``reference_mm``, ``predicted_mm``, changes of the longest axial diameter.
     """
@@ -64,13 +65,14 @@ class Measured:
         the centres of thick slices lie farther apart than two lesions that are the same.
         """
         lesions, to_voxel = find_lesions(mask.array > 0, mask.spacing_mm), np.linalg.inv(mask.affine) @ matrix
-        voxels = [lesions.voxels(lesion) for lesion in lesions.boxes]
-        volume_mm3 = float(np.prod(mask.spacing_mm))
-        voxels = [own for own in voxels if is_scored(np.array(len(own) * volume_mm3), UNSCORED_MM3)]
+        parts_of = {lesion: lesions.voxels(lesion) for lesion in lesions.boxes}
+        volume_mm3, cut = float(np.prod(mask.spacing_mm)), lesions.cut
+        scored = {of: own for of, own in parts_of.items() if is_scored(np.array(len(own) * volume_mm3), UNSCORED_MM3)}
         rows = [
-            (len(own) * volume_mm3, *axial_diameters(own, mask.spacing_mm), *own.mean(axis=0).tolist())
-            for own in voxels
+            (len(own) * volume_mm3, *axial_diameters(own, mask.spacing_mm), *own.mean(axis=0).tolist(), of in cut)
+            for of, own in scored.items()
         ]
+        voxels = [*scored.values()]
         table = pd.DataFrame(rows, columns=MEASURES, dtype=float)
         n = np.ceil(np.round(mask.spacing_mm, 2)).astype(int).tolist()
         parts, back = (np.indices(n).reshape(3, -1).T + 0.5) / n - 0.5, np.linalg.inv(to_voxel)
@@ -229,6 +231,7 @@ def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: flo
     whole = rows.join(about, on="date").merge(parts.reset_index(), "left", ["date", "part"])
     whole.loc[whole["part"].isna() & (whole["fate"] != UNSEEN), MEASURES[:4]] = 0.0
     columns = ["patient", "case", "day", "lesion", "part", "of", "fate", *MEASURES]
+    whole["cut"] = whole["cut"].eq(1)
     return whole[columns].astype({"day": int, "lesion": int})  # also without a lesion
 
 

@@ -29,7 +29,8 @@ class Ensemble:
     """Networks of one model, trained on other folds of one study with the same settings.
 
     ``decision`` has the mean threshold and peak and the median smallest lesion of theirs. ``notes`` names
-    checkpoints whose training did not finish, so that 0.5 is assumed, and libraries that have another version here.
+    checkpoints whose training did not finish, so that 0.5 is assumed, and libraries that have another version here; of
+    several networks they say that nothing scores them together.
     ``likeness`` is what they keep of their training images; checkpoints of earlier versions keep nothing.
     """
 
@@ -106,6 +107,8 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
             f"no threshold was chosen for {', '.join(assumed)}, whose training did not finish: "
             f"{UNDECIDED.threshold} is assumed"
         )
+    if len(paths) > 1:
+        notes.append("nothing scores these networks together: the numbers of 04 are those of single networks")
     if others := sorted(set(map(other_versions, contents.values())) - {""}):
         notes.append(f"made with {'; '.join(others)}: results may differ a little")
     return Ensemble(

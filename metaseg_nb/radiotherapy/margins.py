@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.cohort.cases import Case, Cohort, LesionRule
+from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.lesions import (
     UNSCORED_MM3,
     box_around,
@@ -24,7 +25,7 @@ from metaseg_nb.cohort.lesions import (
     surface_distance_mm,
 )
 from metaseg_nb.cohort.problems import CohortError, refusal, shortened
-from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, same_grid
+from metaseg_nb.cohort.volumes import OWN_MASKS, Volume, describe_grid, read_lesions, read_mask, read_volume, same_grid
 from metaseg_nb.evaluation.intervals import Estimate, bootstrap, share, share_difference
 from metaseg_nb.evaluation.strata import per_patient, weighted
 from metaseg_nb.evaluation.voxel_metrics import Spacing
@@ -69,7 +70,9 @@ class Targets:
         """Of each voxel to the mask; see `surface_distance_mm`."""
         return surface_distance_mm(self.mask, self.spacing_mm)
 
-    def coverage(self, prediction: np.ndarray, margins_mm: Sequence[float]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def coverage(
+        self, prediction: np.ndarray, margins_mm: Sequence[float], head: np.ndarray | bool = True
+    ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """What contours grown by margins cover of each lesion, and what they treat besides.
 
         Parameters
@@ -78,6 +81,8 @@ class Targets:
             On the grid of the reference.
         margins_mm : sequence of floats
             Contours grow in 3D, see `surface_distance_mm`.
+        head : (X, Y, Z) bool array, or True
+            Where volumes are counted: air around the head is not treated. True: everywhere.
 
         Returns
         -------
@@ -86,8 +91,8 @@ class Targets:
             ``needed_95_mm`` and ``needed_98_mm``, the smallest margin that covers such a share. It is infinite for a
             missed lesion, even where the margin of a neighbour would reach it.
         treated : DataFrame
-            A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold, be it brain, skull or air,
-            and the reference, grown alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
+            A row per margin: ``margin_mm``; ``unneeded_cm3``, what the grown contours hold of the head, be it brain or
+            skull, and the reference, grown alike, does not; ``target_cm3`` of the grown reference; ``false`` lesions.
         """
         away, rows = surface_distance_mm(prediction, self.spacing_mm), []
         number_of, away_inside = self.grown[self.mask], away[self.mask]
@@ -101,8 +106,8 @@ class Targets:
         lesions = self.table.assign(detected=self.table.index.isin(touched))
         parts, n_parts = label_lesions(prediction)
         false, voxel_cm3 = n_parts - len({*parts[self.grown > 0]} - {0}), float(np.prod(self.spacing_mm)) / 1000
-        unneeded = [np.count_nonzero((away <= margin) & (self.distance > margin)) for margin in margins_mm]
-        target = [np.count_nonzero(self.distance <= margin) for margin in margins_mm]
+        unneeded = [np.count_nonzero((away <= margin) & (self.distance > margin) & head) for margin in margins_mm]
+        target = [np.count_nonzero((self.distance <= margin) & head) for margin in margins_mm]
         cm3 = {"unneeded_cm3": np.multiply(unneeded, voxel_cm3), "target_cm3": np.multiply(target, voxel_cm3)}
         treated = pd.DataFrame({"margin_mm": margins_mm, **cm3, "false": false})
         return lesions.join(pd.DataFrame(rows, lesions.index)).reset_index(drop=True), treated
@@ -166,9 +171,12 @@ def _case_coverage(
     drawn, inside = masks_on(reference, case.name, masks, rule), reference.array > 0
     box = box_around(np.any([inside, *drawn.values()], axis=0), max(margins_mm), reference.spacing_mm)
     targets, found = Targets.of(inside[box], reference.spacing_mm), []
+    image = read_volume(case.image, case.name)
+    head = find_head(image.array, image.spacing_mm)
+    in_head = True if head is None else head.on_image(inside.shape)[box]
     for model, mask in drawn.items():
         about = {"model": model, "case": case.name, "patient": case.patient}
-        found.append([table.assign(**about) for table in targets.coverage(mask[box], margins_mm)])
+        found.append([table.assign(**about) for table in targets.coverage(mask[box], margins_mm, in_head)])
     lesions, treated = (pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True))
     lesions[["x", "y", "z"]] += [axis.start for axis in box]
     return lesions, treated

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = exported(
     __name__,
     checkpoints="is_finished keep_weights load_checkpoint network_of save_checkpoint",
     cost="network_cost",
-    finished_run="finish run_facts",
+    finished_run="finish finish_run run_facts scored_with",
     fit="train",
     patches="PatchBatches",
     pretraining="RestorationBatches load_unseen pretrained variance_restored",

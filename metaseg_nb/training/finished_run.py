@@ -1,16 +1,19 @@
 """What a finished run says of itself: ``metrics.json``, with checksums of its files."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from metaseg_nb.checksums import damage, read_record, write_record
+from metaseg_nb.checksums import checksum, damage, read_record, write_record
+from metaseg_nb.cohort.cases import Cohort
+from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import provenance
-from metaseg_nb.settings import Training
+from metaseg_nb.settings import Train, Training, settings_hash
 
 
 def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
@@ -21,6 +24,50 @@ def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = (
     write_record(run.metrics, content, files)
     for path in (run.other_checkpoint, run.previous_checkpoint, run.last_checkpoint):
         path.unlink(missing_ok=True)
+
+
+def finish_run(
+    run: RunLayout,
+    settings: Train,
+    cohort: Cohort,
+    parts: Split,
+    history: pd.DataFrame,
+    best: Mapping[str, Any],
+    parameters: int,
+    unlikeness: Mapping[str, float] | None = None,
+) -> None:
+    """Write ``metrics.json``, which marks a run as finished: its settings, its cases, and checksums of its files.
+
+    All tables and predictions are written before; later notebooks compare them with these checksums. For ``settings``,
+    ``history``, ``best`` and ``parameters`` see `run_facts`; ``unlikeness`` says how far each test case lies from the
+    training cases (`metaseg_nb.inference.unlikeness`).
+    """
+    content = {
+        **run_facts(settings, history, best, parameters),
+        "selection_dice": best["dice"],
+        "unlikeness": dict(unlikeness or {}),
+        "operating_point": settings.operating_point,
+        "cases": {part: [case.name for case in getattr(parts, part)] for part in ("training", "selection", "test")},
+        **scored_with(cohort),
+    }
+    masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
+    follow_ups = [run.earlier_table] if run.earlier_table.is_file() else []
+    finish(run, content, [*run.tables, *masks, *follow_ups])
+
+
+def scored_with(cohort: Cohort) -> dict[str, Any]:
+    """What the scores of a run depend on beside its predictions: the cohort's folds, rule and label files.
+
+    Returns
+    -------
+    dict
+        ``cohort_hash``: twelve hexadecimal digits that change when a case, its patient or its fold does, or what
+        counts as lesion. ``labels``: checksum of each case's label file, empty where there is none.
+    """
+    cases = {case.name: [case.patient, case.fold] for case in cohort.labelled}
+    files = {case.name: case.label for case in cohort.labelled}
+    labels = {name: checksum(file) if file and file.is_file() else "" for name, file in files.items()}
+    return {"cohort_hash": settings_hash({"cases": cases, "lesions": asdict(cohort.rule)}), "labels": labels}
 
 
 def run_facts(settings: Training, history: pd.DataFrame, best: Mapping[str, Any], parameters: int) -> dict[str, Any]:
