@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -222,11 +223,12 @@ def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, c
 
 def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
     def interrupted(*_, **__):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
     assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
-    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; run the same command again to continue"]
+    line = "01_explore_data: stopped by Ctrl-C; start the same notebook again to continue"
+    assert capsys.readouterr().err.splitlines() == [line]
     record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
     assert record["state"] == "stopped"
 
