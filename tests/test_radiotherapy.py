@@ -1366,6 +1366,7 @@ def drawn(tmp_path, monkeypatch, image, mask):
 def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, mask, seg):
     drawn("R1", mask)
     drawn("R2", ~mask)
+    (tmp_path / "runs/clinic/annotations_by_hand/R2/examination_0001.nii.gz").write_bytes(b"damaged")
     study, written = str(tmp_path / "clinic.yaml"), "runs/clinic/radiotherapy/by_hand/R1/examination_0001.dcm"
     ((line, _),) = exporting.export_study(study, None, "R1", seg)
     assert line == f"{tmp_path / written}: 2 lesions"
@@ -1463,6 +1464,15 @@ def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):
     for model, reader in (("unet", "R1"), (None, None)):
         with pytest.raises(ValueError, match="expected one: a network, or who drew in notebook 08"):
             next(exporting.export_study(study, model, reader, False))
+
+
+def test_a_mask_without_its_record_is_named_and_not_left_out_of_an_export(tmp_path, drawn, mask):
+    drawn("R1", mask)
+    (tmp_path / "runs/clinic/annotations_by_hand/R1/lost.nii.gz").touch()
+    with pytest.raises(
+        CohortError, match=r"case lost, .*found a mask without its record; expected lost.json beside it"
+    ):
+        next(exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False))
 
 
 def test_what_is_wrong_with_a_series_to_predict_names_its_folder(tmp_path, monkeypatch, image):
