@@ -1247,12 +1247,12 @@ def test_a_segmentation_lies_where_its_masks_lie(tmp_path, image, mask, files):
     assert np.array_equal(back, mask)
 
 
-def test_headers_that_no_segmentation_may_have_are_told_without_their_values(tmp_path, image, mask):
+def test_images_of_which_no_segmentation_can_be_made_are_told_without_their_values(tmp_path, image, mask):
     write_series(tmp_path / "mr", image, AXIAL, "P1")
     for path in slices_of(tmp_path):
         change(path, PatientSex="MANNLICH")
     (found,) = read_dicom(tmp_path).series
-    with pytest.raises(ValueError, match=r"found images with a date, time or sex .* without --seg") as error:
+    with pytest.raises(ValueError, match=r"highdicom makes no segmentation \(ValueError\), perhaps .* without --seg") as error:
         write_segmentation(tmp_path / "seg.dcm", {"GTV_auto_01": mask}, found, "unet")
     assert "MANNLICH" not in str(error.value)
 

@@ -57,8 +57,8 @@ def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) 
     Raises
     ------
     ValueError
-        The mask is not on the grid of the series; the series names no frame of reference; or a header of its images
-        holds what no segmentation may.
+        The mask is not on the grid of the series; the series names no frame of reference; or no segmentation
+        can be made of its images.
     """
     image = nib.Nifti1Image.from_filename(drawn.mask)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):

@@ -259,7 +259,7 @@ def write_segmentation(
             series_description=NAME,
         )
     except (TypeError, ValueError) as error:  # its words may hold what stands in the header
-        found = "images with a date, time or sex in their headers that a segmentation may not hold"
+        found = f"images of which highdicom makes no segmentation ({type(error).__name__}), perhaps for their headers"
         fix = "write a structure set, without --seg"
         raise ValueError(f"found {found}; expected the forms of DICOM. What to do: {fix}.") from error
     with finished(path) as temporary:
