@@ -1252,7 +1252,9 @@ def test_images_of_which_no_segmentation_can_be_made_are_told_without_their_valu
     for path in slices_of(tmp_path):
         change(path, PatientSex="MANNLICH")
     (found,) = read_dicom(tmp_path).series
-    with pytest.raises(ValueError, match=r"highdicom makes no segmentation \(ValueError\), perhaps .* without --seg") as error:
+    with pytest.raises(
+        ValueError, match=r"highdicom makes no segmentation \(ValueError\), perhaps .* without --seg"
+    ) as error:
         write_segmentation(tmp_path / "seg.dcm", {"GTV_auto_01": mask}, found, "unet")
     assert "MANNLICH" not in str(error.value)
 
