@@ -17,6 +17,7 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
+import yaml
 from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
@@ -959,6 +960,8 @@ def test_contours_of_a_region_may_be_in_several_items_and_of_the_newer_closed_ty
     [
         ("GTV [1]", "gtv [1]", True),
         ("GTV 1", "GTV [1]", False),
+        ("GTV 7", "GTV [0-9]", True),
+        ("GTV -", "GTV [0-9]", False),
         (" Läsion ", "la\u0308sion", True),
         ("GTV_12", "gtv_?", False),
         ("Met_L_front", "*met*", True),
@@ -966,6 +969,20 @@ def test_contours_of_a_region_may_be_in_several_items_and_of_the_newer_closed_ty
 )
 def test_names_are_matched_letter_by_letter_but_for_stars(name, pattern, fits):
     assert is_named(name, [pattern]) == fits
+
+
+MARGINS = ["GTV1_3mm", "GTV 3 mm", "GTV2_10_MM", "GTV_2.5mm ring", "GTV-1mm", "GTV + 3"]
+LESIONS = ["GTV commissure", "GTV Kommissur 2", "GTV2 Kommissur", "GTV comm ant", "GTV_1", "Stammhirn GTV3"]
+
+
+def test_by_default_a_number_of_millimetres_is_a_margin_and_other_names_with_mm_are_lesions():
+    defaults = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
+    patterns = [Choice().roi_names_without, defaults["roi_names_without"]]
+    files = [*(PARAMS / "studies").glob("*.yaml"), *Path(__file__).with_name("studies").glob("*.yaml")]
+    patterns += filter(None, (yaml.safe_load(file.read_text()).get("roi_names_without") for file in files))
+    assert len(patterns) > 5
+    for without in patterns:
+        assert [name for name in MARGINS + LESIONS if is_named(name, without)] == MARGINS
 
 
 def test_a_damaged_series_is_replaced_by_no_other_and_one_that_nobody_wants_is_a_note(tmp_path, image, mask):
