@@ -16,9 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
-# Exit code after Ctrl-C, as of shells: 128 and the signal's number.
-INTERRUPTED = 128 + signal.SIGINT
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command.
@@ -36,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
-        return INTERRUPTED
+        return 128 + signal.SIGINT  # as of shells
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -182,7 +182,7 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises
     ------
     DamagedFile
-        It is empty, cut off, not text, or has rows of another length than its header.
+        It is empty, cut off, not text, saved again with semicolons, or has rows of another length than its header.
     """
     return _read(path, dtype=dict.fromkeys(NAMES, str), keep_default_na=False, na_values=[""])
 
@@ -200,6 +200,8 @@ def _read(path: Path, **how: Any) -> pd.DataFrame:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
         if uneven := [number for number, row in enumerate(rows, 1) if len(row) != len(rows[0])]:
             raise ValueError(f"row {uneven[0]} has {len(rows[uneven[0] - 1])} cells, the header {len(rows[0])}")
+        if len(rows[0]) == 1 and ";" in rows[0][0]:
+            raise ValueError("semicolons in place of commas: a spreadsheet saved it")
         table = pd.read_csv(io.StringIO(text, newline=""), engine="python", **how)
     except (ValueError, csv.Error) as error:
         raise DamagedFile(path, f"not a complete table ({error})") from error

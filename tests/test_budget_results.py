@@ -12,7 +12,7 @@ from metaseg_nb.annotation.results import read_budget
 from metaseg_nb.checksums import read_record, write_record
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
-from metaseg_nb.files import read_table, write_json, write_table
+from metaseg_nb.files import DamagedFile, read_table, write_json, write_table
 from metaseg_nb.layout import StudyLayout
 
 CONTOURED = 2 + 4 + 9  # minutes of a case of the fake cohort
@@ -224,6 +224,10 @@ def test_a_study_file_that_changed_since_the_runs_is_noticed(fake):
     assert len(found) == 2 * 4 * 2 * 3
     trained = {(problem.case.split(": ")[1].split(",")[0], problem.found) for problem in found}
     assert trained == {(model, f"other settings: epochs {n} instead of 7") for model, n in EPOCHS.items()}
+    for damaged in ('{"study": "ch', "[]", "{}"):
+        fake.layout.workflow_settings.write_text(damaged)
+        with pytest.raises(DamagedFile, match=r"snakemake\.json: found no JSON that names the study"):
+            read(fake)
     fake.layout.workflow_settings.unlink()  # it was never started with a file: then it has one in params/studies
     (problem,) = problems(fake)
     assert problem.file.endswith("params/studies/fake.yaml")

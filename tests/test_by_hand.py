@@ -374,8 +374,25 @@ def test_a_case_that_cannot_be_opened_stays_free_for_others(layout, case):
 def test_a_mask_without_its_record_is_not_drawn_over(layout, case):
     opened(layout, case).close(finished=True)
     (layout.by_hand / "R1/p1.json").unlink()
-    with pytest.raises(CohortError, match="a mask without its record"):
-        opened(layout, case)
+    for read in (lambda: opened(layout, case), lambda: read_readings(layout), lambda: read_readings(layout, "R1")):
+        with pytest.raises(
+            CohortError, match=r"^1 problem.*\n.* p1, file .*p1.nii.gz: found a mask without its record"
+        ):
+            read()
+    (layout.by_hand / "R1/p1.nii.gz").rename(layout.by_hand / "R1/.7@here_p1.nii.gz")
+    assert read_readings(layout).empty, "it is being written"
+
+
+def test_a_reader_is_not_stopped_by_the_files_of_another(layout, case):
+    opened(layout, case).close(finished=True)
+    opened(layout, case, "R2", second=True).close(finished=True)
+    mask, record = (layout.by_hand / "R2" / name for name in ("p1.nii.gz", "p1.json"))
+    for damaged in (mask, record):
+        damaged.write_bytes(damaged.read_bytes()[:-9])
+        assert read_readings(layout, "R1")["reader"].tolist() == ["R1"]
+        for reader in ("R2", None):
+            with pytest.raises(CohortError, match=r"file .*/R2/p1"):
+                read_readings(layout, reader)
 
 
 def test_damaged_records_and_copies_of_folders_are_named_all_at_once(layout, case):

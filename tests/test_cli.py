@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -222,11 +223,12 @@ def test_an_opened_notebook_that_was_changed_is_never_overwritten(study, home, c
 
 def test_ctrl_c_ends_in_one_line(study, monkeypatch, home, capsys):
     def interrupted(*_, **__):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(papermill, "execute_notebook", interrupted)
     assert main(["run", "01_explore_data", "--study", study("study: mine")]) == 130
-    assert capsys.readouterr().err.splitlines() == ["stopped by Ctrl-C; run the same command again to continue"]
+    line = "01_explore_data: stopped by Ctrl-C; start the same notebook again to continue"
+    assert capsys.readouterr().err.splitlines() == [line]
     record = json.loads((home / "runs/mine/notebooks/01_explore_data.run.json").read_text())
     assert record["state"] == "stopped"
 
@@ -306,6 +308,19 @@ def test_predict_takes_a_folder_or_a_list_of_cases_below_the_home_too(model_fold
     listed.write_text(json.dumps({"training": [labelled]}))
     assert main(["predict", "runs/tiny/unet", str(listed), "-o", str(tmp_path / "masks")]) == 2
     assert "found no case without a mask" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["x.nii.gz", "x.NII", "x.dcm"])
+@pytest.mark.parametrize("option", ["-o", "--probability"])
+def test_predict_refuses_the_name_of_a_file_for_several_cases(write_nifti, tmp_path, capsys, option, name):
+    images = write_nifti("images/a.nii.gz", np.zeros((24, 24, 20), np.float32)).parent
+    listed = tmp_path / "list.json"
+    listed.write_text(json.dumps({"testing": [{"image": "images/a.nii.gz"}]}))
+    others = {"-o": str(tmp_path / "masks")} | {option: str(tmp_path / name)}
+    for source in (images, listed):
+        assert main(["predict", "best.pt", str(source), *(part for pair in others.items() for part in pair)]) == 2
+        assert f"{name}: found the name of a file; expected a folder for several cases" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "home") == ["images", "list.json"]
 
 
 def test_predict_goes_on_after_a_case_that_cannot_be_read_and_names_all_of_them(

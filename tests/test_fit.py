@@ -455,6 +455,21 @@ def test_a_loss_that_is_no_number_stops_the_run_and_leaves_no_checkpoint(train, 
     assert not run.last_checkpoint.exists()
 
 
+def test_a_loss_that_is_no_number_stops_the_run_at_the_end_of_its_epoch(train, monkeypatch):
+    """Long before the next validation: the third step of ten is the first of the second epoch."""
+    steps, step = [], training_run.RunningMean.update
+    loss = PatchBatches.loss
+
+    def spoilt(batches):
+        return lambda *of: loss(batches)(*of) * (math.nan if len(steps) >= 2 else 1)
+
+    monkeypatch.setattr(PatchBatches, "loss", spoilt)
+    monkeypatch.setattr(training_run.RunningMean, "update", lambda *of: steps.append(1) or step(*of))
+    with pytest.raises(FloatingPointError, match="loss is nan at step 2: use a lower learning_rate"):
+        train(epochs=5, validate_every=99)
+    assert len(steps) == 4
+
+
 def test_a_score_that_is_no_number_stops_the_run(train, run):
     with pytest.raises(FloatingPointError, match=r"the dice of the selection set is nan at step 2"):
         train(validate=lambda network: math.nan)

@@ -588,9 +588,11 @@ def test_each_mistake_in_the_clinical_table_has_its_message(tmp_path, text, foun
 
 def test_the_clinical_table_is_read_in_any_case_and_cells_may_be_empty(tmp_path):
     path = tmp_path / "clinical.csv"
-    path.write_text("case,steroids,clinical,notes\np-0,None,,\np-1,,Worse,x\n", encoding="utf-8")
-    table = read_clinical(path, Cohort("c", "", patient(2)))
-    assert table.to_dict("list") == {"case": ["p-0", "p-1"], "steroids": ["none", ""], "clinical": ["", "worse"]}
+    as_excel = "\ufeffsep=;\r\ncase;steroids;clinical;notes;;\r\np-0;None;;1,5;;\r\np-1;;Worse;x;;\r\n"
+    for text in ("case,steroids,clinical,notes\np-0,None,,\np-1,,Worse,x\n", as_excel):
+        path.write_text(text, encoding="utf-8", newline="")
+        table = read_clinical(path, Cohort("c", "", patient(2)))
+        assert table.to_dict("list") == {"case": ["p-0", "p-1"], "steroids": ["none", ""], "clinical": ["", "worse"]}
 
 
 def ball(radius, centre, shape=(40, 40, 40)):

@@ -20,7 +20,7 @@ from metaseg_nb.cohort.volumes import read_volume, write_volume
 SHAPE = (6, 7, 8)
 AFFINE = np.array([[0, -1.5, 0, 10], [2, 0, 0, -20], [0, 0, 3, 5], [0, 0, 0, 1.0]])
 FIELDS = {"dim0": 40, "datatype": 70, "pixdim": 76, "slope": 112, "units": 123, "qform_code": 252, "sform_code": 254}
-FIELDS |= {"quaternion": 256, "sform": 280}
+FIELDS |= {"quaternion": 256, "sform_x": 280}
 
 
 @pytest.fixture
@@ -408,6 +408,11 @@ BROKEN = {
     "flat": {"qform": 0, "sform_code": struct.pack("<h", 1), "quaternion": bytes(72)},
     "not a number": {"pixdim": struct.pack("<4f", 1, np.nan, 1.5, 3), "sform": 0},
     "endless": {"quaternion": bytes(24) + struct.pack("<f", np.inf)},
+    "an origin of nowhere": {"sform_x": struct.pack("<4f", 0, -1.5, 0, 1e30)},
+    "an origin of nowhere by the qform": {"sform": 0, "quaternion": bytes(12) + struct.pack("<f", -1e30)},
+    "endless edge": {"sform": 0, "pixdim": struct.pack("<4f", 1, np.inf, 1.5, 3)},
+    "huge edge": {"sform": 0, "pixdim": struct.pack("<4f", 1, 2, 1e30, 3)},
+    "tiny edge": {"sform": 0, "pixdim": struct.pack("<4f", 1, 2, 1e-30, 3)},
     "no rotation": {"sform": 0, "quaternion": struct.pack("<3f", 0.9, 0.9, 0.9)},
     "shift without scale": {"slope": struct.pack("<2f", 0, -1)},
     "tiny scale": {"slope": struct.pack("<2f", 1e-30, 0)},
@@ -417,3 +422,12 @@ BROKEN = {
 @pytest.mark.parametrize("header", BROKEN.values(), ids=BROKEN)
 def test_a_header_without_a_sound_place_is_refused(write, header):
     refused(write(**header))
+
+
+@pytest.mark.parametrize(("origin_mm", "sound"), [(9e5, True), (1.1e6, False)])
+def test_an_image_lies_within_a_kilometre_of_the_origin(write, origin_mm, sound):
+    path = write(sform_x=struct.pack("<4f", 0, -1.5, 0, origin_mm))
+    if sound:
+        assert open_nifti(path, "a").affine[0, 3] == np.float32(origin_mm)
+    else:
+        assert "within a kilometre" in refused(path).expected

@@ -17,6 +17,7 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
+import yaml
 from conftest import tiny_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from metaseg_nb.annotation.by_hand import Beginning, open_reading
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import read_volume
-from metaseg_nb.layout import StudyLayout
+from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.radiotherapy import exporting
 from metaseg_nb.radiotherapy.contours import even_odd, plane_distance, rasterise, trace
 from metaseg_nb.radiotherapy.dicom_folder import describe_dicom, read_dicom
@@ -959,6 +960,8 @@ def test_contours_of_a_region_may_be_in_several_items_and_of_the_newer_closed_ty
     [
         ("GTV [1]", "gtv [1]", True),
         ("GTV 1", "GTV [1]", False),
+        ("GTV 7", "GTV [0-9]", True),
+        ("GTV -", "GTV [0-9]", False),
         (" Läsion ", "la\u0308sion", True),
         ("GTV_12", "gtv_?", False),
         ("Met_L_front", "*met*", True),
@@ -966,6 +969,20 @@ def test_contours_of_a_region_may_be_in_several_items_and_of_the_newer_closed_ty
 )
 def test_names_are_matched_letter_by_letter_but_for_stars(name, pattern, fits):
     assert is_named(name, [pattern]) == fits
+
+
+MARGINS = ["GTV1_3mm", "GTV 3 mm", "GTV2_10_MM", "GTV_2.5mm ring", "GTV-1mm", "GTV + 3"]
+LESIONS = ["GTV commissure", "GTV Kommissur 2", "GTV2 Kommissur", "GTV comm ant", "GTV_1", "Stammhirn GTV3"]
+
+
+def test_by_default_a_number_of_millimetres_is_a_margin_and_other_names_with_mm_are_lesions():
+    defaults = yaml.safe_load((PARAMS / "defaults.yaml").read_text())
+    patterns = [Choice().roi_names_without, defaults["roi_names_without"]]
+    files = [*(PARAMS / "studies").glob("*.yaml"), *Path(__file__).with_name("studies").glob("*.yaml")]
+    patterns += filter(None, (yaml.safe_load(file.read_text()).get("roi_names_without") for file in files))
+    assert len(patterns) > 5
+    for without in patterns:
+        assert [name for name in MARGINS + LESIONS if is_named(name, without)] == MARGINS
 
 
 def test_a_damaged_series_is_replaced_by_no_other_and_one_that_nobody_wants_is_a_note(tmp_path, image, mask):
@@ -1247,12 +1264,14 @@ def test_a_segmentation_lies_where_its_masks_lie(tmp_path, image, mask, files):
     assert np.array_equal(back, mask)
 
 
-def test_headers_that_no_segmentation_may_have_are_told_without_their_values(tmp_path, image, mask):
+def test_images_of_which_no_segmentation_can_be_made_are_told_without_their_values(tmp_path, image, mask):
     write_series(tmp_path / "mr", image, AXIAL, "P1")
     for path in slices_of(tmp_path):
         change(path, PatientSex="MANNLICH")
     (found,) = read_dicom(tmp_path).series
-    with pytest.raises(ValueError, match=r"found images with a date, time or sex .* without --seg") as error:
+    with pytest.raises(
+        ValueError, match=r"highdicom makes no segmentation \(ValueError\), perhaps .* without --seg"
+    ) as error:
         write_segmentation(tmp_path / "seg.dcm", {"GTV_auto_01": mask}, found, "unet")
     assert "MANNLICH" not in str(error.value)
 
@@ -1366,6 +1385,7 @@ def drawn(tmp_path, monkeypatch, image, mask):
 def test_what_a_reader_drew_goes_out_as_regions_of_that_reader(tmp_path, drawn, mask, seg):
     drawn("R1", mask)
     drawn("R2", ~mask)
+    (tmp_path / "runs/clinic/annotations_by_hand/R2/examination_0001.nii.gz").write_bytes(b"damaged")
     study, written = str(tmp_path / "clinic.yaml"), "runs/clinic/radiotherapy/by_hand/R1/examination_0001.dcm"
     ((line, _),) = exporting.export_study(study, None, "R1", seg)
     assert line == f"{tmp_path / written}: 2 lesions"
@@ -1463,6 +1483,15 @@ def test_masks_by_hand_that_cannot_go_out_are_told(tmp_path, drawn, mask):
     for model, reader in (("unet", "R1"), (None, None)):
         with pytest.raises(ValueError, match="expected one: a network, or who drew in notebook 08"):
             next(exporting.export_study(study, model, reader, False))
+
+
+def test_a_mask_without_its_record_is_named_and_not_left_out_of_an_export(tmp_path, drawn, mask):
+    drawn("R1", mask)
+    (tmp_path / "runs/clinic/annotations_by_hand/R1/lost.nii.gz").touch()
+    with pytest.raises(
+        CohortError, match=r"case lost, .*found a mask without its record; expected lost.json beside it"
+    ):
+        next(exporting.export_study(str(tmp_path / "clinic.yaml"), None, "R1", False))
 
 
 def test_what_is_wrong_with_a_series_to_predict_names_its_folder(tmp_path, monkeypatch, image):

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import os
 import re
 import signal
@@ -92,8 +93,8 @@ def kernel():
         process.kill()
 
 
-def told_to_stop():
-    os.kill(os.getpid(), signal.SIGTERM)
+def told_to_stop(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
 def test_sigterm_that_kills_the_kernel_stops_the_run(run, kernel, capsys):
@@ -135,6 +136,51 @@ def test_a_training_that_saved_in_time_is_not_killed(run, kernel, monkeypatch):
     code, folder = run(execute)
     assert (code, record(folder)["state"]) == (75, "stopped")
     assert record(folder)["error"] == "cell [3] failed with TrainingStopped: saved"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Kernel died before replying to kernel_info"),
+        DeadKernelError("Kernel died"),
+        PapermillExecutionError(7, 3, "source", "TrainingStopped", "saved", ["traceback"]),
+    ],
+)
+def test_ctrl_c_ends_the_kernel_and_the_run_in_one_line(run, kernel, capfd, error):
+    """The kernel is out of reach of the terminal: papermill sees it die, and says so with a traceback."""
+
+    def execute(_):
+        process = kernel("trap 'exit 3' TERM; echo ready; while true; do sleep 0.1; done")
+        told_to_stop(signal.SIGINT)
+        assert process.wait(timeout=30) == 3
+        logging.getLogger("papermill").error("Kernel died while waiting for execute reply.")
+        raise error
+
+    before = signal.getsignal(signal.SIGINT)
+    code, folder = run(execute)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (code, record(folder)["state"]) == (130, "stopped")
+    line = "03_train: stopped by Ctrl-C; start the same notebook again to continue"
+    assert capfd.readouterr().err.splitlines() == [line]
+
+
+def test_a_kernel_that_goes_on_after_ctrl_c_is_killed_by_the_next(run, kernel):
+    def execute(_):
+        process = kernel("trap '' TERM; echo ready; sleep 60")
+        told_to_stop(signal.SIGINT)
+        told_to_stop(signal.SIGINT)
+        assert process.wait(timeout=30) == -signal.SIGKILL
+        raise DeadKernelError("Kernel died")
+
+    assert run(execute)[0] == 130
+
+
+def test_ctrl_c_that_a_shell_ignores_is_ignored(run):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert run(lambda _: told_to_stop(signal.SIGINT))[0] == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, DeadKernelError])

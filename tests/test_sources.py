@@ -730,6 +730,41 @@ def test_the_patients_table_overrides_what_the_list_says(write, two_lists):
     assert [(problem.case, problem.found) for problem in problems] == [("b", "no date that can be used")]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    ("first", "separator"),
+    [
+        ("", ";"),
+        ("\ufeffsep=;", ";"),
+        ("\ufeff\ufeffSEP=;;;;", ";"),
+        ('"sep=,"', ","),
+        ("sep=\t", "\t"),
+        ("sep=|", "|"),
+    ],
+)
+def test_a_table_is_read_as_excel_saves_it(two_lists, first, separator, end):
+    """Its separator in the first line; names with other separators in quotes; columns of nothing; decimal commas."""
+    rows = (
+        ['"patient"', "case", "primary", "day", ""],
+        ['"8;, 9"', "a", "skin", '"0,0"', ""],
+        ['"8;, 9"', "b", "", "12", ""],
+    )
+    lines = [*filter(None, [first]), *map(separator.join, rows)]
+    (two_lists / "p.csv").write_bytes((end.join(lines) + end).encode())
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert [(case.patient, case.primary, case.day) for case in cohort.cases] == [
+        ("8;, 9", "skin", 0),
+        ("8;, 9", "unknown", 12),
+    ]
+    assert said(problems) == [("warning", "c", "no row for c")]
+
+
+def test_a_row_below_excels_first_line_is_named_by_its_line(write, two_lists):
+    write("p.csv", "sep=;\ncase;patient;day\na;P1;0\nb;P1;12,5\nc;P1;7;x\n")
+    _, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems)[:2] == [("error", "line 5", "4 cells: c, P1, 7, x"), ("error", "line 4", "day '12,5'")]
+
+
 def test_a_table_of_patients_counts_for_all_of_their_cases(write, tmp_path):
     write("a.json", {"training": [entry("a", patient=1), entry("b", patient=1), entry("c", patient=2)]})
     write("p.csv", "patient,primary\n1,lung\n2,skin\n")

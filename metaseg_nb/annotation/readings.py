@@ -16,7 +16,7 @@ import pandas as pd
 from metaseg_nb.checksums import changed_files, read_record
 from metaseg_nb.cohort.datalist import read_written
 from metaseg_nb.cohort.lesions import Lesions, label_lesions
-from metaseg_nb.cohort.problems import CohortError, broken, of_each, refusal
+from metaseg_nb.cohort.problems import CohortError, Problem, broken, of_each, refusal
 from metaseg_nb.cohort.volumes import read_mask
 from metaseg_nb.evaluation.intervals import percentiles, times_drawn
 from metaseg_nb.evaluation.scoring import score
@@ -119,12 +119,12 @@ def kept_record(mask: Path, case: str) -> dict[str, Any]:
     if record.is_file():
         return _read(record)
     if mask.is_file():
-        raise refusal("record of mask", case, mask, "a mask without its record", record=record.name)
+        raise CohortError([_without_record(mask)])
     return {}
 
 
-def read_readings(layout: StudyLayout) -> pd.DataFrame:
-    """Read what all readers did, a row per reader and case, in the order in which they began.
+def read_readings(layout: StudyLayout, reader: str | None = None) -> pd.DataFrame:
+    """Read what all readers did, or one of them, a row per reader and case, in the order in which they began.
 
     Returns
     -------
@@ -134,10 +134,11 @@ def read_readings(layout: StudyLayout) -> pd.DataFrame:
     Raises
     ------
     CohortError
-        With every mask that is not as it was saved; or with every record that cannot be used.
+        With every mask that is not as it was saved, or has no record; or with every record that cannot be used.
     """
-    rows, problems = [], []
-    for path, record in _records(layout):
+    masks = _files(layout, reader, ".nii.gz")
+    rows, problems = [], [_without_record(mask) for mask in masks if not record_file(mask).is_file()]
+    for path, record in _records(layout, reader):
         rows.append(record | {"mask": path.with_suffix(".nii.gz")})
         for name, found in changed_files(path, record).items():
             problems.append(broken("mask as saved", record["case"], path.parent / name, found))
@@ -243,10 +244,21 @@ def reader_agreement(done: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=AGREEMENT)
 
 
-def _records(layout: StudyLayout) -> list[tuple[Path, dict[str, Any]]]:
+def _files(layout: StudyLayout, reader: str | None, ending: str) -> list[Path]:
+    """Files of all readers, or of one; hidden ones are being written."""
+    paths = layout.by_hand.glob(f"*/[!.]*{ending}")
+    return sorted(path for path in paths if reader in (None, path.parent.name))
+
+
+def _records(layout: StudyLayout, reader: str | None = None) -> list[tuple[Path, dict[str, Any]]]:
     """All records, with their files."""
-    paths = sorted(layout.by_hand.glob("*/*.json"))
+    paths = _files(layout, reader, ".json")
     return list(zip(paths, of_each(_read, paths), strict=True))
+
+
+def _without_record(mask: Path) -> Problem:
+    record = record_file(mask)
+    return broken("record of mask", record.stem, mask, "a mask without its record", record=record.name)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Results of all runs of an annotation budget, every arm on the same patients, and a physician's minutes for it."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from metaseg_nb.annotation.readings import MASK
+from metaseg_nb.batch.study import started_as
 from metaseg_nb.checksums import read_record
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.problems import CohortError, Problem, broken, refusal
@@ -162,8 +162,8 @@ def in_arm(problems: Iterable[Problem], arm: str, seed: int) -> list[Problem]:
 
 def _study_file(layout: StudyLayout) -> str:
     """The study as `resolve` takes it: the file that it was last started with, or its name in ``params/studies``."""
-    if layout.workflow_settings.is_file():
-        return json.loads(layout.workflow_settings.read_bytes())["study"]
+    if started := started_as(layout):
+        return started
     if not (file := parameter_file("study", layout.study)).is_file():
         raise refusal("study file", "-", file, "no such file")
     return layout.study

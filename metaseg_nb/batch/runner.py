@@ -18,6 +18,7 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from papermill.iorw import load_notebook_node
+from papermill.log import logger
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
@@ -31,6 +32,8 @@ from metaseg_nb.settings import ParameterError, settings_hash
 SPARSE = "30"
 # Exit code of a run that was stopped and saved: started again, it goes on (EX_TEMPFAIL of sysexits.h).
 STOPPED = 75
+# Exit code after Ctrl-C, as of shells: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
 # Seconds that a kernel has to end by itself: a cluster kills all 180 s after SIGTERM (workflow/profiles/slurm).
 GRACE_S = 150
 
@@ -41,9 +44,9 @@ class NotebookEnded(Exception):
     ``state`` is "stopped" when the same run, started again, goes on; else "failed". ``code`` is the exit code.
     """
 
-    def __init__(self, state: str, why: str):
+    def __init__(self, state: str, why: str, code: int):
         super().__init__(why)
-        self.state, self.code = state, STOPPED if state == "stopped" else 1
+        self.state, self.code = state, code
 
 
 def run_notebook(run: Run) -> Path:
@@ -129,10 +132,7 @@ def _recorded(run: Run, stop: "Stop") -> Iterator[None]:
     try:
         note("running")  # inside: a signal may come while this is written
         yield
-    except KeyboardInterrupt:
-        note("stopped", "interrupted")
-        raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         if isinstance(error, OSError) and error.errno in FULL:  # no room for the notebook, and none for a record
             raise no_room(error.errno, run.executed) from error
         if ended := _ending(error, stop):
@@ -147,15 +147,18 @@ def _ending(error: Any, stop: "Stop") -> NotebookEnded | None:
     """Say in a line how a notebook ended, without the kernel's traceback; None for what is no end of a notebook."""
     in_cell = isinstance(error, PapermillExecutionError)
     saved = in_cell and error.ename == "TrainingStopped"
+    if stop.asked == signal.SIGINT:
+        return NotebookEnded("stopped", "stopped by Ctrl-C; start the same notebook again to continue", INTERRUPTED)
     if stop.asked and not saved:
-        return NotebookEnded("stopped", "stopped on request (SIGTERM); start the same notebook again to continue")
+        why = "stopped on request (SIGTERM); start the same notebook again to continue"
+        return NotebookEnded("stopped", why, STOPPED)
     if in_cell:
         why = f"cell [{error.exec_count}] failed with {error.ename}: {error.evalue}"
-        return NotebookEnded("stopped" if saved else "failed", why)
+        return NotebookEnded("stopped", why, STOPPED) if saved else NotebookEnded("failed", why, 1)
     if isinstance(error, DeadKernelError):
         total_gb = psutil.virtual_memory().total / 1e9
         peak = f"its largest process took {_peak_memory_gb():.1f} GB of this machine's {total_gb:.0f} GB"
-        return NotebookEnded("failed", f"the kernel was killed, probably for lack of memory, or crashed ({peak})")
+        return NotebookEnded("failed", f"the kernel was killed, probably for lack of memory, or crashed ({peak})", 1)
     return None
 
 
@@ -196,32 +199,39 @@ def _parameters_in(notebook: nbformat.NotebookNode) -> str:
 
 
 class Stop:
-    """Whether SIGTERM, a cluster's "time is over", came while the block ran.
+    """Whether SIGTERM, a cluster's "time is over", or Ctrl-C came while the block ran; ``asked`` is the first.
 
-    It is passed on to the kernel: training saves and ends, other work just ends. A kernel that goes on is killed
-    after `GRACE_S` seconds. Without a kernel the run ends at once.
+    The kernel gets SIGTERM: training saves and ends, other work just ends. A kernel that goes on is killed after
+    `GRACE_S` seconds, or by Ctrl-C once more. Without a kernel the run ends at once.
     """
 
-    asked = False
+    asked = 0
 
     def __enter__(self) -> "Stop":
         self._others = set(psutil.Process().children())  # such as a browser: no kernels of the run
-        self._before = signal.signal(signal.SIGTERM, self._hear)
+        signals = (signal.SIGTERM, signal.SIGINT)
+        heard = [one for one in signals if signal.getsignal(one) != signal.SIG_IGN]  # a shell's `&` ignores Ctrl-C
+        self._before = [(one, signal.signal(one, self._hear)) for one in heard]
         return self
 
     def __exit__(self, *_) -> None:
-        signal.signal(signal.SIGTERM, self._before)
+        for one, before in self._before:
+            signal.signal(one, before)
+        logger.disabled = False
 
     def check(self) -> None:
-        """End the run if it came: what it interrupted may have been no kernel."""
+        """End the run if one came: what it interrupted may have been no kernel."""
         if self.asked:
-            sys.exit(STOPPED)
+            raise KeyboardInterrupt if self.asked == signal.SIGINT else SystemExit(STOPPED)
 
-    def _hear(self, *_) -> None:
-        again, self.asked = self.asked, True
+    def _hear(self, number: int, _) -> None:
+        again, self.asked = self.asked, self.asked or number
+        logger.disabled = True  # that the kernel dies is no news
         kernels = set(psutil.Process().children()) - self._others
         if not kernels:
             self.check()
+        if again and number == signal.SIGINT:
+            _kill(kernels)
         if not again:
             killer = threading.Timer(GRACE_S, _kill, [kernels])
             killer.daemon = True

@@ -20,7 +20,7 @@ from typing import IO
 from tqdm import tqdm
 
 from metaseg_nb.batch.runs import QueueError, ask_slurm, how_it_ended, job_prefix, planned_runs, queued_jobs
-from metaseg_nb.files import write_json
+from metaseg_nb.files import DamagedFile, write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.machine import alone, name_holder
 from metaseg_nb.parameters import job_resources
@@ -115,6 +115,22 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         other = f"error: {_one_line([*errors, *lines[-1:], 'the reason is not known'][0])}"
         print("\n".join([step.explain() for step in failed] or [other]), file=sys.stderr)
     return code
+
+
+def started_as(layout: StudyLayout) -> str | None:
+    """The study as `run_study` was last given it, a name or the path of its file; None where it never was.
+
+    Raises
+    ------
+    DamagedFile
+        What `run_study` wrote about it is not as it was written.
+    """
+    try:
+        return str(json.loads(layout.workflow_settings.read_bytes())["study"])
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedFile(layout.workflow_settings, "no JSON that names the study") from error
 
 
 def refuse_strange_paths(paths: Iterable[Path]) -> None:

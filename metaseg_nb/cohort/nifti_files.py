@@ -36,6 +36,8 @@ PLACE_FIELDS = (
 UNITS_MM = {1: 1000.0, 3: 0.001}
 # A smaller factor of the values is none to some programs.
 LEAST_SLOPE = 1e-15
+# In mm: single numbers, as headers hold, tell no tenths of a millimetre apart beyond; and no voxel is so thin.
+FARTHEST_MM, THINNEST_MM = 1e6, 1e-4
 # nibabel prints what it mends in a header; what matters of it is a problem here.
 QUIET = logging.Logger("headers")
 QUIET.addHandler(logging.NullHandler())
@@ -173,7 +175,8 @@ def _problems(file: NiftiFile) -> Iterator[Problem]:
         found = f"a header with sform code {codes[0]}, qform code {codes[1]}, voxel edges {place['pixdim'][1:]}"
         yield broken("codes and edges", *of, found)
     placed = np.isfinite(file.affine).all() and np.isfinite(orientations.io_orientation(file.affine)).all()
-    if min(shape) < 1 or not placed:
+    reach, edges = np.abs(file.affine[:3]) @ [*shape[:3], 1], np.linalg.norm(file.affine[:3, :3], axis=0)
+    if min(shape) < 1 or not (placed and reach.max() <= FARTHEST_MM and edges.min() >= THINNEST_MM):
         found = f"a header with shape {shape} and affine {file.affine[:3].round(3).tolist()}"
         yield broken("placed voxels", *of, found)
     size, needed = file.path.stat().st_size, offset + file.voxel_bytes

@@ -61,7 +61,8 @@ def predict(
     Raises
     ------
     CohortError, ValueError, FileNotFoundError
-        Before any case is predicted: networks that cannot be used, or another number of sequences than theirs.
+        Before any case is predicted: networks that cannot be used, another number of sequences than theirs, or the name
+        of a file for several cases.
     CohortError
         After all other cases are predicted: with all that is wrong with the images or results of each case left out.
     """
@@ -70,6 +71,10 @@ def predict(
     for problem in _below(images[0], wanted) if len(images) == 1 else []:
         print(f"{problem.severity}: {problem}", file=sys.stderr)
     cases = _cases(images, brain and _placed(brain))
+    for folder in wanted if "" not in cases else []:
+        if folder.name.lower().endswith((*SUFFIXES, ".dcm")):
+            found = f"{folder}: found the name of a file; expected a folder for several cases"
+            raise ValueError(f"{found}. What to do: give a folder, such as {folder.with_name('masks')}.")
     work: list[tuple[Case, list[Path]]] = []
     problems: list[Problem] = []
     for name, case in cases.items():

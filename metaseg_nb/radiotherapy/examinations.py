@@ -36,7 +36,7 @@ class Choice:
 
     series: str = "*"
     roi_names: Sequence[str] = ("*GTV*", "TV", "*met*")
-    roi_names_without: Sequence[str] = ("*PTV*", "*CTV*", "*mm*", "*+*", "*PRV*")
+    roi_names_without: Sequence[str] = ("*PTV*", "*CTV*", "*[0-9]mm*", "*[0-9]?mm*", "*+*", "*PRV*")
     organ_names: Sequence[str] = ("*brain*stem*", "*chiasm*", "*optic*", "*cochlea*")
 
 

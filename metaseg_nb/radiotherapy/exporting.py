@@ -57,8 +57,8 @@ def write_regions(path: Path, drawn: Drawn, series: Series, segmentation: bool) 
     Raises
     ------
     ValueError
-        The mask is not on the grid of the series; the series names no frame of reference; or a header of its images
-        holds what no segmentation may.
+        The mask is not on the grid of the series; the series names no frame of reference; or no segmentation
+        can be made of its images.
     """
     image = nib.Nifti1Image.from_filename(drawn.mask)
     if image.shape != series.shape or not np.allclose(np.asarray(image.affine, float), series.affine_ras, atol=1e-3):
@@ -170,7 +170,8 @@ def export_study(study: str, model: str | None, reader: str | None, segmentation
     Raises
     ------
     ValueError
-        The cohort of the study is no DICOM cohort; there is no such mask, or one is damaged; not one of both is given.
+        The cohort of the study is no DICOM cohort; there is no such mask, or one is damaged or without its record; not
+        one of both is given.
     """
     if (model is None) == (reader is None):
         raise ValueError("found --model and --reader, or neither; expected one: a network, or who drew in notebook 08")
@@ -223,7 +224,7 @@ def _predictions(layout: StudyLayout, model: str) -> tuple[dict[str, Drawn], lis
 
 def _readings(layout: StudyLayout, reader: str) -> tuple[dict[str, Drawn], list[str]]:
     """Masks that a reader drew and stands by, by case; and the cases that are begun only."""
-    readings = read_readings(layout).query("reader == @reader")
+    readings = read_readings(layout, reader)
     finished = readings[readings["finished"].eq(True)]
     if finished.empty:
         fix = "press done in notebook 08, or correct the code of the reader"

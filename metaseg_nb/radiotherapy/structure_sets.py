@@ -1,6 +1,7 @@
 """Structure sets (RTSTRUCT): read as contours by region, and written on the slices of a series."""
 
 import datetime
+import re
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -115,10 +116,10 @@ def _points(contour: Dataset) -> np.ndarray:
 
 
 def is_named(name: str, patterns: Iterable[str]) -> bool:
-    """Whether a pattern with * and ? matches a name; capitals, and blanks around it, make no difference."""
+    """Whether a pattern with *, ? and [0-9] matches a name; capitals, and blanks around it, make no difference."""
 
-    def plain(text: str) -> str:  # brackets are letters; an accent may be a character of its own
-        return normalize("NFC", text).strip().casefold().replace("[", "[[]")
+    def plain(text: str) -> str:  # other brackets are letters; an accent may be a character of its own
+        return re.sub(r"\[(?!0-9\])", "[[]", normalize("NFC", text).strip().casefold())
 
     return any(fnmatchcase(normalize("NFC", name).strip().casefold(), plain(pattern)) for pattern in patterns)
 
@@ -259,7 +260,7 @@ def write_segmentation(
             series_description=NAME,
         )
     except (TypeError, ValueError) as error:  # its words may hold what stands in the header
-        found = "images with a date, time or sex in their headers that a segmentation may not hold"
+        found = f"images of which highdicom makes no segmentation ({type(error).__name__}), perhaps for their headers"
         fix = "write a structure set, without --seg"
         raise ValueError(f"found {found}; expected the forms of DICOM. What to do: {fix}.") from error
     with finished(path) as temporary:

@@ -76,7 +76,7 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
     ValueError
         The run's checkpoints are damaged.
     FloatingPointError
-        A loss since the last validation, or the score, is no finite number.
+        A loss of the epoch that ended, or the score, is no finite number.
     TrainingStopped
         SIGTERM came; the step that ran was finished and saved.
     """
@@ -103,6 +103,8 @@ def fit(run: RunLayout, batches: PatchBatches, validate: Validate, watch: Watch 
                 training.mean.update(training.plain)
                 training.unread.append(loss.detach())
                 state["step"] += 1
+                if state["step"] % batches.steps_per_epoch == 0:
+                    training.read_losses()  # a GPU is waited for once an epoch
                 if training.is_due():
                     training.validate(validate, watch, stop)
                     progress.set_postfix({name: training.latest().get(name) for name in ("loss", batches.score)})

@@ -42,6 +42,8 @@ SYNONYMS = {
 LONGEST_BYTES = 150
 USABLE = RULES["usable name"]["expected"]
 SHOWN_CHARACTERS = 60
+# The first line in which Excel keeps the separator of a CSV.
+SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?=[\r\n])', re.IGNORECASE)
 BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "an Excel workbook or another zip archive"}
 
 
@@ -180,7 +182,7 @@ def identity(path: Path) -> Path:
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8; a `CohortError` where it cannot be read, or is in another encoding."""
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes().decode("utf-8").lstrip("\ufeff")
     except OSError as error:
         raise refusal("readable", "-", path, f"no access ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -213,7 +215,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
-    """Read a table separated by commas, semicolons or tabs; empty lines are left out.
+    """Read a table separated by commas, semicolons or tabs, or by what a first line ``sep=;`` of Excel says.
+
+    Empty lines are left out, and empty columns without a name.
 
     Returns
     -------
@@ -230,8 +234,11 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     if not path.is_file():
         raise refusal("table", "-", path, "no such file")
     text = read_text(path)
-    header = text.lstrip().partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    said = SEPARATOR_LINE.match(text)
+    text = text[said.end() :] if said else text
+    header = io.StringIO(text.lstrip(), newline="").readline()
+    separator = said[1] if said else max(",;\t", key=re.sub('"[^"]*"', "", header).count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         lines = [(reader.line_num, [tidy(cell) for cell in cells]) for cells in reader]
     except csv.Error as error:
@@ -243,4 +250,5 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     whole = {line: cells for line, cells in rows if len(cells) == len(names)}
     found = {line: f"{len(cells)} cells: {', '.join(cells):.80}" for line, cells in rows if line not in whole}
     problems = [broken("cells", f"line {n}", path, what, name=path.name, n=len(names)) for n, what in found.items()]
-    return pd.DataFrame(list(whole.values()), index=list(whole), columns=names, dtype=object), problems
+    table = pd.DataFrame(list(whole.values()), index=list(whole), columns=names, dtype=object)
+    return table.loc[:, (table.columns != "") | (table != "").any().to_numpy()], problems
