@@ -647,6 +647,42 @@ def test_the_next_case_is_made_ahead_while_one_is_drawn_on(app, browser):
     assert app._ahead["p2"].result()[1].name == "p2"
 
 
+def test_to_open_the_next_case_nothing_is_read_found_or_packed_that_was_made_ahead(
+    app, browser, waiting, layout, monkeypatch
+):
+    def again(*arguments):
+        raise AssertionError("it was made ahead")
+
+    app._ahead["p2"].result()
+    waiting.fails.add("p2")  # to be made ready a second time
+    for place in ("annotate_app.with_dark_background", "open_case.find_lesions", "niivue._image_volume"):
+        monkeypatch.setattr(f"metaseg_nb.viewer.{place}", again)
+    press(app, "n")
+    assert (app.reading.case, app.message.value, states(app)) == ("p2", "<b></b>", ["kept", "kept"])
+
+
+def test_a_case_that_was_begun_before_lists_what_it_began_with_then(app, browser, layout, waiting):
+    case = waiting.cases[1]
+    other = open_reading(layout, case, read_volume(case.image, "p2"), "R1", Beginning("proposal", box(FIRST)))
+    other.save(box(SECOND))
+    other.close()
+    press(app, "n")
+    assert (app.reading.case, states(app)) == ("p2", ["added", "removed"]), "its proposal is another by now"
+
+
+def test_the_name_and_the_place_come_before_the_image_which_keeps_the_browser_busy(app, browser, monkeypatch):
+    press(app, "j")
+    load, loaded = browser.widget.load_volumes, []
+
+    def watched(volumes):
+        loaded.append((len(volumes), "p2, reader R1" in app.title.value, crosshair(app), browser.drawing is None))
+        load(volumes)
+
+    monkeypatch.setattr(browser.widget, "load_volumes", watched)
+    press(app, "n")
+    assert loaded[-1] == (1, True, list(app.opened.rows[0].centre), True), "nor is the last drawing drawn on it"
+
+
 def test_the_largest_pen_has_fifteen_voxels(app, browser):
     for _ in range(20):
         press(app, "]")

@@ -88,8 +88,8 @@ class Beginning:
 
     def _marked(self, after: Lesions) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the lesions before and after, of each voxel that is in either."""
-        marked = (self.labels > 0) | (after.labels > 0)
-        return self.labels[marked], after.labels[marked]
+        marked = np.flatnonzero((self.labels | after.labels) > 0)
+        return self.labels.ravel()[marked], after.labels.ravel()[marked]
 
 
 def mask_file(layout: StudyLayout, reader: str, case: str) -> Path:

@@ -8,6 +8,7 @@ import cc3d
 import edt
 import numpy as np
 import pandas as pd
+from scipy.ndimage import find_objects
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import cdist, pdist
 
@@ -77,9 +78,7 @@ class Lesions:
 def find_lesions(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Lesions:
     """Find the 26-connected components of a mask of bool, shape (X, Y, Z)."""
     labels, n = label_lesions(mask)
-    found = cc3d.statistics(labels)["bounding_boxes"] if n else []
-    boxes = {lesion: tuple(found[lesion]) for lesion in range(1, n + 1)}
-    return Lesions(labels, boxes, spacing_mm)
+    return Lesions(labels, dict(enumerate(find_objects(labels, n), 1)), spacing_mm)
 
 
 def label_lesions(mask: np.ndarray) -> tuple[np.ndarray, int]:

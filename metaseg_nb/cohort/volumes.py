@@ -139,7 +139,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     """Write a volume in the axis order and at the place of the file it came from; complete or not at all."""
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, volume.native_orientation)
-    array = np.ascontiguousarray(orientations.apply_orientation(volume.array, back))
+    array = np.asfortranarray(orientations.apply_orientation(volume.array, back))  # as it lies in a file
     if volume.place is None:
         affine = volume.affine @ orientations.inv_ornt_aff(back, volume.array.shape)
         image = nib.Nifti1Image(array, affine)

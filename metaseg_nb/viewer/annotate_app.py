@@ -20,7 +20,7 @@ from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.viewer.niivue import CLICK, LINE, DrawingViewer
-from metaseg_nb.viewer.open_case import OpenCase
+from metaseg_nb.viewer.open_case import LesionList, OpenCase
 from metaseg_nb.viewer.panel import KEYS, SLIDERS, TOOLS, AnnotatePanel
 
 if TYPE_CHECKING:
@@ -178,13 +178,15 @@ class AnnotateApp(AnnotatePanel):
     def _open_case(self, name: str) -> None:
         self._say(f"Opening {name} …")
         try:
-            prepared, images = self._made_ahead(name)
+            prepared, images, lesions = self._made_ahead(name)
             unsaved = self._close_case()
             case, beginning = prepared.case, prepared.beginning
             reading = open_reading(
                 self.layout, case, prepared.image, self.reader, beginning, second=self.second, now=self._now
             )
-            self.opened = OpenCase(self, self.viewer, prepared, images, reading)
+            self.opened = OpenCase(self, self.viewer, prepared, images, lesions, reading)
+            self._show_title()  # the image keeps the browser busy
+            self.opened.show()
         finally:
             self._list_cases()
         self._say(unsaved)
@@ -212,17 +214,17 @@ class AnnotateApp(AnnotatePanel):
         if following and following[0] not in self._ahead:
             self._ahead = {following[0]: self._worker.submit(self._images, following[0])}
 
-    def _made_ahead(self, name: str) -> tuple[Prepared, CaseImages]:
+    def _made_ahead(self, name: str) -> tuple[Prepared, CaseImages, LesionList]:
         made: Future | None = self._ahead.pop(name, None)
         return made.result() if made and not made.exception() else self._images(name)
 
-    def _images(self, name: str) -> tuple[Prepared, CaseImages]:
+    def _images(self, name: str) -> tuple[Prepared, CaseImages, LesionList]:
         """A case, with all that takes time before it can be shown."""
         prepared = self.waiting.prepared(name)
         image = replace(prepared.image, array=with_dark_background(prepared.image.array))
         images = CaseImages(name, image, prepared.beginning.mask, {})
         self.viewer.send(images)
-        return prepared, images
+        return prepared, images, LesionList(prepared.beginning, prepared.probability, image.spacing_mm)
 
     def finish(self) -> None:
         """Stand by the mask, and open the next case."""

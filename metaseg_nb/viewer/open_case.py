@@ -67,7 +67,7 @@ class DrawnLesion:
 
 
 class LesionList:
-    """Lists the lesions of a drawing beside those that it began with.
+    """Lists the lesions of a drawing beside those that it began with, which are found when it is made.
 
     Parameters
     ----------
@@ -79,13 +79,16 @@ class LesionList:
 
     def __init__(self, beginning: Beginning, probability: np.ndarray, spacing_mm: tuple[float, float, float]):
         self._probability = probability if probability.any() else np.full(probability.shape, np.nan, np.float32)
-        self._beginning, self._before = beginning, find_lesions(beginning.mask, spacing_mm)
+        self.beginning, self._before = beginning, find_lesions(beginning.mask, spacing_mm)
+        self._first = self._rows(self._before)
 
     def rows(self, mask: np.ndarray) -> list[DrawnLesion]:
         """The lesions of a mask, the longest first, and then those of its beginning of which nothing is left."""
-        unchanged = mask is self._beginning.mask  # a new case is shown sooner
-        lesions = self._before if unchanged else find_lesions(mask, self._before.spacing_mm)
-        found = self._beginning.states(lesions)
+        unchanged = mask is self.beginning.mask
+        return self._first if unchanged else self._rows(find_lesions(mask, self._before.spacing_mm))
+
+    def _rows(self, lesions: Lesions) -> list[DrawnLesion]:
+        found = self.beginning.states(lesions)
         states = {lesion: state for state in ("kept", "edited", "added") for lesion in found[state]}
         longest = lesions.table.sort_values("diameter_mm", ascending=False, kind="stable")["lesion"]
         rows = [self._row(lesions, lesion, i, states[lesion]) for i, lesion in enumerate(longest, start=1)]
@@ -108,6 +111,8 @@ class OpenCase:
     prepared : Prepared
         Regions grow by its image and probability.
     images : CaseImages
+    lesions : LesionList
+        Of what a new reading begins with.
     reading : Reading
 
     Attributes
@@ -119,20 +124,31 @@ class OpenCase:
     """
 
     def __init__(
-        self, panel: AnnotatePanel, viewer: DrawingViewer, prepared: Prepared, images: CaseImages, reading: Reading
+        self,
+        panel: AnnotatePanel,
+        viewer: DrawingViewer,
+        prepared: Prepared,
+        images: CaseImages,
+        lesions: LesionList,
+        reading: Reading,
     ):
-        self.panel, self.viewer, self.prepared, self.reading = panel, viewer, prepared, reading
+        self.panel, self.viewer, self.prepared, self.reading, self._images = panel, viewer, prepared, reading, images
         self.mask, self.rows = reading.mask, []
         self._axis, self._undo = AXIAL, deque(maxlen=UNDO)
         # what was clicked last, as long as it follows the level: the mask without it, and how it grows
         self._growing: tuple[np.ndarray, Callable[[float], np.ndarray]] | None = None
-        self._lesions = LesionList(reading.beginning, prepared.probability, reading.image.spacing_mm)
+        if reading.beginning is not lesions.beginning:  # it was begun before
+            lesions = LesionList(reading.beginning, prepared.probability, reading.image.spacing_mm)
+        self._lesions = lesions
         self._accepted = np.zeros(self.mask.shape, bool)
         for row in self._lesions.rows(self.mask) if reading.accepted else []:
             self._accepted[row.voxels] = list(row.centre) in reading.accepted
         self._list_lesions()
+
+    def show(self) -> None:
+        """Show the image and the drawing, at the first lesion."""
         middle = [size // 2 for size in self.mask.shape]
-        viewer.show_drawing(images, self._marks(), self.rows[0].centre if self.rows else middle)
+        self.viewer.show_drawing(self._images, self._marks(), self.rows[0].centre if self.rows else middle)
 
     def close(self, finished: bool) -> None:
         """Save and leave the case."""
