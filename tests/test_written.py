@@ -78,6 +78,11 @@ def test_a_study_that_exists_keeps_its_cohort(tmp_path, explore):
     assert "set `study` to another name" in problem.fix
     write_datalist(layout.dataset, cohort, settings=explore)
     require_same_settings(layout, explore.model_copy(update={"workers": 9, "confirmed": ["a"]}))
+    other_regions = explore.model_copy(update={"roi_names": ["*GTV*"]})
+    require_same_settings(layout, other_regions)  # a cohort without DICOM has no regions
+    layout.imported.mkdir()
+    assert "`roi_names`" in refused(require_same_settings, layout, other_regions).found
+    layout.imported.rmdir()
     write_datalist(layout.dataset, cohort)
     with pytest.raises(CohortError, match="kept fewer settings"):
         require_same_settings(layout, explore)

@@ -99,7 +99,9 @@ def require_same_settings(layout: StudyLayout, settings: Explore) -> None:
     if (content := _kept(layout)) is None:
         return
     kept, new = content.get("settings", {}), _cohort_settings(settings)
-    differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in kept if kept[name] != new.get(name)]
+    of_dicom = set() if layout.imported.is_dir() else {"series", "roi_names", "roi_names_without"}
+    changed = [name for name in kept.keys() - of_dicom if kept[name] != new.get(name)]
+    differ = [f"`{name}` {kept[name]!r}, now {new.get(name)!r}" for name in sorted(changed)]
     if differ or not kept.keys() >= new.keys():
         found = f"a cohort made with {'; '.join(differ) or 'an earlier version, which kept fewer settings'}"
         raise refusal("same settings", "-", layout.dataset, found)
