@@ -156,8 +156,8 @@ def test_the_worst_class_of_each_network_is_named():
     rows += [("segresnet", p, "<5 mm", p != "c", 0.5) for p in "abc"]
     table = all_strata(lesion_table(rows), ["unet", "segresnet"], *RESAMPLING)
     assert conclusions.worst_classes(table, ["unet", "segresnet"]).endswith(
-        "U-Net: <5 mm, 0.33 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients; "
-        "SegResNet: <5 mm, 0.67 (95 % interval 0.00 to 1.00) detected, 3 lesions in 3 patients."
+        "<5 mm (3 lesions in 3 patients): U-Net 0.33 (95 % interval 0.00 to 1.00), "
+        "SegResNet 0.67 (95 % interval 0.00 to 1.00)."
     )
     none = all_strata(lesion_table([]), ["unet"], *RESAMPLING)
     assert conclusions.worst_classes(none, ["unet"]).endswith("There is no reference lesion in this cohort.")

@@ -3,6 +3,7 @@
 The claims are tested for all networks together, and for each. The sentences hold the numbers of the tables.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -244,18 +245,19 @@ def worst_classes(strata: pd.DataFrame, models: Sequence[str]) -> str:
     rows = strata[(strata["stratum"] == "diameter_class") & (strata["n_lesions"] > 0)]
     if rows.empty:
         return "**Which lesions does each network miss?** There is no reference lesion in this cohort."
-    parts = []
+    of_class = defaultdict(list)
     for model in models:
         own = rows[rows["model"] == model]
         often = own[own["n_patients"] > 1]  # one patient shows little of a class
         known = own if often.empty else often
         worst = own.loc[known["sensitivity"].idxmin()]
         if len(known) > 1 and np.ptp(known["sensitivity"]) == 0:
-            parts.append(f"{model_title(model)}: {worst['sensitivity']:.2f} detected in every class")
+            of_class["in every class"].append(f"{model_title(model)} {worst['sensitivity']:.2f}")
             continue
-        share = estimate(*worst[["sensitivity", "low", "high"]])
         n = f"{_counted(worst['n_lesions'], 'lesion')} in {_counted(worst['n_patients'], 'patient')}"
-        parts.append(f"{model_title(model)}: {worst['class']}, {share} detected, {n}")
+        share = estimate(*worst[["sensitivity", "low", "high"]])
+        of_class[f"{worst['class']} ({n})"].append(f"{model_title(model)} {share}")
+    parts = [f"{which}: {', '.join(shares)}" for which, shares in of_class.items()]
     return f"**Which lesions does each network miss?** Diameters with the lowest share detected: {'; '.join(parts)}."
 
 
