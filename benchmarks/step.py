@@ -24,7 +24,7 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss
 from metaseg_nb.parameters import resolve
 from metaseg_nb.settings import Train
 from metaseg_nb.training.losses import build_loss
-from metaseg_nb.training.networks import build_network, start_at_prior, training_layout
+from metaseg_nb.training.networks import build_network, start_at_prior
 from metaseg_nb.training.training_run import RunningMean
 
 STUDY = ("unet", "attention_unet", "segresnet", "unetr")
@@ -108,8 +108,7 @@ def timed(step: Step, images: torch.Tensor, labels: torch.Tensor) -> tuple[float
 def against_monai(name: str) -> str:
     settings = settings_of(name, {"patch_size": EDGE, "precision": "no", "batch_size": PATCHES})
     network, (images, labels) = new_network(settings), batch(settings)
-    layout = training_layout(settings.network, torch.device("cpu"))
-    steps = [monais(copy.deepcopy(network), settings), ours(network, settings, layout)]
+    steps = [monais(copy.deepcopy(network), settings), ours(network, settings)]
     (_, their_loss), (_, our_loss) = (timed(step, images, labels) for step in steps)
     torch.testing.assert_close(our_loss, their_loss, rtol=1e-5, atol=0)
     rounds = [[timed(step, images, labels)[0] for step in steps] for _ in range(STEPS)]  # in turn

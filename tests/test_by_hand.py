@@ -12,8 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from metaseg_nb.annotation import by_hand
-from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, CaseTaken, open_reading
+from metaseg_nb.annotation import by_hand, open_cases
+from metaseg_nb.annotation.by_hand import ActiveClock, Beginning, open_reading
+from metaseg_nb.annotation.open_cases import CaseTaken
 from metaseg_nb.annotation.readings import read_progress, read_readings
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.lesions import find_lesions
@@ -297,11 +298,11 @@ def test_a_reader_stands_by_a_finished_mask_until_it_changes(layout, case):
 
 
 def test_who_has_a_case_open_elsewhere_is_known_before_it_is_opened(layout, case):
-    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
     opened(layout, case)
-    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}, "this notebook has it"
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}, "this notebook has it"
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as other:
-        assert other.submit(by_hand.open_elsewhere, layout, "p1", "R1").result()["reader"] == "R1"
+        assert other.submit(open_cases.open_elsewhere, layout, "p1", "R1").result()["reader"] == "R1"
 
 
 @pytest.mark.parametrize("reader", ["", "../R1", "Dr. Smith", "a" * 21, "."])
@@ -367,7 +368,7 @@ def test_a_case_that_cannot_be_opened_stays_free_for_others(layout, case):
     (layout.by_hand / "R1/p1.nii.gz").unlink()
     with pytest.raises(CohortError):
         opened(layout, case)
-    assert by_hand.open_elsewhere(layout, "p1", "R1") == {}
+    assert open_cases.open_elsewhere(layout, "p1", "R1") == {}
     assert not (layout.by_hand / ".p1.open.json").exists()
 
 
@@ -381,6 +382,16 @@ def test_a_mask_without_its_record_is_not_drawn_over(layout, case):
             read()
     (layout.by_hand / "R1/p1.nii.gz").rename(layout.by_hand / "R1/.7@here_p1.nii.gz")
     assert read_readings(layout).empty, "it is being written"
+
+
+def test_a_mask_whose_record_is_not_yet_written_is_passed_over_while_its_case_is_open(layout, case):
+    reading = opened(layout, case)
+    reading.save(reading.mask)
+    (layout.by_hand / "R1/p1.json").unlink()
+    assert read_readings(layout).empty
+    (layout.by_hand / ".p1.open.json").unlink()
+    with pytest.raises(CohortError, match="a mask without its record"):
+        read_readings(layout)
 
 
 def test_a_reader_is_not_stopped_by_the_files_of_another(layout, case):

@@ -223,8 +223,8 @@ DAMAGE = {
     "row too long": b"case,dice\na,0.5,1\n",
     "zeroed": b"case,dice\n" + bytes(20),
     "not text": b"case,dice\n\xff\xfe,0.5\n",
-    "semicolons": b"case;dice\r\na;0,5\r\n",
-    "Excel's first line": b"sep=;\r\ncase;dice\r\na;0,5\r\n",
+    "semicolons": b"case;dice\r\na;0.5\r\n",
+    "Excel's first line": b"sep=;\r\ncase;dice\r\na;0.5\r\n",
     "open quote": b'case,dice\n"a,0.5\n',
 }
 

@@ -637,6 +637,17 @@ def test_a_run_goes_on_with_as_many_threads_as_it_began_with(train, run, tmp_pat
     assert_same_runs(run, whole)
 
 
+def test_a_run_of_before_the_fused_step_goes_on_with_it(train, run):
+    with pytest.raises(Stopped):
+        train(stop_at=3)
+    checkpoint = load_checkpoint(run.last_checkpoint)
+    for group in checkpoint["optimiser"]["param_groups"]:
+        group["fused"] = None
+    save_checkpoint(run.last_checkpoint, checkpoint)
+    train()
+    assert [group["fused"] for group in load_checkpoint(run.last_checkpoint)["optimiser"]["param_groups"]] == [True]
+
+
 class Spoilt(PatchBatches):
     """Batches of which one has no number in it, during whose fetching SIGTERM comes."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from metaseg_nb.annotation.open_cases import open_elsewhere
 from metaseg_nb.checksums import changed_files, read_record
 from metaseg_nb.cohort.datalist import read_written
 from metaseg_nb.cohort.lesions import Lesions, label_lesions
@@ -134,10 +135,12 @@ def read_readings(layout: StudyLayout, reader: str | None = None) -> pd.DataFram
     Raises
     ------
     CohortError
-        With every mask that is not as it was saved, or has no record; or with every record that cannot be used.
+        With every mask that is not as it was saved, or has no record although nobody draws it now; or with every
+        record that cannot be used.
     """
-    masks = _files(layout, reader, ".nii.gz")
-    rows, problems = [], [_without_record(mask) for mask in masks if not record_file(mask).is_file()]
+    masks = [mask for mask in _files(layout, reader, ".nii.gz") if not record_file(mask).is_file()]
+    lost = [mask for mask in masks if not open_elsewhere(layout, record_file(mask).stem, "")]
+    rows, problems = [], [_without_record(mask) for mask in lost]
     for path, record in _records(layout, reader):
         rows.append(record | {"mask": path.with_suffix(".nii.gz")})
         for name, found in changed_files(path, record).items():

@@ -230,8 +230,10 @@ class Stop:
         kernels = set(psutil.Process().children()) - self._others
         if not kernels:
             self.check()
-        if again and number == signal.SIGINT:
+        if number == signal.SIGINT and again:
             _kill(kernels)
+        elif number == signal.SIGINT and kernels:
+            print("stopping: a training saves its state first; Ctrl-C once more ends it at once", file=sys.stderr)
         if not again:
             killer = threading.Timer(GRACE_S, _kill, [kernels])
             killer.daemon = True

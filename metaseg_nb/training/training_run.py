@@ -195,6 +195,8 @@ class TrainingRun:
         self.mean.module.load_state_dict(checkpoint["network"])
         self.plain.load_state_dict(checkpoint["weights"])
         self.mean.n_averaged = checkpoint["n_averaged"]
+        for group in checkpoint["optimiser"]["param_groups"]:
+            group["fused"] = True  # earlier versions stepped otherwise
         self.optimiser.load_state_dict(checkpoint["optimiser"])
         if self.accelerator.scaler:
             self.accelerator.scaler.load_state_dict(checkpoint["scaler"])

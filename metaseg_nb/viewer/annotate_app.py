@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ipyevents import Event
 
-from metaseg_nb.annotation.by_hand import CaseTaken, Reading, open_elsewhere, open_reading
+from metaseg_nb.annotation.by_hand import Reading, open_reading
+from metaseg_nb.annotation.open_cases import CaseTaken, open_elsewhere
 from metaseg_nb.annotation.readings import read_progress
 from metaseg_nb.cohort.head import with_dark_background
 from metaseg_nb.figures.reviewed import CaseImages
