@@ -99,6 +99,12 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(autouse=True, scope="session")
+def heard_ctrl_c():
+    """Tests that a shell began with `&` would ignore Ctrl-C, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def no_waiting_for_the_disk(monkeypatch):
     """No test pulls the plug: thousands of small files that are flushed one by one would take minutes."""

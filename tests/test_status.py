@@ -66,7 +66,7 @@ def steps(study):
 
 def test_nothing_begun_waits(layout):
     runs, note = study_status("demo")
-    assert len(runs) == 5 + 5 * 4
+    assert len(runs) == 5 + 5 * 3
     assert set(runs["state"]) == {"waiting"}
     assert set(runs["epoch"]) == {f"0/{EPOCHS}", "–"}
     assert note == ""
@@ -90,7 +90,7 @@ def test_a_damaged_history_is_named_and_stops_nothing(layout, trained, damage):
     with alone(run.lock):
         found = row("demo", "unet", 0)
     assert (found["state"], found["epoch"]) == ("running", "unknown: history.csv is damaged")
-    assert len(study_status("demo")[0]) == 25
+    assert len(study_status("demo")[0]) == 20
 
 
 @pytest.mark.parametrize("damage", ["", "[]", '{"state": "fai'])
@@ -113,10 +113,10 @@ def test_a_run_that_ended_without_a_result_is_stopped_or_failed(layout, trained,
 
 
 def test_a_run_with_its_last_file_is_done(layout, trained):
-    trained("unetr", 3, EPOCHS, "done")
-    write_record(layout.run("unetr", 3).metrics, {})
+    trained("unetr", 2, EPOCHS, "done")
+    write_record(layout.run("unetr", 2).metrics, {})
     layout.dataset.write_text("{}")
-    assert row("demo", "unetr", 3)["state"] == "done"
+    assert row("demo", "unetr", 2)["state"] == "done"
     assert steps("demo") == {
         "01_explore_data": "done",
         "02_preprocess_n4": "waiting",
@@ -128,14 +128,14 @@ def test_a_run_with_its_last_file_is_done(layout, trained):
 
 def test_a_finished_run_is_done_whatever_became_of_its_files_and_not_without_its_last_one(layout, trained):
     """A study has thousands of large files: those who use them compare them, and status does not."""
-    trained("unetr", 3, EPOCHS, "done")
-    run = layout.run("unetr", 3)
+    trained("unetr", 2, EPOCHS, "done")
+    run = layout.run("unetr", 2)
     run.lesions_table.write_text("as it was written")
     write_record(run.metrics, {}, [run.lesions_table])
     run.lesions_table.unlink()
-    assert row("demo", "unetr", 3)["state"] == "done"
+    assert row("demo", "unetr", 2)["state"] == "done"
     run.metrics.unlink()
-    assert row("demo", "unetr", 3)["state"] == "stopped"
+    assert row("demo", "unetr", 2)["state"] == "stopped"
 
 
 def test_a_queue_that_does_not_answer_is_said_and_the_files_are_shown(on_cluster, capsys):
