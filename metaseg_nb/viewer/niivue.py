@@ -73,16 +73,14 @@ class Layer:
 class Surface(NiiVue):
     """NiiVue that asks little of the way between browser and Python.
 
-    It does not send each image that it has loaded back to Python: of a large one that takes seconds. It keeps no
-    drawings of its own to go back to, and does not build an image twice that it has just loaded. It takes a drawing
+    It does not send each image that it has loaded back to Python: of a large one that takes seconds. It takes a drawing
     from the page alone on which somebody has just drawn, for several can show one notebook, and does not send it back
     by itself. ``pages`` are those that show this case.
     """
 
     _esm = re.sub(
         # from the first letter of a name: tried from each letter, the long names that hold data would take seconds
-        r'(?<![\w$])[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)'
-        r"|this\.drawAddUndoBitmap\(\)|(?<=\.volumes=\w,)\w\.updateGLVolume\(\)",
+        r'(?<![\w$])[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)',
         "0",
         files("ipyniivue").joinpath("static", "widget.js").read_text(encoding="utf-8"),
     )
@@ -151,8 +149,8 @@ class NiiVueViewer:
         for past in self._shown_before:  # the browser may still be loading the last ones
             past.close()
         self._shown_before = list(self.widget.volumes)
-        self.jump(at)  # or what is drawn first would be another place
         self.widget.load_volumes(volumes)
+        self.jump(at)
 
     def set_visible(self, layer: str, visible: bool) -> None:
         """Switch a layer on or off."""
@@ -209,7 +207,6 @@ class DrawingViewer(NiiVueViewer):
         """Show nothing."""
         self._set(drawing_enabled=False)
         self.widget.load_volumes([])
-        self._close_drawing()
         self.widget.pages.clear()
         self._shown, self._asked, self._waiting = None, 0, []  # what was meant for this case is not done to the next
 
@@ -265,22 +262,15 @@ class DrawingViewer(NiiVueViewer):
 
     def _begin(self) -> None:
         """Show the drawing, where the browser has just got the image: the page may also have been loaded again."""
-        self._close_drawing()
-        self._unanswered("set_drawing_enabled", True)
+        own, self.widget.this_model_id = self.widget.this_model_id, ""  # or it would send its empty drawing back
+        self.widget.send({"type": "close_drawing", "data": []})  # of the case before
+        self.widget.send({"type": "set_drawing_enabled", "data": [True]})
+        self.widget.this_model_id = own
         self._shown, self._asked = np.zeros(self._marks.size, np.uint8), 0
         self.put(self._marks)
         self._set(**self._ink)
         self._call_waiting()
         self._seen()
-
-    def _close_drawing(self) -> None:
-        if self._shown is not None:
-            self._unanswered("close_drawing")
-
-    def _unanswered(self, what: str, *data: Any) -> None:
-        own, self.widget.this_model_id = self.widget.this_model_id, ""  # or it would send its empty drawing back
-        self.widget.send({"type": what, "data": list(data)})
-        self.widget.this_model_id = own
 
     def _ask(self) -> None:
         if self._shown is not None and self._ink.get("drawing_enabled"):
