@@ -1205,6 +1205,21 @@ def test_masks_go_out_and_come_back_voxel_by_voxel_and_others_read_them(tmp_path
             assert "Error" not in checked.stderr
 
 
+@pytest.mark.skipif(not shutil.which("plastimatch"), reason="Debian's plastimatch is not installed")
+@pytest.mark.parametrize("affine", [AXIAL, OBLIQUE, SAGITTAL])
+def test_plastimatch_makes_the_same_masks_of_our_contours(tmp_path, image, mask, affine):
+    write_series(tmp_path / "mr", image, affine, "P1")
+    (found,) = read_dicom(tmp_path).series
+    regions = {"GTV_auto_01": mask, "GTV_auto_02": np.random.default_rng(3).random(SHAPE) < 0.4}
+    write_structure_set(tmp_path / "rs.dcm", regions, found, "unet")
+    files = {"--input": "rs.dcm", "--referenced-ct": "mr", "--output-prefix": "masks"}
+    command = [part for option, name in files.items() for part in (option, tmp_path / name)]
+    subprocess.run(["plastimatch", "convert", *command, "--prefix-format", "nii"], check=True, capture_output=True)
+    for name, mask_of in regions.items():
+        theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"masks/{name}.nii"))).T
+        assert np.array_equal(theirs > 0, mask_of), name
+
+
 @pytest.mark.parametrize("files", ["one", "many"])
 def test_a_structure_set_names_the_slice_of_each_contour_and_says_that_it_is_for_research(tmp_path, image, mask, files):
     write_series(tmp_path / "mr", image, OBLIQUE, "P1")
