@@ -184,21 +184,30 @@ def test_the_margin_needed_covers_95_of_100_detected_lesions():
     assert np.isnan(margin_needed(rows([np.inf], False), 100, 0)).all()
 
 
-def test_the_interval_of_the_margin_resamples_patients_and_needs_72_lesions():
+def test_the_interval_of_the_margin_resamples_patients_and_has_an_upper_limit_from_72_lesions():
     lesions = [rows([1.0] * 71, patient="a"), rows([4.0] * 5, patient="b")]
     assert margin_needed(pd.concat(lesions), 500, 0) == (4, 1, 4)
-    few = margin_needed(pd.concat([lesions[0][:66], lesions[1]]), 500, 0)
-    assert few[0] == 4
-    assert np.isnan(few[1:]).all()
+    few = pd.concat([lesions[0][:66], lesions[1]])
+    assert margin_needed(few, 500, 0) == (4, 1, np.inf)
 
 
-def test_07_says_in_its_table_why_there_is_no_interval():
+def test_few_lesions_limit_the_margin_from_below():
+    """Eight patients with two lesions each: the true margin of exponential values is -log(0.05)."""
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        lesions = rows(rng.exponential(size=16)).assign(patient=np.repeat(np.arange(8), 2))
+        held += margin_needed(lesions, 200, 1)[1] <= -np.log(0.05)
+    assert held >= 190
+
+
+def test_07_says_in_its_table_which_end_the_interval_lacks():
     many = [rows([1.0] * 71, patient="a"), rows([4.0] * 5, patient="b")]
-    groups = pd.concat([*many, rows([2.0] * 9).assign(network="UNETR")])
+    few = rows([2.0] * 9).assign(network="UNETR")
+    groups = pd.concat([*many, few, *(few.assign(network="SegResNet", patient=name) for name in "ab")])
     names = {"ms": metaseg_nb, "margins": margin_table(groups, ["network"], 500, 0)}
     (cell,) = [of for of in nbformat.read(NOTEBOOKS / "07_radiotherapy.ipynb", 4).cells if of["id"] == "07-09b"]
     exec(cell.source, names)
-    assert names["interval"].tolist() == ["1.0 to 4.0", "none: too few lesions or patients"]
+    assert names["interval"].tolist() == ["2.0 to no limit", "1.0 to 4.0", "none: too few patients"]
 
 
 def test_the_interval_of_the_margin_holds_the_true_one():

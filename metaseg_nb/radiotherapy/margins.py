@@ -34,7 +34,7 @@ from metaseg_nb.machine import map_cases
 
 SECOND_READER = "second reader"
 # Lesions: 0.95 to the power of 72 is 0.025.
-FOR_AN_INTERVAL = 72
+FOR_AN_UPPER_LIMIT = 72
 
 
 @dataclass(frozen=True)
@@ -275,9 +275,9 @@ def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimat
     Returns
     -------
     margin, low, high : float
-        In mm, with its 95 % interval over patients; NaN if no lesion was detected. Fewer than `FOR_AN_INTERVAL`
-        detected lesions have no interval: with 97.5 % probability at least one of so many is above the margin that is
-        sought. With fewer, resampling could not see how large it may be.
+        In mm, with its 95 % interval over patients; NaN if no lesion was detected, and for the ends of one patient's.
+        With 97.5 % probability at least one of `FOR_AN_UPPER_LIMIT` detected lesions is above the margin that is
+        sought. Of fewer, resampling cannot see how large it may be: then ``high`` is infinite.
     """
     detected = lesions[lesions["detected"]]
     if detected.empty:
@@ -291,4 +291,5 @@ def margin_needed(lesions: pd.DataFrame, n_bootstrap: int, seed: int) -> Estimat
         return margins[(sums[:, :-1] >= 0.95 * sums[:, -1:] - 1e-9).argmax(axis=1)]
 
     found, low, high = bootstrap(smallest, of_patients, n_bootstrap, seed)
-    return (found, low, high) if len(needed) >= FOR_AN_INTERVAL else (found, np.nan, np.nan)
+    open_ended = low <= high and len(needed) < FOR_AN_UPPER_LIMIT
+    return found, low, np.inf if open_ended else high
