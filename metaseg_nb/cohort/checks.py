@@ -226,7 +226,7 @@ def _negative(array: np.ndarray) -> tuple[str, str]:
     """Tell z-scores or other normalised values from a few values below 0 in an image with the scanner's intensities."""
     head = head_mask(array)
     inside = 100 * float((array[head] < 0).mean()) if head.any() else 0.0
-    if not is_magnitude(array):
+    if not is_magnitude(array, head):
         found = f"normalised or shifted intensities: {inside:.2g} % of the head is below 0, and the background "
         return "scanner's values", f"{found}is {np.median(array[~head]):.3g}"
     found = f"negative values: {100 * float((array < 0).mean()):.2g} % of the voxels, down to {array.min():.4g}; "

@@ -96,15 +96,16 @@ def with_dark_background(array: np.ndarray) -> np.ndarray:
     return np.where(background, beside.min(), array) if (beside < value).mean() > FEW else array
 
 
-def is_magnitude(array: np.ndarray) -> bool:
+def is_magnitude(array: np.ndarray, head: np.ndarray) -> bool:
     """Tell whether 0 means no signal, so that a bias field may be divided out; False after z-scoring.
 
     Parameters
     ----------
     array : ndarray, shape (X, Y, Z)
         Finite values.
+    head : ndarray of bool, shape (X, Y, Z)
+        Its `head_mask`.
     """
-    head = head_mask(array)
     if not head.any() or head.all():
         return True
     inside, outside = array[head], np.median(array[~head])

@@ -57,11 +57,9 @@ def correct_bias(
     ndarray of float32, shape (X, Y, Z)
         The array of ``volume`` itself where nothing is corrected.
     """
-    if by == "none" or not is_magnitude(volume.array):
+    if by == "none" or not is_magnitude(volume.array, head := head_mask(volume.array)):
         return volume.array
-    mask = (head_mask(volume.array) if brain is None else brain) & (
-        volume.array > 0
-    )  # logarithms: other values carry no field
+    mask = (head if brain is None else brain) & (volume.array > 0)  # logarithms: other values carry no field
     steps = map(min, shrink_factors(volume.spacing_mm, fit_spacing_mm), mask.shape)
     kept = tuple(slice((n % step + step) // 2, None, step) for n, step in zip(mask.shape, steps, strict=True))
     image, inside = volume.array[kept], mask[kept]

@@ -145,9 +145,10 @@ def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: 
         centre_mm = source.centres_mm(np.argwhere(own).mean(axis=0) + [axis.start for axis in around])
         away_mm = [target.centres_along(axis)[row] - centre_mm[axis] for axis, row in enumerate(rows)]
         distance_mm = np.sqrt(sum(np.ix_(*(away**2 for away in away_mm))))
+        reached = np.flatnonzero(found > 0)
         # the highest values; of equals the nearer ones
-        order = np.lexsort((distance_mm.ravel(), -found.ravel().round(5)))[:n]
-        places = np.unravel_index(order[found.ravel()[order] > 0], found.shape)
+        order = np.lexsort((distance_mm.ravel()[reached], -found.ravel()[reached].round(5)))[:n]
+        places = np.unravel_index(reached[order], found.shape)
         resampled[tuple(row[place] for row, place in zip(rows, places, strict=True))] = True
     return resampled
 

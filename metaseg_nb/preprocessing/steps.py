@@ -19,7 +19,7 @@ from scipy import ndimage
 from metaseg_nb.cohort.cases import Case, LesionRule
 from metaseg_nb.cohort.checks import image_problems, require_sound_headers
 from metaseg_nb.cohort.head import Head, head_mask, reach_of, with_dark_background
-from metaseg_nb.cohort.lesions import find_lesions, label_lesions, outside_lesions
+from metaseg_nb.cohort.lesions import box_around, find_lesions, label_lesions, outside_lesions
 from metaseg_nb.cohort.nifti_files import open_nifti
 from metaseg_nb.cohort.problems import CohortError, Problem, numbered
 from metaseg_nb.cohort.volumes import Volume, lesion_mask, read_voxels, same_grid
@@ -306,5 +306,7 @@ def clean_label(
 
 def remove_specks(mask: np.ndarray, spacing_mm: tuple[float, float, float], min_lesion_mm3: float) -> np.ndarray:
     """Remove lesions smaller than ``min_lesion_mm3`` from a mask of bool."""
-    smallest = min_lesion_mm3 / float(np.prod(spacing_mm))
-    return cc3d.dust(mask.astype(np.uint8), smallest, connectivity=26).astype(bool)
+    smallest, kept = min_lesion_mm3 / float(np.prod(spacing_mm)), mask.copy()
+    box = box_around(mask, 0, spacing_mm)  # most of the grid is empty
+    kept[box] = cc3d.dust(mask[box].astype(np.uint8), smallest, connectivity=26)
+    return kept

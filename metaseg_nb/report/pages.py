@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 from collections.abc import Callable, Sequence
+from functools import cache
 from html import escape, unescape
 from pathlib import Path
 
@@ -55,7 +56,13 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
             cell.outputs = [_shown(output) for output in cell.outputs if not _is_noise(output)]
     quoted = _result(notebook).replace("\n", "\n> ")
     notebook.cells.insert(1, nbformat.v4.new_markdown_cell(f"> {quoted}"))
-    exporter = HTMLExporter(
+    html, _ = _exporter().from_notebook_node(notebook)
+    return MARKUP.sub(lambda found: found[1] or escape(clean(unescape(found[2])), quote=False), html)
+
+
+@cache
+def _exporter() -> HTMLExporter:
+    return HTMLExporter(
         template_name="basic",
         template_file="cells.html.j2",
         extra_loaders=[PackageLoader("metaseg_nb.report", "templates")],
@@ -63,8 +70,6 @@ def cells_to_html(notebook: nbformat.NotebookNode, clean: Callable[[str], str]) 
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
-    html, _ = exporter.from_notebook_node(notebook)
-    return MARKUP.sub(lambda found: found[1] or escape(clean(unescape(found[2])), quote=False), html)
 
 
 class _PageRenderer(IPythonRenderer):
