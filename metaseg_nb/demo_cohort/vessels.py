@@ -63,7 +63,8 @@ def _draw(intensity: np.ndarray, groups: Iterable[Balls]) -> None:
         for offset in np.ndindex((2 * reach + 1,) * 3):
             place = base + offset - reach
             cover = np.clip(radii + 0.5 - np.linalg.norm(place - voxels, axis=1), 0, 1)
-            np.maximum.at(intensity, tuple(place.T), (cover * levels).astype(np.float32))
+            covered = cover > 0
+            np.maximum.at(intensity, tuple(place[covered].T), (cover * levels)[covered].astype(np.float32))
 
 
 def _draw_dura(intensity: np.ndarray, rng: np.random.Generator) -> None:
