@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C; run the same command again to continue", file=sys.stderr)
+        print("stopped by Ctrl-C; what is finished stays; run the same command again", file=sys.stderr)
         return 128 + signal.SIGINT  # as of shells
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,6 +21,7 @@ from metaseg_nb.inference.decision import (
 )
 from metaseg_nb.inference.ensemble import load_ensemble
 from metaseg_nb.inference.predict import new_case, predict_image, require_predictable
+from metaseg_nb.inference.predict import predict as predict_all
 from metaseg_nb.inference.sliding_window import predict_case, predict_probability, selection_dice
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import UNKNOWN, open_case
@@ -403,6 +404,31 @@ def test_a_result_that_cannot_be_written_is_refused_before_any_work(save, tmp_pa
     with pytest.raises(CohortError, match=name):
         outline(save(), [path], tmp_path / name)
     assert path.read_bytes() == before
+
+
+def test_a_file_that_predict_did_not_write_is_never_replaced(save, tmp_path, write_nifti):
+    path, drawn = (
+        write_nifti("image.nii.gz", np.arange(512, dtype=np.float32).reshape(8, 8, 8)),
+        tmp_path / "drawn.nii.gz",
+    )
+    nib.save(nib.Nifti1Image(np.ones((8, 8, 8), np.uint8), np.eye(4)), drawn)
+    before = drawn.read_bytes()
+    for results in ([drawn], [tmp_path / "new.nii.gz", drawn]):
+        with pytest.raises(CohortError, match="a file that `predict` did not write"):
+            outline(save(), [path], *results)
+    assert drawn.read_bytes() == before
+    for _ in range(2):  # its own results are replaced
+        outline(save(), [path], tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz")
+
+
+@pytest.mark.parametrize("names", [("a.nii.gz", "b.nii.gz"), ("a.nii", "C.NII.GZ")])
+def test_results_of_a_folder_do_not_go_into_it(save, tmp_path, write_nifti, names):
+    for name in names:
+        write_nifti(f"images/{name}", np.zeros((8, 8, 8), np.float32))
+    before = sorted((tmp_path / "images").iterdir())
+    with pytest.raises(ValueError, match="the folder of the images"):
+        [*predict_all(save(), [tmp_path / "images"], tmp_path / "images", None)]
+    assert sorted((tmp_path / "images").iterdir()) == before
 
 
 def test_mask_and_probability_need_names_of_their_own(save, tmp_path, write_nifti):

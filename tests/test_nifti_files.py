@@ -295,6 +295,12 @@ def test_a_slope_that_is_none_scales_nothing(write, array, slope):
     np.testing.assert_array_equal(np.sort(read_volume(path, "a").array, None), np.sort(array, None))
 
 
+@pytest.mark.parametrize("scale", [(np.inf, 0.0), (-np.inf, 2.0), (0.0, 7.0), (1e-30, 0.0)])
+def test_a_scale_without_a_meaning_is_refused(write, scale):
+    with pytest.raises(CohortError, match="a scale that programs read differently"):
+        read_volume(write(slope=struct.pack("<2f", *scale)), "a")
+
+
 NOT_NUMBERS = {
     "complex64": (np.complex64(3 + 4j), "complex numbers", "magnitude"),
     "complex128": (np.complex128(3 + 4j), "complex numbers", "magnitude"),

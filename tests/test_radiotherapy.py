@@ -1363,6 +1363,12 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
         assert [region.name for region in regions] == ["GTV_auto_01", "GTV_auto_02"]
         assert made[0].sum() > made[1].sum()
         assert np.array_equal(made[0] | made[1], mask)
+    next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg))  # its own
+    change(tmp_path / "out.dcm", SeriesDescription="planned")
+    planned = (tmp_path / "out.dcm").read_bytes()
+    with pytest.raises(ValueError, match="a file that `predict` did not write"):
+        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg))
+    assert (tmp_path / "out.dcm").read_bytes() == planned
     mask[:] = False
     (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "none.dcm", None, seg)
     assert "no lesion, so no file is written" in line

@@ -740,6 +740,7 @@ def test_the_patients_table_overrides_what_the_list_says(write, two_lists):
         ('"sep=,"', ","),
         ("sep=\t", "\t"),
         ("sep=|", "|"),
+        ("\nsep= ;", ";"),
     ],
 )
 def test_a_table_is_read_as_excel_saves_it(two_lists, first, separator, end):
@@ -757,6 +758,44 @@ def test_a_table_is_read_as_excel_saves_it(two_lists, first, separator, end):
         ("8;, 9", "unknown", 12),
     ]
     assert said(problems) == [("warning", "c", "no row for c")]
+
+
+@pytest.mark.parametrize("patient", ["#NV", "#WERT!", "#¡VALOR!", "1.23457E+10", "1,23457E+11", "2E+12"])
+def test_what_a_spreadsheet_made_of_an_id_is_no_id(write, two_lists, patient):
+    """An error in the language of the program; or a number of which six digits are left, so that two ids become one."""
+    write("p.csv", f"case;patient\na;{patient}\nb;{patient}\nc;1\n")
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert [found for found in said(problems) if found[0] == "error"] == [
+        ("error", f"line {line}", f"patient '{patient}'") for line in (2, 3)
+    ]
+    assert [case.patient for case in cohort.cases] == ["a", "b"]
+
+
+def test_ids_that_a_spreadsheet_keeps_as_text_are_read_without_its_marks(write, two_lists):
+    write("p.csv", 'case;patient\na;\'007\nb;"=""007"""\nc;O\'Neil\n')
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert [case.patient for case in cohort.all_cases] == ["007", "007", "O'Neil"]
+    assert [found for found in said(problems) if found[0] != "warning"] == []
+
+
+def test_a_row_without_a_patient_is_a_doubt_where_the_table_names_patients(write, two_lists):
+    write("p.csv", "case,patient,primary\na,P1,\nb,,lung\nc,,\n")
+    _, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert said(problems) == [("doubt", "b", "a row without a patient"), ("warning", "c", "a row without a patient")]
+
+
+@pytest.mark.parametrize(("day", "read"), [("12.0", 12), ("12,00", 12), ("1.000", None), ("2,000", None)])
+def test_a_day_with_three_zeros_may_be_a_thousand(write, two_lists, day, read):
+    write("p.csv", f"case;patient;day\na;P1;0\nb;P1;{day}\nc;P2;\n")
+    cohort, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert [case.day for case in cohort.cases if case.name == "b"] == [read]
+    assert any(problem.severity == "error" for problem in problems) is (read is None)
+
+
+def test_columns_of_one_name_that_nobody_reads_are_left_alone(write, two_lists, recwarn):
+    write("p.csv", "case,patient,note,note\na,P1,x,y\nb,P2,x,y\nc,P3,x,y\n")
+    _, problems = read_cohort("a.json", base=two_lists, patients_table="p.csv")
+    assert (problems, [str(one.message) for one in recwarn]) == ([], [])
 
 
 def test_a_row_below_excels_first_line_is_named_by_its_line(write, two_lists):
@@ -844,9 +883,12 @@ def test_ids_stay_text_and_words_for_unknown_are_no_ids(write, two_lists):
     [
         ("case,primary\na,Schädel\n".encode("cp1252"), "not UTF-8 but another encoding, perhaps Windows-1252 (line 2"),
         ("case,primary\na,lung\n".encode("utf-16"), "not UTF-8 but UTF-16"),
+        ("case,primary\na,lung\n".encode("utf-16-le"), "not UTF-8 but UTF-16, perhaps (line 1"),
         (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00\x00!\x00\xdf", "not UTF-8 but an Excel workbook"),
+        (b"PK\x03\x04\x14\x00\x06\x00\x08\x00\x00", "not UTF-8 but an Excel workbook"),
+        (bytes.fromhex("d0cf11e0a1b11ae1") + bytes(20), "not UTF-8 but an Excel workbook"),
     ],
-    ids=["Windows", "UTF-16", "Excel"],
+    ids=["Windows", "UTF-16", "UTF-16 without its mark", "Excel", "Excel, only ASCII", "old Excel"],
 )
 def test_files_in_another_encoding_say_which(two_lists, content, found):
     (two_lists / "p.csv").write_bytes(content)

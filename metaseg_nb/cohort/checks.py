@@ -227,10 +227,10 @@ def _negative(array: np.ndarray) -> tuple[str, str]:
     head = head_mask(array)
     inside = 100 * float((array[head] < 0).mean()) if head.any() else 0.0
     if not is_magnitude(array, head):
-        found = f"normalised or shifted intensities: {inside:.2g} % of the head is below 0, and the background "
+        found = f"normalised or shifted intensities: {inside:.3g} % of the head is below 0, and the background "
         return "scanner's values", f"{found}is {np.median(array[~head]):.3g}"
     found = f"negative values: {100 * float((array < 0).mean()):.2g} % of the voxels, down to {array.min():.4g}; "
-    return "no negative values", f"{found}{inside:.2g} % of those in the head"
+    return "no negative values", f"{found}{inside:.3g} % of those in the head"
 
 
 def _wrapped_voxels(array: np.ndarray) -> int:

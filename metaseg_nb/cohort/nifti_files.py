@@ -164,9 +164,10 @@ def _problems(file: NiftiFile) -> Iterator[Problem]:
     if offset < first:
         found = f"voxels from byte {offset} on (vox_offset), inside the header"
         yield broken("voxels after header", *of, found, first=first)
-    slope, shift = header.get_slope_inter()[0], np.nan_to_num(header["scl_inter"])
-    if (slope is None and shift) or (slope is not None and abs(slope) < LEAST_SLOPE):
-        found = f"a scale that programs read differently (scl_slope {slope or 0:g}, scl_inter {shift:g})"
+    slope, shift = float(header["scl_slope"]), np.nan_to_num(header["scl_inter"])
+    is_set = slope != 0 and not np.isnan(slope)
+    if (not is_set and shift) or (is_set and not LEAST_SLOPE <= abs(slope) < np.inf):
+        found = f"a scale that programs read differently (scl_slope {slope:g}, scl_inter {shift:g})"
         yield broken("one scale", *of, found)
     if len(shape) < 3 or any(n != 1 for n in shape[3:]):  # one time point is a volume
         yield broken("one volume", *of, f"{len(shape)}D, shape {shape}")

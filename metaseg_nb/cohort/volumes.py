@@ -135,8 +135,11 @@ def read_voxels(file: NiftiFile, dtype: type = np.float32) -> Volume:
     return Volume(orientations.apply_orientation(array, native), affine, native, file.place)
 
 
-def write_volume(path: str | Path, volume: Volume) -> None:
-    """Write a volume in the axis order and at the place of the file it came from; complete or not at all."""
+def write_volume(path: str | Path, volume: Volume, description: str = "") -> None:
+    """Write a volume in the axis order and at the place of the file it came from; complete or not at all.
+
+    ``description``, at most 79 letters, stands in its header.
+    """
     ras = orientations.axcodes2ornt("RAS")
     back = orientations.ornt_transform(ras, volume.native_orientation)
     array = np.asfortranarray(orientations.apply_orientation(volume.array, back))  # as it lies in a file
@@ -148,6 +151,7 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     else:
         image = nib.Nifti1Image(array, None)
         write_place(image.header, volume.place)
+    image.header["descrip"] = description
     with finished(Path(path)) as unfinished:
         nib.save(image, unfinished)
 

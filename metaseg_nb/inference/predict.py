@@ -4,14 +4,16 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
+from nibabel.filebasedimages import ImageFileError
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.checks import require_sound_headers
@@ -37,6 +39,8 @@ from metaseg_nb.preprocessing.steps import (
 
 # Given in place of a missing sequence.
 NOT_THERE = Path("-")
+# In the header of each result.
+PREDICTED = "metaseg_nb: predicted lesions, research use only"
 
 
 def predict(
@@ -72,6 +76,8 @@ def predict(
         print(f"{problem.severity}: {problem}", file=sys.stderr)
     cases = _cases(images, brain and _placed(brain))
     for folder in wanted if "" not in cases else []:
+        if folder.resolve() == images[0].resolve():
+            raise ValueError(f"{folder}: found the folder of the images; expected another one for the results")
         if folder.name.lower().endswith((*SUFFIXES, ".dcm")):
             found = f"{folder}: found the name of a file; expected a folder for several cases"
             raise ValueError(f"{found}. What to do: give a folder, such as {folder.with_name('masks')}.")
@@ -209,8 +215,8 @@ def predict_image(
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
         on_image = native_probability(predicted, prepared.grid, prepared.native)
-        write_volume(probability, replace(first, array=on_image))
-    write_volume(mask, replace(first, array=lesions))
+        write_volume(probability, replace(first, array=on_image), PREDICTED)
+    write_volume(mask, replace(first, array=lesions), PREDICTED)
     volume_mm3 = float(lesions.sum() * np.prod(first.spacing_mm))
     rim_mm3 = 0.0 if brain is None else bright_rim_mm3(first.array, brain, first.spacing_mm)
     return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
@@ -270,6 +276,13 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
     return notes
 
 
+def _is_prediction(path: Path) -> bool:
+    with suppress(OSError, EOFError, ImageFileError):
+        header = nib.load(path).header
+        return isinstance(header, nib.Nifti1Header) and header["descrip"] == PREDICTED.encode()
+    return False
+
+
 def _are_several_patients(images: Sequence[Path]) -> bool:
     """Tell by their names whether images look like one sequence of several patients."""
     paths = [str(path).lower() for path in images]
@@ -294,9 +307,11 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
         return "the name of another given file", "a name of its own for each result", "give another name"
     if os.path.isdir(path):  # not of pathlib, which raises for names that are too long
         return "a folder", "a file to write", f"give a file in it, such as {path / 'mask.nii.gz'}"
-    if not path.name.endswith(SUFFIXES):
+    if not path.name.endswith(SUFFIXES) or not stem(path.name):
         expected = "a result ending in .nii or .nii.gz; for a folder with a DICOM series also .dcm"
         return "another kind of file", expected, f"give a name such as {path.with_name('mask.nii.gz')}"
+    if os.path.exists(path) and not _is_prediction(path):
+        return "a file that `predict` did not write", "a new file", "give another name: this one is not replaced"
     try:
         # missing folders are made when the result is written
         with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):

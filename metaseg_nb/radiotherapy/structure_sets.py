@@ -4,6 +4,7 @@ import datetime
 import re
 import warnings
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from importlib.metadata import version
@@ -16,6 +17,7 @@ import pydicom
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
@@ -186,6 +188,13 @@ def write_structure_set(
         data.RTROIObservationsSequence.append(observed)
     with finished(path) as temporary:
         data.save_as(temporary, enforce_file_format=True)
+
+
+def is_own(path: Path) -> bool:
+    """Tell whether a file is a structure set or a segmentation that was written here."""
+    with suppress(InvalidDicomError, OSError):
+        return pydicom.dcmread(path, stop_before_pixels=True).get("SeriesDescription") == NAME
+    return False
 
 
 def _scan(path: Path) -> Dataset:

@@ -24,7 +24,7 @@ APART = "`image_root` only with datalists, `image_files`, `label_file` and `brai
 
 
 def _days(text: str | None) -> str | None:
-    if text is not None and not re.fullmatch(r"\d{1,5}([.,]0+)?", text):
+    if text is not None and not re.fullmatch(r"\d{1,5}([.,]0{1,2})?", text):  # 1.000 may be a thousand
         raise ValueError("whole days since the patient's first date, such as 0 or 92")
     return text and re.split("[.,]", text)[0]  # a spreadsheet's 92.0
 
@@ -204,7 +204,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     except CohortError as error:
         return cohort, error.problems
     rows = []
-    for line, row in table.to_dict("index").items():
+    for line, row in table.loc[:, ~table.columns.duplicated()].to_dict("index").items():
         read, wrong = read_keys(Row, row, f"line {line}", path)
         problems += list(wrong.values())[:1]
         known = read.model_dump(exclude_none=True) if read else {}
@@ -228,9 +228,12 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         near = _near(name, without.values())  # a misspelt row leaves a case without one
         problems.append(broken("row matches", name, path, f"a row that matches no {key}", near, key=key))
     names_patients, labelled = key == "case" and "patient" in table.columns, {case.name for case in cohort.labelled}
-    for name, own in without.items():
-        rule = "patient for each" if names_patients and name in labelled else "row for each"
-        problems.append(broken(rule, name, path, f"no row for {own}"))
+    nobodys = set(frame[frame["patient"].isna()]["case"]) - set(frame.dropna(subset="patient")["case"])
+    for name, own in keys.items():
+        if own in without.values() or (names_patients and own in nobodys):
+            rule = "patient for each" if names_patients and name in labelled else "row for each"
+            found = f"no row for {own}" if own in without.values() else "a row without a patient"
+            problems.append(broken(rule, name, path, found))
     agreed = {name: facts | ({"day": int(facts["day"])} if "day" in facts else {}) for name, facts in agreed.items()}
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 

@@ -20,6 +20,8 @@ ISO = rf"(?<!\d){YEAR}(?P<s>[-_/]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)(\d{{4}}|\d{{6}})
 # With dots: no part of a longer number with dots, such as a UID.
 DOTTED = [rf"{YEAR}\.(?P<m>\d\d)\.(?P<d>\d\d)", rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.{YEAR}"]
 WRITTEN = [re.compile(form) for form in (ISO, *(rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" for form in DOTTED))]
+# A text that is meant to be a date: it holds a digit, and is no year alone, which is all that coded cohorts keep.
+MEANT = re.compile(r"(?!(19|20)\d\d$).*\d.*")
 YEAR_DAYS = 365.25
 # Patients with metastases are imaged more often than this. A longer gap may be a mistyped year.
 LONGEST_GAP_DAYS = 8 * YEAR_DAYS
@@ -62,7 +64,7 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     cohort : Cohort
         A case without a date has no day, nor has the only case of a patient, unless it is given.
     problems : list of Problem
-        Of patients with several cases: a case without a date, where others of the cohort have one; two cases of one
+        Of patients with several cases: a case without a date that can be read, where a case has one; two cases of one
         date; a gap of years; a date that contradicts the name, the day that is given, or the order of the names.
     """
     rows = [(of.name, of.patient, of.day, date_in(of.date), [*_dates_in(of.name)]) for of in cohort.all_cases]
@@ -79,7 +81,8 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     table["day"] = table["given"].where(table["has_days"], table["by_date"])
     days = table.set_index("case")["day"].dropna().astype(int).to_dict()
     cohort = cohort.changed(lambda case: replace(case, day=days.get(case.name, case.day)))
-    return cohort, [*_problems(table, origin)] if days else []
+    is_dated = days or any(MEANT.fullmatch(of.date) for of in cohort.all_cases if of.name in set(table["case"]))
+    return cohort, [*_problems(table, origin)] if is_dated else []
 
 
 def _apart(of_names: pd.Series) -> list[date | None]:

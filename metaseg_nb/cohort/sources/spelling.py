@@ -26,11 +26,17 @@ WRITTEN_OUT = str.maketrans({**WHOLE, "ä": "ae", "ö": "oe", "ü": "ue", "ø": 
 # How programs write that a value is not known.
 MISSING = {
     *("na", "n/a", "n.a.", "n.a", "nan", "none", "null", "nil", "<na>", "tbd", "tba", "unk", "unknown", "not known"),
-    *("missing", "not available", "not given", "unbekannt", "k.a.", "k.a", "#n/a", "#ref!", "#value!", "#name?"),
-    *("#div/0!", "#num!", "#null!"),
+    *("missing", "not available", "not given", "unbekannt", "k.a.", "k.a", "#n/a"),
+    *("#div/0!", "#nv", "#n/d"),
 }
+# An error of a spreadsheet in any language: #REF!, #WERT!, #NOM?, #¡VALOR!
+SPREADSHEET_ERROR = re.compile(r"#[¡¿]?[^\W\d]+[!?]")
 # What spreadsheets make of the ids 7 and 100000.
 SPREADSHEET_NUMBER = re.compile(r"\d+[.,]0+|\d+([.,]\d+)?[eE]\+\d\d?")
+# A number of which a spreadsheet kept six digits: other ids may look like it.
+ROUNDED = re.compile(r"\d[.,]\d{5,}[eE]\+\d+|\d([.,]\d+)?[eE]\+1[1-9]")
+# How a spreadsheet keeps leading zeros: ="007" or '007
+KEPT_AS_TEXT = re.compile(r"""="(.*)"|'(\d.*)""")
 # Unicode's categories of control characters, halves of characters, and breaks of lines and paragraphs.
 UNWRITABLE = {"Cc", "Cs", "Zl", "Zp"}
 # Other names of the keys that are read, in small letters alone.
@@ -43,8 +49,9 @@ LONGEST_BYTES = 150
 USABLE = RULES["usable name"]["expected"]
 SHOWN_CHARACTERS = 60
 # The first line in which Excel keeps the separator of a CSV.
-SEPARATOR_LINE = re.compile(r'"?sep=([,;|\t])"?[,;|\t]*(?=[\r\n])', re.IGNORECASE)
-BYTE_ORDER_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": "an Excel workbook or another zip archive"}
+SEPARATOR_LINE = re.compile(r'\s*"?sep= *([,;|\t]) *"?[,;|\t]*(?=[\r\n]|$)', re.IGNORECASE)
+WORKBOOK = "an Excel workbook or another program's file"
+FIRST_BYTES = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"PK": WORKBOOK, b"\xd0\xcf": WORKBOOK}
 
 
 def tidy(text: str) -> str:
@@ -81,7 +88,8 @@ def unwritable(text: str) -> bool:
 def means_unknown(text: str) -> bool:
     """Tell whether a text that is not empty means "not known": a word for it, or no letter and no digit."""
     text = text.strip()
-    return bool(text) and (text.lower() in MISSING or not any(map(str.isalnum, text)))
+    is_word = text.lower() in MISSING or SPREADSHEET_ERROR.fullmatch(text)
+    return bool(text) and bool(is_word or not any(map(str.isalnum, text)))
 
 
 def fact(value: Any) -> str | None:
@@ -90,13 +98,16 @@ def fact(value: Any) -> str | None:
     Raises
     ------
     ValueError
-        The value is neither text nor a number, or holds characters that no table can show.
+        The value is neither text nor a number, is a number that a spreadsheet has rounded, or holds characters that no
+        table can show.
     """
     if isinstance(value, bool | list | dict) or unwritable(str(value)):
         raise ValueError(f"text of one line, or a number; not {value!r:.80}")
     if value is None:
         return None
     text = tidy(str(int(value) if isinstance(value, float) and value.is_integer() else value))
+    if ROUNDED.fullmatch(text):
+        raise ValueError(f"all digits of a number, in a column of text; not {text}, which a spreadsheet has rounded")
     return None if not text or means_unknown(text) else text
 
 
@@ -182,15 +193,19 @@ def identity(path: Path) -> Path:
 def read_text(path: Path) -> str:
     """Read a text file in UTF-8; a `CohortError` where it cannot be read, or is in another encoding."""
     try:
-        return path.read_bytes().decode("utf-8").lstrip("\ufeff")
+        content = path.read_bytes()
     except OSError as error:
         raise refusal("readable", "-", path, f"no access ({error.strerror})") from error
+    try:
+        start, text = content.find(b"\0"), content.decode("utf-8")
     except UnicodeDecodeError as error:
-        kind = BYTE_ORDER_MARKS.get(error.object[:2], "another encoding, perhaps Windows-1252")
-        line = error.object[: error.start].count(b"\n") + 1
-        found = f"not UTF-8 but {kind} (line {line}, byte 0x{error.object[error.start]:02x})"
-        fix = "save the table as CSV UTF-8, and name that file" if kind == BYTE_ORDER_MARKS[b"PK"] else ""
-        raise refusal("UTF-8", "-", path, found, fix) from error
+        start = error.start
+    if start < 0:
+        return text.lstrip("\ufeff")
+    guess = "UTF-16, perhaps" if content[start] == 0 else "another encoding, perhaps Windows-1252"
+    kind, line = FIRST_BYTES.get(content[:2], guess), content[:start].count(b"\n") + 1
+    fix = "save the table as CSV UTF-8, and name that file" if kind == WORKBOOK else ""
+    raise refusal("UTF-8", "-", path, f"not UTF-8 but {kind} (line {line}, byte 0x{content[start]:02x})", fix)
 
 
 def read_json(path: Path) -> Any:
@@ -212,6 +227,11 @@ def read_json(path: Path) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         raise refusal("JSON", "-", path, f"not JSON ({error})") from error
+
+
+def _as_typed(cell: str) -> str:
+    kept = KEPT_AS_TEXT.fullmatch(tidy(cell))
+    return tidy(kept[1] or kept[2] or "" if kept else cell)
 
 
 def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
@@ -240,7 +260,7 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     separator = said[1] if said else max(",;\t", key=re.sub('"[^"]*"', "", header).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        lines = [(reader.line_num, [tidy(cell) for cell in cells]) for cells in reader]
+        lines = [(reader.line_num, [_as_typed(cell) for cell in cells]) for cells in reader]
     except csv.Error as error:
         raise refusal("whole table", "-", path, f"a damaged table (line {reader.line_num}: {error})") from error
     rows = [(line, cells) for line, cells in lines if any(cells)]
