@@ -275,7 +275,7 @@ def test_predict_takes_the_folds_of_a_model_and_says_what_it_decided_by(model_fo
     printed = capsys.readouterr().out
     assert printed.startswith(f"{mask}: ")
     assert "mm³ predicted as lesion by 2 network(s), probability ≥ 0.40, lesions ≥ 5 mm³; no threshold" in printed
-    assert "nothing scores these networks together: the numbers of 04 are those of single networks" in printed
+    assert "the mean of several networks; 04 tested each alone, so its numbers may not hold for this mask" in printed
     assert "fold1/best.pt" in printed
     for file in (mask, probability):
         assert np.array_equal(nib.load(file).affine, nib.load(image).affine)

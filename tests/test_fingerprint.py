@@ -1,11 +1,21 @@
 """Fingerprints: one image rescaled is one image, one brain moved is perhaps one patient, and two brains are two."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from metaseg_nb.cohort.fingerprint import LIKE_ANATOMY, anatomy_of, look_alikes, same_voxels, sampled_ranks
+from metaseg_nb.cohort.cases import Case
+from metaseg_nb.cohort.fingerprint import (
+    LIKE_ANATOMY,
+    anatomy_of,
+    look_alikes,
+    problems_between,
+    same_voxels,
+    sampled_ranks,
+)
 from metaseg_nb.cohort.head import find_head
 from metaseg_nb.cohort.volumes import read_volume
 
@@ -106,6 +116,23 @@ def test_a_brain_that_is_as_wide_as_high_may_be_turned_by_any_angle(degrees):
 def test_brains_of_two_patients_are_two():
     """Ten of one outline, so that they differ inside only."""
     assert look_alikes([anatomy(noisy(brain(seed), seed)) for seed in range(10)]) == []
+
+
+@pytest.mark.parametrize(
+    ("skulls", "named"),
+    [
+        (["stripped"] * 3, []),
+        (["in the image", "unknown (brain not covered)", None], []),
+        (["stripped", "in the image", "stripped", None], ["c1"]),
+        (["in the image", "in the image", "stripped"], ["c2"]),
+    ],
+)
+def test_heads_with_skull_among_brains_without_are_named_and_the_other_way_round(skulls, named):
+    cases = [Case(f"c{n}", (Path("i.nii"),), None, f"p{n}", "lung") for n in range(len(skulls))]
+    facts = [{} if skull is None else {"skull": skull} for skull in skulls]
+    found = [*problems_between(cases, facts, [None] * len(cases), [None] * len(cases))]
+    assert [problem.case for problem in found] == named
+    assert all("brain: deepbet" in problem.fix for problem in found)
 
 
 def test_a_small_piece_shows_no_anatomy():

@@ -608,7 +608,7 @@ def test_the_folds_of_a_model_predict_the_mean_and_decide_by_mean_and_median(sav
     ensemble = load_ensemble(tmp_path / "unet", CPU)
     assert [network.level for network in ensemble.networks] == [0, 1, 2]
     assert ensemble.decision == Decision(pytest.approx(0.5), pytest.approx(0.6), 5.0)
-    assert "nothing scores these networks together" in str(ensemble)
+    assert "04 tested each alone" in str(ensemble)
     image = np.random.default_rng(0).random((1, 40, 33, 32), dtype=np.float32)
     expected = np.mean([sigmoid(image[0] - level) for level in (0, 1, 2)], axis=0)
     probability = ensemble.probability(image, everywhere(image.shape[1:]), CPU)

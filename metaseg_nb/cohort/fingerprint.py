@@ -160,13 +160,17 @@ def look_alikes(anatomies: Sequence[np.ndarray | None]) -> list[tuple[int, int, 
     return [(known[i], known[j], float(correlation[i, j])) for i, j in pairs]
 
 
+# By `Head.skull`; what is said of them.
+KINDS_OF_HEADS = {"stripped": "a brain without its skull", "in the image": "a head with its skull"}
+
+
 def problems_between(
     cases: Sequence[Case],
     facts: Sequence[Mapping[str, Any]],
     ranks: Sequence[np.ndarray | None],
     anatomies: Sequence[np.ndarray | None],
 ) -> Iterator[Problem]:
-    """Find cases that share an image, a mask or a brain, and patients with two primaries.
+    """Find cases that share an image, a mask or a brain, patients with two primaries, and heads unlike the others.
 
     ``facts``, ``ranks`` and ``anatomies`` are those of the examination of each case. A pair with equal images is not
     reported again for its masks and brains.
@@ -194,3 +198,11 @@ def problems_between(
     for patient, of in primaries.items():
         for case in list(of.values())[1:]:
             yield broken("one primary", case, "datalist", f"patient {patient} with {' and '.join(sorted(of))}")
+    skulls = [fact.get("skull") for fact in facts]
+    of_kind = grouped((skull, case) for skull, case in zip(skulls, cases, strict=True) if skull in KINDS_OF_HEADS)
+    fewer, more = sorted(of_kind, key=lambda kind: len(of_kind[kind])) if len(of_kind) == 2 else ("", "")
+    for case in of_kind.get(fewer, []):
+        found = (
+            f"{KINDS_OF_HEADS[fewer]}, where {len(of_kind[more])} of {len(cases)} images have {KINDS_OF_HEADS[more]}"
+        )
+        yield broken("heads alike", case, case.image, found)

@@ -108,7 +108,7 @@ def load_ensemble(checkpoint: Path, device: torch.device) -> Ensemble:
             f"{UNDECIDED.threshold} is assumed"
         )
     if len(paths) > 1:
-        notes.append("nothing scores these networks together: the numbers of 04 are those of single networks")
+        notes.append("the mean of several networks; 04 tested each alone, so its numbers may not hold for this mask")
     if others := sorted(set(map(other_versions, contents.values())) - {""}):
         notes.append(f"made with {'; '.join(others)}: results may differ a little")
     return Ensemble(

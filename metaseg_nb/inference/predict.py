@@ -264,7 +264,7 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
         taken.add(path.resolve())
     if _are_several_patients(case.images):
         found = f"{len(case.images)} images whose names differ only in a number, as images of several patients do"
-        fix = "predict each patient separately; name sequences of one patient by what they show (t1c, flair)"
+        fix = "predict each patient separately, or a folder of all; name sequences of one patient as t1c, flair ..."
         files = ", ".join(map(str, case.images))
         problems.append(Problem(case.name, files, found, "all sequences of one patient", fix))
     try:
