@@ -145,9 +145,11 @@ def resample_lesions(values: np.ndarray, source: Grid, target: Grid, threshold: 
         centre_mm = source.centres_mm(np.argwhere(own).mean(axis=0) + [axis.start for axis in around])
         away_mm = [target.centres_along(axis)[row] - centre_mm[axis] for axis, row in enumerate(rows)]
         distance_mm = np.sqrt(sum(np.ix_(*(away**2 for away in away_mm))))
-        reached = np.flatnonzero(found > 0)
+        reached, value = np.flatnonzero(found > 0), found.ravel().round(5)
+        if len(reached) > n:  # sorting all takes long
+            reached = reached[value[reached] >= np.partition(value[reached], -n)[-n]]
         # the highest values; of equals the nearer ones
-        order = np.lexsort((distance_mm.ravel()[reached], -found.ravel()[reached].round(5)))[:n]
+        order = np.lexsort((distance_mm.ravel()[reached], -value[reached]))[:n]
         places = np.unravel_index(reached[order], found.shape)
         resampled[tuple(row[place] for row, place in zip(rows, places, strict=True))] = True
     return resampled
