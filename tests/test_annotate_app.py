@@ -670,16 +670,17 @@ def test_a_case_that_was_begun_before_lists_what_it_began_with_then(app, browser
     assert (app.reading.case, states(app)) == ("p2", ["added", "removed"]), "its proposal is another by now"
 
 
-def test_the_name_comes_before_the_image_which_keeps_the_browser_busy(app, browser, monkeypatch):
+def test_the_name_and_the_place_come_before_the_image_which_keeps_the_browser_busy(app, browser, monkeypatch):
+    press(app, "j")
     load, loaded = browser.widget.load_volumes, []
 
     def watched(volumes):
-        loaded.append((len(volumes), "p2, reader R1" in app.title.value))
+        loaded.append((len(volumes), "p2, reader R1" in app.title.value, crosshair(app), browser.drawing is None))
         load(volumes)
 
     monkeypatch.setattr(browser.widget, "load_volumes", watched)
     press(app, "n")
-    assert loaded[-1] == (1, True)
+    assert loaded[-1] == (1, True, list(app.opened.rows[0].centre), True), "nor is the last drawing drawn on it"
 
 
 def test_the_largest_pen_has_fifteen_voxels(app, browser):

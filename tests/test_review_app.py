@@ -161,6 +161,9 @@ def test_niivue_holds_the_image_and_every_layer_on_its_grid_and_jumps(images):
 def test_niivue_sends_no_image_back_and_past_cases_are_given_free(images):
     """Each would stay in the memory of the kernel and of the browser."""
     assert len(re.findall('"img"', str(NiiVue._esm))) - len(re.findall('"img"', str(Surface._esm))) == 1
+    built_again = r"\.volumes=\w,\w\.updateGLVolume\(\)"
+    assert re.search(built_again, str(NiiVue._esm))
+    assert not re.search(built_again, str(Surface._esm)), "it takes a second where there is no graphics card"
     viewer, shown = NiiVueViewer(), []
     for _ in range(3):
         viewer.show(images, {}, (6, 7, 8))

@@ -73,14 +73,15 @@ class Layer:
 class Surface(NiiVue):
     """NiiVue that asks little of the way between browser and Python.
 
-    It does not send each image that it has loaded back to Python: of a large one that takes seconds. It takes a drawing
-    from the page alone on which somebody has just drawn, for several can show one notebook, and does not send it back
-    by itself. ``pages`` are those that show this case.
+    It does not send each image that it has loaded back to Python: of a large one that takes seconds. Nor does it build
+    an image again that it has just loaded. It takes a drawing from the page alone on which somebody has just drawn, for
+    several can show one notebook, and does not send it back by itself. ``pages`` are those that show this case.
     """
 
     _esm = re.sub(
         # from the first letter of a name: tried from each letter, the long names that hold data would take seconds
-        r'(?<![\w$])[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)',
+        r'(?<![\w$])[\w$]+\([\w$]+,"img",[\w$]+\.img\.buffer,[\w$]+\)'
+        r"|(?<=\.volumes=\w,)\w\.updateGLVolume\(\)",
         "0",
         files("ipyniivue").joinpath("static", "widget.js").read_text(encoding="utf-8"),
     )
@@ -149,8 +150,8 @@ class NiiVueViewer:
         for past in self._shown_before:  # the browser may still be loading the last ones
             past.close()
         self._shown_before = list(self.widget.volumes)
+        self.jump(at)  # or what is drawn first would be another place
         self.widget.load_volumes(volumes)
-        self.jump(at)
 
     def set_visible(self, layer: str, visible: bool) -> None:
         """Switch a layer on or off."""
@@ -200,6 +201,8 @@ class DrawingViewer(NiiVueViewer):
     def show_drawing(self, images: CaseImages, marks: np.ndarray, at: Sequence[float]) -> None:
         """Show a case with a drawing (uint8, shape (X, Y, Z), RAS), and go to a voxel."""
         self.clear()
+        if self._marks.size:
+            self._close_drawing()
         self._marks, self._affine = marks, images.image.affine
         self.show(images, {}, at)
 
@@ -262,15 +265,22 @@ class DrawingViewer(NiiVueViewer):
 
     def _begin(self) -> None:
         """Show the drawing, where the browser has just got the image: the page may also have been loaded again."""
-        own, self.widget.this_model_id = self.widget.this_model_id, ""  # or it would send its empty drawing back
-        self.widget.send({"type": "close_drawing", "data": []})  # of the case before
-        self.widget.send({"type": "set_drawing_enabled", "data": [True]})
-        self.widget.this_model_id = own
+        if self._shown is not None:  # another page has it already
+            self._close_drawing()
+        self._unanswered("set_drawing_enabled", True)
         self._shown, self._asked = np.zeros(self._marks.size, np.uint8), 0
         self.put(self._marks)
         self._set(**self._ink)
         self._call_waiting()
         self._seen()
+
+    def _close_drawing(self) -> None:
+        self._unanswered("close_drawing")
+
+    def _unanswered(self, what: str, *data: Any) -> None:
+        own, self.widget.this_model_id = self.widget.this_model_id, ""  # or it would send its empty drawing back
+        self.widget.send({"type": what, "data": list(data)})
+        self.widget.this_model_id = own
 
     def _ask(self) -> None:
         if self._shown is not None and self._ink.get("drawing_enabled"):
