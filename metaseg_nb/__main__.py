@@ -54,14 +54,8 @@ def _advice(error: Exception) -> str:
 
 def study(study: str, profile: str, targets: list[str]) -> int:
     """Run all unfinished steps of a study."""
-    from metaseg_nb.batch.runs import planned_runs
     from metaseg_nb.batch.study import run_study
-    from metaseg_nb.cohort.problems import of_each
-    from metaseg_nb.training.finished_run import require_settings
 
-    # Snakemake would delete the mark of a finished run whose settings have changed, and train it again
-    trainings = [run for run in planned_runs(study) if run.model]
-    of_each(lambda run: require_settings(run.result.parent, run.parameters), trainings)
     code = run_study(study, profile, targets)
     if not code and not targets:
         summary(study)

@@ -18,7 +18,6 @@ import SimpleITK as sitk
 import torch
 
 from metaseg_nb.__main__ import main
-from metaseg_nb.checksums import write_record
 from metaseg_nb.inference import predict
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.parameters import resolve
@@ -181,28 +180,6 @@ def test_a_right_run_hands_the_notebook_its_parameters_and_prints_where_it_is(st
     parameters = more["parameters"]
     assert [parameters[key] for key in ("study", "model", "fold", "epochs")] == ["mine", "segresnet", 2, 3]
     assert "workers" not in parameters
-
-
-def test_a_study_with_other_settings_leaves_its_finished_runs_alone(study, home, monkeypatch, capsys):
-    """Snakemake would delete their mark, and the next training set them aside."""
-    started = []
-    monkeypatch.setattr("metaseg_nb.batch.study.run_study", lambda *_: started.append(1) or 1)
-    text, runs = "study: mine\nmodels: [unet, segresnet]\nn_folds: 2\nepochs: 3\noverlap: 0.5", home / "runs/mine"
-    for model, fold in (("unet", 0), ("unet", 1), ("segresnet", 1)):
-        write_record(
-            runs / f"{model}/fold{fold}/metrics.json", {"settings": resolve("03_train", study(text), model, fold)}
-        )
-    assert main(["study", "--study", study(f"{text}\noperating_point: sensitive")]) == 1, "decides no training"
-    assert started == [1]
-    (runs / "unet/fold1/metrics.json").write_text("{}")  # damaged: notebook 03 says so
-    before = {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()}
-    assert main(["study", "--study", study(text.replace("epochs: 3", "epochs: 4").replace("0.5", "0.25"))]) == 2
-    told = capsys.readouterr().err
-    assert started == [1]
-    assert told.count("a finished run with other settings (epochs: 3 then, 4 now; overlap: 0.5 then, 0.25 now)") == 2
-    for words in ("unet, fold 0", "segresnet, fold 1", "give the new run another study name", "2 problem(s)"):
-        assert words in told
-    assert {path: path.read_bytes() for path in runs.rglob("*") if path.is_file()} == before
 
 
 OPENED = [

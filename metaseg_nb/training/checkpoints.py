@@ -15,7 +15,7 @@ from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
 from metaseg_nb.settings import deciding, settings_hash
-from metaseg_nb.training.finished_run import in_words, other_settings
+from metaseg_nb.training.finished_run import name_of
 from metaseg_nb.training.networks import build_network, prediction_layout
 
 if TYPE_CHECKING:
@@ -237,7 +237,9 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
     if not run.metrics.is_file():
         return
     if differing := differences(load_checkpoint(run.best_checkpoint)["identity"], identity):
-        raise other_settings(run, differing)
+        found = f"a finished run with other settings ({_in_words(differing)})"
+        fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
+        raise CohortError.one(name_of(run), str(run.metrics), found, "the settings of the finished run", fix)
 
 
 def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
@@ -257,7 +259,7 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
         folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
         _move([*run.results, *run.trained], folder)
-        print(f"An earlier run had other settings ({in_words(differing)}). It is kept in {folder.name}.")
+        print(f"An earlier run had other settings ({_in_words(differing)}). It is kept in {folder.name}.")
     earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
     if any(path.exists() for path in earlier.trained):
         _move(earlier.trained, run.root)
@@ -287,3 +289,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, 
         for place in sorted(old.keys() | new.keys())
         if old.get(place) != new.get(place) and (place in old or new[place])
     }
+
+
+def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())

@@ -1,7 +1,6 @@
 """What a finished run says of itself: ``metrics.json``, with checksums of its files."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,9 @@ from metaseg_nb.checksums import checksum, damage, read_record, write_record
 from metaseg_nb.cohort.cases import Cohort
 from metaseg_nb.cohort.folds import Split
 from metaseg_nb.cohort.problems import CohortError, Problem
-from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import provenance
-from metaseg_nb.settings import Train, Training, deciding, settings_hash
+from metaseg_nb.settings import Train, Training, settings_hash
 
 
 def finish(run: RunLayout, content: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
@@ -55,33 +53,6 @@ def finish_run(
     masks = [run.predictions / f"{case.name}.nii.gz" for case in parts.test]
     follow_ups = [run.earlier_table] if run.earlier_table.is_file() else []
     finish(run, content, [*run.tables, *masks, *follow_ups])
-
-
-def require_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse a finished run, if one is in a folder, of other settings; notebook 03 compares its cases and labels too.
-
-    Raises
-    ------
-    CohortError
-        With each setting that differs.
-    """
-    run = RunLayout(folder)
-    with suppress(FileNotFoundError, DamagedFile):  # 03 says what is wrong with a damaged run
-        then, now = (deciding(of) for of in (read_record(run.metrics)["settings"], settings))
-        if differing := {key: (value, now[key]) for key, value in then.items() if now.get(key, value) != value}:
-            raise other_settings(run, differing)
-
-
-def other_settings(run: RunLayout, differing: Mapping[str, tuple[Any, Any]]) -> CohortError:
-    """The error of a finished run; ``differing`` has the value then and the value now by setting."""
-    found = f"a finished run with other settings ({in_words(differing)})"
-    fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
-    return CohortError.one(name_of(run), str(run.metrics), found, "the settings of the finished run", fix)
-
-
-def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """Values then and now of each setting."""
-    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())
 
 
 def scored_with(cohort: Cohort) -> dict[str, Any]:
