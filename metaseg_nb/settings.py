@@ -405,6 +405,31 @@ def deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in settings.items() if name not in NOT_IDENTITY}
 
 
+def what_decides(identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a checkpoint's identity what changes no result."""
+    return {**identity, "settings": deciding(identity["settings"])}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What decides a result and differs in two identities of checkpoints: the value then and the value now, by key."""
+    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
+    before = {"selection": now.get("selection", {}), **before}
+    old, new = (
+        {(part, key): value for part, values in what_decides(identity).items() for key, value in values.items()}
+        for identity in (before, now)
+    )
+    return {
+        place[1]: (old.get(place), new.get(place))
+        for place in sorted(old.keys() | new.keys())
+        if old.get(place) != new.get(place) and (place in old or new[place])
+    }
+
+
+def in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
+    """Differing settings as messages write them: "epochs: 16 then, 24 now"."""
+    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())
+
+
 def _explain(item: Mapping[str, Any], origin: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "parameters"
     where = origin.get(key.split(".")[0], "the notebook's parameters cell")

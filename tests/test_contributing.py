@@ -2,37 +2,64 @@
 
 import ast
 import importlib
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from metaseg_nb.cohort.sources import folders, read_cohort
 from metaseg_nb.cohort.sources.layouts import CaseFiles, Found, Layout
-from metaseg_nb.parameters import resolve
+from metaseg_nb.layout import PROJECT, RunLayout, parameter_file
+from metaseg_nb.parameters import model_title, resolve
 from metaseg_nb.training import networks
+from metaseg_nb.training.checkpoints import load_checkpoint
+from metaseg_nb.training.fit import fit
+from metaseg_nb.training.patches import PatchBatches
 
 
-def test_a_network_of_ones_own(tmp_path, monkeypatch):
+def test_a_network_of_ones_own(store_blobs, tiny_training, tmp_path, monkeypatch):
     def one_layer(width, patch_size, in_channels):
         return torch.nn.Sequential(torch.nn.Conv3d(in_channels, 1, 3, padding=1))
 
+    # steps 1 and 2: the function, and its output layers
     for table in ("NETWORKS", "OUTPUT_LAYERS"):
         monkeypatch.setattr(networks, table, {**getattr(networks, table)})
     networks.register(output_layers=r"0\.")(one_layer)
+    # steps 3 and 4: a copy of unet.yaml, and a line of the study
+    copied = parameter_file("model", "unet").read_text()
+    for key, value in {"model": "mine", "title": "Mine", "network": "one_layer"}.items():
+        copied = re.sub(rf"^{key}: .*", f"{key}: {value}", copied, flags=re.MULTILINE)
     monkeypatch.setattr("metaseg_nb.layout.PARAMS", tmp_path)
-    for folder, text in {
-        "models": "model: mine\ntitle: Mine\nnetwork: one_layer",
-        "studies": "study: mine\nmodels: [mine]",
-    }.items():
+    for folder, text in {"models": copied, "studies": "study: mine\nmodels: [mine]"}.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "mine.yaml").write_text(text)
+    # step 5: 03 trains it, and 04 compares it
     found = resolve("03_train", "mine", "mine", 0)
+    settings = tiny_training(**{key: found[key] for key in ("model", "title", "network", "width")}, epochs=1)
+    batches = PatchBatches([store_blobs(f"case{i}", seed=i) for i in range(2)], settings)
+    history = fit(RunLayout(tmp_path / "mine/fold0"), batches, lambda network: 0.5)
+    assert history["epoch"].tolist() == [1]
+    assert load_checkpoint(tmp_path / "mine/fold0/last.pt")["identity"]["settings"]["network"] == "one_layer"
+    assert [model_title(model) for model in resolve("04_cross_validation", "mine")["models"]] == ["Mine"]
     network = networks.build_network(found["network"], found["width"], 32)
     networks.start_at_prior(network)
     logits = network(torch.zeros(1, 1, 32, 32, 32))
     assert logits.shape == (1, 1, 32, 32, 32)
     assert torch.sigmoid(logits).mean().item() == pytest.approx(networks.LESION_PRIOR, rel=1e-3)
+
+
+def test_the_readme_is_short_and_the_version_is_the_same_everywhere():
+    assert len((PROJECT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text(encoding="utf-8"))
+    released = re.search(
+        r"^## (\d\S*) \((\S+)\)$", (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert released and released.groups() == (version, str(citation["date-released"]))
+    assert citation["version"] == version
 
 
 BENCHMARKS = sorted((Path(__file__).parents[1] / "benchmarks").glob("*.py"))
@@ -50,6 +77,13 @@ def test_what_a_benchmark_imports_is_there(benchmark):
         if not hasattr(importlib.import_module(node.module), name.name)
     ]
     assert not lost
+
+
+@pytest.mark.parametrize("thing", ["network", "metric", "cohort layout"])
+def test_what_can_be_added_takes_five_steps(thing):
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    steps = text.split(f"## Add a {thing}\n")[1].split("\n## ")[0]
+    assert re.findall(r"^(\d)\. ", steps, re.MULTILINE) == list("12345")
 
 
 def scans_and_contours(folder, image_files, label_file):

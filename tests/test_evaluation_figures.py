@@ -140,6 +140,18 @@ def drawn(cell_with, **names):
     return figure
 
 
+def test_lesions_are_counted_in_the_folds_that_are_shown():
+    columns = ["case", "lesion", "diameter_mm", "scored_lesion", "scored_diameter_mm"]
+    positions = pd.DataFrame([("a", 1, 9.0, 1, 9.0), ("b", 1, 9.0, 1, 9.0), ("b", 2, 9.0, 2, 9.0)], columns=columns)
+    names = {"palette": ["U-Net"], "board": pd.DataFrame({"patients": [1]}), "positions": positions}
+    names["board"][["false_per_patient", "false_per_patient_low", "false_per_patient_high"]] = 0.0
+    for cases, folds, missing, found in ((["b"], [0], ["unet, fold 1"], 2), (["a", "b"], [0, 1], [], 3)):
+        names |= {"metrics": pd.DataFrame({"case": cases}), "folds": folds, "missing": missing}
+        said = after("describe_counts", **names)[1]
+        assert f"as in BraTS-METS: {found} (0 under 5 mm); notebook 04" in said["counts"]
+        assert said["part"] == ("Test patients of folds [0] only. " if missing else "")
+
+
 def test_flagged_patients_and_flagged_failures_are_counted():
     found = {"patient": list("abcd"), "dice": [0.2, 0.4, 0.8, 0.9], "unlikeness": [1.5, 0.7, 0.6, 1.2]}
     metrics = pd.DataFrame(found).assign(model="unet")

@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from metaseg_nb.batch.runs import QueuedJob, QueueError, job_prefix, queued_jobs
-from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow, run_study
+from metaseg_nb.__main__ import main
+from metaseg_nb.batch.runs import QueuedJob, QueueError, job_prefix, planned_runs, queued_jobs
+from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow, refuse_other_settings, run_study
+from metaseg_nb.checksums import write_record
+from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import job_resources
 from metaseg_nb.settings import ParameterError
@@ -106,6 +109,58 @@ def test_what_cannot_be_trained_is_said_before_anything_starts(tmp_path, home, l
     with pytest.raises(ParameterError, match=named):
         run_study(str(tmp_path / "mine.yaml"))
     assert not (home / "runs/mine/snakemake.log").exists()
+
+
+def finished_runs(home, study):
+    """Runs as notebooks 03 and 03b leave them, with the settings of today."""
+    for run in planned_runs(study):
+        if run.model:
+            run.result.parent.mkdir(parents=True)
+            (run.result.parent / "best.pt").write_bytes(b"weights")
+            write_record(run.result, {"settings": run.parameters})
+    return {path: path.read_bytes() for path in (home / "runs").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [([], 3), (["report"], 3), (["unet"], 2), (["unet_fold1"], 1), (["unet_fold1", "cross_validate"], 3)],
+)
+def test_a_study_with_other_settings_never_trains_finished_runs_again(tmp_path, home, capsys, targets, named):
+    study = tmp_path / "mine.yaml"
+    study.write_text("study: mine\nn_folds: 2\nmodels: [unet, segresnet]\nepochs: 32\n")
+    kept = finished_runs(home, str(study))
+    (home / "runs/mine/segresnet/fold0/metrics.json").unlink()  # an interrupted run may have other settings
+    del kept[home / "runs/mine/segresnet/fold0/metrics.json"]
+    study.write_text(study.read_text().replace("epochs: 32", "epochs: 33\nn_bootstrap: 500"))
+    assert main(["study", "--study", str(study), *targets]) == 2
+    said = capsys.readouterr().err
+    assert f"error: {named} finished run(s) with other settings" in said
+    assert "- unet, fold 1: epochs: 32 then, 33 now (runs/mine/unet/fold1/metrics.json)" in said
+    assert "give the study another name" in said
+    assert {path: path.read_bytes() for path in (home / "runs").rglob("*") if path.is_file()} == kept
+
+
+def test_arms_and_pretrainings_are_not_trained_again_either(tmp_path, home):
+    study = tmp_path / "mine.yaml"
+    study.write_text("study: mine\nn_folds: 2\nmodels: [unet]\narms: [boxes, pretraining_25]\n")
+    finished_runs(home, str(study))
+    study.write_text(study.read_text() + "batch_size: 4\n")
+    with pytest.raises(
+        ParameterError, match=r"6 finished(.*\n)*- unet, pretraining, seed 0, fold 0: batch_size: 2 then, 4"
+    ):
+        refuse_other_settings(planned_runs(str(study)))
+
+
+def test_what_changes_no_training_is_no_other_setting(tmp_path, home):
+    study = tmp_path / "mine.yaml"
+    study.write_text("study: mine\nn_folds: 2\nmodels: [unet]\n")
+    finished_runs(home, str(study))
+    refuse_other_settings(planned_runs(str(study)))
+    study.write_text(study.read_text() + "operating_point: sensitive\ncompiled: true\nnum_processes: 2\n")
+    refuse_other_settings(planned_runs(str(study)))
+    (home / "runs/mine/unet/fold0/metrics.json").write_text("{")
+    with pytest.raises(DamagedFile, match=r"metrics\.json"):
+        refuse_other_settings(planned_runs(str(study)))
 
 
 def test_an_unknown_profile_lists_those_there_are():

@@ -338,6 +338,19 @@ def test_the_full_matrix_has_every_arm_and_documents_say_its_size(document):
     assert f"({arms} arms, {seeds} seeds) takes {arms * seeds} times the GPU hours" in text
 
 
+@pytest.mark.parametrize("study", ["demo", "demo_budget", "usz", "usz_budget"])
+def test_a_study_of_the_project_says_every_value_that_its_notebooks_read(study):
+    """Its file, and those of its networks and arms: a default that changes one day changes none of its results."""
+    found = resolve("06_annotation_budget", study)
+    own = read_parameters(PROJECT / f"params/studies/{study}.yaml")
+    after = ["06_annotation_budget"] if found["arms"] else ["04_cross_validation", "05_qualitative_review"]
+    after += [] if found["arms"] else ["07_radiotherapy"]
+    notebooks = ["01_explore_data", "02_preprocess_n4", "03_train", "03b_pretrain", *after]
+    needed = {key for notebook in notebooks for key in NOTEBOOK_SETTINGS[notebook].model_fields} - {"fold", "arm"}
+    for model in found["models"]:
+        assert needed <= own.keys() | read_parameters(PROJECT / f"params/models/{model}.yaml").keys()
+
+
 def test_an_arm_or_a_seed_where_there_is_none_is_refused():
     assert "takes no --arm and no --seed" in refusal("04_cross_validation", "demo", None, None, "boxes", 1)
     assert "takes no --arm" in refusal("03b_pretrain", "demo", "unet", 0, "boxes")

@@ -1015,6 +1015,22 @@ def test_the_advice_for_a_flat_folder_is_patterns_with_the_patient(tree):
         read_cohort(".", base=tree("P1_T1KM.nii.gz", "P1_GTV.nii.gz"))
 
 
+@pytest.mark.parametrize(
+    ("files", "given", "pattern"),
+    [
+        (["P1_T1KM.nii.gz", "P1_GTV.nii.gz"], FLAT | {"image_files": ["{patient}_T1"]}, "{patient}_T1"),
+        (["P1/T1KM.nii.gz", "P1/GTV.nii.gz"], {"image_files": ["*_T1"], "label_file": "GTV"}, "*_T1"),
+    ],
+)
+def test_patterns_that_no_file_matches_are_corrected_and_not_set_again(tree, files, given, pattern):
+    with pytest.raises(CohortError) as error:
+        read_cohort(".", base=tree(*files), **given)
+    (problem,) = error.value.problems
+    assert problem.found == f"only {', '.join(sorted(files))}"
+    assert problem.expected == f"a file that matches {pattern}, which `image_files` says"
+    assert problem.fix.startswith("correct the pattern")
+
+
 @pytest.mark.parametrize("given", [{"image_files": ["{patient}_T1"]}, FLAT | {"label_file": "*_GTV"}])
 def test_the_patient_stands_in_each_pattern_or_in_none(tree, given):
     with pytest.raises(CohortError, match=r"all with \{patient\}"):

@@ -19,12 +19,13 @@ from typing import IO
 
 from tqdm import tqdm
 
-from metaseg_nb.batch.runs import QueueError, ask_slurm, how_it_ended, job_prefix, planned_runs, queued_jobs
+from metaseg_nb.batch.runs import QueueError, Run, ask_slurm, how_it_ended, job_prefix, planned_runs, queued_jobs
+from metaseg_nb.checksums import read_record
 from metaseg_nb.files import DamagedFile, write_json
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout, home
 from metaseg_nb.machine import alone, name_holder
 from metaseg_nb.parameters import job_resources
-from metaseg_nb.settings import ParameterError
+from metaseg_nb.settings import ParameterError, differences, in_words
 
 PROFILES = PROJECT / "workflow" / "profiles"
 SNAKEFILE = PROJECT / "workflow" / "Snakefile"
@@ -59,7 +60,9 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     Raises
     ------
     ParameterError
-        A parameter of a run or of a job, or the profile, cannot be used.
+        A parameter of a run or of a job, or the profile, cannot be used; or a run was finished with other settings.
+    DamagedFile
+        The metrics.json of a finished run is not as it was written.
     QueueError
         The cluster does not answer.
     """
@@ -67,6 +70,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     runs = planned_runs(study)  # what cannot be run is an error before anything starts
     for run in runs:
         job_resources(study, run.model)
+    refuse_other_settings(runs, targets)
     layout = runs[0].layout
     print(f"study {layout.study}: looking for unfinished steps", flush=True)
     log, events = layout.root / "snakemake.log", layout.root / "snakemake_events.jsonl"
@@ -115,6 +119,34 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         other = f"error: {_one_line([*errors, *lines[-1:], 'the reason is not known'][0])}"
         print("\n".join([step.explain() for step in failed] or [other]), file=sys.stderr)
     return code
+
+
+def refuse_other_settings(runs: Sequence[Run], targets: Sequence[str] = ()) -> None:
+    """Refuse to train again what was finished with other settings.
+
+    Snakemake would take away the metrics.json of such a run, and 03 would set it aside as one that was interrupted.
+
+    Raises
+    ------
+    ParameterError
+        Names each such run that ``targets`` ask for, what differs, and what to do.
+    DamagedFile
+        A metrics.json is not as it was written.
+    """
+    # other targets, such as an arm or the report, ask for several networks
+    trainings = {run.result: {run.model, f"{run.model}_fold{run.fold}"} for run in runs if run.model}
+    some = targets and {*targets} <= set().union(*trainings.values())
+    lines = []
+    for run in runs:
+        if run.result not in trainings or not run.result.is_file() or (some and not trainings[run.result] & {*targets}):
+            continue
+        then = {"settings": read_record(run.result)["settings"]}
+        if differing := differences(then, {"settings": run.parameters}):
+            lines.append(f"- {run.name}, fold {run.fold}: {in_words(differing)} ({run.result.relative_to(home())})")
+    if lines:
+        found = f"{len(lines)} finished run(s) with other settings; expected the settings then:"
+        fix = "What to do: give the study another name; or, to train a run again, rename or delete its folder yourself."
+        raise ParameterError("\n".join([found, *lines, fix]))
 
 
 def started_as(layout: StudyLayout) -> str | None:

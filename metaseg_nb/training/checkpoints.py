@@ -14,7 +14,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
-from metaseg_nb.settings import deciding, settings_hash
+from metaseg_nb.settings import differences, in_words, settings_hash, what_decides
 from metaseg_nb.training.finished_run import name_of
 from metaseg_nb.training.networks import build_network, prediction_layout
 
@@ -24,11 +24,6 @@ if TYPE_CHECKING:
 TRAIN_AGAIN = "To train the network again, delete its folder, then run notebook 03 (03b for a pretraining)"
 # Choosing an epoch on fewer patients costs more than it gains (benchmarks/README.md, what choosing costs).
 ENOUGH_PATIENTS = 20
-
-
-def what_decides(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out of a checkpoint's identity what changes no result."""
-    return {**identity, "settings": deciding(identity["settings"])}
 
 
 def identity_code(identity: Mapping[str, Any]) -> str:
@@ -237,7 +232,7 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
     if not run.metrics.is_file():
         return
     if differing := differences(load_checkpoint(run.best_checkpoint)["identity"], identity):
-        found = f"a finished run with other settings ({_in_words(differing)})"
+        found = f"a finished run with other settings ({in_words(differing)})"
         fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
         raise CohortError.one(name_of(run), str(run.metrics), found, "the settings of the finished run", fix)
 
@@ -259,7 +254,7 @@ def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:
         folder = run.root / f"superseded_{identity_code(left['identity'])}"
         # what training goes on from is moved last, so that an interrupted move is done again
         _move([*run.results, *run.trained], folder)
-        print(f"An earlier run had other settings ({_in_words(differing)}). It is kept in {folder.name}.")
+        print(f"An earlier run had other settings ({in_words(differing)}). It is kept in {folder.name}.")
     earlier = RunLayout(run.root / f"superseded_{identity_code(identity)}")
     if any(path.exists() for path in earlier.trained):
         _move(earlier.trained, run.root)
@@ -274,22 +269,3 @@ def _move(paths: Iterable[Path], into: Path) -> None:
             target = into / path.name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
             path.replace(target)
-
-
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What decides a result and differs in two identities of checkpoints: the value then and the value now, by key."""
-    # checkpoints of earlier versions do not know their selection set, nor settings that came later and are not used
-    before = {"selection": now.get("selection", {}), **before}
-    old, new = (
-        {(part, key): value for part, values in what_decides(identity).items() for key, value in values.items()}
-        for identity in (before, now)
-    )
-    return {
-        place[1]: (old.get(place), new.get(place))
-        for place in sorted(old.keys() | new.keys())
-        if old.get(place) != new.get(place) and (place in old or new[place])
-    }
-
-
-def _in_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    return "; ".join(f"{key}: {then} then, {now} now" for key, (then, now) in differing.items())
