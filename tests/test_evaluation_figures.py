@@ -87,7 +87,8 @@ def test_a_mean_of_equal_values_is_shown_without_an_interval():
     names = {"board": board, "metrics": none, "palette": palette(board["model"])}
     drawn('records.figure(figure, "dice")', **names).canvas.draw()
     given = {"ms": ms, "ranked": MODELS, "resampling": RESAMPLING} | names
-    figures, found = after('records.figure(figure, "missed_and_false")', **given)
+    found = after("mistakes = ", **given)[1]
+    figures, _ = after('records.figure(figure, "missed_and_false")', **found)
     figures["missed_and_false"].canvas.draw()
     assert found["mistakes"]["false_low"].isna().all()
     lines = after('Markdown("Lesions per patient:', mistakes=found["mistakes"], **given)[1]["lines"]
@@ -158,7 +159,8 @@ def test_flagged_patients_and_flagged_failures_are_counted():
     measured_later = metrics.assign(model="unetr", unlikeness=np.nan)
     results = SimpleNamespace(metrics=pd.concat([metrics, measured_later]))
     names = {"results": results, "networks": ["unet", "unetr"], "palette": palette(["unet", "unetr"])}
-    _, names = after('records.figure(figure, "likeness")', ms=ms, resampling=RESAMPLING, **names)
+    _, names = after("patients are flagged", ms=ms, resampling=RESAMPLING, **names)
+    assert list(after('records.figure(figure, "likeness")', **names)[0]) == ["likeness"]
     (row,) = names["likeness"].itertuples()
     assert (row.model, row.patients, row.failures, row.flagged, row.flagged_failures) == ("unet", 4, 2, 2, 1)
     assert "2 of 4 patients are flagged, among them 1 of 2 failures (Dice below 0.5)" in names["lines"][0]

@@ -5,11 +5,13 @@ import re
 import nbformat
 import pytest
 
+from metaseg_nb.figures.style import MODEL_COLOURS, MORE_COLOURS
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.settings import NOTEBOOK_SETTINGS
 
 FILES = sorted(NOTEBOOKS.glob("*.ipynb"))
 LONGEST_CELL, LONGEST_LIST = 25, 60  # a step; parameters or imports, which are looked up and not read
+LONGEST_PLOT, LONGEST_BACKGROUND = 18, 9  # lines; sentences
 
 
 @pytest.fixture(params=FILES, ids=lambda path: path.stem)
@@ -47,6 +49,35 @@ def test_cells_fit_a_screen_and_define_no_class(notebook):
         is_list = "parameters" in cell.metadata.get("tags", []) or "import" in lines[0]
         assert len(lines) <= (LONGEST_LIST if is_list else LONGEST_CELL), lines[0]
         assert not any(line.startswith(("class ", "def ")) for line in lines)
+
+
+def test_a_plot_is_short_enough_to_be_changed(notebook):
+    plots = [cell.source for cell in code_cells(notebook)[2:] if re.search(r"\bso\.Plot\(|\b(sns|plt)\.", cell.source)]
+    lengths = [(len([line for line in plot.splitlines() if line.strip()]), plot) for plot in plots]
+    assert [plot for lines, plot in lengths if lines > LONGEST_PLOT] == []
+
+
+def test_no_colour_in_a_cell_is_that_of_a_network(notebook):
+    of_networks = {colour.upper() for colour in (*MODEL_COLOURS.values(), *MORE_COLOURS)}
+    found = {
+        colour.upper() for cell in code_cells(notebook) for colour in re.findall(r"#[0-9A-Fa-f]{6}\b", cell.source)
+    }
+    assert found & of_networks == set()
+
+
+def sentences(text):
+    """How many sentences there are outside of tables, formulas and brackets."""
+    lines = [line for line in text.splitlines() if not line.startswith(("#", "|", "$$"))]
+    return len(re.findall(r"[.?!](?=\s|$)", re.sub(r"\([^()]*\)", "", "\n".join(lines))))
+
+
+def test_the_background_is_short(notebook):
+    assert sentences("## Background\n**N4** (Sled et al. 1998) fits a field. Is it right? Look.\n| a. | b. |") == 3
+    (background,) = [
+        re.split("^## ", cell.source, flags=re.M) for cell in notebook.cells if "## Background" in cell.source
+    ]
+    (text,) = [part for part in background if part.startswith("Background")]
+    assert 4 <= sentences(text.removeprefix("Background")) <= LONGEST_BACKGROUND
 
 
 def test_words_stand_before_steps(notebook):
