@@ -169,10 +169,10 @@ def by_others(folder):
     write_segmentation(folder / "seg.dcm", {"GTV_auto_01": mask}, series, "benchmark")
     if shutil.which("dciodvfy"):
         for name in ("rs.dcm", "seg.dcm"):
-            said = subprocess.run(
+            output = subprocess.run(
                 ["dciodvfy", folder / name], capture_output=True, encoding="utf-8", check=False
             ).stderr
-            errors = [line for line in said.splitlines() if line.startswith("Error")]
+            errors = [line for line in output.splitlines() if line.startswith("Error")]
             print(f"dciodvfy {name}: {len(errors)} errors", *errors, sep="\n")
     if shutil.which("plastimatch"):
         command = ["plastimatch", "convert", "--input", folder / "rs.dcm", "--referenced-ct", folder / "mr"]

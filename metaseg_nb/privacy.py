@@ -64,12 +64,12 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
         What stands for the names of files and folders, in names of files.
     """
     roots = sorted({f"{PROJECT}/", f"{home()}/"}, key=len, reverse=True)
-    names = [*filter(_is_telling, _users()), socket.gethostname(), _full_name_of_machine()]
+    names = [*filter(_is_identifying, _users()), socket.gethostname(), _full_name_of_machine()]
     private = [name for name in names if name.lower() not in EVERYBODYS]
     hide = coding(dict.fromkeys(private, HIDDEN))
     rename = coding({**files, **codes}, FILE_ENDING)
-    telling = {name for name in codes if _is_telling(name)} - set(codes.values())
-    encode = coding({name: codes[name] for name in telling})
+    identifying = {name for name in codes if _is_identifying(name)} - set(codes.values())
+    encode = coding({name: codes[name] for name in identifying})
 
     def clean(text: str) -> str:
         text = text.translate(INVISIBLE)
@@ -113,5 +113,5 @@ def _file_name(found: re.Match) -> str:
     return f"{HIDDEN}/{name}" if "." in name.strip(".") else HIDDEN
 
 
-def _is_telling(name: str) -> bool:
+def _is_identifying(name: str) -> bool:
     return len(name) >= (SHORTEST_NUMBER if name.isdigit() else SHORTEST_NAME)

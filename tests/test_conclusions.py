@@ -118,12 +118,13 @@ def test_training_sets_are_counted_and_a_selection_set_without_any_overlap_is_na
     cases.append(replace(cases[0], name="again"))  # a second case of p0
     runs = pd.DataFrame({"model": ["unet", "unetr"] * 2, "fold": [0, 0, 1, 1], "selection_dice": [0.0, 0.1, 0.3, 0.4]})
     text = conclusions.training_sets(Cohort("tiny", "", cases), runs)
-    assert text == "**On how many patients?** Each fold was trained on 1 to 4 patients."
+    assert text == "**On how many patients?** Each fold was trained on 1 to 4 patients.", "one network has Dice 0.1"
     cohort = Cohort("tiny", "", cases[:6])
     assert conclusions.training_sets(cohort, runs).endswith("Each fold was trained on 1 patient.")
     runs.loc[1, "selection_dice"] = 0.0
     text = conclusions.training_sets(cohort, runs)
-    assert "In fold 0 every network has Dice 0.00 on the selection set (threshold 0.50)" in text
+    empty = "In fold 0 every network has Dice 0.00 on the selection set (threshold 0.50). Nothing about these networks"
+    assert f"{empty} can be concluded from that, and what was chosen on it means nothing." in text
 
 
 def sure(scores):
@@ -293,7 +294,7 @@ def test_each_network_stands_beside_all_together():
     ]
     claims = claims_of(pd.concat(tables), lesions_of(n, models=counts))
     assert claims["model"].value_counts().to_dict() == {ALL: 4, "unet": 4, "segresnet": 4, "unetr": 3}
-    missed = claims[claims["claim"].str.startswith("False negatives")].set_index("model")["verdict"]
+    missed = claims[claims["claim"].str.startswith("Missed lesions are more")].set_index("model")["verdict"]
     assert missed[[*counts]].tolist() == ["supported", "supported", "contradicted"]
     kind = claims[claims["claim"].str.startswith("Convolutional")].set_index("model")["difference"]
     assert kind[["unet", "segresnet"]].tolist() == pytest.approx([0.2, -0.1])

@@ -14,6 +14,8 @@ from seaborn import objects
 import metaseg_nb as ms
 from metaseg_nb.evaluation.comparison import make_leaderboard, rank_distribution, rank_test
 from metaseg_nb.evaluation.scoring import METRICS
+from metaseg_nb.figures import slices, style
+from metaseg_nb.figures.reviewed import AGREEMENT_COLOURS
 from metaseg_nb.figures.style import Records, draw, palette, show_leaderboard, use_style, with_titles
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.settings import CrossValidate
@@ -26,6 +28,13 @@ def no_windows():
     plt.switch_backend("Agg")
     yield
     plt.close("all")
+
+
+def test_no_colour_has_two_meanings():
+    meanings = [style.REFERENCE, style.PREDICTION, style.FOUND, style.MARGIN, style.BRAIN]
+    assert {*slices.COLOURS.values(), *AGREEMENT_COLOURS.values()} <= {*meanings}
+    used = [colour.lower() for colour in (*meanings, *style.MODEL_COLOURS.values(), *style.MORE_COLOURS)]
+    assert len({*used}) == len(used)
 
 
 def scores(n=12, models=tuple(MODELS)):

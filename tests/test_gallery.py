@@ -1,4 +1,4 @@
-"""The gallery: every miss and large false positive is in it, where it belongs, with what each network did."""
+"""The gallery: every miss and large false lesion is in it, where it belongs, with what each network did."""
 
 import io
 import re

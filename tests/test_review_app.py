@@ -200,7 +200,7 @@ def test_sliders_draw_another_picture_for_another_place_and_hide_what_is_not_sho
 # --- lists ---
 
 
-def test_cases_are_ordered_by_dice_misses_and_false_positives():
+def test_cases_are_ordered_by_dice_misses_and_false_lesions():
     metrics = pd.DataFrame(
         {
             "model": ["unet"] * 3 + ["unetr"],
@@ -217,7 +217,7 @@ def test_cases_are_ordered_by_dice_misses_and_false_positives():
 
     assert order("Dice, worst first") == ["c", "a", "b"]
     assert order("missed lesions") == ["b", "c", "a"]
-    assert order("false positives") == ["c", "a", "b"]
+    assert order("false lesions") == ["c", "a", "b"]
     assert order("name") == ["a", "b", "c"]
     assert order("Dice, worst first", 1) == ["c", "b"]
 

@@ -83,23 +83,23 @@ def with_masks_by_hand(cohort: Cohort, layout: StudyLayout, annotations: str) ->
 
 
 def _named(readings: pd.DataFrame, cohort: Cohort, layout: StudyLayout, drawn: StudyLayout) -> pd.DataFrame:
-    """Readings with the cases' names in this cohort, missing where there is no such case; ``there`` is the other name.
+    """Readings with the cases' names in this cohort, missing where there is no such case; ``other`` is the other name.
 
     Each study that is anonymised, or whose cohort came as DICOM, may have codes of its own.
     """
     names = called_here(layout, [case.name for case in cohort.all_cases], drawn, readings["case"])
     found = [names.get(name) for name in readings["case"]]
-    return readings.assign(there=readings["case"], case=pd.Series(found, readings.index, dtype=object))
+    return readings.assign(other=readings["case"], case=pd.Series(found, readings.index, dtype=object))
 
 
 def _require_same_images(
     cohort: Cohort, taken: Mapping[str, Mapping[str, Any]], layout: StudyLayout, drawn: StudyLayout
 ) -> None:
     """Refuse a mask that was drawn on another image which has the case's name."""
-    there = cohort if drawn.root == layout.root else read_study_cohort(drawn)
-    images = {case.name: case.image for case in there.all_cases}
+    theirs = cohort if drawn.root == layout.root else read_study_cohort(drawn)
+    images = {case.name: case.image for case in theirs.all_cases}
     wanted = [(case, taken[case.name]) for case in cohort.all_cases if case.name in taken]
-    if others := [case for case, one in wanted if not _drawn_on(case, images.get(one["there"]), one["image_sha256"])]:
+    if others := [case for case, one in wanted if not _drawn_on(case, images.get(one["other"]), one["image_sha256"])]:
         raise CohortError(broken("image drawn on", case, case.image, "another image") for case in others)
 
 
@@ -128,7 +128,7 @@ def _keep(mask: Path, case: Case, rule: LesionRule) -> None:
 
 def _notes(readings: pd.DataFrame, finished: pd.DataFrame, usable: pd.DataFrame, folder: Path) -> Iterator[Problem]:
     """Readings that are not used, and why; and whether their cases are called otherwise here."""
-    renamed = int((readings["case"].notna() & (readings["case"] != readings["there"])).sum())
+    renamed = int((readings["case"].notna() & (readings["case"] != readings["other"])).sum())
     unfinished = int((~readings["finished"].eq(True)).sum())
     for rule, n, what in (
         ("codes of readings", renamed, "readings of cases that have another name or code in this study"),

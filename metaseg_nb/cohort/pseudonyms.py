@@ -169,9 +169,9 @@ def with_parts(codes: Mapping[str, str], cases: Collection[Case]) -> dict[str, s
         if letters:
             turned |= {" ".join(words[i:] + words[:i]): code for i in range(1, len(words))}
         if letters or PERSON.search(name):
-            telling = [word for word in words if len(word) >= SHORTEST_PART and not word.isdigit()]
+            long_words = [word for word in words if len(word) >= SHORTEST_PART and not word.isdigit()]
             kept = of_codes if PERSON.search(name) else ordinary
-            parts |= {word: "…" for word in telling if plain(word) not in kept}
+            parts |= {word: "…" for word in long_words if plain(word) not in kept}
     return parts | turned | dict(codes)
 
 

@@ -216,6 +216,7 @@ def area_under_roc(score: np.ndarray, positive: np.ndarray, n_bootstrap: int, se
     Mann & Whitney 1947; Hanley & McNeil 1982 (Radiology 143:29).
     """
     score, positive = np.asarray(score, float), np.asarray(positive, bool)
+    # scipy's `mannwhitneyu` takes no weights, so each resample would be a call; these are two matrix products for all
     higher = (1 + np.sign(score[positive, None] - score[~positive])) / 2
 
     def area(times: np.ndarray) -> np.ndarray:  # how often each patient is drawn

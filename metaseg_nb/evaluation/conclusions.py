@@ -30,7 +30,7 @@ LOWER_BRAIN = (
     "Dice per reference lesion, middle and superior thirds minus inferior third",
 )
 SMALL_LESIONS = ("Small lesions are missed", "Share detected, lesions of 10 mm and more minus smaller ones")
-MORE_MISSED = ("False negatives are more common than false positives", "Missed minus false lesions per patient")
+MORE_MISSED = ("Missed lesions are more common than false lesions", "Missed minus false lesions per patient")
 BY_KIND = ("Convolutional networks are better than transformers", "Dice of convolutional networks minus transformers")
 # What was counted, and two groups: sums and numbers (``sum``, ``n``) of each patient.
 Groups = tuple[str, pd.DataFrame, pd.DataFrame]
@@ -269,6 +269,7 @@ def training_sets(cohort: Cohort, runs: pd.DataFrame) -> str:
     best = runs.groupby("fold")["selection_dice"].max()
     if empty := [f"fold {fold}" for fold in best.index[best == 0]]:
         text += f" In {' and '.join(empty)} every network has Dice 0.00 on the selection set (threshold 0.50)."
+        text += " Nothing about these networks can be concluded from that, and what was chosen on it means nothing."
     return text
 
 

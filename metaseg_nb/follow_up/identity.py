@@ -61,15 +61,15 @@ def follow(
     rows = []
     for date, parts in enumerate(dates):
         before = {number: track.last for number, track in tracks.items() if track.fate != "merged"}
-        there, cut = _paired(before, parts, reach_mm), set()
+        part_of, cut = _paired(before, parts, reach_mm), set()
         for number, place in before.items():
             track = tracks[number]
-            if number in there and not shows(date, place):
+            if number in part_of and not shows(date, place):
                 track.fate, cut = UNSEEN, {*cut, number}  # the edge of the image cuts it: its size is not known
-            elif number in there:
+            elif number in part_of:
                 track.fate = "returned" if track.gone else "persisting"
-                track.last, track.gone = parts[there[number]], False
-            elif not track.gone and (into := _those_around(place, there, parts, reach_mm)):
+                track.last, track.gone = parts[part_of[number]], False
+            elif not track.gone and (into := _those_around(place, part_of, parts, reach_mm)):
                 track.fate, track.of = "merged", into[0]
             elif not shows(date, place):
                 track.fate = UNSEEN
@@ -78,14 +78,14 @@ def follow(
         for track in tracks.values():  # what merged goes on with its lesion into the next one
             while track.fate == "merged" and track.of and tracks[track.of].fate == "merged":
                 track.of = tracks[track.of].of
-        for part in sorted(set(range(len(parts))) - set(there.values())):
-            of = [number for number in there if number in before and _inside(parts[part], before[number], reach_mm)]
+        for part in sorted(set(range(len(parts))) - set(part_of.values())):
+            of = [number for number in part_of if number in before and _inside(parts[part], before[number], reach_mm)]
             seen = any(shows(earlier, parts[part]) for earlier in range(date))
             fate = "split" if of else "new" if seen else "first"
-            there[len(tracks) + 1] = part
+            part_of[len(tracks) + 1] = part
             tracks[len(tracks) + 1] = _Track(parts[part], fate, of[0] if of else None)
         rows += [
-            (date, number, None if number in cut else there.get(number), track.of, track.fate)
+            (date, number, None if number in cut else part_of.get(number), track.of, track.fate)
             for number, track in tracks.items()
         ]
     columns = ["date", "lesion", "part", "of", "fate"]
@@ -111,8 +111,8 @@ def _cost(one: Points, other: Points, reach_mm: float) -> float:
     return 1 - overlap + away / (away + sum(radii) + reach_mm) if overlap else APART
 
 
-def _those_around(place: Points, there: dict[int, int], parts: Sequence[Points], reach_mm: float) -> list[int]:
-    return [number for number, part in there.items() if _inside(place, parts[part], reach_mm)]
+def _those_around(place: Points, part_of: dict[int, int], parts: Sequence[Points], reach_mm: float) -> list[int]:
+    return [number for number, part in part_of.items() if _inside(place, parts[part], reach_mm)]
 
 
 def _inside(one: Points, other: Points, reach_mm: float) -> bool:

@@ -126,11 +126,11 @@ def _by_images(lesions: pd.DataFrame, dates: pd.DataFrame, new_mm: float) -> pd.
     sums, judged = longest.sum(axis=0), _grown(lesions[lesions["lesion"].isin(known - {*targets})])
     rows, so_far = [], []
     for i, (case, day) in enumerate(dates.itertuples(index=False)):
-        there = lesions[(lesions["day"] == day) & (lesions["volume_mm3"] > 0)]
-        came = there[there["of"].isna() & ~there["lesion"].isin(known)]
-        came = there if COMPLETE in so_far else came
+        present = lesions[(lesions["day"] == day) & (lesions["volume_mm3"] > 0)]
+        came = present[present["of"].isna() & ~present["lesion"].isin(known)]
+        came = present if COMPLETE in so_far else came
         large = (came["slices"] >= SLICES) & (came["diameter_mm"] >= new_mm - TOLERANCE)
-        new, left = came.loc[large, "lesion"].tolist(), len(there)
+        new, left = came.loc[large, "lesion"].tolist(), len(present)
         all_seen = lesions.loc[lesions["day"] == day, "volume_mm3"].notna().all()
         by_length, grown = _category(longest, i, len(new), left, all_seen, PARTIAL, PROGRESSED, GROWN_MM)
         by_volume, _ = _category(volumes, i, len(new), left, all_seen, PARTIAL_VOLUME, PROGRESSED_VOLUME, GROWN_MM3)

@@ -131,7 +131,9 @@ def _require_same_settings(contents: Mapping[Path, Mapping[str, Any]]) -> None:
     for path, own in how.items():
         differing = {key: values for key, values in differences(how[first], own).items() if key != "fold"}
         if differing:
-            found = ", ".join(f"{key} {here}, {first.parent.name} {there}" for key, (there, here) in differing.items())
+            found = ", ".join(
+                f"{key} {here}, {first.parent.name} {expected}" for key, (expected, here) in differing.items()
+            )
             fix = "train the folds again with the same settings, or give one fold's best.pt"
             problems.append(Problem(path.parent.name, str(path), found, "the same settings in all folds", fix))
     if problems:
@@ -226,6 +228,6 @@ def distance(spread: Mapping[str, Any], statistics: np.ndarray) -> float:
     not count.
     """
     z = (statistics - spread["mean"]) / np.array(spread["sd"])
-    there = np.isfinite(z)
-    own = np.array(spread["correlation"])[np.ix_(there, there)]
-    return float(np.sqrt(z[there] @ np.linalg.solve(own, z[there]) / there.sum()))
+    known = np.isfinite(z)
+    own = np.array(spread["correlation"])[np.ix_(known, known)]
+    return float(np.sqrt(z[known] @ np.linalg.solve(own, z[known]) / known.sum()))

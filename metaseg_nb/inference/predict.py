@@ -143,9 +143,9 @@ def _volumes(paths: Iterable[Path]) -> list[Path]:
 
 def _below(folder: Path, results: Sequence[Path]) -> Iterator[Problem]:
     """A warning of images in subfolders of a folder that is predicted; results of an earlier call are none."""
-    there, own = folder.resolve(), {path.resolve() for path in results}
-    if files := [path for path in _volumes(there.glob("*/**/*")) if not own & {*path.parents}]:
-        found = f"not looked at: {shortened(str(path.relative_to(there)) for path in files)}"
+    top, own = folder.resolve(), {path.resolve() for path in results}
+    if files := [path for path in _volumes(top.glob("*/**/*")) if not own & {*path.parents}]:
+        found = f"not looked at: {shortened(str(path.relative_to(top)) for path in files)}"
         fix = "predict each subfolder by a call of its own, or give a datalist of all cases"
         yield Problem("-", str(folder), found, "all images in the folder itself", fix, "warning")
 
@@ -294,11 +294,11 @@ def _are_several_patients(images: Sequence[Path]) -> bool:
 
 def new_case(images: Sequence[Path], brain: Path | None = None) -> Case:
     """A case to predict, called as its first image; one image a sequence, contrast-enhanced T1 first, `-` for none."""
-    there = [path for path in images if path != NOT_THERE]
+    given = [path for path in images if path != NOT_THERE]
     lacking = tuple(number for number, path in enumerate(images, 1) if path == NOT_THERE)
     if images[0] == NOT_THERE:
         raise ValueError("found `-` in place of the first image; expected the contrast-enhanced T1")
-    return Case(images[0].name, tuple(there), None, patient="", primary="", brain=brain, lacking=lacking)
+    return Case(images[0].name, tuple(given), None, patient="", primary="", brain=brain, lacking=lacking)
 
 
 def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:

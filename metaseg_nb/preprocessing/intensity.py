@@ -115,7 +115,7 @@ def with_landmarks(image: np.ndarray, own: np.ndarray, standard: np.ndarray) -> 
         Of the image's shape and type; a brighter voxel is never made darker than another.
     """
     mapped = np.array(image)
-    for channel, here, there in zip(mapped, own, standard, strict=True):
-        if np.isfinite([here, there]).all():
-            channel[:] = np.interp(channel, [0, *here, 1], [0, *there, 1])
+    for channel, values, targets in zip(mapped, own, standard, strict=True):
+        if np.isfinite([values, targets]).all():
+            channel[:] = np.interp(channel, [0, *values, 1], [0, *targets, 1])
     return mapped

@@ -40,7 +40,7 @@ BUDGET_CHAPTERS = ("06_annotation_budget", "01_explore_data", "02_preprocess_n4"
 EXTRA = ["08_annotate", "09_follow_up"]  # have a page where they were run
 FIGURES = {"Dice of every patient": "04_dice", "Lesions detected by diameter": "04_sensitivity"}
 # The worst of each network, which is the first entry of these pages of the gallery.
-WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false positive"}
+WORST = {"cases": "worst case", "missed": "largest missed lesion", "false": "largest false lesion"}
 CODE_STYLE = (
     f"@media not (prefers-color-scheme: dark) {{ {HtmlFormatter(style='default').get_style_defs('.highlight')} }}"
     f"@media (prefers-color-scheme: dark) {{ {HtmlFormatter(style='github-dark').get_style_defs('.highlight')} }}"

@@ -36,7 +36,7 @@ from metaseg_nb.report.pages import MOST_PIXELS_WIDE, QUALITY, slice_view
 PAGES = {
     "cases": "Best, typical and worst cases",
     "missed": "Missed lesions",
-    "false": "Large false positives",
+    "false": "Large false lesions",
     "small": "Small lesions",
     "lower": "Lower third of the brain",
 }
@@ -146,7 +146,7 @@ def gallery_entries(
     pages = {
         "cases": pd.concat([_picked(metrics, model) for model in models]),
         "missed": _by_network(lesions[~lesions["detected"]].assign(why="missed"), models),
-        "false": _by_network(false.assign(group=false["model"], picture=pictures, why="false positive"), models),
+        "false": _by_network(false.assign(group=false["model"], picture=pictures, why="false lesion"), models),
         "small": each[each["diameter_class"] == DIAMETER_NAMES[0]][::-1],
         "lower": each[each["third"] == THIRDS[0]],
     }
@@ -248,7 +248,7 @@ def draw_entry(tables: StudyTables, images: CaseImages, entry: pd.Series) -> Fig
         dice = metrics[metrics["case"] == images.name].set_index("model")["dice"]
         return draw_networks(images, images.place, dice.map("Dice {:.2f}".format).to_dict(), CASE_FIELD_MM)
     if entry["page"] == "false":
-        results = {entry["group"]: "false positive"}
+        results = {entry["group"]: "false lesion"}
     else:
         rows = lesions[(lesions["case"] == images.name) & (lesions["lesion"] == entry["lesion"])].set_index("model")
         results = rows["dice"].map("Dice {:.2f}".format).where(rows["detected"], "missed").to_dict()

@@ -231,6 +231,7 @@ def in_processes(n: int, function: Callable[[int, int], Any]) -> None:
         SIGTERM came, which was passed on to each.
     """
     with StopRequest() as stop:
+        # Accelerate's launcher kills processes 30 s after SIGTERM, and takes the first GPUs, claimed or not
         arguments = (n, claim_gpus(n), function, get_free_port())
         workers = cast(ProcessContext, start_processes(_work, arguments, n, join=False, start_method="spawn"))
         asked = False

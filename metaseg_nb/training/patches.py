@@ -91,10 +91,10 @@ class PatchBatches:
 
     def on(self, device: torch.device) -> Self:
         """The same batches, of cases whose volumes are copied to a device, so that patches are cut there."""
-        there = copy.copy(self)
-        there.cases = [self._copied(case, device) for case in self.cases]
-        there.standard = None  # their images are mapped already
-        return there
+        moved = copy.copy(self)
+        moved.cases = [self._copied(case, device) for case in self.cases]
+        moved.standard = None  # their images are mapped already
+        return moved
 
     def _copied(self, case: StoredCase, device: torch.device) -> StoredCase:
         """The volumes that patches are cut from on a device, and in memory the voxels that they are placed by."""

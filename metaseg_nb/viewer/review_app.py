@@ -25,7 +25,7 @@ PLACE = ["volume_mm3", "diameter_mm", "x", "y", "z"]
 ORDERS = {
     "Dice, worst first": ("dice", True),
     "missed lesions": ("n_missed", False),
-    "false positives": ("n_false", False),
+    "false lesions": ("n_false", False),
     "name": ("case", True),
 }
 ALL_FOLDS = -1

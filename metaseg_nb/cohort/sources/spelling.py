@@ -254,10 +254,10 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
     if not path.is_file():
         raise refusal("table", "-", path, "no such file")
     text = read_text(path)
-    said = SEPARATOR_LINE.match(text)
-    text = text[said.end() :] if said else text
+    first = SEPARATOR_LINE.match(text)
+    text = text[first.end() :] if first else text
     header = io.StringIO(text.lstrip(), newline="").readline()
-    separator = said[1] if said else max(",;\t", key=re.sub('"[^"]*"', "", header).count)
+    separator = first[1] if first else max(",;\t", key=re.sub('"[^"]*"', "", header).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         lines = [(reader.line_num, [_as_typed(cell) for cell in cells]) for cells in reader]
