@@ -5,7 +5,7 @@ import json
 import pytest
 
 from metaseg_nb.batch.runs import QueuedJob, QueueError, job_prefix, queued_jobs
-from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow, run_study
+from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow_log, run_study
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import job_resources
 from metaseg_nb.settings import ParameterError
@@ -169,7 +169,7 @@ def snakemake_says(*events):
 
 def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
     events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
-    assert follow(snakemake_says(*events)) == ([], [])
+    assert follow_log(snakemake_says(*events)) == ([], [])
     printed = capsys.readouterr().err
     assert "03_train unet fold 0 was interrupted or failed; it starts again" in printed
     assert "03_train unet fold 0 starts" in printed
@@ -183,7 +183,7 @@ def test_the_reason_of_a_step_that_failed_is_its_last_line():
     (run / "1.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
     (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
     events = [("job_info", 0), ("job_info", 1), ("job_error", 1), ("job_info", 1), ("job_error", 1)]
-    (step,), _ = follow(snakemake_says(*events, ("job_finished", 0)))
+    (step,), _ = follow_log(snakemake_says(*events, ("job_finished", 0)))
     *logs, reason = step.explain().splitlines()
     assert logs[0] == "log: runs/demo/unet/fold1/03_train.ipynb"
     assert reason.startswith("03_train unet fold 1 failed (2 times): it was killed")

@@ -101,7 +101,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         with events.open(encoding="utf-8") as written:
-            failed, errors = follow(_lines(written, process), asked)
+            failed, errors = follow_log(_lines(written, process), asked)
         code = process.wait()
     again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
     if code and asked:
@@ -209,7 +209,7 @@ class Step:
         return "\n".join([*logs, f"{self.name} failed{again}: {_one_line('; '.join(reasons))}"])
 
 
-def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[list[Step], list[str]]:
+def follow_log(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[list[Step], list[str]]:
     """Show the events of the logger plugin: lines, and in a terminal a progress bar.
 
     Once ``asked_to_stop`` holds something, steps that end are no news.
