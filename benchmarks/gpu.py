@@ -30,7 +30,7 @@ from torch.profiler import ProfilerActivity, profile
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.preprocessing.case_store import StoredCase
 from metaseg_nb.settings import Train
-from metaseg_nb.training.cost import USABLE, Cost, network_cost
+from metaseg_nb.training.cost import USABLE_SHARE, Cost, network_cost
 from metaseg_nb.training.fit import fit
 from metaseg_nb.training.networks import NETWORKS, training_layout
 from metaseg_nb.training.patches import PatchBatches
@@ -149,7 +149,7 @@ def seconds_of(step: Step, images: torch.Tensor, labels: torch.Tensor, n: int) -
 def most_patches(costs: list[Cost]) -> int:
     """Patches of a step that fit by every way's count."""
     memory_gb = torch.cuda.get_device_properties(0).total_memory / 1e9
-    return max(n for n in PATCHES if max(c.memory_of(n, PATCH) for c in costs) < USABLE * memory_gb)
+    return max(n for n in PATCHES if max(c.memory_of(n, PATCH) for c in costs) < USABLE_SHARE * memory_gb)
 
 
 def cost(name: str, way: Way) -> Cost:

@@ -32,7 +32,7 @@ from scipy.spatial.transform import Rotation
 from metaseg_nb.cohort.head import head_mask
 from metaseg_nb.cohort.volumes import Volume, read_volume
 from metaseg_nb.preprocessing.grid import Grid, resample
-from metaseg_nb.preprocessing.registration import along_axes, register
+from metaseg_nb.preprocessing.registration import along_axes, register_volume
 
 FOLDER = Path(os.environ.get("BENCH_FOLDER", "runs/bench_registration")).absolute()
 PYTHON = FOLDER / "venv" / "bin" / "python"
@@ -77,7 +77,7 @@ def template_pair(rng: np.random.Generator) -> tuple[Volume, Volume, np.ndarray]
 
 def workbook(first: Volume, other: Volume) -> tuple[np.ndarray, float]:
     start = time.process_time()
-    matrix = register(first, other).matrix
+    matrix = register_volume(first, other).matrix
     return matrix, time.process_time() - start
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import yaml
 
 from metaseg_nb.layout import PROJECT, parameter_file
-from metaseg_nb.settings import ALL, KEYS, NOTEBOOK_SETTINGS, THRESHOLD_MODEL, CpuJob, Job, ParameterError
+from metaseg_nb.settings import ALL, NOTEBOOK_SETTINGS, SETTING_NAMES, THRESHOLD_MODEL, CpuJob, Job, ParameterError
 
 # Holds what the other files leave out.
 DEFAULTS = PROJECT / "params/defaults.yaml"
@@ -44,14 +44,14 @@ def read_parameters(path: Path) -> dict[str, Any]:
         raise ParameterError(f"{path}: not YAML ({error}). What to do: {fix}.") from error
     if not isinstance(values, dict):
         raise ParameterError(f"{path}: found a {type(values).__name__}, expected `key: value` lines")
-    if problems := [f"{path}: {_unknown(str(key))}" for key in values if key not in KEYS]:
+    if problems := [f"{path}: {_unknown(str(key))}" for key in values if key not in SETTING_NAMES]:
         raise ParameterError("\n".join(problems))
     return dict(values)
 
 
 def _unknown(key: str) -> str:
-    close = difflib.get_close_matches(key, KEYS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(KEYS)}"
+    close = difflib.get_close_matches(key, SETTING_NAMES, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"expected one of {', '.join(SETTING_NAMES)}"
     return f"key {key!r} is declared by no notebook; {hint}"
 
 

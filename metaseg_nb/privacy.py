@@ -17,7 +17,7 @@ from metaseg_nb.layout import PROJECT, StudyLayout, home
 # what follows <study> on a page lies below it.
 PART = r"[^\s/\"'`<>|:;,()\[\]{}]+"
 QUOTE = r"[\"'`]"
-PATH = re.compile(
+PATHS = re.compile(
     rf"(?<={QUOTE})(?:~?/|(?:\.\./)+|[A-Za-z]:\\|\\\\)[^\"'`\n]*[/\\][^\"'`\n]*(?={QUOTE})"  # "/my data/x y.nii"
     rf"|(?<![\w/:<.*~-])(?<!\w>)(?:file://)?~?(?:/{PART}){{2,}}/?"  # /data/patients/x.nii
     rf"|(?:(?<!\w)[A-Za-z]:|(?<![\w\\])\\\\[\w.-]+)\\[^\s\"'<>|]+"  # C:\patients\x.nii, \\server\patients\x.nii
@@ -59,7 +59,7 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
         What stands for each name of a case or patient: wherever it is a word, in any case and composed or not.
         A name under three characters, or a number under six, is replaced in names of files only.
     folders : collection of str
-        Paths that are taken out whole: those that `PATH` does not see the end of, for they hold blanks or commas.
+        Paths that are taken out whole: those that `PATHS` does not see the end of, for they hold blanks or commas.
     files : mapping of str to str
         What stands for the names of files and folders, in names of files.
     """
@@ -77,7 +77,7 @@ def cleaned_of(codes: Mapping[str, str], folders: Collection[str], files: Mappin
             text = text.replace(root, "")
         for folder in sorted(folders, key=len, reverse=True):
             text = text.replace(f"{folder}/", f"/{HIDDEN}/{HIDDEN}/")  # a path without blanks, which goes below
-        return hide(encode(rename(PATH.sub(HIDDEN if codes else _file_name, text))))
+        return hide(encode(rename(PATHS.sub(HIDDEN if codes else _file_name, text))))
 
     return clean
 

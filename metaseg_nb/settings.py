@@ -19,6 +19,8 @@ from metaseg_nb.layout import StudyLayout, parameter_names
 THRESHOLD_MODEL = "intensity_threshold"
 # Under this name stand means over all networks.
 ALL = "all networks"
+# And under this one the masks by physicians.
+REFERENCE_MODEL = "reference"
 # What model and arm files may be called: a name that YAML, Snakemake and a cluster read alike; unet_fold0 is a target.
 FILE_NAME = re.compile(r"(?!.*_fold\d+$)[A-Za-z][A-Za-z0-9_]{0,39}")
 # Code of a person who annotates: a folder's name.
@@ -391,7 +393,7 @@ NOTEBOOK_SETTINGS: dict[str, type[Settings]] = {
     "08_annotate": Annotate,
     "09_follow_up": FollowUp,
 }
-KEYS = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
+SETTING_NAMES = sorted({name for settings in (*NOTEBOOK_SETTINGS.values(), Job) for name in settings.model_fields})
 
 
 def settings_hash(settings: Mapping[str, Any] | Settings) -> str:

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.cases import Case, Cohort
 from metaseg_nb.cohort.datalist import write_datalist
 from metaseg_nb.cohort.folds import budget_of, split
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.evaluation.scoring import identity, score_against
+from metaseg_nb.evaluation.scoring import case_facts, score_against
 from metaseg_nb.files import write_json, write_table
 from metaseg_nb.layout import PARAMS, StudyLayout
 from metaseg_nb.parameters import read_parameters, resolve
@@ -109,7 +109,7 @@ def fake_cohort(folder: Path, n_patients: int = 24, n_folds: int = 3) -> Cohort:
 def _row(case):
     """A row of metrics.csv and one of lesions.csv, with the columns that scoring writes."""
     row, lesions = _scored_cube()
-    return row | identity(case), lesions.assign(**identity(case))
+    return row | case_facts(case), lesions.assign(**case_facts(case))
 
 
 @cache

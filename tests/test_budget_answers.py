@@ -12,7 +12,7 @@ import yaml
 from budget_fakes import COSTS, FakeBudget, fake_cohort
 
 from metaseg_nb.annotation.comparison import (
-    COLUMNS,
+    GAIN_COLUMNS,
     QUESTIONS,
     budget_answers,
     budget_curves,
@@ -278,7 +278,7 @@ def test_with_few_patients_every_answer_is_inconclusive(n, words):
 
 
 def test_without_anything_to_compare_the_table_is_empty_and_has_its_columns():
-    assert list(budget_gains(budget({"boxes": 0.5}), 100, 0).columns) == COLUMNS
+    assert list(budget_gains(budget({"boxes": 0.5}), 100, 0).columns) == GAIN_COLUMNS
 
 
 @pytest.mark.parametrize("dice", [ALL, {"boxes": 0.5}, {"patients_25": 0.5}])

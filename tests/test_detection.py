@@ -16,7 +16,7 @@ from metaseg_nb.evaluation.calibration import area_under_roc, probability_bins
 from metaseg_nb.evaluation.comparison import make_leaderboard
 from metaseg_nb.evaluation.detection import (
     FALSE_RATES,
-    THRESHOLDS,
+    FROC_THRESHOLDS,
     average_precision,
     detections_by_threshold,
     froc,
@@ -272,7 +272,7 @@ def test_a_case_gives_its_tables_under_its_name(scored):
         assert set(table["case"]) == {"case"}
         assert set(table["patient"]) == {"patient_case"}
         assert set(table["fold"]) == {1}
-    assert detections["threshold"].tolist() == list(THRESHOLDS)
+    assert detections["threshold"].tolist() == list(FROC_THRESHOLDS)
     found = detections.set_index("threshold")
     assert found["n_truth"].unique().tolist() == [1]  # the other lesion has but one voxel
     assert found.loc[[0.05, 0.65, 0.75, 0.99], "n_detected"].tolist() == [1, 1, 0, 0]

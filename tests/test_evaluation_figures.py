@@ -31,7 +31,7 @@ def no_windows():
 
 
 def test_no_colour_has_two_meanings():
-    meanings = [style.REFERENCE, style.PREDICTION, style.FOUND, style.MARGIN, style.BRAIN]
+    meanings = [style.REFERENCE, style.PREDICTION, style.FOUND, style.MARGIN, style.BRAIN_COLOUR]
     assert {*slices.COLOURS.values(), *AGREEMENT_COLOURS.values()} <= {*meanings}
     used = [colour.lower() for colour in (*meanings, *style.MODEL_COLOURS.values(), *style.MORE_COLOURS)]
     assert len({*used}) == len(used)

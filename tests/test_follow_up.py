@@ -19,7 +19,7 @@ from metaseg_nb.figures.raw_images import draw_lesions_over_time
 from metaseg_nb.follow_up.change import DAYS_PER_MONTH, change_errors, confusion, kappa, with_growth
 from metaseg_nb.follow_up.identity import follow
 from metaseg_nb.follow_up.patients import (
-    FollowUp,
+    Followed,
     Measured,
     _changes,
     follow_masks,
@@ -34,7 +34,7 @@ from metaseg_nb.follow_up.response import (
     PARTLY,
     PROGRESSION,
     STABLE,
-    UNKNOWN,
+    UNRATED,
     best_responses,
     read_clinical,
     responses,
@@ -130,7 +130,7 @@ def test_a_lesion_that_the_edge_cuts_at_its_first_date_is_flagged_as_it_seems_to
     assert rows["volume_mm3"].tolist() == [64, 96, 64, 128]
     assert rows["cut"].tolist() == [False, True, False, False]
     when = pd.DataFrame({"patient": "p", "case": ["p-0", "p-1"], "day": [0, 60], "problem": ""})
-    followed = FollowUp(when, rows.assign(model="reference"), pd.DataFrame())
+    followed = Followed(when, rows.assign(model="reference"), pd.DataFrame())
     monkeypatch.setattr(metaseg_nb.follow_up, "follow_study", lambda *_: followed, raising=False)
     names = {"ms": metaseg_nb, "pd": pd, "Markdown": str, "cohort": Cohort("c", "", patient(2)), "ranked": []}
     names |= {
@@ -326,9 +326,9 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
         ({1: ([20, 0, 0], {}), 2: ([6, 5, 5], {})}, [PARTLY, PARTLY]),  # a lesion that is no target is left
         ({1: ([20, 0, 5], {})}, [COMPLETE, PROGRESSION]),
         ({1: ([20, 20, 20], {}), 2: ([None, 3, 3], {})}, [PROGRESSION, PROGRESSION]),  # a new lesion
-        ({1: ([9.9, 5, 30], {})}, [UNKNOWN, UNKNOWN]),  # too small to be a target lesion
-        ({1: ([20, 10, 10], {"slices": 1})}, [UNKNOWN, UNKNOWN]),
-        ({1: ([20, 10, 10], {"perpendicular_mm": 4.9})}, [UNKNOWN, UNKNOWN]),
+        ({1: ([9.9, 5, 30], {})}, [UNRATED, UNRATED]),  # too small to be a target lesion
+        ({1: ([20, 10, 10], {"slices": 1})}, [UNRATED, UNRATED]),
+        ({1: ([20, 10, 10], {"perpendicular_mm": 4.9})}, [UNRATED, UNRATED]),
         ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"fate": "split", "of": 1})}, [STABLE, STABLE]),  # 21 of 20 mm
         ({1: ([12, 18, 18], {}), 2: ([10, 0, 0], {"of": 1})}, [STABLE, STABLE]),  # merged into the first
         ({1: ([20, 18, 18], {}), 2: ([None, 6, 6], {"fate": "split", "of": 1})}, [STABLE, STABLE]),  # +20 %, but 4 mm
@@ -340,11 +340,11 @@ def assessed(lesions, clinical=None, days=(0, 60, 120, 180)):
         ({1: ([20, 12, 12], {}), 2: ([None, 2.9, 3], {})}, [PARTLY, PROGRESSION]),  # a new lesion has 3 mm
         ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"slices": 1})}, [PARTLY, PARTLY]),  # and two slices
         ({1: ([20, 12, 12], {}), 2: ([None, 9, 9], {"came": "first"})}, [PARTLY, PARTLY]),  # not imaged before
-        ({1: ([20, np.nan, 20], {})}, [UNKNOWN, STABLE]),  # not imaged: no smallest sum
-        ({1: ([20, 20, 20], {}), 2: ([12, np.nan, 12], {})}, [UNKNOWN, STABLE]),
-        ({1: ([20, 12, 12], {}), 2: ([6, np.nan, 6], {})}, [UNKNOWN, PARTLY]),  # it is no target
+        ({1: ([20, np.nan, 20], {})}, [UNRATED, STABLE]),  # not imaged: no smallest sum
+        ({1: ([20, 20, 20], {}), 2: ([12, np.nan, 12], {})}, [UNRATED, STABLE]),
+        ({1: ([20, 12, 12], {}), 2: ([6, np.nan, 6], {})}, [UNRATED, PARTLY]),  # it is no target
         ({1: ([20, 40, 40], {}), 2: ([12, np.nan, 12], {})}, [PROGRESSION, PROGRESSION]),
-        ({}, [UNKNOWN, UNKNOWN]),
+        ({}, [UNRATED, UNRATED]),
     ],
 )
 def test_categories_by_images(lesions, expected):
@@ -386,7 +386,7 @@ def test_lesions_that_merge_and_part_again_are_stable():
 
 def test_a_target_outside_the_image_of_a_date_is_no_response():
     table = placed_balls([(20, 12)], [(20, 12)], [(20, 12)], deep=(60, 30, 60))
-    assert table["imaging"].tolist() == [FIRST, UNKNOWN, STABLE]
+    assert table["imaging"].tolist() == [FIRST, UNRATED, STABLE]
     assert np.isnan(table["change_pct"].iloc[1])
     assert best_responses(table)["best_pct"].item() == 0
 
@@ -438,10 +438,10 @@ def test_a_growth_of_less_than_a_ball_of_5_mm_is_no_progression_by_volume():
 @pytest.mark.parametrize(
     ("later", "facts", "expected"),
     [
-        (12, {}, UNKNOWN),
-        (12, {"steroids": "stable"}, UNKNOWN),
+        (12, {}, UNRATED),
+        (12, {"steroids": "stable"}, UNRATED),
         (12, {"steroids": "stable", "clinical": "improved"}, PARTLY),
-        (12, {"steroids": "increased", "clinical": "stable"}, UNKNOWN),
+        (12, {"steroids": "increased", "clinical": "stable"}, UNRATED),
         (12, {"steroids": "none", "clinical": "worse"}, PROGRESSION),
         (12, {"steroids": "none", "clinical": "stable", "non_target_progression": "yes"}, PROGRESSION),
         (0, {"steroids": "none", "clinical": "stable"}, COMPLETE),
@@ -640,7 +640,7 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
     failures, alike = iter(["", "", "an uncertain place"]), iter([0.95, 0.6, 0.95])
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0}
-    monkeypatch.setattr(registration, "register", lambda *_: SimpleNamespace(**found, failure=next(failures)))
+    monkeypatch.setattr(registration, "register_volume", lambda *_: SimpleNamespace(**found, failure=next(failures)))
     monkeypatch.setattr(registration, "heads_alike", lambda *_: next(alike))
     problems = place_dates(cases, 1)["problem"].tolist()
     assert problems[:2] == ["", ""]
@@ -654,7 +654,7 @@ def test_a_date_that_cannot_be_registered_is_flagged_as_perhaps_another_patient(
 def test_where_all_later_dates_are_of_another_head_it_may_be_the_first(monkeypatch, write_nifti, n, said):
     image = write_nifti("one.nii.gz", head(1).array)
     found = {"matrix": np.eye(4), "moved_mm": 0.0, "degrees": 0.0, "failure": ""}
-    monkeypatch.setattr(registration, "register", lambda *_: SimpleNamespace(**found))
+    monkeypatch.setattr(registration, "register_volume", lambda *_: SimpleNamespace(**found))
     monkeypatch.setattr(registration, "heads_alike", lambda *_: 0.3)
     cases = [Case(f"p-{i}", (image,), None, "p", "lung", day=i) for i in range(n)]
     assert place_dates(cases, 1)["problem"].str.endswith("p-0, or all others").iloc[1] == said
@@ -670,7 +670,7 @@ def moving_head(write_nifti, monkeypatch):
         matrix[0, 3] = other.affine[0, 3] - first.affine[0, 3]
         return SimpleNamespace(matrix=matrix, moved_mm=abs(matrix[0, 3]), degrees=0.0, failure="")
 
-    monkeypatch.setattr(registration, "register", known)
+    monkeypatch.setattr(registration, "register_volume", known)
     return [Case(f"p-{i}", (image,), None, "p", "lung", day=30 * i) for i, image in enumerate(images)]
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from metaseg_nb.__main__ import main
 from metaseg_nb.batch.runs import QueuedJob, QueueError, job_prefix, planned_runs, queued_jobs
-from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow, refuse_other_settings, run_study
+from metaseg_nb.batch.study import cancel_leftovers, code_hash, follow_log, refuse_retraining, run_study
 from metaseg_nb.checksums import write_record
 from metaseg_nb.files import DamagedFile
 from metaseg_nb.layout import NOTEBOOKS, StudyLayout
@@ -148,19 +148,19 @@ def test_arms_and_pretrainings_are_not_trained_again_either(tmp_path, home):
     with pytest.raises(
         ParameterError, match=r"6 finished(.*\n)*- unet, pretraining, seed 0, fold 0: batch_size: 2 then, 4"
     ):
-        refuse_other_settings(planned_runs(str(study)))
+        refuse_retraining(planned_runs(str(study)))
 
 
 def test_what_changes_no_training_is_no_other_setting(tmp_path, home):
     study = tmp_path / "mine.yaml"
     study.write_text("study: mine\nn_folds: 2\nmodels: [unet]\n")
     finished_runs(home, str(study))
-    refuse_other_settings(planned_runs(str(study)))
+    refuse_retraining(planned_runs(str(study)))
     study.write_text(study.read_text() + "operating_point: sensitive\ncompiled: true\nnum_processes: 2\n")
-    refuse_other_settings(planned_runs(str(study)))
+    refuse_retraining(planned_runs(str(study)))
     (home / "runs/mine/unet/fold0/metrics.json").write_text("{")
     with pytest.raises(DamagedFile, match=r"metrics\.json"):
-        refuse_other_settings(planned_runs(str(study)))
+        refuse_retraining(planned_runs(str(study)))
 
 
 def test_an_unknown_profile_lists_those_there_are():
@@ -224,7 +224,7 @@ def snakemake_says(*events):
 
 def test_a_step_that_ended_well_in_the_end_is_no_failure(capsys):
     events = [("job_info", 0), ("job_error", 0), ("job_info", 0), ("job_finished", 0)]
-    assert follow(snakemake_says(*events)) == ([], [])
+    assert follow_log(snakemake_says(*events)) == ([], [])
     printed = capsys.readouterr().err
     assert "03_train unet fold 0 was interrupted or failed; it starts again" in printed
     assert "03_train unet fold 0 starts" in printed
@@ -238,7 +238,7 @@ def test_the_reason_of_a_step_that_failed_is_its_last_line():
     (run / "1.log").write_text(f"noise\n{oom}\n{oom}\n03_train: {cell}\nStoring output in storage.\n")
     (run / "03_train.run.json").write_text(json.dumps({"state": "running", "error": None}))
     events = [("job_info", 0), ("job_info", 1), ("job_error", 1), ("job_info", 1), ("job_error", 1)]
-    (step,), _ = follow(snakemake_says(*events, ("job_finished", 0)))
+    (step,), _ = follow_log(snakemake_says(*events, ("job_finished", 0)))
     *logs, reason = step.explain().splitlines()
     assert logs[0] == "log: runs/demo/unet/fold1/03_train.ipynb"
     assert reason.startswith("03_train unet fold 1 failed (2 times): it was killed")

@@ -12,7 +12,7 @@ from scipy.spatial.distance import pdist
 
 from metaseg_nb.cohort import lesions
 from metaseg_nb.cohort.lesions import find_lesions, scored_as
-from metaseg_nb.evaluation.lesion_metrics import COLUMNS, lesion_metrics
+from metaseg_nb.evaluation.lesion_metrics import LESION_COLUMNS, lesion_metrics
 from metaseg_nb.evaluation.voxel_metrics import mask_pair, surface_area_hd95_mm
 
 CUBE = (1.0, 1.0, 1.0)
@@ -122,7 +122,7 @@ def test_found_missed_and_false_by_hand():
         "lesion_sensitivity": 0.5,
         "lesion_precision": 0.5,
     }
-    assert list(lesions.columns) == COLUMNS
+    assert list(lesions.columns) == LESION_COLUMNS
     assert lesions["lesion"].tolist() == [1, 2]
     assert lesions["detected"].tolist() == [True, False]
     assert lesions["dice"].tolist() == pytest.approx([2 / 3, 0])
@@ -191,7 +191,7 @@ def test_empty_masks(truth, prediction, ratio, hd95_mm):
     ratios = [summary[name] for name in ("lesion_dice", "lesion_sensitivity", "lesion_precision")]
     assert ratios == [ratio] * 3
     assert summary["lesion_hd95_mm"] == hd95_mm
-    assert len(lesions) == summary["n_truth"] and list(lesions.columns) == COLUMNS
+    assert len(lesions) == summary["n_truth"] and list(lesions.columns) == LESION_COLUMNS
 
 
 def test_identical_masks_agree():

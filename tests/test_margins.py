@@ -33,7 +33,7 @@ from metaseg_nb.radiotherapy.margins import (
     margin_table,
     study_coverage,
 )
-from metaseg_nb.radiotherapy.organs import REFERENCE, organ_distances
+from metaseg_nb.radiotherapy.organs import REFERENCE_MODEL, organ_distances
 from metaseg_nb.radiotherapy.round_trip import round_trip
 
 MM = (1.0, 1.0, 1.0)
@@ -358,9 +358,9 @@ def test_the_distance_to_an_organ_is_that_of_the_surfaces(study, tmp_path):
     write_record(tmp_path / "imported/c0" / RECORD, {"organs": ["brain stem"]}, [tmp_path / "imported/c0" / ORGANS])
     table = organ_distances(layout, cohort, tmp_path / "imported", ["unet"])
     assert set(table["case"]) == {"c0"}, "c1 was not imported"
-    assert set(table["model"]) == {REFERENCE, "unet"}
+    assert set(table["model"]) == {REFERENCE_MODEL, "unet"}
     assert set(table["organ"]) == {"brain stem"}
-    nearest = table.loc[table["model"] == REFERENCE, "distance_mm"].min()
+    nearest = table.loc[table["model"] == REFERENCE_MODEL, "distance_mm"].min()
     beyond = np.maximum(lesion - 1, 0) * label.spacing_mm
     assert nearest == pytest.approx(np.linalg.norm(beyond, axis=1).min(), abs=1e-4)
     assert not table["false"].any()

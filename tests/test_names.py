@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections import defaultdict
 
 import pytest
 
@@ -67,3 +68,42 @@ def test_a_synonym_is_found_but_not_where_brackets_explain_a_word():
 def test_one_word_for_one_thing():
     found = {path.name: synonyms(path.read_text(encoding="utf-8")) for path in TEXTS}
     assert {name: words for name, words in found.items() if words} == {}
+
+
+def defined(source):
+    """Names of the public classes, functions and constants of a module."""
+    for node in ast.parse(source).body:
+        targets = (
+            getattr(node, "targets", None) or [node.target] if isinstance(node, ast.Assign | ast.AnnAssign) else []
+        )
+        names = [each for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
+        found = {each.id for each in names if isinstance(each.ctx, ast.Store)}
+        found |= {node.name} if isinstance(node, ast.ClassDef | ast.FunctionDef) else set()
+        yield from (name for name in found if not name.startswith("_"))
+
+
+def taken(source):
+    """Names that a file takes from others: imported, or asked of a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.Attribute):
+            yield node.attr
+
+
+def test_public_names_of_a_module():
+    source = "A, _B = 1, 2\nC: int = 3\nclass D: pass\ndef e(): x = 1\nD.f = 1"
+    assert sorted(defined(source)) == ["A", "C", "D", "e"]
+    assert {*taken("from metaseg_nb.x import A\nimport y\ny.B = C")} == {"A", "B"}
+
+
+def test_one_name_means_one_thing():
+    """Classes, functions, and constants that more than their own module uses; commands are called as what they do."""
+    modules = [path for path in CODE if path.is_relative_to(PROJECT / "metaseg_nb") and path.name != "__main__.py"]
+    used = {name for path in CODE for name in taken(source_of(path))}
+    places = defaultdict(list)
+    for path in modules:
+        for name in defined(source_of(path)):
+            places[name].append(path.name)
+    twice = {name: of for name, of in places.items() if len(of) > 1 and (name in used or not name.isupper())}
+    assert twice == {}

@@ -27,7 +27,7 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing.case_store import open_case
 from metaseg_nb.preprocessing.prepare import prepare_cohort
-from metaseg_nb.preprocessing.registration import register
+from metaseg_nb.preprocessing.registration import register_volume
 from metaseg_nb.settings import Preprocess
 from metaseg_nb.training.checkpoints import save_checkpoint
 from metaseg_nb.training.networks import build_network
@@ -89,7 +89,7 @@ def test_a_head_that_is_bright_on_one_side_is_registered_too():
     """Without what lies around the head, all starts went astray: it stayed 9 mm from where it is."""
     plan = plan_patient(3, 9)
     images = render_raw(plan).images
-    found = register(images["t1c"], images["t2"])
+    found = register_volume(images["t1c"], images["t2"])
     head_mm = apply_affine(images["t1c"].affine, np.argwhere(head_mask(images["t1c"].array)))
     truth = apply_affine(true_motion(3, 9, "t2"), head_mm)
     assert not found.failure

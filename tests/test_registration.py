@@ -25,8 +25,8 @@ from metaseg_nb.layout import NOTEBOOKS, StudyLayout
 from metaseg_nb.parameters import resolve
 from metaseg_nb.preprocessing import registration
 from metaseg_nb.preprocessing.grid import Grid, resample
-from metaseg_nb.preprocessing.registration import Registration, along_axes, register
-from metaseg_nb.preprocessing.steps import NOT_REGISTERED, image_recipe, named, prepare_image, read_images
+from metaseg_nb.preprocessing.registration import Registration, along_axes, register_volume
+from metaseg_nb.preprocessing.steps import NOT_REGISTERED, image_recipe, naming, prepare_image, read_images
 from metaseg_nb.settings import Preprocess
 
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
@@ -80,7 +80,7 @@ def dark_fluid(array):
 )
 def test_a_known_movement_is_found_to_half_a_millimetre_and_half_a_degree(template, degrees, mm):
     matrix = rigid(degrees, mm)
-    found = register(template, seen_again(template, matrix, dark_fluid))
+    found = register_volume(template, seen_again(template, matrix, dark_fluid))
     points = apply_affine(template.affine, np.argwhere(head_mask(template.array))[::500])
     off_mm = np.linalg.norm(apply_affine(found.matrix, points) - apply_affine(matrix, points), axis=1)
     off = Rotation.from_matrix(found.matrix[:3, :3].T @ matrix[:3, :3]).magnitude()
@@ -94,25 +94,25 @@ def test_what_lies_right_already_stays_there(template, coarse):
     lower = template.affine.copy()
     lower[2, 3] += 10 * 2
     for second in (template, Volume(dark_fluid(template.array[:, :, 10:]), lower, RAS)):
-        found = register(template, second)
+        found = register_volume(template, second)
         assert found.failure == ""
         assert found.moved_mm < 0.1
 
 
 def test_heads_far_apart_in_their_headers_find_each_other(template, coarse):
     far = rigid((0, 5, 0), (220, -150, 90))
-    found = register(template, Volume(template.array, far @ template.affine, RAS))
+    found = register_volume(template, Volume(template.array, far @ template.affine, RAS))
     np.testing.assert_allclose(found.matrix, far, atol=0.3)
 
 
 def test_an_image_without_a_head_is_refused(template):
     with pytest.raises(ValueError, match="no head stands out"):
-        register(template, Volume(np.zeros((20, 20, 20), np.float32), np.eye(4), RAS))
+        register_volume(template, Volume(np.zeros((20, 20, 20), np.float32), np.eye(4), RAS))
 
 
 def test_noise_is_no_place_for_a_head(template, coarse):
     noise = np.random.default_rng(0).uniform(400, 500, (20, 20, 20)).astype(np.float32)
-    found = register(template, Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS))
+    found = register_volume(template, Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS))
     assert "place" in found.failure
 
 
@@ -139,7 +139,7 @@ def test_an_end_with_less_information_than_the_headers_place_is_none(template, m
         return end, -1.0
 
     monkeypatch.setattr(registration, "_optimised", astray)
-    found = register(template, template)
+    found = register_volume(template, template)
     np.testing.assert_array_equal(found.matrix, np.eye(4))
     assert (found.moved_mm, found.agreeing) == (0, 0)
     assert found.failure.startswith("an uncertain place: only 0%")
@@ -244,7 +244,7 @@ def test_a_failed_registration_names_the_case(case, settings, tmp_path, coarse):
     noise = Volume(np.pad(noise, 9), np.diag([2.0, 2.0, 2.0, 1.0]), RAS)
     bad = Case("head", (case.image, save(tmp_path, "noise", noise)), None, "p", "unknown")
     words = r"case head.*not registered to the first sequence .sequence 2.*place.*null"
-    with pytest.raises(CohortError, match=words), named(bad):
+    with pytest.raises(CohortError, match=words), naming(bad):
         prepare_image(read_images(bad), image_recipe(settings, 2))
 
 
@@ -279,9 +279,9 @@ def test_real_sequences_that_were_moved_are_found_again(shared_data):
     """The truth of a real pair is not known, but a movement put on top of it is."""
     first, other = (read_volume(shared_data / f"raw_sequences/{name}.nii.gz", name) for name in ("t1c", "fla"))
     points = apply_affine(first.affine, np.argwhere(head_mask(first.array))[::5000])
-    before = register(first, other)
+    before = register_volume(first, other)
     for degrees, mm in [((5, 0, 3), (4, -3, 0)), ((-8, 10, 8), (9, -8, 9))]:
         matrix = rigid(degrees, mm)
-        found = register(first, Volume(other.array, matrix @ other.affine, other.native_orientation))
+        found = register_volume(first, Volume(other.array, matrix @ other.affine, other.native_orientation))
         off = apply_affine(found.matrix, points) - apply_affine(matrix @ before.matrix, points)
         assert np.linalg.norm(off, axis=1).mean() < 0.5

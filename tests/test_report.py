@@ -33,7 +33,7 @@ from metaseg_nb.figures.style import save_figure, show_table, use_style
 from metaseg_nb.files import MACHINE, escaped, write_table
 from metaseg_nb.layout import NOTEBOOKS, PROJECT, StudyLayout
 from metaseg_nb.report.build import CHAPTERS, EXTRA, write_page, write_report
-from metaseg_nb.report.gallery import COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
+from metaseg_nb.report.gallery import GALLERY_COLUMNS, MOST_BYTES, PAGES, gallery_files, picture_file, view_file
 from metaseg_nb.report.pages import policy, with_light_pictures, with_policy
 
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -93,7 +93,7 @@ def gallery(layout, cases):
     volume = nib.Nifti1Image(np.random.default_rng(0).random((9, 9, 9)), np.eye(4))
     view = view_img(volume, bg_img=None, threshold=None).get_standalone()
     (layout.gallery / view_file(first, "unet")).write_text(view, encoding="utf-8")
-    entries = pd.DataFrame(rows, columns=COLUMNS)
+    entries = pd.DataFrame(rows, columns=GALLERY_COLUMNS)
     write_table(layout.gallery_table, entries)
     metrics = checksum(layout.cross_validation / "metrics.csv")
     write_record(layout.gallery_record, {"metrics": metrics}, gallery_files(layout, entries))

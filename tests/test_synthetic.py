@@ -16,7 +16,7 @@ from metaseg_nb.cohort.volumes import read_volume, same_grid, write_volume
 from metaseg_nb.demo_cohort import files
 from metaseg_nb.demo_cohort.anatomy import Deformation, load_template, sample
 from metaseg_nb.demo_cohort.files import make_cohort
-from metaseg_nb.demo_cohort.lesions import KINDS, push_tissue
+from metaseg_nb.demo_cohort.lesions import LESION_KINDS, push_tissue
 from metaseg_nb.demo_cohort.patients import (
     MAX_LESIONS,
     PRIMARIES,
@@ -26,7 +26,7 @@ from metaseg_nb.demo_cohort.patients import (
     render_patient,
     true_bias_field,
 )
-from metaseg_nb.demo_cohort.raw_heads import render_raw, site_of, true_motion
+from metaseg_nb.demo_cohort.raw_heads import demo_site, render_raw, true_motion
 
 SEED = 0
 # Stands for an image where only its file is of interest.
@@ -74,7 +74,7 @@ def test_planned_diameters_follow_the_study(plans):
 
 def test_primaries_and_kinds_all_occur(plans):
     assert {plan.primary for plan in plans} == {primary.name for primary in PRIMARIES}
-    assert {lesion.kind for plan in plans for lesion in plan.lesions} == set(KINDS)
+    assert {lesion.kind for plan in plans for lesion in plan.lesions} == set(LESION_KINDS)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -232,8 +232,8 @@ def test_a_raw_head_has_a_skull_and_its_lesions_in_the_brain(raw):
     assert not (lesions & ~brain).any()
     around = (distance_mm(lesions, first.spacing_mm) < 4) & ~lesions
     assert np.median(first.array[lesions]) > 1.1 * np.median(first.array[around])
-    assert first.native_axes == site_of(1).axes
-    assert first.spacing_mm == pytest.approx(site_of(1).spacing_mm)
+    assert first.native_axes == demo_site(1).axes
+    assert first.spacing_mm == pytest.approx(demo_site(1).spacing_mm)
 
 
 def test_further_sequences_lie_on_other_grids_and_elsewhere_by_a_known_motion(raw):

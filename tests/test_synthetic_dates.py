@@ -15,7 +15,7 @@ from metaseg_nb.demo_cohort.anatomy import load_template
 from metaseg_nb.demo_cohort.dates import COURSES, plan_dates, render_date
 from metaseg_nb.demo_cohort.files import make_cohort
 from metaseg_nb.demo_cohort.lesions import CAVITY, NECROTIC
-from metaseg_nb.follow_up.patients import REFERENCE, Measured, follow_masks
+from metaseg_nb.follow_up.patients import REFERENCE_MODEL, Measured, follow_masks
 from metaseg_nb.follow_up.response import FIRST, responses
 
 SEED, MOST, EDGE_MM = 3, 4, 2.0
@@ -35,7 +35,7 @@ def rendered():
 def followed(of_patient):
     cases = [Case(plan.case, (), None, plan.patient, "", day=plan.day) for plan, *_ in of_patient]
     masks = [Measured.of(label, matrix) for _, label, _, matrix in of_patient]
-    return follow_masks(cases, masks, 3.0).assign(model=REFERENCE), cases
+    return follow_masks(cases, masks, 3.0).assign(model=REFERENCE_MODEL), cases
 
 
 def test_lesions_of_5_mm_and_more_keep_their_identity(rendered):
@@ -60,7 +60,7 @@ def test_the_truth_has_the_categories_of_its_course(rendered):
     for of_patient, course in zip(rendered, COURSES, strict=True):
         table, cases = followed(of_patient)
         rows = pd.DataFrame({"case": [case.name for case in cases], "day": [case.day for case in cases]})
-        found = responses(table, rows.assign(patient=cases[0].patient), [REFERENCE], 3.0)
+        found = responses(table, rows.assign(patient=cases[0].patient), [REFERENCE_MODEL], 3.0)
         assert tuple(found["imaging"]) == (FIRST, *course.categories), of_patient[0][0].patient
 
 

@@ -45,11 +45,11 @@ CHANGES = {
     "roi": ({"recipe": "sampling: roi"}, {"recipe": ""}),
 }
 ALIKE = ["share", "annotation", "slice_step", "unannotated", "teachers", "recipe"]
-COLUMNS = ["question", "arm", "title", "against", "model", "patients", "minutes", "minutes_against"]
-COLUMNS += ["difference", "low", "high", "verdict"]
+GAIN_COLUMNS = ["question", "arm", "title", "against", "model", "patients", "minutes", "minutes_against"]
+GAIN_COLUMNS += ["difference", "low", "high", "verdict"]
 
 
-def draw(results: BudgetResults, n_bootstrap: int, seed: int) -> np.ndarray:
+def draw_resamples(results: BudgetResults, n_bootstrap: int, seed: int) -> np.ndarray:
     """Resamples of patients and of seeds, the same for everything that is compared.
 
     Patients and seeds are drawn separately, each with replacement, and crossed (pigeonhole bootstrap). Intervals are
@@ -95,7 +95,7 @@ def budget_curves(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Dat
         A row per (``model``, ``arm``): the columns of `BudgetResults.arms`, ``n`` (patients tested), ``seeds``, and
         each of `MEASURES` with ``_low`` and ``_high``, its 95 % interval; NaN for a mean of equal values.
     """
-    draws, rows = draw(results, n_bootstrap, seed), []
+    draws, rows = draw_resamples(results, n_bootstrap, seed), []
     for model, arm in product(results.models, results.arms.index):
         row = {"model": model, "arm": arm, **results.arms.loc[arm].to_dict()}
         row |= {"n": draws.shape[2], "seeds": draws.shape[1]}
@@ -129,7 +129,7 @@ def power_laws(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.DataFr
         A row per (``model``, ``measure``): ``most_patients`` (of the largest budget), what `fit_power_law` returns
         with 95 % intervals (``_low``, ``_high``), ``n`` (patients tested), and ``refusal``.
     """
-    draws, rows = draw(results, n_bootstrap, seed), []
+    draws, rows = draw_resamples(results, n_bootstrap, seed), []
     patients = results.arms.loc[results.budgets, "patients"].to_numpy(float)
     for model, measure in product(results.models, FITTED):
         errors = []
@@ -215,7 +215,7 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
         ``high`` (95 % interval, not adjusted for the number of comparisons) and ``verdict``: "better" or "worse" where
         the interval does not hold 0 and there are `MIN_PATIENTS` or more, else "inconclusive".
     """
-    draws, rows = draw(results, n_bootstrap, seed), []
+    draws, rows = draw_resamples(results, n_bootstrap, seed), []
     for question, arm, others, line in _pairs(results):
         title, minutes = results.arms.loc[arm, ["title", "minutes"]]
         weights, minutes_against = _at_minutes(results, others, minutes)
@@ -240,7 +240,7 @@ def budget_gains(results: BudgetResults, n_bootstrap: int, seed: int) -> pd.Data
             found = INCONCLUSIVE if found == unfair else found  # unequal minutes alone may explain it
             names = (question, arm, title, against, model, gain.shape[1], minutes, minutes_against)
             rows.append((*names, difference, low, high, found))
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=GAIN_COLUMNS)
 
 
 def _pairs(results: BudgetResults) -> list[tuple[str, str, list[str], str]]:

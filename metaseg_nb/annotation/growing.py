@@ -14,7 +14,7 @@ REACH_MM = 15.0
 # A line along the longest diameter bounds its region by this multiple of its half length.
 BEYOND_LINE = 1.2
 # Percentile of the brightness along a line that counts as the lesion's: many enhance at their rim only.
-BRIGHT = 90
+BRIGHTER = 90
 # From this probability on at the click, the network takes part in the region.
 SEEN = 0.1
 # Neighbours on one axial slice.
@@ -54,7 +54,7 @@ def grow_along(
 ) -> np.ndarray:
     """Grow a region from a line that was drawn along a lesion's longest diameter.
 
-    As `grow`, with the brightest tenth along the line (`BRIGHT`), and no farther from its middle than `BEYOND_LINE`
+    As `grow`, with the brightest tenth along the line (`BRIGHTER`), and no farther from its middle than `BEYOND_LINE`
     times half its length. The voxels of the line are always in it, and so is a dark middle that it encloses on
     an axial slice.
 
@@ -112,7 +112,7 @@ def _region(image: Volume, probability: np.ndarray, seeds: np.ndarray, level: fl
     ``reach_mm`` is the background, and what lies within ``within_mm`` may be in the region. Those of a line always are.
     """
     edges, middle = np.array(image.spacing_mm), (seeds[0] + seeds[-1]) / 2
-    bright, half_mm = np.percentile(image.array[tuple(seeds.T)], BRIGHT), np.linalg.norm((seeds[-1] - middle) * edges)
+    bright, half_mm = np.percentile(image.array[tuple(seeds.T)], BRIGHTER), np.linalg.norm((seeds[-1] - middle) * edges)
     reach_mm, within_mm = max(REACH_MM, 2 * half_mm), BEYOND_LINE * half_mm if is_line else REACH_MM
     low = np.maximum(np.floor(middle - reach_mm / edges), 0).astype(int)
     high = np.minimum(np.ceil(middle + reach_mm / edges).astype(int) + 1, image.array.shape)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHT, grow_along
+from metaseg_nb.annotation.growing import BEYOND_LINE, BRIGHTER, grow_along
 from metaseg_nb.cohort.lesions import Lesions, find_lesions, longest_axial_line
 from metaseg_nb.cohort.volumes import Volume
 from metaseg_nb.preprocessing.case_store import UNKNOWN
@@ -26,12 +26,12 @@ CERTAIN_OF_BOX = 0.5
 # all of any convex lesion; beyond it is background.
 CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER = 0.25, 0.75
 # All of these; part of an annotation's identity.
-RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
+PARTIAL_RULE = {"known": [MARGIN_MM, CERTAIN_OF_BOX, CERTAIN_OF_DIAMETER, POSSIBLE_OF_DIAMETER]}
 # Whose slices are contoured: labels that earlier versions stored, of slices of the study grid, are made again.
 RULE_OF_SLICES = {"slices": "of the image"}
 # The region of a line reaches as far as the image is half as bright as on the line; 08 begins with this level too.
 LEVEL = 0.5
-RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHT]}
+RULE_OF_LINES = {"lines": [LEVEL, BEYOND_LINE, BRIGHTER]}
 RAS = np.array([[0, 1], [1, 1], [2, 1]])
 
 

@@ -186,13 +186,14 @@ class Waiting:
         elif proposed is None:
             beginning = Beginning(NOTHING, np.zeros(image.array.shape, bool), by_chance=self.by_chance)
         else:
-            beginning = Beginning(PROPOSAL, proposed, named(self._ensemble), self.by_chance)
+            beginning = Beginning(PROPOSAL, proposed, network_names(self._ensemble), self.by_chance)
         return Prepared(case, image, beginning, probability)
 
     def _propose(self, case: Case) -> tuple[np.ndarray, np.ndarray]:
         """Probability and mask of a case; predicted once by the same networks on the same images."""
         folder = self.layout.proposals / self.model
-        made_from = {"networks": named(self._ensemble), "images": [checksum(file) for file in case.without_label.files]}
+        images = [checksum(file) for file in case.without_label.files]
+        made_from = {"networks": network_names(self._ensemble), "images": images}
         mask, probability = folder / f"{case.name}.nii.gz", folder / f"{case.name}_probability.nii.gz"
         record = folder / f"{case.name}.json"
         if not is_made_from(record, made_from):
@@ -201,6 +202,6 @@ class Waiting:
         return read_volume(probability, case.name).array, read_mask(mask, case.name).array
 
 
-def named(ensemble: Ensemble) -> list[str]:
+def network_names(ensemble: Ensemble) -> list[str]:
     """Networks by model, fold and the start of their checksum."""
     return ["/".join([*path.parts[-3:-1], checksum(path)[:12]]) for path in ensemble.paths]

@@ -22,13 +22,13 @@ from metaseg_nb.preprocessing.case_store import StoredCase, open_cases
 
 # Uncertainty is that of the most uncertain tissue of this volume: a case without any finding has some too.
 UNCERTAIN_MM3 = 1000.0
-FOUND = 0.5
+SEEN = 0.5
 # Random orders of patients, and the share of them that is nearest to a ranking in the lesion volume that comes first.
 ORDERS, NEAREST = 1000, 0.1
 # Largest exponent of a patient's volume in these orders: beyond it, chance takes hardly anyone but the largest.
 STRONGEST = 2.0
 # A mean volume is that of a ranking if it differs by less than this share; and the most steps towards it.
-EQUAL, STEPS = 0.005, 20
+SAME, STEPS = 0.005, 20
 
 
 def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -> dict[str, float]:
@@ -38,14 +38,14 @@ def summarise(probability: np.ndarray, spacing_mm: tuple[float, float, float]) -
     -------
     dict
         ``uncertainty_bits``: mean entropy of the most uncertain `UNCERTAIN_MM3`, in [0, 1]; ``found_mm3`` and
-        ``n_found``: volume and number of the lesions at a threshold of `FOUND`; ``x``, ``y``, ``z``: their centroid as
+        ``n_found``: volume and number of the lesions at a threshold of `SEEN`; ``x``, ``y``, ``z``: their centroid as
         a share of the volume's edges, 0.5 without lesions.
     """
     p = probability.clip(1e-6, 1 - 1e-6).astype(np.float64)
     entropy = -(p * np.log2(p) + (1 - p) * np.log2(1 - p)).ravel()
     voxel_mm3 = float(np.prod(spacing_mm))
     n = min(entropy.size, max(1, round(UNCERTAIN_MM3 / voxel_mm3)))
-    found = probability >= FOUND
+    found = probability >= SEEN
     x, y, z = np.argwhere(found).mean(axis=0) / found.shape if found.any() else (0.5,) * 3
     uncertainty_bits = float(np.partition(entropy, entropy.size - n)[-n:].mean())
     lesions = {"found_mm3": float(found.sum() * voxel_mm3), "n_found": label_lesions(found)[1]}
@@ -191,7 +191,7 @@ def as_much_foreground(ranked: pd.DataFrame, n: int, seed: int) -> list[str]:
     wanted, exponent, low, high = volumes[:n].sum(), 0.0, -STRONGEST, STRONGEST
     for _ in range(STEPS):
         more = volumes[drawn(exponent)[:, :n]].sum() / ORDERS - wanted
-        if abs(more) <= EQUAL * wanted:
+        if abs(more) <= SAME * wanted:
             break
         low, high = (exponent, high) if more < 0 else (low, exponent)
         exponent = (low + high) / 2

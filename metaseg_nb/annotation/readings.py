@@ -27,9 +27,9 @@ from metaseg_nb.layout import StudyLayout
 # What a drawing begins with: what networks propose, the mask that the case has, or an empty image.
 PROPOSAL, MASK, NOTHING = "proposal", "mask", "nothing"
 # Of each reading; what else is in a record is not in the table.
-COLUMNS = ["case", "reader", "begun_with", "by_chance", "image_sha256", "started", "saved", "finished", "seconds"]
-COLUMNS += ["voxels_added", "voxels_removed", "lesions_kept", "lesions_edited", "lesions_added", "lesions_removed"]
-COLUMNS += ["n_lesions", "n_slices", "volume_mm3", "mask"]
+READING_COLUMNS = ["case", "reader", "begun_with", "by_chance", "image_sha256", "started", "saved", "finished"]
+READING_COLUMNS += ["seconds", "voxels_added", "voxels_removed", "lesions_kept", "lesions_edited", "lesions_added"]
+READING_COLUMNS += ["lesions_removed", "n_lesions", "n_slices", "volume_mm3", "mask"]
 AGREEMENT = ["case", "reader_1", "reader_2", "dice", "nsd_1mm", "lesions_1", "lesions_2", "lesions_in_both"]
 # Median of nine physicians on ten cases of metastases, meningiomas and neuromas: Lu et al. 2021, Neuro-Oncology
 # 23(9):1560-1568, doi:10.1093/neuonc/noab071.
@@ -130,7 +130,7 @@ def read_readings(layout: StudyLayout, reader: str | None = None) -> pd.DataFram
     Returns
     -------
     DataFrame
-        `COLUMNS`: what `Reading.save` writes, and ``mask``, its file.
+        `READING_COLUMNS`: what `Reading.save` writes, and ``mask``, its file.
 
     Raises
     ------
@@ -147,7 +147,7 @@ def read_readings(layout: StudyLayout, reader: str | None = None) -> pd.DataFram
             problems.append(broken("mask as saved", record["case"], path.parent / name, found))
     if problems:
         raise CohortError(problems)
-    return pd.DataFrame(rows, columns=COLUMNS).sort_values(["started", "reader", "case"], ignore_index=True)
+    return pd.DataFrame(rows, columns=READING_COLUMNS).sort_values(["started", "reader", "case"], ignore_index=True)
 
 
 def read_progress(layout: StudyLayout) -> dict[str, dict[str, bool]]:

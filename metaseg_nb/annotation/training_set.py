@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from metaseg_nb.annotation.partial import RULE, RULE_OF_LINES, RULE_OF_SLICES, Work, annotate, full_work
+from metaseg_nb.annotation.partial import PARTIAL_RULE, RULE_OF_LINES, RULE_OF_SLICES, Work, annotate, full_work
 from metaseg_nb.annotation.planting import with_planted_lesions
 from metaseg_nb.annotation.ranking import as_much_foreground, follow_ranking, rank_cases
 from metaseg_nb.annotation.results import NO_PHYSICIAN, in_arm
@@ -25,7 +25,7 @@ from metaseg_nb.training.finished_run import read_finished
 from metaseg_nb.training.pretraining import load_unseen
 
 # What the table says of cases that no physician annotated.
-NOBODY, NETWORKS, PLANTED = NO_PHYSICIAN
+NOBODY, BY_NETWORKS, PLANTED = NO_PHYSICIAN
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ def annotated_training_set(
         teachers = load_teachers(settings, layout, parts, device)
         for case in (stored[case.name] for case in parts.training if case.name not in known):
             label = _labelled(case, teachers, settings.confidence, run)
-            known[case.name] = NETWORKS, label, Work(len(case.slices))
+            known[case.name] = BY_NETWORKS, label, Work(len(case.slices))
     chosen_on = {case.name: ("full", case, full_work(case.slices)) for case in selection if not case.annotation}
     all_known, roles = nothing | known | chosen_on, {"training": parts.training, "selection": parts.selection}
     rows = [_row(case, role, *all_known[case.name]) for role, cases in roles.items() for case in cases]
@@ -189,7 +189,7 @@ def _annotated(case: StoredCase, settings: Train, layout: StudyLayout) -> tuple[
     if settings.annotation == "full":
         return case, full_work(case.slices)
     label, work = annotate(case.label > 0, case.image[0], case.grid, case.native, settings, case.slices)
-    how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | RULE
+    how = {name: getattr(settings, name) for name in ("annotation", "n_largest", "slice_step")} | PARTIAL_RULE
     how |= {"lines": RULE_OF_LINES, "slices": RULE_OF_SLICES}.get(settings.annotation, {})
     folder = layout.annotations / settings_hash(how)
     return store_annotation(folder, case, how, lambda: (label, None)), work

@@ -22,7 +22,7 @@ from papermill.log import logger
 from papermill.parameterize import parameterize_notebook
 from traitlets.config import Config
 
-from metaseg_nb.batch.runs import Run, record_file
+from metaseg_nb.batch.runs import Run, outcome_file
 from metaseg_nb.files import FULL, no_room, write_json, write_text
 from metaseg_nb.layout import NOTEBOOKS, PROJECT
 from metaseg_nb.machine import alone, machine, versions
@@ -127,7 +127,7 @@ def _recorded(run: Run, stop: "Stop") -> Iterator[None]:
 
     def note(state: str, error: str | None = None) -> None:
         end = {"ended": _now(), "peak_memory_gb": _peak_memory_gb()} if state != "running" else {}
-        write_json(record_file(run.executed), {"state": state, "error": error, **facts, **end})
+        write_json(outcome_file(run.executed), {"state": state, "error": error, **facts, **end})
 
     try:
         note("running")  # inside: a signal may come while this is written

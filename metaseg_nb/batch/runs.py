@@ -135,7 +135,7 @@ def planned_runs(study: str) -> list[Run]:
     return [*before, *trainings, Run("06_annotation_budget", study)]
 
 
-def record_file(executed: Path) -> Path:
+def outcome_file(executed: Path) -> Path:
     """Record of an executed notebook: ``03_train.run.json`` beside ``03_train.ipynb``."""
     return executed.with_suffix(".run.json")
 
@@ -147,7 +147,7 @@ def how_it_ended(executed: Path) -> dict[str, Any] | None:
     """
     killed = {"state": "running", "error": None}
     try:
-        return killed | json.loads(record_file(executed).read_text(encoding="utf-8"))
+        return killed | json.loads(outcome_file(executed).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (TypeError, ValueError):

@@ -70,7 +70,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     runs = planned_runs(study)  # what cannot be run is an error before anything starts
     for run in runs:
         job_resources(study, run.model)
-    refuse_other_settings(runs, targets)
+    refuse_retraining(runs, targets)
     layout = runs[0].layout
     print(f"study {layout.study}: looking for unfinished steps", flush=True)
     log, events = layout.root / "snakemake.log", layout.root / "snakemake_events.jsonl"
@@ -105,7 +105,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
         signal.signal(signal.SIGTERM, stop)
         signal.signal(signal.SIGINT, stop)
         with events.open(encoding="utf-8") as written:
-            failed, errors = follow(_lines(written, process), asked)
+            failed, errors = follow_log(_lines(written, process), asked)
         code = process.wait()
     again = f"python -m metaseg_nb study --study {shlex.quote(study)}"
     if code and asked:
@@ -121,7 +121,7 @@ def run_study(study: str, profile: str = "default", targets: Sequence[str] = ())
     return code
 
 
-def refuse_other_settings(runs: Sequence[Run], targets: Sequence[str] = ()) -> None:
+def refuse_retraining(runs: Sequence[Run], targets: Sequence[str] = ()) -> None:
     """Refuse to train again what was finished with other settings.
 
     Snakemake would take away the metrics.json of such a run, and 03 would set it aside as one that was interrupted.
@@ -241,7 +241,7 @@ class Step:
         return "\n".join([*logs, f"{self.name} failed{again}: {_one_line('; '.join(reasons))}"])
 
 
-def follow(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[list[Step], list[str]]:
+def follow_log(lines: Iterable[str], asked_to_stop: Sequence[str] = ()) -> tuple[list[Step], list[str]]:
     """Show the events of the logger plugin: lines, and in a terminal a progress bar.
 
     Once ``asked_to_stop`` holds something, steps that end are no news.

@@ -13,10 +13,10 @@ from metaseg_nb.cohort.audit_entries import listed_entries
 from metaseg_nb.cohort.problems import Problem, grouped
 
 # "doubt": perhaps leakage.
-SEVERITIES = ("leakage", "doubt", "problem", "note")
+FINDING_SEVERITIES = ("leakage", "doubt", "problem", "note")
 # The checks, the worst first: why a finding matters, and what to do.
 CHECKS = pd.read_csv(Path(__file__).with_name("audit_checks.csv"), index_col="check")
-COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
+FINDING_COLUMNS = ("severity", "check", "list", "with_list", "found", "n_entries", "n_cases", "why", "fix", "cases")
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,13 +109,13 @@ def audit(lists: Iterable[str | Path], image_root: Path | None = None) -> Audit:
     entries, unread = listed_entries(lists, image_root)
     pairs = list(comparisons(entries))
     found = list(findings(entries, pairs))
-    found.sort(key=lambda each: (SEVERITIES.index(each.severity), CHECKS.index.get_loc(each.check)))
+    found.sort(key=lambda each: (FINDING_SEVERITIES.index(each.severity), CHECKS.index.get_loc(each.check)))
     answer = _answer(entries, pairs, found) + ("; not everything could be read" if unread else "")
     rows = [
         (*told, len(of), of["case"].nunique(), *CHECKS.loc[told[1]], list(dict.fromkeys(of["name"])))
         for *told, of in found
     ]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=FINDING_COLUMNS)
     return Audit(answer, table, _shared(entries, pairs), entries["list"].unique().tolist(), unread)
 
 

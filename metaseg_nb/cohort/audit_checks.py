@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from metaseg_nb.cohort.audit_entries import look_alikes
+from metaseg_nb.cohort.audit_entries import alike_entries
 from metaseg_nb.cohort.problems import shortened
 
 ALL_LISTS = "all lists"
@@ -37,7 +37,7 @@ class Comparison(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One thing found, in which lists and entries; ``severity`` is one of `audit.SEVERITIES`."""
+    """One thing found, in which lists and entries; ``severity`` is one of `audit.FINDING_SEVERITIES`."""
 
     severity: str
     check: str
@@ -102,7 +102,7 @@ def _leaks(pair: Comparison) -> Iterator[Finding]:
         found = f"{len(known)} of {scored} are other images of patients in the training of {pair.model}"
         found += f": patient {shortened(known['patient'])}"
         yield Finding("leakage", "patient trained on", *names, found, known)
-    for way, alike in look_alikes(others.drop(known.index), pair.training):
+    for way, alike in alike_entries(others.drop(known.index), pair.training):
         found = f"{len(alike)} of {scored} may be in the training of {pair.model}: {way}, as "
         yield Finding("doubt", "may be the same", *names, found + shortened(alike.values()), others.loc[list(alike)])
 

@@ -19,7 +19,7 @@ from metaseg_nb.cohort.sources import lists, naming
 from metaseg_nb.cohort.sources.one_patient import time_points
 from metaseg_nb.cohort.sources.spelling import as_words, identity, located, spelled_path, stem
 
-COLUMNS = (
+ENTRY_COLUMNS = (
     *("list", "part", "trains", "scored", "case", "name", "image", "listed", "exists", "files", "label", "label_file"),
     *("label_content", "listed_name", "patient", "primary", "same_as", "folder", "short_name"),
 )
@@ -36,7 +36,7 @@ HEADER_BYTES = 544
 
 Words = tuple[str | int, ...]  # of a name, from `as_words`
 Row = dict[str, Any]
-Entry = Any  # a row of the table of entries
+EntryRow = Any  # a row of the table of entries
 
 
 def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) -> tuple[pd.DataFrame, list[Problem]]:
@@ -69,7 +69,7 @@ def listed_entries(paths: Iterable[str | Path], image_root: Path | None = None) 
         gives_labels = any(entry.label is not None for entry in datalist.entries)
         rows += [{"list": name} | _row(entry, gives_labels, image_root) for entry in datalist.entries]
     _identify(rows)
-    entries = pd.DataFrame(rows, columns=COLUMNS, dtype=object).astype({"trains": bool, "scored": bool})
+    entries = pd.DataFrame(rows, columns=ENTRY_COLUMNS, dtype=object).astype({"trains": bool, "scored": bool})
     return _with_signs(entries), [problem for datalist in read for problem in datalist.problems]
 
 
@@ -169,7 +169,7 @@ def _with_signs(entries: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def look_alikes(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[str, dict[int, str]]]:
+def alike_entries(scored: pd.DataFrame, trained: pd.DataFrame) -> Iterator[tuple[str, dict[int, str]]]:
     """Yield each way of being alike, and the index of the scored entries that are alike in this way.
 
     Each index comes with the two paths as listed. ``scored`` and ``trained`` are from `listed_entries`.
@@ -214,12 +214,12 @@ def _parts(path: str) -> list[str]:
     return [name for name in ENDING.sub("", path, count=1).split("/") if name and not naming.SET.fullmatch(name)]
 
 
-def _path_signs(entry: Entry) -> list[Hashable]:
+def _path_signs(entry: EntryRow) -> list[Hashable]:
     # ends that begin with a distinct name: one sign a name would compare all cases of a folder with each other
     return [entry.names, *(entry.names[i:] for i, name in enumerate(entry.names) if name in entry.distinct)]
 
 
-def _paths_alike(one: Entry, other: Entry) -> bool:
+def _paths_alike(one: EntryRow, other: EntryRow) -> bool:
     """Tell whether two paths end alike, so far that chance is no explanation. Named patients who differ are two.
 
     They end with the whole of one path, with two names that identify a case, or with one that is not given twice.
@@ -240,14 +240,14 @@ def _paths_alike(one: Entry, other: Entry) -> bool:
     return one.names == other.names or n >= (1 if is_whole else 2)
 
 
-def _two_roots(one: Entry, other: Entry) -> bool:
+def _two_roots(one: EntryRow, other: EntryRow) -> bool:
     """Tell whether two absolute paths begin differently and name one case, as on two machines."""
     first, second = PurePath(one.listed), PurePath(other.listed)
     apart = first.is_absolute() and second.is_absolute() and naming.home_of(first) != naming.home_of(second)
     return apart and as_words(naming.name_of(first)) == as_words(naming.name_of(second))
 
 
-def _case_signs(entry: Entry) -> list[Hashable]:
+def _case_signs(entry: EntryRow) -> list[Hashable]:
     """The name of the case in the list; and the path without words for what an image is, if an own name remains."""
     *folders, name = ENDING.sub("", str(entry.image), count=1).split("/")
     kept = [folder for folder in folders if not _is_usual(folder)]
@@ -259,13 +259,13 @@ def _case_signs(entry: Entry) -> list[Hashable]:
     return [sign for sign in signs if sign[1]]
 
 
-def _cases_alike(one: Entry, other: Entry) -> bool:
+def _cases_alike(one: EntryRow, other: EntryRow) -> bool:
     """Tell whether cases with a sign in common may be one: a number may be given anew in each primary."""
     is_numbered = bool(one.listed_name) and one.listed_name.isdecimal() and one.primary != other.primary
     return not is_numbered and not _two_patients(one, other)
 
 
-def _masks_alike(one: Entry, other: Entry) -> bool:
+def _masks_alike(one: EntryRow, other: EntryRow) -> bool:
     """Tell whether masks are one file or copies; those without lesions are alike by chance."""
     if one.label == other.label:
         return True
@@ -276,26 +276,26 @@ def _masks_alike(one: Entry, other: Entry) -> bool:
         return False
 
 
-def _person_signs(entry: Entry) -> list[Words]:
+def _person_signs(entry: EntryRow) -> list[Words]:
     """The patient as listed, or the names of the path that may be a patient's."""
     names = [as_words(entry.patient)] if entry.patient else entry.distinct
     return [name for name in names if any(isinstance(word, str) for word in name)]
 
 
-def _patient_signs(entry: Entry) -> list[Hashable]:
+def _patient_signs(entry: EntryRow) -> list[Hashable]:
     """The patient as listed or in a name of BraTS or BIDS; or the time points that the name may belong to."""
     if entry.words:
         return [_number(entry.words)]
     return [] if pd.isna(entry.time_point) else [entry.time_point]
 
 
-def _patients_alike(one: Entry, other: Entry) -> bool:
+def _patients_alike(one: EntryRow, other: EntryRow) -> bool:
     """Tell whether patients are one by name: words in any order, or a number with and without a word before it."""
     first, second = one.words, other.words
     return first == second or (len(first) != len(second) and _number(first) == _number(second))
 
 
-def _two_patients(one: Entry, other: Entry) -> bool:
+def _two_patients(one: EntryRow, other: EntryRow) -> bool:
     return bool(one.patient and other.patient) and not _patients_alike(one, other)
 
 

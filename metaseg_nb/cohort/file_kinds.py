@@ -35,7 +35,7 @@ HALF = Kind(
     rb"^(\x5c\x01\x00\x00|\x00\x00\x01\x5c|\x1c\x02\x00\x00|\x00\x00\x02\x1c)",
 )
 # The first that fits counts: DICOM objects are told by their class before DICOM is.
-KINDS = (
+FILE_KINDS = (
     HALF,
     Kind("a DICOM structure set (RTSTRUCT)", STRUCTURES, rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.481\.3"),
     Kind("a DICOM segmentation (SEG)", STRUCTURES, rb"1\.2\.840\.10008\.5\.1\.4\.1\.1\.66\.4"),
@@ -75,7 +75,7 @@ def kind_of(head: bytes, name: str = "") -> Kind | None:
         return None
     if name.lower().endswith((".img", ".img.gz")):
         return HALF
-    return next((kind for kind in KINDS if re.search(kind.pattern, head, re.DOTALL)), None)
+    return next((kind for kind in FILE_KINDS if re.search(kind.pattern, head, re.DOTALL)), None)
 
 
 def file_kind(path: Path) -> Kind | None:

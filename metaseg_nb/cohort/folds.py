@@ -18,7 +18,7 @@ SMALLEST_COHORT = SELECTION_MINIMUM + 2
 # Patients of a budget: fewer are not enough to train on.
 LEAST_PATIENTS = 2
 # Parts of a primary's patients, from few to many lesions, of which a budget takes equal shares.
-STRATA = 3
+LESION_STRATA = 3
 COUNTED = ("training patients", "selection patients", "lesions", "primaries")
 
 
@@ -231,7 +231,7 @@ def nested_subset(cases: Sequence[Case], share: float, seed: int) -> list[Case]:
     strata = grouped((min(case.primary for case in by_patient[patient]), patient) for patient in ordered)
     rng, place = np.random.default_rng(seed), {}
     for _, of_primary in sorted(strata.items()):
-        for alike in np.array_split(of_primary, STRATA):
+        for alike in np.array_split(of_primary, LESION_STRATA):
             # where in the stratum's order, from 0 to 1; a start drawn for each stratum lets small ones come first too
             place |= zip(alike.tolist(), (rng.permutation(len(alike)) + rng.random()) / len(alike), strict=True)
     n = round(share * len(place))

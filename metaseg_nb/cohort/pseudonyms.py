@@ -15,8 +15,8 @@ from metaseg_nb.cohort.sources.spelling import BARE, WRITTEN_OUT, plain, tidy
 from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.layout import StudyLayout
 
-COLUMNS = ["kind", "name", "code"]
-KINDS = ("case", "patient", "examination")
+KEY_COLUMNS = ["kind", "name", "code"]
+CODED_KINDS = ("case", "patient", "examination")
 # Where a problem is that belongs to no case: nowhere in particular, an entry of a list, a line of a table.
 PLACE = re.compile(r"-|\w+\[\d+\]|line \d+")
 # Only the names of persons hold these. A part that is shorter, or that so many patients and half of all share, may be
@@ -98,7 +98,7 @@ def give_codes(names: Mapping[str, Iterable[str]], key: Path) -> dict[str, dict[
         numbers = range(len(codes[kind]) + 1, len(codes[kind]) + len(new) + 1)
         codes[kind] |= {name: f"{kind}_{number:04d}" for name, number in zip(new, numbers, strict=True)}
     rows = [(kind, name, code) for kind, of in codes.items() for name, code in of.items()]
-    write_table(key, pd.DataFrame(rows, columns=COLUMNS))
+    write_table(key, pd.DataFrame(rows, columns=KEY_COLUMNS))
     return codes
 
 
@@ -224,9 +224,9 @@ def _words(name: str, letters: Mapping[int, str] = WRITTEN_OUT) -> tuple[str, ..
 
 
 def _read(key: Path) -> dict[str, dict[str, str]]:
-    """Codes by name, of each of `KINDS`."""
-    table = read_text_table(key) if key.is_file() else pd.DataFrame(columns=COLUMNS)
-    of_kind = {kind: table[table["kind"] == kind] for kind in KINDS}
+    """Codes by name, of each of `CODED_KINDS`."""
+    table = read_text_table(key) if key.is_file() else pd.DataFrame(columns=KEY_COLUMNS)
+    of_kind = {kind: table[table["kind"] == kind] for kind in CODED_KINDS}
     return {kind: dict(zip(rows["name"], rows["code"], strict=True)) for kind, rows in of_kind.items()}
 
 

@@ -15,7 +15,7 @@ from scipy import ndimage
 TEMPLATE_WHITE_MATTER = 0.87
 PADDING_MM = 10
 CENTRE_MM = np.array([0.0, -17.0, 5.0])
-REACH_MM = 150.0
+SPAN_MM = 150.0
 # Deviation of a cubic B-spline field made of unit normal weights, averaged over space.
 SPLINE_DEVIATION = 0.33
 
@@ -121,7 +121,7 @@ class Deformation:
         tilt = np.deg2rad(rng.normal(0, 3, 3).clip(-7, 7))
         skew = np.array([[0, -tilt[2], tilt[1]], [tilt[2], 0, -tilt[0]], [-tilt[1], tilt[0], 0]])
         linear = (np.eye(3) + skew) @ np.diag(1 + rng.normal(0, 0.035, 3).clip(-0.07, 0.07))
-        warp = SplineField.random(rng, 3.0, 45.0, REACH_MM, components=(3,))
+        warp = SplineField.random(rng, 3.0, 45.0, SPAN_MM, components=(3,))
         return cls(linear.astype(np.float32), rng.uniform(-15, 15, 3), warp)
 
     def on_axes(self, axes_mm: Axes) -> np.ndarray:

@@ -66,14 +66,14 @@ class Course(NamedTuple):
     resected_at: int = NEVER
 
 
-PARTLY, STABLE, PROGRESSION = "partial response", "stable disease", "progression"
+PR, SD, PD = "partial response", "stable disease", "progression"
 COURSES = (
-    Course((1, 0.82, 0.6, 0.45), NEVER, (STABLE, PARTLY, PARTLY)),
-    Course((1, 1.06, 1.5), NEVER, (STABLE, PROGRESSION)),
-    Course((1, 1.05), NEVER, (STABLE,)),
-    Course((1, 0.6, 0.5, 0.95), NEVER, (PARTLY, PARTLY, PROGRESSION)),
-    Course((1, 0.95, 0.92), 1, (PROGRESSION, PROGRESSION), resected_at=2),
-    Course((1, 0.55, 0), NEVER, (PARTLY, "complete response")),
+    Course((1, 0.82, 0.6, 0.45), NEVER, (SD, PR, PR)),
+    Course((1, 1.06, 1.5), NEVER, (SD, PD)),
+    Course((1, 1.05), NEVER, (SD,)),
+    Course((1, 0.6, 0.5, 0.95), NEVER, (PR, PR, PD)),
+    Course((1, 0.95, 0.92), 1, (PD, PD), resected_at=2),
+    Course((1, 0.55, 0), NEVER, (PR, "complete response")),
 )
 
 

@@ -15,7 +15,7 @@ from metaseg_nb.cohort.problems import CohortError
 from metaseg_nb.cohort.volumes import write_volume
 from metaseg_nb.demo_cohort.dates import plan_dates, render_date
 from metaseg_nb.demo_cohort.patients import PatientPlan, plan_patient, render_patient
-from metaseg_nb.demo_cohort.raw_heads import render_raw, sequences_of, site_of
+from metaseg_nb.demo_cohort.raw_heads import demo_site, render_raw, sequences_of
 from metaseg_nb.files import write_json
 from metaseg_nb.machine import map_cases
 
@@ -115,7 +115,7 @@ def _files(plan: PatientPlan, is_raw: bool) -> dict[str, Any]:
         return {"image": f"images/{plan.case}.nii.gz", "label": label}
     images = [name and f"images/{plan.case}_{name}.nii.gz" for name in sequences_of(plan.index)]
     files = {"case": plan.case, "image": images, "label": label, "brain": f"brains/{plan.case}.nii.gz"}
-    return files | {"site": site_of(plan.index).name, "scanner": site_of(plan.index).scanner}
+    return files | {"site": demo_site(plan.index).name, "scanner": demo_site(plan.index).scanner}
 
 
 def _listed(files: dict[str, Any]) -> Iterator[str]:

@@ -8,7 +8,7 @@ from scipy.spatial.distance import pdist
 
 from metaseg_nb.demo_cohort.anatomy import Axes, Deformation, load_template, sample
 
-KINDS = ("solid", "ring", "haemorrhagic")
+LESION_KINDS = ("solid", "ring", "haemorrhagic")
 # A treated lesion, necrotic within a thin rim; and what resection leaves, which is no lesion and not in the mask.
 NECROTIC, CAVITY, THIN_RIM_MM = "necrotic", "cavity", 1.0
 # Of a lesion's surface, and of the texture inside.
@@ -30,7 +30,7 @@ DepthOf = Callable[[tuple[slice, ...]], np.ndarray]
 
 @dataclass(frozen=True)
 class LesionPlan:
-    """One lesion: largest diameter; one of `KINDS`, `NECROTIC` or `CAVITY`; its brightness, and that inside."""
+    """One lesion: largest diameter; one of `LESION_KINDS`, `NECROTIC` or `CAVITY`; its brightness, and that inside."""
 
     diameter_mm: float
     kind: str

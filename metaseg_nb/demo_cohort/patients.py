@@ -14,8 +14,8 @@ from nibabel.affines import from_matvec
 from scipy import ndimage
 
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, REACH_MM, Axes, Deformation, SplineField, load_template, sample
-from metaseg_nb.demo_cohort.lesions import KINDS, Lesion, LesionPlan, paint_lesion, place_lesions, push_tissue
+from metaseg_nb.demo_cohort.anatomy import CENTRE_MM, SPAN_MM, Axes, Deformation, SplineField, load_template, sample
+from metaseg_nb.demo_cohort.lesions import LESION_KINDS, Lesion, LesionPlan, paint_lesion, place_lesions, push_tissue
 from metaseg_nb.demo_cohort.vessels import enhance
 
 MAX_LESIONS = 27
@@ -53,7 +53,7 @@ TEMPLATE_LEVELS = (0, 0.31, 0.75, 1, 1.15)
 
 
 class Primary(NamedTuple):
-    """How the metastases of one primary cancer differ: factors on number and diameter, odds of the `KINDS`."""
+    """How the metastases of one primary cancer differ: factors on number and diameter, odds of the `LESION_KINDS`."""
 
     name: str
     share: float
@@ -187,7 +187,7 @@ def true_bias_field(seed: int, index: int, shape: tuple[int, ...], affine: np.nd
         Positive, around 1.
     """
     rng = patient_rng(seed, index, "bias", date)
-    field = SplineField.random(rng, deviation=0.18, step_mm=80.0, reach_mm=REACH_MM)
+    field = SplineField.random(rng, deviation=0.18, step_mm=80.0, reach_mm=SPAN_MM)
     return np.exp(field.on_axes(grid_axes_mm(shape, affine)))
 
 
@@ -228,7 +228,7 @@ def _draw_lesion(rng: np.random.Generator, primary: Primary, diameter_mm: float)
     # Small metastases have not outgrown their blood supply, large ones nearly always have.
     odds[0] *= np.interp(diameter_mm, [15, 30], [1, 0.2])
     odds[1:] *= diameter_mm >= 9
-    kind = KINDS[rng.choice(len(KINDS), p=odds / odds.sum())]
+    kind = LESION_KINDS[rng.choice(len(LESION_KINDS), p=odds / odds.sum())]
     return LesionPlan(float(diameter_mm), kind, float(rng.uniform(1.15, 1.65)))
 
 

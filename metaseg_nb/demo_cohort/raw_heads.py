@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 
 from metaseg_nb.cohort.lesions import distance_mm
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.demo_cohort.anatomy import REACH_MM, SplineField, load_template, sample
+from metaseg_nb.demo_cohort.anatomy import SPAN_MM, SplineField, load_template, sample
 from metaseg_nb.demo_cohort.patients import (
     AIR_MM,
     TEMPLATE_LEVELS,
@@ -59,7 +59,7 @@ class Sequence(NamedTuple):
     oedema: float
 
 
-FIRST, FIRST_LAYERS = "t1c", _layers(0.30, 0.09, 0.50, 1.30, 0.70)
+FIRST_SEQUENCE, FIRST_LAYERS = "t1c", _layers(0.30, 0.09, 0.50, 1.30, 0.70)
 FURTHER = (
     Sequence("flair", (1.0, 1.0, 4.0), "LPS", _layers(0.2, 0.05, 0.4, 1.0, 0.5), (0, 0.2, 1.0, 0.8, 0.8), 1.15, 1.45),
     Sequence("t2", (4.0, 1.0, 1.0), "PSR", _layers(1.7, 0.05, 0.5, 1.1, 0.5), (0, 1.7, 1.0, 0.7, 0.7), 1.1, 1.4),
@@ -95,7 +95,7 @@ class RawHead:
     brain: Volume
 
 
-def site_of(index: int) -> Site:
+def demo_site(index: int) -> Site:
     """The hospital of the patient ``index``, from 0."""
     return SITES[index % len(SITES)]
 
@@ -103,7 +103,7 @@ def site_of(index: int) -> Site:
 def sequences_of(index: int) -> list[str | None]:
     """The sequences of a patient in order; None stands for a missing one."""
     lacking = FURTHER[0].name if index % LACKING_PERIOD == LACKING else None
-    return [FIRST, *(None if each.name == lacking else each.name for each in FURTHER)]
+    return [FIRST_SEQUENCE, *(None if each.name == lacking else each.name for each in FURTHER)]
 
 
 def true_motion(seed: int, index: int, sequence: str) -> np.ndarray:
@@ -118,7 +118,7 @@ def render_raw(plan: PatientPlan) -> RawHead:
 
     The lesions are those of `render_patient`, at other places. The same plan gives the same voxels.
     """
-    site = site_of(plan.index)
+    site = demo_site(plan.index)
     plan = replace(plan, spacing_mm=site.spacing_mm, axes=site.axes)
     patient, rng = place_patient(plan, SKULL_MM + AIR_MM), patient_rng(plan.seed, plan.index, "scan")
     positions_mm, template = patient.positions_mm, load_template()
@@ -131,7 +131,7 @@ def render_raw(plan: PatientPlan) -> RawHead:
 
     first = head(anatomy(plan), FIRST_LAYERS)
     label = patient.paint(first)
-    images = {FIRST: replace(label, array=_scanned(first, patient.affine, site, rng))}
+    images = {FIRST_SEQUENCE: replace(label, array=_scanned(first, patient.affine, site, rng))}
     lesion = label.array > 0
     around = np.exp(-((distance_mm(lesion, plan.spacing_mm) / OEDEMA_MM) ** 2)) * is_brain
     for own in FURTHER:
@@ -173,6 +173,6 @@ def _elsewhere(
 
 def _scanned(intensity: np.ndarray, affine: np.ndarray, site: Site, rng: np.random.Generator) -> np.ndarray:
     """An image as a site's scanner shows it: its contrast, its bias field, its noise and its scale."""
-    field = SplineField.random(rng, site.bias, 80.0, REACH_MM).on_axes(grid_axes_mm(intensity.shape, affine))
+    field = SplineField.random(rng, site.bias, 80.0, SPAN_MM).on_axes(grid_axes_mm(intensity.shape, affine))
     shown = np.maximum(intensity, 0) ** site.gamma * np.exp(field)
     return acquired(shown, rng, site.noise, site.white_matter * rng.uniform(0.8, 1.25))

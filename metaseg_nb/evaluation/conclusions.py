@@ -21,7 +21,7 @@ from metaseg_nb.settings import ALL
 from metaseg_nb.settings import THRESHOLD_MODEL as BASELINE
 
 SMALL = DIAMETER_NAMES[:2]
-KINDS = ("convolutional", "transformer")
+NETWORK_KINDS = ("convolutional", "transformer")
 # By their names in `training.networks`; all others are convolutional.
 TRANSFORMERS = ("unetr", "swin_unetr")
 # Each claim, and what is measured.
@@ -39,7 +39,7 @@ Groups = tuple[str, pd.DataFrame, pd.DataFrame]
 def network_kinds(runs: pd.DataFrame) -> dict[str, str]:
     """Kind of each model, from the ``network`` that its parameter file names; ``runs`` from `pool`."""
     networks = runs.drop_duplicates("model").set_index("model")["network"]
-    return {model: KINDS[network in TRANSFORMERS] for model, network in networks.items()}
+    return {model: NETWORK_KINDS[network in TRANSFORMERS] for model, network in networks.items()}
 
 
 def claim_table(
@@ -58,7 +58,7 @@ def claim_table(
     lesions : DataFrame
         From `classified` and `per_patient`, the same networks.
     kinds : mapping
-        Model to one of `KINDS`.
+        Model to one of `NETWORK_KINDS`.
 
     Returns
     -------
@@ -108,9 +108,9 @@ def _mistakes(metrics: pd.DataFrame) -> Groups:
 def _by_kind(metrics: pd.DataFrame, kinds: Mapping[str, str]) -> Groups:
     kind = metrics["model"].map(kinds)
     dice = metrics.assign(kind=kind).pivot_table(index="patient", columns="kind", values="dice")
-    paired = dice.reindex(columns=list(KINDS)).dropna()
-    counted = f"{len(paired)} patients" if kind.nunique() == len(KINDS) else "networks of one kind"
-    return counted, *(once_each(paired[kind]) for kind in KINDS)
+    paired = dice.reindex(columns=list(NETWORK_KINDS)).dropna()
+    counted = f"{len(paired)} patients" if kind.nunique() == len(NETWORK_KINDS) else "networks of one kind"
+    return counted, *(once_each(paired[kind]) for kind in NETWORK_KINDS)
 
 
 def differing(ranks: pd.DataFrame, pairs: pd.DataFrame) -> dict[tuple[str, str], bool]:
@@ -192,7 +192,9 @@ def is_the_transformer_better(claims: pd.DataFrame) -> str:
     """Whether transformers are better than convolutional networks; ``claims`` from `claim_table`."""
     row = claims[(claims["model"] == ALL) & (claims["claim"] == BY_KIND[0])].iloc[0]
     if not np.isfinite(row["difference"]):
-        return f"**Is the transformer better?** Not compared: {row['counted']} ({' and '.join(KINDS)} are needed)."
+        return (
+            f"**Is the transformer better?** Not compared: {row['counted']} ({' and '.join(NETWORK_KINDS)} are needed)."
+        )
     answer = {"supported": "No", "contradicted": "Yes"}.get(row["verdict"], "Inconclusive")
     difference = estimate(*row[["difference", "low", "high"]], form="+.2f")
     return f"**Is the transformer better?** **{answer}.** {row['measured']}: {difference}, {row['counted']}."

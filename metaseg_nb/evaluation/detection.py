@@ -11,14 +11,14 @@ from metaseg_nb.evaluation.intervals import Estimate, bootstrap, bootstrap_inter
 from metaseg_nb.evaluation.lesion_metrics import detection_counts
 from metaseg_nb.evaluation.voxel_metrics import Spacing
 
-THRESHOLDS = (*np.arange(5, 100, 5) / 100, 0.99)
+FROC_THRESHOLDS = (*np.arange(5, 100, 5) / 100, 0.99)
 # False lesions per patient at which curves are usually read: Setio et al. 2017 (Med. Image Anal. 42:1), LUNA16.
 FALSE_RATES = (0.125, 0.25, 0.5, 1, 2, 4, 8)
 COUNTS = ["n_truth", "n_detected", "n_false"]
 
 
 def detections_by_threshold(
-    truth: np.ndarray, probability: np.ndarray, spacing_mm: Spacing, thresholds: Sequence[float] = THRESHOLDS
+    truth: np.ndarray, probability: np.ndarray, spacing_mm: Spacing, thresholds: Sequence[float] = FROC_THRESHOLDS
 ) -> pd.DataFrame:
     """Count detected and false lesions of a case at each threshold, matched as in `lesion_metrics`.
 

@@ -48,7 +48,7 @@ from metaseg_nb.evaluation.voxel_metrics import (
     surface_distances_mm,
 )
 
-COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "dice", "hd95_mm"]
+LESION_COLUMNS = ["lesion", "volume_mm3", "diameter_mm", "x", "y", "z", "detected", "dice", "hd95_mm"]
 # Of 2026.
 LARGE_MM3 = 20.0
 FOUND_DICE = 0.1
@@ -103,7 +103,7 @@ def lesion_metrics(
         scores["detected"].append(len(parts) > 0)
         scores["dice"].append(2 * np.count_nonzero(own & found) / (np.count_nonzero(own) + np.count_nonzero(found)))
         scores["hd95_mm"].append(surface_area_hd95_mm(own, found, spacing_mm))
-    lesions = lesions.assign(lesion=np.arange(1, len(lesions) + 1), **scores)[COLUMNS].reset_index(drop=True)
+    lesions = lesions.assign(lesion=np.arange(1, len(lesions) + 1), **scores)[LESION_COLUMNS].reset_index(drop=True)
     return _summary(lesions, n_prediction, n_prediction - touching["part"].nunique()), lesions
 
 

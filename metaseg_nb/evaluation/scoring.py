@@ -181,16 +181,16 @@ def score_against(case: Case, truth: Volume, prediction: Volume) -> tuple[dict[s
     """Score one case; see `score_cases`."""
     scores, lesions = score(truth, prediction, case=case.name)
     classes = diameter_class(lesions["diameter_mm"]).astype(str)
-    return identity(case) | scores, _of_case(case, lesions.assign(diameter_class=classes))
+    return case_facts(case) | scores, _of_case(case, lesions.assign(diameter_class=classes))
 
 
-def identity(case: Case) -> dict[str, Any]:
+def case_facts(case: Case) -> dict[str, Any]:
     """The columns by which tables name a case."""
     return {"case": case.name} | {key: getattr(case, key) for key in ("patient", "primary", "site", "scanner", "fold")}
 
 
 def _of_case(case: Case, table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(identity(case), index=table.index).join(table)
+    return pd.DataFrame(case_facts(case), index=table.index).join(table)
 
 
 def score_probability(

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from metaseg_nb.cohort.head import shown_window
 from metaseg_nb.cohort.volumes import Volume
-from metaseg_nb.figures.style import BRAIN, PREDICTION, REFERENCE, fitted
+from metaseg_nb.figures.style import BRAIN_COLOUR, PREDICTION, REFERENCE, fitted
 
 # Left, right, bottom and top of a picture, in millimetres.
 Extent = tuple[float, float, float, float]
@@ -25,7 +25,7 @@ AXES = (2, 1, 0)  # in the order in which planes are shown
 SIDES = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))
 SIDES += ((0.5, 0.02, "center", "bottom"), (0.5, 0.98, "center", "top"))
 SCALE_BAR_MM = 20
-COLOURS = {"reference": REFERENCE, "prediction": PREDICTION, "brain": BRAIN}
+COLOURS = {"reference": REFERENCE, "prediction": PREDICTION, "brain": BRAIN_COLOUR}
 # Of many small pictures: more columns, and so smaller ones, for many.
 WIDTH_INCHES, FEW, MANY, TITLE_POINTS = 11.0, 60, 200, 8
 

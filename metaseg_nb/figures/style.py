@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # What is warned of where a table is empty: its plot is then empty too.
 EMPTY = ("Ignoring `palette` because no `hue`", "No artists with labels found")
 # Okabe & Ito 2008 and IBM: reference, prediction, what both mark, margin, brain; then networks. Each has one meaning.
-REFERENCE, PREDICTION, FOUND, MARGIN, BRAIN = "#56B4E9", "#E69F00", "#F0E442", "#DC267F", "#785EF0"
+REFERENCE, PREDICTION, FOUND, MARGIN, BRAIN_COLOUR = "#56B4E9", "#E69F00", "#F0E442", "#DC267F", "#785EF0"
 MODEL_COLOURS = {
     "unet": "#0072B2",
     "attention_unet": "#009E73",

@@ -20,7 +20,7 @@ from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.pretraining import RestorationBatches, restore, validation_patches
 
 # Scores on the selection set, by their column of a history.
-SCORES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
+SCORE_TITLES = {"dice": "mean Dice", "variance_restored": "hidden variance restored"}
 PANELS, PATCHES_RESTORED = 12, 4
 HIDDEN_COLOUR = "#0072B2"
 # Patches are turned and flipped at random: they have no sides.
@@ -35,7 +35,7 @@ def learning_curve(history: pd.DataFrame, kept_epoch: int, title: str) -> Figure
     left.set(xlabel="epoch", ylabel="training loss", title=title)
     right.plot(history["epoch"], history[score], color="#0072B2", marker=".")
     right.axvline(kept_epoch, color="#D55E00", linestyle=":", label=f"kept: epoch {kept_epoch}")
-    words = f"{SCORES[score]}, selection set"
+    words = f"{SCORE_TITLES[score]}, selection set"
     right.set(xlabel="epoch", ylabel=words, ylim=(0, 1), title="patients not used for training")
     for panel in (left, right):
         panel.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -60,7 +60,7 @@ def live_learning_curve(title: str) -> Callable[[pd.DataFrame], None]:
 
 
 def _score_column(history: pd.DataFrame) -> str:
-    return next(name for name in SCORES if name in history)
+    return next(name for name in SCORE_TITLES if name in history)
 
 
 def draw_batch(batches: PatchBatches) -> Figure:

@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = exported(
     __name__,
     change="change_errors confusion kappa with_growth",
     identity="UNSEEN",
-    patients="REFERENCE follow_study several_dates",
-    response="FIRST PROGRESSION RESPONSES UNKNOWN best_responses read_clinical responses",
+    patients="REFERENCE_MODEL follow_study several_dates",
+    response="FIRST PROGRESSION RESPONSES UNRATED best_responses read_clinical responses",
 )

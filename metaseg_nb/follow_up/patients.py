@@ -19,15 +19,15 @@ from metaseg_nb.follow_up.identity import INSIDE, UNSEEN, Points, follow
 from metaseg_nb.layout import StudyLayout
 from metaseg_nb.machine import map_cases
 from metaseg_nb.preprocessing.registration import register_dates
+from metaseg_nb.settings import REFERENCE_MODEL
 
-REFERENCE = "reference"
 MEASURES = ["volume_mm3", "diameter_mm", "perpendicular_mm", "slices", "x", "y", "z", "cut"]
 PERHAPS = "possibly another patient, another sequence, or after surgery"
 # Of the date that the others are registered to.
 UNMOVED = (0.0, 0.0, 1.0, np.eye(4).ravel().tolist(), "")
 
 
-class FollowUp(NamedTuple):
+class Followed(NamedTuple):
     """What becomes of the lesions of a cohort.
 
     ``dates`` is that of `place_dates`, and has dates without a mask to follow; the lesions of a date with a ``problem``
@@ -92,7 +92,7 @@ def follow_study(
     reach_mm: float,
     reference_date: int,
     workers: int = 1,
-) -> FollowUp:
+) -> Followed:
     """Follow the lesions of all patients who have several dates; each date was predicted by a model that never saw it.
 
     Parameters
@@ -119,7 +119,7 @@ def follow_study(
     masks = {case.name: layout.prediction_files(case.name, case.fold, models) for case in cohort.cases}
     work = partial(_follow_patient, masks=masks, rule=cohort.rule, reach_mm=reach_mm, reference_date=reference_date)
     found = map_cases(work, patients, workers, "following patients")
-    return FollowUp(*(pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)))
+    return Followed(*(pd.concat(tables, ignore_index=True) for tables in zip(*found, strict=True)))
 
 
 def several_dates(cohort: Cohort) -> list[tuple[list[Case], str]]:
@@ -191,7 +191,7 @@ def _follow_patient(
     rule: LesionRule,
     reach_mm: float,
     reference_date: int,
-) -> FollowUp:
+) -> Followed:
     whole, without = ([case for case in cases if (case.name in masks) is masked] for masked in (True, False))
     dates = place_dates(whole, reference_date)
     rows = zip(whole, dates["matrix"], dates["problem"], strict=True)
@@ -203,7 +203,7 @@ def _follow_patient(
         dates = pd.concat([dates, pd.DataFrame(lacking, columns=["patient", "case", "day", "problem"])])
     own = [case for case, _ in placed]
     references = [Measured.of(read_lesions(case, rule), matrix) for case, matrix in placed]
-    lesions = [follow_masks(own, references, reach_mm).assign(model=REFERENCE)]
+    lesions = [follow_masks(own, references, reach_mm).assign(model=REFERENCE_MODEL)]
     changes = []
     for model in masks[cases[0].name]:
         predictions = [Measured.of(read_mask(masks[case.name][model], case.name), matrix) for case, matrix in placed]
@@ -211,11 +211,11 @@ def _follow_patient(
         pairs = zip(own, references, predictions, strict=True)
         predicted = {case.name: predicted_mm(reference, prediction) for case, reference, prediction in pairs}
         changes.append(_changes(lesions[0], predicted).assign(model=model))
-    return FollowUp(dates, pd.concat(lesions, ignore_index=True), pd.concat(changes) if changes else pd.DataFrame())
+    return Followed(dates, pd.concat(lesions, ignore_index=True), pd.concat(changes) if changes else pd.DataFrame())
 
 
 def follow_masks(cases: Sequence[Case], masks: Sequence[Measured], reach_mm: float) -> pd.DataFrame:
-    """Follow the lesions of one patient's masks; ``lesions`` of `FollowUp`, for one model.
+    """Follow the lesions of one patient's masks; ``lesions`` of `Followed`, for one model.
 
     Parameters
     ----------

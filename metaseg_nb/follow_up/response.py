@@ -26,7 +26,7 @@ SUSTAINED_DAYS = 28
 COMPLETE, PARTLY, STABLE, PROGRESSION = "complete response", "partial response", "stable disease", "progression"
 # From best to worst.
 RESPONSES = (COMPLETE, PARTLY, STABLE, PROGRESSION)
-FIRST, UNKNOWN = "first date", "not assessable"
+FIRST, UNRATED = "first date", "not assessable"
 TOLERANCE = 1e-9
 # What images do not show: columns of a clinician's table, and the words in them; an empty cell is not known.
 WORDS = {
@@ -195,11 +195,11 @@ def _category(
     elif new:
         category = PROGRESSION
     elif sums[0] == 0:
-        category = UNKNOWN  # no target lesion
+        category = UNRATED  # no target lesion
     elif now.sum() >= progressed * sums[nadir] - TOLERANCE and grown.max() >= least - TOLERANCE:
         category = PROGRESSION
     elif not all_seen:
-        category = UNKNOWN
+        category = UNRATED
     elif sums[i] == 0 and left == 0:
         category = COMPLETE
     else:
@@ -214,8 +214,8 @@ def _overall(imaging: str, facts: dict) -> str:
         return imaging
     if clinical == "worse" or non_target == "yes":
         return PROGRESSION
-    if imaging == UNKNOWN or clinical not in ("stable", "improved") or steroids not in ("none", "stable", "decreased"):
-        return UNKNOWN
+    if imaging == UNRATED or clinical not in ("stable", "improved") or steroids not in ("none", "stable", "decreased"):
+        return UNRATED
     return PARTLY if imaging == COMPLETE and steroids != "none" else imaging
 
 
@@ -249,7 +249,7 @@ def best_responses(table: pd.DataFrame) -> pd.DataFrame:
         progressed = own["imaging"].eq(PROGRESSION)
         until = own[progressed.cumsum().eq(0)]
         known = [category for category in until["imaging"] if category in RESPONSES]
-        best = min(known, key=RESPONSES.index) if known else PROGRESSION if progressed.any() else UNKNOWN
+        best = min(known, key=RESPONSES.index) if known else PROGRESSION if progressed.any() else UNRATED
         change = (until if len(until) else own.iloc[:1])["change_pct"].min()
         rows.append((model, patient, best, change, own.loc[progressed, "day"].min(), own["day"].max()))
     return pd.DataFrame(rows, columns=["model", "patient", "best", "best_pct", "progressed_day", "last_day"])

@@ -31,7 +31,7 @@ from metaseg_nb.preprocessing.steps import (
     find_brain,
     in_full,
     missing_scans,
-    named,
+    naming,
     prepare_image,
     read_images,
     require_sequences,
@@ -40,7 +40,7 @@ from metaseg_nb.preprocessing.steps import (
 # Given in place of a missing sequence.
 NOT_THERE = Path("-")
 # In the header of each result.
-PREDICTED = "metaseg_nb: predicted lesions, research use only"
+RESULT_NOTE = "metaseg_nb: predicted lesions, research use only"
 
 
 def predict(
@@ -208,15 +208,15 @@ def predict_image(
     case = _as_learned(case, ensemble.recipe)
     volumes = read_images(case)
     first = volumes[0]
-    with named(case):
+    with naming(case):
         brain = find_brain(case, first, ensemble.recipe)
         prepared = prepare_image(volumes, ensemble.recipe, brain, lacking=case.lacking)
     predicted = ensemble.probability(prepared.array, prepared.reach, device)
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
         on_image = native_probability(predicted, prepared.grid, prepared.native)
-        write_volume(probability, replace(first, array=on_image), PREDICTED)
-    write_volume(mask, replace(first, array=lesions), PREDICTED)
+        write_volume(probability, replace(first, array=on_image), RESULT_NOTE)
+    write_volume(mask, replace(first, array=lesions), RESULT_NOTE)
     volume_mm3 = float(lesions.sum() * np.prod(first.spacing_mm))
     rim_mm3 = 0.0 if brain is None else bright_rim_mm3(first.array, brain, first.spacing_mm)
     return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
@@ -279,7 +279,7 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
 def _is_prediction(path: Path) -> bool:
     with suppress(OSError, EOFError, ImageFileError):
         header = nib.load(path).header
-        return isinstance(header, nib.Nifti1Header) and header["descrip"] == PREDICTED.encode()
+        return isinstance(header, nib.Nifti1Header) and header["descrip"] == RESULT_NOTE.encode()
     return False
 
 

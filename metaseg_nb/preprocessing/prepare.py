@@ -125,7 +125,7 @@ def prepare_case(
         sources += [earlier.name, *files, settings_hash(rule.as_json())]
     brain = None
     if settings.brain != KEEP:
-        with steps.named(case):
+        with steps.naming(case):
             brain = brain_file(folder / case.name, case, settings.brain)
         sources.append(checksum(brain))
     of_image, of_label = case_store.part_identity(image_way, sources), ""
@@ -198,7 +198,7 @@ def _make_image(
     facts: dict[str, Any] = {"lacking": case.lacking} if case.lacking else {}
     first = volumes[0]
     brain = steps.find_brain(case, first, recipe, mask)
-    with steps.named(case):
+    with steps.naming(case):
         prepared = steps.prepare_image(volumes, recipe, brain, lacking=case.lacking)
     if earlier:
         place, alike, problem = place_of(earlier, first)

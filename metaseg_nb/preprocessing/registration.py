@@ -85,7 +85,7 @@ class Registration:
         return ""
 
 
-def register(fixed: Volume, moving: Volume) -> Registration:
+def register_volume(fixed: Volume, moving: Volume) -> Registration:
     """Register two images of one head; any contrasts and grids.
 
     Where no place has more mutual information than the headers' own, that one is kept.
@@ -222,7 +222,7 @@ def register_dates(first: Volume, other: Volume) -> tuple[Registration | None, f
     """
     first, other = (replace(volume, array=with_dark_background(volume.array)) for volume in (first, other))
     try:
-        found = register(first, other)
+        found = register_volume(first, other)
     except (ValueError, RuntimeError) as error:
         return None, np.nan, f"not registered: {error}"
     alike = heads_alike(first, other, found.matrix)

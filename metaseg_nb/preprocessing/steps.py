@@ -27,7 +27,7 @@ from metaseg_nb.preprocessing.bias import correct_bias
 from metaseg_nb.preprocessing.brain import KEEP, brain_of, read_brain, with_margin
 from metaseg_nb.preprocessing.grid import Grid, resample, share_covered, study_grid
 from metaseg_nb.preprocessing.intensity import scale_intensity
-from metaseg_nb.preprocessing.registration import Registration, along_axes, register
+from metaseg_nb.preprocessing.registration import Registration, along_axes, register_volume
 from metaseg_nb.preprocessing.stored_case import CorrectionRecord, record_correction
 from metaseg_nb.settings import Preprocess
 
@@ -133,7 +133,7 @@ def read_images(case: Case) -> list[Volume]:
 
 
 @contextmanager
-def named(case: Case) -> Iterator[None]:
+def naming(case: Case) -> Iterator[None]:
     """Say in an error of what is done to a case's images which case it is."""
     try:
         yield
@@ -250,7 +250,7 @@ def _corrected_and_scaled(
 
 def _registered(first: Volume, other: Volume, number: int) -> Registration:
     try:
-        registration = register(first, other)
+        registration = register_volume(first, other)
         if registration.failure:
             raise ValueError(registration.failure)
         return registration

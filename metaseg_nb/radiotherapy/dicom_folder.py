@@ -14,7 +14,7 @@ from metaseg_nb.cohort.problems import Problem, broken, shortened
 from metaseg_nb.cohort.pseudonyms import with_parts
 from metaseg_nb.cohort.sources.naming import is_volume
 from metaseg_nb.privacy import cleaned_of
-from metaseg_nb.radiotherapy.headers import files_below, is_dicom_file, read_headers, unreadable
+from metaseg_nb.radiotherapy.headers import files_below, is_dicom_file, read_headers, unreadable_dicom
 from metaseg_nb.radiotherapy.series import Series, series_of
 from metaseg_nb.radiotherapy.structure_sets import StructureSet, read_structure_set
 
@@ -63,7 +63,7 @@ def read_dicom(folder: Path) -> DicomFolder:
         try:
             sets.append((row.patient, read_structure_set(row.file)))
         except Exception as error:  # pydicom has no error of its own for a damaged file
-            told = unreadable(error, "a structure set").problems("-", row.place)
+            told = unreadable_dicom(error, "a structure set").problems("-", row.place)
             unread += [(row.patient, problem) for problem in told]
     images = headers[~headers["modality"].str.startswith("RT") & ~headers["modality"].isin(NO_IMAGES)]
     groups = images.groupby(["patient", "study", "series"], sort=True) if len(images) else []

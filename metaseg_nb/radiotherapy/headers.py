@@ -37,9 +37,9 @@ TEXTS = {
     "frame_of_reference": "FrameOfReferenceUID",
 }
 # Columns that say where a frame lies, called as their elements, and how many numbers each has.
-PLACE = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
+PLACED = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
 TAGS = [
-    *(*TEXTS.values(), *PLACE, "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName"),
+    *(*TEXTS.values(), *PLACED, "ImageType", "ContrastBolusAgent", "Manufacturer", "ManufacturerModelName"),
     *("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "NumberOfFrames", "MagneticFieldStrength"),
     *("PhotometricInterpretation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 ]
@@ -72,7 +72,7 @@ def dicom_error(rule: str, found: str, fix: str = "", **words: object) -> DicomE
     return DicomError(broken(rule, "-", "-", found, fix, **words))
 
 
-def unreadable(error: Exception, what: str) -> DicomError:
+def unreadable_dicom(error: Exception, what: str) -> DicomError:
     """What any error in reading a file means to its owner; no path, and no words of a library."""
     if isinstance(error, DicomError):
         return error
@@ -112,7 +112,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     headers : DataFrame
         A row per image of a file (a multi-frame file has several) or structure set: ``file``, ``place`` (below the
         folder, and the number of the file), ``frame``, the columns of `TEXTS`, ``image_type``, ``contrast``,
-        ``scanner``, ``site``, ``colours``, ``Rows``, ``Columns``, ``cut_off``, and those of `PLACE` (LPS mm); "", None
+        ``scanner``, ``site``, ``colours``, ``Rows``, ``Columns``, ``cut_off``, and those of `PLACED` (LPS mm); "", None
         or 0 where none is given. Copies of a file are there once.
     problems : list of Problem
         Files that cannot be read, by their place; one for those of one folder and kind.
@@ -121,7 +121,7 @@ def read_headers(folder: Path) -> tuple[pd.DataFrame, list[Problem]]:
     wrong: dict[tuple[Path, Problem], list[str]] = {}
 
     def refuse(error: Exception, path: Path, what: str, place: str) -> None:
-        (problem,) = unreadable(error, what).problems("-", "-")
+        (problem,) = unreadable_dicom(error, what).problems("-", "-")
         wrong.setdefault((path.parent, problem), []).append(place)
 
     def refuse_folder(error: OSError) -> None:
@@ -211,7 +211,7 @@ def _rows(path: Path) -> Iterator[dict]:
     whole = first_of(header, "SharedFunctionalGroupsSequence")
     for number, frame in enumerate(items_of(header, "PerFrameFunctionalGroupsSequence") or [Dataset()]):
         groups = [group for part in (frame, whole) for name in OF_PLACE for group in items_of(part, name)[:1]]
-        yield shared | {"frame": number} | {name: _numbers([*groups, header], name, n) for name, n in PLACE.items()}
+        yield shared | {"frame": number} | {name: _numbers([*groups, header], name, n) for name, n in PLACED.items()}
 
 
 def items_of(part: Dataset, sequence: str) -> list[Dataset]:

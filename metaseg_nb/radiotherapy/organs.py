@@ -16,9 +16,9 @@ from metaseg_nb.layout import StudyLayout
 from metaseg_nb.machine import map_cases
 from metaseg_nb.radiotherapy.importing import ORGANS, RECORD, whole_record
 from metaseg_nb.radiotherapy.margins import Targets, masks_on
+from metaseg_nb.settings import REFERENCE_MODEL
 
-COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "false", "organ", "distance_mm"]
-REFERENCE = "reference"
+ORGAN_COLUMNS = ["model", "case", "patient", "lesion", "diameter_mm", "false", "organ", "distance_mm"]
 
 
 def organ_distances(
@@ -39,7 +39,7 @@ def organ_distances(
     Returns
     -------
     DataFrame
-        ``model`` (or `REFERENCE`), ``case``, ``patient``, ``lesion`` (as `Targets` counts them), ``diameter_mm``,
+        ``model`` (or `REFERENCE_MODEL`), ``case``, ``patient``, ``lesion`` (as `Targets` counts them), ``diameter_mm``,
         ``false`` (it detects no lesion of the reference), ``organ``, ``distance_mm`` (between the surfaces of both; 0:
         they touch or overlap).
 
@@ -57,7 +57,7 @@ def organ_distances(
         masks = layout.prediction_files(case.name, case.fold, models)
         work += [(case, folder / ORGANS, record["organs"], masks)] if record["organs"] else []
     tables = map_cases(partial(_distances, rule=cohort.rule), work, workers, "distances to organs")
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=ORGAN_COLUMNS)
 
 
 def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: LesionRule) -> pd.DataFrame:
@@ -70,7 +70,7 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
     # their centres: the organ takes its neighbours in.
     wider = (ndimage.maximum_filter(organs.array & 1 << bit > 0, 3) for bit in range(len(names)))
     away = {name: distance_mm(organ, reference.spacing_mm) for name, organ in zip(names, wider, strict=True)}
-    drawn, rows = {REFERENCE: reference.array > 0} | masks_on(reference, case.name, masks, rule), []
+    drawn, rows = {REFERENCE_MODEL: reference.array > 0} | masks_on(reference, case.name, masks, rule), []
     detecting = dilate_by_one(reference.array > 0)
     for model, mask in drawn.items():
         targets = Targets.of(mask, reference.spacing_mm)
@@ -79,4 +79,4 @@ def _distances(work: tuple[Case, Path, list[str], Mapping[str, Path]], rule: Les
             false = not detecting[inside].any()
             about = (model, case.name, case.patient, lesion.lesion, lesion.diameter_mm, false)
             rows += [(*about, name, float(distance[inside].min())) for name, distance in away.items()]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=ORGAN_COLUMNS)

@@ -17,7 +17,7 @@ from pydicom.pixels import pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, MultiFrameGrayscaleWordSecondaryCaptureImageStorage, generate_uid
 
 from metaseg_nb.cohort.problems import Problem, broken, shortened
-from metaseg_nb.radiotherapy.headers import MR_IMAGES, PLACE, DicomError, dicom_error, first_of, items_of
+from metaseg_nb.radiotherapy.headers import MR_IMAGES, PLACED, DicomError, dicom_error, first_of, items_of
 
 # Values of Image Type of what is no scan of a volume: planning views, projections, maps that were calculated.
 NO_SCAN = {"LOCALIZER", "PROJECTION IMAGE", "MIP", "MINIP", "ADC", "TRACEW", "FA", "CBF", "CBV", "MTT", "TTP", "SUB"}
@@ -32,7 +32,7 @@ OF_PIXELS = {
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
 }
 # Columns of a header without which there is no volume.
-GEOMETRY = [*PLACE, "Rows", "Columns"]
+GEOMETRY = [*PLACED, "Rows", "Columns"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _no_scan(frames: pd.DataFrame) -> str:
         return " ".join(sorted(kinds)).lower()
     if first["colours"] != "MONOCHROME2":
         return f"in colours, or from white to black ({first['colours']})"
-    placed = frames[[*PLACE]].notna().any(axis=None)
+    placed = frames[[*PLACED]].notna().any(axis=None)
     return "" if placed or first["sop_class"] in MR_IMAGES else "no position in space"
 
 

@@ -27,10 +27,10 @@ from metaseg_nb.radiotherapy.headers import dicom_error, items_of, text_of
 from metaseg_nb.radiotherapy.series import Series
 
 # Lesions in turn, in colours that a planning system shows on grey.
-COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
+ROI_COLOURS = [(255, 64, 64), (64, 200, 255), (255, 200, 0), (120, 255, 120), (255, 128, 255), (255, 140, 40)]
 # How regions are called before their number: predicted by networks; drawn by a person in 08, or corrected there.
 PREDICTED, BY_HAND, CORRECTED = "GTV_auto_", "GTV_hand_", "GTV_corr_"
-LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
+RESEARCH_LABEL, NAME = "RESEARCH USE", "research use only: not for treatment"  # a label has at most 16 characters
 # Elements that a structure set shares with the images it is drawn on.
 SHARED = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime"),
@@ -165,7 +165,7 @@ def write_structure_set(
     data.Modality, data.Manufacturer, data.ManufacturerModelName = "RTSTRUCT", "metaseg_nb", model[:64]
     data.SeriesInstanceUID, data.SeriesNumber, data.OperatorsName = generate_uid(prefix=None), 1, ""
     data.SeriesDescription = NAME
-    data.StructureSetLabel, data.StructureSetName = LABEL, NAME
+    data.StructureSetLabel, data.StructureSetName = RESEARCH_LABEL, NAME
     data.InstanceCreationDate = data.StructureSetDate = now.strftime("%Y%m%d")
     data.InstanceCreationTime = data.StructureSetTime = now.strftime("%H%M%S")
     data.ApprovalStatus = "UNAPPROVED"
@@ -180,7 +180,7 @@ def write_structure_set(
         region.ReferencedFrameOfReferenceUID = series.frame_of_reference
         region.ROIName, region.ROIGenerationAlgorithm = name, "SEMIAUTOMATIC" if reader else "AUTOMATIC"
         region.ROIGenerationDescription = NAME
-        drawn.ROIDisplayColor = list(COLOURS[(number - 1) % len(COLOURS)])
+        drawn.ROIDisplayColor = list(ROI_COLOURS[(number - 1) % len(ROI_COLOURS)])
         drawn.ContourSequence = [_contour(images[k], points) for k, points in trace(mask, series.affine)]
         observed.RTROIInterpretedType, observed.ROIInterpreter = "GTV", reader and f"{reader}^"
         data.StructureSetROISequence.append(region)
@@ -263,7 +263,7 @@ def write_segmentation(
             manufacturer_model_name=model[:64],
             software_versions=version("metaseg_nb"),
             device_serial_number="0",
-            content_label=LABEL.replace(" ", "_"),
+            content_label=RESEARCH_LABEL.replace(" ", "_"),
             content_description=NAME,
             content_creator_name=f"{reader}^" if reader else None,
             series_description=NAME,

@@ -45,8 +45,8 @@ PAGES = {
 MOST_ENTRIES, MOST_PANELS, MOST_BYTES = 20, 680, 10.3e6
 # Of an entry. ``group`` is a network, or "" for all; ``of`` is how many entries of this group this page could show.
 CENTRE = ["x", "y", "z"]
-COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE]
-COLUMNS += ["volume_mm3", "diameter_mm", "dice", "of"]
+GALLERY_COLUMNS = ["page", "group", "picture", "case", "primary", "why", "lesion", *CENTRE]
+GALLERY_COLUMNS += ["volume_mm3", "diameter_mm", "dice", "of"]
 # What no file on Windows can be called: characters, an end, and names of devices whatever ending they have.
 UNUSABLE = re.compile(
     r'[<>:"/\\|?*\x00-\x1f]|[. ]+$|^(?=(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$))',
@@ -130,8 +130,8 @@ def gallery_entries(
     Returns
     -------
     DataFrame
-        `COLUMNS`, in the order of the pages: of each network on each page the first `MOST_ENTRIES`, or fewer where
-        their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
+        `GALLERY_COLUMNS`, in the order of the pages: of each network on each page the first `MOST_ENTRIES`, or fewer
+        where their pictures would have more than `MOST_PANELS`. Several entries may share a ``picture``.
     """
     lesions = lesions[lesions["model"].isin(models)]
     lesions = lesions.assign(
@@ -150,7 +150,7 @@ def gallery_entries(
         "small": each[each["diameter_class"] == DIAMETER_NAMES[0]][::-1],
         "lower": each[each["third"] == THIRDS[0]],
     }
-    tables = [rows.reindex(columns=COLUMNS).assign(page=page) for page, rows in pages.items() if len(rows)]
+    tables = [rows.reindex(columns=GALLERY_COLUMNS).assign(page=page) for page, rows in pages.items() if len(rows)]
     entries = pd.concat(tables, ignore_index=True)
     groups = entries.groupby(["page", "group"], sort=False)["case"]
     entries, rank = entries.assign(of=groups.transform("size")), groups.cumcount()

@@ -15,7 +15,7 @@ from metaseg_nb.files import finished
 from metaseg_nb.layout import RunLayout
 from metaseg_nb.machine import LIBRARIES, versions
 from metaseg_nb.settings import differences, in_words, settings_hash, what_decides
-from metaseg_nb.training.finished_run import name_of
+from metaseg_nb.training.finished_run import run_name
 from metaseg_nb.training.networks import build_network, prediction_layout
 
 if TYPE_CHECKING:
@@ -234,7 +234,7 @@ def require_same(run: RunLayout, identity: Mapping[str, Any]) -> None:
     if differing := differences(load_checkpoint(run.best_checkpoint)["identity"], identity):
         found = f"a finished run with other settings ({in_words(differing)})"
         fix = f"give the new run another study name; or, to train this one again, delete the folder {run.root} yourself"
-        raise CohortError.one(name_of(run), str(run.metrics), found, "the settings of the finished run", fix)
+        raise CohortError.one(run_name(run), str(run.metrics), found, "the settings of the finished run", fix)
 
 
 def make_room(run: RunLayout, identity: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from metaseg_nb.training.networks import build_network, count_parameters, patch_
 # Weights, their running mean and AdamW's two moments, in single precision; and the gradients.
 KEPT_BYTES, GRADIENT_BYTES = 4 * 4, 4
 # Share of a device's memory that a step may take by this count: the rest is for the libraries' own workspaces.
-USABLE = 0.9
+USABLE_SHARE = 0.9
 PRECISIONS = {"no": "single precision", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -113,7 +113,7 @@ def what_fits(settings: Train, channels: int, free_gb: float) -> str:
         Memory of the device that training may take, in 10⁹ bytes; a tenth of it is left to the libraries.
     """
     cost, in_bf16 = network_cost(settings, channels), settings.model_copy(update={"precision": "bf16"})
-    usable_gb, cases = USABLE * free_gb, settings.batch_size // settings.num_processes
+    usable_gb, cases = USABLE_SHARE * free_gb, settings.batch_size // settings.num_processes
     smallest, multiple = patch_edges(settings.network)
     edges = range(smallest, cost.patch_size, multiple)
     patches = max((n for n in range(cost.patches) if cost.memory_of(n, cost.patch_size) <= usable_gb), default=0)

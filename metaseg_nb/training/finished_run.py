@@ -106,7 +106,7 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     CohortError
         The run is not finished, or with every file that is lost or not as it was when the run finished.
     """
-    name, fix = name_of(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
+    name, fix = run_name(run), f"run 03 for fold {run.root.name.removeprefix('fold')}"
     if not run.metrics.is_file():
         raise CohortError.one(name, run.metrics.name, "no such file", "a finished run", fix)
     fix += f" again: it uses its checkpoint, and only predicts and scores again. Its folder is {run.root}"
@@ -117,6 +117,6 @@ def read_finished(run: RunLayout) -> dict[str, Any]:
     return read_record(run.metrics)
 
 
-def name_of(run: RunLayout) -> str:
+def run_name(run: RunLayout) -> str:
     """What messages call a run: network and fold."""
     return f"{run.root.parent.name}, fold {run.root.name.removeprefix('fold')}"

@@ -24,7 +24,7 @@ from metaseg_nb.training.cost import what_fits
 from metaseg_nb.training.patches import PatchBatches
 from metaseg_nb.training.training_run import TrainingRun, Validate, Watch, watch_nothing
 
-Share = TypeVar("Share", torch.Tensor, list[torch.Tensor])
+Gathered = TypeVar("Gathered", torch.Tensor, list[torch.Tensor])
 GRADIENT_NORM = 1.0
 WARM_UP_SHARE = 0.05
 # From 1 to 0 as the share of the steps after the warm-up goes from 0 to 1.
@@ -196,7 +196,7 @@ class StopRequest:
             self.check()
 
 
-def whole_batch(outputs: Share) -> Share:
+def whole_batch(outputs: Gathered) -> Gathered:
     """Join the shares of all processes along the batch axis; gradients flow to the own share alone.
 
     With this each process computes the loss of the whole batch, also one that is no mean over samples, such

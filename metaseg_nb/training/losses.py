@@ -86,7 +86,7 @@ def over_known(loss: VoxelLoss, logits: torch.Tensor, labels: torch.Tensor, know
     return loss(logits[known][None, None], target) if target.numel() else 0 * logits.sum()
 
 
-class Lesions(NamedTuple):
+class LesionVoxels(NamedTuple):
     """The lesions, 26-connected components, of a batch of labels."""
 
     voxels: torch.Tensor  # places in the flat batch, lesion by lesion
@@ -94,7 +94,7 @@ class Lesions(NamedTuple):
     patches: torch.Tensor  # the patch that each lies in
 
 
-def lesions_of(labels: torch.Tensor) -> Lesions:
+def lesions_of(labels: torch.Tensor) -> LesionVoxels:
     """Find every lesion of labels, shape (N, 1, X, Y, Z), on the CPU: voxels that are 1."""
     masks = (labels[:, 0] == 1).cpu().numpy()
     voxels, sizes, patches = [], [], []
@@ -106,10 +106,10 @@ def lesions_of(labels: torch.Tensor) -> Lesions:
         sizes += of_patch
         patches += [patch] * len(of_patch)
     at = {"dtype": torch.long, "device": labels.device}
-    return Lesions(torch.tensor(np.concatenate(voxels), **at), sizes, torch.tensor(patches, **at))
+    return LesionVoxels(torch.tensor(np.concatenate(voxels), **at), sizes, torch.tensor(patches, **at))
 
 
-def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) -> torch.Tensor:
+def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: LesionVoxels) -> torch.Tensor:
     """Mean over all lesions of a batch of 1 - soft Dice, each with the other lesions of its patch masked out.
 
     A small lesion counts as much as a large one; voxels outside all lesions count for each lesion of their patch.
@@ -118,7 +118,7 @@ def lesion_dice(logits: torch.Tensor, labels: torch.Tensor, lesions: Lesions) ->
     ----------
     logits, labels : Tensor of float32, shape (N, 1, X, Y, Z)
         Labels may hold `UNKNOWN`: such voxels count for nothing.
-    lesions : Lesions
+    lesions : LesionVoxels
         Of these labels.
 
     Returns

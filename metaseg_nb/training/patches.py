@@ -24,7 +24,7 @@ from metaseg_nb.preprocessing.intensity import landmarks_of, standard_of, with_l
 from metaseg_nb.settings import Train
 from metaseg_nb.training.augmentation import Change, augment_strongly, change_intensity, draw_change, move_patches
 from metaseg_nb.training.checkpoints import identity_code, load_checkpoint
-from metaseg_nb.training.cost import USABLE, network_cost
+from metaseg_nb.training.cost import USABLE_SHARE, network_cost
 from metaseg_nb.training.losses import Outputs, build_loss
 from metaseg_nb.training.networks import start_at_prior
 
@@ -38,7 +38,7 @@ CANDIDATES, COUNTED = 32, 4
 Packed = tuple[torch.Tensor, torch.Tensor, list[Change]]
 # Images and labels, as a network takes them.
 Batch = tuple[torch.Tensor, torch.Tensor]
-Volume = TypeVar("Volume", np.ndarray, torch.Tensor)
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
 class PatchBatches:
@@ -216,7 +216,7 @@ def stays_on_gpu(batches: PatchBatches, device: torch.device) -> bool:
     free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     step_gb = network_cost(batches.settings, batches.channels).memory_gb
     cases_gb = sum(getattr(case, name).nbytes for case in batches.cases for name in batches.cut_from) / 1e9
-    return step_gb + cases_gb <= USABLE * free / 1e9
+    return step_gb + cases_gb <= USABLE_SHARE * free / 1e9
 
 
 def _beside_steps(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
@@ -233,7 +233,7 @@ def _beside_steps(batches: Iterator[Batch], device: torch.device) -> Iterator[Ba
         yield batch
 
 
-def cut(array: Volume, start: np.ndarray, size: int) -> Volume:
+def cut(array: Array, start: np.ndarray, size: int) -> Array:
     """Copy a cube of this edge out of the last three axes of an array, or of a tensor where it lies; 0 beyond them."""
     low = np.maximum(start, 0)
     high = np.maximum(np.minimum(start + size, array.shape[-3:]), low)

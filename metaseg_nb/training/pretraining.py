@@ -77,10 +77,10 @@ class RestorationBatches(PatchBatches):
             (start,) = place_in_head(case, settings.patch_size, rng)
             change = draw_change(settings, len(image), rng, case.lacking)
             patch = torch.as_tensor(cut(image, start, settings.patch_size))
-            yield patch, torch.from_numpy(draw_hidden(settings, rng)), change
+            yield patch, torch.from_numpy(hidden_voxels(settings, rng)), change
 
 
-def draw_hidden(settings: Pretrain, rng: np.random.Generator) -> np.ndarray:
+def hidden_voxels(settings: Pretrain, rng: np.random.Generator) -> np.ndarray:
     """Draw which cubes of a patch are hidden, of those with edge ``hidden_edge`` that it is made of.
 
     Returns
@@ -102,7 +102,7 @@ def hide(images: torch.Tensor, hidden: torch.Tensor) -> tuple[torch.Tensor, torc
     ----------
     images : Tensor of float32, shape (N, C, P, P, P)
     hidden : Tensor of uint8, shape (N, 1, cubes, cubes, cubes)
-        As `draw_hidden` draws them.
+        As `hidden_voxels` draws them.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def validation_patches(case: StoredCase, settings: Pretrain) -> tuple[torch.Tens
     rng = np.random.default_rng([settings.seed, settings.fold, VALIDATING])
     starts, image = place_in_head(case, settings.patch_size, rng, VALIDATION_PATCHES), case.image
     images = np.stack([cut(image, start, settings.patch_size) for start in starts])
-    hidden = np.stack([draw_hidden(settings, rng) for _ in images])
+    hidden = np.stack([hidden_voxels(settings, rng) for _ in images])
     return hide(torch.from_numpy(images).float(), torch.from_numpy(hidden))
 
 

@@ -37,9 +37,9 @@ LOOK = {
 GREYS, BEYOND = 4000, 8
 # Values of the drawing: a lesion, a region that still changes with the level, and what the two pointing tools leave.
 LESION, PENDING, CLICK, LINE = 1, 2, 3, 4
-COLOURS = {LESION: PREDICTION, PENDING: MARGIN, CLICK: REFERENCE, LINE: REFERENCE}
+VALUE_COLOURS = {LESION: PREDICTION, PENDING: MARGIN, CLICK: REFERENCE, LINE: REFERENCE}
 # Of voxels that not all pages show alike.
-UNKNOWN = 255
+UNKNOWN_VALUE = 255
 # Seconds after which an answer of the browser is no longer waited for.
 LOST_S = 5.0
 # Keys of NiiVue itself would change the view while a person uses the app's.
@@ -184,7 +184,7 @@ class DrawingViewer(NiiVueViewer):
         self._ink: dict[str, Any] = {}
         self._zoom, self._affine = 1.0, np.eye(4)
         self._asked, self._asked_at, self._waiting = 0, 0.0, []
-        red, green, blue, alpha = _rgba(COLOURS.values()).T.astype(float).tolist()
+        red, green, blue, alpha = _rgba(VALUE_COLOURS.values()).T.astype(float).tolist()
         values, words = np.arange(5.0).tolist(), ["", "lesion", "growing", "point", "line"]
         self.widget.set_draw_colormap(ColorMap(R=red, G=green, B=blue, A=alpha, I=values, labels=words))
         self.widget.draw_opacity = 0.45
@@ -296,7 +296,7 @@ class DrawingViewer(NiiVueViewer):
         if self._shown is not None and (changed := np.flatnonzero(bitmap != self._shown)).size:
             voxels = np.column_stack(np.unravel_index(changed, self._marks.shape, order="F"))
             if len(self.widget.pages) > 1:  # only one of them shows what was drawn
-                self._shown[changed] = UNKNOWN
+                self._shown[changed] = UNKNOWN_VALUE
             else:
                 self._shown = bitmap
             self._drawn(voxels, bitmap[changed])

@@ -44,7 +44,7 @@ LEGEND = """<style>.annotate-legend {{ font-size: 12px; line-height: 1.7; }}
 <div class="annotate-legend">Keys, with the mouse here: {}</div>"""
 
 
-class Panel:
+class ControlPanel:
     """Widgets that tell what a person does to them."""
 
     _filling = False
@@ -92,7 +92,7 @@ def two_columns(left: Sequence[ipywidgets.Widget], width: str, right: Sequence[i
     return ipywidgets.VBox([ipywidgets.HTML(STYLE), ipywidgets.HBox(columns)])
 
 
-class AnnotatePanel(Panel):
+class AnnotatePanel(ControlPanel):
     """Widgets, and what only changes a widget.
 
     Parameters

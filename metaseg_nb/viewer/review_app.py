@@ -12,13 +12,13 @@ from metaseg_nb.files import read_text_table, write_table
 from metaseg_nb.machine import alone
 from metaseg_nb.parameters import model_title
 from metaseg_nb.viewer.niivue import Layer, NiiVueViewer
-from metaseg_nb.viewer.panel import Panel, head, select, two_columns, wrapped
+from metaseg_nb.viewer.panel import ControlPanel, head, select, two_columns, wrapped
 from metaseg_nb.viewer.viewers import layers_of
 
 VERDICTS = ("acceptable", "small corrections", "large corrections", "unusable")
-COLUMNS = ["case", "verdict", "note", "networks", "time"]
+VERDICT_COLUMNS = ["case", "verdict", "note", "networks", "time"]
 # Of the list of lesions; smaller false lesions are many, and nobody looks at them one by one.
-HEADER = f"{'':24}{'mm':>6}{'mm³':>9}   Dice of each network, or missed"
+LESIONS_HEADER = f"{'':24}{'mm':>6}{'mm³':>9}   Dice of each network, or missed"
 FALSE_FROM_MM = 5.0
 PLACE = ["volume_mm3", "diameter_mm", "x", "y", "z"]
 # How cases are sorted: column of the metrics, and whether small values come first.
@@ -33,7 +33,7 @@ ALL_FOLDS = -1
 
 def read_verdicts(path: Path) -> pd.DataFrame:
     """Read the verdicts of a study, a row a case; empty where there are none yet."""
-    return read_text_table(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    return read_text_table(path) if path.is_file() else pd.DataFrame(columns=VERDICT_COLUMNS)
 
 
 def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str) -> None:
@@ -44,7 +44,7 @@ def record_verdict(path: Path, case: str, verdict: str, note: str, networks: str
     with alone(path.with_name(f".{path.name}.lock")):
         others = read_verdicts(path)
         time = datetime.now(UTC).isoformat(timespec="seconds")
-        row = pd.DataFrame([[case, verdict, note, networks, time]], columns=COLUMNS)
+        row = pd.DataFrame([[case, verdict, note, networks, time]], columns=VERDICT_COLUMNS)
         write_table(path, pd.concat([others[others["case"] != case], row], ignore_index=True).sort_values("case"))
 
 
@@ -85,7 +85,7 @@ def lesion_rows(images: CaseImages, lesions: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)[["what", "found", *PLACE]]
 
 
-class ReviewApp(Panel):
+class ReviewApp(ControlPanel):
     """Widgets to review a study's cases in NiiVue; ``widget`` is what a cell shows.
 
     Parameters
@@ -109,7 +109,7 @@ class ReviewApp(Panel):
         self.saved = ipywidgets.HTML()
         left = [self.study, self.networks, self.sorted_by, self.order, self.fold, self.case]
         left.append(ipywidgets.HBox([self.previous, self.next]))
-        right = [self.title, self.overlays, self.viewer.widget, head(HEADER), self.lesions]
+        right = [self.title, self.overlays, self.viewer.widget, head(LESIONS_HEADER), self.lesions]
         self.widget = two_columns(left, "24rem", [*right, self.verdict, self.note, self.saved])
         self._on(self._open_study, self.study)
         self._on(self._list_cases, self.sorted_by, self.order, self.fold)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from metaseg_nb.batch.runs import how_it_ended, record_file
+from metaseg_nb.batch.runs import how_it_ended, outcome_file
 from metaseg_nb.layout import PROJECT
 
 TOY = Path(__file__).parent / "toy-slurm"
@@ -118,7 +118,7 @@ class Workbook:
             history, executed = run / "history.csv", run / "03_train.ipynb"
             record = how_it_ended(executed)  # of an earlier job until this one has started its notebook
             began = record and (record["state"], record.get("slurm_job")) == ("running", job["id"])
-            if began and history.is_file() and history.stat().st_mtime > record_file(executed).stat().st_mtime:
+            if began and history.is_file() and history.stat().st_mtime > outcome_file(executed).stat().st_mtime:
                 return which
         return None
 

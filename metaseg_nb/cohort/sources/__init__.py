@@ -29,7 +29,7 @@ def _days(text: str | None) -> str | None:
     return text and re.split("[.,]", text)[0]  # a spreadsheet's 92.0
 
 
-class Row(BaseModel):
+class PatientRow(BaseModel):
     """The columns of the patients table that are read."""
 
     case: Id = None
@@ -205,7 +205,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         return cohort, error.problems
     rows = []
     for line, row in table.loc[:, ~table.columns.duplicated()].to_dict("index").items():
-        read, wrong = read_keys(Row, row, f"line {line}", path)
+        read, wrong = read_keys(PatientRow, row, f"line {line}", path)
         problems += list(wrong.values())[:1]
         known = read.model_dump(exclude_none=True) if read else {}
         if key in known:
@@ -213,7 +213,7 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
         elif known:
             found = f"no {key}, but {', '.join(known.values())}"
             problems.append(broken("key in each row", f"line {line}", path, found, key=key))
-    frame = pd.DataFrame(rows, columns=list(Row.model_fields), dtype=object)
+    frame = pd.DataFrame(rows, columns=list(PatientRow.model_fields), dtype=object)
     facts = frame.melt(id_vars=key, var_name="fact").dropna().drop_duplicates()
     differ = facts.duplicated([key, "fact"], keep=False)
     for (name, column), values in facts[differ].groupby([key, "fact"], sort=False)["value"]:
@@ -246,8 +246,8 @@ def _one_spelling() -> Callable[[str], str]:
 
 def _key(columns: Sequence[str], path: Path) -> str:
     """The column that rows are found by."""
-    read = [column for column in columns if column in Row.model_fields]
-    if wrong := misspelt(columns, list(Row.model_fields)):
+    read = [column for column in columns if column in PatientRow.model_fields]
+    if wrong := misspelt(columns, list(PatientRow.model_fields)):
         found = f"the column {' and '.join(wrong)}, which is not read"
         raise refusal("columns", "-", path, found, f"rename it to {' and '.join(wrong.values())}")
     # a row needs a key and a fact; each column once

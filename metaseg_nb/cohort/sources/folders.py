@@ -174,7 +174,7 @@ def _unknown_layout(folder: Path, image_files: Sequence[str]) -> CohortError:
     fix = f"{conversion}; then give the folder of the NIfTI files" if others else ""
     found = ": ".join(filter(None, [found, others]))
     volumes = islice(filter(is_volume, sorted(folder.rglob("*"))), SHOWN_FILES)
-    if image_files and (there := [str(path.relative_to(folder)) for path in volumes]):
-        return refusal("patterns that match", "-", folder, f"only {shortened(there, SHOWN_ENTRIES)}", names=names)
+    if image_files and (unmatched := [str(path.relative_to(folder)) for path in volumes]):
+        return refusal("patterns that match", "-", folder, f"only {shortened(unmatched, SHOWN_ENTRIES)}", names=names)
     known = ", ".join(f"{' or '.join(layout.marks)} ({layout.name})" for layout in LAYOUTS)
     return refusal("known layout", "-", folder, found, fix, known=known, names=names)

@@ -24,10 +24,10 @@ PATIENT = "{patient}"
 CHANNEL = re.compile(r"_\d{4}$")
 ANATS = ("sub-*/anat/", "sub-*/ses-*/anat/")
 SESSION = re.compile(r"(sub-[^_]+(?:_ses-[^_]+)?)_")
-MASK = re.compile(r"_(mask|dseg|seg|roi)$", re.IGNORECASE)
+MASK_ENDING = re.compile(r"_(mask|dseg|seg|roi)$", re.IGNORECASE)
 # Masks of something else, as brain extraction and tissue segmentation leave them.
 ANATOMY = re.compile(r"(desc|label)-(brain|aseg|aparcaseg|gm|wm|csf|head)", re.IGNORECASE)
-LESION = re.compile(r"lesion|tumou?r|gtv|metasta", re.IGNORECASE)
+LESION_WORDS = re.compile(r"lesion|tumou?r|gtv|metasta", re.IGNORECASE)
 SCANNER = ("Manufacturer", "ManufacturersModelName", "MagneticFieldStrength")
 
 
@@ -155,7 +155,7 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
         free = [path for path in volumes if path not in labels]
         images = [[path for path in free if _matches(path, pattern)] for pattern in image_files]
         if not images:
-            images = [_preferred([path for path in free if not MASK.search(stem(path.name))], is_enhanced_t1)]
+            images = [_preferred([path for path in free if not MASK_ENDING.search(stem(path.name))], is_enhanced_t1)]
         found = CaseFiles(name, anat, tuple(images), labels, volumes)
         try:
             known = _origin(images[0][0]) if images[0] else {}
@@ -171,8 +171,8 @@ def read_bids(folder: Path, image_files: Sequence[str], label_file: str) -> Foun
 def _lesion_masks(volumes: Sequence[Path], label_file: str) -> list[Path]:
     if label_file:
         return [path for path in volumes if _matches(path, label_file)]
-    masks = [path for path in volumes if MASK.search(stem(path.name)) and not ANATOMY.search(path.name)]
-    return _preferred(masks, LESION.search)
+    masks = [path for path in volumes if MASK_ENDING.search(stem(path.name)) and not ANATOMY.search(path.name)]
+    return _preferred(masks, LESION_WORDS.search)
 
 
 def _matches(path: Path, pattern: str) -> bool:

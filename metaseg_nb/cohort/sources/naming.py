@@ -36,7 +36,7 @@ PATIENT_WORDS = "p|pat|patient|patients|sub|subj|subject|case|id|no|nr"
 PATIENT_ID = re.compile(rf"\d\d|^\d|(^|[-_ ])({PATIENT_WORDS}|s|mr)[-_ ]?\d", re.IGNORECASE)
 RUNNING_ID = re.compile(rf"({PATIENT_WORDS}|s)[-_ ]?\d{{1,3}}", re.IGNORECASE)
 # A case or image with its number, which starts anew in each folder.
-COUNTED = re.compile(rf"(case|site|cent(er|re)|{KIND_WORDS.pattern})?\d*", re.IGNORECASE)
+NUMBERED = re.compile(rf"(case|site|cent(er|re)|{KIND_WORDS.pattern})?\d*", re.IGNORECASE)
 CANCER = re.compile(
     r"(?<![a-z])(lung|nsclc|sclc|bronch|breast|mamma|brust|melanom|skin(?![a-z])|haut(?![a-z])|kidney|renal|rcc|niere"
     r"|colon(?![a-z])|colorect|rectal|rectum|crc|darm(?![a-z])|prostat|thyroid|gastr|stomach|o?esophag|pancrea|hepat|liver"
@@ -48,18 +48,18 @@ DATE = (
     r"(?:19|20)\d\d[-_.]?[01]\d(?:[-_.]?[0-3]\d(?:[-_T ][0-2]\d[-:.]?[0-5]\d(?:[-:.]?[0-5]\d)?)?)?"
     r"|[0-3]?\d[-_.][01]?\d[-_.](?:19|20)\d\d"
 )
-YEAR = r"(?:19|20)\d\d"
-ANY_DATE = rf"{DATE}|\d\d-[01]\d-[0-3]\d|[0-3]\d-[01]\d-\d\d|[0-3]?\d\.[01]?\d\.\d\d|{YEAR}"
+ANY_YEAR = r"(?:19|20)\d\d"
+ANY_DATE = rf"{DATE}|\d\d-[01]\d-[0-3]\d|[0-3]\d-[01]\d-\d\d|[0-3]?\d\.[01]?\d\.\d\d|{ANY_YEAR}"
 MONTH = r"(?:jan|feb|m[aä]r|mrz|apr|ma[iy]|jun|jul|aug|sep|o[ck]t|nov|de[cz])[a-zä]*"
 TIME_WORDS = (
     r"baseline|base|bl|initial|first|second|third|last|pre|post|(?:pre|post)[-_]?(?:op|rt|srs|treatment|therapy|surgery)"
     r"|(?:follow[-_ ]?up|fu|f-u|baseline|bl|pre|post|time[-_ ]?point|time|tp|t|session|ses|visit|v|scan|exam|study|mri?"
     r"|week|wk|w|month|mo|m|day|d|year|yr|y|fraction|fx|kontrolle)[-_ ]?\d{1,4}|follow[-_ ]?up|fu|f-u|kontrolle|verlauf"
     r"|plan(?:ning)?|before|after|vor(?:her)?|nach(?:her)?|diagnosis|(?:re)?staging|recurrence|relapse|rezidiv"
-    rf"|(?:[0-3]?\d[-_. ]?)?{MONTH}[-_. ]?{YEAR}|{YEAR}[-_. ]?{MONTH}"
+    rf"|(?:[0-3]?\d[-_. ]?)?{MONTH}[-_. ]?{ANY_YEAR}|{ANY_YEAR}[-_. ]?{MONTH}"
     r"|\d{1,3}[-_ ]?(?:days?|d|weeks?|wk|w|months?|mo|m|years?|yr|y)"
 )
-TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{YEAR}", re.IGNORECASE)
+TIME = re.compile(rf"{TIME_WORDS}|{DATE}|{ANY_YEAR}", re.IGNORECASE)
 # Contrast agents, and words for "with" and "without". (?<![a-z]) and (?![a-z]): whole words, between "_" or digits.
 AGENT = r"(?:contrast(?:[-_ ]?(?:agent|medium|media))?|gadolinium|gadolin\w*|gado\w*|gad|gd|ce|km|kontrast\w*|dotarem)"
 ENHANCED = rf"(?:{AGENT}|c|enhanc\w*|inject\w*)"

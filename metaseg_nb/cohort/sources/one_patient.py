@@ -155,7 +155,7 @@ def _own_folder(case: Case) -> str:
     """The end of a case's name that is its own file or folder; empty for a kind of image, a time or a number."""
     parts = (tidy(part) for part in (stem(case.image.name), case.image.parent.name))
     folder = next((part for part in parts if case.name.endswith(f"_{part}")), "")
-    counted = naming.is_kind(folder, naming.COUNTED) or naming.TIME.fullmatch(folder)
+    counted = naming.is_kind(folder, naming.NUMBERED) or naming.TIME.fullmatch(folder)
     return folder if re.search(r"[^\W\d_]", folder) and not counted else ""
 
 
@@ -247,7 +247,7 @@ def _may_be_a_patient(name: str, times: Mapping[str, str]) -> bool:
 
 def _is_id(name: str) -> bool:
     """Whether a name has a number that is no year."""
-    return bool(re.search(r"\d", re.sub(rf"{naming.YEAR}(?!\d)", "", name)))
+    return bool(re.search(r"\d", re.sub(rf"{naming.ANY_YEAR}(?!\d)", "", name)))
 
 
 def _time_words(patients: Times, several: Times) -> bool:

@@ -20,9 +20,9 @@ from metaseg_nb.cohort.problems import RULES, CohortError, Problem, broken, refu
 SUFFIXES = (".nii.gz", ".nii")
 SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 # Two ways to do without accents. These letters are whole in Unicode; other accents can be taken off.
-WHOLE = {"ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"}
-BARE = str.maketrans({**WHOLE, "ø": "o"})
-WRITTEN_OUT = str.maketrans({**WHOLE, "ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
+WHOLE_LETTERS = {"ł": "l", "đ": "d", "ı": "i", "æ": "ae", "œ": "oe"}
+BARE = str.maketrans({**WHOLE_LETTERS, "ø": "o"})
+WRITTEN_OUT = str.maketrans({**WHOLE_LETTERS, "ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 # How programs write that a value is not known.
 MISSING = {
     *("na", "n/a", "n.a.", "n.a", "nan", "none", "null", "nil", "<na>", "tbd", "tba", "unk", "unknown", "not known"),
