@@ -325,15 +325,28 @@ def test_other_settings_for_a_finished_run_are_one_error_that_says_what_to_do(ho
     assert not [*tmp_path.rglob("superseded_*")]
 
 
+def rules_to_run(home, study):
+    """Rules that Snakemake would run of a study."""
+    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(PROJECT / "workflow/Snakefile"), "--nolock"]
+    command += ["--config", "study=" + str(study), "--quiet", "rules", "--cores", "1", "--resources", "gpu=1"]
+    env = {**os.environ, "METASEG_HOME": str(home)}
+    plan = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, check=True).stdout
+    return {rule for rule, n in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE) if rule != "total"}
+
+
 def test_a_changed_parameter_asks_for_what_depends_on_it_and_no_more(home, tmp_path):
     changed = tmp_path / "tiny.yaml"
     changed.write_text(tiny_file("n_bootstrap: 500\n"))
-    command = [sys.executable, "-m", "snakemake", "-n", "--snakefile", str(PROJECT / "workflow/Snakefile"), "--nolock"]
-    command += ["--config", "study=" + str(changed), "--quiet", "rules", "--cores", "1", "--resources", "gpu=1"]
-    env = {**os.environ, "METASEG_HOME": str(home)}
-    plan = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, check=True).stdout
-    rules = {rule for rule, n in re.findall(r"^(\w+) +(\d+)$", plan, re.MULTILINE) if rule != "total"}
-    assert rules == {"cross_validate", "review", "radiotherapy", "report"}
+    assert rules_to_run(home, changed) == {"cross_validate", "review", "radiotherapy", "report"}
+
+
+def test_a_new_mask_of_an_unlabelled_case_asks_for_the_review_and_the_report(home):
+    before, mask = rules_to_run(home, STUDY), home / "runs/tiny/testing/synthetic_007.nii.gz"
+    mask.parent.mkdir()
+    mask.touch()
+    after = rules_to_run(home, STUDY)
+    shutil.rmtree(mask.parent)
+    assert (before, after) == (set(), {"review", "report"})
 
 
 @pytest.mark.slow
