@@ -124,7 +124,7 @@ def test_brains_of_two_patients_are_two():
         (["stripped"] * 3, []),
         (["in the image", "unknown (brain not covered)", None], []),
         (["stripped", "in the image", "stripped", None], ["c1"]),
-        (["in the image", "in the image", "stripped"], ["c2"]),
+        (["in the image", "in the image", "stripped", "in the image", "stripped"], ["c2"]),
     ],
 )
 def test_heads_with_skull_among_brains_without_are_named_and_the_other_way_round(skulls, named):
@@ -133,6 +133,8 @@ def test_heads_with_skull_among_brains_without_are_named_and_the_other_way_round
     found = [*problems_between(cases, facts, [None] * len(cases), [None] * len(cases))]
     assert [problem.case for problem in found] == named
     assert all("brain: deepbet" in problem.fix for problem in found)
+    if len(skulls) == 5:
+        assert found[0].found == "a head with its skull in 3 images; a brain without its skull in c2, c4"
 
 
 def test_a_small_piece_shows_no_anatomy():

@@ -417,8 +417,18 @@ def test_a_file_that_predict_did_not_write_is_never_replaced(save, tmp_path, wri
         with pytest.raises(CohortError, match="a file that `predict` did not write"):
             outline(save(), [path], *results)
     assert drawn.read_bytes() == before
+    mask, probability = tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz"
     for _ in range(2):  # its own results are replaced
-        outline(save(), [path], tmp_path / "mask.nii.gz", tmp_path / "probability.nii.gz")
+        outline(save(), [path], mask, probability)
+    own = nib.load(mask)
+    corrected = np.asarray(own.dataobj).copy()
+    corrected[0, 0, 0] ^= 1
+    nib.save(nib.Nifti1Image(corrected, None, own.header), mask)  # by a person, whose program keeps the header
+    for content in (mask.read_bytes(), probability.read_bytes()[:200] + bytes(400), b"", bytes(352)):
+        mask.write_bytes(content)
+        with pytest.raises(CohortError, match="or that was changed since"):
+            outline(save(), [path], mask)
+        assert mask.read_bytes() == content
 
 
 @pytest.mark.parametrize("names", [("a.nii.gz", "b.nii.gz"), ("a.nii", "C.NII.GZ")])

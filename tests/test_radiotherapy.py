@@ -1364,11 +1364,15 @@ def test_a_dicom_series_is_predicted_as_regions_from_large_to_small(tmp_path, mo
         assert made[0].sum() > made[1].sum()
         assert np.array_equal(made[0] | made[1], mask)
     next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg))  # its own
+    write = write_segmentation if seg else write_structure_set
+    write(tmp_path / "hand.dcm", {"GTV_hand_01": mask}, series, "08_annotate", "R1")
     change(tmp_path / "out.dcm", SeriesDescription="planned")
-    planned = (tmp_path / "out.dcm").read_bytes()
-    with pytest.raises(ValueError, match="a file that `predict` did not write"):
-        next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "out.dcm", None, seg))
-    assert (tmp_path / "out.dcm").read_bytes() == planned
+    (tmp_path / "cut.dcm").write_bytes((tmp_path / "hand.dcm").read_bytes()[:518])
+    for name in ("hand.dcm", "out.dcm", "cut.dcm"):
+        before = (tmp_path / name).read_bytes()
+        with pytest.raises(ValueError, match="a file that `predict` did not write"):
+            next(exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / name, None, seg))
+        assert (tmp_path / name).read_bytes() == before
     mask[:] = False
     (line,) = exporting.predict_dicom(tmp_path / "unet", [tmp_path / "mr"], tmp_path / "none.dcm", None, seg)
     assert "no lesion, so no file is written" in line

@@ -197,6 +197,8 @@ class Waiting:
         mask, probability = folder / f"{case.name}.nii.gz", folder / f"{case.name}_probability.nii.gz"
         record = folder / f"{case.name}.json"
         if not is_made_from(record, made_from):
+            for outdated in (record, mask, probability):
+                outdated.unlink(missing_ok=True)
             predict_image(self._ensemble, case.without_label, self.device, mask, probability)
             write_record(record, made_from, [mask, probability])
         return read_volume(probability, case.name).array, read_mask(mask, case.name).array

@@ -201,8 +201,7 @@ def problems_between(
     skulls = [fact.get("skull") for fact in facts]
     of_kind = grouped((skull, case) for skull, case in zip(skulls, cases, strict=True) if skull in KINDS_OF_HEADS)
     fewer, more = sorted(of_kind, key=lambda kind: len(of_kind[kind])) if len(of_kind) == 2 else ("", "")
-    for case in of_kind.get(fewer, []):
-        found = (
-            f"{KINDS_OF_HEADS[fewer]}, where {len(of_kind[more])} of {len(cases)} images have {KINDS_OF_HEADS[more]}"
-        )
-        yield broken("heads alike", case, case.image, found)
+    if fewer:
+        names = shortened(case.name for case in of_kind[fewer])
+        found = f"{KINDS_OF_HEADS[more]} in {len(of_kind[more])} images; {KINDS_OF_HEADS[fewer]} in {names}"
+        yield broken("heads alike", of_kind[fewer][0], of_kind[fewer][0].image, found)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
-from nibabel.filebasedimages import ImageFileError
 
 from metaseg_nb.cohort.cases import Case
 from metaseg_nb.cohort.checks import require_sound_headers
@@ -39,7 +39,7 @@ from metaseg_nb.preprocessing.steps import (
 
 # Given in place of a missing sequence.
 NOT_THERE = Path("-")
-# In the header of each result.
+# In the header of each result, before the checksum of its voxels: by it a mask that a person has corrected is known.
 RESULT_NOTE = "metaseg_nb: predicted lesions, research use only"
 
 
@@ -215,8 +215,8 @@ def predict_image(
     lesions = native_mask(predicted, prepared.grid, prepared.native, ensemble.decision)
     if probability is not None:
         on_image = native_probability(predicted, prepared.grid, prepared.native)
-        write_volume(probability, replace(first, array=on_image), RESULT_NOTE)
-    write_volume(mask, replace(first, array=lesions), RESULT_NOTE)
+        write_volume(probability, replace(first, array=on_image), _note_of(on_image))
+    write_volume(mask, replace(first, array=lesions), _note_of(lesions))
     volume_mm3 = float(lesions.sum() * np.prod(first.spacing_mm))
     rim_mm3 = 0.0 if brain is None else bright_rim_mm3(first.array, brain, first.spacing_mm)
     return volume_mm3, ensemble.unlikeness(prepared.array, prepared.reach), rim_mm3
@@ -277,10 +277,14 @@ def require_predictable(case: Case, results: Sequence[Path]) -> list[Problem]:
 
 
 def _is_prediction(path: Path) -> bool:
-    with suppress(OSError, EOFError, ImageFileError):
-        header = nib.load(path).header
-        return isinstance(header, nib.Nifti1Header) and header["descrip"] == RESULT_NOTE.encode()
+    with suppress(Exception):  # of many kinds: any file may be there
+        image: Any = nib.as_closest_canonical(nib.load(path))
+        return image.header["descrip"] == _note_of(np.asarray(image.dataobj)).encode()
     return False
+
+
+def _note_of(array: np.ndarray) -> str:
+    return f"{RESULT_NOTE} {sha256(np.ascontiguousarray(array).tobytes()).hexdigest()[:16]}"
 
 
 def _are_several_patients(images: Sequence[Path]) -> bool:
@@ -311,7 +315,8 @@ def _useless_place(path: Path, taken: set[Path]) -> tuple[str, str, str] | None:
         expected = "a result ending in .nii or .nii.gz; for a folder with a DICOM series also .dcm"
         return "another kind of file", expected, f"give a name such as {path.with_name('mask.nii.gz')}"
     if os.path.exists(path) and not _is_prediction(path):
-        return "a file that `predict` did not write", "a new file", "give another name: this one is not replaced"
+        fix = "give another name, or remove it if it is a result of an earlier version: it is not replaced"
+        return "a file that `predict` did not write, or that was changed since", "a new file", fix
     try:
         # missing folders are made when the result is written
         with NamedTemporaryFile(dir=next(folder for folder in path.parents if folder.exists()), prefix=path.name):

@@ -137,7 +137,7 @@ def predict_dicom(
         # it would be read as part of the export, or replace it
         if result.resolve().is_relative_to(images[0].resolve()):
             raise ValueError(f"{result}: found a place in the folder of the images; expected another folder")
-    if to_dicom and output.exists() and not is_own(output):
+    if to_dicom and output.exists() and not is_own(output, PREDICTED):
         found = f"{output}: found a file that `predict` did not write; expected a new file"
         raise ValueError(f"{found}. What to do: give another name: this one is not replaced.")
     series = one_series(images[0])

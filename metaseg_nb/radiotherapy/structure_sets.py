@@ -17,7 +17,6 @@ import pydicom
 from highdicom import AlgorithmIdentificationSequence
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.errors import InvalidDicomError
 from pydicom.sr.codedict import codes
 from pydicom.uid import ImplicitVRLittleEndian, RTStructureSetStorage, generate_uid
 
@@ -190,10 +189,13 @@ def write_structure_set(
         data.save_as(temporary, enforce_file_format=True)
 
 
-def is_own(path: Path) -> bool:
-    """Tell whether a file is a structure set or a segmentation that was written here."""
-    with suppress(InvalidDicomError, OSError):
-        return pydicom.dcmread(path, stop_before_pixels=True).get("SeriesDescription") == NAME
+def is_own(path: Path, prefix: str) -> bool:
+    """Tell whether a file is a structure set or a segmentation written here, whose regions begin with ``prefix``."""
+    with suppress(Exception):  # of many kinds: any file may be there
+        data = pydicom.dcmread(path, stop_before_pixels=True)
+        names = [one.ROIName for one in data.get("StructureSetROISequence", [])]
+        names += [one.SegmentLabel for one in data.get("SegmentSequence", [])]
+        return data.SeriesDescription == NAME and all(name.startswith(prefix) for name in names)
     return False
 
 

@@ -230,10 +230,10 @@ def add_patients(cohort: Cohort, path: Path, patient_of: Callable[[Case], str]) 
     names_patients, labelled = key == "case" and "patient" in table.columns, {case.name for case in cohort.labelled}
     nobodys = set(frame[frame["patient"].isna()]["case"]) - set(frame.dropna(subset="patient")["case"])
     for name, own in keys.items():
-        if own in without.values() or (names_patients and own in nobodys):
-            rule = "patient for each" if names_patients and name in labelled else "row for each"
+        needs_patient = names_patients and name in labelled
+        if own in without.values() or (needs_patient and own in nobodys):
             found = f"no row for {own}" if own in without.values() else "a row without a patient"
-            problems.append(broken(rule, name, path, found))
+            problems.append(broken("patient for each" if needs_patient else "row for each", name, path, found))
     agreed = {name: facts | ({"day": int(facts["day"])} if "day" in facts else {}) for name, facts in agreed.items()}
     return cohort.changed(lambda case: replace(case, **agreed.get(keys[case.name], {}))), problems
 

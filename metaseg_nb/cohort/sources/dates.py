@@ -21,7 +21,7 @@ ISO = rf"(?<!\d){YEAR}(?P<s>[-_/]?)(?P<m>\d\d)(?P=s)(?P<d>\d\d)(\d{{4}}|\d{{6}})
 DOTTED = [rf"{YEAR}\.(?P<m>\d\d)\.(?P<d>\d\d)", rf"(?P<d>\d{{1,2}})\.(?P<m>\d{{1,2}})\.{YEAR}"]
 WRITTEN = [re.compile(form) for form in (ISO, *(rf"(?<!\d)(?<!\d\.){form}(?!\.?\d)" for form in DOTTED))]
 # A text that is meant to be a date: it holds a digit, and is no year alone, which is all that coded cohorts keep.
-MEANT = re.compile(r"(?!(19|20)\d\d$).*\d.*")
+MEANT = re.compile(r"(?!(19|20)\d\d([.,]0+)?$).*\d.*")
 YEAR_DAYS = 365.25
 # Patients with metastases are imaged more often than this. A longer gap may be a mistyped year.
 LONGEST_GAP_DAYS = 8 * YEAR_DAYS
@@ -81,8 +81,10 @@ def with_days(cohort: Cohort, origin: str | Path = "-") -> tuple[Cohort, list[Pr
     table["day"] = table["given"].where(table["has_days"], table["by_date"])
     days = table.set_index("case")["day"].dropna().astype(int).to_dict()
     cohort = cohort.changed(lambda case: replace(case, day=days.get(case.name, case.day)))
-    is_dated = days or any(MEANT.fullmatch(of.date) for of in cohort.all_cases if of.name in set(table["case"]))
-    return cohort, [*_problems(table, origin)] if is_dated else []
+    if not days:  # nothing is said of cases without a date, where no patient has any
+        meant = [of.name for of in cohort.all_cases if MEANT.fullmatch(of.date)]
+        table = table[table["case"].isin(meant)]
+    return cohort, [*_problems(table, origin)]
 
 
 def _apart(of_names: pd.Series) -> list[date | None]:

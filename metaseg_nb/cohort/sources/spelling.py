@@ -27,14 +27,14 @@ WRITTEN_OUT = str.maketrans({**WHOLE_LETTERS, "ä": "ae", "ö": "oe", "ü": "ue"
 MISSING = {
     *("na", "n/a", "n.a.", "n.a", "nan", "none", "null", "nil", "<na>", "tbd", "tba", "unk", "unknown", "not known"),
     *("missing", "not available", "not given", "unbekannt", "k.a.", "k.a", "#n/a"),
-    *("#div/0!", "#nv", "#n/d"),
+    *("#nv", "#n/d", "#není_k_dispozici"),
 }
 # An error of a spreadsheet in any language: #REF!, #WERT!, #NOM?, #¡VALOR!
-SPREADSHEET_ERROR = re.compile(r"#[¡¿]?[^\W\d]+[!?]")
+SPREADSHEET_ERROR = re.compile(r"#[¡¿]?[^\W\d][\w/]*[!?]")
 # What spreadsheets make of the ids 7 and 100000.
 SPREADSHEET_NUMBER = re.compile(r"\d+[.,]0+|\d+([.,]\d+)?[eE]\+\d\d?")
 # A number of which a spreadsheet kept six digits: other ids may look like it.
-ROUNDED = re.compile(r"\d[.,]\d{5,}[eE]\+\d+|\d([.,]\d+)?[eE]\+1[1-9]")
+ROUNDED = re.compile(r"\d[.,]\d{5,}[eE]\+\d+|\d[.,]\d+[eE]\+10|\d([.,]\d+)?[eE]\+(1[1-9]|[2-9]\d)")
 # How a spreadsheet keeps leading zeros: ="007" or '007
 KEPT_AS_TEXT = re.compile(r"""="(.*)"|'(\d.*)""")
 # Unicode's categories of control characters, halves of characters, and breaks of lines and paragraphs.
@@ -255,7 +255,8 @@ def read_csv(path: Path) -> tuple[pd.DataFrame, list[Problem]]:
         raise refusal("table", "-", path, "no such file")
     text = read_text(path)
     first = SEPARATOR_LINE.match(text)
-    text = text[first.end() :] if first else text
+    # the lines stay, by which rows are named
+    text = re.sub(r"[^\r\n]", "", first[0]) + text[first.end() :] if first else text
     header = io.StringIO(text.lstrip(), newline="").readline()
     separator = first[1] if first else max(",;\t", key=re.sub('"[^"]*"', "", header).count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
